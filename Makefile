@@ -1,0 +1,54 @@
+# make train   install, then train SAC on Brax's ant        make train ARGS="--seed 1"
+# make test    install, then run the whole test suite       make test ARGS="-k replay"
+# make check   format, lint and types                       make learn   the long learning runs
+# Another Python lives beside the first, in a folder of its own: make test PYTHON=python3.12
+
+# Only a Python that starts counts (a pyenv shim may not); behind a shim, pyenv's own folder is looked through.
+runs = $(shell for p in $(1) "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/$(1); do \
+    "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+ifneq ($(filter file undefined,$(origin PYTHON)),)
+  FOUND := $(or $(call runs,python3.11),$(call runs,python3))
+  $(if $(FOUND),,$(error rlx needs Python 3.11 or newer and found none: install one, or name it with PYTHON=/path/to/python))
+  VENV := .venv
+else
+  FOUND := $(call runs,$(PYTHON))
+  $(if $(FOUND),,$(error PYTHON=$(PYTHON) does not start or is older than 3.11: name a Python 3.11 or newer, or leave PYTHON out))
+  VENV := .venv-$(call version,$(FOUND))
+endif
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: install train test smoke learn check python
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing rlx and the pinned packages into $(VENV): a minute or two"
+	@"$(FOUND)" -m venv $(VENV)
+	@$(PIP) setuptools
+	@$(PIP) --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+train: install
+	$(BIN)/rlx train sac --env brax:ant $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+smoke: install
+	$(BIN)/python -m pytest -m smoke $(ARGS)
+
+learn: install
+	$(BIN)/python -m pytest -m learn $(ARGS)
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy rlx tests
+
+python:
+	@echo "$(FOUND)"

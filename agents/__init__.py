@@ -1,0 +1,25 @@
+"""The agents, one file each. This is their registry: names to modules, imported when asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import ModuleType
+
+from rlx.types import RlxError
+
+if __name__ != "rlx.agents":
+    raise ImportError(f"import rlx.agents, not {__name__}: the folder is part of the rlx package")
+
+REGISTRY = {
+    "sac": "rlx.agents.sac",
+}
+
+
+def load(name: str) -> ModuleType:
+    """The module of an agent: `Config`, `Hypers`, `PRESETS` and `make`. Raises RlxError for a name that is not there."""
+    if name not in REGISTRY:
+        close = difflib.get_close_matches(name, REGISTRY, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(REGISTRY)}"
+        raise RlxError(f"unknown agent {name!r}: {hint}")
+    return importlib.import_module(REGISTRY[name])

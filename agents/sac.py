@@ -1,0 +1,239 @@
+"""Soft actor-critic (Haarnoja et al., arXiv 1801.01290; with a learned temperature, arXiv 1812.05905)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.struct import PyTreeNode
+
+from rlx import distributions, losses, networks, parallel
+from rlx.gradients import descend
+from rlx.networks import Network
+from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+
+
+@dataclass(frozen=True)
+class Config:
+    """What changes shapes and branches."""
+
+    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers")
+    critic_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of every critic's hidden layers")
+    num_critics: int = setting(2, "critics in the ensemble; the target takes their minimum")
+    activation: str = setting("relu", "activation of the hidden layers")
+    layer_norm: bool = setting(False, "LayerNorm in the critics")
+
+
+class Hypers(PyTreeNode):
+    """Traced scalars."""
+
+    gamma: float | jax.Array = setting(0.99, "discount per step")
+    tau: float | jax.Array = setting(0.005, "Polyak step of the target critics towards the online ones")
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)")
+    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)")
+    alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)")
+    alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start")
+    target_entropy_per_action: float | jax.Array = setting(-1.0, "target entropy, in nats for each action dimension")
+    reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
+
+
+class CriticState(PyTreeNode):
+    """The critic half."""
+
+    params: Params  # [N, ...]
+    target_params: Params  # [N, ...]
+    opt_state: optax.OptState
+    step: jax.Array  # [] int32
+    hypers: Hypers
+
+
+class ActorState(PyTreeNode):
+    """The actor half."""
+
+    params: Params
+    opt_state: optax.OptState
+    log_alpha: jax.Array  # []
+    alpha_opt_state: optax.OptState
+    step: jax.Array  # [] int32
+    hypers: Hypers
+
+
+class Policy(NamedTuple):
+    """What acting and the critic half need of the actor half."""
+
+    params: Params
+    log_alpha: jax.Array
+
+
+class Parts(NamedTuple):
+    """What makes one maximum-entropy agent differ from another."""
+
+    actor: Network  # (params, observation [B, O]) -> mean, log_std [B, A]
+    critic: Network  # (params, observation, action) -> whatever the critic loss reads
+    critic_loss: Callable[..., tuple[jax.Array, Metrics]]  # see `critic_loss`
+    action_value: Callable[..., jax.Array]  # (params, observation, action) -> [B], what the actor climbs
+    action_size: int
+    axes: parallel.Axes
+
+
+adam = optax.scale_by_adam()
+
+
+def critic_loss(
+    params: Params,
+    critic: Network,
+    target_params: Params,
+    transition: Transition,
+    next_action: jax.Array,
+    next_log_prob: jax.Array,
+    alpha: jax.Array,
+    hypers: Hypers,
+) -> tuple[jax.Array, Metrics]:
+    """Clipped double Q with an entropy term (arXiv 1812.05905, eqs. 5 and 6): scalar and metrics.
+
+    `next_action` [B, A] is the policy's, `next_log_prob` [B] its log-probability.
+    """
+    next_q = losses.ensemble_min(critic.apply(target_params, transition.next_observation, next_action))
+    next_value = losses.soft_value(next_q, next_log_prob, alpha)
+    target = losses.td_target(transition.reward, transition.discount, next_value, hypers.gamma, hypers.reward_scale)
+    q = critic.apply(params, transition.observation, transition.action)
+    loss = losses.ensemble_td_loss(q, target)
+    return loss, {"critic_loss": loss, "q_mean": q.mean(), "target_mean": target.mean()}
+
+
+def actor_loss(
+    params: Params, parts: Parts, value: Params, alpha: jax.Array, observation: jax.Array, key: Key
+) -> tuple[jax.Array, jax.Array]:
+    """E[alpha log pi - Q] (arXiv 1812.05905, eq. 7): scalar and log pi [B]."""
+    mean, log_std = parts.actor.apply(params, observation)
+    action, log_prob = distributions.TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
+    q = parts.action_value(value, observation, action)
+    return losses.soft_actor_loss(q, log_prob, alpha), log_prob
+
+
+def update_critic(
+    parts: Parts, state: CriticState, policy: Policy, transition: Transition, key: Key
+) -> tuple[CriticState, Metrics]:
+    """One step of the critics, then of their targets towards the new critics."""
+    mean, log_std = parts.actor.apply(policy.params, transition.next_observation)
+    next_action, log_prob = distributions.TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
+    params, opt_state, metrics = descend(parts.critic_loss, adam, parts.axes)(
+        state.params, state.opt_state, state.hypers.critic_lr,
+        parts.critic, state.target_params, transition,
+        next_action, log_prob, jnp.exp(policy.log_alpha), state.hypers,
+    )  # fmt: skip
+    target_params = losses.polyak(state.target_params, params, state.hypers.tau)
+    state = state.replace(params=params, target_params=target_params, opt_state=opt_state, step=state.step + 1)
+    return state, metrics
+
+
+def update_actor(
+    parts: Parts, state: ActorState, value: Params, observation: jax.Array, key: Key
+) -> tuple[ActorState, Metrics]:
+    """One step of the actor, then of the temperature, on the same log-probabilities."""
+    hypers = state.hypers
+
+    def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+        loss, log_prob = actor_loss(params, parts, value, jnp.exp(state.log_alpha), observation, key)
+        return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean()})
+
+    def alpha_loss(log_alpha: jax.Array, log_prob: jax.Array) -> tuple[jax.Array, Metrics]:
+        target = hypers.target_entropy_per_action * parts.action_size
+        loss = losses.temperature_loss(log_alpha, log_prob, target)
+        return loss, {"alpha_loss": loss, "alpha": jnp.exp(log_alpha)}
+
+    params, opt_state, (log_prob, metrics) = descend(loss, adam, parts.axes)(
+        state.params, state.opt_state, hypers.actor_lr
+    )
+    log_alpha, alpha_opt_state, alpha_metrics = descend(alpha_loss, adam, parts.axes)(
+        state.log_alpha, state.alpha_opt_state, hypers.alpha_lr, log_prob
+    )
+    state = state.replace(
+        params=params, opt_state=opt_state, log_alpha=log_alpha, alpha_opt_state=alpha_opt_state, step=state.step + 1
+    )
+    return state, metrics | alpha_metrics
+
+
+def init(parts: Parts, key: Key, hypers: Hypers | None = None) -> State[CriticState, ActorState]:
+    """A fresh agent."""
+    hypers = as_arrays(hypers or Hypers())
+    critic_key, actor_key = jax.random.split(key)
+    critic, actor = parts.critic.init(critic_key), parts.actor.init(actor_key)
+    log_alpha = jnp.log(hypers.alpha_init)
+    step = jnp.zeros((), jnp.int32)
+    state = State(
+        critic=CriticState(critic, critic, adam.init(critic), step, hypers),
+        actor=ActorState(actor, adam.init(actor), log_alpha, adam.init(log_alpha), step, hypers),
+    )
+    return jax.tree.map(jnp.copy, state)  # no two leaves share memory, so callers may donate it
+
+
+def act(parts: Parts, policy: Policy, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A draw from the policy, `[..., O]` to `[..., A]`."""
+    mean, log_std = parts.actor.apply(policy.params, observation)
+    action, log_prob = distributions.TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
+    return action, {"log_prob": log_prob}
+
+
+def act_greedy(parts: Parts, policy: Policy, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The mode before squashing, squashed."""
+    del key
+    mean, _ = parts.actor.apply(policy.params, observation)
+    return jnp.tanh(mean), {}
+
+
+def assemble(parts: Parts) -> Agent[CriticState, ActorState, Params, Policy, jax.Array]:
+    """Binds the functions of a maximum-entropy agent."""
+    return Agent(
+        init=partial(init, parts),
+        value=lambda critic: critic.params,
+        policy=lambda actor, value: Policy(actor.params, actor.log_alpha),
+        actor_batch=lambda transition: transition.observation,
+        act=partial(act, parts),
+        act_greedy=partial(act_greedy, parts),
+        update_critic=partial(update_critic, parts),
+        update_actor=partial(update_actor, parts),
+    )
+
+
+def make_actor(config: Config, spec: Spec) -> Network:
+    """The squashed Gaussian's network."""
+    return networks.make_gaussian_policy(spec, config.actor_hidden_sizes, activation=config.activation)
+
+
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, ActorState, Params, Policy, jax.Array]:
+    """SAC for environments of `spec`; gradients are averaged over the mapped `axes`."""
+    critic = networks.make_critic(
+        spec,
+        config.critic_hidden_sizes,
+        num_critics=config.num_critics,
+        activation=config.activation,
+        layer_norm=config.layer_norm,
+    )
+
+    def action_value(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
+        return losses.ensemble_min(critic.apply(params, observation, action))
+
+    return assemble(Parts(make_actor(config, spec), critic, critic_loss, action_value, spec.action_size, axes))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "brax:ant": {
+        "actor_hidden_sizes": (128, 128),
+        "critic_hidden_sizes": (128, 128),
+        "actor_lr": 6e-4,
+        "critic_lr": 6e-4,
+        "alpha_lr": 6e-4,
+        "gamma": 0.97,
+        "num_envs": 128,
+        "ratio": "32:32",
+        "total_env_steps": 205_000,
+    },
+    "gymnax:Pendulum-v1": {},
+    "brax:inverted_pendulum": {},
+}

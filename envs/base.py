@@ -1,0 +1,131 @@
+"""What all environments share: how an episode begins and ends, and many environments at once with cheap resets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax.struct import PyTreeNode
+
+from rlx.types import Env, EnvState, Key, RlxError, Spec, Step, fix_types
+
+
+class Watchable(Env, Protocol):
+    """An environment that a viewer can draw; both methods are optional for an Env.
+
+    `scene()` is static and can be written as JSON, or None where there is nothing to draw:
+    `{"dt": seconds per step, "geoms": [{"shape", "size", "link", "position", "rotation", "color"}, ...]}`.
+    `shape` and `size` follow MuJoCo, all lengths halved: sphere [radius]; capsule and cylinder [radius, half length
+    along z] (of a capsule without its caps); box and ellipsoid [half x, half y, half z]; plane [half x, half y] facing
+    z, where 0 is without end. `link` is the row of `pose` that carries the geom, -1 the world; `position` [x, y, z] and
+    `rotation` [w, x, y, z] are relative to it; z is up; `color` is [red, green, blue] in [0, 1].
+    """
+
+    def scene(self) -> dict[str, Any] | None: ...
+
+    def pose(self, state: EnvState) -> jax.Array:
+        """Where the links are, `[links, 7]`: position x, y, z and unit quaternion w, x, y, z. Can be jitted."""
+        ...
+
+
+def begin(inner: Any, observation: jax.Array) -> EnvState:
+    """The state that a reset returns: flat float32 observation `[O]`, strong types, time 0."""
+    inner = fix_types(jax.tree.map(jnp.asarray, inner))
+    return EnvState(inner=inner, observation=_flat(observation), time=jnp.zeros((), jnp.int32))
+
+
+def advance(
+    state: EnvState,
+    inner: Any,
+    observation: jax.Array,
+    reward: jax.Array,
+    terminated: jax.Array,
+    episode_length: int,
+) -> tuple[EnvState, Step]:
+    """What a step returns, in exactly the types of `state`; the time limit is decided here and nowhere else."""
+    observation = _flat(observation)
+    time = state.time + 1
+    terminated = jnp.asarray(terminated, bool).reshape(())
+    after = EnvState(inner=jax.tree.map(_as_type_of, inner, state.inner), observation=observation, time=time)
+    return after, Step(
+        observation=observation,
+        next_observation=observation,
+        reward=jnp.asarray(reward, jnp.float32).reshape(()),
+        terminated=terminated,
+        truncated=(time >= episode_length) & ~terminated,
+        metrics={},
+    )
+
+
+class VectorState(PyTreeNode):
+    """Many environments, each inside an episode."""
+
+    env: EnvState  # [E, ...]
+    episode_return: jax.Array  # [E], of the episode so far
+
+
+class VectorEnv(NamedTuple):
+    """Many environments as pure functions: jit them, scan them, vmap them over a leading axis of seeds.
+
+    `keys` are typed keys, one for each environment, so that results do not depend on how environments are spread
+    over devices: the caller folds in the global index of the environment.
+    """
+
+    spec: Spec
+    num_envs: int  # E
+    pool_size: int  # P
+    make_pool: Callable[[Key], EnvState]  # [P, ...], call it again to refresh the starts; the only one that resets
+    init: Callable[[EnvState, Key], VectorState]  # (pool, keys [E])
+    step: Callable[[VectorState, jax.Array, EnvState, Key], tuple[VectorState, Step]]  # (state, [E, A], pool, keys [E])
+
+
+def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
+    """`num_envs` copies of `env`; where an episode ends, the next starts from a random row of a pool of initial states.
+
+    A reset costs a gather: no program but `make_pool`'s holds the reset of the environment. Where an episode ended,
+    `step.observation` is the first of the new episode and `step.next_observation` the true successor.
+    `step.metrics` are `episode_return` and `episode_length` `[E]` of the episode so far, this step included: final
+    where terminated | truncated. Raises RlxError where a count is not a positive integer.
+    """
+    for name, count in (("num_envs", num_envs), ("pool_size", pool_size)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise RlxError(f"{name} must be an integer of at least 1, not {count!r}")
+
+    def make_pool(key: Key) -> EnvState:
+        return jax.vmap(env.reset)(jax.random.split(key, pool_size))
+
+    def draw(pool: EnvState, key: Key) -> EnvState:
+        row = jax.random.randint(key, (), 0, pool_size)
+        return jax.tree.map(lambda leaf: leaf.at[row].get(mode="promise_in_bounds"), pool)
+
+    def init_one(pool: EnvState, key: Key) -> VectorState:
+        return VectorState(env=draw(pool, key), episode_return=jnp.zeros((), jnp.float32))
+
+    def step_one(state: VectorState, action: jax.Array, pool: EnvState, key: Key) -> tuple[VectorState, Step]:
+        step_key, draw_key = jax.random.split(key)
+        after, step = env.step(state.env, action, step_key)
+        ended = step.terminated | step.truncated
+        episode_return = state.episode_return + step.reward
+        metrics = {"episode_return": episode_return, "episode_length": after.time}
+        following = jax.tree.map(partial(jnp.where, ended), draw(pool, draw_key), after)
+        state = VectorState(env=following, episode_return=jnp.where(ended, 0.0, episode_return))
+        return state, step._replace(observation=following.observation, metrics=metrics)
+
+    def init(pool: EnvState, keys: Key) -> VectorState:
+        return jax.vmap(init_one, in_axes=(None, 0))(pool, keys)
+
+    def step(state: VectorState, action: jax.Array, pool: EnvState, keys: Key) -> tuple[VectorState, Step]:
+        return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
+
+    return VectorEnv(env.spec, num_envs, pool_size, make_pool, init, step)
+
+
+def _flat(observation: jax.Array) -> jax.Array:
+    return jnp.ravel(jnp.asarray(observation, jnp.float32))
+
+
+def _as_type_of(new: Any, old: jax.Array) -> jax.Array:
+    return new if jnp.issubdtype(old.dtype, jax.dtypes.prng_key) else jnp.asarray(new, old.dtype)

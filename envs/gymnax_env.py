@@ -1,0 +1,86 @@
+"""Gymnax environments, stepped without gymnax's auto-reset and without its time limit: both are ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments.environment import Environment, EnvParams
+
+from rlx.envs.base import advance, begin
+from rlx.types import EnvState, Key, RlxError, Spec, Step
+
+PENDULUM = "Pendulum-v1"  # the one that can be watched
+
+
+class GymnaxEnv:
+    """One gymnax environment with a box of actions; [-1, 1] is mapped to the box."""
+
+    def __init__(self, env: Environment[Any, Any], params: EnvParams, episode_length: int):
+        self._env, self._params = env, params
+        box = env.action_space(params)
+        low, high = (np.broadcast_to(np.asarray(bound, np.float32), box.shape) for bound in (box.low, box.high))
+        self._center, self._half = (high + low) / 2, (high - low) / 2
+        start = jax.eval_shape(self.reset, jax.random.key(0))
+        self.spec = Spec(
+            observation=jax.ShapeDtypeStruct(start.observation.shape, start.observation.dtype),
+            action=jax.ShapeDtypeStruct(box.shape, jnp.float32),
+            episode_length=episode_length,
+        )
+
+    def reset(self, key: Key) -> EnvState:
+        observation, inner = self._env.reset_env(key, self._params)
+        return begin(inner, observation)
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        action = self._center + self._half * action
+        observation, inner, reward, terminated, _ = self._env.step_env(key, state.inner, action, self._params)
+        return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
+
+    def scene(self) -> dict[str, Any] | None:
+        """A rod for Pendulum-v1, see `rlx.envs.base.Watchable`; None for the others."""
+        if self._env.name != PENDULUM:
+            return None
+        half = float(self._params.l) / 2
+        rod = {
+            "shape": "capsule",
+            "size": [0.1 * half, half],
+            "link": 0,
+            "position": [0.0, 0.0, half],
+            "rotation": [1.0, 0.0, 0.0, 0.0],
+            "color": [0.8, 0.3, 0.3],
+        }
+        return {"dt": float(self._params.dt), "geoms": [rod]}
+
+    def pose(self, state: EnvState) -> jax.Array:
+        """The pendulum's rod, `[1, 7]`, turned about y with the pivot at the origin; `[0, 7]` for the others."""
+        if self._env.name != PENDULUM:
+            return jnp.zeros((0, 7))
+        half_angle = -state.inner.theta / 2  # gymnax counts anticlockwise from upright, in the x-z plane
+        zero = jnp.zeros(())
+        return jnp.stack([zero, zero, zero, jnp.cos(half_angle), zero, jnp.sin(half_angle), zero])[None]
+
+
+def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> GymnaxEnv:
+    """Builds a gymnax environment; `settings` are arguments of its class or fields of its parameters.
+
+    Raises RlxError for a setting that both lack or that gymnax refuses.
+    """
+    env, params = gymnax.make(name)
+    arguments = set(inspect.signature(type(env)).parameters)
+    fields = {field.name for field in dataclasses.fields(params)} - {"max_steps_in_episode"}
+    unknown = sorted(settings.keys() - arguments - fields)
+    if unknown:
+        known = ", ".join(sorted(arguments | fields))
+        raise RlxError(f"gymnax:{name} has no setting {unknown[0]!r}; it has {known}, and episode_length")
+    try:
+        env, params = gymnax.make(name, **{key: settings[key] for key in settings.keys() & arguments})
+        params = params.replace(**{key: settings[key] for key in settings.keys() & fields})
+    except (TypeError, ValueError) as error:
+        raise RlxError(f"gymnax:{name} refuses {settings}: {error}") from error
+    return GymnaxEnv(env, params, params.max_steps_in_episode if episode_length is None else episode_length)

@@ -1,0 +1,155 @@
+"""The command line: `rlx train`, `rlx eval`, `rlx list`. Flags come from the dataclasses that they fill."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlx.types import RlxError
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse with one-line errors that reach `main`, and no guessing at shortened flags."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise RlxError(f"{self.prog}: {message}; see `{self.prog} --help`")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
+        from rlx.config import nearest
+
+        found, unknown = self.parse_known_args(list(arguments))
+        for text in unknown:
+            flag = text.split("=")[0]
+            raise RlxError(f"{self.prog}: unknown {flag!r}: {nearest(flag, self._option_string_actions)}")
+        return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. A user's mistake is one line on the error stream and exit code 2."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except RlxError as error:
+        print(f"rlx: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rlx: interrupted", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: rlx COMMAND ...\n\ncommands:")
+        for name, command in COMMANDS.items():
+            print(f"  {name:8}{(command.__doc__ or '').splitlines()[0]}")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from rlx import __version__
+
+        print(f"rlx {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(arguments[0], COMMANDS, n=1)
+        raise RlxError(f"unknown command {arguments[0]!r}: " + (f"did you mean {close[0]}?" if close else "see `rlx --help`"))
+    return COMMANDS[arguments[0]](arguments[1:])
+
+
+def train(arguments: list[str]) -> int:
+    """Trains an agent: `rlx train sac --env brax:ant`; `rlx train sac --help` shows every setting."""
+    from rlx import config, runs
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] not in ("-h", "--help"):
+            raise RlxError(f"rlx train: name the agent first, as in `rlx train sac {' '.join(arguments)}`")
+        print("usage: rlx train AGENT --env ENV [settings]; `rlx train AGENT --help` shows the settings, `rlx list` the agents")
+        return 0 if arguments else 2
+    agent = arguments[0]
+    parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
+    parser.add_argument("--env", required=True, help="environment, as in `rlx list`")
+    parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
+    parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
+    parser.add_argument("--run-name", help="name of this run's folder (default: from agent, environment and seed)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
+    parser.add_argument("--init-from", metavar="RUN", help="start from this run's agent and statistics")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
+    _add_settings(parser, config.settings(agent))
+    given = {name: value for name, value in vars(parser.parse(arguments[1:])).items() if value is not None}
+    options = {name: given.pop(name, None) for name in ("env", "backend", "run_dir", "run_name", "overwrite", "init_from", "quiet")}
+    resolved = config.resolve(agent, options["env"], options["backend"], **given)
+    folder = runs.choose_folder(Path(options["run_dir"]), options["run_name"], resolved, options["overwrite"])
+    _keep_compiled_programs()
+    runs.train(resolved, folder, init_from=options["init_from"], quiet=options["quiet"])
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Judges a run's policy: `rlx eval RUN --episodes 100`."""
+    from rlx import runs
+
+    parser = Parser(prog="rlx eval", description=evaluate.__doc__)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--episodes", type=int, help="greedy episodes per seed (default: as in training)")
+    parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
+    parser.add_argument("--step", type=int, help="checkpoint to judge, in environment steps (default: the last)")
+    given = parser.parse(arguments)
+    _keep_compiled_programs()
+    print(runs.judge(Path(given.run), given.episodes, given.eval_seed, given.step))
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """Lists agents, environments and presets."""
+    from rlx import agents, envs
+
+    Parser(prog="rlx list", description=show.__doc__).parse(arguments)
+    print("agents")
+    for name in agents.REGISTRY:
+        module = agents.load(name)
+        print(f"  {name:8}{(module.__doc__ or '').splitlines()[0]}")
+        print(f"  {'':8}presets: {', '.join(module.PRESETS)}")
+    print("environments")
+    for name, backends in envs.names().items():
+        print(f"  {name:32}{', '.join(backends)}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "list": show}
+
+
+def _add_settings(parser: Parser, settings: dict[str, Any]) -> None:
+    """A flag for every setting. Values stay text here: `rlx.config` converts and checks them, for flags and calls alike."""
+    titles = {"train": "training", "network": "networks and branches", "hypers": "hyper-parameters (several values: one run each)"}
+    groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
+    for name, setting in settings.items():
+        flag, group = f"--{name.replace('_', '-')}", groups[setting.section]
+        default = " ".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
+        text = f"{setting.help.replace('%', '%%')} (default: {default})"
+        if setting.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            several = "+" if setting.many else None
+            group.add_argument(flag, nargs=several, default=None, metavar=setting.type.__name__.upper(), help=text)  # type: ignore[arg-type]
+
+
+def _keep_compiled_programs() -> None:
+    """JAX's persistent cache, so that the second run of a program does not compile it; JAX_COMPILATION_CACHE_DIR rules."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

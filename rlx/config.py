@@ -1,0 +1,144 @@
+"""From names and flags to a checked configuration, and from that to what runs: presets, settings, JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import json
+import math
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlx import agents
+from rlx.train.settings import TrainConfig
+from rlx.types import RlxError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that makes a run; `config.json` holds it."""
+
+    agent: str
+    env: str
+    backend: str | None  # of Brax environments
+    train: TrainConfig
+    network: Any  # the agent's Config
+    hypers: dict[str, tuple[float, ...]]  # every combination of their values is trained
+
+
+class Setting(typing.NamedTuple):
+    """One flag: where its value goes, and what it may be."""
+
+    section: str  # train, network or hypers
+    type: type  # int, float, bool or str: of the value, or of each of several
+    many: bool  # takes several values
+    default: Any
+    help: str
+
+
+def settings(agent: str) -> dict[str, Setting]:
+    """Every setting of a run with this agent, by name."""
+    module = agents.load(agent)
+    found = {}
+    for section, cls in (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers)):
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            kind = float if section == "hypers" else hints[field.name]
+            many = section == "hypers" or typing.get_origin(kind) is tuple
+            kind = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
+            found[field.name] = Setting(section, kind, many, field.default, field.metadata["help"])
+    return found
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """A hint at the name that was meant, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else "see `rlx list` and `--help`"
+
+
+def preset(agent: str, env: str) -> dict[str, Any]:
+    """The tuned settings of this agent for this environment; empty where there are none."""
+    return dict(agents.load(agent).PRESETS.get(env, {}))
+
+
+def resolve(agent: str, env: str, backend: str | None = None, **given: Any) -> RunConfig:
+    """The configuration of a run: defaults, then the environment's preset, then what is `given`.
+
+    Hyper-parameters may be lists: each value is trained, for every seed, in one program. Raises RlxError for an unknown
+    name (with the nearest) or a value that cannot be.
+    """
+    known = settings(agent)
+    chosen = preset(agent, env)
+    backend = chosen.pop("backend", None) if backend is None else backend
+    sections: dict[str, dict[str, Any]] = {"train": {}, "network": {}, "hypers": {}}
+    for name, value in (chosen | given).items():
+        if name not in known:
+            raise RlxError(f"unknown setting {name!r} of {agent}: {nearest(name, known)}")
+        sections[known[name].section][name] = _checked(name, known[name], value)
+    hypers = {name: (float(s.default),) for name, s in known.items() if s.section == "hypers"} | sections["hypers"]
+    module = agents.load(agent)
+    return RunConfig(agent, env, backend, TrainConfig(**sections["train"]), module.Config(**sections["network"]), hypers)
+
+
+def _checked(name: str, setting: Setting, value: Any) -> Any:
+    """`value` as the setting's type; tuples where it takes several. Raises RlxError naming the flag."""
+    flag = f"--{name.replace('_', '-')}"
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not setting.many and len(values) > 1:
+        raise RlxError(f"{flag}: takes one value, not {len(values)}")
+    if setting.many and not values:
+        raise RlxError(f"{flag}: needs at least one value")
+    converted = tuple(_convert(flag, setting.type, v) for v in values)
+    return converted if setting.many else converted[0]
+
+
+def _convert(flag: str, kind: type, value: Any) -> Any:
+    try:
+        if kind is bool and isinstance(value, bool):
+            return value
+        if kind is int and not isinstance(value, bool):
+            number = float(value)
+            if number == int(number):
+                return int(number)
+        if kind is float and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+        if kind is str and isinstance(value, str):
+            return value
+    except (TypeError, ValueError, OverflowError):
+        pass
+    wanted = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
+    raise RlxError(f"{flag} {value}: must be {wanted}")
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """All settings by name, as `resolve` takes them."""
+    return dataclasses.asdict(config.train) | dataclasses.asdict(config.network) | config.hypers
+
+
+def to_json(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    return {"agent": config.agent, "env": config.env, "backend": config.backend, "settings": flat(config)}
+
+
+def from_json(path: Path) -> RunConfig:
+    """Reads a run's config.json. Raises RlxError where it is missing or not one of ours."""
+    try:
+        content = json.loads(path.read_text())
+        names = content["agent"], content["env"], content["backend"], content["settings"]
+    except FileNotFoundError:
+        raise RlxError(f"{path.parent}: is not a run folder (no {path.name}); give one that `rlx train` made") from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, OSError) as error:
+        raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
+    return resolve(names[0], names[1], names[2], **names[3])
+
+
+def members(config: RunConfig) -> list[dict[str, float]]:
+    """Seed and hyper-parameters of every member: all seeds of the first combination of list values, then of the next."""
+    seeds = range(config.train.seed, config.train.seed + config.train.num_seeds)
+    combinations = itertools.product(*config.hypers.values())
+    return [dict(zip(config.hypers, values, strict=True)) | {"seed": seed} for values in combinations for seed in seeds]

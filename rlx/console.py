@@ -1,0 +1,71 @@
+"""What a person sees while a run trains: a progress bar on a terminal, plain lines elsewhere, then a summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rlx.config import RunConfig
+from rlx.train.driver import Driver
+
+
+def brief(line: dict[str, Any]) -> str:
+    """One line of metrics in words: the greedy return where there is one, else that of the episodes while training."""
+    if "eval/return_mean" in line:
+        return f"greedy return {line['eval/return_mean']:.1f}"
+    returns = line.get("train/episode_return")
+    return f"training return {sum(returns) / len(returns):.1f}" if returns else "no episode has ended yet"
+
+
+class Console:
+    """Shows the lines of a run as they come."""
+
+    def __init__(self, run_config: RunConfig, driver: Driver, quiet: bool) -> None:
+        self._terminal = Terminal(quiet=quiet, highlight=False)
+        self._summary = Terminal(highlight=False)
+        self._total = driver.task.plan.ticks * driver.task.plan.tick_env_steps
+        members = f", {driver.members} runs" if driver.members > 1 else ""
+        self._title = f"{run_config.agent} on {run_config.env}{members}"
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps")
+        times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[brief]}")
+        self._progress = Progress(*columns, *times, console=self._terminal)
+        self._task = self._progress.add_task(self._title, total=self._total, brief="compiling")
+
+    def __enter__(self) -> Self:
+        if self._terminal.is_terminal:
+            self._progress.start()
+        else:
+            self._terminal.print(f"{self._title}: compiling")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def show(self, line: dict[str, Any]) -> None:
+        """Moves the bar, or prints a line where nobody watches a bar: then evaluations only."""
+        if self._terminal.is_terminal:
+            self._progress.update(self._task, completed=line["env_step"], brief=brief(line))
+        elif "eval/return_mean" in line:
+            self._terminal.print(f"{line['wall_time_s']:8.1f} s  {line['env_step']:>12,} steps  {brief(line)}")
+
+    def finish(self, summary: dict[str, Any], folder: Path) -> None:
+        """The summary, also when quiet."""
+        table = Table(title=self._title, show_header=False)
+        per_seed = ", ".join(f"{value:.1f}" for value in summary["eval_return_per_seed"])
+        rows = {
+            "greedy return": f"{summary['eval_return_mean']:.1f} over {summary['eval_episodes']} episodes a seed ({per_seed})",
+            "steps": f"{summary['env_steps']:,} environment, {summary['critic_steps']:,} critic, {summary['actor_steps']:,} actor",
+            "speed": f"{summary['env_steps_per_s']:,.0f} environment steps/s, {summary['updates_per_s']:,.0f} updates/s",
+            "time": f"{summary['wall_time_s']:.1f} s, of which {summary['compile_s']:.1f} s compiling (on threads beside)",
+            "run folder": str(folder),
+            "watch it": str(folder / "rollout.html"),
+            "judge it again": f"rlx eval {folder}",
+        }
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self._summary.print(table)

@@ -1,0 +1,83 @@
+"""What policies draw actions from: the tanh-Gaussian, safe at the boundary, and IQL's unsquashed Normal.
+
+They are distrax distributions, so `sample(seed=...)`, `sample_and_log_prob(seed=...)`, `log_prob` and `mode` are what
+readers of distrax expect. Make them inside a jitted function and return arrays, not distributions. Importing distrax
+takes 0.4 s and more; therefore only agents with a stochastic policy import this module.
+
+Arithmetic is float32 at least, whatever the dtype of the parameters: bfloat16 belongs into matrix products.
+"""
+
+from __future__ import annotations
+
+import chex
+import distrax
+import jax
+import jax.numpy as jnp
+
+from rlx.types import Key
+
+
+class TanhNormal(distrax.Distribution):
+    """`tanh(u)` with u ~ Normal(mean, exp(log_std)), independent over the last axis; log_std is clipped to [-20, 2].
+
+    `mean` and `log_std` are `[..., A]`; actions are `[..., A]` in [-1, 1], log-probabilities `[...]`. SAC (arXiv
+    1812.05905, appendix C), with the Jacobian in the softplus form, log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)).
+
+    Where both are possible, prefer `sample_and_log_prob`: it keeps u and is exact. `log_prob(action)` must invert tanh,
+    and tanh rounds every large u to exactly 1 (beyond about 8 in float32, 3.5 in bfloat16). The density itself tends to
+    0 at the boundary, where the formula gives -inf + inf and NaN gradients. An action of exactly +-1 is therefore read
+    as its neighbour inside (-1, 1), the nearest number of the action's own dtype: u = +-8.66 in float32, +-3.12 in
+    bfloat16. So `log_prob(1)` is the log-density at the last representable action before the boundary, from where such
+    an action was rounded; it has that value's gradients with respect to the parameters, and none with respect to the
+    action. Every other number is read as it is: the value is finite, with finite gradients, on the whole of [-1, 1].
+    Outside there is no density and `log_prob` is -inf.
+    """
+
+    def __init__(self, mean: jax.Array, log_std: jax.Array):
+        super().__init__()
+        chex.assert_equal_shape([mean, log_std])
+        self._normal = _normal(mean, log_std, -20.0, 2.0)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self._normal.batch_shape[-1:]
+
+    def _sample_n(self, key: Key, n: int) -> jax.Array:
+        return jnp.tanh(self._normal.sample(seed=key, sample_shape=n))
+
+    def _sample_n_and_log_prob(self, key: Key, n: int) -> tuple[jax.Array, jax.Array]:
+        u, log_prob = self._normal.sample_and_log_prob(seed=key, sample_shape=n)
+        return jnp.tanh(u), jnp.sum(log_prob - _log_jacobian(u), axis=-1)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Log-density of actions `[..., A]`: `[...]`. At exactly +-1, see the class."""
+        chex.assert_axis_dimension(value, -1, self.event_shape[-1])
+        inside = 1 - jnp.finfo(value.dtype).epsneg
+        u = jnp.arctanh(jnp.clip(value, -inside, inside).astype(self._normal.loc.dtype))
+        log_prob = self._normal.log_prob(u) - _log_jacobian(u)
+        return jnp.sum(jnp.where(jnp.abs(value) > 1, -jnp.inf, log_prob), axis=-1)
+
+    def mode(self) -> jax.Array:
+        """`tanh(mean)`, the action to take without exploring; the median of each dimension."""
+        return jnp.tanh(self._normal.loc)
+
+
+def mean_tanh_normal(mean: jax.Array, log_std: jax.Array) -> distrax.Independent:
+    """Normal(tanh(mean), exp(log_std)), independent over the last axis; log_std is clipped to [-5, 2].
+
+    The policy of IQL (arXiv 2110.06169, as in its authors' code): only the mean is squashed, so the log-density is
+    finite everywhere and no action needs care, but samples may leave [-1, 1] and acting must clip them. `mean` and
+    `log_std` are `[..., A]`, log-probabilities `[...]`; `mode` is `tanh(mean)`.
+    """
+    chex.assert_equal_shape([mean, log_std])
+    return distrax.Independent(_normal(jnp.tanh(mean), log_std, -5.0, 2.0), 1)
+
+
+def _normal(mean: jax.Array, log_std: jax.Array, low: float, high: float) -> distrax.Normal:
+    dtype = jnp.promote_types(mean.dtype, jnp.float32)
+    return distrax.Normal(mean.astype(dtype), jnp.exp(jnp.clip(log_std.astype(dtype), low, high)))
+
+
+def _log_jacobian(u: jax.Array) -> jax.Array:
+    """log(d tanh(u) / du) without cancellation at large |u|."""
+    return 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))

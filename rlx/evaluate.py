@@ -1,0 +1,78 @@
+"""Judging a policy: whole episodes from fixed starts, inside one program, with the first few recorded for viewing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from rlx.envs.base import Watchable
+from rlx.types import Env, EnvState, Key
+
+
+class Evaluation(NamedTuple):
+    """N episodes; the recording holds the first R of them, padded with zeros after their end."""
+
+    returns: jax.Array  # [N]
+    lengths: jax.Array  # [N] int32
+    recording: dict[str, jax.Array]  # view [T, R, ...] (see `view`), action [T, R, A], reward [T, R]
+
+
+def watchable(env: Env) -> dict[str, Any] | None:
+    """The environment's scene, or None where it cannot be drawn."""
+    return env.scene() if hasattr(env, "scene") else None
+
+
+def view(env: Env, state: EnvState) -> jax.Array:
+    """What a recording keeps of a state: poses `[links, 7]` where the environment can be drawn, else `[O]`."""
+    return state.observation if watchable(env) is None else cast(Watchable, env).pose(state)
+
+
+def evaluate(
+    env: Env,
+    act: Callable[[jax.Array, Key], jax.Array],
+    num_episodes: int,
+    key: Key,
+    record: int = 0,
+) -> Evaluation:
+    """Runs `num_episodes` episodes at once to their end under `act(observation [N, O], key) -> action [N, A]`.
+
+    Starts depend on `key` alone, so two policies judged with one key face the same starts. Stops as soon as every
+    episode has ended, at the latest at the time limit.
+    """
+    reset_key, step_key, act_key = jax.random.split(key, 3)
+    state = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
+    limit = env.spec.episode_length
+
+    def seen(state: EnvState) -> jax.Array:
+        return jax.vmap(lambda s: view(env, s))(jax.tree.map(lambda x: x[:record], state))
+
+    empty = {
+        "view": jax.eval_shape(seen, state),
+        "action": jax.ShapeDtypeStruct((record, env.spec.action_size), jnp.float32),
+        "reward": jax.ShapeDtypeStruct((record,), jnp.float32),
+    }
+    recording = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), empty)
+    zeros = jnp.zeros(num_episodes, jnp.float32)
+    carry = (jnp.zeros((), jnp.int32), state, zeros > 0, zeros, zeros.astype(jnp.int32), recording)
+
+    def running(carry: Any) -> jax.Array:
+        time, _, ended, *_ = carry
+        return (time < limit) & ~ended.all()
+
+    def step(carry: Any) -> Any:
+        time, state, ended, returns, lengths, recording = carry
+        action = act(state.observation, jax.random.fold_in(act_key, time))
+        keys = jax.random.split(jax.random.fold_in(step_key, time), num_episodes)
+        after, shown = jax.vmap(env.step)(state, action, keys)
+        alive = ~ended
+        reward = jnp.where(alive, shown.reward, 0.0)
+        frame = {"view": seen(state), "action": action[:record], "reward": reward[:record]}
+        recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
+        ended = ended | shown.terminated | shown.truncated
+        return time + 1, after, ended, returns + reward, lengths + alive, recording
+
+    _, _, _, returns, lengths, recording = jax.lax.while_loop(running, step, carry)
+    return Evaluation(returns, lengths, recording)

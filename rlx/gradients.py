@@ -1,0 +1,34 @@
+"""One optimiser step, the same for every agent: gradient, mean over the shards, step times a traced learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from rlx import parallel
+from rlx.types import Params
+
+
+def descend(
+    loss: Callable[..., tuple[jax.Array, Any]],
+    optimizer: optax.GradientTransformation,
+    axes: parallel.Axes = (),
+) -> Callable[..., tuple[Params, optax.OptState, Any]]:
+    """Makes `(params, opt_state, learning_rate, *arguments) -> (params, opt_state, aux)`.
+
+    `loss(params, *arguments)` returns a scalar and aux (metrics, say); gradient and aux are averaged over `axes`.
+    `optimizer` has no learning rate of its own (`optax.scale_by_adam()`): the rate is an argument, so it may be traced,
+    vmapped and differentiated through.
+    """
+
+    def step(params: Params, opt_state: optax.OptState, learning_rate: Any, *arguments: Any) -> Any:
+        gradient, aux = jax.grad(loss, has_aux=True)(params, *arguments)
+        gradient, aux = parallel.mean((gradient, aux), axes)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        updates = jax.tree.map(lambda u: (-learning_rate * u).astype(u.dtype), updates)
+        return optax.apply_updates(params, updates), opt_state, aux
+
+    return step

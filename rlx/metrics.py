@@ -1,0 +1,77 @@
+"""What a run writes down: metrics.jsonl, one object a line, per-seed values as lists."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlx.evaluate import Evaluation
+from rlx.train.driver import Report
+from rlx.types import RlxError
+
+
+def process_age_s() -> float:
+    """Seconds since this process started, as the kernel counts them; where it does not tell, since Python's clock began."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
+            started = float(stat.read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return float(uptime.read().split()[0]) - started
+    except (OSError, IndexError, ValueError):
+        import time
+
+        return time.process_time()
+
+
+def plain(value: Any) -> Any:
+    """NumPy values as JSON's own, numbers that JSON does not know (NaN, infinity) as None."""
+    if isinstance(value, np.ndarray):
+        return [plain(x) for x in value.tolist()]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns `[M, N]` as one mean and a mean for each seed."""
+    per_seed = evaluation.returns.mean(axis=1)
+    return {
+        "eval/return_mean": float(per_seed.mean()),
+        "eval/return_per_seed": per_seed,
+        "eval/length_mean": float(evaluation.lengths.mean()),
+    }
+
+
+def record(report: Report, wall_time_s: float) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    line: dict[str, Any] = {
+        "env_step": report.env_step,
+        "critic_step": report.critic_step,
+        "actor_step": report.actor_step,
+        "wall_time_s": round(wall_time_s, 3),
+        **{f"train/{name}": value for name, value in sorted(report.metrics.items())},
+    }
+    if report.evaluation is not None:
+        line |= evaluation_summary(report.evaluation)
+    return {name: plain(value) for name, value in line.items()}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl. Raises RlxError naming a line that is broken."""
+    lines = []
+    for number, text in enumerate(path.read_text().splitlines(), 1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise RlxError(f"{path}, line {number}: is not JSON ({error.msg}); remove the line") from None
+    return lines
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes `path` whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=2, default=plain) + "\n")
+    draft.replace(path)

@@ -1,0 +1,72 @@
+"""Collecting: K vector steps of a batch of environments under a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlx.envs.base import VectorEnv, VectorState
+from rlx.replay import Row
+from rlx.types import EnvState, Key
+
+# (raw observation [E, O], key of the batch, keys of each environment [E]) -> action [E, A], extras
+Act = Callable[[jax.Array, Key, Key], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class Episodes(NamedTuple):
+    """Sums over the episodes that ended; add them up, over time and devices, before dividing."""
+
+    count: jax.Array  # []
+    return_sum: jax.Array  # []
+    length_sum: jax.Array  # []
+
+
+def derive(key: Key, *indices: Any) -> Key:
+    """A key of its own for every tuple of indices: `fold_in` one after the other."""
+    for i in indices:
+        key = jax.random.fold_in(key, i)
+    return key
+
+
+def noise_scales(index: jax.Array, num_envs: int, low: float, high: float) -> jax.Array:
+    """Mixed exploration (PQL, arXiv 2307.12983): environment i of `num_envs` has its own sigma, evenly spaced, [E]."""
+    return low + (high - low) * index / max(num_envs - 1, 1)
+
+
+def add_noise(action: jax.Array, sigma: jax.Array, env_keys: Key) -> jax.Array:
+    """Gaussian noise of each environment's own `sigma` [E] on `action` [E, A], clipped to [-1, 1]."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, action.shape[1:], action.dtype))(env_keys)
+    return jnp.clip(action + sigma[:, None] * noise, -1.0, 1.0)
+
+
+def collect(
+    env: VectorEnv,
+    act: Act,
+    state: VectorState,
+    pool: EnvState,
+    length: int,
+    env_index: jax.Array,
+    env_key: Key,
+    act_key: Key,
+) -> tuple[VectorState, Row, Episodes]:
+    """Takes `length` vector steps.
+
+    `env_index` [E] are the environments' global numbers: their randomness hangs on them and on `env_key`, not on where
+    they run. Returns the state, the rows `[length, E, ...]` and the sums over the episodes that ended.
+    """
+
+    def step(state: VectorState, i: jax.Array) -> tuple[VectorState, tuple[Row, Episodes]]:
+        observation = state.env.observation
+        keys = jax.vmap(lambda e: derive(env_key, i, e))(env_index)
+        action, extras = act(observation, derive(act_key, i), keys)
+        state, seen = env.step(state, action, pool, keys)
+        row = Row(observation, action, seen.reward, seen.terminated, seen.truncated, seen.next_observation, extras)
+        ended = (seen.terminated | seen.truncated).astype(jnp.float32)
+        returns, lengths = seen.metrics["episode_return"], seen.metrics["episode_length"]
+        return state, (row, Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum()))
+
+    state, (rows, episodes) = jax.lax.scan(step, state, jnp.arange(length))
+    return state, rows, jax.tree.map(jnp.sum, episodes)

@@ -1,0 +1,1 @@
+"""Drivers: the same agent fused on one chip, pipelined over device groups, or offline."""

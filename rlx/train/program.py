@@ -1,0 +1,49 @@
+"""A compiled program: lowered and compiled once, ahead of its first call and off the controlling thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+
+class Program:
+    """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
+
+    A call with other shapes or types fails instead of compiling again, so each program is compiled exactly once.
+    """
+
+    def __init__(self, name: str, function: Any, *arguments: Any) -> None:
+        self.name = name
+        self.compile_s = 0.0
+        self._function, self._arguments = function, arguments
+        self._compiled: Future[Callable[..., Any]] | None = None
+
+    @property
+    def shapes(self) -> Any:
+        """Shapes and types of the result."""
+        return jax.eval_shape(self._function, *self._arguments)
+
+    def start(self, pool: ThreadPoolExecutor) -> None:
+        """Begins to compile on a thread of `pool`."""
+        if self._compiled is None:
+            self._compiled = pool.submit(self._compile)
+
+    def compiled(self) -> Any:
+        """The compiled program; compiles here and now if nothing began to."""
+        if self._compiled is None:
+            self._compiled = Future()
+            self._compiled.set_result(self._compile())
+        return self._compiled.result()
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.compiled()(*arguments)
+
+    def _compile(self) -> Any:
+        begun = time.perf_counter()
+        compiled = self._function.lower(*self._arguments).compile()
+        self.compile_s = time.perf_counter() - begun
+        return compiled

@@ -1,0 +1,195 @@
+"""What the three roles do in a tick, as pure functions of one logical shard; drivers decide where and in which order.
+
+A tick collects one block of K vector steps, makes `critic_updates * K` critic and `actor_updates * K` actor updates.
+Randomness hangs on (root key, role, tick, logical shard or global environment, update), never on the device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlx import normalize, parallel, replay
+from rlx.envs.base import VectorEnv, VectorState
+from rlx.evaluate import Evaluation, evaluate
+from rlx.replay import Replay, Row
+from rlx.rollout import Episodes, add_noise, collect, derive, noise_scales
+from rlx.train.settings import Plan, TrainConfig
+from rlx.types import Agent, Env, EnvState, Key, Metrics, State, Transition
+
+# the first index of every key
+INIT_AGENT, INIT_ENV, POOL, COLLECT, ACT, SAMPLE, CRITIC, ACTOR = range(8)
+
+RECORDED = 3  # episodes of an evaluation that can be watched
+
+
+class Task(NamedTuple):
+    """All that a driver needs: the agent, the environment (alone and as one shard's batch) and the settings."""
+
+    agent: Agent
+    env: Env
+    batch: VectorEnv  # one logical shard of environments
+    config: TrainConfig
+    plan: Plan
+    axes: parallel.Axes  # what gradients and statistics are averaged over
+
+
+class Totals(NamedTuple):
+    """What a driver reports, summed over ticks; the host divides."""
+
+    metrics: Metrics  # of the ticks that learned, each a mean over its updates
+    learned: jax.Array  # [] ticks that learned
+    episodes: Episodes
+
+
+def zeros_like(shapes: Any) -> Any:
+    """Zeros of the given shapes, to start a sum from."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def observed(task: Task, statistics: normalize.Statistics, observation: jax.Array) -> jax.Array:
+    """The observation as agents see it: normalised and clipped where the run normalises, `[..., O]`."""
+    if not task.config.normalize_observations:
+        return observation
+    return normalize.normalize(statistics, observation, task.config.observation_clip)
+
+
+def env_index(task: Task) -> jax.Array:
+    """The global numbers of this shard's environments, [E]."""
+    return parallel.index(task.axes) * task.plan.shard_envs + jnp.arange(task.plan.shard_envs)
+
+
+def make_pool(task: Task, key: Key, tick: jax.Array) -> EnvState:
+    """This shard's pool of initial states, `[P, ...]`, new at every tick that it is asked for."""
+    return task.batch.make_pool(derive(key, POOL, tick, parallel.index(task.axes)))
+
+
+def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
+    """This shard's environments at the start of an episode."""
+    return task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
+
+
+def init_replay(task: Task) -> Replay:
+    """This shard's empty ring."""
+    spec = task.env.spec
+    scalar, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
+    row = Row(spec.observation, spec.action, scalar, flag, flag, spec.observation)
+    config = task.config
+    return replay.init(row, task.plan.slots, task.plan.shard_envs, config.rollout_length, jnp.dtype(config.replay_dtype))
+
+
+def make_block(
+    task: Task,
+    policy: Any,
+    statistics: normalize.Statistics,
+    env: VectorState,
+    pool: EnvState,
+    key: Key,
+    tick: jax.Array,
+) -> tuple[VectorState, Row, Episodes]:
+    """The collector's tick: one block `[K, E, ...]`, with random actions during warm-up."""
+    config, index = task.config, env_index(task)
+    warm = tick < task.plan.warmup_ticks
+    sigma = noise_scales(index, config.num_envs, config.noise_min, config.noise_max)
+
+    def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+        act_key, noise_key = jax.random.split(key)
+        action, _ = task.agent.act(policy, observed(task, statistics, observation), act_key)
+        if config.noise_max > 0:
+            action = add_noise(action, sigma, jax.vmap(lambda k: derive(k, ACT))(env_keys))
+        random = jax.random.uniform(noise_key, action.shape, action.dtype, -1.0, 1.0)
+        return jnp.where(warm, random, action), {}
+
+    shard = parallel.index(task.axes)
+    env_key, act_key = derive(key, COLLECT, tick), derive(key, ACT, tick, shard)
+    return collect(task.batch, act, env, pool, config.rollout_length, index, env_key, act_key)
+
+
+def minibatches(
+    task: Task, ring: Replay, statistics: normalize.Statistics, gamma: jax.Array, key: Key, count: int
+) -> Transition:
+    """This shard's share of `count` minibatches, drawn in one gather and normalised, `[count, B, ...]`."""
+    batch = replay.sample(ring, key, (count, task.plan.shard_batch), task.config.n_step, gamma)
+    return batch._replace(
+        observation=observed(task, statistics, batch.observation),
+        next_observation=observed(task, statistics, batch.next_observation),
+    )
+
+
+def learn_critic(
+    task: Task, critic: Any, policy: Any, ring: Replay, statistics: normalize.Statistics, key: Key, tick: jax.Array
+) -> tuple[Any, Metrics]:
+    """The value learner's tick: `critic_updates` for each of the K vector steps, against one frozen policy."""
+    shard, count = parallel.index(task.axes), task.plan.critic_updates
+
+    def burst(critic: Any, k: jax.Array) -> tuple[Any, Metrics]:
+        gamma = critic.hypers.gamma
+        batches = minibatches(task, ring, statistics, gamma, derive(key, SAMPLE, CRITIC, tick, shard, k), count)
+
+        def update(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
+            batch, i = given
+            return task.agent.update_critic(critic, policy, batch, derive(key, CRITIC, tick, shard, k, i))
+
+        return jax.lax.scan(update, critic, (batches, jnp.arange(count)))
+
+    critic, metrics = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
+    return critic, jax.tree.map(jnp.mean, metrics)
+
+
+def learn(
+    task: Task, state: State, ring: Replay, statistics: normalize.Statistics, key: Key, tick: jax.Array
+) -> tuple[State, Metrics]:
+    """The sequential tick: critic and actor updates interleaved as evenly as the ratio allows, each seeing the last.
+
+    With ratio 2:1, say, two critic steps and then one actor step on the second's minibatch, again and again.
+    """
+    plan, shard = task.plan, parallel.index(task.axes)
+    groups = math.gcd(plan.critic_updates, plan.actor_updates)
+    critics, actors = plan.critic_updates // groups, plan.actor_updates // groups
+    width = max(critics, actors)
+
+    def burst(state: State, k: jax.Array) -> tuple[State, Metrics]:
+        gamma = state.critic.hypers.gamma
+        sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
+        batches = minibatches(task, ring, statistics, gamma, sample_key, groups * width)
+        batches = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), batches)
+
+        def group(state: State, given: tuple[Transition, jax.Array]) -> tuple[State, Metrics]:
+            batch, g = given
+
+            def critic_step(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
+                row, i = given
+                return task.agent.update_critic(critic, policy, row, derive(key, CRITIC, tick, shard, k, g, i))
+
+            def actor_step(actor: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
+                row, i = given
+                data = task.agent.actor_batch(row)
+                return task.agent.update_actor(actor, value, data, derive(key, ACTOR, tick, shard, k, g, i))
+
+            policy = task.agent.acting(state)
+            first = jax.tree.map(lambda x: x[:critics], batch)
+            critic, critic_metrics = jax.lax.scan(critic_step, state.critic, (first, jnp.arange(critics)))
+            value = task.agent.value(critic)
+            last = jax.tree.map(lambda x: x[width - actors :], batch)
+            actor, actor_metrics = jax.lax.scan(actor_step, state.actor, (last, jnp.arange(actors)))
+            means = jax.tree.map(jnp.mean, critic_metrics | actor_metrics)
+            return State(critic=critic, actor=actor), means
+
+        return jax.lax.scan(group, state, (batches, jnp.arange(groups)))
+
+    state, metrics = jax.lax.scan(burst, state, jnp.arange(task.config.rollout_length))
+    return state, jax.tree.map(jnp.mean, metrics)
+
+
+def judge(task: Task, agent: State, statistics: normalize.Statistics) -> Evaluation:
+    """The greedy policy over the configuration's fixed episodes, the first few recorded."""
+    policy, config = task.agent.acting(agent), task.config
+
+    def act(observation: jax.Array, key: Key) -> jax.Array:
+        return task.agent.act_greedy(policy, observed(task, statistics, observation), key)[0]
+
+    key = jax.random.key(config.eval_seed)
+    return evaluate(task.env, act, config.eval_episodes, key, record=min(RECORDED, config.eval_episodes))

@@ -1,0 +1,119 @@
+"""How to train, whatever the agent: the settings that every driver shares, and the sizes that follow from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rlx.types import RlxError, setting
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the training loop. A vector step is one step of every environment at once."""
+
+    num_envs: int = setting(128, "environments stepped at once, per seed")
+    total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed")
+    warmup_env_steps: int = setting(5_000, "environment steps with random actions before the first update")
+    ratio: str = setting("16:16", "critic:actor updates per vector step")
+    batch_size: int = setting(256, "transitions in a minibatch")
+    rollout_length: int = setting(1, "vector steps collected between bursts of updates (K; the tick of the pipeline)")
+    replay_capacity: int = setting(1_000_000, "transitions kept for replay, per seed")
+    replay_dtype: str = setting("float32", "storage of observations and actions: float32 or bfloat16")
+    n_step: int = setting(1, "steps folded into a learning target")
+    normalize_observations: bool = setting(True, "normalise observations by running statistics")
+    observation_clip: float = setting(10.0, "normalised observations are clipped to +- this")
+    noise_min: float = setting(0.0, "exploration noise of the first environment, standard deviation in action units")
+    noise_max: float = setting(0.0, "exploration noise of the last environment; evenly spaced between (0: none)")
+    pool_size: int = setting(128, "initial states that auto-reset draws from, per seed, refreshed at every log point")
+    eval_every: int = setting(0, "environment steps between evaluations (0: a tenth of the run)")
+    eval_episodes: int = setting(32, "greedy episodes per evaluation and seed")
+    eval_seed: int = setting(1_000_003, "seed of the evaluation's starts, the same for every run unless changed")
+    log_every: int = setting(0, "environment steps between log lines (0: a fiftieth of the run)")
+    seed: int = setting(0, "first seed")
+    num_seeds: int = setting(1, "training runs vmapped in one program: seeds seed, seed + 1, ...")
+    num_devices: int = setting(1, "devices to train on")
+    spread: str = setting("data", "what several devices share out: data (environments and batches) or seeds")
+    num_shards: int = setting(0, "logical shards of environments, replay and batch (0: one for each device)")
+
+
+class Plan(NamedTuple):
+    """The whole numbers that follow from a TrainConfig; a tick is `rollout_length` vector steps."""
+
+    critic_updates: int  # per vector step
+    actor_updates: int  # per vector step
+    ticks: int  # in the run
+    warmup_ticks: int
+    log_ticks: int  # between log points
+    eval_ticks: int  # between evaluations
+    tick_env_steps: int  # environment steps a tick makes, per seed
+    slots: int  # of the replay ring
+    shards: int  # logical shards in all
+    shard_envs: int
+    shard_batch: int
+    shard_pool: int
+
+
+def parse_ratio(text: str) -> tuple[int, int]:
+    """`"8:4"` as (8, 4). Raises RlxError unless both are whole numbers, at least 1."""
+    parts = text.split(":")
+    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise RlxError(f"--ratio {text}: must be two whole numbers of at least 1, critic:actor updates per vector step, as 8:4")
+    return int(parts[0]), int(parts[1])
+
+
+def make_plan(config: TrainConfig, shards: int) -> Plan:
+    """Checks the settings against each other. Raises RlxError, naming the flag, for sizes that cannot be."""
+    _check_ranges(config)
+    critic_updates, actor_updates = parse_ratio(config.ratio)
+    for flag, size in (("num-envs", config.num_envs), ("batch-size", config.batch_size), ("pool-size", config.pool_size)):
+        if size % shards:
+            raise RlxError(f"--{flag} {size}: must be divisible by the {shards} shards (--num-devices or --num-shards)")
+    tick_env_steps = config.num_envs * config.rollout_length
+    slots = config.replay_capacity // tick_env_steps * config.rollout_length
+    if slots < max(config.rollout_length, config.n_step):
+        need = config.num_envs * max(config.rollout_length, config.n_step)
+        raise RlxError(f"--replay-capacity {config.replay_capacity}: must hold a block of {need} transitions; raise it or lower --num-envs")
+    if config.batch_size > config.replay_capacity:
+        raise RlxError(f"--batch-size {config.batch_size}: is over --replay-capacity {config.replay_capacity}; lower it or raise that")
+    ticks = math.ceil(config.total_env_steps / tick_env_steps)
+    warmup = max(math.ceil(config.warmup_env_steps / tick_env_steps), math.ceil(config.n_step / config.rollout_length))
+    if warmup >= ticks:
+        raise RlxError(
+            f"--total-env-steps {config.total_env_steps}: ends before the first update, after {warmup * tick_env_steps} steps of"
+            " warm-up; raise it or lower --warmup-env-steps"
+        )
+    every = lambda steps, parts: max(1, (math.ceil(steps / tick_env_steps) if steps else ticks // parts))  # noqa: E731
+    log_ticks = every(config.log_every, 50)
+    return Plan(
+        critic_updates=critic_updates,
+        actor_updates=actor_updates,
+        ticks=ticks,
+        warmup_ticks=warmup,
+        log_ticks=log_ticks,
+        eval_ticks=math.ceil(every(config.eval_every, 10) / log_ticks) * log_ticks,  # evaluations are at log points
+        tick_env_steps=tick_env_steps,
+        slots=slots,
+        shards=shards,
+        shard_envs=config.num_envs // shards,
+        shard_batch=config.batch_size // shards,
+        shard_pool=config.pool_size // shards,
+    )
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    at_least_one = ("num_envs", "total_env_steps", "batch_size", "rollout_length", "replay_capacity", "n_step", "pool_size")
+    for name in (*at_least_one, "eval_episodes", "num_seeds", "num_devices"):
+        if getattr(config, name) < 1:
+            raise RlxError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
+    for name in ("warmup_env_steps", "eval_every", "log_every", "noise_min", "noise_max", "num_shards", "seed", "eval_seed"):
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise RlxError(f"--{name.replace('_', '-')} {value}: must be a finite number, 0 or more")
+    if not (math.isfinite(config.observation_clip) and config.observation_clip > 0):
+        raise RlxError(f"--observation-clip {config.observation_clip}: must be a finite number over 0")
+    if config.replay_dtype not in ("float32", "bfloat16"):
+        raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16")
+    if config.spread not in ("data", "seeds"):
+        raise RlxError(f"--spread {config.spread}: must be data or seeds")

@@ -1,0 +1,8 @@
+"""Train an agent: the same as `rlx train`, for a checkout without the command on the path."""
+
+import sys
+
+from rlx.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,200 @@
+"""Imports run one way, algorithms stay out of the framework, and one file names devices: read from the source."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
+
+# A module may import what stands above it, and its own package; imports inside functions count too.
+LAYERS = [
+    "types",
+    "losses",
+    "distributions",
+    "networks",
+    "diffusion",
+    "normalize",
+    "replay",
+    "parallel",
+    "gradients",
+    "envs",
+    "agents",
+    "rollout",
+    "evaluate",
+    "data",
+    "train",
+    "checkpoint",
+    "metrics",
+    "report",
+    "config",
+    "cli",
+]
+REGISTRY_READERS = {"config", "cli"}
+
+DEVICE_NAMES = {
+    "Mesh",
+    "NamedSharding",
+    "PartitionSpec",
+    "SingleDeviceSharding",
+    "addressable_data",
+    "addressable_shards",
+    "device_count",
+    "device_put",
+    "jax.devices",
+    "jax.distributed",
+    "jax.sharding",
+    "local_device_count",
+    "local_devices",
+    "make_mesh",
+    "mesh_utils",
+    "multihost_utils",
+    "pmap",
+    "process_count",
+    "process_index",
+    "shard_map",
+    "with_sharding_constraint",
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of rlx by its name, through the links to agents/ and envs/."""
+    files = [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/*.py")]
+    return {module_name(path): ast.parse(path.read_text(), str(path)) for path in files}
+
+
+def imports(tree: ast.Module, name: str, known: set[str]) -> Iterator[tuple[int, str]]:
+    """Line and name of each rlx module that `name` imports, wherever in the file."""
+    known = known | {f"rlx.{module}" for module in LAYERS}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}:{node.lineno}: write the import in full, from rlx"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found = [target if target in known else node.module or "" for target in whole]
+        else:
+            continue
+        yield from ((node.lineno, target) for target in found if target.split(".")[0] == "rlx")
+
+
+def layer(module: str) -> str:
+    """`rlx.train.fused` is of the layer `train`; the package itself stands above all."""
+    return module.split(".")[1] if "." in module else "rlx"
+
+
+def order(module: str) -> int:
+    return (*LAYERS, "rlx").index(layer(module))
+
+
+def wrong_imports(trees: dict[str, ast.Module]) -> list[str]:
+    """One line for each import that breaks a rule."""
+    wrong = []
+    for name, tree in trees.items():
+        for line, target in imports(tree, name, set(trees)):
+            where = f"{name}:{line} imports {target}"
+            if layer(target) == layer(name) == "agents":
+                if "rlx.agents" not in (name, target):
+                    wrong.append(f"{where}: agents do not import each other; share through a lower layer")
+            elif layer(target) == "agents" and layer(name) not in REGISTRY_READERS:
+                wrong.append(f"{where}: only {sorted(REGISTRY_READERS)} read the registry of agents")
+            elif order(target) > order(name):
+                wrong.append(f"{where}, which stands below it")
+    return wrong
+
+
+def device_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and name of everything in the file that names devices."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            found = [ast.unparse(node)]
+        else:
+            continue
+        for dotted in found:
+            parts = dotted.split(".")
+            if "parallel" in parts[:2]:  # our own words for devices are everybody's
+                continue
+            if not DEVICE_NAMES.isdisjoint([*parts, ".".join(parts[:2])]):
+                yield node.lineno, dotted
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {layer(name) for name in modules()} <= {*LAYERS, "rlx"}
+
+
+def test_imports_run_one_way() -> None:
+    assert wrong_imports(modules()) == []
+
+
+def test_no_import_cycles() -> None:
+    trees = modules()
+    graph = {name: {target for _, target in imports(tree, name, set(trees))} for name, tree in trees.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_only_parallel_names_devices() -> None:
+    trees = {name: tree for name, tree in modules().items() if name != "rlx.parallel"}
+    assert [f"{name}:{line}: {word}" for name, tree in trees.items() for line, word in device_names(tree)] == []
+
+
+def test_folders_are_imported_through_rlx() -> None:
+    """A top-level `agents` would be another distribution's."""
+    for name, tree in modules().items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {"agents", "envs"} & {target.split(".")[0] for target in names}, name
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "complaint"),
+    [
+        ("rlx.losses", "from rlx.networks import mlp", "below"),
+        ("rlx.losses", "from rlx import networks", "below"),
+        ("rlx.losses", "def f():\n    import rlx.cli", "below"),
+        ("rlx.types", "import rlx", "below"),
+        ("rlx.agents.sac", "from rlx.rollout import collect", "below"),
+        ("rlx.agents.sac", "from rlx.agents.iql import Config", "each other"),
+        ("rlx.train.fused", "from rlx.agents.sac import make", "registry"),
+        ("rlx.train.fused", "from rlx import agents", "registry"),
+        ("rlx.agents.sac", "from rlx.losses import td_target", None),
+        ("rlx.agents.sac", "from rlx.agents import names", None),
+        ("rlx.train.fused", "from rlx.train.loop import f\nfrom rlx import replay\nimport jax", None),
+        ("rlx.config", "from rlx import agents", None),
+    ],
+)
+def test_the_rules_themselves(name: str, source: str, complaint: str | None) -> None:
+    others = ("rlx", "rlx.agents", "rlx.agents.iql", "rlx.train.loop")
+    trees = {module: ast.parse("") for module in others} | {name: ast.parse(source)}
+    found = wrong_imports(trees)
+    assert found == [] if complaint is None else len(found) == 1 and complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import jax\nx = jax.devices()[0]", True),
+        ("from jax import pmap", True),
+        ("from jax.sharding import Mesh", True),
+        ("import jax.distributed", True),
+        ("y = x.addressable_shards[0].data", True),
+        ("from jax.experimental.shard_map import shard_map", True),
+        ("y = jax.device_get(x)\nn = config.num_devices", False),
+        ("from rlx.parallel import pmap\nf = parallel.pmap(g)", False),
+    ],
+)
+def test_the_device_rule_itself(source: str, names: bool) -> None:
+    assert bool(list(device_names(ast.parse(source)))) == names
