@@ -1,28 +1,40 @@
-"""Saving and restoring what a run has learned, through Orbax; no pickle anywhere."""
+"""Saving and restoring what a run has learned, through Orbax; no pickle anywhere.
+
+A tree is saved as a flat table from leaf path to array, so that what is on disk can be compared with what is wanted,
+leaf by leaf and by name, before anything is read: Orbax itself casts a wrong type without a word.
+"""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from rlx.types import RlxError
 
 
-def _manager(folder: Path, keep: int | None = None) -> Any:
+def flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by their path, such as `['agent'].critic.params['params']['Dense_0']['kernel']`."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _manager(folder: Path) -> Any:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
     import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
 
-    return ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+    return ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler())
 
 
 def save(folder: Path, step: int, tree: Any) -> None:
     """Writes `tree` (host or device arrays) as `folder/step` and waits until it is whole on disk."""
-    import orbax.checkpoint as ocp
-
     with _manager(folder) as manager:
-        if not manager.save(step, args=ocp.args.StandardSave(tree)):
-            raise RlxError(f"{folder}: step {step} was not saved; is there a newer one?")
+        import orbax.checkpoint as ocp
+
+        if not manager.save(step, args=ocp.args.StandardSave(flatten(tree))):
+            raise RlxError(f"{folder}: step {step} was not saved; is a later one there already?")
         manager.wait_until_finished()
 
 
@@ -37,10 +49,8 @@ def steps(folder: Path) -> list[int]:
 def restore(folder: Path, template: Any, step: int | None = None) -> Any:
     """The tree saved at `step` (the last by default), with `template`'s structure, shapes and types.
 
-    Raises RlxError, naming the leaf, where what is saved does not fit the template.
+    Raises RlxError, naming the leaf, where what is saved does not fit the template, or nothing can be read.
     """
-    import orbax.checkpoint as ocp
-
     found = steps(folder)
     if not found:
         raise RlxError(f"{folder}: holds no checkpoint; train the run first")
@@ -48,21 +58,22 @@ def restore(folder: Path, template: Any, step: int | None = None) -> Any:
     if step not in found:
         raise RlxError(f"{folder}: has no step {step}; it has {', '.join(map(str, found))}")
     with _manager(folder) as manager:
-        saved = manager.item_metadata(step)
-        _compare(folder, saved, template)
-        return manager.restore(step, args=ocp.args.StandardRestore(template))
+        import orbax.checkpoint as ocp
+
+        try:
+            _compare(folder / str(step), manager.item_metadata(step), flatten(template))
+            saved = manager.restore(step, args=ocp.args.StandardRestore(flatten(template)))
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RlxError(f"{folder / str(step)}: cannot be read ({reason}); choose another --step") from None
+    leaves = [np.asarray(saved[name]) for name in flatten(template)]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def _compare(folder: Path, saved: Any, template: Any) -> None:
-    """Orbax casts a wrong dtype without a word, so shapes and types are compared before it reads."""
-    import orbax.checkpoint as ocp
-
-    def shapes(tree: Any) -> dict[str, tuple[Any, ...]]:
-        plain = ocp.tree.serialize_tree(tree) if hasattr(ocp.tree, "serialize_tree") else tree
-        leaves = jax.tree_util.tree_leaves_with_path(plain)
-        return {jax.tree_util.keystr(path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves}
-
-    have, want = shapes(getattr(saved, "tree", saved)), shapes(template)
-    for name in sorted(have.keys() | want.keys()):
-        if have.get(name) != want.get(name):
-            raise RlxError(f"{folder}: {name} is {have.get(name, 'missing')} there but {want.get(name, 'unknown')} here")
+def _compare(folder: Path, saved: Any, template: dict[str, Any]) -> None:
+    table = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in dict(saved).items()}
+    wanted = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in template.items()}
+    for name in [*wanted, *table]:
+        if table.get(name) != wanted.get(name):
+            there, here = table.get(name, "missing"), wanted.get(name, "unknown")
+            raise RlxError(f"{folder}: {name} is {there} there but {here} here; the run has other networks")

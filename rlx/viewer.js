@@ -4,13 +4,13 @@
 "use strict";
 
 const STYLE = `
-.rlx { display: flex; flex-direction: column; height: 100%; overflow: hidden; color: #e8ecf3; background: #1c2330;
+.rlx { display: flex; flex-direction: column; height: 100%; overflow: hidden; color: #e8ecf3; background: #1c2330; color-scheme: dark;
   font: 14px/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 .rlx header, .rlx footer { display: flex; align-items: center; gap: 12px; padding: 10px 16px; }
 .rlx h1 { flex: 1; margin: 0; font-size: 15px; font-weight: 600; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; }
 .rlx main { flex: 1; display: flex; min-height: 0; }
-.rlx main > canvas { flex: 1; min-width: 0; cursor: grab; touch-action: none; }
+.rlx main > canvas { flex: 1; min-width: 0; min-height: 0; cursor: grab; touch-action: none; }
 .rlx aside { width: 270px; display: flex; flex-direction: column; }
 .rlx.plain main > canvas { display: none; }
 .rlx.plain aside { width: 100%; }
@@ -64,6 +64,14 @@ function multiply(a, b) {
     for (let r = 0; r < 4; r++)
       for (let k = 0; k < 4; k++) out[4 * c + r] += a[4 * k + r] * b[4 * c + k];
   return out;
+}
+
+// As many pixels as the screen has; a canvas is only resized when it must be, since that throws its buffer away.
+function fit(canvas, height) {
+  const ratio = Math.min(window.devicePixelRatio, 2);
+  const size = [Math.round(canvas.clientWidth * ratio), Math.round(height * ratio)];
+  if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
+  return ratio;
 }
 
 // ---- shapes: triangles as [x, y, z, nx, ny, nz] rows, in MuJoCo's half sizes ---------------------------------------
@@ -124,7 +132,7 @@ const SHAPES = {
 
 // ---- the robot in WebGL --------------------------------------------------------------------------------------------
 
-const SUN = unit([0.45, -0.6, 1.0]);
+const SUN = unit([0.15, -0.75, 1.1]);
 const COMMON = `#version 300 es
   precision highp float;
   uniform mat4 view; uniform vec3 eye; uniform float ground, cell;
@@ -148,8 +156,9 @@ const ROBOT_FRAGMENT = `${COMMON}
     vec3 n = normalize(facing), to = normalize(eye - world), base = pow(color, vec3(2.2));
     float diffuse = max(dot(n, sun), 0.), near = smoothstep(0., cell * .6, world.z - ground);
     float shine = pow(max(dot(n, normalize(sun + to)), 0.), 60.), rim = pow(1. - max(dot(n, to), 0.), 4.);
-    vec3 ambient = mix(vec3(.20, .19, .20) * (.5 + .5 * near), vec3(.34, .40, .50), n.z * .5 + .5);
-    pixel = vec4(shown(base * (ambient + diffuse * vec3(.95, .90, .80)) + .18 * shine + .10 * rim), 1);
+    vec3 ambient = mix(vec3(.26, .25, .26) * (.4 + .6 * near), vec3(.42, .48, .58), n.z * .5 + .5);
+    vec3 light = base * 1.2 * (ambient + diffuse * vec3(1.35, 1.28, 1.12));
+    pixel = vec4(shown(light / (1. + .55 * light) + .15 * shine + .06 * rim), 1);
   }`;
 // One triangle over the whole picture: the ground where the pixel's ray meets it, else the sky.
 const WORLD_VERTEX = `${COMMON}
@@ -167,7 +176,7 @@ const WORLD_FRAGMENT = `${COMMON}
     float distance = (ground - eye.z) / ray.z;
     vec2 at = (eye.xy + ray.xy * distance) / cell, width = max(fwidth(at), 1e-4);
     if (distance <= 0.) return;
-    vec2 square = abs(fract(at * .5) - .5) * 2. - .5;            // above 0 in one half of each axis
+    vec2 square = abs(fract(at * .5 + .25) - .5) * 2. - .5; // its sign changes at every whole number
     vec2 soft = clamp(square / width, -.5, .5) * clamp(.7 / width, 0., 1.);
     vec2 line = 1. - smoothstep(width * .5, width * 1.5, abs(fract(at + .5) - .5));
     float check = soft.x * soft.y * 2. + .5;
@@ -196,6 +205,15 @@ function program(gl, vertex, fragment) {
   };
 }
 
+function box(points) {
+  const sides = [0, 1, 2].map((k) => {
+    const along = points.map((p) => p[k]);
+    return [Math.min(...along), Math.max(...along)];
+  });
+  const extent = Math.hypot(...sides.map(([low, high]) => (high - low) / 2));
+  return { middle: sides.map(([low, high]) => (low + high) / 2), extent };
+}
+
 // Where each geom is at a moment between two frames: links move on a line and turn the short way.
 function place(geoms, poses, moment) {
   const [frames, links] = poses.shape, frame = Math.floor(moment), next = Math.min(frame + 1, frames - 1);
@@ -211,7 +229,7 @@ function place(geoms, poses, moment) {
 }
 
 function robot(canvas, scene) {
-  const gl = canvas.getContext("webgl2", { antialias: true, stencil: true, preserveDrawingBuffer: true });
+  const gl = canvas.getContext("webgl2", { antialias: true, stencil: true });
   if (!gl) return null;
   const plane = scene.find((geom) => geom.shape === "plane");
   const geoms = scene.filter((geom) => geom.shape !== "plane");
@@ -238,28 +256,26 @@ function robot(canvas, scene) {
       const placed = place(geoms, poses, t);
       return moving.map((i) => ({ p: placed[i].p, reach: reach[i] }));
     });
-    const middles = frames.map((parts) => [0, 1, 2].map((k) => { // of the box around what moves
-      const along = parts.map(({ p }) => p[k]);
-      return (Math.min(...along) + Math.max(...along)) / 2;
-    }));
-    centres = middles.map((_, t) => { // a mean over time, so that the camera does not shake with every stride
+    const middles = frames.map((parts) => box(parts.map(({ p }) => p)).middle), all = box(middles);
+    const radius = (parts, middle) => Math.max(...parts.map(({ p, reach }) => Math.hypot(...sub(p, middle)) + reach));
+    const stays = all.extent < 1.5 * radius(frames[0], middles[0]);
+    centres = middles.map((_, t) => { // following, a mean over time: the camera should not shake with every stride
       const near = middles.slice(Math.max(t - 12, 0), t + 13);
-      return scale(near.reduce(add), 1 / near.length);
+      return stays ? all.middle : scale(near.reduce(add), 1 / near.length);
     });
-    size = Math.max(...frames[0].map((part) => Math.hypot(...sub(part.p, middles[0])) + part.reach));
-    ground = plane ? plane.position[2] : Math.min(...frames.flat().map((part) => part.p[2] - part.reach));
+    size = frames.reduce((most, parts, t) => Math.max(most, radius(parts, centres[t])), 0);
+    const low = frames.flat().reduce((z, { p, reach }) => Math.min(z, p[2] - reach), Infinity);
+    ground = plane ? plane.position[2] : low;
   }
 
   function draw(moment) {
-    const ratio = Math.min(window.devicePixelRatio, 2);
-    canvas.width = canvas.clientWidth * ratio;
-    canvas.height = canvas.clientHeight * ratio;
+    fit(canvas, canvas.clientHeight);
     const before = Math.floor(moment), after = Math.min(before + 1, centres.length - 1);
     const target = mix(centres[before], centres[after], moment - before);
     const flat = Math.cos(camera.pitch);
     const back = [flat * Math.cos(camera.yaw), flat * Math.sin(camera.yaw), Math.sin(camera.pitch)];
     const right = unit(cross([0, 0, 1], back)), up = cross(back, right);
-    const eye = add(target, scale(back, 3.4 * size * camera.zoom));
+    const eye = add(target, scale(back, 3 * size * camera.zoom));
     eye[2] = Math.max(eye[2], ground + 0.05 * size);
     const aspect = canvas.width / canvas.height, wide = Math.max(0.5, 0.5 / aspect) * aspect, high = wide / aspect;
     const near = 0.05 * size, far = 200 * size;
@@ -323,10 +339,9 @@ function robot(canvas, scene) {
 // ---- numbers as moving strips, and the scrubber --------------------------------------------------------------------
 
 function picture(canvas, height) { // a cleared 2D context in CSS pixels
-  const ratio = Math.min(window.devicePixelRatio, 2), width = canvas.clientWidth, context = canvas.getContext("2d");
-  canvas.width = width * ratio;
-  canvas.height = height * ratio;
-  context.scale(ratio, ratio);
+  const ratio = fit(canvas, height), width = canvas.clientWidth, context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
   context.lineWidth = 1.5;
   context.font = "12px system-ui, sans-serif";
   return { context, width };
@@ -344,24 +359,28 @@ function columns(name, array) { // [T, N] as N rows with their range
   return Array.from({ length: count }, (_, k) => {
     const values = Array.from({ length: array.shape[0] }, (_, t) => array.values[t * count + k]);
     const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
-    return { label: count > 1 ? `${name} ${k + 1}` : name, values, low, high: high > low ? high : low + 1 };
+    const pad = high > low ? 0 : 1; // a constant runs along the middle
+    return { label: count > 1 ? `${name} ${k + 1}` : name, values, low: low - pad, high: high + pad };
   });
 }
 
-// Each row shows the last WINDOW steps, now at the right edge.
-const WINDOW = 120, ROW = 40;
+// Each strip shows the last WINDOW steps, now at its right edge; as many strips side by side as there is room for.
+const WINDOW = 120, TALL = 46, WIDE = 240;
 function drawStrips(canvas, rows, moment) {
-  canvas.style.height = `${rows.length * ROW}px`;
-  const { context, width } = picture(canvas, rows.length * ROW), now = Math.floor(moment), end = width - 18;
+  const across = Math.max(1, Math.floor(canvas.clientWidth / WIDE)), height = Math.ceil(rows.length / across) * TALL;
+  canvas.style.height = `${height}px`;
+  const { context, width } = picture(canvas, height), now = Math.floor(moment);
   rows.forEach(({ label, values, low, high }, i) => {
-    const x = (t) => end - ((moment - t) * (end - 16)) / WINDOW;
-    const y = (value) => (i + 1) * ROW - 6 - ((value - low) / (high - low)) * (ROW - 24);
+    const start = ((i % across) * width) / across + 16, end = start + width / across - 34;
+    const top = Math.floor(i / across) * TALL;
+    const x = (t) => end - ((moment - t) * (end - start)) / WINDOW;
+    const y = (value) => top + TALL - 6 - ((value - low) / (high - low)) * (TALL - 26);
     context.fillStyle = TEXT;
     context.textAlign = "left";
-    context.fillText(label, 16, i * ROW + 12);
+    context.fillText(label, start, top + 12);
     context.textAlign = "right";
-    context.fillText(values[now].toFixed(2), end, i * ROW + 12);
-    if (low < 0 && high > 0) stroke(context, { 0: 0, 1: 0 }, 0, 1, (t) => 16 + t * (end - 16), y, FAINT);
+    context.fillText(values[now].toFixed(2), end, top + 12);
+    if (low < 0 && high > 0) stroke(context, [0, 0], 0, 1, (t) => start + t * (end - start), y, FAINT);
     stroke(context, values, Math.max(now - WINDOW, 0), now, x, y, LINE);
     context.fillStyle = LINE;
     context.beginPath();
@@ -375,7 +394,11 @@ function drawScrubber(canvas, total, moment) { // the return so far over the who
   const x = (t) => 4 + (t / last) * (width - 8);
   const y = (value) => 38 - ((value - total.low) / (total.high - total.low)) * 32;
   stroke(context, total.values, 0, last, x, y, FAINT);
-  stroke(context, total.values, 0, Math.floor(moment), x, y, LINE);
+  context.save();
+  context.rect(0, 0, x(moment), 44);
+  context.clip();
+  stroke(context, total.values, 0, last, x, y, LINE);
+  context.restore();
   context.fillStyle = "#e8ecf3";
   context.fillRect(x(moment) - 1, 2, 2, 40);
 }
@@ -386,7 +409,7 @@ function rlxView(root, data) {
   root.className = "rlx";
   root.innerHTML = `<style>${STYLE}</style>
     <header><h1></h1><select aria-label="episode"></select></header>
-    <main><canvas></canvas><aside><div class="score"><b></b><span></span></div>
+    <main><canvas></canvas><aside><div class="score">return so far<b></b><span></span></div>
       <div class="strips"><canvas></canvas></div></aside></main>
     <footer><button aria-label="play or pause"></button>
       <div class="scrub"><canvas></canvas><input type="range" min="0" step="any" aria-label="time"></div>
@@ -396,7 +419,7 @@ function rlxView(root, data) {
   const [button, scrub, speed, chooser] = ["button", "input", "footer select", "header select"].map(find);
   const viewer = data.geoms && robot(find("main > canvas"), data.geoms);
   root.classList.toggle("plain", !viewer);
-  find("h1").textContent = data.title;
+  find("h1").textContent = data.title + (data.geoms && !viewer ? " (no robot: this browser lacks WebGL2)" : "");
   let film, moment = 0, playing = true, clock = performance.now();
 
   function choose(index) {
@@ -418,13 +441,13 @@ function rlxView(root, data) {
   }
 
   function tick(now) {
-    const step = playing ? ((now - clock) / 1000 / data.dt) * speed.value : 0;
+    const step = playing ? (Math.max(now - clock, 0) / 1000 / data.dt) * speed.value : 0;
     moment = moment + step > film.last ? (playing && moment >= film.last ? 0 : film.last) : moment + step;
     clock = now;
     scrub.value = moment;
     find(".score b").textContent = film.total.values[Math.floor(moment)].toFixed(1);
-    const time = `${(moment * data.dt).toFixed(1)} s`;
-    find(".score span").textContent = `return after step ${Math.floor(moment) + 1} of ${film.last + 1}, ${time}`;
+    const time = (moment * data.dt).toFixed(1);
+    find(".score span").textContent = `step ${Math.floor(moment) + 1} of ${film.last + 1}, ${time} s`;
     if (viewer) viewer.draw(moment);
     drawStrips(find(".strips canvas"), film.rows, moment);
     drawScrubber(find(".scrub canvas"), film.total, moment);

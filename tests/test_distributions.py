@@ -1,0 +1,160 @@
+"""The tanh-Gaussian against float64 arithmetic, numerical integration and distrax, and at the boundary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx.distributions import TanhNormal, mean_tanh_normal
+
+
+def log_prob(mean: Any, log_std: Any, action: Any) -> jax.Array:
+    return TanhNormal(mean, log_std).log_prob(action)
+
+
+def reference(mean: Any, log_std: Any, action: Any) -> np.ndarray:
+    """Change of variables in float64."""
+    mean, log_std, action = (np.asarray(x, np.float64) for x in (mean, log_std, action))
+    z = (np.arctanh(action) - mean) / np.exp(log_std)
+    return np.sum(-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log1p(-(action**2)), axis=-1)
+
+
+def test_log_prob_against_float64() -> None:
+    rng = np.random.default_rng(0)
+    mean, log_std = rng.normal(size=(2, 500, 3)).astype(np.float32)
+    action = np.concatenate([rng.uniform(-1, 1, (400, 3)), 1 - 10 ** rng.uniform(-6, -2, (100, 3))]).astype(np.float32)
+    want = reference(mean, log_std, action)
+    for got in (
+        log_prob(mean, log_std, action),
+        jax.jit(log_prob)(mean, log_std, action),
+        jax.jit(jax.vmap(log_prob))(mean, log_std, action),
+    ):
+        np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (1.5, -1.0), (-0.3, -3.0), (0.5, 0.5)])
+def test_density_integrates_to_one(mean: float, log_std: float) -> None:
+    action = np.tanh(np.linspace(-8, 8, 4001)).astype(np.float32)
+    density = np.exp(
+        np.asarray(jax.vmap(lambda a: log_prob(jnp.array([mean]), jnp.array([log_std]), a))(action[:, None]))
+    )
+    mass = np.sum(np.diff(action.astype(np.float64)) * (density[1:] + density[:-1]) / 2)
+    np.testing.assert_allclose(mass, 1, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("mean", [0.0, 20.0, -20.0])
+def test_log_prob_is_finite_everywhere(dtype: Any, mean: float) -> None:
+    """Value and all gradients, for every action of a fine grid with the boundary, at the narrowest and widest policy."""
+    inside = 1 - float(jnp.finfo(dtype).epsneg)
+    grid = jnp.array([-1, -inside, *np.linspace(-0.99, 0.99, 9), inside, 1], dtype)[:, None]
+    log_std = jnp.array([-30, -20, 0, 2, 10], dtype)[:, None, None]
+    arguments = jnp.broadcast_arrays(jnp.full((1, 1, 1), mean, dtype), log_std, grid)
+    every = jax.jit(jax.vmap(jax.vmap(jax.value_and_grad(log_prob, argnums=(0, 1, 2)))))
+    for leaf in jax.tree.leaves(every(*arguments)):
+        assert bool(jnp.all(jnp.isfinite(leaf)))
+
+
+@pytest.mark.parametrize(("dtype", "u"), [(jnp.float32, 8.664339), (jnp.bfloat16, 3.117709)])
+def test_the_boundary_reads_as_its_neighbour(dtype: Any, u: float) -> None:
+    mean, log_std = jnp.array([0.5, -1.0]), jnp.array([0.0, 0.3])
+    neighbour = 1 - jnp.finfo(dtype).epsneg
+    assert neighbour < 1 and neighbour == jnp.nextafter(jnp.ones((), dtype), jnp.zeros((), dtype))
+    value_and_slope = jax.value_and_grad(log_prob, argnums=(0, 1))
+    edge = value_and_slope(mean, log_std, jnp.array([1, -1], dtype))
+    near = value_and_slope(mean, log_std, jnp.array([neighbour, -neighbour], dtype))
+    jax.tree.map(np.testing.assert_array_equal, edge, near)
+    z = (np.array([u, -u]) - np.array(mean)) / np.exp(np.array(log_std))
+    by_hand = np.sum(-(z**2) / 2 - log_std - np.log(2 * np.pi) / 2 - 2 * (np.log(2) - u - np.log1p(np.exp(-2 * u))))
+    np.testing.assert_allclose(edge[0], by_hand, rtol=1e-4)
+
+
+def test_only_the_boundary_is_read_otherwise() -> None:
+    """Nothing is clipped: outside there is no density, and NaN stays NaN."""
+    zero = jnp.zeros(1)
+    assert log_prob(zero, zero, jnp.array([1.001])) == -jnp.inf
+    assert jnp.isnan(log_prob(zero, zero, jnp.array([jnp.nan])))
+    close = jnp.array([1 - 2**-23], jnp.float32)
+    np.testing.assert_allclose(log_prob(zero, zero, close), reference(zero, zero, close), rtol=1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 20.0])
+@pytest.mark.parametrize("log_std", [-5.0, 0.0, 2.0])
+def test_samples_against_distrax(mean: float, log_std: float) -> None:
+    """Same draws, same log-probabilities, also where tanh has rounded to 1; plain, jitted and vmapped."""
+    loc, key = jnp.full((7, 2), mean), jax.random.key(1)
+    normal = distrax.Independent(distrax.Normal(loc, jnp.full((7, 2), np.exp(log_std))), 1)
+    action, want = distrax.Transformed(normal, distrax.Block(distrax.Tanh(), 1)).sample_and_log_prob(seed=key)
+
+    def draw(loc: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return TanhNormal(loc, jnp.full_like(loc, log_std)).sample_and_log_prob(seed=key)
+
+    for got in (draw(loc), jax.jit(draw)(loc), jax.tree.map(lambda x: x[1], jax.vmap(draw)(jnp.stack([loc, loc])))):
+        np.testing.assert_allclose(got[0], action, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got[1], want, rtol=1e-4, atol=1e-4)
+    slopes = jax.jacrev(lambda loc: draw(loc)[1])(loc)
+    assert bool(jnp.all(jnp.isfinite(slopes)))
+
+
+def test_sample_and_log_prob_agree() -> None:
+    policy = TanhNormal(jnp.array([[0.3, -0.5]]), jnp.array([[-0.5, -1.0]]))
+    action, log_density = policy.sample_and_log_prob(seed=jax.random.key(0), sample_shape=(2000,))
+    assert action.shape == (2000, 1, 2) and log_density.shape == (2000, 1) and policy.batch_shape == (1,)
+    np.testing.assert_array_equal(action, policy.sample(seed=jax.random.key(0), sample_shape=(2000,)))
+    np.testing.assert_allclose(policy.log_prob(action), log_density, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(jnp.arctanh(action).mean(axis=0), [[0.3, -0.5]], atol=0.05)
+    np.testing.assert_allclose(policy.mode(), np.tanh([[0.3, -0.5]]), rtol=1e-6)
+
+
+def test_log_std_is_clipped() -> None:
+    mean, action = jnp.zeros(1), jnp.full(1, 0.5)
+    for given, clipped in ((9.0, 2.0), (-50.0, -20.0)):
+        assert log_prob(mean, jnp.full(1, given), action) == log_prob(mean, jnp.full(1, clipped), action)
+    for given, clipped in ((9.0, 2.0), (-50.0, -5.0)):
+        pair = [mean_tanh_normal(mean, jnp.full(1, x)).log_prob(action) for x in (given, clipped)]
+        assert pair[0] == pair[1]
+
+
+def test_mean_tanh_normal() -> None:
+    """Tanh on the mean only: a plain Normal around it, finite at and beyond the boundary."""
+    mean, log_std, action = jnp.array([[2.0, -0.3]]), jnp.array([[0.1, -1.0]]), jnp.array([[1.0, -1.2]])
+    z = (np.array(action) - np.tanh(np.array(mean))) / np.exp(np.array(log_std))
+    want = np.sum(-0.5 * z**2 - np.array(log_std) - 0.5 * np.log(2 * np.pi), axis=-1)
+
+    def density(mean: jax.Array, log_std: jax.Array, action: jax.Array) -> jax.Array:
+        return mean_tanh_normal(mean, log_std).log_prob(action)
+
+    for call in (density, jax.jit(density), jax.vmap(density)):
+        np.testing.assert_allclose(call(mean, log_std, action), want, rtol=1e-5)
+    policy = mean_tanh_normal(mean, log_std)
+    np.testing.assert_allclose(policy.mode(), np.tanh(mean), rtol=1e-6)
+    samples = policy.sample(seed=jax.random.key(0), sample_shape=(4000,))
+    np.testing.assert_allclose(samples.mean(axis=0), np.tanh(mean), atol=0.05)
+    assert float(jnp.max(samples)) > 1
+
+
+def test_shapes_must_agree() -> None:
+    for make in (TanhNormal, mean_tanh_normal):
+        with pytest.raises(AssertionError):
+            make(jnp.zeros((3, 2)), jnp.zeros(2))
+    with pytest.raises(AssertionError):
+        log_prob(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((3, 1)))
+
+
+def test_arithmetic_is_float32_for_bfloat16_parameters() -> None:
+    mean, log_std = jnp.full(6, 0.3, jnp.bfloat16), jnp.full(6, -0.7, jnp.bfloat16)
+    action, got = TanhNormal(mean, log_std).sample_and_log_prob(seed=jax.random.key(0))
+    assert action.dtype == got.dtype == jnp.float32
+    np.testing.assert_allclose(got, reference(mean, log_std, action), rtol=1e-4)
+
+
+def test_light_modules_do_without_distrax() -> None:
+    code = "import sys, rlx, rlx.losses, rlx.networks, rlx.normalize; sys.exit('distrax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,335 @@
+"""Every target, loss and weight against hand numbers or slow NumPy, plain, jitted and vmapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import losses
+from rlx.types import RlxError
+
+
+def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Results of a plain call, a jitted one, and both members of a vmap over all arguments, scalars too."""
+    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
+    mapped = jax.jit(jax.vmap(function))(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
+    members = [jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(2)]
+    return [function(*arguments), jax.jit(function)(*arguments), *members]
+
+
+def array(*values: Any) -> jax.Array:
+    return jnp.array(values, jnp.float32)
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+E, LN2 = np.e, np.log(2)
+
+HAND_NUMBERS: dict[str, tuple[Callable[..., Any], tuple[Any, ...], Any]] = {
+    # 10 * 1 + 0.9 * 1 * 4; a terminated step keeps its reward only; a folded window bootstraps with gamma^(m-1)
+    "td_target": (losses.td_target, (array(1, 2, 3), array(1, 0, 0.81), array(4, 5, 6), 0.9, 10.0), [13.6, 20, 34.374]),
+    "td_target of atoms": (
+        losses.td_target,
+        (array(1, 2), array(1, 0), array([1, 2, 3], [4, 5, 6]), 0.5),
+        [[1.5, 2, 2.5], [2, 2, 2]],
+    ),
+    # entropy is subtracted as alpha log pi: an unlikely action (negative log pi) is worth more
+    "soft_value": (losses.soft_value, (array(1, 1), array(-2, 3), 0.5), [2, -0.5]),
+    "soft_value of atoms": (losses.soft_value, (array([1, 2], [3, 4]), array(-2, 3), 0.5), [[2, 3], [1.5, 2.5]]),
+    "ensemble_min": (losses.ensemble_min, (array([1, 5], [2, 4], [3, 6]),), [1, 4]),
+    "smoothed_action": (
+        losses.smoothed_action,
+        (array([0, 0.5, -0.95]), array([0.1, -0.7, -0.2]), 0.2),
+        [[0.1, 0.3, -1]],
+    ),
+    # critics [1, 2] and [3, 5] against [2, 2]: (1 + 0) / 2 + (1 + 9) / 2
+    "ensemble_td_loss": (losses.ensemble_td_loss, (array([1, 2], [3, 5]), array(2, 2)), 5.5),
+    "soft_actor_loss": (losses.soft_actor_loss, (array(1, 2), array(-1, -3), 0.5), -2.5),
+    "temperature_loss": (losses.temperature_loss, (array(0.5)[0], array(-1, -2), -3.0), 2.25),
+    "advantage_weights": (losses.advantage_weights, (array(0, LN2, -LN2, 50, 1e9), 2.0), [1, 4, 0.25, 100, 100]),
+    "td3_bc_lambda": (losses.td3_bc_lambda, (array(-1, 3), 2.5), 1.25),
+    "td3_bc_lambda of zeros": (losses.td3_bc_lambda, (array(0, 0), 2.5), 2.5e6),
+    "expectile_loss": (losses.expectile_loss, (array(2, -2, 0), 0.7), [2.8, 1.2, 0]),
+    "expectile_weight": (losses.expectile_weight, (array(2, -2), 0.7), [0.7, 0.3]),
+    "quantile_loss": (losses.quantile_loss, (array(2, -2, 0), 0.7), [1.4, 0.6, 0]),
+    "quantile_weight": (losses.quantile_weight, (array(2, -2, 0), 0.7), [0.35, 0.15, 0.7e6]),
+    "exponential_loss": (losses.exponential_loss, (array(0, 0.5, -0.5), 2.0), [1, E - 1, 1 / E + 1]),
+    "exponential_loss beyond": (losses.exponential_loss, (array(3), 2.0, 1.0), [6 * E - 6]),  # e (1 + 6 - 1) - 6
+    "exponential_weight": (losses.exponential_weight, (array(0, 1, -1), 2.0), [4, 2 * (E**2 - 1), 2 * (1 - E**-2)]),
+    "exponential_weight beyond": (losses.exponential_weight, (array(3), 2.0, 1.0), [2 / 3 * (E - 1)]),
+    # one critic, M = 2, tau_hat = 1/4, 3/4; deltas 1 and -2: huber 0.5 and 1.5; (.25 * .5 + .75 * 1.5) and
+    # deltas 3 and 0: huber 2.5 and 0; (.75 * 2.5); over M K = 4
+    "quantile_huber_loss": (losses.quantile_huber_loss, (array([[0, -2]]), array([1, -2]), 1.0), 3.125 / 4),
+    "categorical_mean": (losses.categorical_mean, (array([0.5, 0.5, 0], [0, 0.25, 0.75]), array(-1, 0, 1)), [-0.5, 0.75]),
+    # the second sample's lower mean is the second critic's; an elementwise minimum would sum to 0.3
+    "lower_mean": (
+        losses.lower_mean,
+        (array([[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.9, 0.1]]), array(0, 1)),
+        [[0.9, 0.1], [0.9, 0.1]],
+    ),
+    # -1 * log(1/2), twice, and certain logits cost nothing: critics cost (ln 2 + ln 2) / 2 and (0 + 0) / 2
+    "cross_entropy_loss": (
+        losses.cross_entropy_loss,
+        (array([[0, 0], [3, 3]], [[50, 0], [0, 50]]), array([1, 0], [0, 1])),
+        LN2,
+    ),
+    "polyak": (losses.polyak, ({"w": array(0, 10)}, {"w": array(10, 20)}, 0.1), {"w": np.array([1.0, 11.0])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HAND_NUMBERS)
+def test_hand_numbers(name: str) -> None:
+    function, arguments, want = HAND_NUMBERS[name]
+    for got in three_ways(function, *arguments):
+        jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=2e-6, atol=1e-7), got, _arrays(want))
+
+
+def _arrays(want: Any) -> Any:
+    return want if isinstance(want, dict) else np.asarray(want)
+
+
+B, COLUMN, N = array(1, 2), array([1], [2]), array([1, 2], [3, 4])
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (losses.td_target, (COLUMN, B, B, 0.9)),
+        (losses.td_target, (B, B, array(1, 2, 3), 0.9)),
+        (losses.td_target, (B, B, B, B)),
+        (losses.soft_value, (B, COLUMN, 0.1)),
+        (losses.ensemble_min, (B,)),
+        (losses.smoothed_action, (N, B, 0.1)),
+        (losses.ensemble_td_loss, (N, COLUMN)),
+        (losses.ensemble_td_loss, (array([1], [2]), B)),
+        (losses.ensemble_td_loss, (B, B)),
+        (losses.soft_actor_loss, (B, COLUMN, 0.1)),
+        (losses.temperature_loss, (B, B, -1.0)),
+        (losses.advantage_weights, (COLUMN, 1.0)),
+        (losses.td3_bc_lambda, (N,)),
+        (losses.expectile_loss, (B, B)),
+        (losses.exponential_loss, (B, B)),
+        (losses.truncate_atoms, (N, 0)),
+        (losses.quantile_huber_loss, (N, N)),
+        (losses.quantile_huber_loss, (N[None], array([1, 2]))),
+        (losses.lower_mean, (N, B)),
+        (losses.categorical_mean, (N, array(1, 2, 3))),
+        (losses.categorical_projection, (N, B, B)),
+        (losses.cross_entropy_loss, (N, N)),
+        (losses.polyak, ({"w": B}, {"w": COLUMN}, 0.1)),
+        (losses.n_step, (N, N > 1, N > 1, B)),
+        (losses.n_step, (N, N, N, 0.9)),
+        (losses.n_step, (N, N[:1] > 1, N > 1, 0.9)),
+    ],
+)
+def test_wrong_shapes_are_refused(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(AssertionError):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (lambda x: losses.td_target(x, x, x, 0.9), B),
+        (lambda x: losses.temperature_loss(jnp.ones(()), x, -1.0), B),
+        (lambda x: losses.advantage_weights(x, 3.0), B),
+        (lambda x: losses.td3_bc_lambda(x), B),
+        (lambda x: losses.quantile_huber_loss(N[None], x), N),
+        (lambda x: losses.cross_entropy_loss(N[None], x), N),
+    ],
+)
+def test_targets_and_weights_have_no_gradient(function: Callable[[jax.Array], jax.Array], arguments: jax.Array) -> None:
+    gradient = jax.grad(lambda x: jnp.sum(function(x)))(arguments)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_temperature_rises_when_entropy_is_below_its_target() -> None:
+    def slope(log_prob: float) -> float:
+        return float(jax.grad(losses.temperature_loss)(jnp.zeros(()), jnp.full(3, log_prob), -2.0))
+
+    assert slope(3.0) < 0 < slope(1.0)  # entropies -3 and -1; descent moves log_alpha against the slope
+
+
+# n-step windows
+
+
+def slow_n_step(reward: Any, terminated: Any, truncated: Any, gamma: float) -> tuple[float, float, int]:
+    total = 0.0
+    for k in range(len(reward)):
+        total += gamma**k * reward[k]
+        if terminated[k] or truncated[k]:
+            break
+    return total, gamma**k * (0.0 if terminated[k] else 1.0), k
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7])
+def test_n_step_against_a_loop(length: int) -> None:
+    rng = np.random.default_rng(length)
+    reward = rng.normal(size=(length, 400)).astype(np.float32)
+    terminated = rng.random((length, 400)) < 0.2
+    truncated = (rng.random((length, 400)) < 0.2) & ~terminated
+    want = [slow_n_step(reward[:, b], terminated[:, b], truncated[:, b], 0.9) for b in range(400)]
+    for got in three_ways(losses.n_step, reward, terminated, truncated, 0.9):
+        for have, values in zip(got, zip(*want, strict=True), strict=True):
+            np.testing.assert_allclose(have, values, rtol=1e-5, atol=1e-6)
+        assert got[2].dtype == jnp.int32
+    ends = {(d == 0, k) for _, d, k in want}
+    assert len(ends) == 2 * length, "the cases must cover every length, ended and not"
+
+
+def test_n_step_by_hand() -> None:
+    """Columns: nothing ends; terminated at once; truncated at the second row; both rows after an end count nothing."""
+    reward = array([1, 1, 1, 1], [2, 2, 2, 2], [4, 4, 4, 4])
+    terminated = jnp.array([[0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 1]], bool)
+    truncated = jnp.array([[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0]], bool)
+    got = losses.n_step(reward, terminated, truncated, 0.5)
+    np.testing.assert_allclose(got[0], [3, 1, 2, 2])
+    np.testing.assert_allclose(got[1], [0.25, 0, 0.5, 0])
+    np.testing.assert_array_equal(got[2], [2, 0, 1, 1])
+
+
+def test_n_step_reads_nothing_beyond_the_end() -> None:
+    reward, truncated = array([1], [np.nan]), jnp.array([[True], [False]])
+    folded, discount, last = losses.n_step(reward, jnp.zeros((2, 1), bool), truncated, 0.9)
+    assert (folded[0], discount[0], last[0]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_n_step_gamma_is_a_number_like_any_other(gamma: float) -> None:
+    none = jnp.zeros((3, 1), bool)
+    folded, slope = jax.value_and_grad(lambda g: losses.n_step(array([1], [2], [4]), none, none, g)[0][0])(gamma)
+    assert float(folded) == 1 + 2 * gamma + 4 * gamma**2
+    assert float(slope) == 2 + 8 * gamma
+
+
+# Value losses
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "factor"), [("expectile", 0.7, 2), ("quantile", 0.7, 1), ("exponential", 1.5, 1)]
+)
+def test_weight_is_slope_over_error(name: str, parameter: float, factor: int) -> None:
+    """w = |f'(u)| / |u|, also where the exponent (here up to 9) is clipped; the expectile's factor 2 is dropped."""
+    loss, weight = losses.VALUE_LOSSES[name]
+    u = array(-6, -1, -1e-3, 1e-3, 1, 3, 6)
+    slope = jax.vmap(jax.grad(lambda u: loss(u, parameter)))(u)
+    np.testing.assert_allclose(factor * weight(u, parameter) * jnp.abs(u), jnp.abs(slope), rtol=2e-4)
+    np.testing.assert_array_equal(jnp.sign(slope), jnp.sign(u))
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("expectile", 0.9), ("quantile", 0.7), ("exponential", 1.5)])
+def test_value_is_the_mean_of_q_under_its_implicit_policy(name: str, parameter: float) -> None:
+    """At the minimum over V, the weighted mean of Q is V itself (arXiv 2304.10573, theorem 4.1)."""
+    loss, weight = losses.VALUE_LOSSES[name]
+    q = array(-1, 0, 0.5, 2, 3.1)
+    low, high = jnp.min(q), jnp.max(q)
+    slope = jax.jit(jax.grad(lambda v: jnp.mean(loss(q - v, parameter))))
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = jnp.where(slope(middle) < 0, middle, low), jnp.where(slope(middle) < 0, high, middle)
+    w = weight(q - low, parameter)
+    if name == "quantile":  # its minimum is a data point, where the weight has its pole
+        assert jnp.abs(low - 2) < 1e-5 and jnp.argmax(w) == 3
+    else:
+        np.testing.assert_allclose(jnp.sum(w * q) / jnp.sum(w), low, rtol=1e-5)
+
+
+@pytest.mark.parametrize("expectile", [0.1, 0.5, 0.9])
+def test_expectile_of_two_points(expectile: float) -> None:
+    """Of Q in {0, 1}, equally likely: expectile (1 - v) = (1 - expectile) v, so v = expectile."""
+    v = jnp.linspace(0, 1, 1001)
+    loss = jnp.mean(losses.expectile_loss(array([0], [1]) - v, expectile), axis=0)
+    np.testing.assert_allclose(v[jnp.argmin(loss)], expectile, atol=1e-3)
+
+
+def test_exponential_loss_stays_finite() -> None:
+    value, slope = jax.value_and_grad(lambda u: losses.exponential_loss(u, 3.0))(jnp.float32(1e6))
+    assert jnp.isfinite(value) and 0 < slope < 1e3
+    np.testing.assert_allclose(losses.exponential_weight(array(1e-20, -1e-20), 3.0), 9, rtol=1e-6)
+
+
+# Quantile critics
+
+
+@pytest.mark.parametrize(("num_critics", "num_quantiles", "drop"), [(5, 25, 2), (3, 5, 4), (1, 7, 3), (2, 3, 0)])
+def test_truncate_atoms(num_critics: int, num_quantiles: int, drop: int) -> None:
+    """The largest of all critics' atoms together go, not the largest of each."""
+    atoms = draw(0, num_critics, 4, num_quantiles)
+    atoms[0] += 3  # one optimist
+    want = [sorted(atoms[:, b].ravel())[: num_critics * (num_quantiles - drop)] for b in range(4)]
+    for got in three_ways(lambda a: losses.truncate_atoms(a, drop), atoms):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("drop", [-1, 3])
+def test_truncate_atoms_keeps_something(drop: int) -> None:
+    with pytest.raises(RlxError, match="choose 0 to 2"):
+        losses.truncate_atoms(jnp.zeros((2, 1, 3)), drop)
+
+
+def direct_quantile_huber(quantiles: Any, target: Any, kappa: Any) -> Any:
+    """The formula as it stands in the paper, over all pairs."""
+    tau_hat = (2 * np.arange(quantiles.shape[-1]) + 1) / (2 * quantiles.shape[-1])
+    delta = target[None, :, None, :] - quantiles[..., None]
+    huber = jnp.where(jnp.abs(delta) <= kappa, delta**2 / 2, kappa * (jnp.abs(delta) - kappa / 2))
+    return jnp.mean(jnp.where(delta < 0, 1 - tau_hat[:, None], tau_hat[:, None]) * huber)
+
+
+@pytest.mark.parametrize(("num_critics", "num_quantiles", "num_atoms"), [(1, 1, 1), (2, 5, 9), (3, 4, 16)])
+@pytest.mark.parametrize("kappa", [1.0, 0.3])
+def test_quantile_huber_against_the_formula(num_critics: int, num_quantiles: int, num_atoms: int, kappa: float) -> None:
+    quantiles, target = draw(0, num_critics, 6, num_quantiles), draw(1, 6, num_atoms)
+    want, slope = jax.value_and_grad(direct_quantile_huber)(jnp.asarray(quantiles), target, kappa)
+    for got, gradient in three_ways(jax.value_and_grad(losses.quantile_huber_loss), quantiles, target, kappa):
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-7)
+
+
+# Categorical critics
+
+
+def slow_projection(probs: np.ndarray, atoms: np.ndarray, support: np.ndarray) -> np.ndarray:
+    projected = np.zeros_like(probs)
+    for b, j in np.ndindex(*probs.shape):
+        y = min(max(atoms[b, j], support[0]), support[-1])
+        upper = int(np.searchsorted(support, y))  # support[upper - 1] < y <= support[upper]
+        if y == support[upper]:
+            projected[b, upper] += probs[b, j]
+        else:
+            share = (y - support[upper - 1]) / (support[upper] - support[upper - 1])
+            projected[b, upper] += share * probs[b, j]
+            projected[b, upper - 1] += (1 - share) * probs[b, j]
+    return projected
+
+
+@pytest.mark.parametrize("size", [2, 11, 51])
+def test_categorical_projection_against_a_loop(size: int) -> None:
+    support = np.linspace(-10, 10, size)
+    probs = np.abs(draw(0, 5, size)) + 0.01
+    probs /= probs.sum(axis=1, keepdims=True)
+    atoms = 6 * draw(1, 5, size)  # between the support's points and outside
+    atoms[0] = support  # on them
+    atoms[1] = 3.0  # a terminal reward: all atoms in one place
+    atoms[2] = 25.0  # above, and below
+    atoms[3] = -25.0
+    want = slow_projection(probs, atoms, support)
+    for got in three_ways(losses.categorical_projection, probs, atoms, support):
+        np.testing.assert_allclose(got, want, atol=2e-6)
+        np.testing.assert_allclose(jnp.sum(got, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(want[:4] @ support, [probs[0] @ support, 3, 10, -10], atol=1e-5)
+
+
+def test_scaled_rewards_move_the_atoms() -> None:
+    """Reward 100 at scale 0.01 on a support of [-1, 1]: from a sure 0 to a sure 1, discounted or not."""
+    support = jnp.linspace(-1, 1, 5)
+    next_atoms = jnp.broadcast_to(support, (1, 5))
+    atoms = losses.td_target(array(100), array(1), next_atoms, 0.9, 0.01)
+    projected = losses.categorical_projection(array([0, 0, 1, 0, 0]), atoms, support)
+    np.testing.assert_allclose(projected, [[0, 0, 0, 0, 1]], atol=1e-6)

@@ -1,0 +1,172 @@
+"""Networks against NumPy: what they compute, where they start, and that members of an ensemble are independent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import networks
+from rlx.networks import Network
+from rlx.types import RlxError, Spec
+
+O, A, HIDDEN = 5, 2, (16, 8)  # noqa: E741 -- the shapes' names
+SPEC = Spec(jax.ShapeDtypeStruct((O,), jnp.float32), jax.ShapeDtypeStruct((A,), jnp.float32), 100)
+OBSERVATION = jax.random.normal(jax.random.key(1), (7, O))
+ACTION = jax.random.uniform(jax.random.key(2), (7, A), minval=-1.0)
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "swish": lambda x: x / (1 + np.exp(-x)),
+    "tanh": np.tanh,
+}
+
+
+def slow_mlp(params: Any, x: Any, activation: str = "relu", layer_norm: bool = False) -> np.ndarray:
+    x, layers = np.asarray(x, np.float64), jax.tree.map(np.asarray, params["params"])
+    last = len([name for name in layers if name.startswith("Dense")]) - 1
+    for i in range(last + 1):
+        x = x @ layers[f"Dense_{i}"]["kernel"] + layers[f"Dense_{i}"]["bias"]
+        if i == last:
+            return x
+        if layer_norm:
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+            x = x * layers[f"LayerNorm_{i}"]["scale"] + layers[f"LayerNorm_{i}"]["bias"]
+        x = ACTIVATIONS[activation](x)
+    raise AssertionError("no layers")
+
+
+def trained(network: Network, key: int = 0) -> Any:
+    """Parameters as training might leave them: no leaf is zero or small any more."""
+    params = jax.jit(network.init)(jax.random.key(key))
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(99), len(leaves))
+    return treedef.unflatten([x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+
+
+@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_value_against_numpy(activation: str, layer_norm: bool) -> None:
+    network = networks.make_value(SPEC, HIDDEN, activation=activation, layer_norm=layer_norm)
+    params = trained(network)
+    want = slow_mlp(params, OBSERVATION, activation, layer_norm)[:, 0]
+    np.testing.assert_allclose(network.apply(params, OBSERVATION), want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_atoms", [None, 1, 3])
+def test_critic_is_an_ensemble_of_mlps(num_atoms: int | None) -> None:
+    """Plain, jitted and vmapped, each member equals its own parameters alone; `[N, B]`, or `[N, B, M]` for atoms."""
+    network = networks.make_critic(SPEC, HIDDEN, num_critics=3, num_atoms=num_atoms)
+    params = trained(network)
+    x = np.concatenate([OBSERVATION, ACTION], axis=1)
+    want = np.stack([slow_mlp(jax.tree.map(lambda p, i=i: p[i], params), x) for i in range(3)])
+    want = want if num_atoms else want[..., 0]
+    assert want.shape == ((3, 7, num_atoms) if num_atoms else (3, 7))
+    over_samples = jax.vmap(network.apply, in_axes=(None, 0, 0), out_axes=1)
+    for apply in (network.apply, jax.jit(network.apply), over_samples):
+        np.testing.assert_allclose(apply(params, OBSERVATION, ACTION), want, rtol=1e-4, atol=1e-5)
+
+
+def test_members_start_apart_and_learn_apart() -> None:
+    network = networks.make_critic(SPEC, HIDDEN, num_critics=2)
+    params = jax.jit(network.init)(jax.random.key(0))
+    kernel = params["params"]["Dense_0"]["kernel"]
+    assert kernel.shape == (2, O + A, 16) and not np.allclose(kernel[0], kernel[1])
+    slope = jax.grad(lambda p: network.apply(p, OBSERVATION, ACTION)[0].sum())(params)
+    for leaf in jax.tree.leaves(slope):
+        np.testing.assert_array_equal(leaf[1], 0)
+    assert float(jnp.abs(slope["params"]["Dense_2"]["bias"][0])[0]) > 0
+
+
+def test_seeds_map() -> None:
+    """Networks of several seeds at once, one `vmap` over init and apply."""
+    network = networks.make_critic(SPEC, HIDDEN)
+    params = jax.vmap(network.init)(jax.random.split(jax.random.key(0), 3))
+    q = jax.vmap(network.apply, in_axes=(0, None, None))(params, OBSERVATION, ACTION)
+    one = network.apply(network.init(jax.random.split(jax.random.key(0), 3)[1]), OBSERVATION, ACTION)
+    np.testing.assert_allclose(q[1], one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
+def test_leading_axes_are_free(lead: tuple[int, ...]) -> None:
+    observation, action = jnp.ones((*lead, O)), jnp.ones((*lead, A))
+    for network, inputs, want in (
+        (networks.make_critic(SPEC, HIDDEN), (observation, action), (2, *lead)),
+        (networks.make_critic(SPEC, HIDDEN, num_atoms=3), (observation, action), (2, *lead, 3)),
+        (networks.make_value(SPEC, HIDDEN), (observation,), lead),
+        (networks.make_deterministic_policy(SPEC, HIDDEN), (observation,), (*lead, A)),
+        (networks.make_gaussian_policy(SPEC, HIDDEN), (observation,), ((*lead, A), (*lead, A))),
+        (networks.make_gaussian_policy(SPEC, (), state_dependent_std=False), (observation,), ((*lead, A), (*lead, A))),
+    ):
+        shapes = jax.eval_shape(lambda key, f=network, x=inputs: f.apply(f.init(key), *x), jax.random.key(0))
+        got = shapes.shape if hasattr(shapes, "shape") else tuple(s.shape for s in shapes)
+        assert got == want
+
+
+def test_policies_against_numpy() -> None:
+    deterministic = networks.make_deterministic_policy(SPEC, HIDDEN)
+    params = trained(deterministic)
+    np.testing.assert_allclose(
+        deterministic.apply(params, OBSERVATION), np.tanh(slow_mlp(params, OBSERVATION)), rtol=1e-4, atol=1e-5
+    )
+    gaussian = networks.make_gaussian_policy(SPEC, HIDDEN)
+    params = trained(gaussian)
+    want = slow_mlp({"params": params["params"]["mlp"]}, OBSERVATION)
+    for got, columns in zip(gaussian.apply(params, OBSERVATION), (want[:, :A], want[:, A:]), strict=True):
+        np.testing.assert_allclose(got, columns, rtol=1e-4, atol=1e-5)
+
+
+def test_state_independent_std_is_a_parameter() -> None:
+    network = networks.make_gaussian_policy(SPEC, HIDDEN, state_dependent_std=False)
+    params = jax.jit(network.init)(jax.random.key(0))
+    np.testing.assert_array_equal(params["params"]["log_std"], np.zeros(A))
+    slope = jax.grad(lambda p: network.apply(p, OBSERVATION)[1].sum())(params)
+    np.testing.assert_array_equal(slope["params"]["log_std"], np.full(A, 7.0))
+    np.testing.assert_array_equal(slope["params"]["mlp"]["Dense_0"]["kernel"], 0)
+
+
+def test_where_networks_start() -> None:
+    """Hidden kernels He-uniform, output kernels 100 times below fan-in scaling, biases 0: outputs start near 0."""
+    network = networks.make_critic(SPEC, (256, 256), num_critics=2)
+    layers = jax.jit(network.init)(jax.random.key(0))["params"]
+    np.testing.assert_allclose(layers["Dense_1"]["kernel"].std(), np.sqrt(2 / 256), rtol=0.03)
+    np.testing.assert_allclose(layers["Dense_1"]["kernel"].max(), np.sqrt(6 / 256), rtol=0.01)
+    np.testing.assert_allclose(layers["Dense_2"]["kernel"].std(), 0.01 / np.sqrt(256), rtol=0.1)
+    for layer in layers.values():
+        np.testing.assert_array_equal(layer["bias"], 0)
+    q = network.apply({"params": layers}, OBSERVATION, ACTION)
+    assert 0 < float(jnp.abs(q).max()) < 0.1
+
+
+def test_bfloat16_computes_inside_only() -> None:
+    """Parameters, output layer and output stay float32; the hidden products are bfloat16; results are close."""
+    low, high = (networks.make_critic(SPEC, HIDDEN, layer_norm=True, dtype=d) for d in (jnp.bfloat16, jnp.float32))
+    params = trained(low)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    got, want = low.apply(params, OBSERVATION, ACTION), high.apply(params, OBSERVATION, ACTION)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want, atol=0.05 * float(jnp.abs(want).max()))
+    equations = jax.make_jaxpr(low.apply)(params, OBSERVATION, ACTION).jaxpr.eqns
+    products = [e.outvars[0].aval.dtype for e in equations if e.primitive.name == "dot_general"]
+    assert products == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: networks.make_value(SPEC, HIDDEN, activation="rleu"), "unknown activation 'rleu': did you mean relu"),
+        (lambda: networks.make_value(SPEC, HIDDEN, activation="xyz"), "choose from relu, elu"),
+        (lambda: networks.make_value(SPEC, (16, 0)), "at least one unit"),
+        (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "at least 1"),
+        (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "at least 1"),
+    ],
+)
+def test_mistakes_are_named(make: Callable[[], Network], message: str) -> None:
+    with pytest.raises(RlxError, match=message):
+        make()

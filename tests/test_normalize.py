@@ -1,0 +1,130 @@
+"""Running statistics against NumPy in float64: in pieces, over devices, merged, far from 0 and after 1e8 samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import normalize
+from rlx.normalize import Statistics
+
+CENTER, SPREAD = np.array([0.0, 1e3, -50.0]), np.array([1.0, 0.5, 1e-2])
+
+
+def samples(seed: int, *shape: int) -> np.ndarray:
+    """Entries of very different size, one with a mean 2000 times its spread."""
+    draws = np.random.default_rng(seed).normal(size=(*shape, 3))
+    return (CENTER + SPREAD * draws).astype(np.float32)
+
+
+def check(statistics: Statistics, data: np.ndarray, tolerance: float = 1e-3) -> None:
+    """Against all the data at once; means to within a share of the spread."""
+    data = data.reshape(-1, 3).astype(np.float64)
+    assert float(statistics.count) == len(data)
+    np.testing.assert_array_less(np.abs(np.asarray(statistics.mean) - data.mean(axis=0)), tolerance * SPREAD)
+    np.testing.assert_allclose(statistics.variance, data.var(axis=0), rtol=tolerance)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_pieces_equal_the_whole(jit: bool) -> None:
+    """Batches of different sizes and ranks, the first of a single sample."""
+    update = jax.jit(normalize.update) if jit else normalize.update
+    batches = [samples(0, 1), samples(1, 200), samples(2, 4, 50), samples(3, 7)]
+    statistics = normalize.init(3)
+    for batch in batches:
+        statistics = update(statistics, jnp.asarray(batch))
+    check(statistics, np.concatenate([b.reshape(-1, 3) for b in batches]))
+
+
+def test_one_batch_is_taken_as_it_is() -> None:
+    """The starting values have no weight, not even in the last digit."""
+    batch = 1e-4 * samples(0, 64)
+    statistics = normalize.update(normalize.init(3), jnp.asarray(batch))
+    np.testing.assert_allclose(statistics.variance, batch.astype(np.float64).var(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("axes", ["device", ("device", "shard")])
+def test_members_share_their_samples(axes: Any) -> None:
+    """Over one axis of devices, and over two; everybody gets the statistics of all samples."""
+    first, second = samples(0, 4, 2, 30), samples(1, 4, 2, 30) + np.arange(8).reshape(4, 2, 1, 1).astype(np.float32)
+
+    def run(one: jax.Array, two: jax.Array) -> Statistics:
+        return normalize.update(normalize.update(normalize.init(3), one, axes), two, axes)
+
+    if axes == "device":
+        got = jax.jit(jax.vmap(run, axis_name="device"))(first, second)
+    else:
+        got = jax.jit(jax.vmap(jax.vmap(run, axis_name="shard"), axis_name="device"))(first, second)
+        got = jax.tree.map(lambda x: x.reshape(8, *x.shape[2:]), got)
+    for i in range(len(got.count)):
+        check(jax.tree.map(lambda x, i=i: x[i], got), np.stack([first, second]))
+
+
+def test_scan_and_seeds() -> None:
+    """A scan over batches inside a vmap over seeds."""
+    data = np.stack([samples(0, 20, 16), samples(1, 20, 16) + 1])
+
+    def run(batches: jax.Array) -> Statistics:
+        return jax.lax.scan(lambda s, batch: (normalize.update(s, batch), None), normalize.init(3), batches)[0]
+
+    got = jax.jit(jax.vmap(run))(data)
+    for i in range(2):
+        check(jax.tree.map(lambda x, i=i: x[i], got), data[i])
+
+
+def test_merge_in_either_order() -> None:
+    one, other = samples(0, 10), samples(1, 300) + 2
+    a, b = (normalize.update(normalize.init(3), jnp.asarray(x)) for x in (one, other))
+    for merge in (normalize.merge, jax.jit(normalize.merge)):
+        check(merge(a, b), np.concatenate([one, other]))
+        check(merge(b, a), np.concatenate([one, other]))
+    empty = normalize.init(3)
+    for merged in (normalize.merge(a, empty), normalize.merge(empty, a)):
+        jax.tree.map(np.testing.assert_array_equal, merged, a)
+    jax.tree.map(np.testing.assert_array_equal, normalize.merge(empty, empty), empty)
+
+
+def test_many_samples_do_not_drown_new_ones() -> None:
+    """From 1e8 samples on, 2000 batches of 4096 from a shifted world move mean and variance as they should."""
+    old = Statistics(count=jnp.float32(1e8), mean=jnp.array([5.0]), variance=jnp.array([1.0]))
+    batch = jnp.array([[7.0], [9.0]] * 2048)  # mean 8, variance 1
+
+    def learn(statistics: Statistics, _: Any) -> tuple[Statistics, None]:
+        return normalize.update(statistics, batch), None
+
+    got = jax.jit(lambda s: jax.lax.scan(learn, s, None, length=2000)[0])(old)
+    new = 2000 * 4096
+    share = new / (1e8 + new)
+    np.testing.assert_allclose(got.count, 1e8 + new, rtol=1e-6)
+    np.testing.assert_allclose(got.mean, 5 + share * 3, rtol=1e-4)
+    np.testing.assert_allclose(got.variance, 1 + share * (1 - share) * 9, rtol=1e-3)
+
+
+def test_without_data_normalize_is_the_clipped_identity() -> None:
+    x = jnp.array([[0.3, -7.0, 5.0]])
+    for call in (normalize.normalize, jax.jit(normalize.normalize), jax.vmap(normalize.normalize, (None, 0, None))):
+        np.testing.assert_array_equal(call(normalize.init(3), x, 5.0), np.array([[0.3, -5, 5]], np.float32))
+
+
+def test_normalize_by_hand() -> None:
+    """(x - mean) / std, then the clip; a constant entry gives 0 and never infinity."""
+    statistics = Statistics(jnp.float32(9), mean=jnp.array([1.0, 2.0, 3.0]), variance=jnp.array([4.0, 0.25, 0.0]))
+    x = jnp.array([[5, 0, 3], [-99, 2.5, 3.001]], jnp.bfloat16)
+    want = np.array([[2, -4, 0], [-4.5, 1, 0]])  # 3.001 is 3 in bfloat16
+    got = normalize.normalize(statistics, x, 4.5)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, want)
+
+
+def test_wrong_sizes_are_refused() -> None:
+    for call in (
+        lambda: normalize.update(normalize.init(3), jnp.zeros((4, 2))),
+        lambda: normalize.normalize(normalize.init(3), jnp.zeros((4, 1)), 5.0),
+        lambda: normalize.merge(normalize.init(3), normalize.init(2)),
+    ):
+        with pytest.raises(AssertionError):
+            call()
