@@ -13,11 +13,13 @@ if __name__ != "rlx.agents":
 
 REGISTRY = {
     "sac": "rlx.agents.sac",
+    "tqc": "rlx.agents.tqc",
+    "pql": "rlx.agents.pql",
 }
 
 
 def load(name: str) -> ModuleType:
-    """The module of an agent: `Config`, `Hypers`, `PRESETS` and `make`. Raises RlxError for a name that is not there."""
+    """The module of an agent: `Config`, `Hypers`, `PRESETS` and `make`. Raises RlxError for an unknown name."""
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(REGISTRY)}"

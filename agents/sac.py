@@ -71,22 +71,27 @@ class Policy(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What makes one maximum-entropy agent differ from another."""
+    """What makes maximum-entropy agents differ. Estimates are what N critics say, [N, B] or [N, B, M]."""
 
     actor: Network  # (params, observation [B, O]) -> mean, log_std [B, A]
-    critic: Network  # (params, observation, action) -> whatever the critic loss reads
-    critic_loss: Callable[..., tuple[jax.Array, Metrics]]  # see `critic_loss`
-    action_value: Callable[..., jax.Array]  # (params, observation, action) -> [B], what the actor climbs
+    critic: Network  # (params, observation [B, O], action [B, A]) -> estimates
+    bootstrap: Callable[
+        [jax.Array], jax.Array
+    ]  # estimates of the target critics -> next value [B], or its atoms [B, K]
+    regress: Callable[[jax.Array, jax.Array], jax.Array]  # (estimates, target [B] or [B, K]) -> loss []
+    action_value: Callable[[jax.Array], jax.Array]  # estimates -> [B], what the actor climbs
     action_size: int
     axes: parallel.Axes
 
+
+SoftAgent = Agent[CriticState, ActorState, Params, Policy, jax.Array]
 
 adam = optax.scale_by_adam()
 
 
 def critic_loss(
     params: Params,
-    critic: Network,
+    parts: Parts,
     target_params: Params,
     transition: Transition,
     next_action: jax.Array,
@@ -94,16 +99,16 @@ def critic_loss(
     alpha: jax.Array,
     hypers: Hypers,
 ) -> tuple[jax.Array, Metrics]:
-    """Clipped double Q with an entropy term (arXiv 1812.05905, eqs. 5 and 6): scalar and metrics.
+    """Error of all critics against one target with an entropy term (arXiv 1812.05905, eqs. 5 and 6): scalar, metrics.
 
     `next_action` [B, A] is the policy's, `next_log_prob` [B] its log-probability.
     """
-    next_q = losses.ensemble_min(critic.apply(target_params, transition.next_observation, next_action))
-    next_value = losses.soft_value(next_q, next_log_prob, alpha)
+    next_estimates = parts.critic.apply(target_params, transition.next_observation, next_action)
+    next_value = losses.soft_value(parts.bootstrap(next_estimates), next_log_prob, alpha)
     target = losses.td_target(transition.reward, transition.discount, next_value, hypers.gamma, hypers.reward_scale)
-    q = critic.apply(params, transition.observation, transition.action)
-    loss = losses.ensemble_td_loss(q, target)
-    return loss, {"critic_loss": loss, "q_mean": q.mean(), "target_mean": target.mean()}
+    estimates = parts.critic.apply(params, transition.observation, transition.action)
+    loss = parts.regress(estimates, target)
+    return loss, {"critic_loss": loss, "q_mean": estimates.mean(), "target_mean": target.mean()}
 
 
 def actor_loss(
@@ -112,7 +117,7 @@ def actor_loss(
     """E[alpha log pi - Q] (arXiv 1812.05905, eq. 7): scalar and log pi [B]."""
     mean, log_std = parts.actor.apply(params, observation)
     action, log_prob = distributions.TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
-    q = parts.action_value(value, observation, action)
+    q = parts.action_value(parts.critic.apply(value, observation, action))
     return losses.soft_actor_loss(q, log_prob, alpha), log_prob
 
 
@@ -122,12 +127,13 @@ def update_critic(
     """One step of the critics, then of their targets towards the new critics."""
     mean, log_std = parts.actor.apply(policy.params, transition.next_observation)
     next_action, log_prob = distributions.TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
-    params, opt_state, metrics = descend(parts.critic_loss, adam, parts.axes)(
-        state.params, state.opt_state, state.hypers.critic_lr,
-        parts.critic, state.target_params, transition,
-        next_action, log_prob, jnp.exp(policy.log_alpha), state.hypers,
-    )  # fmt: skip
-    target_params = losses.polyak(state.target_params, params, state.hypers.tau)
+    alpha, hypers = jnp.exp(policy.log_alpha), state.hypers
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        return critic_loss(params, parts, state.target_params, transition, next_action, log_prob, alpha, hypers)
+
+    params, opt_state, metrics = descend(loss, adam, parts.axes)(state.params, state.opt_state, hypers.critic_lr)
+    target_params = losses.polyak(state.target_params, params, hypers.tau)
     state = state.replace(params=params, target_params=target_params, opt_state=opt_state, step=state.step + 1)
     return state, metrics
 
@@ -180,14 +186,16 @@ def act(parts: Parts, policy: Policy, observation: jax.Array, key: Key) -> tuple
     return action, {"log_prob": log_prob}
 
 
-def act_greedy(parts: Parts, policy: Policy, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+def act_greedy(
+    parts: Parts, policy: Policy, observation: jax.Array, key: Key
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The mode before squashing, squashed."""
     del key
     mean, _ = parts.actor.apply(policy.params, observation)
     return jnp.tanh(mean), {}
 
 
-def assemble(parts: Parts) -> Agent[CriticState, ActorState, Params, Policy, jax.Array]:
+def assemble(parts: Parts) -> SoftAgent:
     """Binds the functions of a maximum-entropy agent."""
     return Agent(
         init=partial(init, parts),
@@ -206,20 +214,34 @@ def make_actor(config: Config, spec: Spec) -> Network:
     return networks.make_gaussian_policy(spec, config.actor_hidden_sizes, activation=config.activation)
 
 
-def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, ActorState, Params, Policy, jax.Array]:
-    """SAC for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    critic = networks.make_critic(
+def make_critic(config: Config, spec: Spec, num_atoms: int | None = None) -> Network:
+    """The ensemble of critics, of scalars or of `num_atoms` atoms each."""
+    return networks.make_critic(
         spec,
         config.critic_hidden_sizes,
         num_critics=config.num_critics,
+        num_atoms=num_atoms,
         activation=config.activation,
         layer_norm=config.layer_norm,
     )
 
-    def action_value(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
-        return losses.ensemble_min(critic.apply(params, observation, action))
 
-    return assemble(Parts(make_actor(config, spec), critic, critic_loss, action_value, spec.action_size, axes))
+def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Parts:
+    """Clipped double Q, whatever the number of critics."""
+    return Parts(
+        actor=make_actor(config, spec),
+        critic=make_critic(config, spec),
+        bootstrap=losses.ensemble_min,
+        regress=losses.ensemble_td_loss,
+        action_value=losses.ensemble_min,
+        action_size=spec.action_size,
+        axes=axes,
+    )
+
+
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> SoftAgent:
+    """SAC for environments of `spec`; gradients are averaged over the mapped `axes`."""
+    return assemble(make_parts(config, spec, axes))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -78,6 +78,7 @@ def train(arguments: list[str]) -> int:
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
     parser.add_argument("--env", required=True, help="environment, as in `rlx list`")
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
+    parser.add_argument("--preset", help="named settings for the environment, as in `rlx list` after @")
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
     parser.add_argument("--run-name", help="name of this run's folder (default: from agent, environment and seed)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
@@ -85,8 +86,8 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     _add_settings(parser, config.settings(agent))
     given = {name: value for name, value in vars(parser.parse(arguments[1:])).items() if value is not None}
-    options = {name: given.pop(name, None) for name in ("env", "backend", "run_dir", "run_name", "overwrite", "init_from", "quiet")}
-    resolved = config.resolve(agent, options["env"], options["backend"], **given)
+    options = {name: given.pop(name, None) for name in ("env", "backend", "preset", "run_dir", "run_name", "overwrite", "init_from", "quiet")}
+    resolved = config.resolve(agent, options["env"], options["backend"], options["preset"], **given)
     folder = runs.choose_folder(Path(options["run_dir"]), options["run_name"], resolved, options["overwrite"])
     _keep_compiled_programs()
     runs.train(resolved, folder, init_from=options["init_from"], quiet=options["quiet"])

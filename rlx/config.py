@@ -59,19 +59,31 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "see `rlx list` and `--help`"
 
 
-def preset(agent: str, env: str) -> dict[str, Any]:
-    """The tuned settings of this agent for this environment; empty where there are none."""
-    return dict(agents.load(agent).PRESETS.get(env, {}))
+def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
+    """An agent's tuned settings: those for every environment (`*`), and over them those for this one.
+
+    With a name, `*@name` and `env@name` stand in place of `env`; raises RlxError where there is neither. Without, an
+    environment that nobody tuned has only what `*` says.
+    """
+    known = agents.load(agent).PRESETS
+    keys = [env] if name is None else [f"*@{name}", f"{env}@{name}"]
+    if name is not None and not any(key in known for key in keys):
+        names = sorted({key.split("@")[1] for key in known if key.startswith(("*@", f"{env}@"))})
+        hint = f"choose from {', '.join(names)}" if names else "there are none: leave it out"
+        raise RlxError(f"--preset {name}: unknown for {agent} on {env}; {hint}")
+    return {name: value for key in ("*", *keys) for name, value in known.get(key, {}).items()}
 
 
-def resolve(agent: str, env: str, backend: str | None = None, **given: Any) -> RunConfig:
-    """The configuration of a run: defaults, then the environment's preset, then what is `given`.
+def resolve(
+    agent: str, env: str, backend: str | None = None, preset: str | None = None, **given: Any
+) -> RunConfig:
+    """The configuration of a run: defaults, then the agent's `presets`, then what is `given`.
 
     Hyper-parameters may be lists: each value is trained, for every seed, in one program. Raises RlxError for an unknown
     name (with the nearest) or a value that cannot be.
     """
     known = settings(agent)
-    chosen = preset(agent, env)
+    chosen = presets(agent, env, preset)
     backend = chosen.pop("backend", None) if backend is None else backend
     sections: dict[str, dict[str, Any]] = {"train": {}, "network": {}, "hypers": {}}
     for name, value in (chosen | given).items():

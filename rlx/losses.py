@@ -264,8 +264,8 @@ def categorical_projection(probs: jax.Array, atoms: jax.Array, support: jax.Arra
     chex.assert_equal_shape([probs, atoms])
     chex.assert_axis_dimension(probs, -1, support.shape[0])
     clipped = jnp.clip(atoms, support[0], support[-1])
-    position = (clipped - support[0]) / (support[1] - support[0])  # in steps of the support, 0 to M - 1
     index = jnp.arange(support.shape[0])
+    position = (clipped - support[0]) / (support[-1] - support[0]) * index[-1]  # in steps of the support, 0 to M - 1
 
     def add_atom(projected: jax.Array, atom: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         position, prob = atom

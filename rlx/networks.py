@@ -92,20 +92,19 @@ def make_gaussian_policy(
     `options` here and below are the MLP's: `activation`, `layer_norm`, `dtype`.
     """
     size = spec.action_size * (2 if state_dependent_std else 1)
-    module = GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std)
-    return _network(module.init, module.apply, spec.observation_size)
+    return _network(GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std), spec.observation_size)
 
 
 def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> action [..., A]` in [-1, 1], by tanh."""
-    module = MLP(hidden_sizes, spec.action_size, **options)
-    return _network(module.init, lambda params, x: jnp.tanh(module.apply(params, x)), spec.observation_size)
+    network = _network(MLP(hidden_sizes, spec.action_size, **options), spec.observation_size)
+    return Network(network.init, lambda params, observation: jnp.tanh(network.apply(params, observation)))
 
 
 def make_value(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> value [...]`."""
-    module = MLP(hidden_sizes, 1, **options)
-    return _network(module.init, lambda params, x: module.apply(params, x)[..., 0], spec.observation_size)
+    network = _network(MLP(hidden_sizes, 1, **options), spec.observation_size)
+    return Network(network.init, lambda params, observation: network.apply(params, observation)[..., 0])
 
 
 def make_critic(
@@ -118,13 +117,13 @@ def make_critic(
     """
     if num_critics < 1 or (num_atoms is not None and num_atoms < 1):
         raise RlxError(f"num_critics {num_critics} and num_atoms {num_atoms} must be at least 1")
-    module = MLP(hidden_sizes, num_atoms or 1, **options)
+    network = _network(MLP(hidden_sizes, num_atoms or 1, **options), spec.observation_size + spec.action_size)
 
     def apply(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
-        output = module.apply(params, jnp.concatenate([observation, action], axis=-1))
+        output = network.apply(params, jnp.concatenate([observation, action], axis=-1))
         return output if num_atoms else output[..., 0]
 
-    return ensemble(_network(module.init, apply, spec.observation_size + spec.action_size), num_critics)
+    return ensemble(Network(network.init, apply), num_critics)
 
 
 def ensemble(network: Network, size: int) -> Network:
@@ -142,5 +141,5 @@ def ensemble(network: Network, size: int) -> Network:
     return Network(init, apply)
 
 
-def _network(init: Callable[..., Params], apply: Callable[..., Any], input_size: int) -> Network:
-    return Network(lambda key: init(key, jnp.zeros(input_size)), apply)
+def _network(module: nn.Module, input_size: int) -> Network:
+    return Network(lambda key: module.init(key, jnp.zeros(input_size)), module.apply)

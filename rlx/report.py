@@ -8,13 +8,16 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 FRAME_S = 0.05  # how long a step is shown where the environment has no time of its own
-SHAPES = ("sphere", "capsule", "cylinder", "ellipsoid", "box", "plane")  # that viewer.js draws
+SHAPES = ("sphere", "capsule", "cylinder", "ellipsoid", "box", "plane")  # that robot.js draws
 COLORS = ("#2f6fde", "#d9622b", "#2a9d6f", "#8a4fc8", "#c23b5a", "#6b7280")
 
 # The page may run its own script and nothing else: the policy refuses every request over the network.
@@ -32,7 +35,7 @@ PAGE = """<!doctype html>
 <div id="view"></div>
 <script type="application/json" id="data">{data}</script>
 <script>
-{viewer}
+{script}
 rlxView(document.getElementById("view"), JSON.parse(document.getElementById("data").textContent));
 </script>
 </body>
@@ -58,8 +61,8 @@ def interquartile_mean(values: ArrayLike) -> np.ndarray:
     return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
 
 
-def curve(path: Path, series: Sequence[Series], title: str) -> None:
-    """Draws return against environment steps: every seed thin, their (interquartile) mean bold.
+def curve(path: Path, series: Sequence[Series], title: str) -> Figure:
+    """Draws return against environment steps: every seed thin, their (interquartile) mean bold; saves and returns it.
 
     The kind of picture follows the ending of `path` (.png, .svg, .pdf).
     """
@@ -93,6 +96,7 @@ def curve(path: Path, series: Sequence[Series], title: str) -> None:
     axes.tick_params(color="#9aa3b0", labelcolor="#3b4351")
     axes.legend(frameon=False, loc="best")
     figure.savefig(path, dpi=150)
+    return figure
 
 
 def rollout_page(
@@ -116,10 +120,10 @@ def rollout_page(
         "geoms": geoms if links else None,
         "episodes": [_episode(episode, links) for episode in episodes],
     }
-    viewer = resources.files("rlx").joinpath("viewer.js").read_text(encoding="utf-8")
+    script = "\n".join(resources.files("rlx").joinpath(name).read_text("utf-8") for name in ("robot.js", "viewer.js"))
     # In JSON a "<" can only stand in a string, where its escape is the same; so no string can end the script.
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    path.write_text(PAGE.format(title=html.escape(title), data=text, viewer=viewer), encoding="utf-8")
+    path.write_text(PAGE.format(title=html.escape(title), data=text, script=script), encoding="utf-8")
 
 
 def _episode(episode: Mapping[str, Any], links: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import re
@@ -32,8 +33,10 @@ def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite
     """The folder of a new run. Raises RlxError for a name that leaves the root, or a folder that is there already."""
     if name is None:
         base = f"{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
-        taken = (root / f"{base}-{i}" for i in range(2, 1_000_000))
-        return next(folder for folder in (root / base, *[next(taken)]) if not folder.exists()) if not overwrite else root / base
+        numbered = (root / f"{base}-{i}" for i in itertools.count(2))
+        if overwrite or not (root / base).exists():
+            return root / base
+        return next(folder for folder in numbered if not folder.exists())
     if not NAME.fullmatch(name):
         raise RlxError(f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}")
     folder = root / name

@@ -110,8 +110,9 @@ class State(PyTreeNode, Generic[C, A]):
     actor: A
 
     def with_hypers(self, hypers: Any) -> State[C, A]:
-        """The same state under other hyper-parameters, in both halves."""
-        return self.replace(critic=self.critic.replace(hypers=hypers), actor=self.actor.replace(hypers=hypers))
+        """The same state under other hyper-parameters, a copy in each half, so that the state can be donated."""
+        critic, actor = (half.replace(hypers=as_arrays(hypers)) for half in (self.critic, self.actor))
+        return self.replace(critic=critic, actor=actor)
 
 
 class Agent(NamedTuple, Generic[C, A, V, P, D]):
@@ -149,5 +150,5 @@ def fix_types(tree: Any) -> Any:
 
 
 def as_arrays(hypers: Any) -> Any:
-    """Hyper-parameters as float32 arrays, so that plain numbers and vmapped ones make the same program."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hypers)
+    """A copy of hyper-parameters as float32 arrays, so that plain numbers and vmapped ones make the same program."""
+    return jax.tree.map(lambda x: jnp.array(x, jnp.float32), hypers)

@@ -149,9 +149,9 @@ class Fused:
     def adopt(self, state: FusedState, learned: Any) -> FusedState:
         """`state` with an agent and statistics from elsewhere, `[M, ...]` on the host, under its own hyper-parameters."""
         placed = self.place(learned)
-        return state.replace(
-            agent=placed["agent"].with_hypers(state.agent.actor.hypers), statistics=placed["statistics"]
-        )
+        own, agent = state.agent, placed["agent"]
+        critic, actor = agent.critic.replace(hypers=own.critic.hypers), agent.actor.replace(hypers=own.actor.hypers)
+        return state.replace(agent=State(critic=critic, actor=actor), statistics=placed["statistics"])
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
