@@ -227,4 +227,21 @@ def make(
     )
 
 
-PRESETS: dict[str, dict[str, Any]] = {}
+LARGE: dict[str, Any] = {
+    "num_envs": 4096,
+    "ratio": "8:4",
+    "batch_size": 8192,
+    "replay_capacity": 5_000_000,
+    "warmup_env_steps": 32 * 4096,
+    "total_env_steps": 20_000_000,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "*": {"n_step": 3, "noise_min": 0.05, "noise_max": 0.8, "observation_clip": 5.0},
+    "*@4096": LARGE,
+    "brax:ant@4096": {"reward_scale": 0.01},
+    "brax:humanoid@4096": {"reward_scale": 0.01},
+    "gymnax:Pendulum-v1": {},
+    "brax:inverted_pendulum": {},
+    "brax:ant": {},
+}

@@ -1,4 +1,4 @@
-"""Truncated quantile critics (Kuznetsov et al., arXiv 2005.04269): SAC with critics of quantiles, their tail cut off."""
+"""Truncated quantile critics (Kuznetsov et al., arXiv 2005.04269): SAC with quantile critics whose tail is cut off."""
 
 from __future__ import annotations
 

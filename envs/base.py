@@ -98,7 +98,7 @@ def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
         return jax.vmap(env.reset)(jax.random.split(key, pool_size))
 
     def draw(pool: EnvState, key: Key) -> EnvState:
-        row = jax.random.randint(key, (), 0, pool_size)
+        row = jax.random.bits(key, (), jnp.uint32) % pool_size  # a third of randint's program, as good as uniform
         return jax.tree.map(lambda leaf: leaf.at[row].get(mode="promise_in_bounds"), pool)
 
     def init_one(pool: EnvState, key: Key) -> VectorState:

@@ -86,7 +86,8 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     _add_settings(parser, config.settings(agent))
     given = {name: value for name, value in vars(parser.parse(arguments[1:])).items() if value is not None}
-    options = {name: given.pop(name, None) for name in ("env", "backend", "preset", "run_dir", "run_name", "overwrite", "init_from", "quiet")}
+    names = ("env", "backend", "preset", "run_dir", "run_name", "overwrite", "init_from", "quiet")
+    options = {name: given.pop(name, None) for name in names}
     resolved = config.resolve(agent, options["env"], options["backend"], options["preset"], **given)
     folder = runs.choose_folder(Path(options["run_dir"]), options["run_name"], resolved, options["overwrite"])
     _keep_compiled_programs()

@@ -74,9 +74,7 @@ def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
     return {name: value for key in ("*", *keys) for name, value in known.get(key, {}).items()}
 
 
-def resolve(
-    agent: str, env: str, backend: str | None = None, preset: str | None = None, **given: Any
-) -> RunConfig:
+def resolve(agent: str, env: str, backend: str | None = None, preset: str | None = None, **given: Any) -> RunConfig:
     """The configuration of a run: defaults, then the agent's `presets`, then what is `given`.
 
     Hyper-parameters may be lists: each value is trained, for every seed, in one program. Raises RlxError for an unknown

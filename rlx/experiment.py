@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ from rlx.metrics import process_age_s, record
 from rlx.train import driver as host
 from rlx.train import memory, roles
 from rlx.train.driver import Driver, Report
-from rlx.train.fused import Fused
-from rlx.train.settings import make_plan
+from rlx.train.fused import SEQUENTIAL, Fused
+from rlx.train.pipelined import Groups, Pipelined
+from rlx.train.settings import make_plan, parse_split
+from rlx.train.tick import LAGGED
 from rlx.types import Env, Key, RlxError, State
 
 
@@ -31,34 +34,44 @@ class Result(NamedTuple):
     config: RunConfig
 
 
-def make_task(config: RunConfig, env: Env, devices: int) -> roles.Task:
-    """Binds agent, environment and settings. Raises RlxError for sizes that cannot be."""
+def make_task(config: RunConfig, env: Env, devices: int, shards: int) -> roles.Task:
+    """Binds agent, environment and settings for `shards` logical shards. Raises RlxError for sizes that cannot be."""
     train = config.train
-    data_parallel = train.spread == "data"
-    shards = train.num_shards or (devices if data_parallel else 1)
-    if data_parallel and shards % devices:
-        raise RlxError(f"--num-shards {shards}: must be divisible by --num-devices {devices}")
-    count = len(members(config))
-    if not data_parallel and count % devices:
-        raise RlxError(f"--spread seeds: {count} runs do not divide over {devices} devices; change --num-seeds")
+    if train.spread == "seeds" and len(members(config)) % devices:
+        raise RlxError(f"--spread seeds: {len(members(config))} runs do not divide over {devices} devices")
     plan = make_plan(train, shards)
-    axes = (parallel.DEVICE, parallel.SHARD) if data_parallel else (parallel.SHARD,)
+    axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
     return roles.Task(agent, env, envs.vectorise(env, plan.shard_envs, plan.shard_pool), train, plan, axes)
 
 
 def make_driver(config: RunConfig) -> Driver:
     """The driver, ready to run; nothing is compiled or allocated yet. Raises RlxError where memory cannot hold it."""
+    train = config.train
+    split = None
+    if train.driver == "pipelined" and train.split != "1":
+        split = parse_split(train.split, parallel.device_count())
+    devices = parallel.pick_devices(sum(split) if split else train.num_devices)
+    unit = math.lcm(*split) if split else len(devices) if train.spread == "data" else 1
+    shards = train.num_shards or unit
+    if shards % unit:
+        raise RlxError(f"--num-shards {shards}: must be a multiple of {unit}, so that every device holds as many")
+    if split and train.spread != "data":
+        raise RlxError("--spread seeds: does not go with a split; use --split 1 or --driver fused")
     env = envs.make(config.env, backend=config.backend)
-    devices = parallel.pick_devices(config.train.num_devices)
-    task = make_task(config, env, len(devices))
+    task = make_task(config, env, len(devices), shards)
     everyone = members(config)
     names = [name for name in everyone[0] if name != "seed"]
-    hypers = {name: np.asarray([member[name] for member in everyone], np.float32) for name in names}
+    hypers = agents.load(config.agent).Hypers(
+        **{name: np.asarray([member[name] for member in everyone], np.float32) for name in names}
+    )
     seeds = np.asarray([member["seed"] for member in everyone])
-    driver = Fused(task, devices, seeds, agents.load(config.agent).Hypers(**hypers))
-    memory.check(driver, devices)
-    return driver
+    memory.check(task, len(seeds), devices, split or (len(devices),) * 3)
+    if split:
+        ends = np.cumsum(split)
+        groups = Groups(*(devices[end - size : end] for size, end in zip(split, ends, strict=True)))
+        return Pipelined(task, groups, seeds, hypers)
+    return Fused(task, devices, seeds, hypers, SEQUENTIAL if train.driver == "fused" else LAGGED)
 
 
 def run(driver: Driver, learned: Any = None) -> Iterator[tuple[Report, dict[str, Any]]]:

@@ -31,6 +31,11 @@ def pick_devices(count: int | None = None) -> list[jax.Device]:
     return devices[:count]
 
 
+def device_count() -> int:
+    """Devices of all hosts together."""
+    return jax.device_count()
+
+
 def describe() -> dict[str, Any]:
     """What the run ran on, for config.json and summary.json."""
     first = jax.devices()[0]
@@ -42,15 +47,15 @@ def describe() -> dict[str, Any]:
     }
 
 
-def memory_bytes(device: jax.Device) -> int | None:
-    """How many bytes of memory the device may use; for a CPU the machine's available memory; None if unknown."""
-    stats = device.memory_stats()
+def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
+    """Bytes free on each of the devices; those of a CPU share the machine's memory. None where nobody tells."""
+    stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return int(lines["MemAvailable"].split()[0]) * 1024 // len(devices)
     except (OSError, KeyError, ValueError):
         return None
 
@@ -58,6 +63,17 @@ def memory_bytes(device: jax.Device) -> int | None:
 def pmap(function: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any = 0, donate: tuple[int, ...] = ()) -> Any:
     """`function` on every device of the group at once, under the axis name DEVICE; arguments lead with `[D, ...]`."""
     return jax.pmap(function, axis_name=DEVICE, devices=devices, in_axes=in_axes, donate_argnums=donate)
+
+
+def over(
+    function: Callable[..., Any], shard_axes: tuple[Any, Any], member_axes: tuple[Any, Any], shards: int
+) -> Callable[..., Any]:
+    """`function`, written for one member and one logical shard, over members and the `shards` shards of a device.
+
+    `shard_axes` and `member_axes` are (in_axes, out_axes) as of vmap; arguments and results are `[M, shards, ...]`,
+    without the axes that are None.
+    """
+    return jax.vmap(jax.vmap(function, *shard_axes, axis_name=SHARD, axis_size=shards), *member_axes)
 
 
 def index(axes: Axes) -> jax.Array:
@@ -92,9 +108,48 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return place(jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (len(devices), *np.shape(x))), tree), devices)
 
 
-def local(tree: Any) -> Any:
-    """The first row that this process holds, without leaving its device: `[D, ...]` becomes `[...]`."""
-    return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), tree)
+def _local(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those of the group's devices that belong to this process, in order."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def _assemble(like: jax.Array, rows: Sequence[jax.Array], devices: Sequence[jax.Device]) -> jax.Array:
+    """A `[D, ...]` array on the group from the `[1, ...]` rows that lie on this process's devices."""
+    shape = (len(devices), *like.shape[1:])
+    return jax.make_array_from_single_device_arrays(shape, sharding(devices), list(rows))
+
+
+def broadcast(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """What is the same on every device of one group, `[D, ...]`, copied to every device of another, without the host."""
+    leaves, structure = jax.tree.flatten(tree)
+    rows = [x.addressable_shards[0].data for x in leaves]
+    copies = [jax.device_put(rows, device) for device in _local(devices)]
+    arrays = [_assemble(x, [copy[i] for copy in copies], devices) for i, x in enumerate(leaves)]
+    return jax.tree.unflatten(structure, arrays)
+
+
+def deal(pieces: Sequence[Any], devices: Sequence[jax.Device]) -> tuple[Any, ...]:
+    """Shares pieces of one group out to another, in order, without the host.
+
+    Device i of the one group holds row i of every piece, so the pieces' global order is (device, piece). The other
+    group's devices take equal runs of them: the result is a tuple of as many pieces as each of them gets.
+    """
+    structure = jax.tree.structure(pieces[0])
+    parts = [jax.tree.leaves(piece) for piece in pieces]
+    targets = _local(devices)
+    # rows in global order: [rows][leaf]
+    rows = [
+        [leaf.addressable_shards[i].data for leaf in part]
+        for i in range(len(parts[0][0].addressable_shards))
+        for part in parts
+    ]
+    each = len(rows) // len(targets)
+    moved = [jax.device_put(rows[d * each : (d + 1) * each], device) for d, device in enumerate(targets)]
+    dealt = []
+    for slot in range(each):
+        arrays = [_assemble(like, [run[slot][i] for run in moved], devices) for i, like in enumerate(parts[0])]
+        dealt.append(jax.tree.unflatten(structure, arrays))
+    return tuple(dealt)
 
 
 def fetch(tree: Any) -> Any:

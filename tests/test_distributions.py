@@ -81,7 +81,7 @@ def test_only_the_boundary_is_read_otherwise() -> None:
     np.testing.assert_allclose(log_prob(zero, zero, close), reference(zero, zero, close), rtol=1e-4)
 
 
-def draw(mean: jax.Array, log_std: jax.Array) -> tuple[jax.Array, jax.Array]:
+def draw(mean: jax.Array, log_std: jax.Array) -> Any:
     return TanhNormal(mean, log_std).sample_and_log_prob(seed=jax.random.key(1))
 
 
@@ -125,7 +125,7 @@ def test_mean_tanh_normal() -> None:
     z = (np.array(action) - np.tanh(np.array(mean))) / np.exp(np.array(log_std))
     want = np.sum(-0.5 * z**2 - np.array(log_std) - 0.5 * np.log(2 * np.pi), axis=-1)
 
-    def density(mean: jax.Array, log_std: jax.Array, action: jax.Array) -> jax.Array:
+    def density(mean: jax.Array, log_std: jax.Array, action: jax.Array) -> Any:
         return mean_tanh_normal(mean, log_std).log_prob(action)
 
     for call in (density, jax.jit(density), jax.jit(jax.vmap(density))):

@@ -49,8 +49,9 @@ def trained(network: Network) -> Any:
     return jax.tree.map(lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes)
 
 
-@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
-@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "layer_norm"), [*((name, False) for name in networks.ACTIVATIONS), ("elu", True)]
+)
 def test_value_against_numpy(activation: str, layer_norm: bool) -> None:
     network = networks.make_value(SPEC, HIDDEN, activation=activation, layer_norm=layer_norm)
     params = trained(network)

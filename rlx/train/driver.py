@@ -20,7 +20,7 @@ class Driver(Protocol):
 
     task: Task
     programs: tuple[Program, ...]  # in the order to compile them; the last evaluates
-    shapes: Any  # of the state, with at least `agent`, `env`, `pool` and `replay`
+    shapes: Any  # of the state
     members: int  # training runs in all, M
 
     def init(self) -> Any: ...
@@ -34,6 +34,8 @@ class Driver(Protocol):
     def adopt(self, state: Any, learned: Any) -> Any: ...
 
     def evaluate(self, learned: Any) -> Evaluation: ...
+
+    def timing(self) -> dict[str, float]: ...
 
     def place(self, tree: Any) -> Any: ...
 
@@ -82,7 +84,7 @@ def train(driver: Driver, learned: Any = None) -> Iterator[Report]:
             begun = time.perf_counter()
             with jax.transfer_guard("disallow"):
                 state, totals = driver.advance(state, stop - tick)
-                metrics = means(driver.fetch(totals))
+                metrics = means(driver.fetch(totals)) | driver.timing()
             train_s = time.perf_counter() - begun
             judge.start(pool)
             tick = stop
@@ -100,4 +102,5 @@ def means(totals: Totals) -> dict[str, np.ndarray]:
     metrics = {name: value / learned for name, value in totals.metrics.items()} if learned.all() else {}
     if count.all():
         metrics |= {"episode_return": returns / count, "episode_length": lengths / count}
-    return metrics | {"episodes": count}
+    lags = {f"lag_{name}": histogram[0] for name, histogram in totals.lags.items()}  # all members alike
+    return metrics | {"episodes": count} | lags

@@ -1,14 +1,15 @@
-"""The fused driver: collect, add and learn in one program, sequentially (lag 0), for all seeds and hyper-parameters.
+"""The fused driver: everything in one program, for all seeds and hyper-parameters, on any number of devices.
 
 One program makes any number of ticks, warm-up and learning alike, so it compiles once. Inside, training runs (members:
 seeds times hyper-parameter values) are a vmap, logical shards are a vmap that averages gradients, devices are a pmap.
+What a tick does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected (lag 0).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,19 @@ from rlx.train.roles import Task, Totals, zeros_like
 from rlx.types import EnvState, Metrics, State
 
 
+class Schedule(NamedTuple):
+    """A driver state and what a tick does to it, for one member and one logical shard."""
+
+    init: Callable[..., Any]  # (task, seed, hypers, pool) -> state
+    tick: Callable[[Task, Any], tuple[Any, Totals]]
+    shards: Any  # the state's axes under the vmap over shards: 0 where each has its own, None where all have the same
+    members: Any  # likewise under the vmap over members
+    learned: Callable[[Any], Any]  # state -> {"agent", "statistics"}
+    adopt: Callable[[Task, Any, Any], Any]  # (task, state, learned) -> state
+    clock: Callable[[Any], tuple[jax.Array, jax.Array]]  # state -> (seed, tick)
+    refill: Callable[[Any, EnvState], Any]  # (state, pool) -> state
+
+
 class FusedState(PyTreeNode):
     """One training run. Agent and statistics are the same on every shard; environments, pool and ring are its own."""
 
@@ -37,11 +51,6 @@ class FusedState(PyTreeNode):
     tick: jax.Array  # [] int32, ticks made
 
 
-# how the state is laid out: the axis of each part under the vmap over shards, and under the vmap over members
-SHARDS = FusedState(None, None, 0, 0, Replay(0, None), None, None)  # type: ignore[arg-type]
-MEMBERS = FusedState(0, 0, 0, 0, Replay(0, None), 0, None)  # type: ignore[arg-type]
-
-
 def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState:
     """A fresh run of one shard."""
     key = jax.random.key(seed)
@@ -50,7 +59,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
         statistics=normalize.init(task.env.spec.observation_size),
         env=roles.init_env(task, key, pool),
         pool=pool,
-        replay=roles.init_replay(task),
+        replay=roles.init_replay(task, roles.row_shapes(task)),
         seed=seed,
         tick=jnp.zeros((), jnp.int32),
     )
@@ -67,95 +76,114 @@ def tick(task: Task, state: FusedState) -> tuple[FusedState, Totals]:
     def learn(agent: State) -> tuple[State, Metrics]:
         return roles.learn(task, agent, ring, statistics, key, state.tick)
 
-    def wait(agent: State) -> tuple[State, Metrics]:
-        return agent, zeros_like(jax.eval_shape(learn, agent)[1])
-
-    learning = state.tick >= task.plan.warmup_ticks
-    agent, metrics = jax.lax.cond(learning, learn, wait, state.agent)
-    totals = Totals(metrics, learning.astype(jnp.float32), parallel.sum(episodes, task.axes))
+    agent, metrics, learned = roles.after_warmup(task, learn, state.agent, state.tick)
+    totals = Totals(metrics, learned, parallel.sum(episodes, task.axes))
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, tick=state.tick + 1)
     return state, totals
 
 
-def advance(task: Task, state: FusedState, ticks: jax.Array) -> tuple[FusedState, Totals]:
-    """Makes `ticks` ticks (traced, so one program serves every length) and sums what they report."""
-    zero = zeros_like(jax.eval_shape(lambda s: tick(task, s)[1], state))
+def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
+    """The run goes on with another agent and its statistics, under its own hyper-parameters."""
+    del task
+    agent = roles.keep_hypers(learned["agent"], state.agent)
+    return state.replace(agent=agent, statistics=learned["statistics"])
 
-    def body(_: jax.Array, carry: tuple[FusedState, Totals]) -> tuple[FusedState, Totals]:
+
+SEQUENTIAL = Schedule(
+    init=init,
+    tick=tick,
+    shards=FusedState(None, None, 0, 0, Replay(0, None), None, None),  # type: ignore[arg-type]
+    members=FusedState(0, 0, 0, 0, Replay(0, None), 0, None),  # type: ignore[arg-type]
+    learned=lambda state: {"agent": state.agent, "statistics": state.statistics},
+    adopt=adopt,
+    clock=lambda state: (state.seed, state.tick),
+    refill=lambda state, pool: state.replace(pool=pool),
+)
+
+
+def advance(schedule: Schedule, task: Task, state: Any, ticks: jax.Array) -> tuple[Any, Totals]:
+    """Makes `ticks` ticks (traced, so one program serves every length) and sums what they report."""
+    zero = zeros_like(jax.eval_shape(lambda s: schedule.tick(task, s)[1], state))
+
+    def body(_: jax.Array, carry: tuple[Any, Totals]) -> tuple[Any, Totals]:
         state, totals = carry
-        state, new = tick(task, state)
+        state, new = schedule.tick(task, state)
         return state, jax.tree.map(jnp.add, totals, new)
 
     return jax.lax.fori_loop(0, ticks, body, (state, zero))
 
 
-def _reset(task: Task, seed: jax.Array, tick: jax.Array) -> EnvState:
+def reset(task: Task, seed: jax.Array, tick: jax.Array) -> EnvState:
+    """This shard's pool of initial states."""
     return roles.make_pool(task, jax.random.key(seed), tick)
 
 
 class Fused:
-    """The programs of a fused run on `devices`, for members with the given seeds [M] and hyper-parameters [M].
+    """The programs of a run on `devices`, for members with the given seeds [M] and hyper-parameters [M].
 
     With `spread="data"` every device holds all members and its part of the shards; with `spread="seeds"` it holds all
     shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`.
     """
 
-    def __init__(self, task: Task, devices: Sequence[jax.Device], seeds: np.ndarray, hypers: Any) -> None:
-        self.task, self.devices, self.members = task, list(devices), len(seeds)
+    def __init__(
+        self, task: Task, devices: Sequence[jax.Device], seeds: np.ndarray, hypers: Any, schedule: Schedule = SEQUENTIAL
+    ) -> None:
+        self.task, self.devices, self.members, self.schedule = task, list(devices), len(seeds), schedule
         self.split_members = task.config.spread == "seeds"
         shards = task.plan.shards if self.split_members else task.plan.shards // len(self.devices)
 
         def spread(function: Any, shard_axes: Any, member_axes: Any, donate: tuple[int, ...] = ()) -> Any:
-            (shard_in, shard_out), (member_in, member_out) = shard_axes, member_axes
-            function = partial(function, task)
-            function = jax.vmap(function, shard_in, shard_out, axis_name=parallel.SHARD, axis_size=shards)
-            return parallel.pmap(jax.vmap(function, member_in, member_out), self.devices, donate=donate)
+            return parallel.pmap(parallel.over(function, shard_axes, member_axes, shards), self.devices, donate=donate)
 
-        tick = self._ticks(0)
-        seeds, hypers = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
-        self.first = (seeds, hypers)
-        self.reset = Program("reset", spread(_reset, ((None, None), 0), ((0, None), 0)), seeds, tick)
-        start = spread(init, ((None, None, 0), SHARDS), ((0, 0, 0), MEMBERS))
-        self.start = Program("start", start, seeds, hypers, self.reset.shapes)
-        state = self.shapes
-        train = spread(advance, ((SHARDS, None), (SHARDS, None)), ((MEMBERS, None), (MEMBERS, 0)), donate=(0,))
-        self.train = Program("train", train, state, tick)
+        own, everyone = schedule.shards, schedule.members
+        zero = self._ticks(0)
+        self.first = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
+        pool = spread(partial(reset, task), ((None, None), 0), ((0, None), 0))
+        start = spread(partial(schedule.init, task), ((None, None, 0), own), ((0, 0, 0), everyone))
+        train = spread(
+            partial(advance, schedule, task), ((own, None), (own, None)), ((everyone, None), (everyone, 0)), donate=(0,)
+        )
+        adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
         judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), self.devices)
-        self.judge = Program("evaluate", judge, state.agent, state.statistics)
+        self.reset = Program("reset", pool, self.first[0], zero)
+        self.start = Program("start", start, *self.first, self.reset.shapes)
+        self.train = Program("train", train, self.shapes, zero)
+        self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
+        self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes))
         self.programs = (self.train, self.reset, self.start, self.judge)
 
     @cached_property
-    def shapes(self) -> FusedState:
+    def shapes(self) -> Any:
         """Shapes and types of the state, `[D, ...]`."""
         return self.start.shapes
 
-    def init(self) -> FusedState:
+    def init(self) -> Any:
         """The state before the first tick."""
-        seeds, hypers = self.first
-        return self.start(seeds, hypers, self.reset(seeds, self._ticks(0)))
+        return self.start(*self.first, self.reset(self.first[0], self._ticks(0)))
 
-    def advance(self, state: FusedState, ticks: int) -> tuple[FusedState, Totals]:
+    def advance(self, state: Any, ticks: int) -> tuple[Any, Totals]:
         """Makes `ticks` ticks; `state` is donated. Returns at once, with arrays that are still being computed."""
         return self.train(state, self._ticks(ticks))
 
-    def refresh(self, state: FusedState) -> FusedState:
+    def refresh(self, state: Any) -> Any:
         """A new pool of initial states."""
-        return state.replace(pool=self.reset(state.seed, state.tick))
+        return self.schedule.refill(state, self.reset(*self.schedule.clock(state)))
 
-    def learned(self, state: FusedState) -> Any:
+    def learned(self, state: Any) -> Any:
         """What a policy needs later, agent and statistics; `fetch` it to keep it."""
-        return {"agent": state.agent, "statistics": state.statistics}
+        return self.schedule.learned(state)
 
-    def adopt(self, state: FusedState, learned: Any) -> FusedState:
+    def adopt(self, state: Any, learned: Any) -> Any:
         """`state` with an agent and statistics from elsewhere, `[M, ...]` on the host, under its own hyper-parameters."""
-        placed = self.place(learned)
-        own, agent = state.agent, placed["agent"]
-        critic, actor = agent.critic.replace(hypers=own.critic.hypers), agent.actor.replace(hypers=own.actor.hypers)
-        return state.replace(agent=State(critic=critic, actor=actor), statistics=placed["statistics"])
+        return self.adoption(state, self.place(learned))
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by role since the last call: one program has no roles to time."""
+        return {}
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
-        return self.judge(learned["agent"], learned["statistics"])
+        return self.judge(learned)
 
     def place(self, tree: Any) -> Any:
         """Puts what every member has, `[M, ...]` on the host, on the devices."""

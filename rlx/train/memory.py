@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rlx import parallel
-from rlx.train.driver import Driver
-from rlx.train.roles import Task
+from rlx.train.roles import Task, actor_rows, init_replay, row_shapes
 from rlx.types import RlxError
 
 # Working copies of an environment's state that a step of simulated physics holds at once, and of a layer's output that
@@ -36,32 +35,47 @@ def size(shapes: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def estimate(task: Task, state: Any, members: int, devices: int) -> Estimate:
-    """What the programs of a run will hold on each device, `state` being the driver's state as shapes `[D, ...]`."""
-    agent = size(state.agent) // devices
-    env, pool = size(state.env) // devices, size(state.pool) // devices
+def estimate(task: Task, members: int, split: tuple[int, int, int]) -> Estimate:
+    """What the programs will hold on each device; `split` devices collect, learn values and learn policies.
+
+    Where one group of devices does everything its size stands three times.
+    """
     config, plan, spec = task.config, task.plan, task.env.spec
-    row = 4 * (2 * spec.observation_size + spec.action_size + 3)
-    rows = max(plan.critic_updates, plan.actor_updates) * plan.shard_batch
-    outputs = sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in jax.tree.leaves(state.agent) if x.ndim > 1) // devices
-    local = members * plan.shards // (devices if config.spread == "data" else 1)
-    minibatches = 3 * rows * row * local * config.n_step
-    activations = LAYER_COPIES * 4 * outputs * plan.shard_batch * local // max(members, 1)
-    block = 3 * row * config.num_envs * config.rollout_length * local // plan.shards
-    return Estimate(size(state.replay) // devices, ENV_COPIES * env + 2 * pool + block, 3 * agent + minibatches + activations)
+    collectors, values, policies = split
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    keys = jax.ShapeDtypeStruct((plan.shard_envs,), key.dtype)
+    pool = jax.eval_shape(task.batch.make_pool, key)
+    env = jax.eval_shape(task.batch.init, pool, keys)
+    agent = jax.eval_shape(task.agent.init, key)
+    row = row_shapes(task)
+    rings = size(jax.eval_shape(lambda: init_replay(task, row))) / values
+    if config.driver == "pipelined":
+        rings += size(jax.eval_shape(lambda: init_replay(task, actor_rows(task, row)))) / policies
+    everything = members * plan.shards
+    if config.driver == "fused" and config.spread == "seeds":  # members over the devices, all their shards with them
+        members = members // collectors
+    block = 3 * size(row) * plan.shard_envs * config.rollout_length
+    minibatches = 3 * size(row) * max(plan.critic_updates, plan.actor_updates) * plan.shard_batch * config.n_step
+    outputs = sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in jax.tree.leaves(agent) if x.ndim > 1)
+    activations = LAYER_COPIES * 4 * outputs * plan.shard_batch
+    return Estimate(
+        replay=int(rings * everything),
+        environments=int((ENV_COPIES * size(env) + 2 * size(pool) + block) * everything / collectors),
+        learning=int(3 * size(agent) * members + (minibatches + activations) * everything / min(values, policies)),
+    )
 
 
-def check(driver: Driver, devices: Sequence[jax.Device]) -> Estimate:
+def check(task: Task, members: int, devices: Sequence[jax.Device], split: tuple[int, int, int]) -> Estimate:
     """The estimate of a run. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
-    state = driver.shapes
-    found = estimate(driver.task, state, driver.members, len(devices))
-    room = parallel.memory_bytes(devices[0])
-    if devices[0].platform == "cpu" and room is not None:
-        room //= len(devices)  # the devices of a CPU share one memory
+    found = estimate(task, members, split)
+    room = parallel.memory_bytes(devices)
     if room is not None and found.total > room:
         parts = found._asdict()
         worst = max(parts, key=lambda name: parts[name])
         flag = {"replay": "--replay-capacity", "environments": "--num-envs", "learning": "--batch-size"}[worst]
         detail = ", ".join(f"{name} {amount / 2**30:.1f}" for name, amount in parts.items())
-        raise RlxError(f"needs {found.total / 2**30:.1f} GiB a device ({detail}) but {room / 2**30:.1f} GiB are free: lower {flag}")
+        raise RlxError(
+            f"{flag}: the run needs {found.total / 2**30:.1f} GiB a device ({detail}) but {room / 2**30:.1f} GiB are free;"
+            " lower it"
+        )
     return found

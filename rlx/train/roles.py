@@ -7,6 +7,7 @@ Randomness hangs on (root key, role, tick, logical shard or global environment, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +44,7 @@ class Totals(NamedTuple):
     metrics: Metrics  # of the ticks that learned, each a mean over its updates
     learned: jax.Array  # [] ticks that learned
     episodes: Episodes
+    lags: dict[str, jax.Array] = {}  # noqa: RUF012 -- of the pipeline: ticks by staleness 0, 1, 2, more, of each input [4]
 
 
 def zeros_like(shapes: Any) -> Any:
@@ -55,6 +57,14 @@ def observed(task: Task, statistics: normalize.Statistics, observation: jax.Arra
     if not task.config.normalize_observations:
         return observation
     return normalize.normalize(statistics, observation, task.config.observation_clip)
+
+
+def observed_data(task: Task, statistics: normalize.Statistics, data: Any) -> Any:
+    """What `Agent.actor_batch` selected, the observation alone or the whole transition, as agents see it."""
+    if not isinstance(data, Transition):
+        return observed(task, statistics, data)
+    first, last = (observed(task, statistics, x) for x in (data.observation, data.next_observation))
+    return data._replace(observation=first, next_observation=last)
 
 
 def env_index(task: Task) -> jax.Array:
@@ -72,11 +82,26 @@ def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
     return task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
 
 
-def init_replay(task: Task) -> Replay:
-    """This shard's empty ring."""
+def row_shapes(task: Task) -> Row:
+    """Shapes of what one environment step puts into replay."""
     spec = task.env.spec
     scalar, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
-    row = Row(spec.observation, spec.action, scalar, flag, flag, spec.observation)
+    return Row(spec.observation, spec.action, scalar, flag, flag, spec.observation)
+
+
+def actor_rows(task: Task, rows: Row) -> Any:
+    """What the actor half reads of raw rows or of their shapes, for the policy learner's ring: `Agent.actor_batch`."""
+
+    def select(rows: Row) -> Any:
+        discount = 1.0 - rows.terminated.astype(rows.reward.dtype)
+        transition = Transition(rows.observation, rows.action, rows.reward, discount, rows.next_observation)
+        return task.agent.actor_batch(transition)
+
+    return jax.eval_shape(select, rows) if isinstance(rows.reward, jax.ShapeDtypeStruct) else select(rows)
+
+
+def init_replay(task: Task, row: Any) -> Replay:
+    """This shard's empty ring for rows of the given shapes."""
     config = task.config
     return replay.init(row, task.plan.slots, task.plan.shard_envs, config.rollout_length, jnp.dtype(config.replay_dtype))
 
@@ -113,10 +138,7 @@ def minibatches(
 ) -> Transition:
     """This shard's share of `count` minibatches, drawn in one gather and normalised, `[count, B, ...]`."""
     batch = replay.sample(ring, key, (count, task.plan.shard_batch), task.config.n_step, gamma)
-    return batch._replace(
-        observation=observed(task, statistics, batch.observation),
-        next_observation=observed(task, statistics, batch.next_observation),
-    )
+    return observed_data(task, statistics, batch)
 
 
 def learn_critic(
@@ -126,8 +148,8 @@ def learn_critic(
     shard, count = parallel.index(task.axes), task.plan.critic_updates
 
     def burst(critic: Any, k: jax.Array) -> tuple[Any, Metrics]:
-        gamma = critic.hypers.gamma
-        batches = minibatches(task, ring, statistics, gamma, derive(key, SAMPLE, CRITIC, tick, shard, k), count)
+        sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
+        batches = minibatches(task, ring, statistics, critic.hypers.gamma, sample_key, count)
 
         def update(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
             batch, i = given
@@ -137,6 +159,27 @@ def learn_critic(
 
     critic, metrics = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
     return critic, jax.tree.map(jnp.mean, metrics)
+
+
+def learn_actor(
+    task: Task, actor: Any, value: Any, ring: Replay, statistics: normalize.Statistics, key: Key, tick: jax.Array
+) -> tuple[Any, Metrics]:
+    """The policy learner's tick: `actor_updates` for each of the K vector steps, against one frozen value."""
+    shard, count = parallel.index(task.axes), task.plan.actor_updates
+
+    def burst(actor: Any, k: jax.Array) -> tuple[Any, Metrics]:
+        sample_key = derive(key, SAMPLE, ACTOR, tick, shard, k)
+        data = replay.sample_rows(ring, sample_key, (count, task.plan.shard_batch))
+
+        def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
+            raw, i = given
+            batch = observed_data(task, statistics, raw)
+            return task.agent.update_actor(actor, value, batch, derive(key, ACTOR, tick, shard, k, i))
+
+        return jax.lax.scan(update, actor, (data, jnp.arange(count)))
+
+    actor, metrics = jax.lax.scan(burst, actor, jnp.arange(task.config.rollout_length))
+    return actor, jax.tree.map(jnp.mean, metrics)
 
 
 def learn(
@@ -184,12 +227,37 @@ def learn(
     return state, jax.tree.map(jnp.mean, metrics)
 
 
-def judge(task: Task, agent: State, statistics: normalize.Statistics) -> Evaluation:
-    """The greedy policy over the configuration's fixed episodes, the first few recorded."""
-    policy, config = task.agent.acting(agent), task.config
+def after_warmup(
+    task: Task, learn: Callable[[Any], tuple[Any, Metrics]], learner: Any, tick: jax.Array
+) -> tuple[Any, Metrics, jax.Array]:
+    """`learn(learner)` once the warm-up is over; until then the learner as it is, and metrics of zero.
+
+    Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them.
+    """
+
+    def wait(learner: Any) -> tuple[Any, Metrics]:
+        return learner, zeros_like(jax.eval_shape(learn, learner)[1])
+
+    learning = tick >= task.plan.warmup_ticks
+    learner, metrics = jax.lax.cond(learning, learn, wait, learner)
+    return learner, metrics, learning.astype(jnp.float32)
+
+
+def keep_hypers(agent: State, own: State) -> State:
+    """`agent` under the hyper-parameters of `own`."""
+    critic = agent.critic.replace(hypers=own.critic.hypers)
+    return State(critic=critic, actor=agent.actor.replace(hypers=own.actor.hypers))
+
+
+def judge(task: Task, learned: dict[str, Any]) -> Evaluation:
+    """The greedy policy over the configuration's fixed episodes, the first few recorded.
+
+    `learned` holds the agent's state and the observations' statistics.
+    """
+    policy, config = task.agent.acting(learned["agent"]), task.config
 
     def act(observation: jax.Array, key: Key) -> jax.Array:
-        return task.agent.act_greedy(policy, observed(task, statistics, observation), key)[0]
+        return task.agent.act_greedy(policy, observed(task, learned["statistics"], observation), key)[0]
 
     key = jax.random.key(config.eval_seed)
     return evaluate(task.env, act, config.eval_episodes, key, record=min(RECORDED, config.eval_episodes))

@@ -13,6 +13,9 @@ from rlx.types import RlxError, setting
 class TrainConfig:
     """Settings of the training loop. A vector step is one step of every environment at once."""
 
+    driver: str = setting("fused", "fused: one sequential program; pipelined: three roles at once, one tick apart")
+    split: str = setting("1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto")
+    depth: int = setting(3, "pipelined: ticks in flight, 2 to 4")
     num_envs: int = setting(128, "environments stepped at once, per seed")
     total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed")
     warmup_env_steps: int = setting(5_000, "environment steps with random actions before the first update")
@@ -61,6 +64,23 @@ def parse_ratio(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise RlxError(f"--ratio {text}: must be two whole numbers of at least 1, critic:actor updates per vector step, as 8:4")
     return int(parts[0]), int(parts[1])
+
+
+def parse_split(text: str, devices: int) -> tuple[int, int, int]:
+    """`"2,1,1"` as device counts of collectors, value learners and policy learners.
+
+    Raises RlxError for a group of zero, or a sum that is not the number of devices there.
+    """
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+        raise RlxError(f"--split {text}: must be 1, auto, or three whole numbers (collect,value,policy) such as 2,1,1")
+    collectors, values, policies = (int(part) for part in parts)
+    if min(collectors, values, policies) < 1:
+        raise RlxError(f"--split {text}: every role needs a device; --split 1 runs all three on one")
+    if collectors + values + policies != devices:
+        total = collectors + values + policies
+        raise RlxError(f"--split {text}: adds up to {total} devices but there are {devices}; on one device use --split 1")
+    return collectors, values, policies
 
 
 def make_plan(config: TrainConfig, shards: int) -> Plan:
@@ -115,5 +135,9 @@ def _check_ranges(config: TrainConfig) -> None:
         raise RlxError(f"--observation-clip {config.observation_clip}: must be a finite number over 0")
     if config.replay_dtype not in ("float32", "bfloat16"):
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16")
+    if config.driver not in ("fused", "pipelined"):
+        raise RlxError(f"--driver {config.driver}: must be fused or pipelined")
+    if not 2 <= config.depth <= 4:
+        raise RlxError(f"--depth {config.depth}: must be 2, 3 or 4 ticks in flight")
     if config.spread not in ("data", "seeds"):
         raise RlxError(f"--spread {config.spread}: must be data or seeds")

@@ -1,0 +1,224 @@
+"""The pipelined driver: the tick of `rlx.train.tick` on three disjoint groups of devices, all at work at once.
+
+One thread dispatches the three roles of a tick back to back, then the edge: what each role publishes travels from
+device to device, never through the host. Nothing waits but for the oldest of `depth` ticks in flight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx import parallel
+from rlx.evaluate import Evaluation
+from rlx.train import roles, tick
+from rlx.train.fused import reset
+from rlx.train.program import Program
+from rlx.train.roles import Task, Totals
+from rlx.train.stopwatch import Stopwatch
+from rlx.train.tick import LAGGED, PipelineState
+from rlx.types import State
+
+OWN, MEMBERS = LAGGED.shards, LAGGED.members
+
+
+class Groups(NamedTuple):
+    """The devices of each role."""
+
+    collectors: Sequence[jax.Device]
+    values: Sequence[jax.Device]
+    policies: Sequence[jax.Device]
+
+
+class Pipelined:
+    """The programs of a pipelined run on `groups`, for members with the given seeds [M] and hyper-parameters [M].
+
+    The state of each role leads with the devices of its group, `[D, M, shards, ...]`.
+    """
+
+    def __init__(self, task: Task, groups: Groups, seeds: np.ndarray, hypers: Any) -> None:
+        self.task, self.groups, self.members = task, groups, len(seeds)
+        self.devices = [device for group in groups for device in group]
+        self.split = (len(groups.collectors), len(groups.values), len(groups.policies))
+        self.stopwatch = Stopwatch(("collect", "value", "policy"))
+        self.first = [(parallel.replicate(np.asarray(seeds, np.uint32), g), parallel.replicate(hypers, g)) for g in groups]
+        self._make_starts()
+        self._make_roles()
+        self._make_edges()
+        judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), groups.collectors)
+        self.judge = Program("evaluate", judge, _placed_like(LAGGED.learned(self.shapes), self.split[0]))
+        self.programs = (
+            *(self.learn_value, self.collect, self.learn_policy, self.reset, *self.starts),
+            *(self.store_block, self.store_data, self.publish, self.judge),
+        )
+
+    def init(self) -> PipelineState:
+        """The state before the first tick."""
+        zero = parallel.replicate(np.zeros((), np.int32), self.groups.collectors)
+        pool = self.reset(self.first[0][0], zero)
+        starts = zip(self.starts, self.first, strict=True)
+        return PipelineState(*(start(*given, *([pool] if not i else [])) for i, (start, given) in enumerate(starts)))
+
+    def advance(self, state: PipelineState, ticks: int) -> tuple[PipelineState, Totals]:
+        """Makes `ticks` ticks; `state` is donated. Returns when the last are dispatched, not when they are done."""
+        reports, flying = self.no_reports, deque[Any]()
+        for _ in range(ticks):
+            state, reports = self._tick(state, reports)
+            flying.append(reports)
+            if len(flying) >= self.task.config.depth:
+                jax.block_until_ready(flying.popleft())
+        return state, tick.join(*reports)
+
+    def _tick(self, state: PipelineState, reports: tuple[Any, ...]) -> tuple[PipelineState, tuple[Any, ...]]:
+        collectors, values, policies = self.groups
+        collector, pieces, version, statistics, seen = self.collect(state.collector, reports[0])
+        value_learner, value, of_values = self.learn_value(state.value_learner, reports[1])
+        policy_learner, of_policies = self.learn_policy(state.policy_learner, reports[2])
+        reports = (seen, of_values, of_policies)
+        self.stopwatch.start(*reports)
+        # the edge
+        value = parallel.broadcast(value, policies)
+        policy = self.publish(policy_learner, value)
+        block, data = zip(*pieces, strict=True)
+        block, data = parallel.deal(block, values), parallel.deal(data, policies)
+        value_learner = self.store_block(value_learner, block, parallel.broadcast(version, values))
+        policy_learner = self.store_data(policy_learner, data, parallel.broadcast(version, policies))
+        state = PipelineState(
+            collector.replace(policy=parallel.broadcast(policy, collectors), statistics=statistics),
+            value_learner.replace(
+                policy=parallel.broadcast(policy, values), statistics=parallel.broadcast(statistics, values)
+            ),
+            policy_learner.replace(value=value, statistics=parallel.broadcast(statistics, policies)),
+        )
+        return state, reports
+
+    def refresh(self, state: PipelineState) -> PipelineState:
+        """A new pool of initial states."""
+        return LAGGED.refill(state, self.reset(*LAGGED.clock(state)))
+
+    def learned(self, state: PipelineState) -> Any:
+        """What a policy needs later, agent and statistics, on the collectors; `fetch` it to keep it."""
+        return parallel.broadcast(LAGGED.learned(state), self.groups.collectors)
+
+    def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
+        """`state` with an agent and statistics from elsewhere, `[M, ...]` on the host, under its own hyper-parameters."""
+        own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
+        agent = roles.keep_hypers(learned["agent"], parallel.fetch(own))
+        publish = jax.jit(jax.vmap(partial(_published, self.task)))
+        value, policy = jax.device_get(publish(agent))
+        given = {"value": value, "policy": policy, "statistics": learned["statistics"]}
+
+        def put(holder: Any, group: Sequence[jax.Device]) -> Any:
+            held = {name: content for name, content in given.items() if hasattr(holder, name)}
+            placed = parallel.replicate(held, group)
+            return holder.replace(**{n: getattr(holder, n)._replace(content=content) for n, content in placed.items()})
+
+        collectors, values, policies = self.groups
+        critic, actor = parallel.replicate(agent.critic, values), parallel.replicate(agent.actor, policies)
+        return PipelineState(
+            put(state.collector, collectors),
+            put(state.value_learner, values).replace(critic=critic),
+            put(state.policy_learner, policies).replace(actor=actor),
+        )
+
+    def evaluate(self, learned: Any) -> Evaluation:
+        """The greedy policy's episodes, `[D, M, N]`."""
+        return self.judge(learned)
+
+    def timing(self) -> dict[str, float]:
+        """Mean seconds that a tick and each role in it took since the last call; waits for the ticks in flight."""
+        return self.stopwatch.read()
+
+    def place(self, tree: Any) -> Any:
+        """Puts what every member has, `[M, ...]` on the host, on the collectors, which evaluate."""
+        return parallel.replicate(tree, self.groups.collectors)
+
+    def fetch(self, tree: Any) -> Any:
+        """Waits for a result and returns it on the host, `[M, ...]`."""
+        return parallel.fetch(tree)
+
+    def _over(self, function: Callable[..., Any], role: int, shard_axes: Any, member_axes: Any) -> Callable[..., Any]:
+        """`function` over all members and the shards of a device of the role's group."""
+        return parallel.over(function, shard_axes, member_axes, self.task.plan.shards // self.split[role])
+
+    def _make_starts(self) -> None:
+        collectors = self.groups.collectors
+        pool = self._over(partial(reset, self.task), 0, ((None, None), 0), ((0, None), 0))
+        zero = parallel.replicate(np.zeros((), np.int32), collectors)
+        self.reset = Program("reset", parallel.pmap(pool, collectors), self.first[0][0], zero)
+        self.starts = []
+        for i, maker in enumerate((tick.init_collector, tick.init_value_learner, tick.init_policy_learner)):
+            given = (*self.first[i], *([self.reset.shapes] if not i else []))
+            pool_axes = (0,) if not i else ()
+            shard_axes, member_axes = ((None, None, *pool_axes), OWN[i]), ((0, 0, *pool_axes), MEMBERS[i])
+            start = self._over(partial(maker, self.task), i, shard_axes, member_axes)
+            self.starts.append(Program(f"start {i}", parallel.pmap(start, self.groups[i]), *given))
+        self.shapes = PipelineState(*(start.shapes for start in self.starts))
+
+    def _make_roles(self) -> None:
+        """One program a role; what it reports is added up on its devices."""
+        pieces = math.lcm(*self.split) // self.split[0]
+        collected = tick.Collected(0, 0, None)  # type: ignore[arg-type]
+
+        def role(i: int, function: Any, shard_out: tuple[Any, ...], member_out: tuple[Any, ...], after: Any) -> Any:
+            work = self._over(partial(function, self.task), i, ((OWN[i],), shard_out), ((MEMBERS[i],), member_out))
+
+            def step(state: Any, reports: Any) -> Any:
+                *results, report = work(state)
+                return *after(*results), jax.tree.map(jnp.add, reports, report)
+
+            group = self.groups[i]
+            report = jax.eval_shape(parallel.pmap(work, group), self.shapes[i])[-1]
+            zeros = parallel.place(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), report), group)
+            return Program(function.__name__, parallel.pmap(step, group, donate=(0,)), self.shapes[i], zeros), zeros
+
+        def cut(state: Any, collected: Any, statistics: Any) -> Any:
+            cuts = [jnp.split(x, pieces, axis=1) for x in jax.tree.leaves((collected.block, collected.data))]
+            structure = jax.tree.structure((collected.block, collected.data))
+            trees = tuple(jax.tree.unflatten(structure, piece) for piece in zip(*cuts, strict=True))
+            return state, trees, collected.version, statistics
+
+        def same(*results: Any) -> Any:
+            return results
+
+        self.collect, seen = role(0, tick.collect, (OWN[0], collected, None, None), (MEMBERS[0], collected, 0, 0), cut)
+        self.learn_value, of_values = role(1, tick.learn_value, (OWN[1], None, None), (MEMBERS[1], 0, 0), same)
+        self.learn_policy, of_policies = role(2, tick.learn_policy, (OWN[2], None), (MEMBERS[2], 0), same)
+        self.no_reports = (seen, of_values, of_policies)
+
+    def _make_edges(self) -> None:
+        """Storing the block on both learners, and the next policy."""
+        _, pieces, version, _, _ = self.collect.shapes
+
+        def store(i: int, part: int) -> Program:
+            add = self._over(tick.store, i, ((OWN[i], 0, None), OWN[i]), ((MEMBERS[i], 0, None), MEMBERS[i]))
+
+            def joined(state: Any, pieces: tuple[Any, ...], version: jax.Array) -> Any:
+                return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
+
+            count = math.lcm(*self.split) // self.split[i]
+            given = tuple(_placed_like(pieces[0][part], self.split[i]) for _ in range(count))
+            program = parallel.pmap(joined, self.groups[i], donate=(0,))
+            return Program("store", program, self.shapes[i], given, _placed_like(version, self.split[i]))
+
+        self.store_block, self.store_data = store(1, 0), store(2, 1)
+        publish = self._over(partial(tick.next_policy, self.task), 2, ((OWN[2], None), None), ((MEMBERS[2], 0), 0))
+        value = self.shapes.policy_learner.value
+        self.publish = Program("publish", parallel.pmap(publish, self.groups.policies), self.shapes[2], value)
+
+
+def _published(task: Task, agent: State) -> tuple[Any, Any]:
+    value = task.agent.value(agent.critic)
+    return value, task.agent.policy(agent.actor, value)
+
+
+def _placed_like(shapes: Any, devices: int) -> Any:
+    """Shapes `[D, ...]` of one group as they are on a group of another size."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((devices, *x.shape[1:]), x.dtype), shapes)

@@ -1,0 +1,49 @@
+"""How long each role of a pipeline works, measured from outside: threads that wait for results, not the dispatcher."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+
+class Stopwatch:
+    """Seconds that each role was busy.
+
+    A role's tick begins when the tick before has ended everywhere (it needs what all roles published) or when it is
+    dispatched, whichever is later, and ends when its own result is there.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._threads = ThreadPoolExecutor(len(names))
+        self._ticks: list[tuple[float, list[Future[float]]]] = []
+        self._previous_end = 0.0
+
+    def start(self, *results: Any) -> None:
+        """A tick was dispatched; `results` [names] are arrays that are there when each role has done its part."""
+        now = time.perf_counter()
+        self._ticks.append((now, [self._threads.submit(_when_done, result) for result in results]))
+
+    def read(self) -> dict[str, float]:
+        """Mean seconds a tick by role, and of the whole tick, since the last reading; waits for the ticks in flight."""
+        if not self._ticks:
+            return {}
+        busy, whole = [0.0] * len(self._names), 0.0
+        for dispatched, futures in self._ticks:
+            ends = [future.result() for future in futures]
+            begun = max(dispatched, self._previous_end)
+            busy = [total + end - begun for total, end in zip(busy, ends, strict=True)]
+            whole += max(ends) - begun
+            self._previous_end = max(ends)
+        count = len(self._ticks)
+        self._ticks.clear()
+        means = {f"busy_{name}_s": total / count for name, total in zip(self._names, busy, strict=True)}
+        return means | {"tick_s": whole / count}
+
+
+def _when_done(result: Any) -> float:
+    jax.block_until_ready(result)
+    return time.perf_counter()

@@ -1,0 +1,159 @@
+"""Problems so small that the right answer is known, each isolating one way for an agent to be wrong.
+
+Observations and actions have one dimension. A probe makes transitions with random actions; `Query`s say what an agent
+must have learnt from them. All probes have the same shapes, so one compiled program per agent serves them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.envs.base import advance, begin
+from rlx.types import Agent, EnvState, Key, Spec, State, Step, Transition
+
+SPEC = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 1000)
+GAMMA = 0.8
+
+
+class Query(NamedTuple):
+    """What must be known at one observation: the value of one action, and the best action where there is one."""
+
+    observation: float
+    action: float
+    value: float
+    best: float | None = None
+
+
+class Probe(NamedTuple):
+    """`draw(rng, n)` gives n observations, actions, rewards, discounts and next observations, `[n]` each."""
+
+    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]]
+    queries: tuple[Query, Query]
+
+
+def actions(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.uniform(-1, 1, n)
+
+
+def constant_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """One step, reward 1: the value's bias can be learnt, and nothing follows the end."""
+    return np.zeros(n), actions(rng, n), np.ones(n), np.zeros(n), np.zeros(n)
+
+
+def later_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """Two steps, 0 -> 1 -> end, reward 1 at the second: the first is worth gamma."""
+    place = rng.integers(0, 2, n).astype(float)
+    return place, actions(rng, n), place, 1 - place, np.ones(n)
+
+
+def seen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """One step, the reward is the observation."""
+    place = rng.choice([-1.0, 1.0], n)
+    return place, actions(rng, n), place, np.zeros(n), place
+
+
+def chosen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """One step, the reward falls with the action's distance from 0.5."""
+    action = actions(rng, n)
+    return np.zeros(n), action, 1 - abs(action - 0.5), np.zeros(n), np.zeros(n)
+
+
+def seen_and_chosen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """One step, the best action is half the observation."""
+    place, action = rng.choice([-1.0, 1.0], n), actions(rng, n)
+    return place, action, 1 - abs(action - place / 2), np.zeros(n), place
+
+
+def endless_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """Reward 1 for ever, cut by time limits only, which are not the end: 1 / (1 - gamma)."""
+    return np.zeros(n), actions(rng, n), np.ones(n), np.ones(n), np.zeros(n)
+
+
+FOR_EVER = 1 / (1 - GAMMA)
+PROBES = {
+    "value": Probe(constant_reward, (Query(0, -0.5, 1), Query(0, 0.5, 1))),
+    "discounting": Probe(later_reward, (Query(0, 0.5, GAMMA), Query(1, 0.5, 1))),
+    "observation": Probe(seen_reward, (Query(-1, 0, -1), Query(1, 0, 1))),
+    "action": Probe(chosen_reward, (Query(0, -0.5, 0, best=0.5), Query(0, 0.5, 1, best=0.5))),
+    "policy": Probe(seen_and_chosen_reward, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0.5, 1, best=0.5))),
+    "time limit": Probe(endless_reward, (Query(0, -0.5, FOR_EVER), Query(0, 0.5, FOR_EVER))),
+}
+
+
+def batches(probe: Probe, count: int, size: int, seed: int = 0) -> Transition:
+    """`count` minibatches of a probe, `[count, size, ...]`."""
+    drawn = probe.draw(np.random.default_rng(seed), count * size)
+    observation, action, reward, discount, following = (x.astype(np.float32).reshape(count, size) for x in drawn)
+    return Transition(observation[..., None], action[..., None], reward, discount, following[..., None])
+
+
+def questions(probe: Probe, size: int) -> Transition:
+    """The probe's queries as batches, each of one query over and over, `[2, size, ...]`."""
+    asked = [np.full((size, 1), x, np.float32) for query in probe.queries for x in query[:2]]
+    observation, action = np.stack(asked[0::2]), np.stack(asked[1::2])
+    nothing = np.zeros(observation.shape[:2], np.float32)
+    return Transition(observation, action, nothing, nothing, observation)
+
+
+class Answers(NamedTuple):
+    """What an agent has learnt, for each query."""
+
+    value: jax.Array | None  # [2], None of an agent that reports no `q_mean`
+    greedy: jax.Array  # [2]
+
+
+def learner(agent: Agent) -> Callable[[Any, Transition, Transition, Key], Answers]:
+    """A compiled `(hypers, batches [T, B, ...], questions [2, B, ...], key) -> Answers`: T updates of a fresh agent."""
+
+    def ask(state: State, question: Transition, key: Key) -> Answers:
+        policy = agent.acting(state)
+        _, metrics = agent.update_critic(state.critic, policy, question, key)
+        greedy, _ = agent.act_greedy(policy, question.observation[0], key)
+        return Answers(metrics.get("q_mean"), greedy[0])
+
+    @jax.jit
+    def learn(hypers: Any, batches: Transition, questions: Transition, key: Key) -> Answers:
+        init_key, learn_key, ask_key = jax.random.split(key, 3)
+
+        def update(state: State, given: tuple[Transition, Key]) -> tuple[State, None]:
+            return agent.update(state, *given)[0], None
+
+        keys = jax.random.split(learn_key, batches.reward.shape[0])
+        state, _ = jax.lax.scan(update, agent.init(init_key, hypers), (batches, keys))
+        return jax.vmap(lambda question: ask(state, question, ask_key))(questions)
+
+    return learn
+
+
+def small(config: type[Any], **changes: Any) -> Any:
+    """An agent's Config with narrow networks."""
+    widths = {f.name: (32, 32) for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
+    return config(**widths | changes)
+
+
+def quick(hypers: type[Any], **changes: Any) -> Any:
+    """An agent's Hypers for the probes: high learning rates, gamma 0.8 and, where entropy counts, hardly any of it."""
+    wanted = {"gamma": GAMMA, "tau": 0.05, "alpha_init": 1e-3}
+    rates = {f.name: 3e-3 for f in dataclasses.fields(hypers) if f.name.endswith("_lr")} | {"alpha_lr": 0.0}
+    known = {f.name for f in dataclasses.fields(hypers)}
+    return hypers(**{name: value for name, value in (wanted | rates | changes).items() if name in known})
+
+
+class EndlessReward(NamedTuple):
+    """`endless_reward` as an environment: reward 1 a step and a time limit of 5 steps; the observation is always 0."""
+
+    spec: Spec = SPEC._replace(episode_length=5)
+
+    def reset(self, key: Key) -> EnvState:
+        del key
+        return begin(jnp.zeros(()), jnp.zeros(1))
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        del action, key
+        return advance(state, state.inner, jnp.zeros(1), jnp.ones(()), jnp.zeros((), bool), self.spec.episode_length)

@@ -1,0 +1,148 @@
+"""Every agent in the registry: problems with known answers, the promises of its record, its presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import probes
+import rlx
+from rlx import agents, cli, config, envs
+from rlx.train.settings import make_plan
+from rlx.types import Agent, RlxError
+
+# Changes to an agent's Config for the tests, one set for each variant of it; the first makes it small.
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "tqc": ({"num_critics": 3, "num_quantiles": 7},),
+    "pql": ({}, {"distributional": True, "num_atoms": 41}),
+}
+CASES = [(name, variant) for name in agents.REGISTRY for variant in range(len(VARIANTS.get(name, [{}])))]
+every_agent = pytest.mark.parametrize(("name", "variant"), CASES)
+
+UPDATES, BATCH = 1000, 64
+
+
+def make(name: str, variant: int) -> Agent:
+    module = agents.load(name)
+    return module.make(probes.small(module.Config, **VARIANTS.get(name, [{}])[variant]), probes.SPEC)
+
+
+@cache
+def learner(name: str, variant: int) -> Any:
+    return probes.learner(make(name, variant))
+
+
+def answers(name: str, variant: int, problem: str, **hypers: float) -> probes.Answers:
+    probe = probes.PROBES[problem]
+    data, asked = probes.batches(probe, UPDATES, BATCH), probes.questions(probe, BATCH)
+    quick = probes.quick(agents.load(name).Hypers, **hypers)
+    return jax.device_get(learner(name, variant)(quick, data, asked, jax.random.key(0)))
+
+
+@every_agent
+@pytest.mark.parametrize("problem", probes.PROBES)
+def test_probe(name: str, variant: int, problem: str) -> None:
+    found = answers(name, variant, problem)
+    for i, query in enumerate(probes.PROBES[problem].queries):
+        if found.value is not None:
+            assert found.value[i] == pytest.approx(query.value, abs=0.05, rel=0.02)
+        if query.best is not None:
+            assert found.greedy[i] == pytest.approx(query.best, abs=0.1)
+
+
+@every_agent
+def test_reward_scale(name: str, variant: int) -> None:
+    """The scale is part of the value and traced: the probes' program serves this one too."""
+    found = answers(name, variant, "value", reward_scale=2.0)
+    if found.value is not None:
+        np.testing.assert_allclose(found.value, 2.0, atol=0.1)
+
+
+@every_agent
+def test_acting(name: str, variant: int) -> None:
+    """One observation or a batch, actions in [-1, 1], and the greedy ones do not depend on the key."""
+    agent = make(name, variant)
+    policy = agent.acting(agent.init(jax.random.key(0)))
+    for shape in ((), (4,), (2, 3)):
+        observation = jnp.ones((*shape, 1))
+        for act in (agent.act, agent.act_greedy):
+            action, _ = act(policy, observation, jax.random.key(1))
+            assert action.shape == (*shape, 1) and action.dtype == jnp.float32
+            assert (jnp.abs(action) <= 1).all()
+        again, _ = agent.act_greedy(policy, observation, jax.random.key(2))
+        np.testing.assert_array_equal(action, again)
+
+
+@every_agent
+def test_state(name: str, variant: int) -> None:
+    """Leaves share no memory (so they may be donated), have strong types, and hyper-parameters are in both halves."""
+    agent, hypers = make(name, variant), agents.load(name).Hypers()
+    state = agent.init(jax.random.key(0), hypers)
+    leaves = jax.tree.leaves(state)
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+    assert not any(leaf.weak_type for leaf in leaves)
+    assert {"gamma", "reward_scale"} <= set(vars(hypers))
+    changed = state.with_hypers(state.critic.hypers.replace(gamma=jnp.float32(0.5)))
+    assert changed.critic.hypers.gamma == changed.actor.hypers.gamma == 0.5
+
+
+def test_time_limit_in_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reward 1 a step, cut after every fifth: three-step windows cross the cuts, the value is still 1 / (1 - gamma)."""
+    env, module = probes.EndlessReward(), agents.load("sac")
+    monkeypatch.setattr(envs, "make", lambda name, backend: env)
+    result = rlx.fit(
+        "sac", "endless reward", total_env_steps=1600, num_envs=4, warmup_env_steps=40, ratio="4:4", batch_size=32,
+        n_step=3, pool_size=4, eval_episodes=1, eval_every=1600, log_every=1600,
+        **dataclasses.asdict(probes.small(module.Config)), **vars(probes.quick(module.Hypers)),
+    )  # fmt: skip
+    assert result.evaluation.lengths.item() == 5
+    critic = module.make_critic(result.config.network, env.spec)
+    params = jax.tree.map(lambda x: x[0], result.state.critic.params)
+    found = critic.apply(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    np.testing.assert_allclose(found, probes.FOR_EVER, rtol=0.03)
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_presets(name: str) -> None:
+    """Every preset is for an environment that is there, and holds settings that can be."""
+    known = envs.names()
+    for key in agents.load(name).PRESETS:
+        env, _, preset = key.replace("*", "brax:ant").partition("@")
+        found = config.resolve(name, env, preset=preset or None)
+        make_plan(found.train, shards=1)
+        assert found.backend is None or found.backend in known[env]
+
+
+def test_named_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`*` is below everything; a named preset stands in place of the environment's own, and not on top of it."""
+    presets = {
+        "*": {"n_step": 3, "tau": 0.1},
+        "brax:ant": {"num_envs": 64, "tau": 0.2},
+        "*@large": {"num_envs": 4096},
+        "brax:ant@large": {"reward_scale": 0.01},
+        "brax:hopper@other": {},
+    }
+    monkeypatch.setattr(agents.load("pql"), "PRESETS", presets)
+    assert config.presets("pql", "brax:hopper") == {"n_step": 3, "tau": 0.1}
+    assert config.presets("pql", "brax:ant") == {"n_step": 3, "num_envs": 64, "tau": 0.2}
+    large = {"n_step": 3, "tau": 0.1, "num_envs": 4096}
+    assert config.presets("pql", "brax:hopper", "large") == large
+    assert config.presets("pql", "brax:ant", "large") == large | {"reward_scale": 0.01}
+    with pytest.raises(RlxError, match=r"--preset larger: unknown for pql on brax:ant; choose from large$"):
+        config.resolve("pql", "brax:ant", preset="larger")
+    monkeypatch.setattr(agents.load("pql"), "PRESETS", {})
+    with pytest.raises(RlxError, match="there are none: leave it out"):
+        config.resolve("pql", "brax:ant", preset="large")
+
+
+def test_preset_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "pql", "--env", "brax:ant", "--preset", "nothing"]) == 2
+    assert capsys.readouterr().err == "rlx: --preset nothing: unknown for pql on brax:ant; choose from 4096\n"
+    assert cli.main(["list"]) == 0
+    assert "brax:ant@4096" in capsys.readouterr().out

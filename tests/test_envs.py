@@ -1,0 +1,427 @@
+"""Environments: against the libraries stepped by hand, and `vectorise` against plain Python on an env of our own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rlx.envs
+from rlx.envs.base import advance, begin
+from rlx.types import EnvState, RlxError, Spec, Step
+
+LIMIT = 5  # the counter's time limit
+LAST = 7  # it terminates when it counts this far, from a random start in 0..6
+
+
+class Counter:
+    """Counts up by one a step; pays the new count; stays out of [-1, 1] so that nothing is mistaken for an action."""
+
+    spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), LIMIT)
+    resets = 0  # traces of reset
+
+    def reset(self, key: jax.Array) -> EnvState:
+        Counter.resets += 1
+        start = jax.random.randint(key, (), 0, LAST)
+        return begin({"start": start, "count": start}, jnp.stack([start, start]))
+
+    def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, Step]:
+        start, count = state.inner["start"], state.inner["count"] + 1
+        inner = {"start": start, "count": count}
+        return advance(state, inner, jnp.stack([count, start]), count + action[0], count == LAST, LIMIT)
+
+
+def keys_of(seed: int, count: int) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def types_of(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+
+
+def scan(
+    vector: rlx.envs.VectorEnv, state: Any, actions: jax.Array, pool: EnvState, key: jax.Array
+) -> tuple[Any, Step]:
+    """Steps through actions `[T, E, A]`; raises where the state's types change."""
+
+    def body(state: Any, xs: Any) -> tuple[Any, Step]:
+        action, key = xs
+        return vector.step(state, action, pool, jax.random.split(key, action.shape[0]))
+
+    return jax.lax.scan(body, state, (actions, jax.random.split(key, actions.shape[0])))
+
+
+@pytest.fixture(scope="module")
+def counters() -> tuple[rlx.envs.VectorEnv, EnvState, Step, Step]:
+    """40 steps of 16 counters, jitted, and the first three again without jit."""
+    vector = rlx.envs.vectorise(Counter(), 16, 32)
+    pool = vector.make_pool(jax.random.key(0))
+    start = vector.init(pool, keys_of(1, 16))
+    actions = jnp.zeros((40, 16, 1))
+    _, steps = jax.jit(scan, static_argnums=0)(vector, start, actions, pool, jax.random.key(2))
+    keys = jax.random.split(jax.random.key(2), 40)
+    plain = []
+    for key in keys[:3]:
+        start, step = vector.step(start, actions[0], pool, jax.random.split(key, 16))
+        plain.append(step)
+    return vector, pool, steps, jax.tree.map(lambda *x: jnp.stack(x), *plain)
+
+
+def test_vector_steps_follow_the_counter(counters):
+    """Every flag, reward and episode total, recomputed in Python from each episode's first observation."""
+    _, pool, steps, _ = counters
+    steps = jax.tree.map(np.asarray, steps)
+    starts = set(np.asarray(pool.inner["start"]).tolist())
+    kinds = set()
+    for env in range(16):
+        count, start = steps.next_observation[0, env] - [1, 0]
+        total = time = 0
+        for t in range(40):
+            count, time, total = count + 1, time + 1, total + count + 1
+            terminated, truncated = count == LAST, time == LIMIT and count != LAST
+            np.testing.assert_array_equal(steps.next_observation[t, env], [count, start])
+            assert (steps.terminated[t, env], steps.truncated[t, env]) == (terminated, truncated)
+            assert steps.reward[t, env] == count
+            assert steps.metrics["episode_return"][t, env] == total
+            assert steps.metrics["episode_length"][t, env] == time
+            if terminated or truncated:
+                kinds.add((terminated, truncated, time == LIMIT))
+                count, start = steps.observation[t, env]
+                assert count == start and start in starts
+                total = time = 0
+            else:
+                np.testing.assert_array_equal(steps.observation[t, env], [count, start])
+    assert kinds == {(True, False, False), (True, False, True), (False, True, True)}  # terminated wins at the limit
+
+
+def test_vector_step_is_the_same_without_jit(counters):
+    _, _, steps, plain = counters
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:3], b), steps, plain)
+
+
+def test_new_episodes_start_all_over_the_pool(counters):
+    _, pool, steps, _ = counters
+    ended = np.asarray(steps.terminated | steps.truncated)
+    begun = np.unique(np.asarray(steps.observation)[ended][:, 1])
+    assert set(begun) == set(np.unique(pool.inner["start"]))
+
+
+def test_pools_differ_and_repeat():
+    vector = rlx.envs.vectorise(Counter(), 2, 32)
+    one, again, other = (vector.make_pool(jax.random.key(seed)).inner["start"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert len(np.unique(one)) > 3 and not np.array_equal(one, other)
+
+
+def test_step_does_not_hold_the_reset():
+    vector = rlx.envs.vectorise(Counter(), 4, 8)
+    pool = jax.eval_shape(vector.make_pool, jax.random.key(0))
+    state = jax.eval_shape(vector.init, pool, keys_of(0, 4))
+    before = Counter.resets
+    jax.eval_shape(vector.step, state, jnp.zeros((4, 1)), pool, keys_of(0, 4))
+    assert Counter.resets == before == Counter.resets
+
+
+def test_results_follow_the_keys_and_not_the_batch(counters):
+    """Environments 4 to 7 alone do what they do among 16, and seeds on a leading axis what they do one by one."""
+    vector, pool, _, _ = counters
+    keys, actions = keys_of(3, 16), jnp.zeros((16, 1))
+
+    def run(keys: jax.Array, actions: jax.Array, pool: EnvState) -> Any:
+        state, step = vector.init(pool, keys), None
+        for i in range(LIMIT + 1):
+            state, step = vector.step(state, actions, pool, jax.vmap(jax.random.fold_in, (0, None))(keys, i))
+        return state, step
+
+    whole, part = run(keys, actions, pool), run(keys[4:8], actions[4:8], pool)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[4:8], b), whole, part)
+    seeds = jax.vmap(run, in_axes=(0, 0, None))(keys.reshape(4, 4), actions.reshape(4, 4, 1), pool)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.reshape(a.shape)), whole, seeds)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.0, True, None])
+def test_counts_are_checked(count):
+    with pytest.raises(RlxError, match="num_envs must be an integer of at least 1"):
+        rlx.envs.vectorise(Counter(), count, 1)
+    with pytest.raises(RlxError, match="pool_size must be an integer of at least 1"):
+        rlx.envs.vectorise(Counter(), 1, count)
+
+
+# Gymnax
+
+
+@pytest.mark.parametrize("name", rlx.envs.GYMNAX)
+def test_gymnax_is_the_library_in_unit_actions(name):
+    import gymnax
+
+    env = rlx.envs.make(f"gymnax:{name}")
+    library, params = gymnax.make(name)
+    box = library.action_space(params)
+    assert env.spec.action.shape == box.shape and env.spec.episode_length == params.max_steps_in_episode
+    observation, inner = library.reset_env(jax.random.key(0), params)
+    state = env.reset(jax.random.key(0))
+    np.testing.assert_array_equal(state.observation, observation)
+    for unit in (-1.0, 0.25, 1.0):
+        action = jnp.broadcast_to(box.low + (unit + 1) / 2 * (box.high - box.low), box.shape).astype(jnp.float32)
+        observation, inner, reward, terminated, _ = library.step_env(jax.random.key(1), inner, action, params)
+        before = types_of(state)
+        state, step = env.step(state, jnp.full(box.shape, unit), jax.random.key(1))
+        assert types_of(state) == before
+        assert step.observation.dtype == jnp.float32 and step.observation.shape == env.spec.observation.shape
+        np.testing.assert_allclose(step.next_observation, observation, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(step.reward, reward, rtol=1e-6)
+        assert step.terminated == terminated and not step.truncated
+
+
+def test_gymnax_time_limit_truncates():
+    """gymnax's own limit (200 here) ends nothing; ours does, and is no termination."""
+    env = rlx.envs.make("gymnax:Pendulum-v1", episode_length=300)
+    state = env.reset(jax.random.key(0)).replace(time=jnp.int32(298))
+    state = state.replace(inner=state.inner.replace(time=jnp.int32(298)))
+    for truncated in (False, True):
+        state, step = env.step(state, jnp.zeros(1), jax.random.key(0))
+        assert not step.terminated and step.truncated == truncated
+
+
+def test_gymnax_goal_terminates():
+    env = rlx.envs.make("gymnax:MountainCarContinuous-v0", episode_length=1)  # the limit falls on the same step
+    state = env.reset(jax.random.key(0))
+    state = state.replace(inner=state.inner.replace(position=jnp.float32(0.44), velocity=jnp.float32(0.07)))
+    _, step = env.step(state, jnp.ones(1), jax.random.key(0))
+    assert step.terminated and not step.truncated
+    np.testing.assert_allclose(step.reward, 100 - 0.1, rtol=1e-6)
+
+
+def test_gymnax_settings():
+    heavy, light = (rlx.envs.make("gymnax:Pendulum-v1", m=mass) for mass in (2.0, 1.0))
+    state = light.reset(jax.random.key(0))
+    moved = [env.step(state, jnp.ones(1), jax.random.key(0))[0].inner.theta_dot for env in (light, heavy)]
+    np.testing.assert_allclose(moved[0] - moved[1], 3 * 2.0 * 0.05 / 2, rtol=1e-4)  # 3 u dt / (m l^2)
+    assert rlx.envs.make("gymnax:Reacher-misc", num_joints=4).spec.action.shape == (4,)
+
+
+@pytest.mark.parametrize("theta, tip", [(0.0, (0, 0, 1)), (np.pi / 2, (-1, 0, 0)), (np.pi, (0, 0, -1))])
+def test_pendulum_can_be_watched(theta, tip):
+    env: Any = rlx.envs.make("gymnax:Pendulum-v1")
+    (rod,) = env.scene()["geoms"]
+    state = env.reset(jax.random.key(0))
+    (pose,) = np.asarray(jax.jit(env.pose)(state.replace(inner=state.inner.replace(theta=jnp.float32(theta)))))
+    length = rod["position"][2] + rod["size"][1]
+    np.testing.assert_allclose(pose[:3] + turn(pose[3:], [0.0, 0.0, length]), tip, atol=1e-6)
+
+
+def turn(quaternion: np.ndarray, vector: Any) -> np.ndarray:
+    """The vector, turned by a unit quaternion w, x, y, z."""
+    w, axis = quaternion[0], quaternion[1:]
+    return vector + 2 * np.cross(axis, np.cross(axis, vector) + w * np.asarray(vector))
+
+
+# Brax
+
+
+POLE_KEYS, POLE_STEPS = 3, 12
+
+
+@pytest.fixture(scope="module")
+def pole() -> Any:
+    return rlx.envs.make("brax:inverted_pendulum", backend="generalized", episode_length=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def poles(pole) -> tuple[EnvState, Step]:
+    """Two poles, one left alone and one pushed, from a pool of three starts."""
+    vector = rlx.envs.vectorise(pole, 2, POLE_KEYS)
+    pool = jax.jit(vector.make_pool)(jax.random.key(0))
+    actions = jnp.broadcast_to(jnp.array([[0.0], [1.0]]), (POLE_STEPS, 2, 1))
+    start = jax.jit(vector.init)(pool, keys_of(1, 2))
+    _, steps = jax.jit(scan, static_argnums=0)(vector, start, actions, pool, jax.random.key(2))
+    return pool, jax.tree.map(np.asarray, steps)
+
+
+@pytest.fixture(scope="module")
+def by_hand(pole) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Brax's own observations, rewards and flags `[LIMIT + 1, start, action 0 or 1, ...]`, from the pool's starts."""
+    brax = pole._env
+    starts = jax.jit(jax.vmap(brax.reset))(jax.random.key_data(keys_of(0, POLE_KEYS)))
+    states = [jax.tree.map(lambda x: jnp.stack([x, x], axis=1), starts)]
+    step = jax.jit(jax.vmap(jax.vmap(brax.step, (0, 0)), (0, None)))
+    for _ in range(LIMIT):
+        states.append(step(states[-1], jnp.array([[0.0], [1.0]])))
+    stack = [np.stack([getattr(s, name) * np.ones(s.done.shape) for s in states]) for name in ("reward", "done")]
+    return np.stack([s.obs for s in states]), *stack
+
+
+def test_brax_keeps_the_true_last_observation(poles, by_hand):
+    """Each episode equals Brax stepped by hand, its last observation included, and ends where Brax or the limit says."""
+    pool, steps = poles
+    observations, rewards, done = by_hand
+    seen = []
+    for env in (0, 1):
+        first, time = None, 0
+        for t in range(POLE_STEPS):
+            if first is not None:
+                time += 1
+                np.testing.assert_allclose(steps.next_observation[t, env], observations[time, first, env], atol=1e-5)
+                assert steps.reward[t, env] == rewards[time, first, env] == 1
+                terminated = bool(done[time, first, env])
+                assert steps.terminated[t, env] == terminated
+                assert steps.truncated[t, env] == (time == LIMIT and not terminated)
+                assert steps.metrics["episode_length"][t, env] == steps.metrics["episode_return"][t, env] == time
+            if steps.terminated[t, env] or steps.truncated[t, env]:
+                seen += [(env, "terminated" if steps.terminated[t, env] else "truncated")] if first is not None else []
+                (rows,) = np.nonzero((np.asarray(pool.observation) == steps.observation[t, env]).all(axis=1))
+                first, time = rows[0], 0
+            else:
+                np.testing.assert_array_equal(steps.observation[t, env], steps.next_observation[t, env])
+    assert {(0, "truncated"), (1, "terminated")} == set(seen)
+
+
+def test_brax_types_never_change(pole):
+    """Otherwise a scan would fail and every program would be compiled twice."""
+    state = jax.eval_shape(pole.reset, jax.random.key(0))
+    after, step = jax.eval_shape(pole.step, state, jnp.zeros(1), jax.random.key(0))
+    assert types_of(after) == types_of(state)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((state, step)))
+    assert (state.observation.shape, state.observation.dtype) == ((4,), jnp.float32)
+
+
+def test_brax_takes_any_kind_of_key(pole):
+    """Typed keys, and other generators than the default."""
+    for impl in ("threefry2x32", "rbg"):
+        state = jax.eval_shape(pole.reset, jax.random.key(0, impl=impl))
+        assert state.observation.shape == (4,)
+
+
+def test_brax_can_be_watched(pole, poles):
+    """The scene is plain JSON and the links stand where MuJoCo's own kinematics puts them."""
+    import mujoco
+
+    pool, _ = poles
+    scene = json.loads(json.dumps(pole.scene()))
+    assert scene["dt"] == pytest.approx(0.04)
+    assert {geom["shape"] for geom in scene["geoms"]} == {"capsule"} and {g["link"] for g in scene["geoms"]} == {
+        -1,
+        0,
+        1,
+    }
+    model = pole._env.sys.mj_model
+    data = mujoco.MjData(model)
+    for row in range(POLE_KEYS):
+        state = jax.tree.map(lambda leaf, row=row: leaf[row], pool)
+        data.qpos[:] = state.observation[:2]
+        mujoco.mj_kinematics(model, data)
+        pose = np.asarray(pole.pose(state))
+        np.testing.assert_allclose(pose, np.concatenate([data.xpos, data.xquat], axis=1)[1:], atol=1e-6)
+
+
+def test_brax_rescales_what_needs_it():
+    """Environments whose actuators do not range over [-1, 1] are exactly those that map their actions themselves."""
+    import inspect
+
+    import brax.envs
+    import mujoco
+
+    files = {"halfcheetah": "half_cheetah"}
+    for name in rlx.envs.BRAX:
+        kind = brax.envs._envs[name]
+        path = pathlib.Path(brax.envs.__file__).parent / "assets" / f"{files.get(name, name)}.xml"
+        ranges = mujoco.MjModel.from_xml_path(str(path)).actuator_ctrlrange
+        maps = "Scale action from [-1,1] to actuator limits" in inspect.getsource(kind.step)
+        assert maps or np.array_equal(ranges, np.broadcast_to([-1.0, 1.0], ranges.shape)), name
+
+
+def test_swimmer_is_still_broken():
+    """When this fails, take it out of the table."""
+    import brax.envs
+
+    env = brax.envs.get_environment("swimmer", backend="generalized")
+    state = jax.eval_shape(env.reset, jax.random.key(0))
+    with pytest.raises(TypeError, match="clip"):
+        jax.eval_shape(env.step, state, jnp.zeros(2))
+
+
+# Names
+
+
+def test_names_are_the_libraries():
+    import brax.envs
+    import gymnax
+    from gymnax.environments.spaces import Box
+
+    assert set(rlx.envs.BRAX) == set(brax.envs._envs) - {"fast"}  # Brax's own test double
+    assert set(rlx.envs.GYMNAX) | set(rlx.envs.DISCRETE) == set(gymnax.registered_envs)
+    for name in set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}:  # it downloads
+        env, params = gymnax.make(name)
+        assert isinstance(env.action_space(params), Box) == (name in rlx.envs.GYMNAX)
+
+
+def test_names_list_what_works():
+    names = rlx.envs.names()
+    assert names["brax:ant"] == ("spring", "positional", "generalized", "mjx")
+    assert names["gymnax:Pendulum-v1"] == ()
+    assert "brax:swimmer" not in names
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"name": "brax:antt"}, "no environment 'brax:antt'; the nearest is 'brax:ant'"),
+        ({"name": "Pendulum-v1"}, "no environment 'Pendulum-v1'; the nearest is 'gymnax:Pendulum-v1'"),
+        ({"name": ""}, "no environment ''"),
+        ({"name": None}, "no environment None"),
+        (
+            {"name": "gymnax:CartPole-v1"},
+            "CartPole-v1 has discrete actions, .* continuous ones: Mountain.*Swimmer-misc",
+        ),
+        ({"name": "brax:swimmer"}, "brax:swimmer is broken: .*jax.numpy.clip"),
+        ({"name": "brax:ant", "backend": "sprig"}, "no backend 'sprig'; the nearest is 'spring' of"),
+        ({"name": "gymnax:Pendulum-v1", "backend": "spring"}, "one physics only: leave out the backend 'spring'"),
+        ({"name": "gymnax:Pendulum-v1", "episode_length": 0}, "episode_length must be an integer of at least 1, not 0"),
+        ({"name": "gymnax:Pendulum-v1", "episode_length": 2.5}, "episode_length must be .* not 2.5"),
+        (
+            {"name": "gymnax:Pendulum-v1", "gravity": 1},
+            "gymnax:Pendulum-v1 has no setting 'gravity'; it has .*max_speed",
+        ),
+        ({"name": "gymnax:Pendulum-v1", "max_steps_in_episode": 9}, "no setting 'max_steps.*and episode_length"),
+        ({"name": "gymnax:Reacher-misc", "num_joints": "two"}, "gymnax:Reacher-misc refuses"),
+        ({"name": "brax:ant", "weight": 1}, "brax:ant has no setting 'weight'; it has .*ctrl_cost_weight"),
+        ({"name": "brax:ant", "use_contact_forces": True}, "brax:ant refuses .*not implemented"),
+    ],
+)
+def test_bad_requests_are_one_clear_line(arguments, message):
+    with pytest.raises(RlxError, match=message) as error:
+        rlx.envs.make(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_pair_names_the_reason_and_the_way_out(monkeypatch):
+    monkeypatch.setitem(rlx.envs.BROKEN, "brax:ant", {"mjx": "it explodes"})
+    with pytest.raises(
+        RlxError, match="brax:ant is broken on mjx: it explodes; use spring or positional or generalized"
+    ):
+        rlx.envs.make("brax:ant", backend="mjx")
+
+
+def test_another_name_is_refused():
+    path = pathlib.Path(rlx.envs.__file__)
+    spec = importlib.util.spec_from_file_location("envs", path)
+    assert spec is not None and spec.loader is not None
+    with pytest.raises(ImportError, match="import rlx.envs, not envs"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_imports_are_late_and_silent():
+    code = (
+        "import sys, rlx.envs; rlx.envs.names(); print({'brax', 'gymnax', 'mujoco'} & set(sys.modules));"
+        "import rlx.envs.brax_env"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
