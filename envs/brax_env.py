@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -83,7 +83,8 @@ class BraxEnv:
 
     def pose(self, state: EnvState) -> jax.Array:
         links = self._unpack(state.inner).x
-        return jnp.concatenate([links.pos, links.rot], axis=-1)
+        rotation = links.rot / jnp.linalg.norm(links.rot, axis=-1, keepdims=True)  # Brax's resets leave it unnormalised
+        return jnp.concatenate([links.pos, rotation], axis=-1)
 
 
 def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> BraxEnv:
@@ -97,11 +98,22 @@ def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> Bra
     if unknown:
         raise RlxError(f"brax:{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # that Brax is no longer developed
-            env = kind(**settings)
+        with _quiet():
+            return BraxEnv(kind(**settings), EPISODE_LENGTH if episode_length is None else episode_length)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise RlxError(f"brax:{name} refuses {settings}: {error}") from error
-    return BraxEnv(env, EPISODE_LENGTH if episode_length is None else episode_length)
+        raise RlxError(f"brax:{name} refuses {settings}: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Brax warns that it is no longer developed; MuJoCo leaves a log file in the working directory over an old XML."""
+    handler = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            yield
+    finally:
+        mujoco.set_mju_user_warning(handler)
 
 
 def _carried(step: Callable[..., Any], physics: Any, *rest: Any) -> list[bool]:
@@ -112,7 +124,7 @@ def _carried(step: Callable[..., Any], physics: Any, *rest: Any) -> list[bool]:
     carried = jax.tree.leaves(marks.replace(x=jax.tree.map(lambda _: True, physics.x)))
     while True:
         _, read = dce_jaxpr(jaxpr.jaxpr, carried + shown)
-        wider = [a or b for a, b in zip(carried, read, strict=False)]
+        wider = [a or b for a, b in zip(carried, read[: len(carried)], strict=True)]
         if wider == carried:
             return carried
         carried = wider

@@ -24,7 +24,7 @@ class GymnaxEnv:
     def __init__(self, env: Environment[Any, Any], params: EnvParams, episode_length: int):
         self._env, self._params = env, params
         box = env.action_space(params)
-        low, high = (np.broadcast_to(np.asarray(bound, np.float32), box.shape) for bound in (box.low, box.high))
+        low, high = np.broadcast_arrays(np.asarray(box.low, np.float32), np.asarray(box.high, np.float32))
         self._center, self._half = (high + low) / 2, (high - low) / 2
         start = jax.eval_shape(self.reset, jax.random.key(0))
         self.spec = Spec(
@@ -38,8 +38,8 @@ class GymnaxEnv:
         return begin(inner, observation)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        action = self._center + self._half * action
-        observation, inner, reward, terminated, _ = self._env.step_env(key, state.inner, action, self._params)
+        native = self._center + self._half * action
+        observation, inner, reward, terminated, _ = self._env.step_env(key, state.inner, native, self._params)
         return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
 
     def scene(self) -> dict[str, Any] | None:
@@ -81,6 +81,6 @@ def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> Gym
     try:
         env, params = gymnax.make(name, **{key: settings[key] for key in settings.keys() & arguments})
         params = params.replace(**{key: settings[key] for key in settings.keys() & fields})
+        return GymnaxEnv(env, params, params.max_steps_in_episode if episode_length is None else episode_length)
     except (TypeError, ValueError) as error:
-        raise RlxError(f"gymnax:{name} refuses {settings}: {error}") from error
-    return GymnaxEnv(env, params, params.max_steps_in_episode if episode_length is None else episode_length)
+        raise RlxError(f"gymnax:{name} refuses {settings}: {str(error).splitlines()[0]}") from error

@@ -67,7 +67,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def train(arguments: list[str]) -> int:
     """Trains an agent: `rlx train sac --env brax:ant`; `rlx train sac --help` shows every setting."""
-    from rlx import config, runs
+    from rlx import config, parallel, runs
 
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] not in ("-h", "--help"):
@@ -84,14 +84,23 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
     parser.add_argument("--init-from", metavar="RUN", help="start from this run's agent and statistics")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
+    cluster = parser.add_argument_group("several processes: run the same command in each")
+    cluster.add_argument("--distributed", action="store_true", help="join the processes that the cluster tells of")
+    cluster.add_argument("--coordinator", metavar="HOST:PORT", help="where no cluster tells: address of process 0")
+    cluster.add_argument("--num-processes", type=int, help="where no cluster tells: how many there are")
+    cluster.add_argument("--process-id", type=int, help="where no cluster tells: which of them this is, from 0")
     _add_settings(parser, config.settings(agent))
-    given = {name: value for name, value in vars(parser.parse(arguments[1:])).items() if value is not None}
-    names = ("env", "backend", "preset", "run_dir", "run_name", "overwrite", "init_from", "quiet")
-    options = {name: given.pop(name, None) for name in names}
-    resolved = config.resolve(agent, options["env"], options["backend"], options["preset"], **given)
-    folder = runs.choose_folder(Path(options["run_dir"]), options["run_name"], resolved, options["overwrite"])
+    found = parser.parse(arguments[1:])
+    given = {name: value for name, value in vars(found).items() if value is not None and name in config.settings(agent)}
+    if found.distributed:
+        parallel.join_cluster(found.coordinator, found.num_processes, found.process_id)
+        given.setdefault("num_devices", parallel.device_count())
+    elif found.coordinator or found.num_processes is not None or found.process_id is not None:
+        raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
+    resolved = config.resolve(agent, found.env, found.backend, **given)
     _keep_compiled_programs()
-    runs.train(resolved, folder, init_from=options["init_from"], quiet=options["quiet"])
+    folder = runs.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
+    runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
     return 0
 
 

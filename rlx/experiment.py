@@ -50,9 +50,10 @@ def make_driver(config: RunConfig) -> Driver:
     train = config.train
     split = None
     if train.driver == "pipelined" and train.split != "1":
-        split = parse_split(train.split, parallel.device_count())
-    devices = parallel.pick_devices(sum(split) if split else train.num_devices)
-    unit = math.lcm(*split) if split else len(devices) if train.spread == "data" else 1
+        split = parse_split(train.split, parallel.local_device_count())
+    groups = parallel.split_devices(split) if split else [parallel.pick_devices(train.num_devices)] * 3
+    devices = [device for group in groups for device in group] if split else groups[0]
+    unit = math.lcm(*map(len, groups)) if train.spread == "data" else 1
     shards = train.num_shards or unit
     if shards % unit:
         raise RlxError(f"--num-shards {shards}: must be a multiple of {unit}, so that every device holds as many")
@@ -66,11 +67,9 @@ def make_driver(config: RunConfig) -> Driver:
         **{name: np.asarray([member[name] for member in everyone], np.float32) for name in names}
     )
     seeds = np.asarray([member["seed"] for member in everyone])
-    memory.check(task, len(seeds), devices, split or (len(devices),) * 3)
+    memory.check(task, len(seeds), groups)
     if split:
-        ends = np.cumsum(split)
-        groups = Groups(*(devices[end - size : end] for size, end in zip(split, ends, strict=True)))
-        return Pipelined(task, groups, seeds, hypers)
+        return Pipelined(task, Groups(*groups), seeds, hypers)
     return Fused(task, devices, seeds, hypers, SEQUENTIAL if train.driver == "fused" else LAGGED)
 
 

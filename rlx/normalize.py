@@ -16,9 +16,7 @@ from flax.struct import PyTreeNode
 class Statistics(PyTreeNode):
     """Of all samples so far. At first mean 0 and variance 1 with no weight: `normalize` is the identity then."""
 
-    count: (
-        jax.Array
-    )  # [] float32: beyond 2^24 small batches round away, and the newest keep a share of 6e-8; no overflow
+    count: jax.Array  # [] float32: never overflows, and a batch that it cannot count any more still has its share
     mean: jax.Array  # [O] float32
     variance: jax.Array  # [O] float32, of the population
 

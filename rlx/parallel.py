@@ -7,6 +7,7 @@ them under `DEVICE`, and a mean over both is the same number either way.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,9 +32,60 @@ def pick_devices(count: int | None = None) -> list[jax.Device]:
     return devices[:count]
 
 
-def device_count() -> int:
-    """Devices of all hosts together."""
-    return jax.device_count()
+def split_devices(sizes: Sequence[int]) -> list[list[jax.Device]]:
+    """Groups of devices: every process gives `sizes[i]` of its own to group i."""
+    groups: list[list[jax.Device]] = [[] for _ in sizes]
+    for process in range(jax.process_count()):
+        own = iter([device for device in jax.devices() if device.process_index == process])
+        for group, size in zip(groups, sizes, strict=True):
+            group.extend(itertools.islice(own, size))
+    return groups
+
+
+def local_device_count() -> int:
+    """Devices of this process."""
+    return jax.local_device_count()
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for the run."""
+    return jax.process_index() == 0
+
+
+def several_processes() -> bool:
+    """Whether the run spans several processes."""
+    return jax.process_count() > 1
+
+
+def join_cluster(address: str | None, processes: int | None, index: int | None) -> None:
+    """Joins the other processes of this run; all three are None where the cluster tells (TPU pod, Slurm, MPI, GKE).
+
+    A process that dies is noticed after at most 30 s. Raises RlxError if the others cannot be reached.
+    """
+    given = {"coordinator_address": address, "num_processes": processes, "process_id": index}
+    if any(value is None for value in given.values()) and any(value is not None for value in given.values()):
+        raise RlxError("--coordinator, --num-processes and --process-id: give all three, or none where the cluster tells")
+    try:
+        jax.distributed.initialize(
+            **given, initialization_timeout=120, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=60
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RlxError(f"--distributed: could not join the other processes ({reason}); give --coordinator HOST:PORT,"
+                       " --num-processes and --process-id") from None
+
+
+def agree(text: str) -> str:
+    """What the first process says, on all of them (up to 4096 bytes)."""
+    if not several_processes():
+        return text
+    from jax.experimental import multihost_utils
+
+    page = np.zeros(4096, np.uint8)
+    data = np.frombuffer(text.encode()[: len(page)], np.uint8)
+    page[: len(data)] = data
+    said = np.asarray(multihost_utils.broadcast_one_to_all(page), np.uint8)
+    return bytes(said).rstrip(b"\0").decode()
 
 
 def describe() -> dict[str, Any]:
@@ -49,13 +101,13 @@ def describe() -> dict[str, Any]:
 
 def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
     """Bytes free on each of the devices; those of a CPU share the machine's memory. None where nobody tells."""
-    stats = devices[0].memory_stats()
+    stats = local(devices)[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024 // len(devices)
+        return int(lines["MemAvailable"].split()[0]) * 1024 // jax.local_device_count()
     except (OSError, KeyError, ValueError):
         return None
 
@@ -91,9 +143,17 @@ def mean(tree: Any, axes: Axes) -> Any:
     return jax.lax.pmean(tree, axes) if axes else tree
 
 
+def local(devices: Sequence[jax.Device]) -> list[jax.Device]:
+    """Those of the group's devices that belong to this process, in order.
+
+    pmap hands a process only its own rows: with several processes every `[D, ...]` in rlx counts the local devices.
+    """
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
 def sharding(devices: Sequence[jax.Device]) -> jax.sharding.NamedSharding:
-    """The leading axis spread over the group, one row a device."""
-    mesh = jax.sharding.Mesh(np.asarray(devices), (DEVICE,))
+    """The leading axis spread over this process's part of the group, one row a device."""
+    mesh = jax.sharding.Mesh(np.asarray(local(devices)), (DEVICE,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DEVICE))
 
 
@@ -105,17 +165,13 @@ def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """Puts a copy on every device of the group: leaves `[...]` become `[D, ...]`."""
-    return place(jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (len(devices), *np.shape(x))), tree), devices)
-
-
-def _local(devices: Sequence[jax.Device]) -> list[jax.Device]:
-    """Those of the group's devices that belong to this process, in order."""
-    return [device for device in devices if device.process_index == jax.process_index()]
+    rows = len(local(devices))
+    return place(jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (rows, *np.shape(x))), tree), devices)
 
 
 def _assemble(like: jax.Array, rows: Sequence[jax.Array], devices: Sequence[jax.Device]) -> jax.Array:
     """A `[D, ...]` array on the group from the `[1, ...]` rows that lie on this process's devices."""
-    shape = (len(devices), *like.shape[1:])
+    shape = (len(rows), *like.shape[1:])
     return jax.make_array_from_single_device_arrays(shape, sharding(devices), list(rows))
 
 
@@ -123,7 +179,7 @@ def broadcast(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """What is the same on every device of one group, `[D, ...]`, copied to every device of another, without the host."""
     leaves, structure = jax.tree.flatten(tree)
     rows = [x.addressable_shards[0].data for x in leaves]
-    copies = [jax.device_put(rows, device) for device in _local(devices)]
+    copies = [jax.device_put(rows, device) for device in local(devices)]
     arrays = [_assemble(x, [copy[i] for copy in copies], devices) for i, x in enumerate(leaves)]
     return jax.tree.unflatten(structure, arrays)
 
@@ -136,7 +192,7 @@ def deal(pieces: Sequence[Any], devices: Sequence[jax.Device]) -> tuple[Any, ...
     """
     structure = jax.tree.structure(pieces[0])
     parts = [jax.tree.leaves(piece) for piece in pieces]
-    targets = _local(devices)
+    targets = local(devices)
     # rows in global order: [rows][leaf]
     rows = [
         [leaf.addressable_shards[i].data for leaf in part]

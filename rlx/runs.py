@@ -6,13 +6,14 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
+import os
 import platform
 import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
@@ -30,13 +31,26 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool) -> Path:
-    """The folder of a new run. Raises RlxError for a name that leaves the root, or a folder that is there already."""
+    """The folder of a new run, the same for all processes.
+
+    Raises RlxError, in all of them, for a name that leaves the root or a folder that is there already.
+    """
+    try:
+        said = str(_choose_folder(root, name, run_config, overwrite)) if parallel.is_first_process() else ""
+    except RlxError as error:
+        said = f"!{error}"
+    said = parallel.agree(said)
+    if said.startswith("!"):
+        raise RlxError(said[1:])
+    return Path(said)
+
+
+def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool) -> Path:
     if name is None:
         base = f"{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
-        numbered = (root / f"{base}-{i}" for i in itertools.count(2))
         if overwrite or not (root / base).exists():
             return root / base
-        return next(folder for folder in numbered if not folder.exists())
+        return next(folder for i in itertools.count(2) if not (folder := root / f"{base}-{i}").exists())
     if not NAME.fullmatch(name):
         raise RlxError(f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}")
     folder = root / name
@@ -57,15 +71,17 @@ def origin() -> dict[str, Any]:
 
 
 def train(run_config: RunConfig, folder: Path, init_from: str | None = None, quiet: bool = False) -> dict[str, Any]:
-    """Trains a configuration into `folder` and returns the summary that it wrote."""
+    """Trains a configuration into `folder` and returns the summary; of several processes, the first one writes."""
     driver = make_driver(run_config)
     initial = load(Path(init_from), driver) if init_from else None
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    metrics.write_json(folder / "config.json", config.to_json(run_config) | origin())
+    writes = parallel.is_first_process()
+    if writes:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        metrics.write_json(folder / "config.json", config.to_json(run_config) | origin())
     clock = Clock()
-    with Console(run_config, driver, quiet) as console, (folder / "metrics.jsonl").open("w") as lines:
+    with Console(run_config, driver, quiet or not writes) as console, _lines(folder, writes) as lines:
         for found, line in run(driver, initial):
             lines.write(json.dumps(line) + "\n")
             lines.flush()
@@ -75,11 +91,17 @@ def train(run_config: RunConfig, folder: Path, init_from: str | None = None, qui
                 checkpoint.save(folder / "checkpoints", found.env_step, driver.fetch(driver.learned(found.state)))
     assert found.evaluation is not None  # the last report always evaluates
     summary = summarise(run_config, driver, found, clock)
-    draw(folder, run_config, driver, found.evaluation)
-    summary["wall_time_s"] = round(metrics.process_age_s(), 2)
-    metrics.write_json(folder / "summary.json", summary)
-    console.finish(summary, folder)
+    if writes:
+        draw(folder, run_config, driver, found.evaluation)
+        summary["wall_time_s"] = round(metrics.process_age_s(), 2)
+        metrics.write_json(folder / "summary.json", summary)
+        console.finish(summary, folder)
     return summary
+
+
+def _lines(folder: Path, writes: bool) -> IO[str]:
+    """Where metrics go: metrics.jsonl, or nowhere in the processes that do not write."""
+    return (folder / "metrics.jsonl").open("w") if writes else open(os.devnull, "w")
 
 
 class Clock:
@@ -111,7 +133,8 @@ def summarise(run_config: RunConfig, driver: Driver, found: Report, clock: Clock
         "agent": run_config.agent,
         "env": run_config.env,
         "backend": run_config.backend,
-        "driver": "fused",
+        "driver": run_config.train.driver,
+        "split": run_config.train.split,
         "members": config.members(run_config),
         "env_steps": found.env_step,
         "critic_steps": found.critic_step,

@@ -80,8 +80,8 @@ PROBES = {
     "value": Probe(constant_reward, (Query(0, -0.5, 1), Query(0, 0.5, 1))),
     "discounting": Probe(later_reward, (Query(0, 0.5, GAMMA), Query(1, 0.5, 1))),
     "observation": Probe(seen_reward, (Query(-1, 0, -1), Query(1, 0, 1))),
-    "action": Probe(chosen_reward, (Query(0, -0.5, 0, best=0.5), Query(0, 0.5, 1, best=0.5))),
-    "policy": Probe(seen_and_chosen_reward, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0.5, 1, best=0.5))),
+    "action": Probe(chosen_reward, (Query(0, -0.5, 0, best=0.5), Query(0, 0, 0.5, best=0.5))),
+    "policy": Probe(seen_and_chosen_reward, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0, 0.5, best=0.5))),
     "time limit": Probe(endless_reward, (Query(0, -0.5, FOR_EVER), Query(0, 0.5, FOR_EVER))),
 }
 

@@ -15,7 +15,7 @@ import probes
 import rlx
 from rlx import agents, cli, config, envs
 from rlx.train.settings import make_plan
-from rlx.types import Agent, RlxError
+from rlx.types import Agent, Key, RlxError
 
 # Changes to an agent's Config for the tests, one set for each variant of it; the first makes it small.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -69,13 +69,17 @@ def test_acting(name: str, variant: int) -> None:
     """One observation or a batch, actions in [-1, 1], and the greedy ones do not depend on the key."""
     agent = make(name, variant)
     policy = agent.acting(agent.init(jax.random.key(0)))
-    for shape in ((), (4,), (2, 3)):
-        observation = jnp.ones((*shape, 1))
-        for act in (agent.act, agent.act_greedy):
-            action, _ = act(policy, observation, jax.random.key(1))
-            assert action.shape == (*shape, 1) and action.dtype == jnp.float32
-            assert (jnp.abs(action) <= 1).all()
-        again, _ = agent.act_greedy(policy, observation, jax.random.key(2))
+    shapes = ((1,), (2, 3, 1))
+
+    @jax.jit
+    def act(key: Key) -> list[list[jax.Array]]:
+        return [[a(policy, jnp.ones(shape), key)[0] for shape in shapes] for a in (agent.act, agent.act_greedy)]
+
+    explored, greedy = act(jax.random.key(1))
+    for actions in (explored, greedy):
+        assert [action.shape for action in actions] == list(shapes)
+        assert all(action.dtype == jnp.float32 and (jnp.abs(action) <= 1).all() for action in actions)
+    for action, again in zip(greedy, act(jax.random.key(2))[1], strict=True):
         np.testing.assert_array_equal(action, again)
 
 

@@ -81,15 +81,33 @@ def test_members_learn_apart() -> None:
         assert np.any(leaf[0]) and not np.any(leaf[1])
 
 
-def test_seeds_map() -> None:
-    """Networks of several seeds by one vmap over init and apply; all seeds and all members differ."""
-    network = networks.make_critic(SPEC, HIDDEN)
-    params = jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(0), 3))
-    kernels = params["params"]["Dense_0"]["kernel"]
-    assert kernels.shape == (3, 2, O + A, 16) and len(np.unique(kernels[:, :, 0, 0])) == 6
-    q = jax.jit(jax.vmap(network.apply, in_axes=(0, None, None)))(params, OBSERVATION, ACTION)
-    one = jax.jit(network.apply)(jax.tree.map(lambda p: p[1], params), OBSERVATION, ACTION)
+WIDE = networks.make_critic(SPEC, (256, 256), num_critics=2)
+
+
+@pytest.fixture(scope="module")
+def started() -> Any:
+    """Fresh parameters of WIDE from three seeds, `[3, 2, ...]`, by one vmap over init."""
+    return jax.jit(jax.vmap(WIDE.init))(jax.random.split(jax.random.key(0), 3))
+
+
+def test_seeds_map(started: Any) -> None:
+    """Several seeds by one vmap over apply; all seeds and all members differ."""
+    kernels = started["params"]["Dense_0"]["kernel"]
+    assert kernels.shape == (3, 2, O + A, 256) and len(np.unique(kernels[:, :, 0, 0])) == 6
+    q = jax.jit(jax.vmap(WIDE.apply, in_axes=(0, None, None)))(started, OBSERVATION, ACTION)
+    one = jax.jit(WIDE.apply)(jax.tree.map(lambda p: p[1], started), OBSERVATION, ACTION)
     np.testing.assert_allclose(q[1], one, rtol=1e-4, atol=1e-6)
+    assert 0 < float(jnp.abs(q).max()) < 0.1, "values start near 0"
+
+
+def test_where_networks_start(started: Any) -> None:
+    """Hidden kernels He-uniform, output kernels 100 times below fan-in scaling, biases 0."""
+    layers = started["params"]
+    np.testing.assert_allclose(layers["Dense_1"]["kernel"].std(), np.sqrt(2 / 256), rtol=0.03)
+    np.testing.assert_allclose(layers["Dense_1"]["kernel"].max(), np.sqrt(6 / 256), rtol=0.01)
+    np.testing.assert_allclose(layers["Dense_2"]["kernel"].std(), 0.01 / np.sqrt(256), rtol=0.1)
+    for layer in layers.values():
+        np.testing.assert_array_equal(layer["bias"], 0)
 
 
 @pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
@@ -127,19 +145,6 @@ def test_state_independent_std_is_a_parameter() -> None:
     slope = jax.jit(jax.grad(lambda p: network.apply(p, OBSERVATION)[1].sum()))(params)
     np.testing.assert_array_equal(slope["params"]["log_std"], np.full(A, 7.0))
     np.testing.assert_array_equal(slope["params"]["mlp"]["Dense_0"]["kernel"], 0)
-
-
-def test_where_networks_start() -> None:
-    """Hidden kernels He-uniform, output kernels 100 times below fan-in scaling, biases 0: outputs start near 0."""
-    network = networks.make_critic(SPEC, (256, 256), num_critics=2)
-    layers = jax.jit(network.init)(jax.random.key(0))["params"]
-    np.testing.assert_allclose(layers["Dense_1"]["kernel"].std(), np.sqrt(2 / 256), rtol=0.03)
-    np.testing.assert_allclose(layers["Dense_1"]["kernel"].max(), np.sqrt(6 / 256), rtol=0.01)
-    np.testing.assert_allclose(layers["Dense_2"]["kernel"].std(), 0.01 / np.sqrt(256), rtol=0.1)
-    for layer in layers.values():
-        np.testing.assert_array_equal(layer["bias"], 0)
-    q = network.apply({"params": layers}, OBSERVATION, ACTION)
-    assert 0 < float(jnp.abs(q).max()) < 0.1
 
 
 def test_bfloat16_computes_inside_only() -> None:

@@ -81,7 +81,7 @@ def test_curve_has_a_line_for_every_seed_and_its_labels(tmp_path: Path) -> None:
     lines = axes.get_lines()
     assert len(lines) == 5 + 1 + 1
     np.testing.assert_array_equal(np.stack([line.get_ydata() for line in lines[:5]], axis=1), returns)
-    np.testing.assert_allclose(lines[5].get_ydata(), report.interquartile_mean(returns))
+    np.testing.assert_allclose(np.asarray(lines[5].get_ydata()), report.interquartile_mean(returns))
     assert lines[5].get_linewidth() > 2 * lines[0].get_linewidth()
     assert axes.get_title("left") == "sac on brax:ant"
     assert "environment steps" in axes.get_xlabel() and "return" in axes.get_ylabel()

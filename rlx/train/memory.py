@@ -65,10 +65,11 @@ def estimate(task: Task, members: int, split: tuple[int, int, int]) -> Estimate:
     )
 
 
-def check(task: Task, members: int, devices: Sequence[jax.Device], split: tuple[int, int, int]) -> Estimate:
-    """The estimate of a run. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
-    found = estimate(task, members, split)
-    room = parallel.memory_bytes(devices)
+def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> Estimate:
+    """The estimate of a run on the groups that collect, learn values and learn policies. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
+    collectors, values, policies = map(len, groups)
+    found = estimate(task, members, (collectors, values, policies))
+    room = parallel.memory_bytes(groups[0])
     if room is not None and found.total > room:
         parts = found._asdict()
         worst = max(parts, key=lambda name: parts[name])

@@ -52,8 +52,9 @@ class Pipelined:
         self._make_starts()
         self._make_roles()
         self._make_edges()
+        rows = len(parallel.local(groups.collectors))
         judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), groups.collectors)
-        self.judge = Program("evaluate", judge, _placed_like(LAGGED.learned(self.shapes), self.split[0]))
+        self.judge = Program("evaluate", judge, _placed_like(LAGGED.learned(self.shapes), rows))
         self.programs = (
             *(self.learn_value, self.collect, self.learn_policy, self.reset, *self.starts),
             *(self.store_block, self.store_data, self.publish, self.judge),
@@ -204,9 +205,10 @@ class Pipelined:
                 return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
 
             count = math.lcm(*self.split) // self.split[i]
-            given = tuple(_placed_like(pieces[0][part], self.split[i]) for _ in range(count))
+            rows = len(parallel.local(self.groups[i]))
+            given = tuple(_placed_like(pieces[0][part], rows) for _ in range(count))
             program = parallel.pmap(joined, self.groups[i], donate=(0,))
-            return Program("store", program, self.shapes[i], given, _placed_like(version, self.split[i]))
+            return Program("store", program, self.shapes[i], given, _placed_like(version, rows))
 
         self.store_block, self.store_data = store(1, 0), store(2, 1)
         publish = self._over(partial(tick.next_policy, self.task), 2, ((OWN[2], None), None), ((MEMBERS[2], 0), 0))

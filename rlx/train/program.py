@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from rlx import parallel
+
 
 class Program:
     """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
@@ -44,6 +46,8 @@ class Program:
 
     def _compile(self) -> Any:
         begun = time.perf_counter()
+        if parallel.several_processes():  # jax cannot lower such a pmap ahead of time: it compiles in the first call
+            return self._function
         compiled = self._function.lower(*self._arguments).compile()
         self.compile_s = time.perf_counter() - begun
         return compiled

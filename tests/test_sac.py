@@ -1,0 +1,237 @@
+"""SAC: its losses and steps against NumPy on stub networks, and what seeds, rates and shards do to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rlx.agents import sac
+from rlx.distributions import TanhNormal
+from rlx.networks import Network
+from rlx.types import Key, Metrics, Spec, State, Transition
+
+SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
+PARTS = sac.make_parts(sac.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,)), SPEC)
+AGENT = sac.assemble(PARTS)
+SEEDS = 3
+
+
+def transitions(*lead: int, seed: int = 0) -> Transition:
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=(*lead, *shape)).astype(np.float32)
+
+    discount = rng.integers(0, 2, lead).astype(np.float32)
+    return Transition(normal(3), np.tanh(normal(2)), normal(), discount, normal(3))
+
+
+# Stubs: critic i says w_i times a sum over observation and action; the policy is the same at every observation.
+
+
+def stub_policy(params: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    shape = (*observation.shape[:-1], 2)
+    return jnp.broadcast_to(params["mean"], shape), jnp.broadcast_to(params["log_std"], shape)
+
+
+def total(observation: Any, action: Any) -> Any:
+    return observation.sum(-1) + 2 * action.sum(-1)
+
+
+NO_INIT: Callable[[Key], Any] = lambda key: None  # noqa: E731
+STUBS = PARTS._replace(
+    actor=Network(NO_INIT, stub_policy),
+    critic=Network(NO_INIT, lambda w, observation, action: w[:, None] * total(observation, action)),
+)
+POLICY = {"mean": np.array([0.3, -0.5], np.float32), "log_std": np.array([-0.5, 0.2], np.float32)}
+ONLINE, TARGET = np.array([0.5, -1.5], np.float32), np.array([1.2, 0.4], np.float32)
+LOG_ALPHA = np.float32(-0.7)
+HYPERS = sac.as_arrays(
+    sac.Hypers(gamma=0.9, tau=0.25, reward_scale=3.0, actor_lr=0.5, critic_lr=0.1, alpha_lr=0.2,
+               target_entropy_per_action=-0.5)  # fmt: skip
+)
+BATCH = transitions(8)
+
+
+def stub_state() -> State:
+    step = jnp.zeros((), jnp.int32)
+    critic = sac.CriticState(ONLINE, TARGET, sac.adam.init(ONLINE), step, HYPERS)
+    actor = sac.ActorState(POLICY, sac.adam.init(POLICY), LOG_ALPHA, sac.adam.init(LOG_ALPHA), step, HYPERS)
+    return jax.tree.map(jnp.asarray, State(critic=critic, actor=actor))
+
+
+def draws(key: Key, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The stub policy's noise [B, A], actions [B, A] and log-probabilities [B] in float64, by the change of variables."""
+    mean, log_std = stub_policy(POLICY, jnp.zeros((count, 3)))
+    action = np.asarray(TanhNormal(mean, log_std).sample(seed=key), np.float64)
+    noise = (np.arctanh(action) - POLICY["mean"]) / np.exp(np.float64(POLICY["log_std"]))
+    return noise, action, log_density(noise, action, np.float64(POLICY["log_std"]))
+
+
+def log_density(noise: np.ndarray, action: np.ndarray, log_std: np.ndarray) -> np.ndarray:
+    return (-0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log(1 - action**2)).sum(-1)
+
+
+def target_by_hand(action: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
+    next_q = np.min(TARGET[:, None] * total(BATCH.next_observation, action), axis=0)
+    return 3 * BATCH.reward + 0.9 * BATCH.discount * (next_q - np.exp(LOG_ALPHA) * log_prob)
+
+
+def each_way(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """The result plain, jitted, and as both members of a vmap over all arguments."""
+    mapped = jax.jit(jax.vmap(function))(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
+    members = [jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(2)]
+    return [function(*arguments), jax.jit(function)(*arguments), *members]
+
+
+def test_critic_loss() -> None:
+    action, log_prob = np.tanh(BATCH.next_observation[:, :2]), BATCH.next_observation[:, 2]
+
+    def loss(params: Any, target_params: Any, batch: Transition, alpha: Any, hypers: Any) -> tuple[Any, Metrics]:
+        return sac.critic_loss(params, STUBS, target_params, batch, action, log_prob, alpha, hypers)
+
+    target = target_by_hand(action, log_prob)
+    q = ONLINE[:, None] * total(BATCH.observation, BATCH.action)
+    for found, metrics in each_way(loss, ONLINE, TARGET, BATCH, jnp.exp(LOG_ALPHA), HYPERS):
+        np.testing.assert_allclose(found, ((q - target) ** 2).mean(1).sum(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["q_mean"], q.mean(), rtol=1e-5)
+        np.testing.assert_allclose(metrics["target_mean"], target.mean(), rtol=1e-5)
+
+
+def test_actor_loss() -> None:
+    key = jax.random.key(3)
+
+    def loss(params: Any, value: Any, alpha: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return sac.actor_loss(params, STUBS, value, alpha, observation, key)
+
+    _, action, log_prob = draws(key, 8)
+    q = np.min(ONLINE[:, None] * total(BATCH.observation, action), axis=0)
+    expected = (np.exp(LOG_ALPHA) * log_prob - q).mean()
+    for found, found_log_prob in each_way(loss, POLICY, ONLINE, jnp.exp(LOG_ALPHA), BATCH.observation):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(found_log_prob, log_prob, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam hides every factor on a gradient; with plain descent a step shows the gradient itself."""
+    monkeypatch.setattr(sac, "adam", optax.identity())
+
+
+@pytest.mark.usefixtures("plain_descent")
+def test_critic_step() -> None:
+    """Down the gradient of the loss; the targets follow the NEW critics; the entropy is that of the policy given."""
+    key = jax.random.key(4)
+    policy = sac.Policy(POLICY, LOG_ALPHA)
+    state, _ = sac.update_critic(STUBS, stub_state().critic, policy, BATCH, key)
+    _, action, log_prob = draws(key, 8)
+    features, target = total(BATCH.observation, BATCH.action), target_by_hand(action, log_prob)
+    new = ONLINE - 0.1 * (2 * features * (ONLINE[:, None] * features - target)).mean(1)
+    np.testing.assert_allclose(state.params, new, rtol=1e-4)
+    np.testing.assert_allclose(state.target_params, 0.75 * TARGET + 0.25 * new, rtol=1e-4)
+    assert state.step == 1
+
+
+@pytest.mark.usefixtures("plain_descent")
+def test_actor_step() -> None:
+    """Down the gradient of the actor's loss through its draws (by finite differences), then of the temperature's."""
+    key = jax.random.key(5)
+    state, metrics = sac.update_actor(STUBS, stub_state().actor, ONLINE, BATCH.observation, key)
+    noise, _, log_prob = draws(key, 8)
+
+    def loss(flat: np.ndarray) -> float:
+        mean, log_std = flat.reshape(2, 2)
+        action = np.tanh(mean + np.exp(log_std) * noise)
+        q = np.min(ONLINE[:, None] * total(BATCH.observation, action), axis=0)
+        return (np.exp(LOG_ALPHA) * log_density(noise, action, log_std) - q).mean()
+
+    flat = np.concatenate([POLICY["mean"], POLICY["log_std"]]).astype(np.float64)
+    gradient = np.array([loss(flat + d) - loss(flat - d) for d in 1e-5 * np.eye(4)]) / 2e-5
+    found = np.concatenate([state.params["mean"], state.params["log_std"]])
+    np.testing.assert_allclose(found, flat - 0.5 * gradient, rtol=1e-3, atol=1e-4)
+
+    surplus = (log_prob - 0.5 * SPEC.action_size).mean()
+    np.testing.assert_allclose(metrics["alpha_loss"], -LOG_ALPHA * surplus, rtol=1e-4)
+    np.testing.assert_allclose(state.log_alpha, LOG_ALPHA + 0.2 * surplus, rtol=1e-4)
+    assert state.step == 1
+
+
+def test_update_is_a_critic_step_then_an_actor_step_that_sees_it() -> None:
+    agent, state, key = sac.assemble(STUBS), stub_state(), jax.random.key(6)
+    updated, metrics = agent.update(state, BATCH, key)
+    critic_key, actor_key = jax.random.split(key)
+    critic, critic_metrics = agent.update_critic(state.critic, agent.acting(state), BATCH, critic_key)
+    actor, actor_metrics = agent.update_actor(state.actor, agent.value(critic), BATCH.observation, actor_key)
+    same(updated, State(critic=critic, actor=actor), rtol=0)
+    same(metrics, critic_metrics | actor_metrics, rtol=0)
+    _, stale = agent.update_actor(state.actor, agent.value(state.critic), BATCH.observation, actor_key)
+    assert stale["actor_loss"] != metrics["actor_loss"]
+
+
+# The real networks, small. One program for each of: an update, the same for many members, its derivative, two of shards.
+
+
+def fresh(seed: Any, hypers: sac.Hypers) -> State:
+    return AGENT.init(jax.random.key(seed), hypers)
+
+
+@jax.jit
+def one_update(seed: jax.Array, hypers: sac.Hypers, batch: Transition) -> tuple[State, Metrics]:
+    return AGENT.update(fresh(seed, hypers), batch, jax.random.key(seed + 1))
+
+
+def same(found: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), found, expected)
+
+
+def test_members_of_a_vmap_equal_solo_runs_and_rates_are_traced() -> None:
+    """Seeds and learning rates map together; one compiled program serves every value of a hyper-parameter."""
+    seeds, rates = jnp.arange(SEEDS), jnp.array([1e-4, 1e-3, 1e-2])
+    hypers = jax.vmap(lambda rate: sac.as_arrays(sac.Hypers(critic_lr=rate, actor_lr=2 * rate)))(rates)
+    batches = transitions(SEEDS, 8)
+    states, metrics = jax.jit(jax.vmap(one_update))(seeds, hypers, batches)
+    for i in range(SEEDS):
+        solo = one_update(seeds[i], *jax.tree.map(lambda x, i=i: x[i], (hypers, batches)))
+        same(jax.tree.map(lambda x, i=i: x[i], (states, metrics)), solo)
+    assert one_update._cache_size() == 1
+
+
+def test_derivative_of_the_updated_critic_by_the_learning_rate() -> None:
+    def value(rate: jax.Array) -> jax.Array:
+        state, _ = one_update(jnp.int32(0), sac.as_arrays(sac.Hypers(critic_lr=rate)), BATCH)
+        return PARTS.critic.apply(state.critic.params, BATCH.observation, BATCH.action).mean()
+
+    rate, h = jnp.float32(0.03), 3e-3
+    slope = jax.jit(jax.grad(value))(rate)
+    assert jnp.isfinite(slope) and slope != 0
+    np.testing.assert_allclose(slope, (value(rate + h) - value(rate - h)) / (2 * h), rtol=0.01)
+
+
+class Certain:
+    """Stands in for the policy's distribution: no noise, so that shards and the joined batch draw the same actions."""
+
+    def __init__(self, mean: jax.Array, log_std: jax.Array) -> None:
+        self.mean, self.log_std = mean, log_std
+
+    def sample_and_log_prob(self, seed: Key) -> tuple[jax.Array, jax.Array]:
+        return jnp.tanh(self.mean), -(self.log_std + self.mean**2).sum(-1)
+
+
+@pytest.mark.usefixtures("plain_descent")
+def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On raw gradients: plain descent with rate 1, so new minus old parameters are the gradients."""
+    monkeypatch.setattr(sac.distributions, "TanhNormal", Certain)
+    hypers = sac.as_arrays(sac.Hypers(actor_lr=1.0, critic_lr=1.0, alpha_lr=1.0))
+    state, batch, keys = fresh(0, hypers), transitions(4, 8), jax.random.split(jax.random.key(1), 4)
+    sharded = sac.assemble(PARTS._replace(axes=("shard",)))
+    found = jax.jit(jax.vmap(sharded.update, in_axes=(None, 0, 0), axis_name="shard"))(state, batch, keys)
+    joined = jax.tree.map(lambda x: x.reshape(32, *x.shape[2:]), batch)
+    expected = jax.jit(AGENT.update)(state, joined, keys[0])
+    for i in range(4):
+        same(jax.tree.map(lambda x, i=i: x[i], found), expected, rtol=1e-4, atol=1e-5)

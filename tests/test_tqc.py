@@ -1,0 +1,123 @@
+"""TQC: target atoms, truncation and loss against NumPy through the agent's own loss, and what truncation is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import probes
+from rlx.agents import sac, tqc
+from rlx.networks import Network
+from rlx.types import RlxError, Transition
+
+# odd sizes, so that no axis can stand in for another
+CRITICS, QUANTILES, DROP, BATCH = 3, 7, 2, 5
+CONFIG = tqc.Config(num_critics=CRITICS, num_quantiles=QUANTILES, drop_per_critic=DROP)
+# a critic says whatever its parameters are: [N, B, M]
+STUBS = tqc.make_parts(CONFIG, probes.SPEC)._replace(
+    critic=Network(init=lambda key: None, apply=lambda atoms, observation, action: atoms)
+)
+RNG = np.random.default_rng(0)
+ONLINE, TARGET = (RNG.normal(size=(CRITICS, BATCH, QUANTILES)).astype(np.float32) for _ in range(2))
+LOG_PROB = RNG.normal(size=BATCH).astype(np.float32)
+REWARD, DISCOUNT = RNG.normal(size=BATCH).astype(np.float32), np.float32([1, 0, 1, 0.9, 1])
+HYPERS = sac.as_arrays(tqc.Hypers(gamma=0.9, reward_scale=2.0))
+ALPHA = 0.3
+
+
+def critic_loss(online: Any, target: Any) -> jax.Array:
+    nothing = np.zeros((BATCH, 1), np.float32)
+    batch = Transition(nothing, nothing, REWARD, DISCOUNT, nothing)
+    return sac.critic_loss(online, STUBS, target, batch, nothing, LOG_PROB, jnp.float32(ALPHA), HYPERS)[0]
+
+
+def loss_by_hand(online: np.ndarray, target: np.ndarray) -> float:
+    """One number at a time."""
+    losses = []
+    for b in range(BATCH):
+        kept = sorted(target[:, b].ravel())[: CRITICS * (QUANTILES - DROP)]
+        atoms = [2 * REWARD[b] + 0.9 * DISCOUNT[b] * (z - ALPHA * LOG_PROB[b]) for z in kept]
+        for n in range(CRITICS):
+            for m in range(QUANTILES):
+                for atom in atoms:
+                    delta = atom - online[n, b, m]
+                    huber = delta**2 / 2 if abs(delta) <= 1 else abs(delta) - 0.5
+                    losses.append(abs((m + 0.5) / QUANTILES - (delta < 0)) * huber)
+    assert len(losses) == BATCH * CRITICS * QUANTILES * CRITICS * (QUANTILES - DROP)
+    return float(np.mean(losses))
+
+
+def test_critic_loss() -> None:
+    expected = loss_by_hand(ONLINE, TARGET)
+    mapped = jax.vmap(critic_loss)(np.stack([ONLINE, TARGET]), np.stack([TARGET, ONLINE]))
+    np.testing.assert_allclose(critic_loss(ONLINE, TARGET), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(critic_loss)(ONLINE, TARGET), expected, rtol=1e-5)
+    np.testing.assert_allclose(mapped, [expected, loss_by_hand(TARGET, ONLINE)], rtol=1e-5)
+
+
+def test_all_critics_see_the_same_atoms() -> None:
+    """Critics that say the same are moved the same way, however much their own targets differ."""
+    alike = np.broadcast_to(ONLINE[:1], ONLINE.shape)
+    gradient = jax.grad(critic_loss)(alike, TARGET + 5 * np.arange(CRITICS, dtype=np.float32)[:, None, None])
+    for n in range(1, CRITICS):
+        np.testing.assert_array_equal(gradient[n], gradient[0])
+    assert (gradient != 0).any()
+
+
+def test_the_actor_climbs_the_mean_of_all_atoms() -> None:
+    np.testing.assert_allclose(STUBS.action_value(ONLINE), ONLINE.mean(axis=(0, 2)), rtol=1e-5)
+
+
+def test_everything_but_the_critics_is_sac() -> None:
+    ours, theirs = tqc.make_parts(CONFIG, probes.SPEC), sac.make_parts(CONFIG, probes.SPEC)
+    differ = {name for name in sac.Parts._fields if getattr(ours, name) is not getattr(theirs, name)}
+    assert differ - {"actor"} == {"critic", "bootstrap", "regress", "action_value"}
+    assert issubclass(tqc.Config, sac.Config) and tqc.Hypers is sac.Hypers
+    assert (tqc.Config().num_critics, tqc.Config().num_quantiles, tqc.Config().drop_per_critic) == (5, 25, 2)
+
+
+@pytest.mark.parametrize("drop", [-1, 7, 8])
+def test_dropping_what_is_not_there(drop: int) -> None:
+    with pytest.raises(RlxError, match=rf"--drop-per-critic {drop}: must be .* under --num-quantiles 7"):
+        tqc.Config(num_quantiles=7, drop_per_critic=drop)
+
+
+def overestimation(drop: int, members: int = 8, updates: int = 1500) -> np.ndarray:
+    """What critics think above the truth, [members], on a task of one state and worthless actions with noisy rewards.
+
+    Every member learns from 64 transitions of its own, over and over: the actor finds the action whose rewards happened
+    to be good, and the critics believe in it. The truth is 0 for every policy.
+    """
+    config = probes.small(tqc.Config, num_critics=2, num_quantiles=5, drop_per_critic=drop)
+    agent = tqc.make(config, probes.SPEC)
+    hypers = probes.quick(tqc.Hypers)
+
+    @jax.jit
+    @jax.vmap
+    def learn(key: jax.Array) -> jax.Array:
+        init_key, action_key, reward_key, learn_key = jax.random.split(key, 4)
+        action = jax.random.uniform(action_key, (64, 1), minval=-1.0)
+        reward = jax.random.normal(reward_key, (64,))
+        place = jnp.zeros((64, 1))
+        batch = Transition(place, action, reward - reward.mean(), jnp.ones(64), place)
+        state, _ = jax.lax.scan(
+            lambda state, key: (agent.update(state, batch, key)[0], None),
+            agent.init(init_key, hypers),
+            jax.random.split(learn_key, updates),
+        )
+        chosen, _ = agent.act_greedy(agent.acting(state), place[:1], init_key)
+        atoms = tqc.make_parts(config, probes.SPEC).critic.apply(state.critic.params, place[:1], chosen)
+        return atoms.mean()
+
+    return np.asarray(learn(jax.random.split(jax.random.key(0), members)))
+
+
+def test_overestimation_falls_as_more_atoms_are_dropped() -> None:
+    found = [overestimation(drop).mean() for drop in (0, 1, 2, 4)]
+    print(found)
+    assert found[0] > 0
+    assert found == sorted(found, reverse=True)
