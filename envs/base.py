@@ -108,7 +108,7 @@ def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
         step_key, draw_key = jax.random.split(key)
         after, step = env.step(state.env, action, step_key)
         ended = step.terminated | step.truncated
-        episode_return = state.episode_return + step.reward
+        episode_return = state.episode_return + step.reward.astype(jnp.float32)
         metrics = {"episode_return": episode_return, "episode_length": after.time}
         following = jax.tree.map(partial(jnp.where, ended), draw(pool, draw_key), after)
         state = VectorState(env=following, episode_return=jnp.where(ended, 0.0, episode_return))

@@ -90,9 +90,11 @@ def _draw(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[jax
     cursor = replay.cursor
     num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
     starts = jnp.maximum(cursor.size - (n - 1), 1)  # the newest n - 1 rows have no whole window yet
-    offset = jax.random.randint(time_key, shape, 0, starts)
+    # bits modulo a count far below 2^32: as good as uniform, and a third of randint's program
+    offset = (jax.random.bits(time_key, shape, jnp.uint32) % starts.astype(jnp.uint32)).astype(jnp.int32)
+    env = (jax.random.bits(env_key, shape, jnp.uint32) % num_envs).astype(jnp.int32)
     oldest = cursor.head - cursor.size
-    return (oldest + offset) % length(replay), jax.random.randint(env_key, shape, 0, num_envs)
+    return (oldest + offset) % length(replay), env
 
 
 def _float32(tree: Any) -> Any:

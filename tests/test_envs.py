@@ -148,6 +148,20 @@ def test_results_follow_the_keys_and_not_the_batch(counters):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.reshape(a.shape)), whole, seeds)
 
 
+def test_every_step_returns_the_types_of_the_reset():
+    """Whatever a library returns: Python numbers, weak types, integers, observations of any shape."""
+    key = jax.random.key(0)
+    state = begin({"count": 0, "key": key, "speed": 0.5}, jnp.zeros((2, 3), jnp.int32))
+    inner = {"count": jnp.float32(1.0), "key": key, "speed": 1}
+    after, step = advance(state, inner, jnp.arange(6).reshape(3, 2), jnp.ones(1, jnp.int32), jnp.float32(1.0), LIMIT)
+    assert types_of(after) == types_of(state)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((state, step)))
+    assert (state.observation.shape, state.observation.dtype) == ((6,), jnp.float32)
+    np.testing.assert_array_equal(after.observation, np.arange(6))
+    assert (step.reward.shape, step.reward.dtype, step.terminated.shape) == ((), jnp.float32, ())
+    assert (after.inner["count"], after.inner["speed"], after.time, step.terminated) == (1, 1.0, 1, True)
+
+
 @pytest.mark.parametrize("count", [0, -1, 2.0, True, None])
 def test_counts_are_checked(count):
     with pytest.raises(RlxError, match="num_envs must be an integer of at least 1"):

@@ -122,7 +122,7 @@ def test_pins_are_exact_and_name_no_index() -> None:
 
 
 def test_pins_are_complete() -> None:
-    """Everything rlx[dev] brings, and what that brings, has a pin for the running Python."""
+    """Everything rlx[dev] brings, and what that brings, has a pin for the running Python; and nothing else has."""
     pinned = {canonicalize_name(pin.name) for pin in PINS if pin.marker is None or pin.marker.evaluate()}
     seen: set[tuple[str, str]] = set()
     waiting = [(Requirement(line), "") for line in PROJECT["dependencies"] + EXTRAS["dev"]]
@@ -135,6 +135,7 @@ def test_pins_are_complete() -> None:
         for wanted in {"", *requirement.extras} - {had for of, had in seen if of == name}:
             seen.add((name, wanted))
             waiting += [(Requirement(line), wanted) for line in importlib.metadata.requires(name) or []]
+    assert pinned == {name for name, _ in seen}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

@@ -85,7 +85,7 @@ def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
 def row_shapes(task: Task) -> Row:
     """Shapes of what one environment step puts into replay."""
     spec = task.env.spec
-    scalar, flag = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_)
+    scalar, flag = jax.ShapeDtypeStruct((), spec.observation.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
     return Row(spec.observation, spec.action, scalar, flag, flag, spec.observation)
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
+
 from rlx.types import RlxError, setting
 
 
@@ -133,7 +135,7 @@ def _check_ranges(config: TrainConfig) -> None:
             raise RlxError(f"--{name.replace('_', '-')} {value}: must be a finite number, 0 or more")
     if not (math.isfinite(config.observation_clip) and config.observation_clip > 0):
         raise RlxError(f"--observation-clip {config.observation_clip}: must be a finite number over 0")
-    if config.replay_dtype not in ("float32", "bfloat16"):
+    if config.replay_dtype not in ("float32", "bfloat16", *(["float64"] if jax.config.read("jax_enable_x64") else [])):
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16")
     if config.driver not in ("fused", "pipelined"):
         raise RlxError(f"--driver {config.driver}: must be fused or pipelined")

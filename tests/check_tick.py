@@ -1,0 +1,97 @@
+"""Run by test_pipelined in a process of its own: the tick on every split, against the NumPy oracle; prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+
+from rlx import parallel  # noqa: E402
+from rlx.train.fused import Fused  # noqa: E402
+from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
+from rlx.train.settings import TrainConfig  # noqa: E402
+from rlx.train.tick import LAGGED  # noqa: E402
+from tests import linear, oracle  # noqa: E402
+
+TICKS, SEED, SHARDS = 50, 7, 2
+CONFIG = TrainConfig(
+    driver="pipelined",
+    num_envs=8,
+    total_env_steps=10_000,
+    warmup_env_steps=48,
+    ratio="3:2",
+    batch_size=16,
+    rollout_length=2,
+    replay_capacity=192,
+    replay_dtype="float64",
+    n_step=2,
+    normalize_observations=False,
+    noise_min=0.1,
+    noise_max=0.5,
+    pool_size=8,
+)
+
+
+def make(split: tuple[int, ...]) -> Any:
+    task = linear.make_task(CONFIG, SHARDS)
+    seeds, hypers = np.asarray([SEED]), linear.Hypers(gamma=np.asarray([linear.GAMMA]))
+    if len(split) == 1:
+        return Fused(task, parallel.pick_devices(1), seeds, hypers, LAGGED)
+    return Pipelined(task, Groups(*parallel.split_devices(split)), seeds, hypers)
+
+
+def run(driver: Any) -> dict[str, Any]:
+    state = driver.init()
+    with jax.transfer_guard("disallow"):
+        state, first = driver.advance(state, 20)
+        state, last = driver.advance(state, TICKS - 20)
+    values, policies = state.value_learner, state.policy_learner
+    rows = parallel.fetch_all(values.replay.rows)  # [D * M, shards of a device, T, E, ...]
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    totals = [driver.fetch(totals) for totals in (first, last)]
+    lags = {name: sum(t.lags[name][0] for t in totals).tolist() for name in totals[0].lags}
+    return {
+        "w": parallel.fetch(values.critic.params)[0],
+        "k": parallel.fetch(policies.actor.params)[0],
+        "steps": [int(parallel.fetch(half.step)[0]) for half in (values.critic, policies.actor)],
+        "ticks": int(parallel.fetch(state.collector.tick)),
+        "rows": rows,
+        "head": int(parallel.fetch(values.replay.cursor.head)),
+        "learned": sum(float(t.learned[0]) for t in totals),
+        "lags": lags,
+    }
+
+
+def ordered(found: dict[str, Any]) -> Any:
+    """The ring's rows from the oldest on, [shards, T, E, ...]."""
+    return jax.tree.map(lambda x: np.roll(x, -found["head"], axis=1), found["rows"])
+
+
+def main(splits: list[str]) -> None:
+    wanted = oracle.run(linear.make_task(CONFIG, SHARDS), SEED, TICKS)
+    results = {}
+    for text in splits:
+        split = tuple(int(size) for size in text.split(","))
+        found, again = run(make(split)), run(make(split))
+        same = jax.tree.map(np.array_equal, found, again)
+        ring = ordered(found)
+        for s, rows in enumerate(wanted["replay"]):
+            for field, column in enumerate((ring.observation, ring.action, ring.reward, ring.terminated, ring.truncated)):
+                expected = np.asarray([[row[field] for row in step] for step in rows])
+                np.testing.assert_allclose(column[s], expected, rtol=1e-9, atol=1e-12)
+        for name in ("w", "k"):
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9)
+        results[text] = {
+            "bits_repeat": all(jax.tree.leaves(same)),
+            **{name: found[name] for name in ("steps", "ticks", "learned", "lags")},
+        }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
