@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx.envs.base import advance, begin
-from rlx.types import EnvState, Key, RlxError, Spec, Step, fix_types
+from rlx.types import EnvState, Key, RlxError, Spec, Step
 
 with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints that it lacks warp, which Brax does not use
     import mujoco
@@ -57,7 +57,7 @@ class BraxEnv:
 
     def _reset_physics(self, key: Key) -> tuple[Any, jax.Array]:
         start = self._env.reset(key)
-        return fix_types(start.pipeline_state), start.obs
+        return start.pipeline_state, start.obs
 
     def _step_physics(self, physics: Any, observation: jax.Array, action: jax.Array) -> tuple[Any, Any]:
         zero = jnp.zeros(())

@@ -100,7 +100,8 @@ def train(arguments: list[str]) -> int:
     resolved = config.resolve(agent, found.env, found.backend, **given)
     _keep_compiled_programs()
     folder = runs.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
-    runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
+    with parallel.all_or_none():
+        runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
     return 0
 
 

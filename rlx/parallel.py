@@ -7,8 +7,11 @@ them under `DEVICE`, and a mean over both is the same number either way.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +45,11 @@ def split_devices(sizes: Sequence[int]) -> list[list[jax.Device]]:
     return groups
 
 
+def device_count() -> int:
+    """Devices of all processes together."""
+    return jax.device_count()
+
+
 def local_device_count() -> int:
     """Devices of this process."""
     return jax.local_device_count()
@@ -73,6 +81,27 @@ def join_cluster(address: str | None, processes: int | None, index: int | None) 
         reason = str(error).strip().splitlines()[0]
         raise RlxError(f"--distributed: could not join the other processes ({reason}); give --coordinator HOST:PORT,"
                        " --num-processes and --process-id") from None
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Of several processes, leaves at once with a clear line when a computation fails because another one died.
+
+    Leaving in the ordinary way would wait for the dead process.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not several_processes():
+            raise
+        reason = str(error).strip().splitlines()[0]
+        print(
+            f"rlx: process {jax.process_index()} stops: another process of this run is gone ({reason});"
+            " its own output says why; start all of them again",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
 
 
 def agree(text: str) -> str:

@@ -1,0 +1,212 @@
+"""Replay: the ring against a Python list, n-step windows against a Python loop, and what inserting costs."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import replay
+from rlx.replay import Replay, Row
+from rlx.types import RlxError
+
+GAMMA = 0.9
+TIME, ENVS, BLOCK = 12, 3, 2  # of the rings that windows are drawn from
+add = jax.jit(replay.add)
+
+
+def fill(ring: Replay, steps: Any, block: int) -> Replay:
+    """Adds `steps` `[N, E, ...]` in blocks."""
+    for start in range(0, jax.tree.leaves(steps)[0].shape[0], block):
+        ring = add(ring, jax.tree.map(lambda x, s=start: x[s : s + block], steps))
+    return ring
+
+
+def in_order(ring: Replay) -> Any:
+    """The rows from the oldest to the newest, `[size, E, ...]`."""
+    head, size = int(ring.cursor.head), int(ring.cursor.size)
+    return jax.tree.map(lambda x: np.roll(x, -head, axis=0)[x.shape[0] - size :], ring.rows)
+
+
+def same(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(
+    ("length", "envs", "block", "blocks"), [(1, 1, 1, 3), (5, 2, 1, 13), (6, 1, 3, 5), (8, 3, 4, 7), (8, 3, 8, 3)]
+)
+def test_ring_equals_a_list(length: int, envs: int, block: int, blocks: int) -> None:
+    rng = np.random.default_rng(0)
+    ring, kept = replay.init(jax.ShapeDtypeStruct((2,), jnp.float32), length, envs, block), np.zeros((0, envs, 2))
+    for _ in range(blocks):
+        rows = rng.normal(size=(block, envs, 2)).astype(np.float32)
+        ring, kept = add(ring, rows), np.concatenate([kept, rows])[-length:]
+        assert ring.cursor.size == len(kept)
+        same(in_order(ring), kept)
+
+
+def test_a_block_equals_its_steps_one_by_one() -> None:
+    steps = np.random.default_rng(1).normal(size=(20, ENVS)).astype(np.float32)
+    empty = replay.init(jax.ShapeDtypeStruct((), jnp.float32), TIME, ENVS, block=4)
+    same(fill(empty, steps, block=4), fill(empty, steps, block=1))
+
+
+def test_any_pytree() -> None:
+    """Nested, of several types; floating vectors take the type asked for, flags, counts and scalars keep theirs."""
+    example = {
+        "image": jnp.zeros((2, 2), jnp.uint8),
+        "inner": (jnp.zeros(3), jnp.zeros((), jnp.int32)),
+        "reward": jnp.zeros(()),
+    }
+    ring = replay.init(example, length=4, num_envs=2, dtype=jnp.bfloat16)
+    assert jax.tree.map(lambda x: x.shape[2:], ring.rows) == {"image": (2, 2), "inner": ((3,), ()), "reward": ()}
+    types = jax.tree.map(lambda x: str(x.dtype), ring.rows)
+    assert types == {"image": "uint8", "inner": ("bfloat16", "int32"), "reward": "float32"}
+
+    rng = np.random.default_rng(2)
+    steps = jax.tree.map(lambda x: jnp.asarray(100 * rng.random((4, 2, *x.shape)), x.dtype), example)
+    sampled = replay.sample_rows(fill(ring, steps, block=1), jax.random.key(0), (50,))
+    assert jax.tree.map(lambda x: x.dtype, sampled) == jax.tree.map(lambda x: x.dtype, example)  # bfloat16 comes back wide
+    by_reward = {float(r): (t, e) for (t, e), r in np.ndenumerate(steps["reward"])}
+    rows = np.array([by_reward[float(r)] for r in sampled["reward"]]).T
+    stored = steps | {"inner": (steps["inner"][0].astype(jnp.bfloat16).astype(jnp.float32), steps["inner"][1])}
+    same(sampled, jax.tree.map(lambda x: x[*rows], stored))
+
+
+# Windows. A row's observation is its (vector step, environment), so every sample tells where it was drawn.
+
+
+def history(rng: np.random.Generator, steps: int, share_ended: float) -> Row:
+    """`steps` vector steps in which every third end is a termination."""
+    time, env = np.meshgrid(np.arange(steps), np.arange(ENVS), indexing="ij")
+    place = np.stack([time, env], axis=-1).astype(np.float32)
+    ended, kind = rng.random((steps, ENVS)) < share_ended, rng.random((steps, ENVS)) < 1 / 3
+    return Row(
+        observation=place,
+        action=rng.normal(size=(steps, ENVS, 1)).astype(np.float32),
+        reward=rng.normal(size=(steps, ENVS)).astype(np.float32),
+        terminated=ended & kind,
+        truncated=ended & ~kind,
+        next_observation=place + 1000,
+        extras={"log_prob": rng.normal(size=(steps, ENVS)).astype(np.float32)},
+    )
+
+
+def window(rows: Row, time: int, env: int, n: int) -> tuple[float, float, np.ndarray]:
+    """Reward, discount and successor of one window, as the docstring of `replay.sample` has it."""
+    reward = 0.0
+    for m in range(n):
+        reward += GAMMA**m * rows.reward[time + m, env]
+        if rows.terminated[time + m, env] or rows.truncated[time + m, env]:
+            break
+    return reward, GAMMA**m * (1 - rows.terminated[time + m, env]), rows.next_observation[time + m, env]
+
+
+EMPTY = replay.init(jax.tree.map(lambda x: x[0, 0], history(np.random.default_rng(0), 1, 0)), TIME, ENVS, BLOCK)
+draw = jax.jit(replay.sample, static_argnames=("shape", "n"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_windows_equal_a_python_loop(n: int) -> None:
+    """Across ends, resets and the ring's seam; starts reach from the oldest row to the newest whole window, no further."""
+    rng = np.random.default_rng(n)
+    for case in range(24):
+        steps = int(rng.integers(3, 20)) * BLOCK
+        rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.3, 0.8]))
+        found = draw(fill(EMPTY, rows, BLOCK), jax.random.key(case), (40, 25), n, jnp.float32(GAMMA))
+        flat = jax.tree.map(lambda x: np.asarray(x).reshape(1000, *x.shape[2:]), found)
+        time, env = flat.observation.astype(int).T
+        assert (time.min(), time.max()) == (max(0, steps - TIME), steps - n)
+        assert set(env) == set(range(ENVS))
+        same((flat.action, flat.extras["log_prob"]), (rows.action[time, env], rows.extras["log_prob"][time, env]))
+        expected = [window(rows, t, e, n) for t, e in zip(time, env, strict=True)]
+        reward, discount, following = (np.stack(column) for column in zip(*expected, strict=True))
+        np.testing.assert_allclose(flat.reward, reward, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(flat.discount, discount, rtol=1e-6)
+        same(flat.next_observation, following)
+
+
+@pytest.mark.parametrize("steps", [10, 30])
+def test_sampling_is_uniform(steps: int) -> None:
+    """Every pair of valid start and environment is as likely: chi-square of 40 000 draws, also over the write head."""
+    n, count = 3, 40_000
+    ring = fill(EMPTY, history(np.random.default_rng(3), steps, 0.2), BLOCK)
+    found = draw(ring, jax.random.key(4), (count,), n, jnp.float32(GAMMA))
+    cells = (min(steps, TIME) - n + 1) * ENVS
+    time, env = np.asarray(found.observation).astype(int).T
+    seen = np.bincount((time - max(0, steps - TIME)) * ENVS + env, minlength=cells)
+    assert len(seen) == cells
+    chi_square = ((seen - count / cells) ** 2 / (count / cells)).sum()
+    assert abs(chi_square - (cells - 1)) < 4 * np.sqrt(2 * (cells - 1))
+
+
+def test_bfloat16_windows() -> None:
+    """What goes in as bfloat16 comes out as float32, rounded once; rewards and flags are exact."""
+    rng = np.random.default_rng(5)
+    rows = history(rng, TIME, 0.2)._replace(observation=rng.normal(size=(TIME, ENVS, 2)).astype(np.float32))
+    row = jax.tree.map(lambda x: x[0, 0], rows)
+    wide, narrow = (fill(replay.init(row, TIME, ENVS, BLOCK, t), rows, BLOCK) for t in (jnp.float32, jnp.bfloat16))
+    assert narrow.rows.observation.dtype == narrow.rows.next_observation.dtype == jnp.bfloat16
+    exact, rounded = (draw(ring, jax.random.key(0), (64,), 2, jnp.float32(GAMMA)) for ring in (wide, narrow))
+    same((rounded.reward, rounded.discount), (exact.reward, exact.discount))
+    assert rounded.observation.dtype == rounded.next_observation.dtype == jnp.float32
+    same(rounded.observation, exact.observation.astype(jnp.bfloat16).astype(jnp.float32))
+    assert (rounded.observation != exact.observation).any()
+
+
+def test_can_sample() -> None:
+    ring = EMPTY
+    for size in (0, 2, 4, 6):
+        assert [bool(replay.can_sample(ring, n)) for n in (1, 3, 5)] == [size >= 1, size >= 3, size >= 5]
+        ring = fill(ring, history(np.random.default_rng(0), BLOCK, 0), BLOCK)
+
+
+# What inserting costs.
+
+
+def test_vmap_leaves_the_cursor_alone() -> None:
+    """Seeds share one cursor, so the compiled write stays one slice; were it mapped, it would become a loop of scatters."""
+    blocks = jax.tree.map(lambda x: jnp.zeros((2, BLOCK, *x.shape[1:])), EMPTY.rows.reward)
+    rings = jax.tree.map(lambda x: jnp.stack([x, x]), EMPTY.replace(rows=EMPTY.rows.reward))
+
+    def compiled(cursor: int | None) -> str:
+        axes = Replay(0, cursor)  # type: ignore[arg-type]
+        ring = rings if cursor == 0 else rings.replace(cursor=EMPTY.cursor)
+        mapped = jax.vmap(replay.add, in_axes=(axes, 0), out_axes=axes)
+        return jax.jit(mapped, donate_argnums=0).lower(ring, blocks).compile().as_text() or ""
+
+    shared = compiled(None)
+    assert "dynamic-update-slice(" in shared
+    assert not {"scatter(", "while("} & set(re.findall(r"\w+\(", shared))
+    assert {"scatter(", "while("} & set(re.findall(r"\w+\(", compiled(0)))
+
+
+def test_adding_costs_the_block_and_not_the_ring() -> None:
+    """With donation the ring is written in place: nothing of its size is allocated, also for many seeds."""
+    seeds, row = 2, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), EMPTY.rows)
+    ring = jax.eval_shape(partial(replay.init, row, length=100_000, num_envs=8))
+    rings = ring.replace(rows=jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), ring.rows))
+    block = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, 4, *x.shape[1:]), x.dtype), ring.rows)
+    axes = Replay(0, None)  # type: ignore[arg-type]
+    mapped = jax.vmap(replay.add, in_axes=(axes, 0), out_axes=axes)
+    used = jax.jit(mapped, donate_argnums=0).lower(rings, block).compile().memory_analysis()
+    ring_bytes, block_bytes = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(t)) for t in (rings.rows, block))
+    assert used.alias_size_in_bytes >= ring_bytes > 1000 * block_bytes
+    assert used.temp_size_in_bytes <= 2 * block_bytes
+
+
+@pytest.mark.parametrize(("length", "block"), [(10, 3), (2, 4), (0, 1)])
+def test_lengths_that_cannot_be(length: int, block: int) -> None:
+    with pytest.raises(RlxError, match=f"replay length {length} must be a multiple of the block of {block} vector steps"):
+        replay.init(jnp.zeros(()), length, 1, block)
+
+
+def test_a_block_that_does_not_divide_the_ring() -> None:
+    ring = replay.init(jnp.zeros(()), 12, 1)
+    with pytest.raises(RlxError, match="a block of 5 vector steps does not divide the replay's 12 slots"):
+        replay.add(ring, jnp.zeros((5, 1)))

@@ -1,0 +1,184 @@
+"""Collecting and judging: who explores how much, what randomness hangs on, and whole episodes from fixed starts."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.envs import vectorise
+from rlx.evaluate import Evaluation, evaluate
+from rlx.rollout import Episodes, add_noise, collect, derive, noise_scales
+from rlx.types import Key
+from walk import DECAY, EDGE, PUSH, Walk
+
+
+def same(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_noise_scales() -> None:
+    """Evenly spaced over all environments, wherever they run."""
+    index = jnp.arange(8)
+    np.testing.assert_allclose(noise_scales(index, 8, 0.05, 0.75), np.linspace(0.05, 0.75, 8), rtol=1e-6)
+    np.testing.assert_allclose(noise_scales(index[4:], 8, 0.05, 0.75), np.linspace(0.05, 0.75, 8)[4:], rtol=1e-6)
+    np.testing.assert_allclose(noise_scales(jnp.arange(1), 1, 0.05, 0.75), [0.05])
+
+
+def test_noise() -> None:
+    """Gaussian of each environment's own width and key, clipped to the actions there are."""
+    sigma, count = jnp.array([0.0, 0.1, 0.4]), 4000
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.key(i), count))(jnp.arange(3))  # [3, count]
+    noisy = np.asarray(jax.jit(jax.vmap(partial(add_noise, jnp.zeros((3, 2)), sigma), 1))(keys))  # [count, 3, 2]
+    same(noisy[:, 0], np.zeros((count, 2)))
+    np.testing.assert_allclose(noisy[:, 1].std(axis=0), 0.1, rtol=0.05)
+    assert noisy.max() == 1 and noisy.min() == -1
+    inside = np.abs(noisy[:, 2]) < 1
+    np.testing.assert_allclose(1 - inside.mean(), 0.0124, atol=0.006)  # 2.5 sigma and more
+    correlation = np.corrcoef(noisy[:, 1:].reshape(count, 4).T)
+    assert np.abs(correlation - np.eye(4)).max() < 0.1
+
+
+ENV, POOL, STEPS = Walk(), 16, 12
+
+
+def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+    del key  # of the whole batch: what hangs on it would change with the sharding
+    action = add_noise(-0.5 * observation[:, :1], jnp.full(len(observation), 0.3), env_keys)
+    return action, {"doubled": 2 * action[:, 0]}
+
+
+def collected(index: np.ndarray) -> tuple[Any, Any, Episodes]:
+    """Twelve steps of the environments with these global numbers."""
+    env, key = vectorise(ENV, len(index), POOL), jax.random.key(5)
+
+    @jax.jit
+    def run(index: jax.Array) -> Any:
+        pool = env.make_pool(derive(key, 0))
+        start = env.init(pool, jax.vmap(lambda e: derive(key, 1, e))(index))
+        shard = index[0]  # this differs from shard to shard, as the keys of their batches do
+        return collect(env, act, start, pool, STEPS, index, derive(key, 2), derive(key, 3, shard))
+
+    return jax.device_get(run(index))
+
+
+WHOLE = collected(np.arange(8))
+
+
+def test_environments_do_not_know_their_shard() -> None:
+    """A batch of 8 equals two shards of 4: starts, noise, dynamics and resets hang on the global number."""
+    for half in (slice(0, 4), slice(4, 8)):
+        state, rows, _ = collected(np.arange(8)[half])
+        whole_state, whole_rows, _ = WHOLE
+        jax.tree.map(lambda x, y, h=half: np.testing.assert_allclose(x, y[h], rtol=1e-5), state, whole_state)
+        jax.tree.map(lambda x, y, h=half: np.testing.assert_allclose(x, y[:, h], rtol=1e-5), rows, whole_rows)
+
+
+def test_environments_differ() -> None:
+    _, rows, _ = WHOLE
+    assert len(np.unique(rows.action)) == rows.action.size
+    noise = rows.next_observation - DECAY * rows.observation - PUSH * rows.action
+    assert len(np.unique(noise.round(6))) == noise.size
+
+
+def test_rows_are_the_steps_as_they_happened() -> None:
+    """The true successor in every row; the next row starts from it, or from the pool where the episode ended."""
+    _, rows, _ = WHOLE
+    assert rows.observation.shape == (STEPS, 8, 2)
+    np.testing.assert_allclose(rows.reward, rows.observation[..., 0] - rows.action[..., 0] ** 2, rtol=1e-5, atol=1e-6)
+    same(rows.extras["doubled"], 2 * rows.action[..., 0])
+    same(rows.terminated, np.abs(rows.next_observation[..., 0]) > EDGE)
+    ended = rows.terminated | rows.truncated
+    assert rows.terminated.any() and rows.truncated.any() and not (rows.terminated & rows.truncated).any()
+    continues = (rows.next_observation[:-1] == rows.observation[1:]).all(axis=-1)
+    same(continues, ~ended[:-1])
+    assert (np.abs(rows.observation[1:][ended[:-1]]) <= 1).all()
+
+
+def test_sums_over_the_episodes_that_ended() -> None:
+    _, rows, episodes = WHOLE
+    returns, lengths = [], []
+    for env in range(8):
+        episode: list[float] = []
+        for t in range(STEPS):
+            episode.append(rows.reward[t, env])
+            if rows.terminated[t, env] or rows.truncated[t, env]:
+                returns.append(sum(episode))
+                lengths.append(len(episode))
+                assert rows.terminated[t, env] or len(episode) == ENV.limit
+                episode = []
+    np.testing.assert_allclose(episodes, [len(returns), sum(returns), sum(lengths)], rtol=1e-5)
+
+
+# Judging. Without noise, an episode follows from its start.
+
+CALM, EPISODES, RECORDED = Walk(limit=8, noise=0.0), 6, 4
+
+
+def judged(gain: float, key: int, env: Walk = CALM) -> Evaluation:
+    """Episodes under `action = gain`, all but the first two recorded."""
+
+    def policy(observation: jax.Array, key: Key) -> jax.Array:
+        return jnp.full((len(observation), 1), gain)
+
+    return jax.device_get(jax.jit(lambda key: evaluate(env, policy, EPISODES, key, RECORDED))(jax.random.key(key)))
+
+
+UPHILL = judged(0.9, key=0)
+
+
+def by_hand(x: np.ndarray, gain: float) -> tuple[float, int]:
+    """Return and length of the episode that starts at `x`."""
+    total = 0.0
+    for length in range(1, CALM.limit + 1):
+        total += x[0] - gain**2
+        x = DECAY * x + PUSH * gain
+        if abs(x[0]) > EDGE:
+            break
+    return total, length
+
+
+def test_returns_and_lengths() -> None:
+    starts = UPHILL.recording["view"][0]
+    expected = [by_hand(x.astype(np.float64), 0.9) for x in starts]
+    np.testing.assert_allclose(UPHILL.returns[:RECORDED], [r for r, _ in expected], rtol=1e-4)
+    same(UPHILL.lengths[:RECORDED], [n for _, n in expected])
+    assert len(set(UPHILL.lengths)) > 1 and UPHILL.returns.shape == UPHILL.lengths.shape == (EPISODES,)
+
+
+def test_time_limit() -> None:
+    """Nothing ends before it, and nothing goes on after it."""
+    same(judged(0.0, key=0).lengths, np.full(EPISODES, CALM.limit))
+
+
+def test_recording() -> None:
+    """What was seen, done and earned, and zeros after the end."""
+    film = UPHILL.recording
+    assert film["view"].shape == (CALM.limit, RECORDED, 2) and film["action"].shape == (CALM.limit, RECORDED, 1)
+    going = np.arange(CALM.limit)[:, None] < UPHILL.lengths[:RECORDED]
+    assert not going.all()
+    same(film["action"][..., 0], np.where(going, np.float32(0.9), 0))
+    assert not film["view"][~going].any() and not film["reward"][~going].any()
+    np.testing.assert_allclose(film["view"][1:], going[1:, :, None] * (DECAY * film["view"][:-1] + PUSH * 0.9), rtol=1e-5)
+    np.testing.assert_allclose(film["reward"].sum(axis=0), UPHILL.returns[:RECORDED], rtol=1e-5)
+
+
+def test_starts_hang_on_the_key_alone() -> None:
+    starts = [judged(*given).recording["view"][0] for given in ((0.9, 0), (0.0, 0), (0.9, 1))]
+    same(starts[0], starts[1])
+    assert len(np.unique(starts[0])) == starts[0].size and not (starts[0] == starts[2]).any()
+
+
+def test_stops_when_every_episode_has_ended() -> None:
+    seen = []
+
+    def policy(observation: jax.Array, key: Key) -> jax.Array:
+        jax.debug.callback(lambda: seen.append(1))
+        return jnp.ones((len(observation), 1))
+
+    found = jax.jit(lambda key: evaluate(Walk(limit=100, noise=0.0), policy, EPISODES, key))(jax.random.key(0))
+    jax.effects_barrier()
+    assert len(seen) == found.lengths.max() < 20
