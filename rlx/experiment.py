@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -14,11 +15,11 @@ from rlx.config import RunConfig, members, resolve
 from rlx.evaluate import Evaluation
 from rlx.metrics import process_age_s, record
 from rlx.train import driver as host
-from rlx.train import memory, roles
+from rlx.train import autosplit, memory, roles
 from rlx.train.driver import Driver, Report
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.pipelined import Groups, Pipelined
-from rlx.train.settings import make_plan, parse_split
+from rlx.train.settings import TrainConfig, make_plan, parse_split
 from rlx.train.tick import LAGGED
 from rlx.types import Env, Key, RlxError, State
 
@@ -34,43 +35,77 @@ class Result(NamedTuple):
     config: RunConfig
 
 
-def make_task(config: RunConfig, env: Env, devices: int, shards: int) -> roles.Task:
-    """Binds agent, environment and settings for `shards` logical shards. Raises RlxError for sizes that cannot be."""
-    train = config.train
-    if train.spread == "seeds" and len(members(config)) % devices:
-        raise RlxError(f"--spread seeds: {len(members(config))} runs do not divide over {devices} devices")
-    plan = make_plan(train, shards)
-    axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
-    agent = agents.load(config.agent).make(config.network, env.spec, axes)
-    return roles.Task(agent, env, envs.vectorise(env, plan.shard_envs, plan.shard_pool), train, plan, axes)
+class Layout(NamedTuple):
+    """Where a run goes."""
+
+    groups: list[list[Any]]  # devices that collect, learn values and learn policies; the same ones where not split
+    shards: int  # logical, in all
+    split: bool
 
 
-def make_driver(config: RunConfig) -> Driver:
-    """The driver, ready to run; nothing is compiled or allocated yet. Raises RlxError where memory cannot hold it."""
-    train = config.train
-    split = None
-    if train.driver == "pipelined" and train.split != "1":
-        split = parse_split(train.split, parallel.local_device_count())
+def lay_out(train: TrainConfig, split: tuple[int, int, int] | None) -> Layout:
+    """Devices and logical shards; `split` counts each process's devices. Raises RlxError for what cannot be."""
     groups = parallel.split_devices(split) if split else [parallel.pick_devices(train.num_devices)] * 3
-    devices = [device for group in groups for device in group] if split else groups[0]
     unit = math.lcm(*map(len, groups)) if train.spread == "data" else 1
     shards = train.num_shards or unit
     if shards % unit:
         raise RlxError(f"--num-shards {shards}: must be a multiple of {unit}, so that every device holds as many")
     if split and train.spread != "data":
         raise RlxError("--spread seeds: does not go with a split; use --split 1 or --driver fused")
+    return Layout(groups, shards, split is not None)
+
+
+def asked_split(train: TrainConfig) -> tuple[int, int, int] | None:
+    """The split that the configuration names, None where one program does everything."""
+    if train.driver == "fused" or train.split == "1":
+        return None
+    return parse_split(train.split, parallel.local_device_count())
+
+
+def settle(config: RunConfig) -> RunConfig:
+    """The configuration with `--split auto` replaced by the split that suits the roles' times here."""
+    train = config.train
+    if train.driver == "fused" or train.split != "auto":
+        return config
+    count = parallel.local_device_count()
+    if count < 3:
+        raise RlxError(f"--split auto: needs 3 devices but there are {count}; use --split 1")
+    probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
+    alone = Layout([[device] for device in parallel.local_devices()[:3]], 1, True)
+    times = autosplit.time_roles(cast(Pipelined, _make_driver(replace(config, train=probe), alone)))
+
+    def fits(split: tuple[int, int, int]) -> bool:
+        try:
+            make_plan(probe, lay_out(train, split).shards)
+        except RlxError:
+            return False
+        return True
+
+    chosen = ",".join(map(str, autosplit.choose(times, count, fits)))
+    return replace(config, train=replace(train, split=parallel.agree(chosen)))
+
+
+def make_driver(config: RunConfig) -> Driver:
+    """The driver, ready to run; nothing is compiled or allocated yet. Raises RlxError where memory cannot hold it."""
+    return _make_driver(config, lay_out(config.train, asked_split(config.train)))
+
+
+def _make_driver(config: RunConfig, layout: Layout) -> Driver:
+    train, (groups, shards, split) = config.train, layout
     env = envs.make(config.env, backend=config.backend)
-    task = make_task(config, env, len(devices), shards)
-    everyone = members(config)
-    names = [name for name in everyone[0] if name != "seed"]
-    hypers = agents.load(config.agent).Hypers(
-        **{name: np.asarray([member[name] for member in everyone], np.float32) for name in names}
-    )
-    seeds = np.asarray([member["seed"] for member in everyone])
-    memory.check(task, len(seeds), groups)
+    module, everyone = agents.load(config.agent), members(config)
+    if train.spread == "seeds" and len(everyone) % len(groups[0]):
+        raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
+    plan = make_plan(train, shards)
+    axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
+    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool)
+    task = roles.Task(module.make(config.network, env.spec, axes), env, batch, train, plan, axes)
+    memory.check(task, len(everyone), groups)
+    hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
+    given = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
     if split:
-        return Pipelined(task, Groups(*groups), seeds, hypers)
-    return Fused(task, devices, seeds, hypers, SEQUENTIAL if train.driver == "fused" else LAGGED)
+        return Pipelined(task, Groups(*groups), *given)
+    return Fused(task, groups[0], *given, SEQUENTIAL if train.driver == "fused" else LAGGED)
 
 
 def run(driver: Driver, learned: Any = None) -> Iterator[tuple[Report, dict[str, Any]]]:
@@ -108,7 +143,7 @@ def fit(
 
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """
-    config = resolve(agent, env, backend, **settings)
+    config = settle(resolve(agent, env, backend, **settings))
     driver = make_driver(config)
     lines = []
     for report, line in run(driver):

@@ -50,6 +50,11 @@ def device_count() -> int:
     return jax.device_count()
 
 
+def local_devices() -> list[jax.Device]:
+    """Devices of this process."""
+    return jax.local_devices()
+
+
 def local_device_count() -> int:
     """Devices of this process."""
     return jax.local_device_count()

@@ -22,7 +22,7 @@ from rlx import checkpoint, config, metrics, parallel, report
 from rlx.config import RunConfig
 from rlx.console import Console
 from rlx.evaluate import Evaluation, watchable
-from rlx.experiment import make_driver, run
+from rlx.experiment import make_driver, run, settle
 from rlx.train.driver import Driver, Report
 from rlx.types import RlxError
 
@@ -72,6 +72,7 @@ def origin() -> dict[str, Any]:
 
 def train(run_config: RunConfig, folder: Path, init_from: str | None = None, quiet: bool = False) -> dict[str, Any]:
     """Trains a configuration into `folder` and returns the summary; of several processes, the first one writes."""
+    run_config = settle(run_config)
     driver = make_driver(run_config)
     initial = load(Path(init_from), driver) if init_from else None
     writes = parallel.is_first_process()
@@ -186,7 +187,7 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
 def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
     """Evaluates what a run saved; returns the line to print."""
     saved = config.from_json(folder / "config.json")
-    given = {"eval_episodes": episodes, "eval_seed": eval_seed, "num_devices": 1, "num_shards": 1}
+    given = {"eval_episodes": episodes, "eval_seed": eval_seed, "num_devices": 1, "num_shards": 1, "driver": "fused"}
     chosen = replace(saved.train, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(replace(saved, train=chosen))
     evaluation = driver.fetch(driver.evaluate(driver.place(load(folder, driver, step))))

@@ -77,7 +77,8 @@ def main(splits: list[str]) -> None:
     results = {}
     for text in splits:
         split = tuple(int(size) for size in text.split(","))
-        found, again = run(make(split)), run(make(split))
+        driver = make(split)
+        found, again = run(driver), run(driver)
         same = jax.tree.map(np.array_equal, found, again)
         ring = ordered(found)
         for s, rows in enumerate(wanted["replay"]):

@@ -18,7 +18,8 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.train import roles, tick
+from rlx.train import roles
+from rlx.train import tick as pipeline
 from rlx.train.fused import reset
 from rlx.train.program import Program
 from rlx.train.roles import Task, Totals
@@ -71,13 +72,14 @@ class Pipelined:
         """Makes `ticks` ticks; `state` is donated. Returns when the last are dispatched, not when they are done."""
         reports, flying = self.no_reports, deque[Any]()
         for _ in range(ticks):
-            state, reports = self._tick(state, reports)
+            state, reports = self.tick(state, reports)
             flying.append(reports)
             if len(flying) >= self.task.config.depth:
                 jax.block_until_ready(flying.popleft())
-        return state, tick.join(*reports)
+        return state, pipeline.join(*reports)
 
-    def _tick(self, state: PipelineState, reports: tuple[Any, ...]) -> tuple[PipelineState, tuple[Any, ...]]:
+    def tick(self, state: PipelineState, reports: tuple[Any, ...]) -> tuple[PipelineState, tuple[Any, ...]]:
+        """Dispatches one tick and returns at once; what the roles report is added to `reports`."""
         collectors, values, policies = self.groups
         collector, pieces, version, statistics, seen = self.collect(state.collector, reports[0])
         value_learner, value, of_values = self.learn_value(state.value_learner, reports[1])
@@ -155,7 +157,7 @@ class Pipelined:
         zero = parallel.replicate(np.zeros((), np.int32), collectors)
         self.reset = Program("reset", parallel.pmap(pool, collectors), self.first[0][0], zero)
         self.starts = []
-        for i, maker in enumerate((tick.init_collector, tick.init_value_learner, tick.init_policy_learner)):
+        for i, maker in enumerate((pipeline.init_collector, pipeline.init_value_learner, pipeline.init_policy_learner)):
             given = (*self.first[i], *([self.reset.shapes] if not i else []))
             pool_axes = (0,) if not i else ()
             shard_axes, member_axes = ((None, None, *pool_axes), OWN[i]), ((0, 0, *pool_axes), MEMBERS[i])
@@ -166,7 +168,7 @@ class Pipelined:
     def _make_roles(self) -> None:
         """One program a role; what it reports is added up on its devices."""
         pieces = math.lcm(*self.split) // self.split[0]
-        collected = tick.Collected(0, 0, None)  # type: ignore[arg-type]
+        collected = pipeline.Collected(0, 0, None)  # type: ignore[arg-type]
 
         def role(i: int, function: Any, shard_out: tuple[Any, ...], member_out: tuple[Any, ...], after: Any) -> Any:
             work = self._over(partial(function, self.task), i, ((OWN[i],), shard_out), ((MEMBERS[i],), member_out))
@@ -189,9 +191,9 @@ class Pipelined:
         def same(*results: Any) -> Any:
             return results
 
-        self.collect, seen = role(0, tick.collect, (OWN[0], collected, None, None), (MEMBERS[0], collected, 0, 0), cut)
-        self.learn_value, of_values = role(1, tick.learn_value, (OWN[1], None, None), (MEMBERS[1], 0, 0), same)
-        self.learn_policy, of_policies = role(2, tick.learn_policy, (OWN[2], None), (MEMBERS[2], 0), same)
+        self.collect, seen = role(0, pipeline.collect, (OWN[0], collected, None, None), (MEMBERS[0], collected, 0, 0), cut)
+        self.learn_value, of_values = role(1, pipeline.learn_value, (OWN[1], None, None), (MEMBERS[1], 0, 0), same)
+        self.learn_policy, of_policies = role(2, pipeline.learn_policy, (OWN[2], None), (MEMBERS[2], 0), same)
         self.no_reports = (seen, of_values, of_policies)
 
     def _make_edges(self) -> None:
@@ -199,7 +201,7 @@ class Pipelined:
         _, pieces, version, _, _ = self.collect.shapes
 
         def store(i: int, part: int) -> Program:
-            add = self._over(tick.store, i, ((OWN[i], 0, None), OWN[i]), ((MEMBERS[i], 0, None), MEMBERS[i]))
+            add = self._over(pipeline.store, i, ((OWN[i], 0, None), OWN[i]), ((MEMBERS[i], 0, None), MEMBERS[i]))
 
             def joined(state: Any, pieces: tuple[Any, ...], version: jax.Array) -> Any:
                 return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
@@ -211,7 +213,7 @@ class Pipelined:
             return Program("store", program, self.shapes[i], given, _placed_like(version, rows))
 
         self.store_block, self.store_data = store(1, 0), store(2, 1)
-        publish = self._over(partial(tick.next_policy, self.task), 2, ((OWN[2], None), None), ((MEMBERS[2], 0), 0))
+        publish = self._over(partial(pipeline.next_policy, self.task), 2, ((OWN[2], None), None), ((MEMBERS[2], 0), 0))
         value = self.shapes.policy_learner.value
         self.publish = Program("publish", parallel.pmap(publish, self.groups.policies), self.shapes[2], value)
 

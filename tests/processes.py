@@ -1,0 +1,49 @@
+"""Starting test programs in processes of their own, with forced host devices and a timeout: a dead-lock is a failure."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment(devices: int) -> dict[str, str]:
+    """This process's environment with `devices` CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "NPROC": "16", "JAX_PLATFORMS": "cpu"}
+
+
+def start(arguments: list[str], devices: int) -> subprocess.Popen[str]:
+    """`python -m ARGUMENTS` in the checkout, its output collected."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, stdout=pipe, stderr=pipe)
+
+
+def finish(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, str]:
+    """Exit code, output and errors; killed and failed when `timeout` seconds are over."""
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, errors = process.communicate()
+        raise AssertionError(f"{process.args} hung for {timeout} s:\n{output}\n{errors[-3000:]}") from None
+    return process.returncode, output, errors
+
+
+def run(arguments: list[str], devices: int, timeout: float = 300) -> str:
+    """The output of a program that has to succeed."""
+    code, output, errors = finish(start(arguments, devices), timeout)
+    assert code == 0, f"{arguments} exited with {code}:\n{output}\n{errors[-3000:]}"
+    return output
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
