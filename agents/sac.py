@@ -244,7 +244,25 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> SoftAgent:
     return assemble(make_parts(config, spec, axes))
 
 
+SMALL: dict[str, Any] = {  # small networks and fast learning, for easy tasks on a CPU
+    "actor_hidden_sizes": (64, 64),
+    "critic_hidden_sizes": (64, 64),
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "alpha_lr": 1e-3,
+    "alpha_init": 0.1,
+    "tau": 0.02,
+    "reward_scale": 0.1,
+    "num_envs": 64,
+    "batch_size": 128,
+    "ratio": "24:24",
+    "warmup_env_steps": 1024,
+    "total_env_steps": 20_000,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
+    "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
+    "brax:inverted_pendulum": SMALL | {"gamma": 0.98},
     "brax:ant": {
         "actor_hidden_sizes": (128, 128),
         "critic_hidden_sizes": (128, 128),
@@ -256,6 +274,4 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ratio": "32:32",
         "total_env_steps": 205_000,
     },
-    "gymnax:Pendulum-v1": {},
-    "brax:inverted_pendulum": {},
 }

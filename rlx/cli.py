@@ -16,7 +16,6 @@ class Parser(argparse.ArgumentParser):
     """Argparse with one-line errors that reach `main`, and no guessing at shortened flags."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -97,7 +96,7 @@ def train(arguments: list[str]) -> int:
         given.setdefault("num_devices", parallel.device_count())
     elif found.coordinator or found.num_processes is not None or found.process_id is not None:
         raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
-    resolved = config.resolve(agent, found.env, found.backend, **given)
+    resolved = config.resolve(agent, found.env, found.backend, found.preset, **given)
     _keep_compiled_programs()
     folder = runs.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
     with parallel.all_or_none():

@@ -26,8 +26,8 @@ class Console:
     """Shows the lines of a run as they come."""
 
     def __init__(self, run_config: RunConfig, driver: Driver, quiet: bool) -> None:
-        self._terminal = Terminal(quiet=quiet, highlight=False)
-        self._summary = Terminal(highlight=False)
+        self._terminal = Terminal(quiet=quiet, highlight=False, emoji=False)
+        self._summary = Terminal(highlight=False, emoji=False)
         self._total = driver.task.plan.ticks * driver.task.plan.tick_env_steps
         members = f", {driver.members} runs" if driver.members > 1 else ""
         self._title = f"{run_config.agent} on {run_config.env}{members}"
@@ -61,7 +61,7 @@ class Console:
             "greedy return": f"{summary['eval_return_mean']:.1f} over {summary['eval_episodes']} episodes a seed ({per_seed})",
             "steps": f"{summary['env_steps']:,} environment, {summary['critic_steps']:,} critic, {summary['actor_steps']:,} actor",
             "speed": f"{summary['env_steps_per_s']:,.0f} environment steps/s, {summary['updates_per_s']:,.0f} updates/s",
-            "time": f"{summary['wall_time_s']:.1f} s, of which {summary['compile_s']:.1f} s compiling (on threads beside)",
+            "time": f"{summary['wall_time_s']:.1f} s; first update after {summary['time_to_first_update_s']:.1f} s",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),
             "judge it again": f"rlx eval {folder}",

@@ -22,7 +22,8 @@ class Evaluation(NamedTuple):
 
 def watchable(env: Env) -> dict[str, Any] | None:
     """The environment's scene, or None where it cannot be drawn."""
-    return env.scene() if hasattr(env, "scene") else None
+    with jax.ensure_compile_time_eval():  # scenes are made of plain numbers, also while a program is being traced
+        return env.scene() if hasattr(env, "scene") else None
 
 
 def view(env: Env, state: EnvState) -> jax.Array:

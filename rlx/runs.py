@@ -187,7 +187,7 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
 def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
     """Evaluates what a run saved; returns the line to print."""
     saved = config.from_json(folder / "config.json")
-    given = {"eval_episodes": episodes, "eval_seed": eval_seed, "num_devices": 1, "num_shards": 1, "driver": "fused"}
+    given = {"eval_episodes": episodes, "eval_seed": eval_seed, "num_devices": 1, "num_shards": 1, "driver": "fused", "split": "1"}
     chosen = replace(saved.train, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(replace(saved, train=chosen))
     evaluation = driver.fetch(driver.evaluate(driver.place(load(folder, driver, step))))

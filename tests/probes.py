@@ -89,15 +89,16 @@ PROBES = {
 def batches(probe: Probe, count: int, size: int, seed: int = 0) -> Transition:
     """`count` minibatches of a probe, `[count, size, ...]`."""
     drawn = probe.draw(np.random.default_rng(seed), count * size)
-    observation, action, reward, discount, following = (x.astype(np.float32).reshape(count, size) for x in drawn)
+    arrays = (jnp.asarray(x.reshape(count, size), jnp.float32) for x in drawn)
+    observation, action, reward, discount, following = arrays
     return Transition(observation[..., None], action[..., None], reward, discount, following[..., None])
 
 
 def questions(probe: Probe, size: int) -> Transition:
     """The probe's queries as batches, each of one query over and over, `[2, size, ...]`."""
-    asked = [np.full((size, 1), x, np.float32) for query in probe.queries for x in query[:2]]
-    observation, action = np.stack(asked[0::2]), np.stack(asked[1::2])
-    nothing = np.zeros(observation.shape[:2], np.float32)
+    observation = jnp.array([[[query.observation]] * size for query in probe.queries], jnp.float32)
+    action = jnp.array([[[query.action]] * size for query in probe.queries], jnp.float32)
+    nothing = jnp.zeros(observation.shape[:2])
     return Transition(observation, action, nothing, nothing, observation)
 
 

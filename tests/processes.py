@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment(devices: int) -> dict[str, str]:
-    """This process's environment with `devices` CPU devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    """This process's environment with `devices` CPU devices and a compiler in half the time."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     return os.environ | {"XLA_FLAGS": flags, "NPROC": "16", "JAX_PLATFORMS": "cpu"}
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probes
 import pytest
 
-import probes
 import rlx
 from rlx import agents, cli, config, envs
 from rlx.train.settings import make_plan
@@ -146,7 +146,8 @@ def test_named_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_preset_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "pql", "--env", "brax:ant", "--preset", "nothing"]) == 2
+    impossible = ["--num-envs", "0"]  # ends the run here, should the preset's name be ignored
+    assert cli.main(["train", "pql", "--env", "brax:ant", "--preset", "nothing", *impossible]) == 2
     assert capsys.readouterr().err == "rlx: --preset nothing: unknown for pql on brax:ant; choose from 4096\n"
     assert cli.main(["list"]) == 0
     assert "brax:ant@4096" in capsys.readouterr().out

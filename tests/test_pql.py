@@ -16,7 +16,7 @@ from rlx.types import RlxError, Spec, State, Transition, as_arrays
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 ATOMS, BATCH = 11, 6
-SMALL = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
+SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
 HYPERS = as_arrays(pql.Hypers(gamma=0.9, reward_scale=2.0, v_min=-3.0, v_max=7.0))
 RNG = np.random.default_rng(0)
 
@@ -31,12 +31,14 @@ def stub(apply: Any) -> Network:
     return Network(init=lambda key: None, apply=apply)
 
 
-def transitions(*lead: int) -> Transition:
-    def normal(*shape: int) -> np.ndarray:
-        return RNG.normal(size=(*lead, *shape)).astype(np.float32)
+def normal(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
 
-    discount = RNG.choice(np.float32([0, 0.81, 1]), lead)
-    return Transition(normal(3), np.tanh(normal(2)), normal(), discount, normal(3))
+
+def transitions(size: int) -> Any:
+    """A Transition of NumPy arrays, for use by hand too."""
+    discount: Any = RNG.choice([0, 0.81, 1], size).astype(np.float32)
+    return Transition(normal(size, 3), np.tanh(normal(size, 2)), normal(size), discount, normal(size, 3))
 
 
 BATCHES = transitions(BATCH)
@@ -51,11 +53,15 @@ def three_ways(function: Any, *arguments: Any) -> list[Any]:
     return [function(*arguments), jax.jit(function)(*arguments), mapped[0], mapped[1]]
 
 
+def critic_state(params: Any, hypers: pql.Hypers) -> pql.CriticState:
+    return pql.CriticState(params, params, pql.optimizer(hypers).init(params), jnp.int32(0), hypers)
+
+
 # Targets
 
 
 def test_scalar_target() -> None:
-    next_q = RNG.normal(size=(2, BATCH)).astype(np.float32)
+    next_q = normal(2, BATCH)
     expected = 2 * BATCHES.reward + 0.9 * BATCHES.discount * next_q.min(0)
     for found in three_ways(parts().target, next_q, BATCHES, HYPERS):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -78,7 +84,7 @@ def categorical_target_by_hand(logits: np.ndarray, batch: Transition) -> np.ndar
 
 def test_categorical_target() -> None:
     """Of the two distributions the one of the lower mean, whole, sample by sample."""
-    logits = 3 * RNG.normal(size=(2, BATCH, ATOMS)).astype(np.float32)
+    logits = 3 * normal(2, BATCH, ATOMS)
     lower = (softmax(logits) @ np.linspace(-3, 7, ATOMS)).argmin(0)
     assert set(lower) == {0, 1}, "both critics must be the lower one somewhere"
     expected = categorical_target_by_hand(logits, BATCHES)
@@ -91,7 +97,7 @@ def test_categorical_target() -> None:
 def test_the_target_is_always_a_distribution(reward: float, discount: float) -> None:
     """Rewards beyond the support included: then everything is on its last atom."""
     batch = BATCHES._replace(reward=np.full(BATCH, reward, np.float32), discount=np.full(BATCH, discount, np.float32))
-    logits = 10 * RNG.normal(size=(2, BATCH, ATOMS)).astype(np.float32)
+    logits = 10 * normal(2, BATCH, ATOMS)
     found = parts(True).target(logits, batch, HYPERS)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     assert (found >= 0).all()
@@ -106,7 +112,7 @@ def test_the_target_is_always_a_distribution(reward: float, discount: float) -> 
 def test_critic_loss(distributional: bool) -> None:
     """Against stubs that say whatever their parameters are."""
     shape = (2, BATCH, ATOMS) if distributional else (2, BATCH)
-    online, target = (RNG.normal(size=shape).astype(np.float32) for _ in range(2))
+    online, target = normal(*shape), normal(*shape)
     stubs = parts(distributional, critic=stub(lambda said, observation, action: said))
     loss, metrics = pql.critic_loss(online, stubs, target, BATCHES, BATCHES.action, HYPERS)
     if distributional:
@@ -124,7 +130,7 @@ def test_critic_loss(distributional: bool) -> None:
 def test_actor_loss(distributional: bool) -> None:
     """The lowest of the critics' values, or of their means, at the actor's own actions."""
     shape = (2, BATCH, ATOMS) if distributional else (2, BATCH)
-    said = RNG.normal(size=shape).astype(np.float32)
+    said = normal(*shape)
     stubs = parts(
         distributional,
         actor=stub(lambda params, observation: params * observation[:, :2]),
@@ -132,26 +138,22 @@ def test_actor_loss(distributional: bool) -> None:
     )
     loss, _ = pql.actor_loss(jnp.float32(0.5), stubs, said, BATCHES.observation, HYPERS)
     factor = 0.5 * BATCHES.observation[:, :2].sum(-1)
-    if distributional:
-        values = softmax(said * factor[:, None]) @ np.linspace(-3, 7, ATOMS)
-    else:
-        values = said * factor
+    support = np.linspace(-3, 7, ATOMS)
+    values = softmax(said * factor[:, None]) @ support if distributional else said * factor
     np.testing.assert_allclose(loss, -values.min(0).mean(), rtol=1e-4)
 
 
 def test_noise_on_the_actions_of_the_target() -> None:
-    """Drawn with a deviation of 0.8, clipped to +-0.2, the sum to [-1, 1]: seen through a critic that says the action."""
+    """Drawn with a deviation of 0.8, clipped to +-0.2, the sum to [-1, 1]: as seen by a critic that records actions."""
     seen: list[jax.Array] = []
 
     def critic(w: jax.Array, observation: jax.Array, action: jax.Array) -> jax.Array:
         seen.append(action)
         return w[:, None] * action.sum(-1)
 
-    action = np.float32([0.0, 0.95])
+    action = np.array([0.0, 0.95], np.float32)
     stubs = parts(actor=stub(lambda params, o: jnp.broadcast_to(action, (*o.shape[:-1], 2))), critic=stub(critic))
-    w = jnp.ones(2)
-    state = pql.CriticState(w, w, pql.optimizer(HYPERS).init(w), jnp.int32(0), HYPERS)
-    pql.update_critic(stubs, state, None, transitions(4000), jax.random.key(0))
+    pql.update_critic(stubs, critic_state(jnp.ones(2), HYPERS), None, transitions(4000), jax.random.key(0))
     noise = np.asarray(seen[0] - action)
     np.testing.assert_allclose(noise.min(0), -0.2, atol=1e-6)
     np.testing.assert_allclose(noise.max(0), [0.2, 0.05], atol=1e-6)
@@ -163,10 +165,6 @@ def test_noise_on_the_actions_of_the_target() -> None:
 # Steps
 
 
-def critic_state(params: Any, hypers: pql.Hypers) -> pql.CriticState:
-    return pql.CriticState(params, params, pql.optimizer(hypers).init(params), jnp.int32(0), hypers)
-
-
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Adam, which would hide every factor on a gradient."""
@@ -174,7 +172,7 @@ def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # a critic whose gradient is the observation: the loss is the mean over the batch of the sum of w * observation
-LINEAR = {"critic": stub(lambda w, o, a: (w * o).sum(-1)[None]), "regress": lambda q, target: q.mean()}
+LINEAR: dict[str, Any] = {"critic": stub(lambda w, o, a: (w * o).sum(-1)[None]), "regress": lambda q, target: q.mean()}
 
 
 @pytest.mark.usefixtures("plain_descent")
@@ -183,13 +181,12 @@ def test_the_clip_comes_after_the_mean_over_shards() -> None:
     hypers = as_arrays(pql.Hypers(max_gradient_norm=2.0, weight_decay=0.0, critic_lr=1.0))
     stubs = parts(axes=("shard",), **LINEAR)
     observation = jnp.zeros((4, BATCH, 3)).at[0, :, 0].set(4.0)
-    batch = BATCHES._replace(observation=observation)
-    batch = jax.tree.map(lambda x: jnp.broadcast_to(x, (4, BATCH, *x.shape[2:])) if x.ndim == 3 else x, batch)
 
     def update(observation: jax.Array) -> jax.Array:
         batch = BATCHES._replace(observation=observation)
         policy = stubs.actor.init(jax.random.key(0))
-        return pql.update_critic(stubs, critic_state(jnp.zeros(3), hypers), policy, batch, jax.random.key(0))[0].params
+        state, _ = pql.update_critic(stubs, critic_state(jnp.zeros(3), hypers), policy, batch, jax.random.key(0))
+        return state.params
 
     found = jax.vmap(update, axis_name="shard")(observation)
     np.testing.assert_allclose(found, [[-1, 0, 0]] * 4, rtol=1e-6)
@@ -211,11 +208,11 @@ def test_weight_decay_is_apart_from_adam() -> None:
     """Weights shrink by rate times decay, whatever the gradient, and the decay is in no moment of Adam's."""
     hypers = as_arrays(pql.Hypers(critic_lr=0.1, weight_decay=0.5, tau=0.25))
     w = jnp.array([2.0, -4.0, 8.0])
-    batch = BATCHES._replace(observation=np.tile(np.float32([0, 1e-2, 0]), (BATCH, 1)))
+    batch = BATCHES._replace(observation=jnp.tile(jnp.array([0, 1e-2, 0]), (BATCH, 1)))
     stubs = parts(**LINEAR)
     policy = stubs.actor.init(jax.random.key(0))
     state, _ = pql.update_critic(stubs, critic_state(w, hypers), policy, batch, jax.random.key(0))
-    expected = w * (1 - 0.1 * 0.5) - 0.1 * np.float32([0, 1, 0])  # Adam's first step is the gradient's sign
+    expected = w * (1 - 0.1 * 0.5) - 0.1 * np.array([0, 1, 0])  # Adam's first step is the gradient's sign
     np.testing.assert_allclose(state.params, expected, rtol=1e-4)
     np.testing.assert_allclose(state.target_params, 0.75 * w + 0.25 * expected, rtol=1e-4)  # from the NEW critic
     np.testing.assert_allclose(state.opt_state[1].mu, [0, 1e-3, 0], rtol=1e-4)

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probes
 import pytest
 
-import probes
 from rlx.agents import sac, tqc
 from rlx.networks import Network
 from rlx.types import RlxError, Transition
@@ -22,15 +22,21 @@ STUBS = tqc.make_parts(CONFIG, probes.SPEC)._replace(
     critic=Network(init=lambda key: None, apply=lambda atoms, observation, action: atoms)
 )
 RNG = np.random.default_rng(0)
-ONLINE, TARGET = (RNG.normal(size=(CRITICS, BATCH, QUANTILES)).astype(np.float32) for _ in range(2))
-LOG_PROB = RNG.normal(size=BATCH).astype(np.float32)
-REWARD, DISCOUNT = RNG.normal(size=BATCH).astype(np.float32), np.float32([1, 0, 1, 0.9, 1])
+
+
+def normal(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+ONLINE, TARGET = normal(CRITICS, BATCH, QUANTILES), normal(CRITICS, BATCH, QUANTILES)
+REWARD, LOG_PROB = normal(BATCH), normal(BATCH)
+DISCOUNT: Any = np.array([1, 0, 1, 0.9, 1], np.float32)
 HYPERS = sac.as_arrays(tqc.Hypers(gamma=0.9, reward_scale=2.0))
 ALPHA = 0.3
 
 
 def critic_loss(online: Any, target: Any) -> jax.Array:
-    nothing = np.zeros((BATCH, 1), np.float32)
+    nothing = jnp.zeros((BATCH, 1))
     batch = Transition(nothing, nothing, REWARD, DISCOUNT, nothing)
     return sac.critic_loss(online, STUBS, target, batch, nothing, LOG_PROB, jnp.float32(ALPHA), HYPERS)[0]
 
@@ -93,7 +99,7 @@ def overestimation(drop: int, updates: int = 400) -> np.ndarray:
     """What critics think above the truth, [MEMBERS], of one endless state whose actions all pay noise of mean 0.
 
     Critics are tables over 8 bins of the action, and the policy always takes the bin that they think best. Every member
-    learns from its own 4 rewards of each bin, over and over: some bin's happened to be good, and the critics believe it.
+    learns from its own 4 rewards of each bin, over and over: some bin's happen to be good, and the critics believe it.
     """
     config = tqc.Config(num_critics=2, num_quantiles=5, drop_per_critic=drop)
     centres = (jnp.arange(ACTIONS) + 0.5) * 2 / ACTIONS - 1
@@ -123,7 +129,7 @@ def overestimation(drop: int, updates: int = 400) -> np.ndarray:
 
         def update(state: sac.CriticState, _: None) -> tuple[sac.CriticState, None]:
             best = centres[jnp.argmax(state.params.mean((0, 2)))]
-            return sac.update_critic(parts, state, sac.Policy(best, -jnp.inf), batch, key)[0], None
+            return sac.update_critic(parts, state, sac.Policy(best, jnp.array(-jnp.inf)), batch, key)[0], None
 
         state, _ = jax.lax.scan(update, state, length=updates)
         return state.params.mean((0, 2)).max()

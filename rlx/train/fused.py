@@ -145,11 +145,11 @@ class Fused:
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
         judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), self.devices)
-        self.reset = Program("reset", pool, self.first[0], zero)
-        self.start = Program("start", start, *self.first, self.reset.shapes)
+        self.reset = Program("reset", pool, self.first[0], zero, seldom=True)
+        self.start = Program("start", start, *self.first, self.reset.shapes, seldom=True)
         self.train = Program("train", train, self.shapes, zero)
         self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
-        self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes))
+        self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes), seldom=True)
         self.programs = (self.train, self.reset, self.start, self.judge)
 
     @cached_property

@@ -155,14 +155,14 @@ class Pipelined:
         collectors = self.groups.collectors
         pool = self._over(partial(reset, self.task), 0, ((None, None), 0), ((0, None), 0))
         zero = parallel.replicate(np.zeros((), np.int32), collectors)
-        self.reset = Program("reset", parallel.pmap(pool, collectors), self.first[0][0], zero)
+        self.reset = Program("reset", parallel.pmap(pool, collectors), self.first[0][0], zero, seldom=True)
         self.starts = []
         for i, maker in enumerate((pipeline.init_collector, pipeline.init_value_learner, pipeline.init_policy_learner)):
             given = (*self.first[i], *([self.reset.shapes] if not i else []))
             pool_axes = (0,) if not i else ()
             shard_axes, member_axes = ((None, None, *pool_axes), OWN[i]), ((0, 0, *pool_axes), MEMBERS[i])
             start = self._over(partial(maker, self.task), i, shard_axes, member_axes)
-            self.starts.append(Program(f"start {i}", parallel.pmap(start, self.groups[i]), *given))
+            self.starts.append(Program(f"start {i}", parallel.pmap(start, self.groups[i]), *given, seldom=True))
         self.shapes = PipelineState(*(start.shapes for start in self.starts))
 
     def _make_roles(self) -> None:

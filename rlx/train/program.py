@@ -16,10 +16,11 @@ class Program:
     """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
 
     A call with other shapes or types fails instead of compiling again, so each program is compiled exactly once.
+    `seldom` programs run so rarely that compiling them quickly matters more than running them quickly.
     """
 
-    def __init__(self, name: str, function: Any, *arguments: Any) -> None:
-        self.name = name
+    def __init__(self, name: str, function: Any, *arguments: Any, seldom: bool = False) -> None:
+        self.name, self.seldom = name, seldom
         self.compile_s = 0.0
         self._function, self._arguments = function, arguments
         self._compiled: Future[Callable[..., Any]] | None = None
@@ -48,6 +49,7 @@ class Program:
         begun = time.perf_counter()
         if parallel.several_processes():  # jax cannot lower such a pmap ahead of time: it compiles in the first call
             return self._function
-        compiled = self._function.lower(*self._arguments).compile()
+        options = parallel.quick_compilation() if self.seldom else None
+        compiled = self._function.lower(*self._arguments).compile(options)
         self.compile_s = time.perf_counter() - begun
         return compiled

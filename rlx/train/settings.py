@@ -139,6 +139,8 @@ def _check_ranges(config: TrainConfig) -> None:
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16")
     if config.driver not in ("fused", "pipelined"):
         raise RlxError(f"--driver {config.driver}: must be fused or pipelined")
+    if config.driver == "fused" and config.split != "1":
+        raise RlxError(f"--split {config.split}: goes with --driver pipelined; add it")
     if not 2 <= config.depth <= 4:
         raise RlxError(f"--depth {config.depth}: must be 2, 3 or 4 ticks in flight")
     if config.spread not in ("data", "seeds"):

@@ -6,7 +6,7 @@ blocks, with V_t. At the edge between ticks B_t is stored, and V, P and the obse
 version. What every role consumes carries its version, so the lag (version being made minus version consumed) is
 counted, not assumed: it is 1, always. (A block's version is that of the tick after the one that made it.)
 
-`LAGGED` is that tick as one program (`--split 1`); `rlx.train.groups` runs the same functions on three groups of devices.
+`LAGGED` is that tick as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups of devices.
 """
 
 from __future__ import annotations

@@ -1,0 +1,294 @@
+"""The fused driver: layouts that must not matter, exact counts, one compile a program, nothing on the quiet to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.struct import PyTreeNode
+
+from rlx import config, envs, experiment, normalize
+from rlx.agents import sac
+from rlx.rollout import Episodes
+from rlx.train import driver as host
+from rlx.train import roles
+from rlx.train.fused import Fused
+from rlx.train.roles import Totals
+from rlx.train.settings import Plan
+from rlx.types import Agent, State
+from tests import processes
+from tests.walk import Walk
+
+# A tick is two vector steps of four environments; after two ticks of warm-up each makes 6 critic and 4 actor updates.
+SETTINGS: dict[str, Any] = {
+    "num_envs": 4,
+    "rollout_length": 2,
+    "ratio": "3:2",
+    "n_step": 2,
+    "batch_size": 8,
+    "replay_capacity": 64,
+    "warmup_env_steps": 16,
+    "total_env_steps": 96,
+    "log_every": 24,
+    "eval_every": 48,
+    "eval_episodes": 2,
+    "pool_size": 4,
+    "noise_min": 0.1,
+    "noise_max": 0.3,
+    "actor_hidden_sizes": (8,),
+    "critic_hidden_sizes": (8,),
+}
+TICKS, RATES, SEEDS = 12, (1e-3, 1e-2), (0, 1)
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module")
+def make() -> Iterator[Callable[..., Fused]]:
+    """Drivers of SAC on the walk."""
+
+    def make(**changes: Any) -> Any:
+        return experiment.make_driver(config.resolve("sac", "walk", **SETTINGS | changes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envs, "make", lambda name, backend: Walk())
+        yield make
+
+
+class Run:
+    """A whole training run: its driver, its reports, and the programs that were compiled on the way."""
+
+    def __init__(self, driver: Fused) -> None:
+        self.driver, self.compiled = driver, []
+
+        def listen(event: str, duration: float, **details: Any) -> None:
+            if event == COMPILED:
+                self.compiled.append(details["fun_name"])
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            self.reports = [r._replace(state=jax.device_get(r.state)) for r in host.train(driver)]
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
+        self.final = jax.tree.map(lambda x: x[0], self.reports[-1].state)  # of the one device
+
+
+@pytest.fixture(scope="module")
+def solo(make: Callable[..., Fused]) -> Run:
+    return Run(make())
+
+
+@pytest.fixture(scope="module")
+def many(make: Callable[..., Fused]) -> Run:
+    return Run(make(num_seeds=len(SEEDS), critic_lr=RATES))
+
+
+def close(found: Any, expected: Any, rtol: float = 1e-3, atol: float = 1e-5) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), found, expected)
+
+
+def same(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+# What must not matter: who trains beside a run, and on how many devices.
+
+
+def test_every_seed_and_rate_equals_its_solo_run(
+    make: Callable[..., Fused], solo: Run, many: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value with every seed, in one program. The solo runs share one program too: both are arguments of it."""
+    members = [(seed, rate) for rate in RATES for seed in SEEDS]
+    assert many.driver.members == len(members)
+    assert [leaf.shape[0] for leaf in jax.tree.leaves(many.final.agent)] == [4] * len(jax.tree.leaves(many.final.agent))
+    for i, (seed, rate) in enumerate(members):
+        driver = solo.driver
+        monkeypatch.setattr(driver, "first", make(seed=seed, critic_lr=rate).first)
+        state = driver.init()
+        for _ in range(TICKS // 3):  # as often as the run refreshed its pool
+            state = driver.refresh(driver.advance(state, 3)[0])
+        alone = driver.fetch((state.agent, state.statistics, state.env, state.replay.rows))
+        beside = many.final.agent, many.final.statistics, many.final.env, many.final.replay.rows
+        close(jax.tree.map(lambda x, i=i: x[i], beside), jax.tree.map(lambda x: x[0], alone))
+        assert many.final.agent.critic.hypers.critic_lr[i] == np.float32(rate)
+    actors = many.final.agent.actor.params["params"]
+    kernel = next(leaf for leaf in jax.tree.leaves(actors) if leaf.ndim > 2)
+    assert all(not np.allclose(kernel[0], kernel[i], rtol=1e-3) for i in (1, 2, 3))
+
+
+def test_one_device_equals_four() -> None:
+    """Four logical shards on one, two and four devices; and four seeds over four devices equal their solo runs."""
+    assert processes.run(["tests.check_fused"], devices=4).splitlines() == [
+        "data over 2",
+        "data over 4",
+        "seed 0 of 4",
+        "seed 3 of 4",
+    ]
+
+
+def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> None:
+    again = Run(make())
+    same(again.final, solo.final)
+    for one, other in zip(again.reports, solo.reports, strict=True):
+        same((one.metrics, one.evaluation), (other.metrics, other.evaluation))
+
+
+# Compiling and transfers.
+
+
+@pytest.mark.parametrize("members", ["solo", "many"])
+def test_each_program_is_compiled_once(members: str, request: pytest.FixtureRequest) -> None:
+    """Over warm-up, learning, refreshes and evaluations; and nothing else is compiled, not the smallest operation."""
+    run = request.getfixturevalue(members)
+    assert len(run.compiled) == len(run.driver.programs) == 4
+    assert all(program.compile_s > 0 for program in run.driver.programs)
+
+
+def test_nothing_crosses_to_the_host_unasked(solo: Run) -> None:
+    """All that a run does again and again, under a guard that refuses transfers that nobody wrote down.
+
+    (On a CPU the guard sees transfers to the device only: those from it cost nothing there.)
+    """
+    driver = solo.driver
+    state = driver.init()
+    with jax.transfer_guard("disallow"):
+        state, totals = driver.advance(state, 3)
+        evaluation = driver.evaluate(driver.learned(driver.refresh(state)))
+        driver.fetch((totals, evaluation))
+
+
+def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` holds the guard itself: a driver that passes a host's number along does not get through its first tick."""
+    broken = make()
+    broken.programs, broken.reset, broken.start, broken.train, broken.judge = (
+        getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "judge")
+    )
+    monkeypatch.setattr(broken, "advance", lambda state, ticks: broken.train(state, np.full(1, ticks, np.int32)))
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        next(host.train(broken))
+
+
+# Counts.
+
+
+def test_counts(solo: Run) -> None:
+    """Environment, critic and actor steps of every report; the last are also counted in the state."""
+    seen = [(r.env_step, r.critic_step, r.actor_step, r.evaluation is not None) for r in solo.reports]
+    assert seen == [(24, 6, 4, False), (48, 24, 16, True), (72, 42, 28, False), (96, 60, 40, True)]
+    final, learned = solo.final, TICKS - 2
+    assert final.agent.critic.step.item() == learned * 6 and final.agent.actor.step.item() == learned * 4
+    assert final.tick == TICKS and final.statistics.count.item() == 96
+    assert final.replay.cursor.size == 16 and final.replay.cursor.head == 2 * TICKS % 16
+    assert final.replay.rows.reward.shape == (1, 1, 16, 4)
+    assert solo.reports[-1].evaluation.returns.shape == (1, 2)
+
+
+class Diary(PyTreeNode):
+    """A half that writes down, at each of its steps, how many steps the other half had made."""
+
+    seen: jax.Array
+    hypers: Any
+    step: jax.Array
+
+    def write(self, other: jax.Array) -> Diary:
+        return self.replace(seen=self.seen.at[self.step].set(other), step=self.step + 1)
+
+
+def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
+    """An agent of two diaries: values and policies are step counts."""
+    agent = Agent(
+        init=lambda key, hypers=None: None,  # type: ignore[arg-type,return-value]
+        value=lambda critic: critic.step,
+        policy=lambda actor, value: actor.step,
+        actor_batch=lambda transition: transition.reward,
+        act=lambda policy, observation, key: (observation, {}),
+        act_greedy=lambda policy, observation, key: (observation, {}),
+        update_critic=lambda critic, policy, batch, key: (critic.write(policy), {}),
+        update_actor=lambda actor, value, batch, key: (actor.write(value), {}),
+    )
+    critic, actor = (Diary(jnp.full(n, -1), sac.Hypers(), jnp.zeros((), jnp.int32)) for n in (critic_steps, actor_steps))
+    return agent, State(critic=critic, actor=actor)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "critics_saw", "actors_saw"),
+    [
+        ("1:1", [0], [1]),
+        ("3:2", [0, 0, 0], [3, 3]),
+        ("4:2", [0, 0, 1, 1], [2, 4]),
+        ("2:4", [0, 2], [1, 1, 2, 2]),
+    ],
+)
+def test_updates_are_interleaved(
+    ratio: str, critics_saw: list[int], actors_saw: list[int], make: Callable[..., Fused]
+) -> None:
+    """As evenly as the ratio allows, in each of the tick's two vector steps; the halves see each other's latest."""
+    task = make(ratio=ratio).task
+    critics, actors = task.plan.critic_updates, task.plan.actor_updates
+    agent, state = diarist(2 * critics, 2 * actors)
+    task = task._replace(agent=agent, axes=())
+    ring = roles.init_replay(task, roles.row_shapes(task))
+    statistics = normalize.init(task.env.spec.observation_size)
+    learn = jax.jit(lambda state: roles.learn(task, state, ring, statistics, jax.random.key(0), jnp.int32(0)))
+    after, _ = learn(state)
+    assert after.critic.seen.tolist() == critics_saw + [actors + n for n in critics_saw]
+    assert after.actor.seen.tolist() == actors_saw + [critics + n for n in actors_saw]
+
+
+# The pool of starts.
+
+
+def starts(state: Any) -> tuple[set[tuple[float, ...]], set[tuple[float, ...]]]:
+    """First observations of the episodes that began inside the ring, and those that the pool offers."""
+    rows, pool = jax.tree.map(lambda x: x[0, 0, 0], jax.device_get((state.replay.rows, state.pool)))
+    first = rows.observation[1:][(rows.terminated | rows.truncated)[:-1]]
+    return {tuple(x) for x in first.tolist()}, {tuple(x) for x in pool.observation.tolist()}
+
+
+def test_the_pool_of_starts_is_refreshed(solo: Run) -> None:
+    """Episodes begin at different starts of the pool that is there, and after a refresh at those of the new one."""
+    driver = solo.driver
+    state, _ = driver.advance(driver.init(), 8)  # the ring holds eight ticks
+    seen, first_pool = starts(state)
+    assert len(first_pool) == 4 and len(seen) > 1 and seen <= first_pool
+    state, _ = driver.advance(driver.refresh(state), 8)
+    seen, second_pool = starts(state)
+    assert len(seen) > 1 and seen <= second_pool and not first_pool & second_pool
+
+
+def test_training_refreshes_the_pool(solo: Run) -> None:
+    pools = [report.state.pool.observation for report in solo.reports]
+    assert all((one != other).all() for one, other in zip(pools, pools[1:], strict=False))
+
+
+# What the host makes of it.
+
+
+def test_means() -> None:
+    """Per member: metrics over the ticks that learned, returns over the episodes that ended, what did not happen left out."""
+    ended = Episodes(np.array([4.0, 2.0]), np.array([10.0, -3.0]), np.array([40.0, 30.0]))
+    lag = {"policy_at_collector": np.array([[0, 5, 0, 0], [0, 5, 0, 0]])}
+    found = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))
+    wanted = {"loss": [2, 3], "episode_return": [2.5, -1.5], "episode_length": [10, 15], "episodes": [4, 2]}
+    same(found, {name: np.array(x) for name, x in wanted.items()} | {"lag_policy_at_collector": np.array([0, 5, 0, 0])})
+    nothing = Episodes(*[np.array([0.0, 1.0])] * 3)
+    assert set(host.means(Totals({"loss": np.zeros(2)}, np.zeros(2), nothing))) == {"episodes"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "points", "evaluations"),
+    [
+        ({}, [3, 6, 9, 12], [6, 12]),
+        ({"warmup_ticks": 4}, [3, 5, 6, 9, 12], [6, 12]),  # the first update
+        ({"log_ticks": 5, "eval_ticks": 100}, [3, 5, 10, 12], [12]),  # the end is always judged
+    ],
+)
+def test_stops(changes: dict[str, int], points: list[int], evaluations: list[int], solo: Run) -> None:
+    plan: Plan = solo.driver.task.plan._replace(**changes)
+    driver: Any = SimpleNamespace(task=solo.driver.task._replace(plan=plan))
+    assert [point for point, _ in host.stops(driver)] == points
+    assert [point for point, evaluates in host.stops(driver) if evaluates] == evaluations

@@ -1,0 +1,60 @@
+"""The long learning runs, `make learn`: what the project promises of its agents, run as a user would run it.
+
+Every run is a process of its own; its summary.json is what counts. Wall times are printed, not asserted.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import processes
+
+pytestmark = pytest.mark.learn
+
+PENDULUM = "--env gymnax:Pendulum-v1 --num-seeds 4 --total-env-steps 20000"
+INVERTED = "--env brax:inverted_pendulum --backend generalized"
+ONE_PROGRAM, SPLIT = "--driver pipelined --split 1", "--driver pipelined --split 1,1,1"
+
+
+def train(arguments: str, folder: Path, name: str, devices: int = 1) -> dict[str, Any]:
+    """The summary of a run."""
+    command = ["rlx.cli", "train", *arguments.split(), "--run-dir", str(folder), "--run-name", name]
+    processes.run(command, devices, timeout=1800)
+    summary = json.loads((folder / name / "summary.json").read_text())
+    print(f"\n{arguments}: {summary['eval_return_per_seed']} in {summary['wall_time_s']} s")
+    return summary
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_sac_walks(seed: int, tmp_path: Path) -> None:
+    assert train(f"sac --env brax:ant --seed {seed}", tmp_path, "ant")["eval_return_mean"] >= 2000
+
+
+@pytest.mark.parametrize("agent", ["sac", "tqc"])
+def test_pendulum_on_every_seed(agent: str, tmp_path: Path) -> None:
+    assert min(train(f"{agent} {PENDULUM}", tmp_path, "pendulum")["eval_return_per_seed"]) >= -200
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("agent", ["sac", "tqc"])
+def test_inverted_pendulum_on_every_seed(agent: str, seed: int, tmp_path: Path) -> None:
+    assert train(f"{agent} {INVERTED} --seed {seed}", tmp_path, "inverted")["eval_return_mean"] >= 1000
+
+
+@pytest.mark.parametrize("flags", ["", "--distributional"], ids=["pql", "pql-d"])
+@pytest.mark.parametrize(("task", "worth"), [(f"{INVERTED} --num-envs 256", 1000), ("--env brax:ant", 2000)], ids=["inverted", "ant"])
+def test_pql_in_one_program_and_over_three_devices(task: str, worth: float, flags: str, tmp_path: Path) -> None:
+    one = train(f"pql {task} {flags} {ONE_PROGRAM}", tmp_path, "one")
+    split = train(f"pql {task} {flags} {SPLIT}", tmp_path, "split", devices=3)
+    assert min(one["eval_return_mean"], split["eval_return_mean"]) >= worth
+    curves = [
+        [line["eval/return_mean"] for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open()) if "eval/return_mean" in line]
+        for name in ("one", "split")
+    ]
+    # the same randomness and the same schedule: the curves part only as rounding grows
+    np.testing.assert_allclose(curves[0][0], curves[1][0], rtol=0.2, atol=10)
