@@ -14,7 +14,7 @@ from typing import Any
 if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
-from rlx.envs.base import VectorEnv, VectorState, Watchable, vectorise
+from rlx.envs.base import VectorEnv, VectorState, Watchable, check_count, vectorise
 from rlx.types import Env, RlxError
 
 __all__ = ["VectorEnv", "VectorState", "Watchable", "make", "names", "vectorise"]
@@ -85,8 +85,8 @@ def make(name: str, backend: str | None = None, episode_length: int | None = Non
     backends = names().get(name)
     if backends is None:
         raise RlxError(_why_not(name))
-    if episode_length is not None and (not isinstance(episode_length, int) or episode_length < 1):
-        raise RlxError(f"episode_length must be an integer of at least 1, not {episode_length!r}")
+    if episode_length is not None:
+        check_count("episode_length", episode_length)
     if backends:
         settings["backend"] = _backend(name, backends, backend)
     elif backend is not None:

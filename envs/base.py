@@ -90,9 +90,8 @@ def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
     `step.metrics` are `episode_return` and `episode_length` `[E]` of the episode so far, this step included: final
     where terminated | truncated. Raises RlxError where a count is not a positive integer.
     """
-    for name, count in (("num_envs", num_envs), ("pool_size", pool_size)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise RlxError(f"{name} must be an integer of at least 1, not {count!r}")
+    check_count("num_envs", num_envs)
+    check_count("pool_size", pool_size)
 
     def make_pool(key: Key) -> EnvState:
         return jax.vmap(env.reset)(jax.random.split(key, pool_size))
@@ -121,6 +120,12 @@ def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
         return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
 
     return VectorEnv(env.spec, num_envs, pool_size, make_pool, init, step)
+
+
+def check_count(name: str, count: int) -> None:
+    """Raises RlxError unless `count` is a positive integer."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise RlxError(f"{name} must be an integer of at least 1, not {count!r}")
 
 
 def _flat(observation: jax.Array) -> jax.Array:

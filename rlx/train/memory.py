@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from rlx import parallel
-from rlx.train.roles import Task, actor_rows, init_replay, row_shapes
+from rlx import normalize, parallel
+from rlx.train.roles import RECORDED, Task, actor_rows, init_replay, minibatches, row_shapes
 from rlx.types import RlxError
 
-# Working copies of an environment's state that a step of simulated physics holds at once, and of a layer's output that
-# one update holds (online, target and actor passes, their gradients); tests hold both against compiled programs.
-ENV_COPIES = 6
-LAYER_COPIES = 8
+# XLA's working memory against the values that are alive at once in the traced function: of a step of simulated physics
+# it fuses most away, of an update it keeps matrices in a second layout. Tests hold both against compiled programs.
+STEP_SHARE = 0.5
+UPDATE_SHARE = 2
+BLOCK_COPIES = 3  # of what is collected in a tick: as it is scanned, as it is stored, and one to spare
+BATCH_COPIES = 3  # of minibatches: gathered, widened, normalised
+AGENT_COPIES = 3  # of the agent and its optimisers: the state, the next one, and one handed out
 
 
 class Estimate(NamedTuple):
-    """Bytes on each device."""
+    """Bytes on a device."""
 
     replay: int
-    environments: int  # states, pool of starts and the working copies of a step
-    learning: int  # agent, optimisers, minibatches and the working copies of an update
+    environments: int  # states, starts, what is collected in a tick, and the working memory of a step
+    learning: int  # agent, optimisers, minibatches, and the working memory of an update
 
     @property
     def total(self) -> int:
@@ -35,40 +39,110 @@ def size(shapes: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def estimate(task: Task, members: int, split: tuple[int, int, int]) -> Estimate:
-    """What the programs will hold on each device; `split` devices collect, learn values and learn policies.
+def peak(function: Callable[..., Any], *shapes: Any, axes: parallel.Axes = ()) -> int:
+    """Bytes of the values that `function` makes and that are alive at its busiest moment, were nothing fused."""
+    for axis in axes:
+        function = jax.vmap(function, in_axes=None, axis_name=axis, axis_size=1)
+    return _peak(jax.make_jaxpr(function)(*shapes).jaxpr)
 
-    Where one group of devices does everything its size stands three times.
+
+def _peak(jaxpr: Jaxpr) -> int:
+    last = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if not isinstance(v, Literal)}
+    last |= {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, Literal)}
+    made: dict[Any, int] = {}
+    most = 0
+    for i, eqn in enumerate(jaxpr.eqns):
+        made |= {v: size(v.aval) for v in eqn.outvars}
+        most = max(most, sum(made.values()) + max(map(_peak, _inner(eqn.params)), default=0))
+        made = {v: held for v, held in made.items() if last.get(v, i) > i}
+    return most
+
+
+def _inner(params: dict[str, Any]) -> list[Jaxpr]:
+    """The jaxprs inside an equation: loop bodies, branches, calls."""
+    leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, (ClosedJaxpr, Jaxpr)))
+    return [getattr(leaf, "jaxpr", leaf) for leaf in leaves if isinstance(leaf, (ClosedJaxpr, Jaxpr))]
+
+
+def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> Estimate:
+    """The most that a device will hold, for `groups` that collect, learn values and learn policies.
+
+    Where the groups are one and the same, its devices hold all of it; else each holds what its role needs.
     """
-    config, plan, spec = task.config, task.plan, task.env.spec
-    collectors, values, policies = split
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    keys = jax.ShapeDtypeStruct((plan.shard_envs,), key.dtype)
-    pool = jax.eval_shape(task.batch.make_pool, key)
-    env = jax.eval_shape(task.batch.init, pool, keys)
-    agent = jax.eval_shape(task.agent.init, key)
-    row = row_shapes(task)
-    rings = size(jax.eval_shape(lambda: init_replay(task, row))) / values
-    if config.driver == "pipelined":
-        rings += size(jax.eval_shape(lambda: init_replay(task, actor_rows(task, row)))) / policies
-    everything = members * plan.shards
-    if config.driver == "fused" and config.spread == "seeds":  # members over the devices, all their shards with them
-        members = members // collectors
-    block = 3 * size(row) * plan.shard_envs * config.rollout_length
-    minibatches = 3 * size(row) * max(plan.critic_updates, plan.actor_updates) * plan.shard_batch * config.n_step
-    outputs = sum(math.prod(x.shape[:-2]) * x.shape[-1] for x in jax.tree.leaves(agent) if x.ndim > 1)
-    activations = LAYER_COPIES * 4 * outputs * plan.shard_batch
-    return Estimate(
-        replay=int(rings * everything),
-        environments=int((ENV_COPIES * size(env) + 2 * size(pool) + block) * everything / collectors),
-        learning=int(3 * size(agent) * members + (minibatches + activations) * everything / min(values, policies)),
-    )
+    parts = [role(task, members, len(group)) for role, group in zip((_collect, _value, _policy), groups, strict=True)]
+    if list(groups[0]) != list(groups[1]):
+        return max(parts, key=lambda part: part.total)
+    replay, environments, learning = zip(*parts, strict=True)
+    return Estimate(sum(replay), sum(environments), max(learning))
+
+
+def _shares(task: Task, members: int, devices: int) -> tuple[float, float]:
+    """What a device holds: this many members times shards, and this many copies of an agent."""
+    return members * task.plan.shards / devices, members / (devices if task.config.spread == "seeds" else 1)
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _agent(task: Task) -> Any:
+    return jax.eval_shape(task.agent.init, _key())
+
+
+def _collect(task: Task, members: int, devices: int) -> Estimate:
+    shards, agents = _shares(task, members, devices)
+    plan, config, spec = task.plan, task.config, task.env.spec
+    keys = jax.ShapeDtypeStruct((plan.shard_envs,), _key().dtype)
+    pool = jax.eval_shape(task.batch.make_pool, _key())
+    states = jax.eval_shape(task.batch.init, pool, keys)
+    one = jax.eval_shape(task.env.reset, _key())
+    working = size(one) + STEP_SHARE * peak(task.env.step, one, spec.action, _key())
+    block = size(row_shapes(task)) * plan.shard_envs * config.rollout_length
+    training = size(states) + 2 * size(pool) + BLOCK_COPIES * block + working * plan.shard_envs
+    film = spec.episode_length * min(RECORDED, config.eval_episodes) * size(one)
+    judging = film + (working + size(one)) * config.eval_episodes
+    return Estimate(0, int(shards * training + agents * judging), int(agents * size(_agent(task))))
+
+
+def _value(task: Task, members: int, devices: int) -> Estimate:
+    agent = _agent(task)
+    given = _batches(task, task.plan.critic_updates)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), given)
+    policy = jax.eval_shape(task.agent.acting, agent)
+    working = peak(task.agent.update_critic, agent.critic, policy, batch, _key(), axes=task.axes)
+    return _learner(task, members, devices, row_shapes(task), size(given), working)
+
+
+def _policy(task: Task, members: int, devices: int) -> Estimate:
+    agent, count = _agent(task), task.plan.actor_updates
+    data = jax.eval_shape(task.agent.actor_batch, _batches(task, count))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
+    value = jax.eval_shape(task.agent.value, agent.critic)
+    working = peak(task.agent.update_actor, agent.actor, value, batch, _key(), axes=task.axes)
+    pipelined = task.config.driver == "pipelined"
+    row = actor_rows(task, row_shapes(task)) if pipelined else {}  # fused, both halves learn from one ring
+    return _learner(task, members, devices, row, size(data), working)
+
+
+def _batches(task: Task, count: int) -> Any:
+    """Shapes of `count` minibatches of a shard."""
+    ring = jax.eval_shape(lambda: init_replay(task, row_shapes(task)))
+    statistics = jax.eval_shape(lambda: normalize.init(task.env.spec.observation_size))
+    draw = lambda ring, statistics, key: minibatches(task, ring, statistics, 1.0, key, count)  # noqa: E731
+    return jax.eval_shape(draw, ring, statistics, _key())
+
+
+def _learner(task: Task, members: int, devices: int, row: Any, batches: int, working: int) -> Estimate:
+    shards, agents = _shares(task, members, devices)
+    ring = size(jax.eval_shape(lambda: init_replay(task, row)))
+    windows = BATCH_COPIES * batches * (1 + task.config.n_step / 4)  # rewards and flags of every step in a window
+    learning = AGENT_COPIES * agents * size(_agent(task)) + shards * (windows + UPDATE_SHARE * working)
+    return Estimate(int(shards * ring), 0, int(learning))
 
 
 def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> Estimate:
-    """The estimate of a run on the groups that collect, learn values and learn policies. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
-    collectors, values, policies = map(len, groups)
-    found = estimate(task, members, (collectors, values, policies))
+    """The estimate of a run. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
+    found = estimate(task, members, groups)
     room = parallel.memory_bytes(groups[0])
     if room is not None and found.total > room:
         parts = found._asdict()

@@ -1,0 +1,153 @@
+"""What a run needs: the estimate that users are given, held against compiled programs, and the refusal."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rlx import config, envs, experiment, parallel
+from rlx.agents import sac
+from rlx.train import memory
+from rlx.train.fused import Fused
+from rlx.train.memory import Estimate
+from rlx.train.program import Program
+from rlx.train.roles import Task
+from rlx.train.settings import make_plan
+from rlx.types import RlxError
+from tests.walk import Walk
+
+MiB = 2**20
+DEVICES: Any = ["first", "second", "third", "fourth"]  # estimates only count them
+ONE_GROUP = [DEVICES[:1]] * 3
+
+
+@cache
+def large(num_envs: int) -> Fused:
+    """A large run of SAC on ant, ready to be compiled."""
+    sizes = {"num_envs": num_envs, "batch_size": 8192, "ratio": "8:8", "replay_capacity": 500_000}
+    driver = experiment.make_driver(config.resolve("sac", "brax:ant", **sizes, total_env_steps=10**7))
+    assert isinstance(driver, Fused)
+    return driver
+
+
+def compiled(program: Program) -> dict[str, int]:
+    """Bytes that the compiled program holds; its code is made in a hurry, which changes no buffer."""
+    hurried = {"xla_backend_optimization_level": 0}
+    used = program._function.lower(*program._arguments).compile(compiler_options=hurried).memory_analysis()
+    return {
+        "given": used.argument_size_in_bytes,
+        "made": used.output_size_in_bytes - used.alias_size_in_bytes,
+        "working": used.temp_size_in_bytes,
+    }
+
+
+@pytest.mark.parametrize("num_envs", [4096, 16384])
+def test_the_estimate_bounds_training(num_envs: int) -> None:
+    """Thousands of Brax environments and large minibatches, compiled and not run; and it is no wild guess either."""
+    driver = large(num_envs)
+    estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
+    used = compiled(driver.train)
+    assert sum(used.values()) <= estimate.total <= 3 * sum(used.values())
+    assert used["working"] <= estimate.environments + estimate.learning
+    # the state is updated in place, replay and all
+    assert used["made"] < MiB and used["given"] > estimate.replay
+    assert estimate.replay == pytest.approx(memory.size(driver.shapes.replay), rel=1e-6)
+
+
+def test_beginning_and_refreshing_fit_too() -> None:
+    driver = large(4096)
+    estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
+    assert sum(compiled(driver.start).values()) <= estimate.total
+    refreshing = compiled(driver.reset)
+    assert memory.size(driver.shapes) + refreshing["made"] + refreshing["working"] <= estimate.total
+
+
+def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many more episodes than there are environments, beside the state."""
+    monkeypatch.setattr(envs, "make", lambda name, backend: Walk())
+    driver = experiment.make_driver(config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4))
+    assert isinstance(driver, Fused)
+    estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
+    judging = compiled(driver.judge)
+    assert judging["working"] > estimate.replay
+    assert memory.size(driver.shapes) + judging["made"] + judging["working"] <= estimate.total
+
+
+def test_peak() -> None:
+    """Values count from where they are made to where they are last used; what is inside loops and calls counts too."""
+    x = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    assert memory.peak(lambda x: x + 1, x) == 4000
+    assert memory.peak(lambda x: ((x + 1) * 2 - 3).sum(), x) == 8000
+    assert memory.peak(lambda x: (x + 1).sum() + (x + 2).sum(), x) == 4008
+    assert memory.peak(lambda x: (x + 1, x + 2, x + 3), x) == 12000
+    assert memory.peak(jax.jit(lambda x: (x + 1, x + 2)), x) >= 8000
+    loop = memory.peak(lambda x: jax.lax.fori_loop(0, 9, lambda i, y: y @ jnp.ones((1000, 1000)), x), x)
+    assert 4_000_000 <= loop < 9_000_000
+    assert memory.peak(lambda x: jax.lax.pmean(x, ("a", "b")), x, axes=("a", "b")) >= 4000
+
+
+def small(**settings: Any) -> Task:
+    """SAC on the walk, without a driver."""
+    given, env = config.resolve("sac", "walk", **settings), Walk()
+    plan = make_plan(given.train, shards=1)
+    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool)
+    return Task(sac.make(given.network, env.spec), env, batch, given.train, plan, axes=())
+
+
+def test_what_the_estimate_grows_with() -> None:
+    def estimate(members: int = 1, **settings: Any) -> Estimate:
+        return memory.estimate(small(num_envs=64, **settings), members, ONE_GROUP)
+
+    base = estimate()
+    assert [round(many / one, 2) for many, one in zip(estimate(members=4), base, strict=True)] == [4, 4, 4]
+    assert estimate(replay_capacity=2_000_000).replay == pytest.approx(2 * base.replay, rel=1e-3)
+    narrow = estimate(replay_dtype="bfloat16")
+    assert base.replay - narrow.replay == pytest.approx(1_000_000 * (2 + 1 + 2) * 2, rel=1e-3)
+    assert estimate(batch_size=4096).learning > 4 * base.learning
+    assert estimate(critic_hidden_sizes=(1024, 1024)).learning > 4 * base.learning
+    assert estimate(eval_episodes=10_000).environments > 10 * base.environments
+
+
+def test_a_split_shares_out_what_one_group_holds_alone() -> None:
+    """With three groups the fullest counts; the value learners hold the replay and not the environments."""
+    task, (a, b, c, d) = small(driver="pipelined"), DEVICES
+    together, apart = (memory.estimate(task, 1, groups) for groups in (ONE_GROUP, [[a], [b], [c]]))
+    assert apart.environments == 0 < together.environments
+    rows = memory.size(task.env.spec.observation)  # what SAC's actor half reads
+    assert together.replay - apart.replay == pytest.approx(1_000_000 * rows, rel=1e-3)
+    halved = memory.estimate(task, 1, [[a], [b, c], [d]])
+    assert halved.replay == pytest.approx(apart.replay / 2, rel=1e-3)
+
+
+def test_free_memory() -> None:
+    """A device that keeps count says so itself; CPU devices share what the machine has."""
+    counted: Any = SimpleNamespace(process_index=0, memory_stats=lambda: {"bytes_limit": 100, "bytes_in_use": 30})
+    assert parallel.memory_bytes([counted]) == 70
+    silent: Any = SimpleNamespace(process_index=0, memory_stats=lambda: None)
+    room = parallel.memory_bytes([silent])
+    assert room is None or MiB < room < 2**50
+
+
+@pytest.mark.parametrize(
+    ("setting", "flag"),
+    [
+        ({"replay_capacity": 10**8}, "--replay-capacity"),
+        ({"num_envs": 10**7, "replay_capacity": 10**7}, "--num-envs"),
+        ({"batch_size": 10**6}, "--batch-size"),
+    ],
+)
+def test_a_run_that_cannot_fit_is_refused(setting: dict[str, int], flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the numbers, part by part, and the flag that asks for most."""
+    monkeypatch.setattr(parallel, "memory_bytes", lambda devices: 600 * MiB)
+    numbers = r"\d+\.\d"
+    with pytest.raises(
+        RlxError,
+        match=f"^{flag}: the run needs {numbers} GiB a device \\(replay {numbers}, environments {numbers}, learning {numbers}\\)"
+        " but 0.6 GiB are free; lower it$",
+    ):
+        memory.check(small(**setting, total_env_steps=10**9), 1, ONE_GROUP)
