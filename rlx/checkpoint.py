@@ -1,11 +1,14 @@
 """Saving and restoring what a run has learned, through Orbax; no pickle anywhere.
 
 A tree is saved as a flat table from leaf path to array, so that what is on disk can be compared with what is wanted,
-leaf by leaf and by name, before anything is read: Orbax itself casts a wrong type without a word.
+leaf by leaf and by name, before anything is read: Orbax itself casts a wrong type without a word. Nor does it notice a
+flipped bit, so every file's digest is kept and checked, too.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlx import parallel
 from rlx.types import RlxError
+
+DIGESTS = "digests.json"  # of all files of a step, written last: a step without it was never finished
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -36,14 +42,17 @@ def save(folder: Path, step: int, tree: Any) -> None:
         if not manager.save(step, args=ocp.args.StandardSave(flatten(tree))):
             raise RlxError(f"{folder}: step {step} was not saved; is a later one there already?")
         manager.wait_until_finished()
+    if parallel.is_first_process():
+        saved = folder / str(step)
+        files = sorted(path for path in saved.rglob("*") if path.is_file())
+        draft = saved / "digests.tmp"
+        draft.write_text(json.dumps({str(path.relative_to(saved)): _digest(path) for path in files}, indent=2))
+        draft.replace(saved / DIGESTS)
 
 
 def steps(folder: Path) -> list[int]:
-    """The saved steps, oldest first; empty where there are none."""
-    if not folder.is_dir():
-        return []
-    with _manager(folder) as manager:
-        return sorted(manager.all_steps())
+    """The steps that were saved whole, oldest first; empty where there are none."""
+    return sorted(int(path.parent.name) for path in folder.glob(f"*/{DIGESTS}") if path.parent.name.isdecimal())
 
 
 def restore(folder: Path, template: Any, step: int | None = None) -> Any:
@@ -57,6 +66,7 @@ def restore(folder: Path, template: Any, step: int | None = None) -> Any:
     step = found[-1] if step is None else step
     if step not in found:
         raise RlxError(f"{folder}: has no step {step}; it has {', '.join(map(str, found))}")
+    _verify(folder / str(step))
     with _manager(folder) as manager:
         import orbax.checkpoint as ocp
 
@@ -68,6 +78,24 @@ def restore(folder: Path, template: Any, step: int | None = None) -> Any:
             raise RlxError(f"{folder / str(step)}: cannot be read ({reason}); choose another --step") from None
     leaves = [np.asarray(saved[name]) for name in flatten(template)]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(folder: Path) -> None:
+    """Raises RlxError naming the first file that is not as it was saved."""
+    try:
+        digests = dict(json.loads((folder / DIGESTS).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise RlxError(f"{folder / DIGESTS}: is damaged; choose another --step") from None
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            state = "damaged" if path.exists() else "missing"
+            raise RlxError(f"{path}: is {state}; choose another --step")
 
 
 def _compare(folder: Path, saved: Any, template: dict[str, Any]) -> None:

@@ -16,10 +16,11 @@ class Parser(argparse.ArgumentParser):
     """Argparse with one-line errors that reach `main`, and no guessing at shortened flags."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
-        raise RlxError(f"{self.prog}: {message}; see `{self.prog} --help`")
+        said = message.removeprefix("argument ").replace("the following arguments are required:", "missing")
+        raise RlxError(f"{said}; see `{self.prog} --help`")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
@@ -28,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(list(arguments))
         for text in unknown:
             flag = text.split("=")[0]
-            raise RlxError(f"{self.prog}: unknown {flag!r}: {nearest(flag, self._option_string_actions)}")
+            raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {nearest(flag, self._option_string_actions)}")
         return found
 
 
@@ -59,8 +60,10 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] not in COMMANDS:
         from difflib import get_close_matches
 
-        close = get_close_matches(arguments[0], COMMANDS, n=1)
-        raise RlxError(f"unknown command {arguments[0]!r}: " + (f"did you mean {close[0]}?" if close else "see `rlx --help`"))
+        close = get_close_matches(arguments[0], [*COMMANDS, "--help", "--version"], n=1)
+        raise RlxError(
+            f"unknown command {arguments[0]!r}: " + (f"did you mean {close[0]}?" if close else "see `rlx --help`")
+        )
     return COMMANDS[arguments[0]](arguments[1:])
 
 
@@ -68,11 +71,14 @@ def train(arguments: list[str]) -> int:
     """Trains an agent: `rlx train sac --env brax:ant`; `rlx train sac --help` shows every setting."""
     from rlx import config, parallel, runs
 
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(
+            "usage: rlx train AGENT --env ENV [settings]\n\n"
+            "`rlx train AGENT --help` shows the settings, `rlx list` the agents and environments"
+        )
+        return 0
     if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] not in ("-h", "--help"):
-            raise RlxError(f"rlx train: name the agent first, as in `rlx train sac {' '.join(arguments)}`")
-        print("usage: rlx train AGENT --env ENV [settings]; `rlx train AGENT --help` shows the settings, `rlx list` the agents")
-        return 0 if arguments else 2
+        raise RlxError("name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`")
     agent = arguments[0]
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
     parser.add_argument("--env", required=True, help="environment, as in `rlx list`")
@@ -109,7 +115,7 @@ def evaluate(arguments: list[str]) -> int:
     from rlx import runs
 
     parser = Parser(prog="rlx eval", description=evaluate.__doc__)
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, help="greedy episodes per seed (default: as in training)")
     parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
     parser.add_argument("--step", type=int, help="checkpoint to judge, in environment steps (default: the last)")
@@ -139,8 +145,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evalu
 
 
 def _add_settings(parser: Parser, settings: dict[str, Any]) -> None:
-    """A flag for every setting. Values stay text here: `rlx.config` converts and checks them, for flags and calls alike."""
-    titles = {"train": "training", "network": "networks and branches", "hypers": "hyper-parameters (several values: one run each)"}
+    """A flag for every setting. Values stay text: `rlx.config` converts and checks them, for flags and calls alike."""
+    titles = {
+        "train": "training",
+        "network": "networks and branches",
+        "hypers": "hyper-parameters (several values: one run each)",
+    }
     groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
     for name, setting in settings.items():
         flag, group = f"--{name.replace('_', '-')}", groups[setting.section]
@@ -150,11 +160,11 @@ def _add_settings(parser: Parser, settings: dict[str, Any]) -> None:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
             several = "+" if setting.many else None
-            group.add_argument(flag, nargs=several, default=None, metavar=setting.type.__name__.upper(), help=text)  # type: ignore[arg-type]
+            group.add_argument(flag, nargs=several, default=None, metavar=setting.type.__name__.upper(), help=text)
 
 
 def _keep_compiled_programs() -> None:
-    """JAX's persistent cache, so that the second run of a program does not compile it; JAX_COMPILATION_CACHE_DIR rules."""
+    """JAX's persistent cache, so that a program compiles only once; JAX_COMPILATION_CACHE_DIR rules."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -82,7 +82,8 @@ def resolve(agent: str, env: str, backend: str | None = None, preset: str | None
     """
     known = settings(agent)
     chosen = presets(agent, env, preset)
-    backend = chosen.pop("backend", None) if backend is None else backend
+    tuned = chosen.pop("backend", None)
+    backend = tuned if backend is None else backend
     sections: dict[str, dict[str, Any]] = {"train": {}, "network": {}, "hypers": {}}
     for name, value in (chosen | given).items():
         if name not in known:
@@ -90,7 +91,9 @@ def resolve(agent: str, env: str, backend: str | None = None, preset: str | None
         sections[known[name].section][name] = _checked(name, known[name], value)
     hypers = {name: (float(s.default),) for name, s in known.items() if s.section == "hypers"} | sections["hypers"]
     module = agents.load(agent)
-    return RunConfig(agent, env, backend, TrainConfig(**sections["train"]), module.Config(**sections["network"]), hypers)
+    return RunConfig(
+        agent, env, backend, TrainConfig(**sections["train"]), module.Config(**sections["network"]), hypers
+    )
 
 
 def _checked(name: str, setting: Setting, value: Any) -> Any:
@@ -136,19 +139,20 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 
 
 def from_json(path: Path) -> RunConfig:
-    """Reads a run's config.json. Raises RlxError where it is missing or not one of ours."""
+    """Reads a run's config.json. Raises RlxError where it is missing, damaged or not one of ours."""
     try:
         content = json.loads(path.read_text())
-        names = content["agent"], content["env"], content["backend"], content["settings"]
-    except FileNotFoundError:
+        return resolve(content["agent"], content["env"], content["backend"], **content["settings"])
+    except (FileNotFoundError, NotADirectoryError):
         raise RlxError(f"{path.parent}: is not a run folder (no {path.name}); give one that `rlx train` made") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError, OSError) as error:
+    except KeyError as error:
+        raise RlxError(f"{path}: is damaged ({error} is missing); restore it from a copy") from None
+    except (RlxError, ValueError, TypeError, OSError) as error:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
-    return resolve(names[0], names[1], names[2], **names[3])
 
 
 def members(config: RunConfig) -> list[dict[str, float]]:
-    """Seed and hyper-parameters of every member: all seeds of the first combination of list values, then of the next."""
+    """Seed and hyper-parameters of every member: all seeds of one combination of list values, then of the next."""
     seeds = range(config.train.seed, config.train.seed + config.train.num_seeds)
     combinations = itertools.product(*config.hypers.values())
     return [dict(zip(config.hypers, values, strict=True)) | {"seed": seed} for values in combinations for seed in seeds]

@@ -17,9 +17,15 @@ from rlx.train.driver import Driver
 def brief(line: dict[str, Any]) -> str:
     """One line of metrics in words: the greedy return where there is one, else that of the episodes while training."""
     if "eval/return_mean" in line:
-        return f"greedy return {line['eval/return_mean']:.1f}"
+        return f"greedy return {_number(line['eval/return_mean'])}"
     returns = line.get("train/episode_return")
-    return f"training return {sum(returns) / len(returns):.1f}" if returns else "no episode has ended yet"
+    if not returns:
+        return "no episode has ended yet"
+    return f"training return {_number(None if None in returns else sum(returns) / len(returns))}"
+
+
+def _number(value: float | None) -> str:
+    return "not a number: the run has diverged" if value is None else f"{value:.1f}"
 
 
 class Console:
@@ -31,7 +37,11 @@ class Console:
         self._total = driver.task.plan.ticks * driver.task.plan.tick_env_steps
         members = f", {driver.members} runs" if driver.members > 1 else ""
         self._title = f"{run_config.agent} on {run_config.env}{members}"
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        )
         times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[brief]}")
         self._progress = Progress(*columns, *times, console=self._terminal)
         self._task = self._progress.add_task(self._title, total=self._total, brief="compiling")
@@ -43,7 +53,9 @@ class Console:
             self._terminal.print(f"{self._title}: compiling")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def show(self, line: dict[str, Any]) -> None:
@@ -57,10 +69,13 @@ class Console:
         """The summary, also when quiet."""
         table = Table(title=self._title, show_header=False)
         per_seed = ", ".join(f"{value:.1f}" for value in summary["eval_return_per_seed"])
+        env, critic, actor = (summary[f"{name}_steps"] for name in ("env", "critic", "actor"))
+        env_rate, update_rate = summary["env_steps_per_s"], summary["updates_per_s"]
+        mean, episodes = summary["eval_return_mean"], summary["eval_episodes"]
         rows = {
-            "greedy return": f"{summary['eval_return_mean']:.1f} over {summary['eval_episodes']} episodes a seed ({per_seed})",
-            "steps": f"{summary['env_steps']:,} environment, {summary['critic_steps']:,} critic, {summary['actor_steps']:,} actor",
-            "speed": f"{summary['env_steps_per_s']:,.0f} environment steps/s, {summary['updates_per_s']:,.0f} updates/s",
+            "greedy return": f"{mean:.1f} over {episodes} episodes a seed ({per_seed})",
+            "steps": f"{env:,} environment, {critic:,} critic, {actor:,} actor",
+            "speed": f"{env_rate:,.0f} environment steps/s, {update_rate:,.0f} updates/s",
             "time": f"{summary['wall_time_s']:.1f} s; first update after {summary['time_to_first_update_s']:.1f} s",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),

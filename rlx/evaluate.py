@@ -71,7 +71,9 @@ def evaluate(
         alive = ~ended
         reward = jnp.where(alive, shown.reward, 0.0)
         shots = {"view": seen(state), "action": action[:record], "reward": reward[:record]}
-        frame = jax.vmap(lambda going, shot: jax.tree.map(lambda x: jnp.where(going, x, 0), shot))(alive[:record], shots)
+        frame = jax.vmap(lambda going, shot: jax.tree.map(lambda x: jnp.where(going, x, 0), shot))(
+            alive[:record], shots
+        )
         recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
         ended = ended | shown.terminated | shown.truncated
         return time + 1, after, ended, returns + reward, lengths + alive, recording

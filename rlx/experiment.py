@@ -14,14 +14,14 @@ from rlx import agents, envs, normalize, parallel
 from rlx.config import RunConfig, members, resolve
 from rlx.evaluate import Evaluation
 from rlx.metrics import process_age_s, record
-from rlx.train import driver as host
 from rlx.train import autosplit, memory, roles
+from rlx.train import driver as host
 from rlx.train.driver import Driver, Report
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.settings import TrainConfig, make_plan, parse_split
 from rlx.train.tick import LAGGED
-from rlx.types import Env, Key, RlxError, State
+from rlx.types import Key, RlxError, State
 
 
 class Result(NamedTuple):
@@ -146,11 +146,11 @@ def fit(
     config = settle(resolve(agent, env, backend, **settings))
     driver = make_driver(config)
     lines = []
-    for report, line in run(driver):
+    for found, line in run(driver):  # noqa: B007 -- the last one is what counts
         lines.append(line)
         if progress is not None:
             progress(line)
-    learned = driver.fetch(driver.learned(report.state))
-    assert report.evaluation is not None  # the last report always evaluates
+    learned = driver.fetch(driver.learned(found.state))
+    assert found.evaluation is not None  # the last report always evaluates
     act = greedy(driver, learned)
-    return Result(learned["agent"], learned["statistics"], act, lines, report.evaluation, config)
+    return Result(learned["agent"], learned["statistics"], act, lines, found.evaluation, config)

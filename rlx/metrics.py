@@ -15,7 +15,7 @@ from rlx.types import RlxError
 
 
 def process_age_s() -> float:
-    """Seconds since this process started, as the kernel counts them; where it does not tell, since Python's clock began."""
+    """Seconds since this process started, as the kernel counts them; elsewhere the processor seconds it used."""
     try:
         with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
             started = float(stat.read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
@@ -27,9 +27,11 @@ def process_age_s() -> float:
 
 
 def plain(value: Any) -> Any:
-    """NumPy values as JSON's own, numbers that JSON does not know (NaN, infinity) as None."""
-    if isinstance(value, np.ndarray):
-        return [plain(x) for x in value.tolist()]
+    """NumPy values as JSON's own, numbers that JSON does not know (NaN, infinity) as None; also in containers."""
+    if isinstance(value, dict):
+        return {name: plain(x) for name, x in value.items()}
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [plain(x) for x in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
@@ -56,7 +58,7 @@ def record(report: Report, wall_time_s: float) -> dict[str, Any]:
     }
     if report.evaluation is not None:
         line |= evaluation_summary(report.evaluation)
-    return {name: plain(value) for name, value in line.items()}
+    return plain(line)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -73,5 +75,5 @@ def read(path: Path) -> list[dict[str, Any]]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes `path` whole or not at all."""
     draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2, default=plain) + "\n")
+    draft.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
     draft.replace(path)

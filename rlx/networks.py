@@ -56,7 +56,10 @@ class MLP(nn.Module):
             hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(ACTIVATIONS)}"
             raise RlxError(f"unknown activation {self.activation!r}: {hint}")
         if min(self.hidden_sizes, default=1) < 1:
-            raise RlxError(f"hidden sizes {tuple(self.hidden_sizes)}: every layer needs at least one unit")
+            sizes = " ".join(map(str, self.hidden_sizes))
+            raise RlxError(
+                f"hidden sizes {sizes} (--actor-hidden-sizes, --critic-hidden-sizes): each must be at least 1"
+            )
         super().__post_init__()
 
     @nn.compact

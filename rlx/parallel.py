@@ -31,7 +31,8 @@ def pick_devices(count: int | None = None) -> list[jax.Device]:
         return devices
     if not 1 <= count <= len(devices):
         kind = devices[0].platform
-        raise RlxError(f"--num-devices {count}: this machine shows {len(devices)} {kind} device(s); choose 1 to {len(devices)}")
+        remedy = "leave it out" if len(devices) == 1 else f"choose 1 to {len(devices)}"
+        raise RlxError(f"--num-devices {count}: this machine shows {len(devices)} {kind} device(s); {remedy}")
     return devices[:count]
 
 
@@ -75,17 +76,26 @@ def join_cluster(address: str | None, processes: int | None, index: int | None) 
 
     A process that dies is noticed after at most 30 s. Raises RlxError if the others cannot be reached.
     """
-    given = {"coordinator_address": address, "num_processes": processes, "process_id": index}
-    if any(value is None for value in given.values()) and any(value is not None for value in given.values()):
-        raise RlxError("--coordinator, --num-processes and --process-id: give all three, or none where the cluster tells")
+    missing = [value is None for value in (address, processes, index)]
+    if any(missing) and not all(missing):
+        raise RlxError(
+            "--coordinator, --num-processes and --process-id: give all three, or none where the cluster tells"
+        )
     try:
         jax.distributed.initialize(
-            **given, initialization_timeout=120, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=60
+            address,
+            processes,
+            index,
+            initialization_timeout=120,
+            heartbeat_timeout_seconds=30,
+            shutdown_timeout_seconds=60,
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise RlxError(f"--distributed: could not join the other processes ({reason}); give --coordinator HOST:PORT,"
-                       " --num-processes and --process-id") from None
+        raise RlxError(
+            f"--distributed: could not join the other processes ({reason}); give --coordinator HOST:PORT,"
+            " --num-processes and --process-id"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -146,7 +156,9 @@ def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
         return None
 
 
-def pmap(function: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any = 0, donate: tuple[int, ...] = ()) -> Any:
+def pmap(
+    function: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any = 0, donate: tuple[int, ...] = ()
+) -> Any:
     """`function` on every device of the group at once, under the axis name DEVICE; arguments lead with `[D, ...]`."""
     return jax.pmap(function, axis_name=DEVICE, devices=devices, in_axes=in_axes, donate_argnums=donate)
 
@@ -163,7 +175,7 @@ def over(
 
 
 def quick_compilation() -> dict[str, Any] | None:
-    """Compiler options that halve the compilation of a program whose speed does not matter; a CPU's compiler knows them."""
+    """Compiler options that halve the compilation of a program whose speed does not matter; a CPU knows them."""
     if jax.default_backend() != "cpu":
         return None
     return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -174,7 +186,7 @@ def index(axes: Axes) -> jax.Array:
     return jax.lax.axis_index(axes) if axes else jax.numpy.zeros((), jax.numpy.int32)
 
 
-def sum(tree: Any, axes: Axes) -> Any:  # noqa: A001 -- parallel.sum reads as what it is
+def sum(tree: Any, axes: Axes) -> Any:
     """The sum over all logical shards."""
     return jax.lax.psum(tree, axes) if axes else tree
 
@@ -217,7 +229,7 @@ def _assemble(like: jax.Array, rows: Sequence[jax.Array], devices: Sequence[jax.
 
 
 def broadcast(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """What is the same on every device of one group, `[D, ...]`, copied to every device of another, without the host."""
+    """What is the same on all devices of one group, `[D, ...]`, copied to those of another, without the host."""
     leaves, structure = jax.tree.flatten(tree)
     rows = [x.addressable_shards[0].data for x in leaves]
     copies = [jax.device_put(rows, device) for device in local(devices)]

@@ -135,7 +135,8 @@ def _episode(episode: Mapping[str, Any], links: int) -> dict[str, Any]:
         raise ValueError(f"an episode needs as many rows in every array, and at least one: {sizes}")
     if links and (arrays["poses"].shape[1] < links or arrays["poses"].shape[2] != 7):
         raise ValueError(f"poses {list(arrays['poses'].shape)} do not fit the scene: [T, {links} or more, 7]")
-    return {"return": float(episode["return"])} | {name: _packed(array) for name, array in arrays.items()}
+    total = float(episode["return"])
+    return {"return": total if np.isfinite(total) else None} | {name: _packed(array) for name, array in arrays.items()}
 
 
 def _packed(array: np.ndarray) -> dict[str, Any]:

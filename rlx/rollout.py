@@ -19,7 +19,7 @@ Act = Callable[[jax.Array, Key, Key], tuple[jax.Array, dict[str, jax.Array]]]
 class Episodes(NamedTuple):
     """Sums over the episodes that ended; add them up, over time and devices, before dividing."""
 
-    count: jax.Array  # []
+    number: jax.Array  # []
     return_sum: jax.Array  # []
     length_sum: jax.Array  # []
 

@@ -27,6 +27,19 @@ from rlx.train.driver import Driver, Report
 from rlx.types import RlxError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "brax", "gymnax", "orbax-checkpoint", "numpy")
+NO_TRAINING: dict[str, Any] = {  # settings under which judging a run asks for no more room than judging needs
+    "driver": "fused",
+    "split": "1",
+    "num_devices": 1,
+    "num_shards": 1,
+    "num_envs": 1,
+    "rollout_length": 1,
+    "n_step": 1,
+    "batch_size": 1,
+    "replay_capacity": 1,
+    "pool_size": 1,
+    "warmup_env_steps": 0,
+}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -52,11 +65,25 @@ def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrit
             return root / base
         return next(folder for i in itertools.count(2) if not (folder := root / f"{base}-{i}").exists())
     if not NAME.fullmatch(name):
-        raise RlxError(f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}")
+        raise RlxError(
+            f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}"
+        )
     folder = root / name
     if folder.exists() and not overwrite:
         raise RlxError(f"{folder}: is there already; choose another --run-name, or --overwrite to replace it")
     return folder
+
+
+def _clear(folder: Path) -> None:
+    """Makes the folder of a new run, in place of an older one. Raises RlxError, and removes nothing, for all else."""
+    try:
+        if folder.exists():
+            if not (folder / "config.json").is_file() and any(folder.iterdir()):
+                raise RlxError(f"{folder}: is no run folder, so --overwrite leaves it alone; choose another --run-name")
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RlxError(f"{folder}: cannot be made ({error.strerror or error}); choose another --run-dir") from None
 
 
 def origin() -> dict[str, Any]:
@@ -77,9 +104,7 @@ def train(run_config: RunConfig, folder: Path, init_from: str | None = None, qui
     initial = load(Path(init_from), driver) if init_from else None
     writes = parallel.is_first_process()
     if writes:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        _clear(folder)
         metrics.write_json(folder / "config.json", config.to_json(run_config) | origin())
     clock = Clock()
     with Console(run_config, driver, quiet or not writes) as console, _lines(folder, writes) as lines:
@@ -187,8 +212,10 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
 def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
     """Evaluates what a run saved; returns the line to print."""
     saved = config.from_json(folder / "config.json")
-    given = {"eval_episodes": episodes, "eval_seed": eval_seed, "num_devices": 1, "num_shards": 1, "driver": "fused", "split": "1"}
-    chosen = replace(saved.train, **{name: value for name, value in given.items() if value is not None})
+    if episodes is not None and episodes < 1:
+        raise RlxError(f"--episodes {episodes}: must be at least 1")
+    given: dict[str, Any] = {"eval_episodes": episodes, "eval_seed": eval_seed}
+    chosen = replace(saved.train, **NO_TRAINING, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(replace(saved, train=chosen))
     evaluation = driver.fetch(driver.evaluate(driver.place(load(folder, driver, step))))
     per_seed = evaluation.returns.mean(axis=1)

@@ -165,7 +165,7 @@ function rlxView(root, data) {
   }
 
   data.episodes.forEach((episode, i) =>
-    chooser.add(new Option(`episode ${i + 1}: return ${episode.return.toFixed(1)}`, i)));
+    chooser.add(new Option(`episode ${i + 1}: return ${episode.return?.toFixed(1) ?? "not a number"}`, i)));
   chooser.addEventListener("change", () => choose(chooser.value));
   button.addEventListener("click", () => play(!playing));
   scrub.addEventListener("input", () => { moment = Number(scrub.value); play(false); });

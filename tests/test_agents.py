@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import probes
 import pytest
 
 import rlx
 from rlx import agents, cli, config, envs
 from rlx.train.settings import make_plan
 from rlx.types import Agent, Key, RlxError
+from tests import probes
 
 # Changes to an agent's Config for the tests, one set for each variant of it; the first makes it small.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {

@@ -210,7 +210,9 @@ def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
         update_critic=lambda critic, policy, batch, key: (critic.write(policy), {}),
         update_actor=lambda actor, value, batch, key: (actor.write(value), {}),
     )
-    critic, actor = (Diary(jnp.full(n, -1), sac.Hypers(), jnp.zeros((), jnp.int32)) for n in (critic_steps, actor_steps))
+    critic, actor = (
+        Diary(jnp.full(n, -1), sac.Hypers(), jnp.zeros((), jnp.int32)) for n in (critic_steps, actor_steps)
+    )
     return agent, State(critic=critic, actor=actor)
 
 

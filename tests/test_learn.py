@@ -47,13 +47,19 @@ def test_inverted_pendulum_on_every_seed(agent: str, seed: int, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("flags", ["", "--distributional"], ids=["pql", "pql-d"])
-@pytest.mark.parametrize(("task", "worth"), [(f"{INVERTED} --num-envs 256", 1000), ("--env brax:ant", 2000)], ids=["inverted", "ant"])
+@pytest.mark.parametrize(
+    ("task", "worth"), [(f"{INVERTED} --num-envs 256", 1000), ("--env brax:ant", 2000)], ids=["inverted", "ant"]
+)
 def test_pql_in_one_program_and_over_three_devices(task: str, worth: float, flags: str, tmp_path: Path) -> None:
     one = train(f"pql {task} {flags} {ONE_PROGRAM}", tmp_path, "one")
     split = train(f"pql {task} {flags} {SPLIT}", tmp_path, "split", devices=3)
     assert min(one["eval_return_mean"], split["eval_return_mean"]) >= worth
     curves = [
-        [line["eval/return_mean"] for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open()) if "eval/return_mean" in line]
+        [
+            line["eval/return_mean"]
+            for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open())
+            if "eval/return_mean" in line
+        ]
         for name in ("one", "split")
     ]
     # the same randomness and the same schedule: the curves part only as rounding grows

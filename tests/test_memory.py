@@ -70,7 +70,9 @@ def test_beginning_and_refreshing_fit_too() -> None:
 def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more episodes than there are environments, beside the state."""
     monkeypatch.setattr(envs, "make", lambda name, backend: Walk())
-    driver = experiment.make_driver(config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4))
+    driver = experiment.make_driver(
+        config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4)
+    )
     assert isinstance(driver, Fused)
     estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
     judging = compiled(driver.judge)

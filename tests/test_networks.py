@@ -165,7 +165,7 @@ def test_bfloat16_computes_inside_only() -> None:
     [
         (lambda: networks.make_value(SPEC, HIDDEN, activation="rleu"), "unknown activation 'rleu': did you mean relu"),
         (lambda: networks.make_value(SPEC, HIDDEN, activation="xyz"), "choose from relu, elu"),
-        (lambda: networks.make_value(SPEC, (16, 0)), "at least one unit"),
+        (lambda: networks.make_value(SPEC, (16, 0)), "hidden sizes 16 0 .*: each must be at least 1"),
         (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "at least 1"),
         (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "at least 1"),
     ],

@@ -86,7 +86,16 @@ def test_a_split_that_cannot_be_is_refused(split: str, devices: int, words: str)
 def test_bad_flags_of_the_pipeline_are_one_line(
     flags: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Any
 ) -> None:
-    common = ["train", "sac", "--env", "gymnax:Pendulum-v1", "--driver", "pipelined", "--run-dir", str(tmp_path / "runs")]
+    common = [
+        "train",
+        "sac",
+        "--env",
+        "gymnax:Pendulum-v1",
+        "--driver",
+        "pipelined",
+        "--run-dir",
+        str(tmp_path / "runs"),
+    ]
     assert main([*common, *flags]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

@@ -71,7 +71,9 @@ def test_any_pytree() -> None:
     rng = np.random.default_rng(2)
     steps = jax.tree.map(lambda x: jnp.asarray(100 * rng.random((4, 2, *x.shape)), x.dtype), example)
     sampled = replay.sample_rows(fill(ring, steps, block=1), jax.random.key(0), (50,))
-    assert jax.tree.map(lambda x: x.dtype, sampled) == jax.tree.map(lambda x: x.dtype, example)  # bfloat16 comes back wide
+    assert jax.tree.map(lambda x: x.dtype, sampled) == jax.tree.map(
+        lambda x: x.dtype, example
+    )  # bfloat16 comes back wide
     by_reward = {float(r): (t, e) for (t, e), r in np.ndenumerate(steps["reward"])}
     rows = np.array([by_reward[float(r)] for r in sampled["reward"]]).T
     stored = steps | {"inner": (steps["inner"][0].astype(jnp.bfloat16).astype(jnp.float32), steps["inner"][1])}
@@ -202,7 +204,9 @@ def test_adding_costs_the_block_and_not_the_ring() -> None:
 
 @pytest.mark.parametrize(("length", "block"), [(10, 3), (2, 4), (0, 1)])
 def test_lengths_that_cannot_be(length: int, block: int) -> None:
-    with pytest.raises(RlxError, match=f"replay length {length} must be a multiple of the block of {block} vector steps"):
+    with pytest.raises(
+        RlxError, match=f"replay length {length} must be a multiple of the block of {block} vector steps"
+    ):
         replay.init(jnp.zeros(()), length, 1, block)
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser
 from matplotlib.image import imread
 
 from rlx import report
+from tests.browser import browser
 
 
 def geom(shape: str, size: list[float], link: int = 0, position: tuple[float, ...] = (0, 0, 0)) -> dict[str, Any]:

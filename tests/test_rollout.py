@@ -13,7 +13,7 @@ from rlx.envs import vectorise
 from rlx.evaluate import Evaluation, evaluate
 from rlx.rollout import Episodes, add_noise, collect, derive, noise_scales
 from rlx.types import Key
-from walk import DECAY, EDGE, PUSH, Walk
+from tests.walk import DECAY, EDGE, PUSH, Walk
 
 
 def same(found: Any, expected: Any) -> None:
@@ -162,7 +162,9 @@ def test_recording() -> None:
     assert not going.all()
     same(film["action"][..., 0], np.where(going, np.float32(0.9), 0))
     assert not film["view"][~going].any() and not film["reward"][~going].any()
-    np.testing.assert_allclose(film["view"][1:], going[1:, :, None] * (DECAY * film["view"][:-1] + PUSH * 0.9), rtol=1e-5)
+    np.testing.assert_allclose(
+        film["view"][1:], going[1:, :, None] * (DECAY * film["view"][:-1] + PUSH * 0.9), rtol=1e-5
+    )
     np.testing.assert_allclose(film["reward"].sum(axis=0), UPHILL.returns[:RECORDED], rtol=1e-5)
 
 

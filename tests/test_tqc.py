@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import probes
 import pytest
 
 from rlx.agents import sac, tqc
 from rlx.networks import Network
 from rlx.types import RlxError, Transition
+from tests import probes
 
 # odd sizes, so that no axis can stand in for another
 CRITICS, QUANTILES, DROP, BATCH = 3, 7, 2, 5

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
 from rlx.evaluate import Evaluation
 from rlx.train.program import Program
@@ -18,10 +17,17 @@ from rlx.train.roles import Task, Totals
 class Driver(Protocol):
     """What `train` needs of a driver; every result leads with the devices and stays on them until fetched."""
 
-    task: Task
-    programs: tuple[Program, ...]  # in the order to compile them; the last evaluates
-    shapes: Any  # of the state
-    members: int  # training runs in all, M
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def programs(self) -> Sequence[Program]: ...  # in the order to compile them; the last evaluates
+
+    @property
+    def shapes(self) -> Any: ...  # of the state
+
+    @property
+    def members(self) -> int: ...  # training runs in all, M
 
     def init(self) -> Any: ...
 
@@ -48,7 +54,7 @@ class Report(NamedTuple):
     env_step: int
     critic_step: int
     actor_step: int
-    metrics: dict[str, np.ndarray]  # means since the last report
+    metrics: dict[str, Any]  # means since the last report, [M] each; seconds of roles, histograms of lags
     evaluation: Evaluation | None  # [M, N], on the host
     state: Any  # the driver's; valid until the next report is asked for
     train_s: float  # seconds spent training since the last report, compilation and evaluation apart
@@ -96,7 +102,7 @@ def train(driver: Driver, learned: Any = None) -> Iterator[Report]:
                 state = driver.refresh(state)
 
 
-def means(totals: Totals) -> dict[str, np.ndarray]:
+def means(totals: Totals) -> dict[str, Any]:
     """The reported sums as means per member; what did not happen since the last report is left out."""
     learned, (count, returns, lengths) = totals.learned, totals.episodes
     metrics = {name: value / learned for name, value in totals.metrics.items()} if learned.all() else {}

@@ -174,7 +174,7 @@ class Fused:
         return self.schedule.learned(state)
 
     def adopt(self, state: Any, learned: Any) -> Any:
-        """`state` with an agent and statistics from elsewhere, `[M, ...]` on the host, under its own hyper-parameters."""
+        """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
         return self.adoption(state, self.place(learned))
 
     def timing(self) -> dict[str, float]:

@@ -150,7 +150,7 @@ def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> E
         flag = {"replay": "--replay-capacity", "environments": "--num-envs", "learning": "--batch-size"}[worst]
         detail = ", ".join(f"{name} {amount / 2**30:.1f}" for name, amount in parts.items())
         raise RlxError(
-            f"{flag}: the run needs {found.total / 2**30:.1f} GiB a device ({detail}) but {room / 2**30:.1f} GiB are free;"
-            " lower it"
+            f"{flag}: the run needs {found.total / 2**30:.1f} GiB a device ({detail})"
+            f" but {room / 2**30:.1f} GiB are free; lower it"
         )
     return found

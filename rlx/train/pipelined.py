@@ -49,7 +49,9 @@ class Pipelined:
         self.devices = [device for group in groups for device in group]
         self.split = (len(groups.collectors), len(groups.values), len(groups.policies))
         self.stopwatch = Stopwatch(("collect", "value", "policy"))
-        self.first = [(parallel.replicate(np.asarray(seeds, np.uint32), g), parallel.replicate(hypers, g)) for g in groups]
+        self.first = [
+            (parallel.replicate(np.asarray(seeds, np.uint32), g), parallel.replicate(hypers, g)) for g in groups
+        ]
         self._make_starts()
         self._make_roles()
         self._make_edges()
@@ -111,7 +113,7 @@ class Pipelined:
         return parallel.broadcast(LAGGED.learned(state), self.groups.collectors)
 
     def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
-        """`state` with an agent and statistics from elsewhere, `[M, ...]` on the host, under its own hyper-parameters."""
+        """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
         own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
         agent = roles.keep_hypers(learned["agent"], parallel.fetch(own))
         publish = jax.jit(jax.vmap(partial(_published, self.task)))
@@ -157,7 +159,8 @@ class Pipelined:
         zero = parallel.replicate(np.zeros((), np.int32), collectors)
         self.reset = Program("reset", parallel.pmap(pool, collectors), self.first[0][0], zero, seldom=True)
         self.starts = []
-        for i, maker in enumerate((pipeline.init_collector, pipeline.init_value_learner, pipeline.init_policy_learner)):
+        makers: list[Any] = [pipeline.init_collector, pipeline.init_value_learner, pipeline.init_policy_learner]
+        for i, maker in enumerate(makers):
             given = (*self.first[i], *([self.reset.shapes] if not i else []))
             pool_axes = (0,) if not i else ()
             shard_axes, member_axes = ((None, None, *pool_axes), OWN[i]), ((0, 0, *pool_axes), MEMBERS[i])
@@ -191,7 +194,9 @@ class Pipelined:
         def same(*results: Any) -> Any:
             return results
 
-        self.collect, seen = role(0, pipeline.collect, (OWN[0], collected, None, None), (MEMBERS[0], collected, 0, 0), cut)
+        self.collect, seen = role(
+            0, pipeline.collect, (OWN[0], collected, None, None), (MEMBERS[0], collected, 0, 0), cut
+        )
         self.learn_value, of_values = role(1, pipeline.learn_value, (OWN[1], None, None), (MEMBERS[1], 0, 0), same)
         self.learn_policy, of_policies = role(2, pipeline.learn_policy, (OWN[2], None), (MEMBERS[2], 0), same)
         self.no_reports = (seen, of_values, of_policies)

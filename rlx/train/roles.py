@@ -86,7 +86,8 @@ def row_shapes(task: Task) -> Row:
     """Shapes of what one environment step puts into replay."""
     spec = task.env.spec
     scalar, flag = jax.ShapeDtypeStruct((), spec.observation.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
-    return Row(spec.observation, spec.action, scalar, flag, flag, spec.observation)
+    shapes: tuple[Any, ...] = (spec.observation, spec.action, scalar, flag, flag, spec.observation)
+    return Row(*shapes)
 
 
 def actor_rows(task: Task, rows: Row) -> Any:
@@ -103,7 +104,9 @@ def actor_rows(task: Task, rows: Row) -> Any:
 def init_replay(task: Task, row: Any) -> Replay:
     """This shard's empty ring for rows of the given shapes."""
     config = task.config
-    return replay.init(row, task.plan.slots, task.plan.shard_envs, config.rollout_length, jnp.dtype(config.replay_dtype))
+    return replay.init(
+        row, task.plan.slots, task.plan.shard_envs, config.rollout_length, jnp.dtype(config.replay_dtype)
+    )
 
 
 def make_block(

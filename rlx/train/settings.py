@@ -10,13 +10,17 @@ import jax
 
 from rlx.types import RlxError, setting
 
+MOST = 2**31 - 1  # what the counters on the device, int32, can count
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of the training loop. A vector step is one step of every environment at once."""
 
     driver: str = setting("fused", "fused: one sequential program; pipelined: three roles at once, one tick apart")
-    split: str = setting("1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto")
+    split: str = setting(
+        "1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto"
+    )
     depth: int = setting(3, "pipelined: ticks in flight, 2 to 4")
     num_envs: int = setting(128, "environments stepped at once, per seed")
     total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed")
@@ -63,8 +67,10 @@ class Plan(NamedTuple):
 def parse_ratio(text: str) -> tuple[int, int]:
     """`"8:4"` as (8, 4). Raises RlxError unless both are whole numbers, at least 1."""
     parts = text.split(":")
-    if len(parts) != 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise RlxError(f"--ratio {text}: must be two whole numbers of at least 1, critic:actor updates per vector step, as 8:4")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise RlxError(
+            f"--ratio {text}: must be two whole numbers of at least 1, critic:actor updates per vector step, as 8:4"
+        )
     return int(parts[0]), int(parts[1])
 
 
@@ -74,14 +80,16 @@ def parse_split(text: str, devices: int) -> tuple[int, int, int]:
     Raises RlxError for a group of zero, or a sum that is not the number of devices there.
     """
     parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
         raise RlxError(f"--split {text}: must be 1, auto, or three whole numbers (collect,value,policy) such as 2,1,1")
     collectors, values, policies = (int(part) for part in parts)
     if min(collectors, values, policies) < 1:
         raise RlxError(f"--split {text}: every role needs a device; --split 1 runs all three on one")
     if collectors + values + policies != devices:
         total = collectors + values + policies
-        raise RlxError(f"--split {text}: adds up to {total} devices but there are {devices}; on one device use --split 1")
+        raise RlxError(
+            f"--split {text}: adds up to {total} devices but there are {devices}; on one device use --split 1"
+        )
     return collectors, values, policies
 
 
@@ -89,22 +97,38 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
     """Checks the settings against each other. Raises RlxError, naming the flag, for sizes that cannot be."""
     _check_ranges(config)
     critic_updates, actor_updates = parse_ratio(config.ratio)
-    for flag, size in (("num-envs", config.num_envs), ("batch-size", config.batch_size), ("pool-size", config.pool_size)):
+    for flag, size in (
+        ("num-envs", config.num_envs),
+        ("batch-size", config.batch_size),
+        ("pool-size", config.pool_size),
+    ):
         if size % shards:
             raise RlxError(f"--{flag} {size}: must be divisible by the {shards} shards (--num-devices or --num-shards)")
     tick_env_steps = config.num_envs * config.rollout_length
     slots = config.replay_capacity // tick_env_steps * config.rollout_length
     if slots < max(config.rollout_length, config.n_step):
         need = config.num_envs * max(config.rollout_length, config.n_step)
-        raise RlxError(f"--replay-capacity {config.replay_capacity}: must hold a block of {need} transitions; raise it or lower --num-envs")
+        raise RlxError(
+            f"--replay-capacity {config.replay_capacity}: must hold a block of {need} transitions;"
+            " raise it or lower --num-envs"
+        )
     if config.batch_size > config.replay_capacity:
-        raise RlxError(f"--batch-size {config.batch_size}: is over --replay-capacity {config.replay_capacity}; lower it or raise that")
+        raise RlxError(
+            f"--batch-size {config.batch_size}: is over --replay-capacity {config.replay_capacity};"
+            " lower it or raise that"
+        )
     ticks = math.ceil(config.total_env_steps / tick_env_steps)
+    for flag, given, count in (
+        ("total-env-steps", config.total_env_steps, ticks * config.rollout_length),
+        ("replay-capacity", config.replay_capacity, slots),
+    ):
+        if count > MOST:
+            raise RlxError(f"--{flag} {given}: more than {MOST} vector steps cannot be counted; lower it")
     warmup = max(math.ceil(config.warmup_env_steps / tick_env_steps), math.ceil(config.n_step / config.rollout_length))
     if warmup >= ticks:
         raise RlxError(
-            f"--total-env-steps {config.total_env_steps}: ends before the first update, after {warmup * tick_env_steps} steps of"
-            " warm-up; raise it or lower --warmup-env-steps"
+            f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
+            f" {warmup * tick_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
     every = lambda steps, parts: max(1, (math.ceil(steps / tick_env_steps) if steps else ticks // parts))  # noqa: E731
     log_ticks = every(config.log_every, 50)
@@ -125,14 +149,38 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    at_least_one = ("num_envs", "total_env_steps", "batch_size", "rollout_length", "replay_capacity", "n_step", "pool_size")
+    at_least_one = (
+        "num_envs",
+        "total_env_steps",
+        "batch_size",
+        "rollout_length",
+        "replay_capacity",
+        "n_step",
+        "pool_size",
+    )
     for name in (*at_least_one, "eval_episodes", "num_seeds", "num_devices"):
         if getattr(config, name) < 1:
             raise RlxError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
-    for name in ("warmup_env_steps", "eval_every", "log_every", "noise_min", "noise_max", "num_shards", "seed", "eval_seed"):
+    for name, last in (("seed", config.seed + config.num_seeds - 1), ("eval_seed", config.eval_seed)):
+        if last >= 2**32:
+            raise RlxError(
+                f"--{name.replace('_', '-')} {getattr(config, name)}: must stay under 2^32, the last seed there is"
+            )
+    for name in (
+        "warmup_env_steps",
+        "eval_every",
+        "log_every",
+        "noise_min",
+        "noise_max",
+        "num_shards",
+        "seed",
+        "eval_seed",
+    ):
         value = getattr(config, name)
         if not (math.isfinite(value) and value >= 0):
             raise RlxError(f"--{name.replace('_', '-')} {value}: must be a finite number, 0 or more")
+    if config.noise_min > config.noise_max:
+        raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
     if not (math.isfinite(config.observation_clip) and config.observation_clip > 0):
         raise RlxError(f"--observation-clip {config.observation_clip}: must be a finite number over 0")
     if config.replay_dtype not in ("float32", "bfloat16", *(["float64"] if jax.config.read("jax_enable_x64") else [])):

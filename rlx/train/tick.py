@@ -6,7 +6,7 @@ blocks, with V_t. At the edge between ticks B_t is stored, and V, P and the obse
 version. What every role consumes carries its version, so the lag (version being made minus version consumed) is
 counted, not assumed: it is 1, always. (A block's version is that of the tick after the one that made it.)
 
-`LAGGED` is that tick as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups of devices.
+`LAGGED` is that tick as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups.
 """
 
 from __future__ import annotations
@@ -193,6 +193,7 @@ def tick(task: Task, state: PipelineState) -> tuple[PipelineState, Totals]:
 def join(seen: Report, of_values: Report, of_policies: Report) -> Totals:
     """What the three roles report, as one."""
     lags = seen.lags | of_values.lags | of_policies.lags
+    assert seen.episodes is not None  # only learners see none
     return Totals(of_values.metrics | of_policies.metrics, of_values.learned, seen.episodes, lags)
 
 

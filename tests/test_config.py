@@ -1,0 +1,216 @@
+"""From flags and presets to what runs: precedence, checks, plans, and config.json there and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlx import agents, config
+from rlx.train.settings import MOST, TrainConfig, make_plan, parse_ratio
+from rlx.types import RlxError
+
+ENV = "gymnax:Pendulum-v1"
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, presets: dict[str, dict[str, Any]]) -> None:
+    """SAC with other presets."""
+    sac = agents.load("sac")
+    module = SimpleNamespace(Config=sac.Config, Hypers=sac.Hypers, PRESETS=presets)
+    monkeypatch.setattr(config.agents, "load", lambda name: module)
+
+
+def test_given_over_preset_over_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch, {ENV: {"num_envs": 7, "tau": 0.5, "critic_hidden_sizes": (9,), "backend": "spring"}})
+    found = config.resolve("sac", ENV, gamma=0.5, num_envs=8)
+    assert (found.train.num_envs, found.train.batch_size) == (8, TrainConfig.batch_size)
+    assert found.network.critic_hidden_sizes == (9,) and found.network.actor_hidden_sizes == (256, 256)
+    assert (found.hypers["gamma"], found.hypers["tau"], found.hypers["reward_scale"]) == ((0.5,), (0.5,), (1.0,))
+    assert found.backend == "spring" and config.resolve("sac", ENV, "mjx").backend == "mjx"
+    assert config.resolve("sac", "brax:ant").train.num_envs == TrainConfig.num_envs
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_every_setting_is_reached_by_one_name(name: str) -> None:
+    """No two of the three dataclasses share a name, none is the command line's own, and each comes with a help text."""
+    module = agents.load(name)
+    fields = [f.name for cls in (TrainConfig, module.Config, module.Hypers) for f in dataclasses.fields(cls)]
+    known = config.settings(name)
+    assert sorted(fields) == sorted(known)
+    assert not {"env", "backend", "preset", "run_dir", "run_name", "overwrite", "init_from", "quiet"} & set(known)
+    assert all(setting.help and setting.type in (int, float, bool, str) for setting in known.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("total_env_steps", "2e5", 200_000),
+        ("num_envs", 64.0, 64),
+        ("noise_max", "0.5", 0.5),
+        ("normalize_observations", False, False),
+        ("critic_hidden_sizes", ["8", "16"], (8, 16)),
+        ("critic_hidden_sizes", 8, (8,)),
+        ("critic_lr", ["1e-4", 3e-4], (1e-4, 3e-4)),
+        ("ratio", "8:4", "8:4"),
+    ],
+)
+def test_values_become_their_types(name: str, value: Any, found: Any) -> None:
+    flat = config.flat(config.resolve("sac", ENV, **{name: value}))
+    assert flat[name] == found and type(flat[name]) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("num_env", 3, "unknown setting 'num_env' of sac: did you mean num_envs?"),
+        ("num_envs", "3.5", "--num-envs 3.5: must be a whole number"),
+        ("num_envs", True, "--num-envs True: must be a whole number"),
+        ("num_envs", "inf", "--num-envs inf: must be a whole number"),
+        ("num_envs", [1, 2], "--num-envs: takes one value, not 2"),
+        ("critic_lr", [], "--critic-lr: needs at least one value"),
+        ("critic_lr", "nan", "--critic-lr nan: must be a finite number"),
+        ("critic_lr", [1e-3, float("inf")], "--critic-lr inf: must be a finite number"),
+        ("critic_lr", None, "--critic-lr None: must be a finite number"),
+        ("normalize_observations", "yes", "--normalize-observations yes: must be true or false"),
+        ("ratio", 8, "--ratio 8: must be text"),
+    ],
+)
+def test_values_that_cannot_be(name: str, value: Any, message: str) -> None:
+    with pytest.raises(RlxError) as error:
+        config.resolve("sac", ENV, **{name: value})
+    assert str(error.value) == message
+
+
+def test_members_are_every_value_with_every_seed() -> None:
+    found = config.resolve("sac", ENV, seed=5, num_seeds=2, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2])
+    members = [(m["critic_lr"], m["tau"], m["seed"]) for m in config.members(found)]
+    assert members == [(lr, tau, seed) for tau in (0.1, 0.2) for lr in (1e-3, 1e-4) for seed in (5, 6)]
+    assert all(set(m) == {*found.hypers, "seed"} for m in config.members(found))
+
+
+# config.json.
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_json_and_back(name: str, tmp_path: Path) -> None:
+    """Every preset, with lists and settings of every type changed, comes back as it was."""
+    changes = {"seed": 3, "noise_max": 0.25, "normalize_observations": False, "gamma": [0.9, 0.99], "ratio": "3:2"}
+    cases = [(ENV, None, None, changes), ("brax:ant", "generalized", None, {})]
+    for key in agents.load(name).PRESETS:
+        env, _, preset = key.replace("*", "brax:ant").partition("@")
+        cases.append((env, None, preset or None, {}))
+    for env, backend, preset, given in cases:
+        found = config.resolve(name, env, backend, preset, **given)
+        (tmp_path / "config.json").write_text(json.dumps(config.to_json(found)))
+        assert config.from_json(tmp_path / "config.json") == found
+
+
+WHOLE = config.to_json(config.resolve("sac", ENV))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[1, 2]", "list indices"),
+        ("\x00\xff", "Expecting value"),
+        (json.dumps(WHOLE)[:100], "Unterminated string|Expecting"),
+        (json.dumps({k: v for k, v in WHOLE.items() if k != "env"}), "'env' is missing"),
+        (json.dumps(WHOLE | {"agent": "sca"}), "unknown agent 'sca': did you mean sac?"),
+        (json.dumps(WHOLE | {"agent": ["sac"]}), "unhashable"),
+        (json.dumps(WHOLE | {"settings": 3}), "mapping"),
+        (
+            json.dumps(WHOLE | {"settings": WHOLE["settings"] | {"tua": 1}}),
+            "unknown setting 'tua' of sac: did you mean tau?",
+        ),
+        (json.dumps(WHOLE | {"settings": WHOLE["settings"] | {"tau": "x"}}), "--tau x: must be a finite number"),
+    ],
+)
+def test_a_damaged_config(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RlxError, match=message.replace("?", r"\?")) as error:
+        config.from_json(tmp_path / "config.json")
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path / 'config.json'}: is damaged (") and text.endswith("; restore it from a copy")
+    assert "\n" not in text
+
+
+# Plans.
+
+SMALL = TrainConfig(num_envs=8, rollout_length=2, total_env_steps=1000, warmup_env_steps=100, replay_capacity=500)
+
+
+def plan(shards: int = 1, **changes: Any) -> Any:
+    return make_plan(dataclasses.replace(SMALL, **changes), shards)
+
+
+def test_plan() -> None:
+    """Ticks of 16 environment steps: rounded up, the ring down to whole blocks, evaluations to log points."""
+    found = plan(ratio="8:4", log_every=100, eval_every=150)
+    assert (found.critic_updates, found.actor_updates, found.tick_env_steps) == (8, 4, 16)
+    assert (found.ticks, found.warmup_ticks, found.slots) == (63, 7, 62)
+    assert (found.log_ticks, found.eval_ticks) == (7, 14)
+    assert (found.shard_envs, found.shard_batch, found.shard_pool) == (8, 256, 128)
+    sharded = plan(shards=4)
+    assert (sharded.shards, sharded.shard_envs, sharded.shard_batch, sharded.shard_pool) == (4, 2, 64, 32)
+    shortest = plan(warmup_env_steps=0, n_step=5)
+    assert shortest.warmup_ticks == 3  # until a window of five is there
+    assert (shortest.log_ticks, shortest.eval_ticks) == (1, 6)  # a fiftieth and a tenth of the run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_envs": 0}, "--num-envs 0: must be at least 1"),
+        ({"eval_episodes": -1}, "--eval-episodes -1: must be at least 1"),
+        ({"noise_max": float("nan")}, "--noise-max nan: must be a finite number, 0 or more"),
+        ({"noise_min": 0.5, "noise_max": 0.1}, "--noise-min 0.5: must not be over --noise-max 0.1"),
+        ({"observation_clip": 0.0}, "--observation-clip 0.0: must be a finite number over 0"),
+        ({"seed": 2**32 - 1, "num_seeds": 2}, "--seed 4294967295: must stay under 2^32, the last seed there is"),
+        ({"replay_dtype": "int8"}, "--replay-dtype int8: must be float32 or bfloat16"),
+        ({"driver": "fussed"}, "--driver fussed: must be fused or pipelined"),
+        ({"spread": "both"}, "--spread both: must be data or seeds"),
+        ({"depth": 1}, "--depth 1: must be 2, 3 or 4 ticks in flight"),
+        ({"batch_size": 501}, "--batch-size 501: is over --replay-capacity 500; lower it or raise that"),
+        (
+            {"replay_capacity": 15},
+            "--replay-capacity 15: must hold a block of 16 transitions; raise it or lower --num-envs",
+        ),
+        ({"n_step": 64}, "--replay-capacity 500: must hold a block of 512 transitions; raise it or lower --num-envs"),
+        (
+            {"warmup_env_steps": 1000},
+            "--total-env-steps 1000: ends before the first update, after 1008 steps of warm-up; raise it or lower"
+            " --warmup-env-steps",
+        ),
+        (
+            {"total_env_steps": 10**11},
+            f"--total-env-steps 100000000000: more than {MOST} vector steps cannot be counted; lower it",
+        ),
+        (
+            {"replay_capacity": 10**11},
+            f"--replay-capacity 100000000000: more than {MOST} vector steps cannot be counted; lower it",
+        ),
+    ],
+)
+def test_plans_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RlxError) as error:
+        plan(**changes)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("changes", [{"num_envs": 9}, {"batch_size": 255}, {"pool_size": 127}])
+def test_sizes_that_the_shards_do_not_divide(changes: dict[str, int]) -> None:
+    flag, size = next((name.replace("_", "-"), value) for name, value in changes.items())
+    with pytest.raises(RlxError, match=f"^--{flag} {size}: must be divisible by the 2 shards"):
+        plan(shards=2, **changes)
+
+
+@pytest.mark.parametrize("text", ["", "8", "8:", ":8", "8:4:2", "0:1", "1:0", "-1:1", "1.5:1", "a:b", "²:1", "8/4"])
+def test_ratios_that_cannot_be(text: str) -> None:
+    with pytest.raises(RlxError, match=f"^--ratio {text}: must be two whole numbers"):
+        parse_ratio(text)
