@@ -50,6 +50,9 @@ def evaluate(
     def seen(state: EnvState) -> jax.Array:
         return jax.vmap(lambda s: view(env, s))(jax.tree.map(lambda x: x[:record], state))
 
+    def while_alive(alive: jax.Array, shot: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.where(alive, x, 0), shot)
+
     empty = {
         "view": jax.eval_shape(seen, state),
         "action": jax.ShapeDtypeStruct((record, env.spec.action_size), jnp.float32),
@@ -71,9 +74,7 @@ def evaluate(
         alive = ~ended
         reward = jnp.where(alive, shown.reward, 0.0)
         shots = {"view": seen(state), "action": action[:record], "reward": reward[:record]}
-        frame = jax.vmap(lambda going, shot: jax.tree.map(lambda x: jnp.where(going, x, 0), shot))(
-            alive[:record], shots
-        )
+        frame = jax.vmap(while_alive)(alive[:record], shots)
         recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
         ended = ended | shown.terminated | shown.truncated
         return time + 1, after, ended, returns + reward, lengths + alive, recording

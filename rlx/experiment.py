@@ -62,7 +62,7 @@ def asked_split(train: TrainConfig) -> tuple[int, int, int] | None:
     return parse_split(train.split, parallel.local_device_count())
 
 
-def settle(config: RunConfig) -> RunConfig:
+def settle(config: RunConfig, env: Env | None = None) -> RunConfig:
     """The configuration with `--split auto` replaced by the split that suits the roles' times here."""
     train = config.train
     if train.driver == "fused" or train.split != "auto":
@@ -72,7 +72,7 @@ def settle(config: RunConfig) -> RunConfig:
         raise RlxError(f"--split auto: needs 3 devices but there are {count}; use --split 1")
     probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
     alone = Layout([[device] for device in parallel.local_devices()[:3]], 1, True)
-    times = autosplit.time_roles(cast(Pipelined, _make_driver(replace(config, train=probe), alone)))
+    times = autosplit.time_roles(cast(Pipelined, _make_driver(replace(config, train=probe), alone, env)))
 
     def fits(split: tuple[int, int, int]) -> bool:
         try:
@@ -85,14 +85,17 @@ def settle(config: RunConfig) -> RunConfig:
     return replace(config, train=replace(train, split=parallel.agree(chosen)))
 
 
-def make_driver(config: RunConfig) -> Driver:
-    """The driver, ready to run; nothing is compiled or allocated yet. Raises RlxError where memory cannot hold it."""
-    return _make_driver(config, lay_out(config.train, asked_split(config.train)))
+def make_driver(config: RunConfig, env: Env | None = None) -> Driver:
+    """The driver, ready to run; nothing is compiled or allocated yet.
+
+    `env` stands in for the configuration's, which is made by name. Raises RlxError where memory cannot hold the run.
+    """
+    return _make_driver(config, lay_out(config.train, asked_split(config.train)), env)
 
 
-def _make_driver(config: RunConfig, layout: Layout) -> Driver:
+def _make_driver(config: RunConfig, layout: Layout, env: Env | None) -> Driver:
     train, (groups, shards, split) = config.train, layout
-    env = envs.make(config.env, backend=config.backend)
+    env = envs.make(config.env, backend=config.backend) if env is None else env
     module, everyone = agents.load(config.agent), members(config)
     if train.spread == "seeds" and len(everyone) % len(groups[0]):
         raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
@@ -132,19 +135,21 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
 
 def fit(
     agent: str = "sac",
-    env: str = "gymnax:Pendulum-v1",
+    env: str | Env = "gymnax:Pendulum-v1",
     backend: str | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     **settings: Any,
 ) -> Result:
     """Trains in this process and returns the result; the settings are those of `rlx train`, with underscores.
 
-    `progress` is called with every line of metrics. Raises RlxError for a name or size that cannot be.
+    `env` is a name, or an environment of your own (see `rlx.types.Env`). `progress` is called with every line of
+    metrics. Raises RlxError for a name or size that cannot be.
 
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """
-    config = settle(resolve(agent, env, backend, **settings))
-    driver = make_driver(config)
+    name, own = (env, None) if isinstance(env, str) else (type(env).__name__, env)
+    config = settle(resolve(agent, name, backend, **settings), own)
+    driver = make_driver(config, own)
     lines = []
     for found, line in run(driver):  # noqa: B007 -- the last one is what counts
         lines.append(line)

@@ -96,12 +96,11 @@ def test_state(name: str, variant: int) -> None:
     assert changed.critic.hypers.gamma == changed.actor.hypers.gamma == 0.5
 
 
-def test_time_limit_in_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_in_the_driver() -> None:
     """Reward 1 a step, cut after every fifth: three-step windows cross the cuts, the value is still 1 / (1 - gamma)."""
     env, module = probes.EndlessReward(), agents.load("sac")
-    monkeypatch.setattr(envs, "make", lambda name, backend: env)
     result = rlx.fit(
-        "sac", "endless reward", total_env_steps=1600, num_envs=4, warmup_env_steps=40, ratio="4:4", batch_size=32,
+        "sac", env, total_env_steps=1600, num_envs=4, warmup_env_steps=40, ratio="4:4", batch_size=32,
         n_step=3, pool_size=4, eval_episodes=1, eval_every=1600, log_every=1600,
         **dataclasses.asdict(probes.small(module.Config)), **vars(probes.quick(module.Hypers)),
     )  # fmt: skip

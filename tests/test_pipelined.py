@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rlx.cli import main
+from rlx.train.autosplit import RoleTimes, choose
 from rlx.train.settings import parse_split
 from rlx.types import RlxError
 from tests import processes
@@ -99,4 +100,31 @@ def test_bad_flags_of_the_pipeline_are_one_line(
     assert main([*common, *flags]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("times", "devices", "split"),
+    [
+        ((1.0, 1.0, 1.0), 3, (1, 1, 1)),
+        ((1.0, 4.0, 1.0), 6, (1, 4, 1)),
+        ((3.0, 3.0, 1.5), 5, (2, 2, 1)),
+        ((9.0, 1.0, 1.0), 8, (6, 1, 1)),
+    ],
+)
+def test_auto_gives_devices_to_the_slow_roles(times: tuple[float, ...], devices: int, split: tuple[int, ...]) -> None:
+    assert choose(RoleTimes(*times), devices, lambda split: True) == split
+
+
+def test_auto_takes_only_splits_that_divide() -> None:
+    even = [(1, 2, 1), (2, 1, 1)]
+    assert choose(RoleTimes(1.0, 1.5, 1.0), 4, lambda split: split in even) == (1, 2, 1)
+    with pytest.raises(RlxError, match="--split auto"):
+        choose(RoleTimes(1.0, 1.0, 1.0), 4, lambda split: False)
+
+
+def test_auto_on_one_device_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    flags = ["--driver", "pipelined", "--split", "auto", "--run-dir", str(tmp_path / "runs")]
+    assert main(["train", "sac", "--env", "gymnax:Pendulum-v1", *flags]) == 2
+    assert "needs 3 devices" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -1,0 +1,441 @@
+"""The command line as a user meets it: one line for every mistake, and what a run folder holds and is good for."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import rlx
+from rlx import agents, checkpoint, cli, config, metrics
+from rlx.train.program import Program
+from rlx.types import RlxError
+
+ROOT = Path(__file__).resolve().parents[1]
+ENV = "gymnax:Pendulum-v1"
+SETTINGS: dict[str, Any] = {
+    "num_seeds": 2,
+    "num_envs": 4,
+    "total_env_steps": 600,
+    "warmup_env_steps": 100,
+    "log_every": 100,
+    "eval_every": 300,
+    "eval_episodes": 4,
+    "ratio": "2:1",
+    "batch_size": 8,
+    "replay_capacity": 400,
+    "n_step": 1,
+    "pool_size": 4,
+    "actor_hidden_sizes": [8],
+    "critic_hidden_sizes": [8],
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "alpha_lr": 1e-3,
+    "tau": 0.01,
+}
+
+
+def flags(**settings: Any) -> list[str]:
+    """Settings as the command line takes them."""
+    said = []
+    for name, value in settings.items():
+        said += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return said
+
+
+class Said:
+    """What a command returned and printed."""
+
+    def __init__(self, code: int, captured: Any) -> None:
+        self.code, self.out, self.err = code, captured.out, captured.err
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs `rlx ARGUMENTS` in this process."""
+
+    def say(*arguments: object) -> Said:
+        capsys.readouterr()
+        return Said(cli.main([str(a) for a in arguments]), capsys.readouterr())
+
+    return say
+
+
+@pytest.fixture
+def refused(say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a command that must be refused before anything is compiled or written; returns its one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Program, "_compile", lambda program: pytest.fail(f"compiled {program.name}"))
+
+    def refused(*arguments: object) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        said = say(*arguments)
+        assert (said.code, said.out) == (2, ""), said.out + said.err
+        assert said.err.startswith("rlx: ") and said.err.endswith("\n") and said.err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return said.err.removeprefix("rlx: ").rstrip("\n")
+
+    return refused
+
+
+BAD = [
+    # commands and names
+    ("trian", "unknown command 'trian': did you mean train?"),
+    ("--versoin", "unknown command '--versoin': did you mean --version?"),
+    ("train", "name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`"),
+    ("train --env brax:ant", "name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`"),
+    ("train sca --env brax:ant", "unknown agent 'sca': did you mean sac?"),
+    ("train xyz --env brax:ant", f"unknown agent 'xyz': choose from {', '.join(agents.REGISTRY)}"),
+    ("train sac", "missing --env; see `rlx train sac --help`"),
+    ("train sac --env brax:antt", "no environment 'brax:antt'; the nearest is 'brax:ant'"),
+    ("train sac --env Pendulum", "no environment 'Pendulum'; the nearest is 'gymnax:Pendulum-v1'"),
+    ("train sac --env brax:ant --backend sprong", "no backend 'sprong'; the nearest is 'spring' of *"),
+    ("train sac --env brax:swimmer", "brax:swimmer is broken: *"),
+    ("train sac --env gymnax:CartPole-v1", "gymnax:CartPole-v1 has discrete actions, which rlx does not support yet; *"),
+    ("train sac E --backend spring", "gymnax:Pendulum-v1 has one physics only: leave out the backend 'spring'"),
+    ("train sac E --num-env 3", "unknown argument '--num-env' of `rlx train sac`: did you mean --num-envs?"),
+    ("train sac E --critic_lr=3", "unknown argument '--critic_lr' of `rlx train sac`: did you mean --critic-lr?"),
+    ("train sac E extra", "unknown argument 'extra' of `rlx train sac`: see `rlx list` and `--help`"),
+    ("train sac E --num-envs", "--num-envs: expected one argument; see `rlx train sac --help`"),
+    ("train sac E --preset huge", "--preset huge: unknown for sac on gymnax:Pendulum-v1; *"),
+    # sizes
+    ("train sac E --num-envs few", "--num-envs few: must be a whole number"),
+    ("train sac E --num-envs 0", "--num-envs 0: must be at least 1"),
+    ("train sac E --batch-size 500 --replay-capacity 400", "--batch-size 500: is over --replay-capacity 400; *"),
+    ("train sac E --replay-capacity 3", "--replay-capacity 3: must hold a block of * transitions; *"),
+    ("train sac E --replay-capacity 1e13", "--replay-capacity 10000000000000: more than 2147483647 vector steps *"),
+    ("train sac E --replay-capacity 1e11", "--replay-capacity: the run needs * GiB a device (replay *) but *; lower it"),
+    ("train sac E --num-envs 12 --num-shards 5", "--num-envs 12: must be divisible by the 5 shards *"),
+    ("train sac E --num-devices 99", "--num-devices 99: this machine shows * device(s); *"),
+    ("train sac E --total-env-steps 1000 --warmup-env-steps 1000", "--total-env-steps 1000: ends before the first update*"),
+    ("train sac E --seed 4294967296", "--seed 4294967296: must stay under 2^32, the last seed there is"),
+    ("train sac E --actor-hidden-sizes 8 0", "hidden sizes 8 0 (--actor-hidden-sizes, --critic-hidden-sizes): *"),
+    # values
+    ("train sac E --critic-lr nan", "--critic-lr nan: must be a finite number"),
+    ("train sac E --critic-lr 1e-3 inf", "--critic-lr inf: must be a finite number"),
+    ("train sac E --gamma high", "--gamma high: must be a finite number"),
+    ("train sac E --ratio 8", "--ratio 8: must be two whole numbers of at least 1, critic:actor updates *, as 8:4"),
+    ("train sac E --driver fuzed", "--driver fuzed: must be fused or pipelined"),
+    ("train sac E --driver pipelined --split 2,1", "--split 2,1: must be 1, auto, or three whole numbers *"),
+    ("train sac E --split 1,1,1", "--split 1,1,1: goes with --driver pipelined; add it"),
+    ("train sac E --spread seed", "--spread seed: must be data or seeds"),
+    ("train sac E --activation rleu", "unknown activation 'rleu': did you mean relu?"),
+    # folders
+    ("train sac E --run-name ../../x", "--run-name '../../x': use letters, *, so that it stays inside runs"),
+    ("train sac E --run-name /tmp/x", "--run-name '/tmp/x': use letters, *, so that it stays inside runs"),
+    ("train sac E --run-name a/b", "--run-name 'a/b': use letters, *, so that it stays inside runs"),
+    ("train sac E --run-name .", "--run-name '.': use letters, *, so that it stays inside runs"),
+    ("train sac E --run-name ..", "--run-name '..': use letters, *, so that it stays inside runs"),
+    ("train sac E --run-name=", "--run-name '': use letters, *, so that it stays inside runs"),
+    ("train sac E --run-dir /dev/null/runs", "/dev/null/runs/*: cannot be made (Not a directory); choose another --run-dir"),
+    ("train sac E --init-from nowhere", "nowhere: is not a run folder (no config.json); give one that `rlx train` made"),
+    ("eval", "missing RUN; see `rlx eval --help`"),
+    ("eval nowhere", "nowhere: is not a run folder (no config.json); give one that `rlx train` made"),
+    ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give one that `rlx train` made"),
+    ("eval runs --epsodes 3", "unknown argument '--epsodes' of `rlx eval`: did you mean --episodes?"),
+    ("list agents", "unknown argument 'agents' of `rlx list`: see `rlx list` and `--help`"),
+]
+
+
+def matches(line: str, pattern: str) -> bool:
+    """Whether `line` reads as `pattern`, where `*` stands for anything."""
+    first, *rest = pattern.split("*")
+    if not line.startswith(first):
+        return False
+    at = len(first)
+    for part in rest:
+        at = line.find(part, at) + len(part)
+        if at < len(part):
+            return False
+    return not rest or not rest[-1] or line.endswith(rest[-1])
+
+
+@pytest.mark.parametrize(("command", "message"), BAD)
+def test_every_mistake_is_one_line(command: str, message: str, refused: Callable[..., str]) -> None:
+    line = refused(*command.replace(" E", f" --env {ENV}").split(" "))
+    assert matches(line, message), line
+
+
+@pytest.mark.parametrize("command", [["scripts/train.py", "sca", "--env", ENV], ["-m", "rlx.cli", "eval", "/nowhere"]])
+def test_a_mistake_in_a_process_of_its_own(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("rlx: ") and done.stderr.count("\n") == 1
+
+
+def test_script_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(cli, "main", lambda arguments: given.append(arguments) or 5)
+    monkeypatch.setattr(sys, "argv", ["scripts/train.py", "sac", "--env", ENV])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert (exit.value.code, given) == (5, [["train", "sac", "--env", ENV]])
+
+
+def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str], say: Callable[..., Said]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["train", "sac", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert exit.value.code == 0
+    for name, setting in config.settings("sac").items():
+        flag = f"--{name.replace('_', '-')}"
+        assert flag in text and setting.help in text, flag
+    assert "minibatch (default: 256)" in text and "(default: 256 256)" in text
+    assert say("--help").code == say("train", "--help").code == 0
+    assert say("--version").out == f"rlx {rlx.__version__}\n"
+
+
+def test_list(say: Callable[..., Said]) -> None:
+    said = say("list")
+    assert (said.code, said.err) == (0, "")
+    for word in (*agents.REGISTRY, "brax:ant", "generalized", ENV, *agents.load("sac").PRESETS):
+        assert word in said.out
+
+
+# One run, and what it is good for.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a finished run of two seeds."""
+    root = tmp_path_factory.mktemp("runs")
+    assert cli.main(["train", "sac", "--env", ENV, "--run-dir", str(root), "--run-name", "first", *flags(**SETTINGS)]) == 0
+    yield root / "first"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file in which every number is finite."""
+    return json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{path} holds {word}"))
+
+
+def saved(run: Path, step: int | None = None) -> dict[str, np.ndarray]:
+    """What a run's checkpoint holds, by path."""
+    with checkpoint._manager(run / "checkpoints") as manager:
+        import orbax.checkpoint as ocp
+
+        last = checkpoint.steps(run / "checkpoints")[-1]
+        found = dict(manager.restore(last if step is None else step, args=ocp.args.StandardRestore()))
+    return jax.tree.map(np.asarray, found)
+
+
+def test_run_folder(run: Path) -> None:
+    names = {"config.json", "metrics.jsonl", "summary.json", "curve.png", "rollout.html", "checkpoints"}
+    assert {path.name for path in run.iterdir()} == names
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    page = (run / "rollout.html").read_text()
+    assert "episode" in page and "http://" not in page and "https://" not in page
+    assert checkpoint.steps(run / "checkpoints") == [300, 600]
+
+
+def test_config_json(run: Path) -> None:
+    """Enough to run it again, and where it was run."""
+    found = read(run / "config.json")
+    assert config.from_json(run / "config.json") == config.resolve("sac", ENV, **SETTINGS)
+    assert {"jax", "flax", "brax", "python"} <= set(found["versions"])
+    assert len(found["versions"].get("commit", "0" * 40).removesuffix("-dirty")) == 40
+    assert found["hardware"]["platform"] == jax.devices()[0].platform
+
+
+def test_metrics(run: Path) -> None:
+    lines = metrics.read(run / "metrics.jsonl")
+    # 25 ticks of warm-up, then 2 critic and 1 actor updates a tick of 4 steps
+    wanted = [(step, (step // 4 - 25) * 2, step // 4 - 25) for step in (100, 104, 200, 300, 400, 500, 600)]
+    assert [(line["env_step"], line["critic_step"], line["actor_step"]) for line in lines] == wanted
+    for line in lines:
+        assert line["wall_time_s"] > 0
+        assert ("eval/return_mean" in line) == (line["env_step"] in (300, 600))
+    last = lines[-1]
+    assert last["eval/return_mean"] == pytest.approx(np.mean(last["eval/return_per_seed"]))
+    assert last["eval/length_mean"] == 200
+    for name in ("train/critic_loss", "train/alpha", "eval/return_per_seed"):
+        assert len(last[name]) == 2 and last[name][0] != last[name][1]
+
+
+def test_summary(run: Path) -> None:
+    found, last = read(run / "summary.json"), metrics.read(run / "metrics.jsonl")[-1]
+    assert (found["agent"], found["env"]) == ("sac", ENV)
+    assert (found["env_steps"], found["critic_steps"], found["actor_steps"]) == (600, 250, 125)
+    assert found["eval_return_per_seed"] == pytest.approx(last["eval/return_per_seed"])
+    assert found["eval_return_mean"] == pytest.approx(last["eval/return_mean"])
+    assert [member["seed"] for member in found["members"]] == [0, 1]
+    assert found["compile_s"] > 0 and found["env_steps_per_s"] > 0 and found["updates_per_s"] > 0
+    assert 0 < found["time_to_first_update_s"] <= last["wall_time_s"] <= found["wall_time_s"]
+    assert found["device"]["platform"] == jax.devices()[0].platform
+
+
+def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> None:
+    """Without other wishes it finds the very returns of training, of the last checkpoint or another."""
+    lines = {line["env_step"]: line for line in metrics.read(run / "metrics.jsonl")}
+    for step, wish in ((600, []), (300, ["--step", "300"])):
+        said = say("eval", run, *wish)
+        mean, seeds = lines[step]["eval/return_mean"], lines[step]["eval/return_per_seed"]
+        per_seed = " ".join(f"{value:.1f}" for value in seeds)
+        assert said.code == 0
+        assert said.out == f"sac on {ENV}: return {mean:.1f} over 4 episodes (per seed: {per_seed}), mean length 200\n"
+
+
+def test_eval_of_more_episodes(run: Path, say: Callable[..., Said]) -> None:
+    said = say("eval", run, "--episodes", 7, "--eval-seed", 5)
+    assert said.code == 0 and "over 7 episodes" in said.out
+    assert f"return {read(run / 'summary.json')['eval_return_mean']:.1f}" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ("--episodes 0", "--episodes 0: must be at least 1"),
+        ("--episodes -3", "--episodes -3: must be at least 1"),
+        ("--episodes x", "--episodes: invalid int value: 'x'; see `rlx eval --help`"),
+        ("--eval-seed -1", "--eval-seed -1: must be a finite number, 0 or more"),
+        ("--step 5", "*/checkpoints: has no step 5; it has 300, 600"),
+    ],
+)
+def test_eval_of_what_cannot_be(wish: str, message: str, run: Path, refused: Callable[..., str]) -> None:
+    assert matches(refused("eval", run, *wish.split()), message)
+
+
+def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
+    """The command that trains beside `run`, into the folder `name`."""
+    where = ["--run-dir", str(run.parent), "--run-name", name]
+    return ["train", "sac", "--env", ENV, "--quiet", *where, *more, *flags(**SETTINGS | changes)]
+
+
+def test_init_from(run: Path, say: Callable[..., Said]) -> None:
+    """Starts from the other run's agent and statistics, under its own hyper-parameters: at rates of 0 it stays as it is.
+
+    Quiet, it prints its summary only; and --overwrite puts it in place of an older run.
+    """
+    older = shutil.copytree(run, run.parent / "older")
+    (older / "left-over").touch()
+    standing = {name: 0.0 for name in ("actor_lr", "critic_lr", "alpha_lr", "tau")}
+    said = say(*train(run, "older", "--init-from", str(run), "--overwrite", **standing))
+    assert said.code == 0 and "compiling" not in said.out and "greedy return" in said.out
+    assert not (older / "left-over").exists() and read(older / "config.json")["settings"]["tau"] == [0.0]
+    first, second = saved(run), saved(older)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if ".params" in name or ".target_params" in name or "log_alpha" in name:
+            np.testing.assert_array_equal(value, second[name], err_msg=name)
+    assert first["['statistics'].count"].tolist() == [600, 600] and second["['statistics'].count"].tolist() == [1200, 1200]
+    assert second["['agent'].critic.step"].tolist() == [500, 500]
+    assert second["['agent'].critic.hypers.critic_lr"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"critic_hidden_sizes": [16]}, "*/checkpoints/600: ['agent'].critic.*the run has other networks"),
+        ({"num_critics": 3}, "*/checkpoints/600: ['agent'].critic.*the run has other networks"),
+        ({"num_seeds": 3}, "*/first: holds 2 members but 3 are to start; use one, or as many"),
+    ],
+)
+def test_init_from_what_does_not_fit(
+    changes: dict[str, Any], message: str, run: Path, refused: Callable[..., str]
+) -> None:
+    assert matches(refused(*train(run, "other", "--init-from", str(run), **changes)), message)
+
+
+def test_a_folder_that_is_there(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+    """Is refused without --overwrite; and with it, unless it holds a run."""
+    assert matches(refused(*train(run, "first")), "*/first: is there already; choose another --run-name, or --overwrite *")
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "thesis.txt").touch()
+    (tmp_path / "file").touch()
+    for name, complaint in (("documents", "is no run folder, so --overwrite *"), ("file", "cannot be made (*")):
+        assert matches(refused(*train(tmp_path / "x", name, "--overwrite")), f"*/{name}: {complaint}")
+
+
+def test_runs_without_a_name(tmp_path: Path) -> None:
+    """Are named after agent, environment and seed, and numbered where that is taken."""
+    from rlx.runs import choose_folder
+
+    given = config.resolve("sac", ENV, seed=3)
+    base = tmp_path / "sac-gymnax-Pendulum-v1-s3"
+    assert choose_folder(tmp_path, None, given, overwrite=False) == base
+    base.mkdir()
+    (tmp_path / f"{base.name}-2").mkdir()
+    assert choose_folder(tmp_path, None, given, overwrite=False) == tmp_path / f"{base.name}-3"
+    assert choose_folder(tmp_path, None, given, overwrite=True) == base
+
+
+def test_fit_is_the_same_run(run: Path) -> None:
+    """In a notebook: the same configuration gives the same metrics, and a policy to act with."""
+    seen: list[dict[str, Any]] = []
+    result = rlx.fit("sac", ENV, progress=seen.append, **SETTINGS)
+    lines = metrics.read(run / "metrics.jsonl")
+    assert result.metrics == seen and result.config == config.from_json(run / "config.json")
+    for one, other in zip(seen, lines, strict=True):
+        assert {k: v for k, v in one.items() if k != "wall_time_s"} == {k: v for k, v in other.items() if k != "wall_time_s"}
+    assert result.evaluation.returns.shape == (2, 4)
+    observation = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -3.0]])
+    action = result.act(observation, member=1)
+    assert action.shape == (2, 1) and (np.abs(action) <= 1).all()
+    np.testing.assert_allclose(result.act(observation[1], member=1), action[1], rtol=1e-5)
+    assert not np.allclose(result.act(observation), action)
+
+
+def test_a_run_that_diverges(run: Path, say: Callable[..., Said]) -> None:
+    """Is told of and written down to the end, in JSON that anybody can read."""
+    said = say(*(word for word in train(run, "diverged", actor_lr=1e30, critic_lr=1e30) if word != "--quiet"))
+    assert said.code == 0 and "not a number: the run has diverged" in said.out
+    diverged = run.parent / "diverged"
+    assert read(diverged / "summary.json")["eval_return_per_seed"] == [None, None]
+    assert metrics.read(diverged / "metrics.jsonl")[-1]["eval/return_mean"] is None
+    assert (diverged / "rollout.html").is_file() and (diverged / "curve.png").is_file()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "deleted": Path.unlink,
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "one bit flipped": flip,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint(damage: str, run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+    """Whatever happened to whichever file, it is noticed, named, and a remedy is offered."""
+    files = [path for path in (run / "checkpoints" / "600").rglob("*") if path.is_file() and path.name != "digests.json"]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    for path in files:
+        broken = shutil.copytree(run, tmp_path / "broken")
+        hurt = broken / path.relative_to(run)
+        DAMAGES[damage](hurt)
+        complaint = f"{hurt}: is {'missing' if damage == 'deleted' else 'damaged'}; choose another --step"
+        with pytest.raises(RlxError) as error:
+            checkpoint.restore(broken / "checkpoints", template={})
+        assert str(error.value) == complaint
+        if path == largest:
+            assert refused("eval", broken) == complaint
+        shutil.rmtree(broken)
+
+
+def test_a_step_that_was_never_finished_does_not_count(run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    half = shutil.copytree(run, tmp_path / "half")
+    (half / "checkpoints" / "600" / "digests.json").unlink()
+    assert checkpoint.steps(half / "checkpoints") == [300]
+    (half / "checkpoints" / "300" / "digests.json").write_text("{")
+    assert refused("eval", half) == f"{half}/checkpoints/300/digests.json: is damaged; choose another --step"
+    shutil.rmtree(half / "checkpoints")
+    assert refused("eval", half) == f"{half}/checkpoints: holds no checkpoint; train the run first"
+
+
+def test_a_damaged_config_json(run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    broken = shutil.copytree(run, tmp_path / "broken")
+    (broken / "config.json").write_text((run / "config.json").read_text()[:300])
+    for command in (["eval", broken], train(run, "other", "--init-from", str(broken))):
+        assert matches(refused(*command), f"{broken}/config.json: is damaged (*); restore it from a copy")
