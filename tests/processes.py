@@ -11,17 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def environment(devices: int) -> dict[str, str]:
-    """This process's environment with `devices` CPU devices and a compiler in half the time."""
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    return os.environ | {"XLA_FLAGS": flags, "NPROC": "16", "JAX_PLATFORMS": "cpu"}
+def environment(devices: int, long: bool = False) -> dict[str, str]:
+    """This process's environment with `devices` CPU devices, for programs that are compiled quickly or run `long`."""
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": "16", "JAX_PLATFORMS": "cpu"}
+    return os.environ | flags | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false" if long else "true"}
 
 
-def start(arguments: list[str], devices: int) -> subprocess.Popen[str]:
+def start(arguments: list[str], devices: int, long: bool = False) -> subprocess.Popen[str]:
     """`python -m ARGUMENTS` in the checkout, its output collected."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, stdout=pipe, stderr=pipe)
+    environ = environment(devices, long)
+    return subprocess.Popen(command, cwd=ROOT, env=environ, text=True, stdout=pipe, stderr=pipe)
 
 
 def finish(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, str]:
@@ -35,9 +36,9 @@ def finish(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, st
     return process.returncode, output, errors
 
 
-def run(arguments: list[str], devices: int, timeout: float = 300) -> str:
+def run(arguments: list[str], devices: int, timeout: float = 300, long: bool = False) -> str:
     """The output of a program that has to succeed."""
-    code, output, errors = finish(start(arguments, devices), timeout)
+    code, output, errors = finish(start(arguments, devices, long), timeout)
     assert code == 0, f"{arguments} exited with {code}:\n{output}\n{errors[-3000:]}"
     return output
 
