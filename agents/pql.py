@@ -277,5 +277,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_envs": 128,
         "ratio": "32:16",
         "total_env_steps": 200_000,
+        "eval_every": 50_000,
     },
 }

@@ -61,6 +61,8 @@ def run(devices: int, seeds: tuple[int, ...], spread: str) -> dict[str, Any]:
         return x.reshape(len(seeds), SHARDS, *x.shape[3:])
 
     own = jax.tree.map(all_shards, jax.device_get((state.env, state.pool, state.replay.rows)))
+    for drawn in (own[1].observation, own[2].reward):  # no shard repeats what another does
+        assert len(np.unique(drawn)) == drawn.size
     return driver.fetch(alike) | {"environments, pool, replay": own}
 
 

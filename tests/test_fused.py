@@ -188,14 +188,16 @@ def test_counts(solo: Run) -> None:
 
 
 class Diary(PyTreeNode):
-    """A half that writes down, at each of its steps, how many steps the other half had made."""
+    """A half that writes down, at each of its steps, what it learnt from and how many steps the other half had made."""
 
+    read: jax.Array
     seen: jax.Array
     hypers: Any
     step: jax.Array
 
-    def write(self, other: jax.Array) -> Diary:
-        return self.replace(seen=self.seen.at[self.step].set(other), step=self.step + 1)
+    def write(self, read: jax.Array, seen: jax.Array) -> Diary:
+        entry = self.read.at[self.step].set(read.sum()), self.seen.at[self.step].set(seen)
+        return self.replace(read=entry[0], seen=entry[1], step=self.step + 1)
 
 
 def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
@@ -207,38 +209,53 @@ def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
         actor_batch=lambda transition: transition.reward,
         act=lambda policy, observation, key: (observation, {}),
         act_greedy=lambda policy, observation, key: (observation, {}),
-        update_critic=lambda critic, policy, batch, key: (critic.write(policy), {}),
-        update_actor=lambda actor, value, batch, key: (actor.write(value), {}),
+        update_critic=lambda critic, policy, batch, key: (critic.write(batch.reward, policy), {}),
+        update_actor=lambda actor, value, rewards, key: (actor.write(rewards, value), {}),
     )
-    critic, actor = (
-        Diary(jnp.full(n, -1), sac.Hypers(), jnp.zeros((), jnp.int32)) for n in (critic_steps, actor_steps)
-    )
-    return agent, State(critic=critic, actor=actor)
+
+    def fresh(steps: int) -> Diary:
+        return Diary(jnp.zeros(steps), jnp.zeros(steps, jnp.int32), sac.Hypers(), jnp.zeros((), jnp.int32))
+
+    return agent, State(critic=fresh(critic_steps), actor=fresh(actor_steps))
 
 
 @pytest.mark.parametrize(
-    ("ratio", "critics_saw", "actors_saw"),
+    ("ratio", "critics_saw", "actors_saw", "actors_read"),
     [
-        ("1:1", [0], [1]),
-        ("3:2", [0, 0, 0], [3, 3]),
-        ("4:2", [0, 0, 1, 1], [2, 4]),
-        ("2:4", [0, 2], [1, 1, 2, 2]),
+        ("1:1", [0], [1], [0]),
+        ("3:2", [0, 0, 0], [3, 3], [1, 2]),
+        ("4:2", [0, 0, 1, 1], [2, 4], [1, 3]),
+        ("2:4", [0, 2], [1, 1, 2, 2], [0, None, 1, None]),
     ],
 )
 def test_updates_are_interleaved(
-    ratio: str, critics_saw: list[int], actors_saw: list[int], make: Callable[..., Fused]
+    ratio: str,
+    critics_saw: list[int],
+    actors_saw: list[int],
+    actors_read: list[int | None],
+    make: Callable[..., Fused],
 ) -> None:
-    """As evenly as the ratio allows, in each of the tick's two vector steps; the halves see each other's latest."""
+    """As evenly as the ratio allows, in each of the tick's two vector steps.
+
+    The halves see each other's latest, and actor steps learn from the minibatches of the last critic steps.
+    """
     task = make(ratio=ratio).task
     critics, actors = task.plan.critic_updates, task.plan.actor_updates
     agent, state = diarist(2 * critics, 2 * actors)
     task = task._replace(agent=agent, axes=())
     ring = roles.init_replay(task, roles.row_shapes(task))
+    rewards = jax.random.normal(jax.random.key(1), ring.rows.reward.shape)
+    ring = ring.replace(rows=ring.rows._replace(reward=rewards), cursor=ring.cursor.replace(size=jnp.int32(16)))
     statistics = normalize.init(task.env.spec.observation_size)
     learn = jax.jit(lambda state: roles.learn(task, state, ring, statistics, jax.random.key(0), jnp.int32(0)))
-    after, _ = learn(state)
+    after, _ = jax.device_get(learn(state))
     assert after.critic.seen.tolist() == critics_saw + [actors + n for n in critics_saw]
     assert after.actor.seen.tolist() == actors_saw + [critics + n for n in actors_saw]
+    assert len(set(after.critic.read.tolist())) == 2 * critics
+    for burst in range(2):
+        for i, critic_step in enumerate(actors_read):
+            if critic_step is not None:
+                assert after.actor.read[burst * actors + i] == after.critic.read[burst * critics + critic_step]
 
 
 # The pool of starts.
