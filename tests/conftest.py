@@ -8,5 +8,6 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # the suite compiles far longer than it computes
 os.environ["NPROC"] = "16"  # collectives over forced host devices dead-lock in a thread pool as small as two cores
 os.environ["MPLBACKEND"] = "Agg"
