@@ -21,7 +21,7 @@ from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.settings import TrainConfig, make_plan, parse_split
 from rlx.train.tick import LAGGED
-from rlx.types import Key, RlxError, State
+from rlx.types import Env, Key, RlxError, State
 
 
 class Result(NamedTuple):

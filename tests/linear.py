@@ -1,4 +1,4 @@
-"""A linear agent and environment, simple enough to be written a second time in NumPy: what the pipeline is proved on."""
+"""A linear agent and environment, simple enough to be written again in NumPy: what the pipeline is proved on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlx.train.roles import Task
 from rlx.train.settings import TrainConfig, make_plan
 from rlx.types import Agent, EnvState, Spec, State, Step
 
-O, A = 3, 2
+SIZE, A = 3, 2
 GAMMA, CRITIC_LR, ACTOR_LR = 0.9, 0.05, 0.02
 DYNAMICS = [[0.8, 0.1, 0.0], [0.0, 0.7, 0.2], [0.1, 0.0, 0.6]]
 PUSH = [[0.3, 0.0], [0.1, 0.2], [0.0, 0.4]]
@@ -36,10 +36,10 @@ class Half(PyTreeNode):
 class LinearEnv:
     """x' = D x + P a, reward c.x - |a|^2 / 10, in float64."""
 
-    spec = Spec(jax.ShapeDtypeStruct((O,), jnp.float64), jax.ShapeDtypeStruct((A,), jnp.float64), TIME_LIMIT)
+    spec = Spec(jax.ShapeDtypeStruct((SIZE,), jnp.float64), jax.ShapeDtypeStruct((A,), jnp.float64), TIME_LIMIT)
 
     def reset(self, key: jax.Array) -> EnvState:
-        x = jax.random.uniform(key, (O,), jnp.float64, -1, 1)
+        x = jax.random.uniform(key, (SIZE,), jnp.float64, -1, 1)
         return EnvState(inner=x, observation=x, time=jnp.zeros((), jnp.int32))
 
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, Step]:
@@ -59,8 +59,8 @@ def make_agent(axes: parallel.Axes) -> Agent:
 
     def init(key: jax.Array, hypers: Any = None) -> State:
         critic_key, actor_key = jax.random.split(key)
-        w = 0.1 * jax.random.normal(critic_key, (O + A,), jnp.float64)
-        k = 0.1 * jax.random.normal(actor_key, (A, O), jnp.float64)
+        w = 0.1 * jax.random.normal(critic_key, (SIZE + A,), jnp.float64)
+        k = 0.1 * jax.random.normal(actor_key, (A, SIZE), jnp.float64)
         hypers = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), hypers or Hypers())
         step = jnp.zeros((), jnp.int32)
         return State(critic=Half(w, step, hypers), actor=Half(k, step, hypers))
@@ -79,7 +79,7 @@ def make_agent(axes: parallel.Axes) -> Agent:
             value = jnp.mean((q(w, batch.observation, batch.action) - target) ** 2)
             return value, {"critic_loss": value}
 
-        params, _, metrics = descend(loss, Plain, axes)(critic.params, (), CRITIC_LR)  # type: ignore[arg-type]
+        params, _, metrics = descend(loss, Plain, axes)(critic.params, (), CRITIC_LR)
         return critic.replace(params=params, step=critic.step + 1), metrics
 
     def update_actor(actor: Half, value: jax.Array, s: jax.Array, key: jax.Array) -> tuple[Half, dict[str, jax.Array]]:
@@ -87,7 +87,7 @@ def make_agent(axes: parallel.Axes) -> Agent:
             value_ = -jnp.mean(q(value, s, s @ k.T))
             return value_, {"actor_loss": value_}
 
-        params, _, metrics = descend(loss, Plain, axes)(actor.params, (), ACTOR_LR)  # type: ignore[arg-type]
+        params, _, metrics = descend(loss, Plain, axes)(actor.params, (), ACTOR_LR)
         return actor.replace(params=params, step=actor.step + 1), metrics
 
     return Agent(

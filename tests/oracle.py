@@ -84,7 +84,7 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
                     for s in range(plan.shards):
                         states = _actor_batch(task, replay[s], key(seed, SAMPLE, ACTOR, t, s, v), u)
                         mean = states.mean(axis=0)
-                        gradients.append(-np.outer(value[linear.O :], mean))
+                        gradients.append(-np.outer(value[linear.SIZE :], mean))
                     k = k - linear.ACTOR_LR * np.mean(gradients, axis=0)
         for s in range(plan.shards):
             replay[s] = (replay[s] + blocks[s])[-plan.slots :]
@@ -92,7 +92,7 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
 
 
 def _uniform(reset_key: Any) -> np.ndarray:
-    return np.asarray(jax.random.uniform(reset_key, (linear.O,), jnp.float64, -1, 1))
+    return np.asarray(jax.random.uniform(reset_key, (linear.SIZE,), jnp.float64, -1, 1))
 
 
 def _indices(task: Task, rows: list[Any], draw_key: Any, count: int, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Starting test programs in processes of their own, with forced host devices and a timeout: a dead-lock is a failure."""
+"""Starting test programs in processes of their own, with a timeout: a dead-lock is a failure, not a hang."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def finish(process: subprocess.Popen[str], timeout: float) -> tuple[int, str, st
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
-        raise AssertionError(f"{process.args} hung for {timeout} s:\n{output}\n{errors[-3000:]}") from None
+        raise AssertionError(f"{process.args!r} hung for {timeout} s:\n{output}\n{errors[-3000:]}") from None
     return process.returncode, output, errors
 
 

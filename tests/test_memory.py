@@ -80,6 +80,32 @@ def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.size(driver.shapes) + judging["made"] + judging["working"] <= estimate.total
 
 
+def working(function: Any, *shapes: Any) -> int:
+    return compiled(Program("part", jax.jit(function), *shapes))["working"]
+
+
+def key_shapes(*shape: int) -> Any:
+    return jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), shape))
+
+
+def test_working_memory_of_a_step() -> None:
+    """Alone, as the estimate takes it from the traced step of one environment."""
+    env, count = large(4096).task.env, 4096
+    state, action, key = jax.eval_shape(env.reset, key_shapes()), env.spec.action, key_shapes()
+    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), (state, action, key))
+    bound = count * memory.STEP_SHARE * memory.peak(env.step, state, action, key)
+    assert bound / 3 < working(jax.vmap(env.step), *many) <= bound
+
+
+def test_working_memory_of_an_update() -> None:
+    task = small(batch_size=8192)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), memory._batches(task, count=1))
+    agent = jax.eval_shape(task.agent.init, key_shapes())
+    given = agent.critic, jax.eval_shape(task.agent.acting, agent), batch, key_shapes()
+    bound = memory.UPDATE_SHARE * memory.peak(task.agent.update_critic, *given)
+    assert bound / 3 < working(task.agent.update_critic, *given) <= bound
+
+
 def test_peak() -> None:
     """Values count from where they are made to where they are last used; what is inside loops and calls counts too."""
     x = jax.ShapeDtypeStruct((1000,), jnp.float32)

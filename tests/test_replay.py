@@ -136,7 +136,7 @@ def test_windows_equal_a_python_loop(n: int) -> None:
 @pytest.mark.parametrize("steps", [10, 30])
 def test_sampling_is_uniform(steps: int) -> None:
     """Every pair of valid start and environment is as likely: chi-square of 40 000 draws, also over the write head."""
-    n, count = 3, 40_000
+    n, count = 4, 40_000  # leaves nine starts of a full ring: not coprime to three environments, so dependence shows
     ring = fill(EMPTY, history(np.random.default_rng(3), steps, 0.2), BLOCK)
     found = draw(ring, jax.random.key(4), (count,), n, jnp.float32(GAMMA))
     cells = (min(steps, TIME) - n + 1) * ENVS
@@ -164,7 +164,7 @@ def test_bfloat16_windows() -> None:
 def test_can_sample() -> None:
     ring = EMPTY
     for size in (0, 2, 4, 6):
-        assert [bool(replay.can_sample(ring, n)) for n in (1, 3, 5)] == [size >= 1, size >= 3, size >= 5]
+        assert [bool(replay.can_sample(ring, n)) for n in (1, 4, 5)] == [size >= 1, size >= 4, size >= 5]
         ring = fill(ring, history(np.random.default_rng(0), BLOCK, 0), BLOCK)
 
 
