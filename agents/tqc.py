@@ -46,24 +46,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     return sac.assemble(make_parts(config, spec, axes))
 
 
-SMALL: dict[str, Any] = {  # small networks, for a CPU
-    "actor_hidden_sizes": (64, 64),
-    "critic_hidden_sizes": (64, 64),
-    "num_critics": 3,
-    "num_quantiles": 13,
-    "drop_per_critic": 1,
-    "actor_lr": 1e-3,
-    "critic_lr": 1e-3,
-    "alpha_lr": 1e-3,
-    "alpha_init": 0.1,
-    "tau": 0.02,
-    "reward_scale": 0.1,
-    "num_envs": 64,
-    "batch_size": 128,
-    "ratio": "24:24",
-    "warmup_env_steps": 1024,
-    "total_env_steps": 20_000,
-}
+SMALL = sac.SMALL | {"num_critics": 3, "num_quantiles": 13, "drop_per_critic": 1}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "brax:hopper": {"drop_per_critic": 5},

@@ -1,7 +1,7 @@
 """Run by test_fused in a process of its own, on four devices: the linear agent's runs, however they are laid out.
 
 In float64 and with plain descent, so that parameters after some ticks show every raw gradient; prints the layouts that
-agree with one device to a relative 1e-9 (statistics, which are float32: 1e-5).
+agree with one device to a relative 1e-9 (where float32 is at work, in statistics and reports: 1e-5).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rlx.train.fused import Fused  # noqa: E402
 from rlx.train.settings import TrainConfig  # noqa: E402
 from tests import linear  # noqa: E402
 
-SHARDS, TICKS, SEEDS = 4, 12, (3, 4, 5, 6)
+SHARDS, TICKS, SEEDS = 8, 12, (3, 4, 5, 6)
 CONFIG = TrainConfig(
     num_envs=8,
     total_env_steps=10_000,
@@ -34,7 +34,7 @@ CONFIG = TrainConfig(
     normalize_observations=False,
     noise_min=0.1,
     noise_max=0.5,
-    pool_size=8,
+    pool_size=16,
 )
 
 
@@ -67,16 +67,17 @@ def run(devices: int, seeds: tuple[int, ...], spread: str) -> dict[str, Any]:
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    def close(x: Any, y: Any, single: bool) -> None:
+        np.testing.assert_allclose(x, y, rtol=1e-5 if single or x.dtype == np.float32 else 1e-9, atol=1e-12)
+
     for name in expected:
-        close = partial(np.testing.assert_allclose, rtol=1e-5 if name == "statistics" else 1e-9, atol=1e-12)
-        jax.tree.map(close, found[name], expected[name])
+        jax.tree.map(partial(close, single=name == "statistics"), found[name], expected[name])
 
 
 def main() -> None:
     one = run(1, SEEDS[:1], "data")
-    for devices in (2, 4):
-        same(run(devices, SEEDS[:1], "data"), one)
-        print(f"data over {devices}")
+    same(run(4, SEEDS[:1], "data"), one)
+    print("data over 4")
     apart = run(4, SEEDS, "seeds")
     for i in (0, 3):
         same(jax.tree.map(lambda x, i=i: x[i : i + 1], apart), run(1, SEEDS[i : i + 1], "data") if i else one)

@@ -7,7 +7,8 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,12 @@ def refused(say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.Monkey
     return refused
 
 
-BAD = [
+BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* for anything)
     # commands and names
     ("trian", "unknown command 'trian': did you mean train?"),
     ("--versoin", "unknown command '--versoin': did you mean --version?"),
     ("train", "name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`"),
-    ("train --env brax:ant", "name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`"),
+    ("train --env brax:ant", "name the agent right after `rlx train`, as in *"),
     ("train sca --env brax:ant", "unknown agent 'sca': did you mean sac?"),
     ("train xyz --env brax:ant", f"unknown agent 'xyz': choose from {', '.join(agents.REGISTRY)}"),
     ("train sac", "missing --env; see `rlx train sac --help`"),
@@ -100,7 +101,7 @@ BAD = [
     ("train sac --env Pendulum", "no environment 'Pendulum'; the nearest is 'gymnax:Pendulum-v1'"),
     ("train sac --env brax:ant --backend sprong", "no backend 'sprong'; the nearest is 'spring' of *"),
     ("train sac --env brax:swimmer", "brax:swimmer is broken: *"),
-    ("train sac --env gymnax:CartPole-v1", "gymnax:CartPole-v1 has discrete actions, which rlx does not support yet; *"),
+    ("train sac --env gymnax:CartPole-v1", "gymnax:CartPole-v1 has discrete actions, which rlx does not *"),
     ("train sac E --backend spring", "gymnax:Pendulum-v1 has one physics only: leave out the backend 'spring'"),
     ("train sac E --num-env 3", "unknown argument '--num-env' of `rlx train sac`: did you mean --num-envs?"),
     ("train sac E --critic_lr=3", "unknown argument '--critic_lr' of `rlx train sac`: did you mean --critic-lr?"),
@@ -113,10 +114,10 @@ BAD = [
     ("train sac E --batch-size 500 --replay-capacity 400", "--batch-size 500: is over --replay-capacity 400; *"),
     ("train sac E --replay-capacity 3", "--replay-capacity 3: must hold a block of * transitions; *"),
     ("train sac E --replay-capacity 1e13", "--replay-capacity 10000000000000: more than 2147483647 vector steps *"),
-    ("train sac E --replay-capacity 1e11", "--replay-capacity: the run needs * GiB a device (replay *) but *; lower it"),
+    ("train sac E --replay-capacity 1e11", "--replay-capacity: the run needs * GiB a device (replay *; lower it"),
     ("train sac E --num-envs 12 --num-shards 5", "--num-envs 12: must be divisible by the 5 shards *"),
     ("train sac E --num-devices 99", "--num-devices 99: this machine shows * device(s); *"),
-    ("train sac E --total-env-steps 1000 --warmup-env-steps 1000", "--total-env-steps 1000: ends before the first update*"),
+    ("train sac E --total-env-steps 9 --warmup-env-steps 9", "--total-env-steps 9: ends before the first update*"),
     ("train sac E --seed 4294967296", "--seed 4294967296: must stay under 2^32, the last seed there is"),
     ("train sac E --actor-hidden-sizes 8 0", "hidden sizes 8 0 (--actor-hidden-sizes, --critic-hidden-sizes): *"),
     # values
@@ -136,8 +137,8 @@ BAD = [
     ("train sac E --run-name .", "--run-name '.': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name ..", "--run-name '..': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name=", "--run-name '': use letters, *, so that it stays inside runs"),
-    ("train sac E --run-dir /dev/null/runs", "/dev/null/runs/*: cannot be made (Not a directory); choose another --run-dir"),
-    ("train sac E --init-from nowhere", "nowhere: is not a run folder (no config.json); give one that `rlx train` made"),
+    ("train sac E --run-dir /dev/null/runs", "/dev/null/runs/*: cannot be made (Not a directory); choose *"),
+    ("train sac E --init-from nowhere", "nowhere: is not a run folder (no config.json); give one *"),
     ("eval", "missing RUN; see `rlx eval --help`"),
     ("eval nowhere", "nowhere: is not a run folder (no config.json); give one that `rlx train` made"),
     ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give one that `rlx train` made"),
@@ -146,23 +147,10 @@ BAD = [
 ]
 
 
-def matches(line: str, pattern: str) -> bool:
-    """Whether `line` reads as `pattern`, where `*` stands for anything."""
-    first, *rest = pattern.split("*")
-    if not line.startswith(first):
-        return False
-    at = len(first)
-    for part in rest:
-        at = line.find(part, at) + len(part)
-        if at < len(part):
-            return False
-    return not rest or not rest[-1] or line.endswith(rest[-1])
-
-
 @pytest.mark.parametrize(("command", "message"), BAD)
 def test_every_mistake_is_one_line(command: str, message: str, refused: Callable[..., str]) -> None:
     line = refused(*command.replace(" E", f" --env {ENV}").split(" "))
-    assert matches(line, message), line
+    assert fnmatchcase(line, message), line
 
 
 @pytest.mark.parametrize("command", [["scripts/train.py", "sca", "--env", ENV], ["-m", "rlx.cli", "eval", "/nowhere"]])
@@ -173,12 +161,11 @@ def test_a_mistake_in_a_process_of_its_own(command: list[str]) -> None:
 
 
 def test_script_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(cli, "main", lambda arguments: given.append(arguments) or 5)
+    monkeypatch.setattr(cli, "main", lambda arguments: arguments)
     monkeypatch.setattr(sys, "argv", ["scripts/train.py", "sac", "--env", ENV])
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
-    assert (exit.value.code, given) == (5, [["train", "sac", "--env", ENV]])
+    assert exit.value.code == ["train", "sac", "--env", ENV]  # what `main` returned
 
 
 def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str], say: Callable[..., Said]) -> None:
@@ -205,11 +192,12 @@ def test_list(say: Callable[..., Said]) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two seeds."""
     root = tmp_path_factory.mktemp("runs")
-    assert cli.main(["train", "sac", "--env", ENV, "--run-dir", str(root), "--run-name", "first", *flags(**SETTINGS)]) == 0
-    yield root / "first"
+    where = ["--run-dir", str(root), "--run-name", "first"]
+    assert cli.main(["train", "sac", "--env", ENV, *where, *flags(**SETTINGS)]) == 0
+    return root / "first"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -300,7 +288,7 @@ def test_eval_of_more_episodes(run: Path, say: Callable[..., Said]) -> None:
     ],
 )
 def test_eval_of_what_cannot_be(wish: str, message: str, run: Path, refused: Callable[..., str]) -> None:
-    assert matches(refused("eval", run, *wish.split()), message)
+    assert fnmatchcase(refused("eval", run, *wish.split()), message)
 
 
 def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
@@ -310,7 +298,7 @@ def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
 
 
 def test_init_from(run: Path, say: Callable[..., Said]) -> None:
-    """Starts from the other run's agent and statistics, under its own hyper-parameters: at rates of 0 it stays as it is.
+    """Starts from the other run's agent and statistics, under its own hyper-parameters: at rates of 0 nothing changes.
 
     Quiet, it prints its summary only; and --overwrite puts it in place of an older run.
     """
@@ -325,33 +313,37 @@ def test_init_from(run: Path, say: Callable[..., Said]) -> None:
     for name, value in first.items():
         if ".params" in name or ".target_params" in name or "log_alpha" in name:
             np.testing.assert_array_equal(value, second[name], err_msg=name)
-    assert first["['statistics'].count"].tolist() == [600, 600] and second["['statistics'].count"].tolist() == [1200, 1200]
-    assert second["['agent'].critic.step"].tolist() == [500, 500]
-    assert second["['agent'].critic.hypers.critic_lr"].tolist() == [0, 0]
+    for name, before, after in (
+        ("['statistics'].count", 600, 1200),
+        ("['agent'].critic.step", 250, 500),
+        ("['agent'].critic.hypers.critic_lr", np.float32(1e-3), 0),
+    ):
+        assert (first[name] == before).all() and (second[name] == after).all(), name
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"critic_hidden_sizes": [16]}, "*/checkpoints/600: ['agent'].critic.*the run has other networks"),
-        ({"num_critics": 3}, "*/checkpoints/600: ['agent'].critic.*the run has other networks"),
+        ({"critic_hidden_sizes": [16]}, "*/checkpoints/600: ?'agent'].critic.*the run has other networks"),
+        ({"num_critics": 3}, "*/checkpoints/600: ?'agent'].critic.*the run has other networks"),
         ({"num_seeds": 3}, "*/first: holds 2 members but 3 are to start; use one, or as many"),
     ],
 )
 def test_init_from_what_does_not_fit(
     changes: dict[str, Any], message: str, run: Path, refused: Callable[..., str]
 ) -> None:
-    assert matches(refused(*train(run, "other", "--init-from", str(run), **changes)), message)
+    assert fnmatchcase(refused(*train(run, "other", "--init-from", str(run), **changes)), message)
 
 
 def test_a_folder_that_is_there(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
     """Is refused without --overwrite; and with it, unless it holds a run."""
-    assert matches(refused(*train(run, "first")), "*/first: is there already; choose another --run-name, or --overwrite *")
+    taken = refused(*train(run, "first"))
+    assert fnmatchcase(taken, "*/first: is there already; choose another --run-name, or --overwrite *")
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "thesis.txt").touch()
     (tmp_path / "file").touch()
     for name, complaint in (("documents", "is no run folder, so --overwrite *"), ("file", "cannot be made (*")):
-        assert matches(refused(*train(tmp_path / "x", name, "--overwrite")), f"*/{name}: {complaint}")
+        assert fnmatchcase(refused(*train(tmp_path / "x", name, "--overwrite")), f"*/{name}: {complaint}")
 
 
 def test_runs_without_a_name(tmp_path: Path) -> None:
@@ -373,8 +365,9 @@ def test_fit_is_the_same_run(run: Path) -> None:
     result = rlx.fit("sac", ENV, progress=seen.append, **SETTINGS)
     lines = metrics.read(run / "metrics.jsonl")
     assert result.metrics == seen and result.config == config.from_json(run / "config.json")
-    for one, other in zip(seen, lines, strict=True):
-        assert {k: v for k, v in one.items() if k != "wall_time_s"} == {k: v for k, v in other.items() if k != "wall_time_s"}
+    for line in (*seen, *lines):
+        del line["wall_time_s"]
+    assert seen == lines
     assert result.evaluation.returns.shape == (2, 4)
     observation = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -3.0]])
     action = result.act(observation, member=1)
@@ -409,7 +402,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint(damage: str, run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
     """Whatever happened to whichever file, it is noticed, named, and a remedy is offered."""
-    files = [path for path in (run / "checkpoints" / "600").rglob("*") if path.is_file() and path.name != "digests.json"]
+    step = run / "checkpoints" / "600"
+    files = [path for path in step.rglob("*") if path.is_file() and path.name != checkpoint.DIGESTS]
     largest = max(files, key=lambda path: path.stat().st_size)
     for path in files:
         broken = shutil.copytree(run, tmp_path / "broken")
@@ -438,4 +432,4 @@ def test_a_damaged_config_json(run: Path, tmp_path: Path, refused: Callable[...,
     broken = shutil.copytree(run, tmp_path / "broken")
     (broken / "config.json").write_text((run / "config.json").read_text()[:300])
     for command in (["eval", broken], train(run, "other", "--init-from", str(broken))):
-        assert matches(refused(*command), f"{broken}/config.json: is damaged (*); restore it from a copy")
+        assert fnmatchcase(refused(*command), f"{broken}/config.json: is damaged (*); restore it from a copy")

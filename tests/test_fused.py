@@ -1,8 +1,9 @@
-"""The fused driver: layouts that must not matter, exact counts, one compile a program, nothing on the quiet to the host."""
+"""The fused driver: layouts that must not matter, exact counts, one compile a program, no hidden transfers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,7 +64,8 @@ class Run:
     """A whole training run: its driver, its reports, and the programs that were compiled on the way."""
 
     def __init__(self, driver: Fused) -> None:
-        self.driver, self.compiled = driver, []
+        self.driver = driver
+        self.compiled: list[str] = []
 
         def listen(event: str, duration: float, **details: Any) -> None:
             if event == COMPILED:
@@ -121,9 +123,8 @@ def test_every_seed_and_rate_equals_its_solo_run(
 
 
 def test_one_device_equals_four() -> None:
-    """Four logical shards on one, two and four devices; and four seeds over four devices equal their solo runs."""
+    """Eight logical shards, all on one or two on each; and four seeds over four devices equal their solo runs."""
     assert processes.run(["tests.check_fused"], devices=4).splitlines() == [
-        "data over 2",
         "data over 4",
         "seed 0 of 4",
         "seed 3 of 4",
@@ -170,7 +171,7 @@ def test_nothing_crosses_to_the_host_unasked(solo: Run) -> None:
 
 
 def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train` holds the guard itself: a driver that passes a host's number along does not get through its first tick."""
+    """`train` holds the guard itself: a driver that passes a host's number along does not make a tick."""
     broken = make()
     broken.programs, broken.reset, broken.start, broken.train, broken.judge = (
         getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "judge")
@@ -192,7 +193,8 @@ def test_counts(solo: Run) -> None:
     assert final.tick == TICKS and final.statistics.count.item() == 96
     assert final.replay.cursor.size == 16 and final.replay.cursor.head == 2 * TICKS % 16
     assert final.replay.rows.reward.shape == (1, 1, 16, 4)
-    assert solo.reports[-1].evaluation.returns.shape == (1, 2)
+    evaluation = solo.reports[-1].evaluation
+    assert evaluation is not None and evaluation.returns.shape == (1, 2)
 
 
 class Diary(PyTreeNode):
@@ -211,7 +213,7 @@ class Diary(PyTreeNode):
 def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
     """An agent of two diaries: values and policies are step counts."""
     agent = Agent(
-        init=lambda key, hypers=None: None,  # type: ignore[arg-type,return-value]
+        init=lambda key, hypers=None: None,  # type: ignore[return-value]
         value=lambda critic: critic.step,
         policy=lambda actor, value: actor.step,
         actor_batch=lambda transition: transition.reward,
@@ -289,14 +291,14 @@ def test_the_pool_of_starts_is_refreshed(solo: Run) -> None:
 
 def test_training_refreshes_the_pool(solo: Run) -> None:
     pools = [report.state.pool.observation for report in solo.reports]
-    assert all((one != other).all() for one, other in zip(pools, pools[1:], strict=False))
+    assert all((one != other).all() for one, other in pairwise(pools))
 
 
 # What the host makes of it.
 
 
 def test_means() -> None:
-    """Per member: metrics over the ticks that learned, returns over the episodes that ended, what did not happen left out."""
+    """Per member, metrics over the ticks that learned, returns over the episodes that ended; nothing where none did."""
     ended = Episodes(np.array([4.0, 2.0]), np.array([10.0, -3.0]), np.array([40.0, 30.0]))
     lag = {"policy_at_collector": np.array([[0, 5, 0, 0], [0, 5, 0, 0]])}
     found = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))

@@ -99,9 +99,9 @@ def history(rng: np.random.Generator, steps: int, share_ended: float) -> Row:
     )
 
 
-def window(rows: Row, time: int, env: int, n: int) -> tuple[float, float, np.ndarray]:
+def window(rows: Row, time: int, env: int, n: int) -> tuple[Any, Any, Any]:
     """Reward, discount and successor of one window, as the docstring of `replay.sample` has it."""
-    reward = 0.0
+    reward: Any = 0.0
     for m in range(n):
         reward += GAMMA**m * rows.reward[time + m, env]
         if rows.terminated[time + m, env] or rows.truncated[time + m, env]:
@@ -115,7 +115,7 @@ draw = jax.jit(replay.sample, static_argnames=("shape", "n"))
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_windows_equal_a_python_loop(n: int) -> None:
-    """Across ends, resets and the ring's seam; starts reach from the oldest row to the newest whole window, no further."""
+    """Across ends, resets and the ring's seam; starts reach from the oldest row to the newest whole window."""
     rng = np.random.default_rng(n)
     for case in range(24):
         steps = int(rng.integers(3, 20)) * BLOCK
@@ -172,12 +172,12 @@ def test_can_sample() -> None:
 
 
 def test_vmap_leaves_the_cursor_alone() -> None:
-    """Seeds share one cursor, so the compiled write stays one slice; were it mapped, it would become a loop of scatters."""
+    """Seeds share one cursor, so the compiled write is one slice; were it mapped, it would be a loop of scatters."""
     blocks = jax.tree.map(lambda x: jnp.zeros((2, BLOCK, *x.shape[1:])), EMPTY.rows.reward)
     rings = jax.tree.map(lambda x: jnp.stack([x, x]), EMPTY.replace(rows=EMPTY.rows.reward))
 
     def compiled(cursor: int | None) -> str:
-        axes = Replay(0, cursor)  # type: ignore[arg-type]
+        axes: Any = Replay(0, cursor)
         ring = rings if cursor == 0 else rings.replace(cursor=EMPTY.cursor)
         mapped = jax.vmap(replay.add, in_axes=(axes, 0), out_axes=axes)
         return jax.jit(mapped, donate_argnums=0).lower(ring, blocks).compile().as_text() or ""
@@ -194,9 +194,9 @@ def test_adding_costs_the_block_and_not_the_ring() -> None:
     ring = jax.eval_shape(partial(replay.init, row, length=100_000, num_envs=8))
     rings = ring.replace(rows=jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, *x.shape), x.dtype), ring.rows))
     block = jax.tree.map(lambda x: jax.ShapeDtypeStruct((seeds, 4, *x.shape[1:]), x.dtype), ring.rows)
-    axes = Replay(0, None)  # type: ignore[arg-type]
+    axes: Any = Replay(0, None)
     mapped = jax.vmap(replay.add, in_axes=(axes, 0), out_axes=axes)
-    used = jax.jit(mapped, donate_argnums=0).lower(rings, block).compile().memory_analysis()
+    used: Any = jax.jit(mapped, donate_argnums=0).lower(rings, block).compile().memory_analysis()
     ring_bytes, block_bytes = (sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(t)) for t in (rings.rows, block))
     assert used.alias_size_in_bytes >= ring_bytes > 1000 * block_bytes
     assert used.temp_size_in_bytes <= 2 * block_bytes

@@ -132,12 +132,11 @@ UPHILL = judged(0.9, key=0)
 
 def by_hand(x: np.ndarray, gain: float) -> tuple[float, int]:
     """Return and length of the episode that starts at `x`."""
-    total = 0.0
-    for length in range(1, CALM.limit + 1):
+    total, length = 0.0, 0
+    while length < CALM.limit and abs(x[0]) <= EDGE:
         total += x[0] - gain**2
         x = DECAY * x + PUSH * gain
-        if abs(x[0]) > EDGE:
-            break
+        length += 1
     return total, length
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from rlx import normalize, parallel
@@ -61,7 +63,8 @@ def _peak(jaxpr: Jaxpr) -> int:
 def _inner(params: dict[str, Any]) -> list[Jaxpr]:
     """The jaxprs inside an equation: loop bodies, branches, calls."""
     leaves = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, (ClosedJaxpr, Jaxpr)))
-    return [getattr(leaf, "jaxpr", leaf) for leaf in leaves if isinstance(leaf, (ClosedJaxpr, Jaxpr))]
+    closed = [leaf.jaxpr for leaf in leaves if isinstance(leaf, ClosedJaxpr)]
+    return closed + [leaf for leaf in leaves if isinstance(leaf, Jaxpr)]
 
 
 def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> Estimate:
@@ -128,8 +131,9 @@ def _batches(task: Task, count: int) -> Any:
     """Shapes of `count` minibatches of a shard."""
     ring = jax.eval_shape(lambda: init_replay(task, row_shapes(task)))
     statistics = jax.eval_shape(lambda: normalize.init(task.env.spec.observation_size))
-    draw = lambda ring, statistics, key: minibatches(task, ring, statistics, 1.0, key, count)  # noqa: E731
-    return jax.eval_shape(draw, ring, statistics, _key())
+    gamma = jax.ShapeDtypeStruct((), jnp.float32)
+    draw = partial(minibatches, task, count=count)
+    return jax.eval_shape(draw, ring, statistics, gamma, _key())
 
 
 def _learner(task: Task, members: int, devices: int, row: Any, batches: int, working: int) -> Estimate:
