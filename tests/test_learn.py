@@ -54,13 +54,7 @@ def test_pql_in_one_program_and_over_three_devices(task: str, worth: float, flag
     one = train(f"pql {task} {flags} {ONE_PROGRAM}", tmp_path, "one")
     split = train(f"pql {task} {flags} {SPLIT}", tmp_path, "split", devices=3)
     assert min(one["eval_return_mean"], split["eval_return_mean"]) >= worth
-    curves = [
-        [
-            line["eval/return_mean"]
-            for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open())
-            if "eval/return_mean" in line
-        ]
-        for name in ("one", "split")
-    ]
+    lines = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("one", "split")]
+    losses = [[line["train/critic_loss"][0] for line in run if "train/critic_loss" in line] for run in lines]
     # the same randomness and the same schedule: the curves part only as rounding grows
-    np.testing.assert_allclose(curves[0][0], curves[1][0], rtol=0.2, atol=10)
+    np.testing.assert_allclose(losses[0][:2], losses[1][:2], rtol=1e-2)
