@@ -103,7 +103,9 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
         ("pool-size", config.pool_size),
     ):
         if size % shards:
-            raise RlxError(f"--{flag} {size}: must be divisible by the {shards} shards (--num-devices or --num-shards)")
+            raise RlxError(
+                f"--{flag} {size}: must be divisible by the {shards} shards (--num-devices, --split or --num-shards)"
+            )
     tick_env_steps = config.num_envs * config.rollout_length
     slots = config.replay_capacity // tick_env_steps * config.rollout_length
     if slots < max(config.rollout_length, config.n_step):
