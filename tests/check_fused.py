@@ -17,25 +17,10 @@ jax.config.update("jax_enable_x64", True)
 
 from rlx import parallel  # noqa: E402
 from rlx.train.fused import Fused  # noqa: E402
-from rlx.train.settings import TrainConfig  # noqa: E402
 from tests import linear  # noqa: E402
 
 SHARDS, TICKS, SEEDS = 8, 12, (3, 4, 5, 6)
-CONFIG = TrainConfig(
-    num_envs=8,
-    total_env_steps=10_000,
-    warmup_env_steps=48,
-    ratio="3:2",
-    batch_size=16,
-    rollout_length=2,
-    replay_capacity=96,
-    replay_dtype="float64",
-    n_step=2,
-    normalize_observations=False,
-    noise_min=0.1,
-    noise_max=0.5,
-    pool_size=16,
-)
+CONFIG = replace(linear.CONFIG, replay_capacity=96, pool_size=16)
 
 
 def run(devices: int, seeds: tuple[int, ...], spread: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,27 +15,11 @@ jax.config.update("jax_enable_x64", True)
 from rlx import parallel  # noqa: E402
 from rlx.train.fused import Fused  # noqa: E402
 from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
-from rlx.train.settings import TrainConfig  # noqa: E402
 from rlx.train.tick import LAGGED  # noqa: E402
 from tests import linear, oracle  # noqa: E402
 
 TICKS, SEED, SHARDS = 50, 7, 2
-CONFIG = TrainConfig(
-    driver="pipelined",
-    num_envs=8,
-    total_env_steps=10_000,
-    warmup_env_steps=48,
-    ratio="3:2",
-    batch_size=16,
-    rollout_length=2,
-    replay_capacity=192,
-    replay_dtype="float64",
-    n_step=2,
-    normalize_observations=False,
-    noise_min=0.1,
-    noise_max=0.5,
-    pool_size=8,
-)
+CONFIG = replace(linear.CONFIG, driver="pipelined")
 
 
 def make(split: tuple[int, ...]) -> Any:

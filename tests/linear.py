@@ -23,6 +23,24 @@ COST = [0.5, -0.3, 0.2]
 TIME_LIMIT, FATAL = 5, 1.2  # an episode ends in a terminal state where the first observation exceeds FATAL
 
 
+# small, odd where it can be, and exact: float64 from the environment through replay to the parameters
+CONFIG = TrainConfig(
+    num_envs=8,
+    total_env_steps=10_000,
+    warmup_env_steps=48,
+    ratio="3:2",
+    batch_size=16,
+    rollout_length=2,
+    replay_capacity=192,
+    replay_dtype="float64",
+    n_step=2,
+    normalize_observations=False,
+    noise_min=0.1,
+    noise_max=0.5,
+    pool_size=8,
+)
+
+
 class Hypers(PyTreeNode):
     gamma: Any = GAMMA
 

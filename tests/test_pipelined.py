@@ -43,6 +43,9 @@ def test_updates_are_exactly_the_ratio(ticks: dict[str, Any], split: str) -> Non
 def test_lag_is_one_on_every_tick(ticks: dict[str, Any], split: str) -> None:
     assert set(ticks[split]["lags"]) == {
         "policy_at_collector",
+        "statistics_at_collector",
+        "statistics_at_value_learner",
+        "statistics_at_policy_learner",
         "policy_at_value_learner",
         "block_at_value_learner",
         "value_at_policy_learner",

@@ -46,7 +46,6 @@ class Pipelined:
 
     def __init__(self, task: Task, groups: Groups, seeds: np.ndarray, hypers: Any) -> None:
         self.task, self.groups, self.members = task, groups, len(seeds)
-        self.devices = [device for group in groups for device in group]
         self.split = (len(groups.collectors), len(groups.values), len(groups.policies))
         self.stopwatch = Stopwatch(("collect", "value", "policy"))
         self.first = [

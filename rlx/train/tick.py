@@ -124,7 +124,10 @@ def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapsho
         task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.tick
     )
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
-    lags = {"policy_at_collector": _lag(version, policy.version)}
+    lags = {
+        "policy_at_collector": _lag(version, policy.version),
+        "statistics_at_collector": _lag(version, statistics.version),
+    }
     collected = Collected(block, roles.actor_rows(task, block), version)
     report = Report(parallel.sum(episodes, task.axes), {}, jnp.zeros(()), lags)
     return state.replace(env=env, tick=version), collected, Snapshot(merged, version), report
@@ -140,6 +143,7 @@ def learn_value(task: Task, state: ValueLearner) -> tuple[ValueLearner, Snapshot
     critic, metrics, learned = roles.after_warmup(task, learn, state.critic, state.tick)
     lags = {
         "policy_at_value_learner": _lag(version, state.policy.version),
+        "statistics_at_value_learner": _lag(version, state.statistics.version),
         "block_at_value_learner": _lag(version, state.newest),
     }
     state = state.replace(critic=critic, tick=version)
@@ -156,6 +160,7 @@ def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Repor
     actor, metrics, learned = roles.after_warmup(task, learn, state.actor, state.tick)
     lags = {
         "value_at_policy_learner": _lag(version, state.value.version),
+        "statistics_at_policy_learner": _lag(version, state.statistics.version),
         "block_at_policy_learner": _lag(version, state.newest),
     }
     return state.replace(actor=actor, tick=version), Report(None, metrics, learned, lags)
