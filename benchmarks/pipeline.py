@@ -26,14 +26,14 @@ from rlx.train.pipelined import Pipelined
 def time_ticks(driver: Pipelined, state: Any, ticks: int) -> tuple[Any, float]:
     """Seconds a tick takes in a run of `ticks`, dispatched as in training."""
     begun = time.perf_counter()
-    state, _ = driver.advance(state, ticks)
+    state, _ = driver.advance(state, driver.zeros(), ticks)
     jax.block_until_ready(state)
     return state, (time.perf_counter() - begun) / ticks
 
 
 def measure(driver: Pipelined, repeats: int, ticks: int) -> dict[str, Any]:
     """Medians and ranges, in seconds, of interleaved repeats; compilation and warm-up come before."""
-    state, _ = driver.advance(driver.init(), driver.task.plan.warmup_ticks + 2)
+    state, _ = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_ticks + 2)
     jax.block_until_ready(state)
     seconds: dict[str, list[float]] = {"collect": [], "value": [], "policy": [], "tick": []}
     for _ in range(repeats):

@@ -82,13 +82,16 @@ class VectorEnv(NamedTuple):
     step: Callable[[VectorState, jax.Array, EnvState, Key], tuple[VectorState, Step]]  # (state, [E, A], pool, keys [E])
 
 
-def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
+def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) -> VectorEnv:
     """`num_envs` copies of `env`; where an episode ends, the next starts from a random row of a pool of initial states.
 
     A reset costs a gather: no program but `make_pool`'s holds the reset of the environment. Where an episode ended,
     `step.observation` is the first of the new episode and `step.next_observation` the true successor.
     `step.metrics` are `episode_return` and `episode_length` `[E]` of the episode so far, this step included: final
-    where terminated | truncated. Raises RlxError where a count is not a positive integer.
+    where terminated | truncated; and `bad_observation` and `bad_reward` `[E]`, whether they were not finite.
+
+    With `contain` a step that is not finite truncates its episode: the reward is 0 and the successor the observation
+    before, so nothing bad is ever seen outside. Raises RlxError where a count is not a positive integer.
     """
     check_count("num_envs", num_envs)
     check_count("pool_size", pool_size)
@@ -106,9 +109,15 @@ def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
     def step_one(state: VectorState, action: jax.Array, pool: EnvState, key: Key) -> tuple[VectorState, Step]:
         step_key, draw_key = jax.random.split(key)
         after, step = env.step(state.env, action, step_key)
+        bad = {
+            "bad_observation": ~jnp.isfinite(step.next_observation).all(),
+            "bad_reward": ~jnp.isfinite(step.reward),
+        }
+        if contain:
+            step = _contained(step, state.env.observation, bad["bad_observation"] | bad["bad_reward"])
         ended = step.terminated | step.truncated
         episode_return = state.episode_return + step.reward.astype(jnp.float32)
-        metrics = {"episode_return": episode_return, "episode_length": after.time}
+        metrics = {"episode_return": episode_return, "episode_length": after.time} | bad
         following = jax.tree.map(partial(jnp.where, ended), draw(pool, draw_key), after)
         state = VectorState(env=following, episode_return=jnp.where(ended, 0.0, episode_return))
         return state, step._replace(observation=following.observation, metrics=metrics)
@@ -120,6 +129,16 @@ def vectorise(env: Env, num_envs: int, pool_size: int) -> VectorEnv:
         return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
 
     return VectorEnv(env.spec, num_envs, pool_size, make_pool, init, step)
+
+
+def _contained(step: Step, observation: jax.Array, diverged: jax.Array) -> Step:
+    """The step, or where it `diverged` a cut at the last observation that was finite."""
+    return step._replace(
+        next_observation=jnp.where(diverged, observation, step.next_observation),
+        reward=jnp.where(diverged, 0.0, step.reward),
+        terminated=step.terminated & ~diverged,
+        truncated=step.truncated | diverged,
+    )
 
 
 def check_count(name: str, count: int) -> None:

@@ -1,8 +1,9 @@
-"""Saving and restoring what a run has learned, through Orbax; no pickle anywhere.
+"""Saving and restoring pytrees through Orbax, so that nothing damaged is ever used; no pickle anywhere.
 
 A tree is saved as a flat table from leaf path to array, so that what is on disk can be compared with what is wanted,
 leaf by leaf and by name, before anything is read: Orbax itself casts a wrong type without a word. Nor does it notice a
-flipped bit, so every file's digest is kept and checked, too.
+flipped bit, or that a folder was never finished. So each step has a manifest, written last, with digests of all files
+and leaves; what does not verify is set aside, and the step before it is used.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from rlx import parallel
 from rlx.types import RlxError
 
-DIGESTS = "digests.json"  # of all files of a step, written last: a step without it was never finished
+MANIFEST = "manifest.json"  # its first line is the digest of the rest
+FORMAT = 1
+Folder = str | epath.PathLike  # also gs:// and s3://
+
+
+class Damaged(RlxError):
+    """A step that is not as it was saved."""
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -27,81 +36,245 @@ def flatten(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _manager(folder: Path) -> Any:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
-    import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
-
-    return ocp.CheckpointManager(folder.absolute(), item_handlers=ocp.StandardCheckpointHandler())
-
-
-def save(folder: Path, step: int, tree: Any) -> None:
-    """Writes `tree` (host or device arrays) as `folder/step` and waits until it is whole on disk."""
-    with _manager(folder) as manager:
-        import orbax.checkpoint as ocp
-
-        if not manager.save(step, args=ocp.args.StandardSave(flatten(tree))):
-            raise RlxError(f"{folder}: step {step} was not saved; is a later one there already?")
-        manager.wait_until_finished()
-    if parallel.is_first_process():
-        saved = folder / str(step)
-        files = sorted(path for path in saved.rglob("*") if path.is_file())
-        draft = saved / "digests.tmp"
-        draft.write_text(json.dumps({str(path.relative_to(saved)): _digest(path) for path in files}, indent=2))
-        draft.replace(saved / DIGESTS)
+def locate(folder: Folder) -> epath.Path:
+    """The folder as a path. Raises RlxError where a cloud's address needs a package that is not there."""
+    try:
+        return epath.Path(folder)
+    except ImportError:
+        scheme = str(folder).split("://")[0]
+        extra = {"gs": "gcs"}.get(scheme, scheme)
+        raise RlxError(f"{folder}: {scheme}:// needs an extra package; install rlx[{extra}]") from None
 
 
-def steps(folder: Path) -> list[int]:
+def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
+    """Writes `tree` (host arrays) as `folder/step`, whole or not at all; returns the digest of everything in it.
+
+    `about` is JSON to keep beside it. Raises RlxError where it cannot be written; what was there before is untouched.
+    """
+    place = locate(folder)
+    leaves = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
+    try:
+        set_unfinished_aside(place)
+        with _manager(place) as manager:
+            import orbax.checkpoint as ocp
+
+            if not manager.save(step, args=ocp.args.StandardSave(leaves)):
+                raise RlxError(f"{place}: step {step} was not saved; is a later one there already?")
+            manager.wait_until_finished()
+        return _write_manifest(place / str(step), leaves, about or {})
+    except RlxError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise what they please where a disk is full
+        remedy = "older ones are intact; make room, then go on with `rlx train --resume`"
+        raise RlxError(f"{place / str(step)}: could not be written ({_reason(error)}); {remedy}") from None
+
+
+def steps(folder: Folder) -> list[int]:
     """The steps that were saved whole, oldest first; empty where there are none."""
-    return sorted(int(path.parent.name) for path in folder.glob(f"*/{DIGESTS}") if path.parent.name.isdecimal())
+    place = locate(folder)
+    found = [path.parent.name for path in place.glob(f"*/{MANIFEST}")] if place.exists() else []
+    return sorted(int(name) for name in found if name.isdecimal())
 
 
-def restore(folder: Path, template: Any, step: int | None = None) -> Any:
+def manifest(folder: Folder, step: int) -> dict[str, Any]:
+    """What a step holds: `leaves` (shape, dtype and sha256 by path), `about`, `digest`. Raises Damaged."""
+    path = locate(folder) / str(step) / MANIFEST
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() != digest:
+            raise ValueError
+        content = dict(json.loads(text))
+    except (OSError, ValueError, TypeError):
+        raise Damaged(f"{path}: is damaged") from None
+    if content["format"] != FORMAT:
+        raise RlxError(f"{path.parent}: was written by rlx {content['rlx']} in another format; use that version")
+    return content
+
+
+def verify(folder: Folder, step: int) -> None:
+    """Raises Damaged, naming the first file that is not as it was saved."""
+    place = locate(folder) / str(step)
+    for name, digest in manifest(folder, step)["files"].items():
+        path = place / name
+        if not path.exists():
+            raise Damaged(f"{path}: is missing")
+        if _digest_file(path) != digest:
+            raise Damaged(f"{path}: is damaged")
+
+
+def newest(folder: Folder, warn: Callable[[str], None]) -> int | None:
+    """The last step that verifies, None if there is none. Later ones that do not are set aside, with a warning."""
+    place = locate(folder)
+    set_unfinished_aside(place, warn)
+    for step in reversed(steps(place)):
+        try:
+            verify(place, step)
+            return step
+        except Damaged as error:
+            kept = _set_aside(place / str(step))
+            warn(f"{error}; set aside as {kept.name}, going on with the step before")
+    return None
+
+
+def set_unfinished_aside(place: epath.Path, warn: Callable[[str], None] = lambda text: None) -> None:
+    """Renames steps without a manifest, which were never finished (Orbax would take the last for a good one)."""
+    if not place.exists():
+        return
+    for path in sorted(place.iterdir()):
+        if path.name.isdecimal() and not (path / MANIFEST).exists():
+            warn(f"{path}: has no {MANIFEST}; set aside as {_set_aside(path).name}")
+
+
+def _set_aside(path: epath.Path) -> epath.Path:
+    names = (f"damaged-{path.name}" + (f"-{i}" if i else "") for i in range(1000))
+    kept = next(path.parent / name for name in names if not (path.parent / name).exists())
+    return path.rename(kept)
+
+
+def prune(folder: Folder, keep: int) -> None:
+    """Removes all but the `keep` newest steps."""
+    for step in steps(folder)[:-keep]:
+        (locate(folder) / str(step)).rmtree()
+
+
+def remove_after(folder: Folder, step: int) -> None:
+    """Removes the steps after `step`: a run that goes on from there makes them again."""
+    for later in steps(folder):
+        if later > step:
+            (locate(folder) / str(later)).rmtree()
+
+
+def restore(folder: Folder, template: Any, step: int | None = None) -> Any:
     """The tree saved at `step` (the last by default), with `template`'s structure, shapes and types.
 
     Raises RlxError, naming the leaf, where what is saved does not fit the template, or nothing can be read.
     """
-    found = steps(folder)
+    place = locate(folder)
+    found = steps(place)
     if not found:
-        raise RlxError(f"{folder}: holds no checkpoint; train the run first")
+        raise RlxError(f"{place}: holds no checkpoint; train the run first")
     step = found[-1] if step is None else step
     if step not in found:
-        raise RlxError(f"{folder}: has no step {step}; it has {', '.join(map(str, found))}")
-    _verify(folder / str(step))
-    with _manager(folder) as manager:
-        import orbax.checkpoint as ocp
-
-        try:
-            _compare(folder / str(step), manager.item_metadata(step), flatten(template))
-            saved = manager.restore(step, args=ocp.args.StandardRestore(flatten(template)))
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RlxError(f"{folder / str(step)}: cannot be read ({reason}); choose another --step") from None
-    leaves = [np.asarray(saved[name]) for name in flatten(template)]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _verify(folder: Path) -> None:
-    """Raises RlxError naming the first file that is not as it was saved."""
+        raise RlxError(f"{place}: has no step {step}; it has {', '.join(map(str, found))}")
     try:
-        digests = dict(json.loads((folder / DIGESTS).read_text()))
-    except (OSError, ValueError, TypeError):
-        raise RlxError(f"{folder / DIGESTS}: is damaged; choose another --step") from None
-    for name, digest in digests.items():
-        path = folder / name
-        if not path.is_file() or _digest(path) != digest:
-            state = "damaged" if path.exists() else "missing"
-            raise RlxError(f"{path}: is {state}; choose another --step")
+        verify(place, step)
+    except Damaged as error:
+        raise RlxError(f"{error}; choose another --step") from None
+    known, wanted = manifest(place, step)["leaves"], flatten(template)
+    compare(place / str(step), known, wanted)
+    try:
+        with _manager(place) as manager:
+            import orbax.checkpoint as ocp
+
+            saved = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+    except (OSError, ValueError, KeyError) as error:
+        raise RlxError(f"{place / str(step)}: cannot be read ({_reason(error)}); choose another --step") from None
+    leaves = {name: np.asarray(saved[name]) for name in wanted}
+    for name, leaf in leaves.items():
+        if _digest(leaf) != known[name]["sha256"]:
+            raise RlxError(f"{place / str(step)}: {name} was read wrongly; choose another --step")
+    return jax.tree.unflatten(jax.tree.structure(template), leaves.values())
 
 
-def _compare(folder: Path, saved: Any, template: dict[str, Any]) -> None:
-    table = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in dict(saved).items()}
-    wanted = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in template.items()}
-    for name in [*wanted, *table]:
-        if table.get(name) != wanted.get(name):
-            there, here = table.get(name, "missing"), wanted.get(name, "unknown")
-            raise RlxError(f"{folder}: {name} is {there} there but {here} here; the run has other networks")
+def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]) -> None:
+    """Raises RlxError, naming the first leaf by which a saved table differs from a wanted one."""
+    there = {name: f"{leaf['dtype']} {tuple(leaf['shape'])}" for name, leaf in saved.items()}
+    here = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in wanted.items()}
+    for name in [*here, *there]:
+        if there.get(name) != here.get(name):
+            found, asked = there.get(name, "missing"), here.get(name, "unknown")
+            raise RlxError(f"{place}: {name} is {found} there but {asked} here; the run has another agent or networks")
+
+
+class Saver:
+    """Saves on a thread of its own, one step at a time, so that training goes on meanwhile."""
+
+    def __init__(self, folder: Folder, keep: int | None = None) -> None:
+        self.folder, self.keep = locate(folder), keep
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def save(self, step: int, tree: Any, about: dict[str, Any] | None = None) -> None:
+        """Begins to save `tree`, which must not change any more. Raises RlxError where the last one failed."""
+        self.wait()
+        self._pending = self._thread.submit(self._save, step, tree, about)
+
+    def wait(self) -> None:
+        """Until nothing is being saved. Raises RlxError where it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def check(self) -> None:
+        """Raises RlxError where the last save has failed; does not wait."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def _save(self, step: int, tree: Any, about: dict[str, Any] | None) -> None:
+        save(self.folder, step, tree, about)
+        if self.keep is not None:
+            prune(self.folder, self.keep)
+
+
+def _manager(place: epath.Path) -> Any:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
+    import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
+
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, cleanup_tmp_directories=True)
+    if parallel.several_processes():  # each process saves what it holds, by itself
+        own = parallel.process()
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        )
+        options.create = False
+        place.mkdir(parents=True, exist_ok=True)
+    handler = ocp.StandardCheckpointHandler()
+    return ocp.CheckpointManager(place.resolve(), item_handlers=handler, options=options)
+
+
+def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dict[str, Any]) -> str:
+    from rlx import __version__
+
+    files = sorted(path for path in _walk(place) if path.name != MANIFEST)
+    table = {
+        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": _digest(leaf)}
+        for name, leaf in leaves.items()
+    }
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    content = {
+        "format": FORMAT,
+        "rlx": __version__,
+        "about": about,
+        "digest": digest,
+        "leaves": table,
+        "files": {str(path.relative_to(place)): _digest_file(path) for path in files},
+    }
+    text = json.dumps(content, indent=1).encode()
+    draft = place / "manifest.tmp"
+    draft.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    draft.replace(place / MANIFEST)
+    return digest
+
+
+def _walk(place: epath.Path) -> list[epath.Path]:
+    return [file for path in place.iterdir() for file in (_walk(path) if path.is_dir() else [path])]
+
+
+def _digest(leaf: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)).hexdigest()
+
+
+def _digest_file(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _reason(error: BaseException) -> str:
+    """What an exception says, in one line; of a full disk, that."""
+    text = f"{error}"
+    if "No space left" in text or "RESOURCE_EXHAUSTED" in text and "space" in text:
+        return "no space left on the disk"
+    return (text.strip().splitlines() or [type(error).__name__])[0][:200]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rlx.interrupts import Interrupted
 from rlx.types import RlxError
 
 
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RlxError as error:
         print(f"rlx: {error}", file=sys.stderr)
         return 2
+    except Interrupted as end:
+        print(f"rlx: {end}", file=sys.stderr)
+        return end.code
     except KeyboardInterrupt:
         print("rlx: interrupted", file=sys.stderr)
         return 130
@@ -69,14 +73,17 @@ def _dispatch(arguments: list[str]) -> int:
 
 def train(arguments: list[str]) -> int:
     """Trains an agent: `rlx train sac --env brax:ant`; `rlx train sac --help` shows every setting."""
-    from rlx import config, parallel, runs
+    from rlx import config, folders, parallel, runs
 
     if arguments[:1] in (["-h"], ["--help"]):
         print(
-            "usage: rlx train AGENT --env ENV [settings]\n\n"
-            "`rlx train AGENT --help` shows the settings, `rlx list` the agents and environments"
+            "usage: rlx train AGENT --env ENV [settings]\n       rlx train --resume RUN\n\n"
+            "`rlx train AGENT --help` shows the settings, `rlx list` the agents and environments;\n"
+            "`rlx train --resume RUN` goes on with a run that was interrupted, to the same bits"
         )
         return 0
+    if arguments[:1] == ["--resume"]:
+        return _resume(arguments)
     if not arguments or arguments[0].startswith("-"):
         raise RlxError("name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`")
     agent = arguments[0]
@@ -89,24 +96,39 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
     parser.add_argument("--init-from", metavar="RUN", help="start from this run's agent and statistics")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
-    cluster = parser.add_argument_group("several processes: run the same command in each")
-    cluster.add_argument("--distributed", action="store_true", help="join the processes that the cluster tells of")
-    cluster.add_argument("--coordinator", metavar="HOST:PORT", help="where no cluster tells: address of process 0")
-    cluster.add_argument("--num-processes", type=int, help="where no cluster tells: how many there are")
-    cluster.add_argument("--process-id", type=int, help="where no cluster tells: which of them this is, from 0")
+    _add_cluster(parser)
     _add_settings(parser, config.settings(agent))
     found = parser.parse(arguments[1:])
     given = {name: value for name, value in vars(found).items() if value is not None and name in config.settings(agent)}
-    if found.distributed:
-        parallel.join_cluster(found.coordinator, found.num_processes, found.process_id)
+    if given.get("deterministic"):
+        parallel.ask_for_determinism()
+    if _join_cluster(found):
         given.setdefault("num_devices", parallel.device_count())
-    elif found.coordinator or found.num_processes is not None or found.process_id is not None:
-        raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
     resolved = config.resolve(agent, found.env, found.backend, found.preset, **given)
     _keep_compiled_programs()
-    folder = runs.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
+    folder = folders.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
     with parallel.all_or_none():
         runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
+    return 0
+
+
+def _resume(arguments: list[str]) -> int:
+    """Goes on with a run that was interrupted."""
+    from rlx import config, parallel, runs
+
+    parser = Parser(prog="rlx train --resume", description=_resume.__doc__)
+    parser.add_argument("--resume", required=True, metavar="RUN", help="run folder")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
+    _add_cluster(parser)
+    _add_settings(parser, {name: s for name, s in config.settings("sac").items() if name in runs.HOW})
+    found = parser.parse(arguments)
+    changes = {name: value for name, value in vars(found).items() if value is not None and name in runs.HOW}
+    if runs.is_deterministic(Path(found.resume)):
+        parallel.ask_for_determinism()
+    _join_cluster(found)
+    _keep_compiled_programs()
+    with parallel.all_or_none():
+        runs.resume(Path(found.resume), changes, found.quiet)
     return 0
 
 
@@ -161,6 +183,25 @@ def _add_settings(parser: Parser, settings: dict[str, Any]) -> None:
         else:
             several = "+" if setting.many else None
             group.add_argument(flag, nargs=several, default=None, metavar=setting.type.__name__.upper(), help=text)
+
+
+def _add_cluster(parser: Parser) -> None:
+    cluster = parser.add_argument_group("several processes: run the same command in each")
+    cluster.add_argument("--distributed", action="store_true", help="join the processes that the cluster tells of")
+    cluster.add_argument("--coordinator", metavar="HOST:PORT", help="where no cluster tells: address of process 0")
+    cluster.add_argument("--num-processes", type=int, help="where no cluster tells: how many there are")
+    cluster.add_argument("--process-id", type=int, help="where no cluster tells: which of them this is, from 0")
+
+
+def _join_cluster(found: argparse.Namespace) -> bool:
+    """Joins the other processes where asked to; returns whether it was."""
+    from rlx import parallel
+
+    if found.distributed:
+        parallel.join_cluster(found.coordinator, found.num_processes, found.process_id)
+    elif found.coordinator or found.num_processes is not None or found.process_id is not None:
+        raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
+    return bool(found.distributed)
 
 
 def _keep_compiled_programs() -> None:

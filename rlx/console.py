@@ -10,8 +10,8 @@ from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rlx.config import RunConfig
-from rlx.train.driver import Driver
+from rlx.config import RunConfig, members
+from rlx.experiment import final_plan
 
 
 def brief(line: dict[str, Any]) -> str:
@@ -31,12 +31,12 @@ def _number(value: float | None) -> str:
 class Console:
     """Shows the lines of a run as they come."""
 
-    def __init__(self, run_config: RunConfig, driver: Driver, quiet: bool) -> None:
+    def __init__(self, run_config: RunConfig, quiet: bool) -> None:
         self._terminal = Terminal(quiet=quiet, highlight=False, emoji=False)
         self._summary = Terminal(highlight=False, emoji=False)
-        self._total = driver.task.plan.ticks * driver.task.plan.tick_env_steps
-        members = f", {driver.members} runs" if driver.members > 1 else ""
-        self._title = f"{run_config.agent} on {run_config.env}{members}"
+        plan, count = final_plan(run_config), len(members(run_config))
+        self._total = plan.run_step(plan.ticks)
+        self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} runs" if count > 1 else "")
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -61,9 +61,9 @@ class Console:
     def show(self, line: dict[str, Any]) -> None:
         """Moves the bar, or prints a line where nobody watches a bar: then evaluations only."""
         if self._terminal.is_terminal:
-            self._progress.update(self._task, completed=line["env_step"], brief=brief(line))
+            self._progress.update(self._task, completed=line["run_step"], brief=brief(line))
         elif "eval/return_mean" in line:
-            self._terminal.print(f"{line['wall_time_s']:8.1f} s  {line['env_step']:>12,} steps  {brief(line)}")
+            self._terminal.print(f"{line['wall_time_s']:8.1f} s  {line['run_step']:>12,} steps  {brief(line)}")
 
     def finish(self, summary: dict[str, Any], folder: Path) -> None:
         """The summary, also when quiet."""

@@ -5,23 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 
-from rlx import agents, envs, normalize, parallel
+from rlx import agents, data, envs, normalize, parallel
 from rlx.config import RunConfig, members, resolve
+from rlx.data import Dataset
 from rlx.evaluate import Evaluation
 from rlx.metrics import process_age_s, record
 from rlx.train import autosplit, memory, roles
 from rlx.train import driver as host
-from rlx.train.driver import Driver, Report
+from rlx.train.driver import Driver, Report, Resumed
 from rlx.train.fused import SEQUENTIAL, Fused
+from rlx.train.offline import OFFLINE, OFFLINE_LAGGED
 from rlx.train.pipelined import Groups, Pipelined
-from rlx.train.settings import TrainConfig, make_plan, parse_split
+from rlx.train.settings import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.tick import LAGGED
-from rlx.types import Env, Key, RlxError, State
+from rlx.types import Env, Key, RlxError, Spec, State
 
 
 class Result(NamedTuple):
@@ -62,17 +65,89 @@ def asked_split(train: TrainConfig) -> tuple[int, int, int] | None:
     return parse_split(train.split, parallel.local_device_count())
 
 
-def settle(config: RunConfig, env: Env | None = None) -> RunConfig:
-    """The configuration with `--split auto` replaced by the split that suits the roles' times here."""
-    train = config.train
-    if train.driver == "fused" or train.split != "auto":
+class Setup(NamedTuple):
+    """What a run is made of."""
+
+    config: RunConfig
+    env: Env
+    data: Dataset | None = None
+    notes: tuple[str, ...] = ()  # what the user should know
+
+
+def setup(config: RunConfig, env: Env | None = None) -> Setup:
+    """A configuration as it will run: environment made (unless given), data set read, what was left open decided.
+
+    Raises RlxError for a data set that cannot be read, or that does not fit the environment.
+    """
+    env = envs.make(config.env, backend=config.backend) if env is None else env
+    found, notes = prepare(config.train, env.spec) if config.train.dataset else (None, ())
+    if found is not None:
+        config = _scaled(config, found)
+    config = _planned(config)
+    if config.train.driver == "pipelined" and config.train.split == "auto":
+        config = _split(config, env)
+    shards = lay_out(config.train, asked_split(config.train)).shards
+    return Setup(replace(config, train=replace(config.train, num_shards=shards)), env, found, notes)
+
+
+def prepare(train: TrainConfig, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
+    """The run's data set, checked and clipped, and what to tell of it. Raises RlxError for one that does not fit."""
+    found = data.read(Path(train.dataset))
+    for name, size, there in (
+        ("observations", spec.observation_size, found.rows.observation.shape[-1]),
+        ("actions", spec.action_size, found.rows.action.shape[-1]),
+    ):
+        if there != size:
+            raise RlxError(
+                f"{train.dataset}: {name} have {there} numbers but the environment's {size}; choose its own --env"
+            )
+    data.require_rewards(found)
+    notes = []
+    if bad := data.nonfinite(found):
+        quantity, rows = next(iter(bad.items()))
+        if train.on_nonfinite != "skip":
+            raise RlxError(
+                f"{train.dataset}: {quantity} is not a finite number in {len(rows)} rows, first in row {rows[0]};"
+                " mend the file, or leave such rows out by --on-nonfinite skip"
+            )
+        kept = data.drop_nonfinite(found)
+        notes.append(f"{train.dataset}: left out {found.size - kept.size} rows with numbers that are not finite")
+        found = kept
+    found, clipped = data.clip_actions(found, train.action_clip)
+    if clipped:
+        notes.append(f"{train.dataset}: clipped {clipped} actions to +-{train.action_clip}")
+    return found, tuple(notes)
+
+
+def _scaled(config: RunConfig, found: Dataset) -> RunConfig:
+    """The configuration with `--scale-rewards range` made a number."""
+    if config.train.scale_rewards == "none":
         return config
-    count = parallel.local_device_count()
+    factor = 1000 / data.return_range(found)
+    scales = tuple(scale * factor for scale in config.hypers["reward_scale"])
+    train = replace(config.train, scale_rewards="none")
+    return replace(config, train=train, hypers=config.hypers | {"reward_scale": scales})
+
+
+def _planned(config: RunConfig) -> RunConfig:
+    """The configuration with the length of a schedule that was left open: the planned number of actor updates."""
+    if getattr(config.network, "actor_decay_steps", None) != 0:
+        return config
+    plan = final_plan(config)
+    learned = plan.ticks if plan.offline else plan.ticks - plan.warmup_ticks
+    length = plan.steps(plan.ticks, learned)[2]
+    return replace(config, network=replace(config.network, actor_decay_steps=length))
+
+
+def _split(config: RunConfig, env: Env) -> RunConfig:
+    """The configuration with `--split auto` replaced by the split that suits the roles' times here."""
+    train, count = config.train, parallel.local_device_count()
     if count < 3:
         raise RlxError(f"--split auto: needs 3 devices but there are {count}; use --split 1")
     probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
     alone = Layout([[device] for device in parallel.local_devices()[:3]], 1, True)
-    times = autosplit.time_roles(cast(Pipelined, _make_driver(replace(config, train=probe), alone, env)))
+    driver = _make_driver(Setup(replace(config, train=probe), env), alone, offline=False)
+    times = autosplit.time_roles(cast(Pipelined, driver))
 
     def fits(split: tuple[int, int, int]) -> bool:
         try:
@@ -85,36 +160,73 @@ def settle(config: RunConfig, env: Env | None = None) -> RunConfig:
     return replace(config, train=replace(train, split=parallel.agree(chosen)))
 
 
-def make_driver(config: RunConfig, env: Env | None = None) -> Driver:
-    """The driver, ready to run; nothing is compiled or allocated yet.
+def make_driver(given: Setup, offline: bool = False) -> Driver:
+    """The driver of one part of a run, ready; nothing is compiled or allocated yet.
 
-    `env` stands in for the configuration's, which is made by name. Raises RlxError where memory cannot hold the run.
+    Raises RlxError where memory cannot hold the run.
     """
-    return _make_driver(config, lay_out(config.train, asked_split(config.train)), env)
+    return _make_driver(given, lay_out(given.config.train, asked_split(given.config.train)), offline)
 
 
-def _make_driver(config: RunConfig, layout: Layout, env: Env | None) -> Driver:
+def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
+    config, env, found, _ = given
     train, (groups, shards, split) = config.train, layout
-    env = envs.make(config.env, backend=config.backend) if env is None else env
     module, everyone = agents.load(config.agent), members(config)
     if train.spread == "seeds" and len(everyone) % len(groups[0]):
         raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
-    plan = make_plan(train, shards)
+    plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
     axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
-    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool)
+    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
     task = roles.Task(module.make(config.network, env.spec, axes), env, batch, train, plan, axes)
-    memory.check(task, len(everyone), groups)
+    table = data.to_replay(found, train.reward_shift) if found is not None and plan.shard_offline else None
+    memory.check(task, len(everyone), groups, table)
     hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
-    given = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
+    first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
+    sequential = train.driver == "fused"
+    if offline:
+        return Fused(task, groups[0], *first, OFFLINE if sequential else OFFLINE_LAGGED, table)
     if split:
-        return Pipelined(task, Groups(*groups), *given)
-    return Fused(task, groups[0], *given, SEQUENTIAL if train.driver == "fused" else LAGGED)
+        return Pipelined(task, Groups(*groups), *first)
+    return Fused(task, groups[0], *first, SEQUENTIAL if sequential else LAGGED, table)
 
 
-def run(driver: Driver, learned: Any = None) -> Iterator[tuple[Report, dict[str, Any]]]:
-    """Trains, from `learned` if given; yields every report with its line for metrics.jsonl."""
-    for report in host.train(driver, learned):
-        yield report, record(report, process_age_s())
+def parts(config: RunConfig) -> list[bool]:
+    """The parts of a run in order, each as whether it is the offline one."""
+    return [True] * (config.train.offline_steps > 0) + [False] * (config.train.total_env_steps > 0)
+
+
+def final_plan(config: RunConfig) -> Plan:
+    """The plan of the last part."""
+    make = make_plan if config.train.total_env_steps else make_offline_plan
+    return make(config.train, max(1, config.train.num_shards))
+
+
+class Moment(NamedTuple):
+    """One report of a run."""
+
+    driver: Driver
+    report: Report
+    offline: bool
+
+
+def run(
+    given: Setup,
+    learned: Any = None,
+    resumed: tuple[bool, Resumed] | None = None,
+    asked_to_end: Callable[[], bool] = lambda: False,
+    on_driver: Callable[[Driver], None] = lambda driver: None,
+) -> Iterator[Moment]:
+    """Trains all parts of a run, from `learned` if given, or from where it was `resumed`, in the part it was in."""
+    for offline in parts(given.config):
+        if resumed is not None and offline != resumed[0]:
+            continue
+        driver = make_driver(given, offline)
+        on_driver(driver)
+        for report in host.train(driver, learned, resumed[1] if resumed else None, asked_to_end):  # noqa: B007
+            yield Moment(driver, report, offline)
+        if report.ended:
+            return
+        learned, resumed = driver.fetch(driver.learned(report.state)), None
 
 
 def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
@@ -148,14 +260,13 @@ def fit(
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """
     name, own = (env, None) if isinstance(env, str) else (type(env).__name__, env)
-    config = settle(resolve(agent, name, backend, **settings), own)
-    driver = make_driver(config, own)
+    given = setup(resolve(agent, name, backend, **settings), own)
     lines = []
-    for found, line in run(driver):  # noqa: B007 -- the last one is what counts
-        lines.append(line)
+    for driver, found, _ in run(given):  # noqa: B007 -- the last one is what counts
+        lines.append(record(found, process_age_s()))
         if progress is not None:
-            progress(line)
+            progress(lines[-1])
     learned = driver.fetch(driver.learned(found.state))
     assert found.evaluation is not None  # the last report always evaluates
     act = greedy(driver, learned)
-    return Result(learned["agent"], learned["statistics"], act, lines, found.evaluation, config)
+    return Result(learned["agent"], learned["statistics"], act, lines, found.evaluation, given.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -50,12 +51,15 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
 def record(report: Report, wall_time_s: float) -> dict[str, Any]:
     """One line of metrics.jsonl."""
     line: dict[str, Any] = {
+        "run_step": report.run_step,
         "env_step": report.env_step,
         "critic_step": report.critic_step,
         "actor_step": report.actor_step,
         "wall_time_s": round(wall_time_s, 3),
         **{f"train/{name}": value for name, value in sorted(report.metrics.items())},
     }
+    if report.bad:
+        line["nonfinite"] = {quantity: {"run_step": first, "number": n} for quantity, (first, n) in report.bad.items()}
     if report.evaluation is not None:
         line |= evaluation_summary(report.evaluation)
     return plain(line)
@@ -70,6 +74,21 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise RlxError(f"{path}, line {number}: is not JSON ({error.msg}); remove the line") from None
     return lines
+
+
+def cut(path: Path, run_step: int) -> float:
+    """Drops the lines after `run_step` and one that was not finished; returns the seconds that the run had taken."""
+    kept = []
+    with contextlib.suppress(FileNotFoundError):
+        for text in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                if line["run_step"] <= run_step:
+                    kept.append((text, line["wall_time_s"]))
+    draft = path.with_suffix(".tmp")
+    draft.write_text("".join(text + "\n" for text, _ in kept))
+    draft.replace(path)
+    return kept[-1][1] if kept else 0.0
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

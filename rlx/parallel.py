@@ -61,6 +61,11 @@ def local_device_count() -> int:
     return jax.local_device_count()
 
 
+def process() -> int:
+    """Which process this is, from 0."""
+    return jax.process_index()
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for the run."""
     return jax.process_index() == 0
@@ -132,6 +137,15 @@ def agree(text: str) -> str:
     return bytes(said).rstrip(b"\0").decode()
 
 
+def any_process(flag: bool) -> bool:
+    """Whether the flag is up in any process; all of them must ask."""
+    if not several_processes():
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.asarray(multihost_utils.process_allgather(np.asarray(flag))).any())
+
+
 def describe() -> dict[str, Any]:
     """What the run ran on, for config.json and summary.json."""
     first = jax.devices()[0]
@@ -154,6 +168,13 @@ def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
         return int(lines["MemAvailable"].split()[0]) * 1024 // jax.local_device_count()
     except (OSError, KeyError, ValueError):
         return None
+
+
+def ask_for_determinism() -> None:
+    """Has a GPU give the same bits every time; call it before anything touches a device. A CPU does so anyway."""
+    flag = "--xla_gpu_deterministic_ops=true"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
 def pmap(
@@ -266,6 +287,6 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree)))
 
 
-def fetch_all(tree: Any) -> Any:
-    """All rows as NumPy arrays, joined: `[D, M, ...]` becomes `[D * M, ...]`. Waits for the devices."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
+def fetch_rows(tree: Any) -> Any:
+    """All rows that this process holds as NumPy arrays, `[D, ...]`. Waits for the devices."""
+    return jax.device_get(tree)

@@ -24,6 +24,14 @@ class Episodes(NamedTuple):
     length_sum: jax.Array  # []
 
 
+class Diverged(NamedTuple):
+    """Environments in which a number was not finite."""
+
+    observation: jax.Array  # []
+    action: jax.Array  # []
+    reward: jax.Array  # []
+
+
 def derive(key: Key, *indices: Any) -> Key:
     """A key of its own for every tuple of indices: `fold_in` one after the other."""
     for i in indices:
@@ -51,14 +59,15 @@ def collect(
     env_index: jax.Array,
     env_key: Key,
     act_key: Key,
-) -> tuple[VectorState, Row, Episodes]:
+) -> tuple[VectorState, Row, Episodes, Diverged]:
     """Takes `length` vector steps.
 
     `env_index` [E] are the environments' global numbers: their randomness hangs on them and on `env_key`, not on where
-    they run. Returns the state, the rows `[length, E, ...]` and the sums over the episodes that ended.
+    they run. Returns the state, the rows `[length, E, ...]`, the sums over the episodes that ended and how many
+    environments showed a number that is not finite.
     """
 
-    def step(state: VectorState, i: jax.Array) -> tuple[VectorState, tuple[Row, Episodes]]:
+    def step(state: VectorState, i: jax.Array) -> tuple[VectorState, tuple[Row, Episodes, Diverged]]:
         observation = state.env.observation
         keys = jax.vmap(lambda e: derive(env_key, i, e))(env_index)
         action, extras = act(observation, derive(act_key, i), keys)
@@ -66,7 +75,10 @@ def collect(
         row = Row(observation, action, seen.reward, seen.terminated, seen.truncated, seen.next_observation, extras)
         ended = (seen.terminated | seen.truncated).astype(jnp.float32)
         returns, lengths = seen.metrics["episode_return"], seen.metrics["episode_length"]
-        return state, (row, Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum()))
+        episodes = Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum())
+        bad = Diverged(seen.metrics["bad_observation"], ~jnp.isfinite(action).all(axis=-1), seen.metrics["bad_reward"])
+        return state, (row, episodes, bad)
 
-    state, (rows, episodes) = jax.lax.scan(step, state, jnp.arange(length))
-    return state, rows, jax.tree.map(jnp.sum, episodes)
+    state, (rows, episodes, bad) = jax.lax.scan(step, state, jnp.arange(length))
+    diverged = jax.tree.map(lambda x: x.any(axis=0).sum(dtype=jnp.float32), bad)
+    return state, rows, jax.tree.map(jnp.sum, episodes), diverged

@@ -29,7 +29,7 @@ def main() -> None:
     task = linear.make_task(config, 1)
     seeds, hypers = np.asarray([0]), linear.Hypers(gamma=np.asarray([linear.GAMMA]))
     driver = Pipelined(task, Groups(*parallel.split_devices((1, 1, 1))), seeds, hypers)
-    state, _ = driver.advance(driver.init(), 3)  # compiled, and past the warm-up
+    state, _ = driver.advance(driver.init(), driver.zeros(), 3)  # compiled, and past the warm-up
     jax.block_until_ready(state)
     begun = time.perf_counter()
     state, reports = driver.tick(state, driver.no_reports)

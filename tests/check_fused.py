@@ -33,9 +33,9 @@ def run(devices: int, seeds: tuple[int, ...], spread: str) -> dict[str, Any]:
     driver = Fused(task, parallel.pick_devices(devices), np.asarray(seeds), hypers)
     state = driver.init()
     with jax.transfer_guard("disallow"):
-        state, _ = driver.advance(state, TICKS // 2)
+        state, _ = driver.advance(state, driver.zeros(), TICKS // 2)
         state = driver.refresh(state)
-        state, totals = driver.advance(state, TICKS // 2)
+        state, totals = driver.advance(state, driver.zeros(), TICKS // 2)
     alike = {"agent": state.agent, "totals": totals, "statistics": state.statistics}  # [D, M, ...]
     if spread == "data":
         jax.tree.map(lambda x: np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape)), jax.device_get(alike))

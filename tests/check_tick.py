@@ -33,12 +33,12 @@ def make(split: tuple[int, ...]) -> Any:
 def run(driver: Any) -> dict[str, Any]:
     state = driver.init()
     with jax.transfer_guard("disallow"):
-        state, first = driver.advance(state, 20)
-        state, last = driver.advance(state, TICKS - 20)
+        state, first = driver.advance(state, driver.zeros(), 20)
+        state, last = driver.advance(state, driver.zeros(), TICKS - 20)
     values, policies = state.value_learner, state.policy_learner
-    rows = parallel.fetch_all(values.replay.rows)  # [D * M, shards of a device, T, E, ...]
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-    totals = [driver.fetch(totals) for totals in (first, last)]
+    rows = parallel.fetch_rows(values.replay.rows)  # [D, M, shards of a device, T, E, ...]
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), rows)  # M is 1
+    totals = [driver.read(totals) for totals in (first, last)]
     lags = {name: sum(t.lags[name][0] for t in totals).tolist() for name in totals[0].lags}
     return {
         "w": parallel.fetch(values.critic.params)[0],

@@ -53,7 +53,7 @@ def make() -> Iterator[Callable[..., Fused]]:
     """Drivers of SAC on the walk."""
 
     def make(**changes: Any) -> Any:
-        return experiment.make_driver(config.resolve("sac", "walk", **SETTINGS | changes))
+        return experiment.make_driver(experiment.setup(config.resolve("sac", "walk", **SETTINGS | changes)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make", lambda name, backend: Walk())
@@ -112,7 +112,7 @@ def test_every_seed_and_rate_equals_its_solo_run(
         monkeypatch.setattr(driver, "first", make(seed=seed, critic_lr=rate).first)
         state = driver.init()
         for _ in range(TICKS // 3):  # as often as the run refreshed its pool
-            state = driver.refresh(driver.advance(state, 3)[0])
+            state = driver.refresh(driver.advance(state, driver.zeros(), 3)[0])
         alone = driver.fetch((state.agent, state.statistics, state.env, state.replay.rows))
         beside = many.final.agent, many.final.statistics, many.final.env, many.final.replay.rows
         close(jax.tree.map(lambda x, i=i: x[i], beside), jax.tree.map(lambda x: x[0], alone))
@@ -165,7 +165,7 @@ def test_nothing_crosses_to_the_host_unasked(solo: Run) -> None:
     driver = solo.driver
     state = driver.init()
     with jax.transfer_guard("disallow"):
-        state, totals = driver.advance(state, 3)
+        state, totals = driver.advance(state, driver.zeros(), 3)
         evaluation = driver.evaluate(driver.learned(driver.refresh(state)))
         driver.fetch((totals, evaluation))
 
@@ -176,7 +176,7 @@ def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, mo
     broken.programs, broken.reset, broken.start, broken.train, broken.judge = (
         getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "judge")
     )
-    monkeypatch.setattr(broken, "advance", lambda state, ticks: broken.train(state, np.full(1, ticks, np.int32)))
+    monkeypatch.setattr(broken, "advance", lambda state, totals, ticks: broken.train(state, totals, None, np.full(1, ticks, np.int32)))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         next(host.train(broken))
 
@@ -256,8 +256,8 @@ def test_updates_are_interleaved(
     ring = roles.init_replay(task, roles.row_shapes(task))
     rewards = jax.random.normal(jax.random.key(1), ring.rows.reward.shape)
     ring = ring.replace(rows=ring.rows._replace(reward=rewards), cursor=ring.cursor.replace(size=jnp.int32(16)))
-    statistics = normalize.init(task.env.spec.observation_size)
-    learn = jax.jit(lambda state: roles.learn(task, state, ring, statistics, jax.random.key(0), jnp.int32(0)))
+    source, statistics = roles.Source(ring), normalize.init(task.env.spec.observation_size)
+    learn = jax.jit(lambda state: roles.learn(task, state, source, statistics, jax.random.key(0), jnp.int32(0)))
     after, _ = jax.device_get(learn(state))
     assert after.critic.seen.tolist() == critics_saw + [actors + n for n in critics_saw]
     assert after.actor.seen.tolist() == actors_saw + [critics + n for n in actors_saw]
@@ -281,10 +281,10 @@ def starts(state: Any) -> tuple[set[tuple[float, ...]], set[tuple[float, ...]]]:
 def test_the_pool_of_starts_is_refreshed(solo: Run) -> None:
     """Episodes begin at different starts of the pool that is there, and after a refresh at those of the new one."""
     driver = solo.driver
-    state, _ = driver.advance(driver.init(), 8)  # the ring holds eight ticks
+    state, _ = driver.advance(driver.init(), driver.zeros(), 8)  # the ring holds eight ticks
     seen, first_pool = starts(state)
     assert len(first_pool) == 4 and len(seen) > 1 and seen <= first_pool
-    state, _ = driver.advance(driver.refresh(state), 8)
+    state, _ = driver.advance(driver.refresh(state), driver.zeros(), 8)
     seen, second_pool = starts(state)
     assert len(seen) > 1 and seen <= second_pool and not first_pool & second_pool
 
@@ -319,5 +319,5 @@ def test_means() -> None:
 def test_stops(changes: dict[str, int], points: list[int], evaluations: list[int], solo: Run) -> None:
     plan: Plan = solo.driver.task.plan._replace(**changes)
     driver: Any = SimpleNamespace(task=solo.driver.task._replace(plan=plan))
-    assert [point for point, _ in host.stops(driver)] == points
-    assert [point for point, evaluates in host.stops(driver) if evaluates] == evaluations
+    assert [stop.tick for stop in host.stops(driver)] == points
+    assert [stop.tick for stop in host.stops(driver) if stop.evaluates] == evaluations

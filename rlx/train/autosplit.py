@@ -24,7 +24,7 @@ class RoleTimes(NamedTuple):
 
 def time_roles(driver: Pipelined, ticks: int = TICKS) -> RoleTimes:
     """Medians over `ticks` ticks past the warm-up, each role alone on the devices that it has in `driver`."""
-    state, _ = driver.advance(driver.init(), driver.task.plan.warmup_ticks + 1)
+    state, _ = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_ticks + 1)
     jax.block_until_ready(state)
     roles = (driver.collect, driver.learn_value, driver.learn_policy)
     medians = []

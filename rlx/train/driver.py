@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from rlx import parallel
 from rlx.evaluate import Evaluation
+from rlx.train.alarms import NEVER
 from rlx.train.program import Program
 from rlx.train.roles import Task, Totals
+from rlx.types import RlxError
+
+STRETCH_S = 1.0  # about how long a stretch of ticks takes: who asks a run to end waits no longer
+CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
+    "stop": lambda quantity: False,
+    "reset-env": lambda quantity: quantity in ("observation", "reward"),
+    "skip": lambda quantity: quantity != "action",
+}
 
 
 class Driver(Protocol):
@@ -27,11 +37,18 @@ class Driver(Protocol):
     def shapes(self) -> Any: ...  # of the state
 
     @property
+    def whole_shapes(self) -> Any: ...  # of what `whole` returns
+
+    @property
     def members(self) -> int: ...  # training runs in all, M
 
     def init(self) -> Any: ...
 
-    def advance(self, state: Any, ticks: int) -> tuple[Any, Totals]: ...
+    def zeros(self) -> Any: ...
+
+    def advance(self, state: Any, totals: Any, ticks: int) -> tuple[Any, Any]: ...
+
+    def read(self, totals: Any) -> Totals: ...
 
     def refresh(self, state: Any) -> Any: ...
 
@@ -47,59 +64,141 @@ class Driver(Protocol):
 
     def fetch(self, tree: Any) -> Any: ...
 
+    def whole(self, state: Any, totals: Any) -> Any: ...
+
+    def place_whole(self, whole: Any) -> tuple[Any, Any]: ...
+
+
+class Resumed(NamedTuple):
+    """Where a run was when everything was saved."""
+
+    whole: Any  # of `Driver.whole`, on the host
+    tick: int
+    learned: int  # ticks that learned
+
 
 class Report(NamedTuple):
     """Where a run stands. Step counts are per seed; arrays are per member, `[M]`."""
 
+    tick: int
+    learned: int  # ticks that learned
+    run_step: int  # see `Plan.run_step`
     env_step: int
     critic_step: int
     actor_step: int
     metrics: dict[str, Any]  # means since the last report, [M] each; seconds of roles, histograms of lags
+    bad: dict[str, tuple[int, int]]  # quantities that were not finite since the last report: first run_step, how often
     evaluation: Evaluation | None  # [M, N], on the host
-    state: Any  # the driver's; valid until the next report is asked for
+    state: Any  # the driver's, with `totals`; valid until the next report is asked for
+    totals: Any
     train_s: float  # seconds spent training since the last report, compilation and evaluation apart
+    saves: bool  # whether everything is to be saved here
+    ended: bool  # whether the run ends here because it was asked to; between two reports there are no metrics
 
 
-def stops(driver: Driver) -> Iterator[tuple[int, bool]]:
-    """The ticks to stop at, and whether to evaluate there: first update, log points, evaluations, the end."""
+class Stop(NamedTuple):
+    """A tick to report after."""
+
+    tick: int
+    evaluates: bool
+    saves: bool
+
+
+def stops(driver: Driver) -> Iterator[Stop]:
+    """First update, log points, evaluations, checkpoints, the end."""
     plan = driver.task.plan
-    evaluations = {*range(plan.eval_ticks, plan.ticks, plan.eval_ticks), plan.ticks}
-    points = {min(plan.warmup_ticks + 1, plan.ticks), *range(plan.log_ticks, plan.ticks, plan.log_ticks), *evaluations}
-    for point in sorted(points):
-        yield point, point in evaluations
+
+    def points(every: int) -> set[int]:
+        return {*range(every, plan.ticks, every), plan.ticks}
+
+    evaluations, checkpoints = points(plan.eval_ticks), points(plan.checkpoint_ticks)
+    for tick in sorted({min(plan.warmup_ticks + 1, plan.ticks)} | points(plan.log_ticks) | evaluations | checkpoints):
+        yield Stop(tick, tick in evaluations, tick in checkpoints)
 
 
-def train(driver: Driver, learned: Any = None) -> Iterator[Report]:
-    """Trains from the first tick to the last, yielding a report at every stop; from `learned` [M, ...] if given.
+class Pace:
+    """How many ticks make a stretch: as many as took about STRETCH_S, but no sudden leaps."""
+
+    def __init__(self) -> None:
+        self.ticks = 1
+
+    def saw(self, ticks: int, seconds: float) -> None:
+        """A stretch of `ticks` took `seconds`. Processes agree, since they must make the same stretches."""
+        fitting = int(ticks * STRETCH_S / max(seconds, 1e-6))
+        self.ticks = int(parallel.agree(str(max(1, min(fitting, 4 * self.ticks)))))
+
+
+def train(
+    driver: Driver,
+    learned: Any = None,
+    resumed: Resumed | None = None,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Iterator[Report]:
+    """Trains to the last tick, yielding a report at every stop; from `learned` [M, ...] or where a run was, if given.
 
     Programs compile on threads beside each other, the evaluation while training has begun. Nothing but explicit
-    transfers crosses between host and device.
+    transfers crosses between host and device. Raises RlxError where a number is not finite and the policy is to stop.
     """
-    plan, config = driver.task.plan, driver.task.config
+    plan = driver.task.plan
     *training, judge = driver.programs
     with ThreadPoolExecutor(2) as pool:
         for program in training:
             program.start(pool)
-        state = driver.init()
-        if learned is not None:
-            state = driver.adopt(state, learned)
+        state, totals, tick, updates = _begin(driver, learned, resumed)
         for program in training:
             program.compiled()
-        tick = 0
-        for stop, evaluates in stops(driver):
-            begun = time.perf_counter()
-            with jax.transfer_guard("disallow"):
-                state, totals = driver.advance(state, stop - tick)
-                metrics = means(driver.fetch(totals)) | driver.timing()
+        pace = Pace()
+        for stop in stops(driver):
+            if stop.tick < tick or stop.tick == tick < plan.ticks:
+                continue  # it was reported before the run was resumed
+            begun, seen = time.perf_counter(), driver.read(totals)
+            while tick < stop.tick:
+                stretch, started = min(pace.ticks, stop.tick - tick), time.perf_counter()
+                with jax.transfer_guard("disallow"):
+                    state, totals = driver.advance(state, totals, stretch)
+                    seen = driver.read(totals)
+                tick += stretch
+                judge.start(pool)
+                pace.saw(stretch, time.perf_counter() - started)
+                _check(driver, seen)
+                if tick < stop.tick and parallel.any_process(asked_to_end()):
+                    steps = plan.steps(tick, updates + _ticks(seen))
+                    yield Report(
+                        *(tick, updates, plan.run_step(tick), *steps, {}, {}, None, state, totals),
+                        *(time.perf_counter() - begun, True, True),
+                    )
+                    return
+            if tick <= plan.warmup_ticks + 1:
+                pace = Pace()  # ticks that learn take far longer than those before
+            updates += _ticks(seen)
+            metrics, totals = means(seen) | driver.timing(), driver.zeros()
             train_s = time.perf_counter() - begun
-            judge.start(pool)
-            tick = stop
-            evaluation = driver.fetch(driver.evaluate(driver.learned(state))) if evaluates else None
-            updates = max(0, tick - plan.warmup_ticks) * config.rollout_length
-            critic_step, actor_step = updates * plan.critic_updates, updates * plan.actor_updates
-            yield Report(tick * plan.tick_env_steps, critic_step, actor_step, metrics, evaluation, state, train_s)
+            evaluation = driver.fetch(driver.evaluate(driver.learned(state))) if stop.evaluates else None
+            ended = tick < plan.ticks and parallel.any_process(asked_to_end())
+            yield Report(
+                *(tick, updates, plan.run_step(tick), *plan.steps(tick, updates), metrics, bad_numbers(driver, seen)),
+                *(evaluation, state, totals, train_s, stop.saves or ended, ended),
+            )
+            if ended:
+                return
             if tick % plan.log_ticks == 0:
                 state = driver.refresh(state)
+
+
+def _begin(driver: Driver, learned: Any, resumed: Resumed | None) -> tuple[Any, Any, int, int]:
+    """State, totals, ticks made, and how many of them learned."""
+    if resumed is None:
+        state = driver.init()
+        return state if learned is None else driver.adopt(state, learned), driver.zeros(), 0, 0
+    state, totals = driver.place_whole(resumed.whole)
+    if resumed.tick % driver.task.plan.log_ticks == 0:
+        state = driver.refresh(state)
+    return state, totals, resumed.tick, resumed.learned
+
+
+def _ticks(totals: Totals) -> int:
+    """How many ticks learned; all members alike."""
+    return int(totals.learned.reshape(-1)[0])
 
 
 def means(totals: Totals) -> dict[str, Any]:
@@ -110,3 +209,23 @@ def means(totals: Totals) -> dict[str, Any]:
         metrics |= {"episode_return": returns / count, "episode_length": lengths / count}
     lags = {f"lag_{name}": histogram[0] for name, histogram in totals.lags.items()}  # all members alike
     return metrics | {"episodes": count} | lags
+
+
+def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
+    """The quantities that were not finite, first ones first: the run_step after their first tick, and how often."""
+    firsts = {quantity: int(alarm.first.min()) for quantity, alarm in totals.alarms.items()}
+    found = sorted((first, quantity) for quantity, first in firsts.items() if first != NEVER)
+    run_step = driver.task.plan.run_step
+    return {quantity: (run_step(first + 1), int(totals.alarms[quantity].number.sum())) for first, quantity in found}
+
+
+def _check(driver: Driver, totals: Totals) -> None:
+    """Raises RlxError naming the first bad number that nothing contains."""
+    policy = driver.task.config.on_nonfinite
+    for quantity, (run_step, number) in bad_numbers(driver, totals).items():
+        if not CONTAINED[policy](quantity):
+            where = "environments" if quantity in ("observation", "action", "reward") else "updates"
+            raise RlxError(
+                f"step {run_step}: {quantity} was not a finite number, in {number} {where}; nothing bad was saved."
+                " Lower the learning rate, or choose --on-nonfinite reset-env or skip"
+            )

@@ -2,7 +2,8 @@
 
 One program makes any number of ticks, warm-up and learning alike, so it compiles once. Inside, training runs (members:
 seeds times hyper-parameter values) are a vmap, logical shards are a vmap that averages gradients, devices are a pmap.
-What a tick does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected (lag 0).
+What a tick does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected (lag 0). A data set is
+an argument of the program, one copy a device, whatever the number of members and shards.
 """
 
 from __future__ import annotations
@@ -20,23 +21,25 @@ from rlx import normalize, parallel, replay
 from rlx.envs.base import VectorState
 from rlx.evaluate import Evaluation
 from rlx.replay import Replay
-from rlx.train import roles
+from rlx.train import alarms, roles
+from rlx.train.alarms import Learned
+from rlx.train.layout import Layout
 from rlx.train.program import Program
-from rlx.train.roles import Task, Totals, zeros_like
-from rlx.types import EnvState, Metrics, State
+from rlx.train.roles import Source, Task, Totals
+from rlx.types import EnvState, State
 
 
 class Schedule(NamedTuple):
     """A driver state and what a tick does to it, for one member and one logical shard."""
 
-    init: Callable[..., Any]  # (task, seed, hypers, pool) -> state
-    tick: Callable[[Task, Any], tuple[Any, Totals]]
+    init: Callable[..., Any]  # (task, seed, hypers, given) -> state; given is a shard's pool of starts, or the data set
+    tick: Callable[[Task, Any, Any], tuple[Any, Totals]]  # (task, data, state)
     shards: Any  # the state's axes under the vmap over shards: 0 where each has its own, None where all have the same
     members: Any  # likewise under the vmap over members
     learned: Callable[[Any], Any]  # state -> {"agent", "statistics"}
     adopt: Callable[[Task, Any, Any], Any]  # (task, state, learned) -> state
     clock: Callable[[Any], tuple[jax.Array, jax.Array]]  # state -> (seed, tick)
-    refill: Callable[[Any, EnvState], Any]  # (state, pool) -> state
+    refill: Callable[[Any, EnvState], Any] | None  # (state, pool) -> state; None where no environment is stepped
 
 
 class FusedState(PyTreeNode):
@@ -65,21 +68,22 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
     )
 
 
-def tick(task: Task, state: FusedState) -> tuple[FusedState, Totals]:
-    """Collects one block, adds it, merges the statistics, then learns on all that is there."""
+def tick(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState, Totals]:
+    """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
     key = jax.random.key(state.seed)
     policy = task.agent.acting(state.agent)
-    env, rows, episodes = roles.make_block(task, policy, state.statistics, state.env, state.pool, key, state.tick)
+    made = roles.make_block(task, policy, state.statistics, state.env, state.pool, key, state.tick)
+    env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
     statistics = normalize.update(state.statistics, rows.observation, task.axes or None)
 
-    def learn(agent: State) -> tuple[State, Metrics]:
-        return roles.learn(task, agent, ring, statistics, key, state.tick)
+    def learn(agent: State) -> tuple[State, Learned]:
+        return roles.learn(task, agent, Source(ring, data), statistics, key, state.tick)
 
-    agent, metrics, learned = roles.after_warmup(task, learn, state.agent, state.tick)
-    totals = Totals(metrics, learned, parallel.sum(episodes, task.axes))
+    agent, told, learned = roles.after_warmup(learn, state.agent, roles.learns(task, ring, state.tick))
+    sounded = alarms.sound(diverged._asdict() | told.bad, state.tick)
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, tick=state.tick + 1)
-    return state, totals
+    return state, Totals(told.metrics, learned, episodes, alarms=sounded)
 
 
 def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
@@ -101,16 +105,17 @@ SEQUENTIAL = Schedule(
 )
 
 
-def advance(schedule: Schedule, task: Task, state: Any, ticks: jax.Array) -> tuple[Any, Totals]:
-    """Makes `ticks` ticks (traced, so one program serves every length) and sums what they report."""
-    zero = zeros_like(jax.eval_shape(lambda s: schedule.tick(task, s)[1], state))
+def advance(
+    schedule: Schedule, task: Task, state: Any, totals: Totals, data: Any, ticks: jax.Array
+) -> tuple[Any, Totals]:
+    """Makes `ticks` ticks (traced, so one program serves every length) and adds what they report to `totals`."""
 
     def body(_: jax.Array, carry: tuple[Any, Totals]) -> tuple[Any, Totals]:
         state, totals = carry
-        state, new = schedule.tick(task, state)
-        return state, jax.tree.map(jnp.add, totals, new)
+        state, new = schedule.tick(task, data, state)
+        return state, alarms.add(totals, new)
 
-    return jax.lax.fori_loop(0, ticks, body, (state, zero))
+    return jax.lax.fori_loop(0, ticks, body, (state, totals))
 
 
 def reset(task: Task, seed: jax.Array, tick: jax.Array) -> EnvState:
@@ -122,11 +127,18 @@ class Fused:
     """The programs of a run on `devices`, for members with the given seeds [M] and hyper-parameters [M].
 
     With `spread="data"` every device holds all members and its part of the shards; with `spread="seeds"` it holds all
-    shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`.
+    shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`. `data` is a data set
+    on the host, as a full ring of one column.
     """
 
     def __init__(
-        self, task: Task, devices: Sequence[jax.Device], seeds: np.ndarray, hypers: Any, schedule: Schedule = SEQUENTIAL
+        self,
+        task: Task,
+        devices: Sequence[jax.Device],
+        seeds: np.ndarray,
+        hypers: Any,
+        schedule: Schedule = SEQUENTIAL,
+        data: Replay | None = None,
     ) -> None:
         self.task, self.devices, self.members, self.schedule = task, list(devices), len(seeds), schedule
         self.split_members = task.config.spread == "seeds"
@@ -137,20 +149,28 @@ class Fused:
 
         own, everyone = schedule.shards, schedule.members
         zero = self._ticks(0)
+        self.data = parallel.replicate(data, self.devices)
         self.first = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
         pool = spread(partial(reset, task), ((None, None), 0), ((0, None), 0))
-        start = spread(partial(schedule.init, task), ((None, None, 0), own), ((0, 0, 0), everyone))
+        self.reset = Program("reset", pool, self.first[0], zero, seldom=True)
+        given, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
+        start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), everyone))
+        self.start = Program("start", start, *self.first, given, seldom=True)
+        tick = spread(partial(schedule.tick, task), ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
+        shape = jax.eval_shape(tick, self.data, self.shapes)[1]
+        self.no_totals = alarms.zeros_like(shape)
         train = spread(
-            partial(advance, schedule, task), ((own, None), (own, None)), ((everyone, None), (everyone, 0)), donate=(0,)
+            partial(advance, schedule, task),
+            ((own, None, None, None), (own, None)),
+            ((everyone, 0, None, None), (everyone, 0)),
+            donate=(0, 1),
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
         judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), self.devices)
-        self.reset = Program("reset", pool, self.first[0], zero, seldom=True)
-        self.start = Program("start", start, *self.first, self.reset.shapes, seldom=True)
-        self.train = Program("train", train, self.shapes, zero)
+        self.train = Program("train", train, self.shapes, shape, self.data, zero)
         self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
         self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes), seldom=True)
-        self.programs = (self.train, self.reset, self.start, self.judge)
+        self.programs = (self.train, *([self.reset] if schedule.refill else []), self.start, self.judge)
 
     @cached_property
     def shapes(self) -> Any:
@@ -159,14 +179,25 @@ class Fused:
 
     def init(self) -> Any:
         """The state before the first tick."""
-        return self.start(*self.first, self.reset(self.first[0], self._ticks(0)))
+        given = self.reset(self.first[0], self._ticks(0)) if self.schedule.refill else self.data
+        return self.start(*self.first, given)
 
-    def advance(self, state: Any, ticks: int) -> tuple[Any, Totals]:
-        """Makes `ticks` ticks; `state` is donated. Returns at once, with arrays that are still being computed."""
-        return self.train(state, self._ticks(ticks))
+    def advance(self, state: Any, totals: Totals, ticks: int) -> tuple[Any, Totals]:
+        """Makes `ticks` ticks, adding to `totals`; both are donated. Returns at once, with what is being computed."""
+        return self.train(state, totals, self.data, self._ticks(ticks))
+
+    def zeros(self) -> Totals:
+        """What to start totals from."""
+        return parallel.place(self.no_totals, self.devices)
+
+    def read(self, totals: Totals) -> Totals:
+        """Totals as they are reported, `[M, ...]` on the host; waits for the device."""
+        return self.fetch(totals)
 
     def refresh(self, state: Any) -> Any:
         """A new pool of initial states."""
+        if self.schedule.refill is None:
+            return state
         return self.schedule.refill(state, self.reset(*self.schedule.clock(state)))
 
     def learned(self, state: Any) -> Any:
@@ -187,15 +218,31 @@ class Fused:
 
     def place(self, tree: Any) -> Any:
         """Puts what every member has, `[M, ...]` on the host, on the devices."""
-        if not self.split_members:
-            return parallel.replicate(tree, self.devices)
-        rows = len(self.devices)
-        apart = jax.tree.map(lambda x: np.reshape(x, (rows, -1, *np.shape(x)[1:])), tree)
-        return parallel.place(apart, self.devices)
+        return self._layout(0, None).scatter(tree, self.devices)
 
     def fetch(self, tree: Any) -> Any:
         """Waits for a result and returns it on the host, `[M, ...]`."""
-        return parallel.fetch_all(tree) if self.split_members else parallel.fetch(tree)
+        return self._layout(0, None).gather(tree)
+
+    def whole(self, state: Any, totals: Totals) -> Any:
+        """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
+        return {"state": self._own.gather(state), "totals": self.fetch(totals)}
+
+    def place_whole(self, whole: Any) -> tuple[Any, Totals]:
+        """State and totals from what `whole` returned, here or on other devices."""
+        return self._own.scatter(whole["state"], self.devices), self.place(whole["totals"])
+
+    @property
+    def whole_shapes(self) -> Any:
+        """Shapes and types of what `whole` returns."""
+        return {"state": self._own.gathered(self.shapes), "totals": self._layout(0, None).gathered(self.no_totals)}
+
+    @property
+    def _own(self) -> Layout:
+        return self._layout(self.schedule.members, self.schedule.shards)
+
+    def _layout(self, members: Any, shards: Any) -> Layout:
+        return Layout(members, shards, self.split_members)
 
     def _ticks(self, count: int) -> jax.Array:
         return parallel.replicate(np.asarray(count, np.int32), self.devices)

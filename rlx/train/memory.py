@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from rlx import normalize, parallel
-from rlx.train.roles import RECORDED, Task, actor_rows, init_replay, minibatches, row_shapes
+from rlx import normalize, parallel, replay
+from rlx.replay import Replay
+from rlx.train.roles import RECORDED, Source, Task, actor_rows, init_replay, minibatches, row_shapes
 from rlx.types import RlxError
 
 # XLA's working memory against the values that are alive at once in the traced function: of a step of simulated physics
@@ -27,7 +28,7 @@ AGENT_COPIES = 3  # of the agent and its optimisers: the state, the next one, an
 class Estimate(NamedTuple):
     """Bytes on a device."""
 
-    replay: int
+    replay: int  # and the data set
     environments: int  # states, starts, what is collected in a tick, and the working memory of a step
     learning: int  # agent, optimisers, minibatches, and the working memory of an update
 
@@ -67,16 +68,19 @@ def _inner(params: dict[str, Any]) -> list[Jaxpr]:
     return closed + [leaf for leaf in leaves if isinstance(leaf, Jaxpr)]
 
 
-def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> Estimate:
+def estimate(
+    task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None
+) -> Estimate:
     """The most that a device will hold, for `groups` that collect, learn values and learn policies.
 
-    Where the groups are one and the same, its devices hold all of it; else each holds what its role needs.
+    Where the groups are one and the same, its devices hold all of it; else each holds what its role needs. A data set
+    is there once a device.
     """
     parts = [role(task, members, len(group)) for role, group in zip((_collect, _value, _policy), groups, strict=True)]
     if list(groups[0]) != list(groups[1]):
         return max(parts, key=lambda part: part.total)
     replay, environments, learning = zip(*parts, strict=True)
-    return Estimate(sum(replay), sum(environments), max(learning))
+    return Estimate(sum(replay) + size(data), sum(environments), max(learning))
 
 
 def _shares(task: Task, members: int, devices: int) -> tuple[float, float]:
@@ -102,6 +106,8 @@ def _collect(task: Task, members: int, devices: int) -> Estimate:
     working = size(one) + STEP_SHARE * peak(task.env.step, one, spec.action, _key())
     block = size(row_shapes(task)) * plan.shard_envs * config.rollout_length
     training = size(states) + 2 * size(pool) + BLOCK_COPIES * block + working * plan.shard_envs
+    if plan.offline:
+        training = 0
     film = spec.episode_length * min(RECORDED, config.eval_episodes) * size(one)
     judging = film + (working + size(one)) * config.eval_episodes
     return Estimate(0, int(shards * training + agents * judging), int(agents * size(_agent(task))))
@@ -122,31 +128,33 @@ def _policy(task: Task, members: int, devices: int) -> Estimate:
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
     value = jax.eval_shape(task.agent.value, agent.critic)
     working = peak(task.agent.update_actor, agent.actor, value, batch, _key(), axes=task.axes)
-    pipelined = task.config.driver == "pipelined"
+    pipelined = task.config.driver == "pipelined" and not task.plan.offline
     row = actor_rows(task, row_shapes(task)) if pipelined else {}  # fused, both halves learn from one ring
     return _learner(task, members, devices, row, size(data), working)
 
 
 def _batches(task: Task, count: int) -> Any:
     """Shapes of `count` minibatches of a shard."""
-    ring = jax.eval_shape(lambda: init_replay(task, row_shapes(task)))
+    block = task.config.n_step + task.config.rollout_length  # as if it were a small ring, whatever it is drawn from
+    ring = jax.eval_shape(lambda: replay.init(row_shapes(task), block, 1))
     statistics = jax.eval_shape(lambda: normalize.init(task.env.spec.observation_size))
     gamma = jax.ShapeDtypeStruct((), jnp.float32)
+    task = task._replace(plan=task.plan._replace(shard_offline=0))
     draw = partial(minibatches, task, count=count)
-    return jax.eval_shape(draw, ring, statistics, gamma, _key())
+    return jax.eval_shape(draw, Source(ring), statistics, gamma, _key())
 
 
 def _learner(task: Task, members: int, devices: int, row: Any, batches: int, working: int) -> Estimate:
     shards, agents = _shares(task, members, devices)
-    ring = size(jax.eval_shape(lambda: init_replay(task, row)))
+    ring = 0 if task.plan.offline else size(jax.eval_shape(lambda: init_replay(task, row)))
     windows = BATCH_COPIES * batches * (1 + task.config.n_step / 4)  # rewards and flags of every step in a window
     learning = AGENT_COPIES * agents * size(_agent(task)) + shards * (windows + UPDATE_SHARE * working)
     return Estimate(int(shards * ring), 0, int(learning))
 
 
-def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]]) -> Estimate:
+def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None) -> Estimate:
     """The estimate of a run. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
-    found = estimate(task, members, groups)
+    found = estimate(task, members, groups, data)
     room = parallel.memory_bytes(groups[0])
     if room is not None and found.total > room:
         parts = found._asdict()

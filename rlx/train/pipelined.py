@@ -18,9 +18,10 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.train import roles
+from rlx.train import alarms, roles
 from rlx.train import tick as pipeline
 from rlx.train.fused import reset
+from rlx.train.layout import Layout
 from rlx.train.program import Program
 from rlx.train.roles import Task, Totals
 from rlx.train.stopwatch import Stopwatch
@@ -28,6 +29,7 @@ from rlx.train.tick import LAGGED, PipelineState
 from rlx.types import State
 
 OWN, MEMBERS = LAGGED.shards, LAGGED.members
+Reports = tuple[Any, ...]  # of the three roles
 
 
 class Groups(NamedTuple):
@@ -69,17 +71,25 @@ class Pipelined:
         starts = zip(self.starts, self.first, strict=True)
         return PipelineState(*(start(*given, *([pool] if not i else [])) for i, (start, given) in enumerate(starts)))
 
-    def advance(self, state: PipelineState, ticks: int) -> tuple[PipelineState, Totals]:
+    def advance(self, state: PipelineState, reports: Reports, ticks: int) -> tuple[PipelineState, Reports]:
         """Makes `ticks` ticks; `state` is donated. Returns when the last are dispatched, not when they are done."""
-        reports, flying = self.no_reports, deque[Any]()
+        flying = deque[Any]()
         for _ in range(ticks):
             state, reports = self.tick(state, reports)
             flying.append(reports)
             if len(flying) >= self.task.config.depth:
                 jax.block_until_ready(flying.popleft())
-        return state, pipeline.join(*reports)
+        return state, reports
 
-    def tick(self, state: PipelineState, reports: tuple[Any, ...]) -> tuple[PipelineState, tuple[Any, ...]]:
+    def zeros(self) -> Reports:
+        """What to start the roles' reports from."""
+        return self.no_reports
+
+    def read(self, reports: Reports) -> Totals:
+        """The reports as one, `[M, ...]` on the host; waits for the ticks in flight."""
+        return pipeline.join(*parallel.fetch(reports))
+
+    def tick(self, state: PipelineState, reports: Reports) -> tuple[PipelineState, Reports]:
         """Dispatches one tick and returns at once; what the roles report is added to `reports`."""
         collectors, values, policies = self.groups
         collector, pieces, version, statistics, seen = self.collect(state.collector, reports[0])
@@ -148,6 +158,26 @@ class Pipelined:
         """Waits for a result and returns it on the host, `[M, ...]`."""
         return parallel.fetch(tree)
 
+    def whole(self, state: PipelineState, reports: Reports) -> Any:
+        """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
+        gathered = [self._layout(i).gather(role) for i, role in enumerate(state)]
+        return {"state": PipelineState(*gathered), "totals": parallel.fetch(reports)}
+
+    def place_whole(self, whole: Any) -> tuple[PipelineState, Reports]:
+        """State and reports from what `whole` returned, here or on other devices."""
+        state = (self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(whole["state"]))
+        reports = (parallel.replicate(report, group) for report, group in zip(whole["totals"], self.groups, strict=True))
+        return PipelineState(*state), tuple(reports)
+
+    @property
+    def whole_shapes(self) -> Any:
+        """Shapes and types of what `whole` returns."""
+        gathered = [self._layout(i).gathered(role) for i, role in enumerate(self.shapes)]
+        return {"state": PipelineState(*gathered), "totals": Layout(0, None).gathered(self.no_reports)}
+
+    def _layout(self, role: int) -> Layout:
+        return Layout(MEMBERS[role], OWN[role])
+
     def _over(self, function: Callable[..., Any], role: int, shard_axes: Any, member_axes: Any) -> Callable[..., Any]:
         """`function` over all members and the shards of a device of the role's group."""
         return parallel.over(function, shard_axes, member_axes, self.task.plan.shards // self.split[role])
@@ -177,11 +207,11 @@ class Pipelined:
 
             def step(state: Any, reports: Any) -> Any:
                 *results, report = work(state)
-                return *after(*results), jax.tree.map(jnp.add, reports, report)
+                return *after(*results), alarms.add(reports, report)
 
             group = self.groups[i]
             report = jax.eval_shape(parallel.pmap(work, group), self.shapes[i])[-1]
-            zeros = parallel.place(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), report), group)
+            zeros = parallel.place(alarms.zeros_like(report), group)
             return Program(function.__name__, parallel.pmap(step, group, donate=(0,)), self.shapes[i], zeros), zeros
 
         def cut(state: Any, collected: Any, statistics: Any) -> Any:

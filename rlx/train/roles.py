@@ -17,12 +17,14 @@ from rlx import normalize, parallel, replay
 from rlx.envs.base import VectorEnv, VectorState
 from rlx.evaluate import Evaluation, evaluate
 from rlx.replay import Replay, Row
-from rlx.rollout import Episodes, add_noise, collect, derive, noise_scales
+from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, noise_scales
+from rlx.train import alarms
+from rlx.train.alarms import Alarms, Learned, zeros_like
 from rlx.train.settings import Plan, TrainConfig
 from rlx.types import Agent, Env, EnvState, Key, Metrics, State, Transition
 
 # the first index of every key
-INIT_AGENT, INIT_ENV, POOL, COLLECT, ACT, SAMPLE, CRITIC, ACTOR = range(8)
+INIT_AGENT, INIT_ENV, POOL, COLLECT, ACT, SAMPLE, CRITIC, ACTOR, OFFLINE = range(9)
 
 RECORDED = 3  # episodes of an evaluation that can be watched
 
@@ -38,18 +40,28 @@ class Task(NamedTuple):
     axes: parallel.Axes  # what gradients and statistics are averaged over
 
 
+class Source(NamedTuple):
+    """What minibatches are drawn from: what was collected, a data set, or a share of each."""
+
+    ring: Replay | None
+    data: Replay | None = None
+
+
 class Totals(NamedTuple):
-    """What a driver reports, summed over ticks; the host divides."""
+    """What a driver reports, added up over ticks (see `total`); the host divides."""
 
     metrics: Metrics  # of the ticks that learned, each a mean over its updates
     learned: jax.Array  # [] ticks that learned
     episodes: Episodes
     lags: dict[str, jax.Array] = {}  # noqa: RUF012 -- of the pipeline: ticks by staleness 0, 1, 2, more, of each input [4]
+    alarms: Alarms = {}  # noqa: RUF012 -- of each quantity that is watched
 
 
-def zeros_like(shapes: Any) -> Any:
-    """Zeros of the given shapes, to start a sum from."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+def learns(task: Task, ring: Replay, tick: jax.Array) -> jax.Array:
+    """Whether the warm-up is over, [] bool: by the clock, and by what the ring holds (a resumed one may be empty)."""
+    plan = task.plan
+    enough = min(plan.warmup_ticks * task.config.rollout_length, plan.slots)
+    return (tick >= plan.warmup_ticks) & (ring.cursor.size >= enough)
 
 
 def observed(task: Task, statistics: normalize.Statistics, observation: jax.Array) -> jax.Array:
@@ -117,10 +129,10 @@ def make_block(
     pool: EnvState,
     key: Key,
     tick: jax.Array,
-) -> tuple[VectorState, Row, Episodes]:
-    """The collector's tick: one block `[K, E, ...]`, with random actions during warm-up."""
+) -> tuple[VectorState, Row, Episodes, Diverged]:
+    """The collector's tick: one block `[K, E, ...]`, with random actions during the warm-up of an untrained agent."""
     config, index = task.config, env_index(task)
-    warm = tick < task.plan.warmup_ticks
+    warm = (tick < task.plan.warmup_ticks) & (task.plan.prior_ticks == 0)  # a trained agent acts for itself
     sigma = noise_scales(index, config.num_envs, config.noise_min, config.noise_max)
 
     def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -133,117 +145,150 @@ def make_block(
 
     shard = parallel.index(task.axes)
     env_key, act_key = derive(key, COLLECT, tick), derive(key, ACT, tick, shard)
-    return collect(task.batch, act, env, pool, config.rollout_length, index, env_key, act_key)
+    env, rows, *seen = collect(task.batch, act, env, pool, config.rollout_length, index, env_key, act_key)
+    episodes, diverged = parallel.sum(tuple(seen), task.axes)
+    return env, rows._replace(reward=rows.reward + config.reward_shift), episodes, diverged
 
 
 def minibatches(
-    task: Task, ring: Replay, statistics: normalize.Statistics, gamma: jax.Array, key: Key, count: int
+    task: Task, source: Source, statistics: normalize.Statistics, gamma: jax.Array, key: Key, count: int
 ) -> Transition:
-    """This shard's share of `count` minibatches, drawn in one gather and normalised, `[count, B, ...]`."""
-    batch = replay.sample(ring, key, (count, task.plan.shard_batch), task.config.n_step, gamma)
-    return observed_data(task, statistics, batch)
+    """This shard's share of `count` minibatches as agents see them, `[count, B, ...]`."""
+    return observed_data(task, statistics, draw(task, source, gamma, key, count))
+
+
+def draw(task: Task, source: Source, gamma: jax.Array, key: Key, count: int) -> Transition:
+    """This shard's share of `count` raw minibatches, drawn in one gather, `[count, B, ...]`.
+
+    Of every minibatch `plan.shard_offline` rows are the data set's, if there is one.
+    """
+    plan, n = task.plan, task.config.n_step
+    offline = 0 if source.data is None else plan.shard_offline
+    batches = []
+    if source.ring is not None and offline < plan.shard_batch:
+        batches.append(replay.sample(source.ring, key, (count, plan.shard_batch - offline), n, gamma))
+    if source.data is not None and offline > 0:
+        batches.append(replay.sample(source.data, derive(key, OFFLINE), (count, offline), n, gamma))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *batches) if len(batches) > 1 else batches[0]
 
 
 def learn_critic(
-    task: Task, critic: Any, policy: Any, ring: Replay, statistics: normalize.Statistics, key: Key, tick: jax.Array
-) -> tuple[Any, Metrics]:
+    task: Task, critic: Any, policy: Any, source: Source, statistics: normalize.Statistics, key: Key, tick: jax.Array
+) -> tuple[Any, Learned]:
     """The value learner's tick: `critic_updates` for each of the K vector steps, against one frozen policy."""
-    shard, count = parallel.index(task.axes), task.plan.critic_updates
+    shard, count, skip = parallel.index(task.axes), task.plan.critic_updates, skips(task)
+    update_critic = alarms.watched("critic", task.agent.update_critic, skip)
 
-    def burst(critic: Any, k: jax.Array) -> tuple[Any, Metrics]:
+    def burst(critic: Any, k: jax.Array) -> tuple[Any, Learned]:
         sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
-        batches = minibatches(task, ring, statistics, critic.hypers.gamma, sample_key, count)
+        batches = minibatches(task, source, statistics, critic.hypers.gamma, sample_key, count)
 
-        def update(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
+        def update(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
             batch, i = given
-            return task.agent.update_critic(critic, policy, batch, derive(key, CRITIC, tick, shard, k, i))
+            return update_critic(critic, policy, batch, derive(key, CRITIC, tick, shard, k, i))
 
         return jax.lax.scan(update, critic, (batches, jnp.arange(count)))
 
-    critic, metrics = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
-    return critic, jax.tree.map(jnp.mean, metrics)
+    critic, learned = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
+    return critic, alarms.summary(learned, skip).inspected("critic", critic)
 
 
 def learn_actor(
-    task: Task, actor: Any, value: Any, ring: Replay, statistics: normalize.Statistics, key: Key, tick: jax.Array
-) -> tuple[Any, Metrics]:
-    """The policy learner's tick: `actor_updates` for each of the K vector steps, against one frozen value."""
-    shard, count = parallel.index(task.axes), task.plan.actor_updates
+    task: Task,
+    actor: Any,
+    value: Any,
+    draw: Callable[[Key, int], Any],
+    statistics: normalize.Statistics,
+    key: Key,
+    tick: jax.Array,
+) -> tuple[Any, Learned]:
+    """The policy learner's tick: `actor_updates` for each of the K vector steps, against one frozen value.
 
-    def burst(actor: Any, k: jax.Array) -> tuple[Any, Metrics]:
-        sample_key = derive(key, SAMPLE, ACTOR, tick, shard, k)
-        data = replay.sample_rows(ring, sample_key, (count, task.plan.shard_batch))
+    `draw(key, count)` gives the raw data of `count` minibatches, what `Agent.actor_batch` selects, `[count, B, ...]`.
+    """
+    shard, count, skip = parallel.index(task.axes), task.plan.actor_updates, skips(task)
+    update_actor = alarms.watched("actor", task.agent.update_actor, skip)
 
-        def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Metrics]:
+    def burst(actor: Any, k: jax.Array) -> tuple[Any, Learned]:
+        data = draw(derive(key, SAMPLE, ACTOR, tick, shard, k), count)
+
+        def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Learned]:
             raw, i = given
             batch = observed_data(task, statistics, raw)
-            return task.agent.update_actor(actor, value, batch, derive(key, ACTOR, tick, shard, k, i))
+            return update_actor(actor, value, batch, derive(key, ACTOR, tick, shard, k, i))
 
         return jax.lax.scan(update, actor, (data, jnp.arange(count)))
 
-    actor, metrics = jax.lax.scan(burst, actor, jnp.arange(task.config.rollout_length))
-    return actor, jax.tree.map(jnp.mean, metrics)
+    actor, learned = jax.lax.scan(burst, actor, jnp.arange(task.config.rollout_length))
+    return actor, alarms.summary(learned, skip).inspected("actor", actor)
 
 
 def learn(
-    task: Task, state: State, ring: Replay, statistics: normalize.Statistics, key: Key, tick: jax.Array
-) -> tuple[State, Metrics]:
+    task: Task, state: State, source: Source, statistics: normalize.Statistics, key: Key, tick: jax.Array
+) -> tuple[State, Learned]:
     """The sequential tick: critic and actor updates interleaved as evenly as the ratio allows, each seeing the last.
 
     With ratio 2:1, say, two critic steps and then one actor step on the second's minibatch, again and again.
     """
-    plan, shard = task.plan, parallel.index(task.axes)
+    plan, shard, skip = task.plan, parallel.index(task.axes), skips(task)
     groups = math.gcd(plan.critic_updates, plan.actor_updates)
     critics, actors = plan.critic_updates // groups, plan.actor_updates // groups
     width = max(critics, actors)
+    update_critic = alarms.watched("critic", task.agent.update_critic, skip)
+    update_actor = alarms.watched("actor", task.agent.update_actor, skip)
 
-    def burst(state: State, k: jax.Array) -> tuple[State, Metrics]:
+    def burst(state: State, k: jax.Array) -> tuple[State, Learned]:
         gamma = state.critic.hypers.gamma
         sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
-        batches = minibatches(task, ring, statistics, gamma, sample_key, groups * width)
+        batches = minibatches(task, source, statistics, gamma, sample_key, groups * width)
         batches = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), batches)
 
-        def group(state: State, given: tuple[Transition, jax.Array]) -> tuple[State, Metrics]:
+        def group(state: State, given: tuple[Transition, jax.Array]) -> tuple[State, Learned]:
             batch, g = given
 
-            def critic_step(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
+            def critic_step(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
                 row, i = given
-                return task.agent.update_critic(critic, policy, row, derive(key, CRITIC, tick, shard, k, g, i))
+                return update_critic(critic, policy, row, derive(key, CRITIC, tick, shard, k, g, i))
 
-            def actor_step(actor: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Metrics]:
+            def actor_step(actor: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
                 row, i = given
                 data = task.agent.actor_batch(row)
-                return task.agent.update_actor(actor, value, data, derive(key, ACTOR, tick, shard, k, g, i))
+                return update_actor(actor, value, data, derive(key, ACTOR, tick, shard, k, g, i))
 
             policy = task.agent.acting(state)
             first = jax.tree.map(lambda x: x[:critics], batch)
-            critic, critic_metrics = jax.lax.scan(critic_step, state.critic, (first, jnp.arange(critics)))
+            critic, of_critic = jax.lax.scan(critic_step, state.critic, (first, jnp.arange(critics)))
             value = task.agent.value(critic)
             last = jax.tree.map(lambda x: x[width - actors :], batch)
-            actor, actor_metrics = jax.lax.scan(actor_step, state.actor, (last, jnp.arange(actors)))
-            means = jax.tree.map(jnp.mean, critic_metrics | actor_metrics)
-            return State(critic=critic, actor=actor), means
+            actor, of_actor = jax.lax.scan(actor_step, state.actor, (last, jnp.arange(actors)))
+            joined = Learned(of_critic.metrics | of_actor.metrics, of_critic.bad | of_actor.bad)
+            return State(critic=critic, actor=actor), alarms.summary(joined, skip)
 
         return jax.lax.scan(group, state, (batches, jnp.arange(groups)))
 
-    state, metrics = jax.lax.scan(burst, state, jnp.arange(task.config.rollout_length))
-    return state, jax.tree.map(jnp.mean, metrics)
+    state, learned = jax.lax.scan(burst, state, jnp.arange(task.config.rollout_length))
+    learned = alarms.summary(learned, skip)
+    return state, learned.inspected("critic", state.critic).inspected("actor", state.actor)
+
+
+def skips(task: Task) -> bool:
+    """Whether updates whose result is not finite are left out."""
+    return task.config.on_nonfinite == "skip"
 
 
 def after_warmup(
-    task: Task, learn: Callable[[Any], tuple[Any, Metrics]], learner: Any, tick: jax.Array
-) -> tuple[Any, Metrics, jax.Array]:
-    """`learn(learner)` once the warm-up is over; until then the learner as it is, and metrics of zero.
+    learn: Callable[[Any], tuple[Any, Learned]], learner: Any, learning: jax.Array
+) -> tuple[Any, Learned, jax.Array]:
+    """`learn(learner)` where `learning`; else the learner as it is, and reports of zero.
 
     Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them.
     """
 
-    def wait(learner: Any) -> tuple[Any, Metrics]:
+    def wait(learner: Any) -> tuple[Any, Learned]:
         return learner, zeros_like(jax.eval_shape(learn, learner)[1])
 
-    learning = tick >= task.plan.warmup_ticks
-    learner, metrics = jax.lax.cond(learning, learn, wait, learner)
-    return learner, metrics, learning.astype(jnp.float32)
+    learner, learned = jax.lax.cond(learning, learn, wait, learner)
+    return learner, learned, learning.astype(jnp.float32)
 
 
 def keep_hypers(agent: State, own: State) -> State:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from rlx.types import RlxError, setting
 
 MOST = 2**31 - 1  # what the counters on the device, int32, can count
+CHOICES = {
+    "driver": ("fused", "pipelined"),
+    "spread": ("data", "seeds"),
+    "scale_rewards": ("none", "range"),
+    "on_nonfinite": ("stop", "skip", "reset-env"),
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,12 @@ class TrainConfig:
         "1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto"
     )
     depth: int = setting(3, "pipelined: ticks in flight, 2 to 4")
+    dataset: str = setting("", "data set to learn from first, a file or folder as for `rlx data info`")
+    offline_steps: int = setting(0, "critic updates on the data set, before the first environment step")
+    offline_fraction: float = setting(0.5, "share of the data set in each minibatch of the steps that follow, 0 to 1")
+    scale_rewards: str = setting("none", "none; range: by 1000 / (highest - lowest return of the data set's episodes)")
+    reward_shift: float = setting(0.0, "added to every reward, of the data set and of the environment")
+    action_clip: float = setting(1.0, "the data set's actions are clipped to +- this")
     num_envs: int = setting(128, "environments stepped at once, per seed")
     total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed")
     warmup_env_steps: int = setting(5_000, "environment steps with random actions before the first update")
@@ -36,10 +48,19 @@ class TrainConfig:
     noise_min: float = setting(0.0, "exploration noise of the first environment, standard deviation in action units")
     noise_max: float = setting(0.0, "exploration noise of the last environment; evenly spaced between (0: none)")
     pool_size: int = setting(128, "initial states that auto-reset draws from, per seed, refreshed at every log point")
-    eval_every: int = setting(0, "environment steps between evaluations (0: a tenth of the run)")
+    eval_every: int = setting(0, "steps between evaluations, of the environment or updates offline (0: a tenth)")
     eval_episodes: int = setting(32, "greedy episodes per evaluation and seed")
     eval_seed: int = setting(1_000_003, "seed of the evaluation's starts, the same for every run unless changed")
-    log_every: int = setting(0, "environment steps between log lines (0: a fiftieth of the run)")
+    log_every: int = setting(0, "steps between log lines, likewise (0: a fiftieth)")
+    checkpoint_every: int = setting(0, "steps between checkpoints of everything, likewise (0: at every evaluation)")
+    checkpoint_dir: str = setting("", "folder, gs:// or s3:// for checkpoints of everything (default: the run folder)")
+    keep: int = setting(2, "checkpoints of everything to keep, the newest; policies of evaluations are all kept")
+    checkpoint_replay: bool = setting(True, "save replay, too: without, a resumed run collects a new one first")
+    on_nonfinite: str = setting(
+        "stop",
+        "NaN or infinity: stop; reset-env: restart a diverged environment; skip: that, and leave out bad updates",
+    )
+    deterministic: bool = setting(False, "make a GPU give the same bits every time; slower (a CPU always does)")
     seed: int = setting(0, "first seed")
     num_seeds: int = setting(1, "training runs vmapped in one program: seeds seed, seed + 1, ...")
     num_devices: int = setting(1, "devices to train on")
@@ -48,20 +69,42 @@ class TrainConfig:
 
 
 class Plan(NamedTuple):
-    """The whole numbers that follow from a TrainConfig; a tick is `rollout_length` vector steps."""
+    """The whole numbers that follow from a TrainConfig, for its online or its offline part.
+
+    A tick is `rollout_length` vector steps with their updates; offline, the updates alone.
+    """
 
     critic_updates: int  # per vector step
     actor_updates: int  # per vector step
-    ticks: int  # in the run
+    ticks: int  # in the part
     warmup_ticks: int
     log_ticks: int  # between log points
     eval_ticks: int  # between evaluations
-    tick_env_steps: int  # environment steps a tick makes, per seed
-    slots: int  # of the replay ring
+    checkpoint_ticks: int  # between checkpoints
+    tick_env_steps: int  # environment steps a tick makes, per seed; 0 offline
+    tick_critic_steps: int
+    tick_actor_steps: int
+    prior_ticks: int  # of the offline part, where this is the online one
+    slots: int  # of the replay ring; 0 offline
     shards: int  # logical shards in all
     shard_envs: int
     shard_batch: int
+    shard_offline: int  # of `shard_batch`, how many are drawn from the data set
     shard_pool: int
+
+    @property
+    def offline(self) -> bool:
+        """Whether this part learns from the data set alone."""
+        return self.tick_env_steps == 0
+
+    def steps(self, ticks: int, learned: int) -> tuple[int, int, int]:
+        """Environment, critic and actor steps of the run after `ticks` ticks of this part, `learned` of which learned."""
+        updates = self.prior_ticks + learned
+        return ticks * self.tick_env_steps, updates * self.tick_critic_steps, updates * self.tick_actor_steps
+
+    def run_step(self, ticks: int) -> int:
+        """The number that names this moment of the run: critic updates offline plus environment steps."""
+        return (self.prior_ticks + ticks * self.offline) * self.tick_critic_steps + ticks * self.tick_env_steps
 
 
 def parse_ratio(text: str) -> tuple[int, int]:
@@ -94,18 +137,8 @@ def parse_split(text: str, devices: int) -> tuple[int, int, int]:
 
 
 def make_plan(config: TrainConfig, shards: int) -> Plan:
-    """Checks the settings against each other. Raises RlxError, naming the flag, for sizes that cannot be."""
-    _check_ranges(config)
-    critic_updates, actor_updates = parse_ratio(config.ratio)
-    for flag, size in (
-        ("num-envs", config.num_envs),
-        ("batch-size", config.batch_size),
-        ("pool-size", config.pool_size),
-    ):
-        if size % shards:
-            raise RlxError(
-                f"--{flag} {size}: must be divisible by the {shards} shards (--num-devices, --split or --num-shards)"
-            )
+    """The plan of the steps in the environment. Raises RlxError, naming the flag, for sizes that cannot be."""
+    common = _common(config, shards)
     tick_env_steps = config.num_envs * config.rollout_length
     slots = config.replay_capacity // tick_env_steps * config.rollout_length
     if slots < max(config.rollout_length, config.n_step):
@@ -132,35 +165,87 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
             f" {warmup * tick_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
-    every = lambda steps, parts: max(1, (math.ceil(steps / tick_env_steps) if steps else ticks // parts))  # noqa: E731
-    log_ticks = every(config.log_every, 50)
+    prior = _offline_ticks(config)
     return Plan(
-        critic_updates=critic_updates,
-        actor_updates=actor_updates,
+        **common,
+        **_intervals(config, ticks, tick_env_steps),
         ticks=ticks,
         warmup_ticks=warmup,
-        log_ticks=log_ticks,
-        eval_ticks=math.ceil(every(config.eval_every, 10) / log_ticks) * log_ticks,  # evaluations are at log points
         tick_env_steps=tick_env_steps,
+        prior_ticks=prior,
         slots=slots,
-        shards=shards,
-        shard_envs=config.num_envs // shards,
-        shard_batch=config.batch_size // shards,
-        shard_pool=config.pool_size // shards,
+        shard_offline=round(config.offline_fraction * config.batch_size / shards) if prior else 0,
     )
+
+
+def make_offline_plan(config: TrainConfig, shards: int) -> Plan:
+    """The plan of the updates on the data set. Raises RlxError, naming the flag, for sizes that cannot be."""
+    common, ticks = _common(config, shards), _offline_ticks(config)
+    if not config.dataset:
+        raise RlxError(f"--offline-steps {config.offline_steps}: need a data set; give --dataset, or --offline-steps 0")
+    return Plan(
+        **common,
+        **_intervals(config, ticks, common["tick_critic_steps"]),
+        ticks=ticks,
+        warmup_ticks=0,
+        tick_env_steps=0,
+        prior_ticks=0,
+        slots=0,
+        shard_offline=common["shard_batch"],
+    )
+
+
+def _offline_ticks(config: TrainConfig) -> int:
+    return math.ceil(config.offline_steps / (parse_ratio(config.ratio)[0] * config.rollout_length))
+
+
+def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
+    """What both parts of a run have."""
+    _check_ranges(config)
+    critic_updates, actor_updates = parse_ratio(config.ratio)
+    for flag, size in (
+        ("num-envs", config.num_envs),
+        ("batch-size", config.batch_size),
+        ("pool-size", config.pool_size),
+    ):
+        if size % shards:
+            raise RlxError(
+                f"--{flag} {size}: must be divisible by the {shards} shards (--num-devices, --split or --num-shards)"
+            )
+    return {
+        "critic_updates": critic_updates,
+        "actor_updates": actor_updates,
+        "tick_critic_steps": critic_updates * config.rollout_length,
+        "tick_actor_steps": actor_updates * config.rollout_length,
+        "shards": shards,
+        "shard_envs": config.num_envs // shards,
+        "shard_batch": config.batch_size // shards,
+        "shard_pool": config.pool_size // shards,
+    }
+
+
+def _intervals(config: TrainConfig, ticks: int, tick_steps: int) -> dict[str, int]:
+    """Ticks between log points, evaluations and checkpoints; the latter two fall on log points."""
+
+    def every(steps: int, parts: int) -> int:
+        return max(1, math.ceil(steps / tick_steps) if steps else ticks // parts)
+
+    log = every(config.log_every, 50)
+    evaluate = math.ceil(every(config.eval_every, 10) / log) * log
+    checkpoint = math.ceil(every(config.checkpoint_every or config.eval_every, 10) / log) * log
+    return {"log_ticks": log, "eval_ticks": evaluate, "checkpoint_ticks": checkpoint}
 
 
 def _check_ranges(config: TrainConfig) -> None:
     at_least_one = (
         "num_envs",
-        "total_env_steps",
         "batch_size",
         "rollout_length",
         "replay_capacity",
         "n_step",
         "pool_size",
     )
-    for name in (*at_least_one, "eval_episodes", "num_seeds", "num_devices"):
+    for name in (*at_least_one, "eval_episodes", "num_seeds", "num_devices", "keep"):
         if getattr(config, name) < 1:
             raise RlxError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
     for name, last in (("seed", config.seed + config.num_seeds - 1), ("eval_seed", config.eval_seed)):
@@ -169,9 +254,12 @@ def _check_ranges(config: TrainConfig) -> None:
                 f"--{name.replace('_', '-')} {getattr(config, name)}: must stay under 2^32, the last seed there is"
             )
     for name in (
+        "total_env_steps",
+        "offline_steps",
         "warmup_env_steps",
         "eval_every",
         "log_every",
+        "checkpoint_every",
         "noise_min",
         "noise_max",
         "num_shards",
@@ -181,17 +269,27 @@ def _check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if not (math.isfinite(value) and value >= 0):
             raise RlxError(f"--{name.replace('_', '-')} {value}: must be a finite number, 0 or more")
+    if not 0 <= config.offline_fraction <= 1:
+        raise RlxError(f"--offline-fraction {config.offline_fraction}: must be between 0 and 1")
+    if not 0 < config.action_clip <= 1:
+        raise RlxError(f"--action-clip {config.action_clip}: must be over 0 and at most 1")
+    if not math.isfinite(config.reward_shift):
+        raise RlxError(f"--reward-shift {config.reward_shift}: must be a finite number")
     if config.noise_min > config.noise_max:
         raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
     if not (math.isfinite(config.observation_clip) and config.observation_clip > 0):
         raise RlxError(f"--observation-clip {config.observation_clip}: must be a finite number over 0")
     if config.replay_dtype not in ("float32", "bfloat16", *(["float64"] if jax.config.read("jax_enable_x64") else [])):
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16")
-    if config.driver not in ("fused", "pipelined"):
-        raise RlxError(f"--driver {config.driver}: must be fused or pipelined")
+    for name, choices in CHOICES.items():
+        if getattr(config, name) not in choices:
+            flag, known = name.replace("_", "-"), ", ".join(choices[:-1]) + f" or {choices[-1]}"
+            raise RlxError(f"--{flag} {getattr(config, name)}: must be {known}")
+    if config.total_env_steps == config.offline_steps == 0:
+        raise RlxError("--total-env-steps 0: nothing to do; raise it, or give --dataset and --offline-steps")
+    if config.dataset and not config.offline_steps:
+        raise RlxError(f"--dataset {config.dataset}: goes with --offline-steps; add how many updates to make on it")
     if config.driver == "fused" and config.split != "1":
         raise RlxError(f"--split {config.split}: goes with --driver pipelined; add it")
     if not 2 <= config.depth <= 4:
         raise RlxError(f"--depth {config.depth}: must be 2, 3 or 4 ticks in flight")
-    if config.spread not in ("data", "seeds"):
-        raise RlxError(f"--spread {config.spread}: must be data or seeds")

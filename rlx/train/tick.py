@@ -22,8 +22,9 @@ from rlx.envs.base import VectorState
 from rlx.replay import Replay, Row
 from rlx.rollout import Episodes
 from rlx.train import roles
+from rlx.train.alarms import Alarms, Learned, sound
 from rlx.train.fused import Schedule
-from rlx.train.roles import Task, Totals
+from rlx.train.roles import Source, Task, Totals
 from rlx.types import EnvState, Metrics, State
 
 LAG_BINS = 4  # 0, 1, 2, and 3 or more ticks
@@ -86,6 +87,7 @@ class Report(NamedTuple):
     metrics: Metrics
     learned: jax.Array  # [] float32, whether it learned
     lags: dict[str, jax.Array]  # one-hot [LAG_BINS]
+    alarms: Alarms
 
 
 class Collected(NamedTuple):
@@ -120,7 +122,7 @@ def init_policy_learner(task: Task, seed: jax.Array, hypers: Any) -> PolicyLearn
 def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapshot, Report]:
     """The collectors' tick: the state, what to hand over, the next statistics, and what to report."""
     policy, statistics, version = state.policy, state.statistics, state.tick + 1
-    env, block, episodes = roles.make_block(
+    env, block, episodes, diverged = roles.make_block(
         task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.tick
     )
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
@@ -129,7 +131,7 @@ def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapsho
         "statistics_at_collector": _lag(version, statistics.version),
     }
     collected = Collected(block, roles.actor_rows(task, block), version)
-    report = Report(parallel.sum(episodes, task.axes), {}, jnp.zeros(()), lags)
+    report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged._asdict(), state.tick))
     return state.replace(env=env, tick=version), collected, Snapshot(merged, version), report
 
 
@@ -137,33 +139,38 @@ def learn_value(task: Task, state: ValueLearner) -> tuple[ValueLearner, Snapshot
     """The value learners' tick: the state, the next value, and what to report."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.tick + 1
 
-    def learn(critic: Any) -> tuple[Any, Metrics]:
-        return roles.learn_critic(task, critic, state.policy.content, state.replay, statistics, key, state.tick)
+    def learn(critic: Any) -> tuple[Any, Learned]:
+        source = Source(state.replay)
+        return roles.learn_critic(task, critic, state.policy.content, source, statistics, key, state.tick)
 
-    critic, metrics, learned = roles.after_warmup(task, learn, state.critic, state.tick)
+    critic, told, learned = roles.after_warmup(learn, state.critic, roles.learns(task, state.replay, state.tick))
     lags = {
         "policy_at_value_learner": _lag(version, state.policy.version),
         "statistics_at_value_learner": _lag(version, state.statistics.version),
         "block_at_value_learner": _lag(version, state.newest),
     }
-    state = state.replace(critic=critic, tick=version)
-    return state, Snapshot(task.agent.value(critic), version), Report(None, metrics, learned, lags)
+    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.tick))
+    return state.replace(critic=critic, tick=version), Snapshot(task.agent.value(critic), version), report
 
 
 def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Report]:
     """The policy learners' tick: the state and what to report. The next policy waits for the next value."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.tick + 1
 
-    def learn(actor: Any) -> tuple[Any, Metrics]:
-        return roles.learn_actor(task, actor, state.value.content, state.replay, statistics, key, state.tick)
+    def draw(key: jax.Array, count: int) -> Any:
+        return replay.sample_rows(state.replay, key, (count, task.plan.shard_batch))
 
-    actor, metrics, learned = roles.after_warmup(task, learn, state.actor, state.tick)
+    def learn(actor: Any) -> tuple[Any, Learned]:
+        return roles.learn_actor(task, actor, state.value.content, draw, statistics, key, state.tick)
+
+    actor, told, learned = roles.after_warmup(learn, state.actor, roles.learns(task, state.replay, state.tick))
     lags = {
         "value_at_policy_learner": _lag(version, state.value.version),
         "statistics_at_policy_learner": _lag(version, state.statistics.version),
         "block_at_policy_learner": _lag(version, state.newest),
     }
-    return state.replace(actor=actor, tick=version), Report(None, metrics, learned, lags)
+    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.tick))
+    return state.replace(actor=actor, tick=version), report
 
 
 L = TypeVar("L", ValueLearner, PolicyLearner)
@@ -179,8 +186,9 @@ def next_policy(task: Task, state: PolicyLearner, value: Snapshot) -> Snapshot:
     return Snapshot(task.agent.policy(state.actor, value.content), value.version)
 
 
-def tick(task: Task, state: PipelineState) -> tuple[PipelineState, Totals]:
+def tick(task: Task, data: None, state: PipelineState) -> tuple[PipelineState, Totals]:
     """The three roles one after the other on the same snapshots, then the edge: what the three groups do at once."""
+    del data  # a data set goes with the sequential schedule
     collector, collected, statistics, seen = collect(task, state.collector)
     values, value, of_values = learn_value(task, state.value_learner)
     policies, of_policies = learn_policy(task, state.policy_learner)
@@ -199,7 +207,8 @@ def join(seen: Report, of_values: Report, of_policies: Report) -> Totals:
     """What the three roles report, as one."""
     lags = seen.lags | of_values.lags | of_policies.lags
     assert seen.episodes is not None  # only learners see none
-    return Totals(of_values.metrics | of_policies.metrics, of_values.learned, seen.episodes, lags)
+    alarms = seen.alarms | of_values.alarms | of_policies.alarms
+    return Totals(of_values.metrics | of_policies.metrics, of_values.learned, seen.episodes, lags, alarms)
 
 
 def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> PipelineState:

@@ -1,0 +1,137 @@
+"""Run folders from outside: their names, who writes in them, and how the run in them stands."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlx import metrics, parallel
+from rlx.config import RunConfig
+from rlx.types import RlxError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+LOCK, STATUS = "lock", "status.json"
+
+
+def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool) -> Path:
+    """The folder of a new run, the same for all processes.
+
+    Raises RlxError, in all of them, for a name that leaves the root or a folder that is there already.
+    """
+    try:
+        said = str(_choose_folder(root, name, run_config, overwrite)) if parallel.is_first_process() else ""
+    except RlxError as error:
+        said = f"!{error}"
+    said = parallel.agree(said)
+    if said.startswith("!"):
+        raise RlxError(said[1:])
+    return Path(said)
+
+
+def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool) -> Path:
+    if name is None:
+        base = f"{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
+        if overwrite or not (root / base).exists():
+            return root / base
+        return next(folder for i in itertools.count(2) if not (folder := root / f"{base}-{i}").exists())
+    if not NAME.fullmatch(name):
+        raise RlxError(
+            f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}"
+        )
+    folder = root / name
+    if folder.exists() and not overwrite:
+        raise RlxError(f"{folder}: is there already; choose another --run-name, or --overwrite to replace it")
+    return folder
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, fresh: bool) -> Iterator[None]:
+    """Makes this process the only writer of a run folder, made or (where `fresh`) emptied first, until it leaves.
+
+    The lock goes with the process, however it ends. Raises RlxError, and removes nothing, where another process writes,
+    where it is no run folder, or where it cannot be made.
+    """
+    try:
+        if fresh and folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+            raise RlxError(f"{folder}: is no run folder, so --overwrite leaves it alone; choose another --run-name")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise RlxError(f"{folder}: cannot be written ({error.strerror or error}); choose another --run-dir") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RlxError(
+                f"{folder}: process {file.read().strip()} is writing there; wait for it, or choose another --run-name"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        if fresh:
+            for path in folder.iterdir():
+                if path.name != LOCK:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+
+
+def mark(folder: Path, state: str, reason: str = "") -> None:
+    """Notes how the run stands: running, finished, interrupted or failed."""
+    metrics.write_json(folder / STATUS, {"state": state, "reason": reason})
+
+
+class Standing(NamedTuple):
+    """A run as `rlx runs` lists it."""
+
+    name: str
+    state: str
+    run_step: int | None
+    eval_return: float | None
+    size_bytes: int
+
+
+def standing(folder: Path) -> Standing:
+    """How the run in a folder stands; a run whose process died without a word was interrupted."""
+    with contextlib.suppress(OSError, ValueError):
+        state = json.loads((folder / STATUS).read_text())["state"]
+        if state == "running" and not _is_claimed(folder):
+            state = "interrupted"
+        last = _last_lines(folder / "metrics.jsonl")
+        returns = [line["eval/return_mean"] for line in last if line.get("eval/return_mean") is not None]
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return Standing(folder.name, state, last[-1]["run_step"] if last else None, (returns or [None])[-1], size)
+    return Standing(folder.name, "unreadable", None, None, 0)
+
+
+def _is_claimed(folder: Path) -> bool:
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _last_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    with contextlib.suppress(OSError):
+        for text in path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                lines.append(json.loads(text))
+    return lines
+
+
+def all_runs(root: Path) -> list[Standing]:
+    """Every run folder under `root`, by name."""
+    return [standing(path.parent) for path in sorted(root.glob("*/config.json"))]

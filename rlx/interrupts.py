@@ -1,0 +1,50 @@
+"""How a run is asked to end: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interrupted(Exception):
+    """The run was asked to end, and did so in order; `code` is the process's exit code."""
+
+    def __init__(self, number: int, said: str) -> None:
+        super().__init__(said)
+        self.code = 128 + number
+
+
+class Interrupts:
+    """While entered, the first signal is noted in `number`; a second leaves at once, without saving."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # signals reach no other
+            self._before = {number: signal.signal(number, self._seen) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _seen(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        name = signal.Signals(number).name
+        if self.number is not None:
+            os.write(sys.stderr.fileno(), f"rlx: {name} again: leaving at once; the last checkpoint is whole\n".encode())
+            os._exit(128 + number)
+        self.number = number
+        os.write(sys.stderr.fileno(), f"rlx: {name}: saving, then leaving; once more leaves at once\n".encode())
+
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.number is not None

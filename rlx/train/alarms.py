@@ -1,0 +1,107 @@
+"""Bad numbers, found on the device: which quantity was not finite, in which tick first, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.types import Metrics
+
+NEVER = 2**31 - 1
+
+
+class Alarm(NamedTuple):
+    """Of one quantity."""
+
+    first: jax.Array  # [] int32, the tick; NEVER where all was well
+    number: jax.Array  # [] float32, environments or updates that it was seen in
+
+
+Alarms = dict[str, Alarm]  # by quantity
+
+
+class Learned(NamedTuple):
+    """What updates tell; of several, leaves lead with their number."""
+
+    metrics: Metrics
+    bad: dict[str, jax.Array]  # float32, updates in which a quantity was not finite
+
+    def inspected(self, name: str, half: Any) -> Learned:
+        """The same with what the half that they made looks like, unless each update was inspected already."""
+        return self._replace(bad=inspect(name, half) | self.bad)
+
+
+def sound(numbers: dict[str, jax.Array], tick: jax.Array) -> Alarms:
+    """Alarms of one tick, from how often each quantity was bad in it."""
+    return {name: Alarm(jnp.where(n > 0, tick, NEVER), n.astype(jnp.float32)) for name, n in numbers.items()}
+
+
+def _is_alarm(node: Any) -> bool:
+    return isinstance(node, Alarm)
+
+
+def add(one: Any, other: Any) -> Any:
+    """The sum of two reports, pytrees of numbers and alarms: of an alarm, the first tick and all its occurrences."""
+
+    def both(a: Any, b: Any) -> Any:
+        return Alarm(jnp.minimum(a.first, b.first), a.number + b.number) if _is_alarm(a) else a + b
+
+    return jax.tree.map(both, one, other, is_leaf=_is_alarm)
+
+
+def zeros_like(shapes: Any) -> Any:
+    """What to start such a sum from, as NumPy arrays."""
+
+    def zeros(node: Any) -> Any:
+        if _is_alarm(node):
+            return Alarm(np.full(node.first.shape, NEVER, np.int32), np.zeros(node.number.shape, np.float32))
+        return np.zeros(node.shape, node.dtype)
+
+    return jax.tree.map(zeros, shapes, is_leaf=_is_alarm)
+
+
+def finite(tree: Any) -> jax.Array:
+    """Whether every number of a pytree is finite, [] bool."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all() if leaves else jnp.bool_(True)
+
+
+def inspect(name: str, half: Any) -> dict[str, jax.Array]:
+    """Whether gradients or parameters of an agent's half are bad, [] float32 each.
+
+    A bad gradient stays in the optimiser's first moments. Targets follow the parameters, second moments the gradients.
+    """
+    found: dict[str, list[Any]] = {f"{name} gradients": [], f"{name} parameters": []}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(half):
+        text = jax.tree_util.keystr(path)
+        if "target" not in text and not text.endswith(".nu") and ".nu[" not in text and ".nu." not in text:
+            found[f"{name} gradients" if "opt_state" in text else f"{name} parameters"].append(leaf)
+    return {quantity: (~finite(leaves)).astype(jnp.float32) for quantity, leaves in found.items()}
+
+
+def watched(name: str, update: Callable[..., tuple[Any, Metrics]], skip: bool) -> Callable[..., tuple[Any, Learned]]:
+    """`update(half, ...)` that tells which of its metrics are not finite; with `skip` it leaves out bad updates whole."""
+
+    def watching(half: Any, *arguments: Any) -> tuple[Any, Learned]:
+        new, metrics = update(half, *arguments)
+        bad = {quantity: (~jnp.isfinite(x).all()).astype(jnp.float32) for quantity, x in metrics.items()}
+        if skip:
+            bad |= inspect(name, new)
+            fine = finite((new, metrics))
+            new = jax.tree.map(lambda after, before: jnp.where(fine, after, before), new, half)
+        return new, Learned(metrics, bad)
+
+    return watching
+
+
+def summary(learned: Learned, skip: bool) -> Learned:
+    """Of many updates: metrics as means (with `skip`, over the finite ones), bad ones counted."""
+
+    def mean(x: jax.Array) -> jax.Array:
+        return jnp.nanmean(jnp.where(jnp.isfinite(x), x, jnp.nan)) if skip else x.mean()
+
+    return Learned(jax.tree.map(mean, learned.metrics), jax.tree.map(jnp.sum, learned.bad))
