@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ from rlx.types import RlxError
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1
-Folder = str | epath.PathLike  # also gs:// and s3://
+Folder = str | os.PathLike[str]  # also gs:// and s3://
 
 
 class Damaged(RlxError):
@@ -186,36 +186,6 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
             raise RlxError(f"{place}: {name} is {found} there but {asked} here; the run has another agent or networks")
 
 
-class Saver:
-    """Saves on a thread of its own, one step at a time, so that training goes on meanwhile."""
-
-    def __init__(self, folder: Folder, keep: int | None = None) -> None:
-        self.folder, self.keep = locate(folder), keep
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
-
-    def save(self, step: int, tree: Any, about: dict[str, Any] | None = None) -> None:
-        """Begins to save `tree`, which must not change any more. Raises RlxError where the last one failed."""
-        self.wait()
-        self._pending = self._thread.submit(self._save, step, tree, about)
-
-    def wait(self) -> None:
-        """Until nothing is being saved. Raises RlxError where it failed."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
-
-    def check(self) -> None:
-        """Raises RlxError where the last save has failed; does not wait."""
-        if self._pending is not None and self._pending.done():
-            self.wait()
-
-    def _save(self, step: int, tree: Any, about: dict[str, Any] | None) -> None:
-        save(self.folder, step, tree, about)
-        if self.keep is not None:
-            prune(self.folder, self.keep)
-
-
 def _manager(place: epath.Path) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
     import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
@@ -261,7 +231,7 @@ def _walk(place: epath.Path) -> list[epath.Path]:
 
 
 def _digest(leaf: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _digest_file(path: epath.Path) -> str:
@@ -275,6 +245,6 @@ def _digest_file(path: epath.Path) -> str:
 def _reason(error: BaseException) -> str:
     """What an exception says, in one line; of a full disk, that."""
     text = f"{error}"
-    if "No space left" in text or "RESOURCE_EXHAUSTED" in text and "space" in text:
+    if "No space left" in text or ("RESOURCE_EXHAUSTED" in text and "space" in text):
         return "no space left on the disk"
     return (text.strip().splitlines() or [type(error).__name__])[0][:200]

@@ -114,15 +114,15 @@ def train(arguments: list[str]) -> int:
 
 def _resume(arguments: list[str]) -> int:
     """Goes on with a run that was interrupted."""
-    from rlx import config, parallel, runs
+    from rlx import config, parallel, runs, wholes
 
     parser = Parser(prog="rlx train --resume", description=_resume.__doc__)
     parser.add_argument("--resume", required=True, metavar="RUN", help="run folder")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     _add_cluster(parser)
-    _add_settings(parser, {name: s for name, s in config.settings("sac").items() if name in runs.HOW})
+    _add_settings(parser, {name: s for name, s in config.settings("sac").items() if name in wholes.HOW})
     found = parser.parse(arguments)
-    changes = {name: value for name, value in vars(found).items() if value is not None and name in runs.HOW}
+    changes = {name: value for name, value in vars(found).items() if value is not None and name in wholes.HOW}
     if runs.is_deterministic(Path(found.resume)):
         parallel.ask_for_determinism()
     _join_cluster(found)

@@ -83,6 +83,7 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
     found, notes = prepare(config.train, env.spec) if config.train.dataset else (None, ())
     if found is not None:
         config = _scaled(config, found)
+    final_plan(config)  # whatever cannot be is said before anything is made
     config = _planned(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
@@ -101,7 +102,6 @@ def prepare(train: TrainConfig, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
             raise RlxError(
                 f"{train.dataset}: {name} have {there} numbers but the environment's {size}; choose its own --env"
             )
-    data.require_rewards(found)
     notes = []
     if bad := data.nonfinite(found):
         quantity, rows = next(iter(bad.items()))
@@ -211,22 +211,18 @@ class Moment(NamedTuple):
 
 def run(
     given: Setup,
+    driver: Driver,
     learned: Any = None,
-    resumed: tuple[bool, Resumed] | None = None,
+    resumed: Resumed | None = None,
     asked_to_end: Callable[[], bool] = lambda: False,
-    on_driver: Callable[[Driver], None] = lambda driver: None,
 ) -> Iterator[Moment]:
-    """Trains all parts of a run, from `learned` if given, or from where it was `resumed`, in the part it was in."""
-    for offline in parts(given.config):
-        if resumed is not None and offline != resumed[0]:
-            continue
-        driver = make_driver(given, offline)
-        on_driver(driver)
-        for report in host.train(driver, learned, resumed[1] if resumed else None, asked_to_end):  # noqa: B007
-            yield Moment(driver, report, offline)
-        if report.ended:
-            return
-        learned, resumed = driver.fetch(driver.learned(report.state)), None
+    """Trains from the part of `driver` to the last, from `learned` if given, or from where the run was."""
+    offline = driver.task.plan.offline
+    for report in host.train(driver, learned, resumed, asked_to_end):
+        yield Moment(driver, report, offline)
+    if offline and given.config.train.total_env_steps and not report.ended:
+        learned = driver.fetch(driver.learned(report.state))
+        yield from run(given, make_driver(given), learned, None, asked_to_end)
 
 
 def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
@@ -262,7 +258,7 @@ def fit(
     name, own = (env, None) if isinstance(env, str) else (type(env).__name__, env)
     given = setup(resolve(agent, name, backend, **settings), own)
     lines = []
-    for driver, found, _ in run(given):  # noqa: B007 -- the last one is what counts
+    for driver, found, _ in run(given, make_driver(given, parts(given.config)[0])):  # noqa: B007 -- the last one is what counts
         lines.append(record(found, process_age_s()))
         if progress is not None:
             progress(lines[-1])

@@ -40,7 +40,9 @@ class Interrupts:
         del frame
         name = signal.Signals(number).name
         if self.number is not None:
-            os.write(sys.stderr.fileno(), f"rlx: {name} again: leaving at once; the last checkpoint is whole\n".encode())
+            os.write(
+                sys.stderr.fileno(), f"rlx: {name} again: leaving at once; the last checkpoint is whole\n".encode()
+            )
             os._exit(128 + number)
         self.number = number
         os.write(sys.stderr.fileno(), f"rlx: {name}: saving, then leaving; once more leaves at once\n".encode())
@@ -48,3 +50,8 @@ class Interrupts:
     def asked(self) -> bool:
         """Whether a signal came."""
         return self.number is not None
+
+
+def _say(text: str) -> None:
+    """Past all buffers: the signal may have come in the middle of a print."""
+    os.write(sys.stderr.fileno(), f"{text}\n".encode())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -36,6 +37,32 @@ class Network(NamedTuple):
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]  # (params, *inputs)
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`[..., I]` times `[I, O]`, as `x @ kernel`, with a gradient that is fast on a CPU too; reverse mode only."""
+    return x @ kernel
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _product_gradient(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    rows = [array.reshape(-1, array.shape[-1]) for array in (x, gradient)]
+    of_kernel = jax.lax.platform_dependent(
+        *rows,
+        # XLA's product for CPUs is up to 1.7 times as fast where the first factor has been transposed in memory.
+        cpu=lambda x, gradient: jax.lax.optimization_barrier(x.T) @ gradient,
+        default=lambda x, gradient: x.T @ gradient,
+    )
+    return gradient @ kernel.T, of_kernel
+
+
+product.defvjp(_product, _product_gradient)
+Dense = partial(nn.Dense, dot_general=lambda x, kernel, dimensions, precision: product(x, kernel))
 
 
 class MLP(nn.Module):
@@ -65,11 +92,11 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for size in self.hidden_sizes:
-            x = nn.Dense(size, kernel_init=HIDDEN_INIT, dtype=self.dtype)(x)
+            x = Dense(size, kernel_init=HIDDEN_INIT, dtype=self.dtype)(x)
             if self.layer_norm:
                 x = nn.LayerNorm(dtype=self.dtype)(x)
             x = ACTIVATIONS[self.activation](x)
-        return nn.Dense(self.output_size, kernel_init=OUTPUT_INIT, dtype=jnp.float32)(x)
+        return Dense(self.output_size, kernel_init=OUTPUT_INIT, dtype=jnp.float32)(x)
 
 
 class GaussianHead(nn.Module):
@@ -85,6 +112,82 @@ class GaussianHead(nn.Module):
             mean, log_std = jnp.split(output, 2, axis=-1)
             return mean, log_std
         return output, jnp.broadcast_to(self.param("log_std", nn.initializers.zeros, output.shape[-1:]), output.shape)
+
+
+class FourierFeatures(nn.Module):
+    """`[...]` -> `[..., size]`: cosines and sines of a number at learnable frequencies (arXiv 2006.10739)."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        frequencies = self.param("frequencies", nn.initializers.normal(0.2), (self.size // 2,))
+        angle = 2 * jnp.pi * x[..., None] * frequencies
+        return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+class ResidualBlock(nn.Module):
+    """`[..., W]` -> `[..., W]`: dropout, LayerNorm, Dense 4 W, swish, Dense W, plus the input (arXiv 2304.10573)."""
+
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, training: bool) -> jax.Array:
+        size = x.shape[-1]
+        y = nn.Dropout(self.dropout, deterministic=not training)(x)
+        y = Dense(4 * size, kernel_init=HIDDEN_INIT)(nn.LayerNorm()(y))
+        return x + Dense(size, kernel_init=HIDDEN_INIT)(nn.swish(y))
+
+
+class ScoreNet(nn.Module):
+    """IDQL's LN-ResNet: the noise in an action, given the observation and the time (arXiv 2304.10573)."""
+
+    action_size: int
+    num_steps: int
+    width: int
+    num_blocks: int
+    dropout: float
+    time_features: int
+
+    @nn.compact
+    def __call__(self, observation: jax.Array, action: jax.Array, time: jax.Array, training: bool = False) -> jax.Array:
+        # There are few times: they are embedded once each, and rows look theirs up. For the same reason the first Dense
+        # on all inputs is written as a sum over its inputs: what the rows share is computed once.
+        times = FourierFeatures(self.time_features)(jnp.arange(self.num_steps, dtype=action.dtype))
+        times = nn.swish(Dense(self.width, kernel_init=HIDDEN_INIT)(times))
+        times = Dense(self.width, kernel_init=HIDDEN_INIT)(times)
+        sizes = (action.shape[-1], observation.shape[-1], self.width)
+        kernel = self.param("kernel", HIDDEN_INIT, (sum(sizes), self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        of_action, of_observation, of_time = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
+        row = jax.nn.one_hot(time, self.num_steps, dtype=action.dtype)
+        x = action @ of_action + observation @ of_observation + row @ (times @ of_time + bias)
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.dropout)(x, training)
+        return Dense(self.action_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
+
+
+def make_score(
+    spec: Spec, *, num_steps: int, width: int = 256, num_blocks: int = 3, dropout: float = 0.1, time_features: int = 128
+) -> Network:
+    """`apply(params, observation [..., O], action [..., A], time int32 [...], key=None) -> noise [..., A]`.
+
+    Leading axes broadcast: one observation, one time and many actions will do. Times are 0 to `num_steps` - 1. Dropout
+    needs the key; without one there is none.
+    """
+    module = ScoreNet(spec.action_size, num_steps, width, num_blocks, dropout, time_features)
+
+    def init(key: Key) -> Params:
+        return module.init(key, jnp.zeros(spec.observation_size), jnp.zeros(spec.action_size), jnp.zeros((), jnp.int32))
+
+    def apply(
+        params: Params, observation: jax.Array, action: jax.Array, time: jax.Array, key: Key | None = None
+    ) -> jax.Array:
+        rngs = None if key is None else {"dropout": key}
+        noise: Any = module.apply(params, observation, action, time, key is not None, rngs=rngs)
+        return noise
+
+    return Network(init, apply)
 
 
 def make_gaussian_policy(

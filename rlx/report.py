@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlx.scores import interquartile_mean
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -49,16 +51,6 @@ class Series(NamedTuple):
     label: str
     env_steps: ArrayLike  # [N], of one seed
     returns: ArrayLike  # [N, S], of S seeds
-
-
-def interquartile_mean(values: ArrayLike) -> np.ndarray:
-    """The mean of the middle half along the last axis, `[..., S]` to `[...]`; of fewer than 4 values, of all of them.
-
-    A quarter of the values, rounded down, is cut from each end (arXiv 2108.13264, section 4.3).
-    """
-    ordered = np.sort(np.asarray(values, np.float64), axis=-1)
-    cut = ordered.shape[-1] // 4
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
 
 
 def curve(path: Path, series: Sequence[Series], title: str) -> Figure:

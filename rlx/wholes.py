@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from rlx import checkpoint
-from rlx.replay import Replay
+from rlx import checkpoint, config, parallel
+from rlx.config import RunConfig
 from rlx.experiment import Moment
+from rlx.replay import Replay
 from rlx.train.driver import Driver, Report, Resumed
+
+HOW = ("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay")  # not what
+
+
+def identity(run_config: RunConfig) -> str:
+    """A digest of what a run computes; how and where it does may change when it is resumed."""
+    content = config.to_json(run_config)
+    content["settings"] = {name: value for name, value in content["settings"].items() if name not in HOW}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def place(run_config: RunConfig, folder: Path) -> checkpoint.Folder:
+    """Where a run keeps its checkpoints of everything; each of several processes its own."""
+    base = run_config.train.checkpoint_dir
+    root = checkpoint.locate(base) / folder.name if base else checkpoint.locate(folder) / "resume"
+    return root / f"process-{parallel.process()}" if parallel.several_processes() else root
 
 
 def _is_ring(node: Any) -> bool:
@@ -75,3 +97,50 @@ def find(folder: checkpoint.Folder, warn: Callable[[str], None]) -> tuple[int, b
     """The newest good step and whether it was offline, None where there is none; see `checkpoint.newest`."""
     step = checkpoint.newest(folder, warn)
     return None if step is None else (step, checkpoint.manifest(folder, step)["about"]["offline"])
+
+
+class Keeper:
+    """Saves what a run learns, on a thread of its own: policies at evaluations, everything at checkpoints."""
+
+    def __init__(self, run_config: RunConfig, folder: Path) -> None:
+        self.train, self.identity = run_config.train, identity(run_config)
+        self.policies, self.wholes = checkpoint.locate(folder) / "checkpoints", place(run_config, folder)
+        self.digest: str | None = None  # of everything, at the last checkpoint
+        self.blocked_s, self.count = 0.0, 0
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def forget_after(self, run_step: int) -> None:
+        """Removes what a resumed run will make again."""
+        for folder in (self.policies, self.wholes):
+            checkpoint.remove_after(folder, run_step)
+
+    def keep(self, moment: Moment) -> None:
+        """Copies what is due here off the device and begins to save it. Raises RlxError where the last save failed."""
+        found, driver = moment.report, moment.driver
+        if self._pending is not None and self._pending.done():
+            self.wait()
+        if not found.saves and found.evaluation is None:
+            return
+        begun = time.perf_counter()
+        learned = jax.tree.map(np.array, driver.fetch(driver.learned(found.state))) if found.evaluation else None
+        whole = pack(driver, found, self.train.checkpoint_replay) if found.saves else None
+        self.wait()
+        self._pending = self._thread.submit(self._save, learned, whole, found.run_step, about(moment))
+        self.blocked_s += time.perf_counter() - begun
+        self.count += found.saves
+
+    def wait(self) -> None:
+        """Until nothing is being saved. Raises RlxError where it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _save(self, learned: Any, whole: Any, run_step: int, stood: dict[str, Any]) -> None:
+        """The policy first: a run that goes on from here does not evaluate again."""
+        if learned is not None and parallel.is_first_process() and run_step not in checkpoint.steps(self.policies):
+            checkpoint.save(self.policies, run_step, learned)
+        if whole is not None and run_step not in checkpoint.steps(self.wholes):
+            stood = stood | {"identity": self.identity}
+            self.digest = checkpoint.save(self.wholes, run_step, whole, stood)
+            checkpoint.prune(self.wholes, self.train.keep)

@@ -31,7 +31,8 @@ ONE_GROUP = [DEVICES[:1]] * 3
 def large(num_envs: int) -> Fused:
     """A large run of SAC on ant, ready to be compiled."""
     sizes = {"num_envs": num_envs, "batch_size": 8192, "ratio": "8:8", "replay_capacity": 500_000}
-    driver = experiment.make_driver(config.resolve("sac", "brax:ant", **sizes, total_env_steps=10**7))
+    resolved = config.resolve("sac", "brax:ant", **sizes, total_env_steps=10**7)
+    driver = experiment.make_driver(experiment.setup(resolved))
     assert isinstance(driver, Fused)
     return driver
 
@@ -71,9 +72,8 @@ def test_beginning_and_refreshing_fit_too() -> None:
 def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more episodes than there are environments, beside the state."""
     monkeypatch.setattr(envs, "make", lambda name, backend: Walk())
-    driver = experiment.make_driver(
-        config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4)
-    )
+    resolved = config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4)
+    driver = experiment.make_driver(experiment.setup(resolved))
     assert isinstance(driver, Fused)
     estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
     judging = compiled(driver.judge)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlx.envs import vectorise
 from rlx.evaluate import Evaluation, evaluate
-from rlx.rollout import Episodes, add_noise, collect, derive, noise_scales
+from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, noise_scales
 from rlx.types import Key
 from tests.walk import DECAY, EDGE, PUSH, Walk
 
@@ -51,7 +51,7 @@ def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dic
     return action, {"doubled": 2 * action[:, 0]}
 
 
-def collected(index: np.ndarray) -> tuple[Any, Any, Episodes]:
+def collected(index: np.ndarray) -> tuple[Any, Any, Episodes, Diverged]:
     """Twelve steps of the environments with these global numbers."""
     env, key = vectorise(ENV, len(index), POOL), jax.random.key(5)
 
@@ -71,14 +71,14 @@ WHOLE = collected(np.arange(8))
 def test_environments_do_not_know_their_shard() -> None:
     """A batch of 8 equals two shards of 4: starts, noise, dynamics and resets hang on the global number."""
     for half in (slice(0, 4), slice(4, 8)):
-        state, rows, _ = collected(np.arange(8)[half])
-        whole_state, whole_rows, _ = WHOLE
+        state, rows, *_ = collected(np.arange(8)[half])
+        whole_state, whole_rows, *_ = WHOLE
         jax.tree.map(lambda x, y, h=half: np.testing.assert_allclose(x, y[h], rtol=1e-5), state, whole_state)
         jax.tree.map(lambda x, y, h=half: np.testing.assert_allclose(x, y[:, h], rtol=1e-5), rows, whole_rows)
 
 
 def test_environments_differ() -> None:
-    _, rows, _ = WHOLE
+    _, rows, *_ = WHOLE
     assert len(np.unique(rows.action)) == rows.action.size
     noise = rows.next_observation - DECAY * rows.observation - PUSH * rows.action
     assert len(np.unique(noise.round(6))) == noise.size
@@ -86,7 +86,7 @@ def test_environments_differ() -> None:
 
 def test_rows_are_the_steps_as_they_happened() -> None:
     """The true successor in every row; the next row starts from it, or from the pool where the episode ended."""
-    _, rows, _ = WHOLE
+    _, rows, *_ = WHOLE
     assert rows.observation.shape == (STEPS, 8, 2)
     np.testing.assert_allclose(rows.reward, rows.observation[..., 0] - rows.action[..., 0] ** 2, rtol=1e-5, atol=1e-6)
     same(rows.extras["doubled"], 2 * rows.action[..., 0])
@@ -99,7 +99,7 @@ def test_rows_are_the_steps_as_they_happened() -> None:
 
 
 def test_sums_over_the_episodes_that_ended() -> None:
-    _, rows, episodes = WHOLE
+    _, rows, episodes, _ = WHOLE
     returns, lengths = [], []
     for env in range(8):
         episode: list[float] = []

@@ -58,7 +58,7 @@ def zeros_like(shapes: Any) -> Any:
 
     def zeros(node: Any) -> Any:
         if _is_alarm(node):
-            return Alarm(np.full(node.first.shape, NEVER, np.int32), np.zeros(node.number.shape, np.float32))
+            return type(node)(np.full(node.first.shape, NEVER, np.int32), np.zeros(node.number.shape, np.float32))
         return np.zeros(node.shape, node.dtype)
 
     return jax.tree.map(zeros, shapes, is_leaf=_is_alarm)
@@ -84,7 +84,7 @@ def inspect(name: str, half: Any) -> dict[str, jax.Array]:
 
 
 def watched(name: str, update: Callable[..., tuple[Any, Metrics]], skip: bool) -> Callable[..., tuple[Any, Learned]]:
-    """`update(half, ...)` that tells which of its metrics are not finite; with `skip` it leaves out bad updates whole."""
+    """`update(half, ...)` that tells which of its metrics are not finite; with `skip`, bad updates are left out."""
 
     def watching(half: Any, *arguments: Any) -> tuple[Any, Learned]:
         new, metrics = update(half, *arguments)

@@ -68,9 +68,7 @@ def _inner(params: dict[str, Any]) -> list[Jaxpr]:
     return closed + [leaf for leaf in leaves if isinstance(leaf, Jaxpr)]
 
 
-def estimate(
-    task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None
-) -> Estimate:
+def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None) -> Estimate:
     """The most that a device will hold, for `groups` that collect, learn values and learn policies.
 
     Where the groups are one and the same, its devices hold all of it; else each holds what its role needs. A data set

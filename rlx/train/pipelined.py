@@ -115,7 +115,7 @@ class Pipelined:
 
     def refresh(self, state: PipelineState) -> PipelineState:
         """A new pool of initial states."""
-        return LAGGED.refill(state, self.reset(*LAGGED.clock(state)))
+        return pipeline.refill(state, self.reset(*LAGGED.clock(state)))
 
     def learned(self, state: PipelineState) -> Any:
         """What a policy needs later, agent and statistics, on the collectors; `fetch` it to keep it."""
@@ -166,7 +166,9 @@ class Pipelined:
     def place_whole(self, whole: Any) -> tuple[PipelineState, Reports]:
         """State and reports from what `whole` returned, here or on other devices."""
         state = (self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(whole["state"]))
-        reports = (parallel.replicate(report, group) for report, group in zip(whole["totals"], self.groups, strict=True))
+        reports = (
+            parallel.replicate(report, group) for report, group in zip(whole["totals"], self.groups, strict=True)
+        )
         return PipelineState(*state), tuple(reports)
 
     @property

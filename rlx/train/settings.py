@@ -98,7 +98,7 @@ class Plan(NamedTuple):
         return self.tick_env_steps == 0
 
     def steps(self, ticks: int, learned: int) -> tuple[int, int, int]:
-        """Environment, critic and actor steps of the run after `ticks` ticks of this part, `learned` of which learned."""
+        """Environment, critic and actor steps of the run after `ticks` ticks of this part; `learned` of them did."""
         updates = self.prior_ticks + learned
         return ticks * self.tick_env_steps, updates * self.tick_critic_steps, updates * self.tick_actor_steps
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx import normalize, parallel, replay
+from rlx import normalize, replay
 from rlx.envs.base import VectorState
 from rlx.replay import Replay, Row
 from rlx.rollout import Episodes
@@ -241,6 +241,11 @@ def adopt(task: Task, state: PipelineState, learned: dict[str, Any]) -> Pipeline
     )
 
 
+def refill(state: PipelineState, pool: EnvState) -> PipelineState:
+    """The run goes on with another pool of initial states."""
+    return state._replace(collector=state.collector.replace(pool=pool))
+
+
 def _zero() -> jax.Array:
     return jnp.zeros((), jnp.int32)
 
@@ -279,5 +284,5 @@ LAGGED = Schedule(
     learned=learned,
     adopt=adopt,
     clock=lambda state: (state.collector.seed, state.collector.tick),
-    refill=lambda state, pool: state._replace(collector=state.collector.replace(pool=pool)),
+    refill=refill,
 )

@@ -1,0 +1,112 @@
+"""Denoising diffusion, whatever the network: the noise schedule, the loss that teaches to name the noise, samplers.
+
+Time t counts from 0, the least noise, to T - 1, the most. The network is any `epsilon(x [..., A], t) -> [..., A]` that
+says which noise is in x; t is int32, `[...]` or a scalar. Conditions (an observation, say) are its own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.types import Key, RlxError
+
+Epsilon = Callable[[jax.Array, jax.Array], jax.Array]
+Scalar = jax.Array | float
+
+
+class Schedule(NamedTuple):
+    """How fast data turns into noise: x_t = sqrt(alpha_bar_t) x + sqrt(1 - alpha_bar_t) noise (arXiv 2006.11239)."""
+
+    beta: np.ndarray  # [T], variance added at each step
+    alpha_bar: np.ndarray  # [T], product of 1 - beta so far: the share of the data's variance that is left
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.beta)
+
+
+def vp_schedule(num_steps: int, beta_min: float = 0.1, beta_max: float = 10.0) -> Schedule:
+    """The variance-preserving process whose rate grows from `beta_min` to `beta_max`, cut into T steps.
+
+    arXiv 2011.13456, eq. 32, integrated over each step as in arXiv 2112.07804. Raises RlxError for no steps.
+    """
+    if num_steps < 1:
+        raise RlxError(f"{num_steps} diffusion steps: there must be at least 1")
+    t = np.arange(1, num_steps + 1)
+    log_alpha = -beta_min / num_steps - (beta_max - beta_min) * (2 * t - 1) / (2 * num_steps**2)
+    return Schedule(-np.expm1(log_alpha).astype(np.float32), np.exp(np.cumsum(log_alpha)).astype(np.float32))
+
+
+def add_noise(schedule: Schedule, x: jax.Array, time: jax.Array, noise: jax.Array) -> jax.Array:
+    """`x` as it is after step `time`, `[..., A]` with `time` `[...]` (arXiv 2006.11239, eq. 4)."""
+    chex.assert_equal_shape([x, noise])
+    chex.assert_shape(time, x.shape[:-1])
+    alpha_bar = jnp.asarray(schedule.alpha_bar)[time][..., None]
+    return jnp.sqrt(alpha_bar) * x + jnp.sqrt(1 - alpha_bar) * noise
+
+
+def epsilon_loss(schedule: Schedule, epsilon: Epsilon, x: jax.Array, key: Key) -> jax.Array:
+    """Squared error of the named noise at a random time for each row of data `[B, A]`: sum over A, mean over B.
+
+    arXiv 2006.11239, eq. 14, with the sum over A of arXiv 2304.10573.
+    """
+    chex.assert_rank(x, 2)
+    time_key, noise_key = jax.random.split(key)
+    time = jax.random.randint(time_key, x.shape[:1], 0, schedule.num_steps)
+    noise = jax.random.normal(noise_key, x.shape, x.dtype)
+    error = epsilon(add_noise(schedule, x, time, noise), time) - noise
+    return jnp.mean(jnp.sum(jnp.square(error), axis=-1))
+
+
+def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key, bound: Scalar = 1.0) -> jax.Array:
+    """Draws data of `shape` `[..., A]` by ancestral sampling with variance beta (arXiv 2006.11239, algorithm 2).
+
+    x is clipped to +-`bound` after every step; the last step adds no noise. A perfect `epsilon` of a single point gives
+    back the point.
+    """
+    beta, alpha_bar = schedule.beta, schedule.alpha_bar
+    scale = 1 / np.sqrt(1 - beta)
+    # per step: x <- clip(scale x - removed * epsilon + added * noise)
+    removed, added = scale * beta / np.sqrt(1 - alpha_bar), np.sqrt(beta) * (np.arange(len(beta)) > 0)
+    start_key, noise_key = jax.random.split(key)
+
+    def step(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
+        time, scale, removed, added, key = now
+        x = scale * x - removed * epsilon(x, time) + added * jax.random.normal(key, shape)
+        return jnp.clip(x, -bound, bound), None
+
+    steps = (np.arange(schedule.num_steps, dtype=np.int32), scale, removed, added.astype(np.float32))
+    backwards = (*(jnp.asarray(s[::-1]) for s in steps), jax.random.split(noise_key, schedule.num_steps))
+    return jax.lax.scan(step, jax.random.normal(start_key, shape), backwards)[0]
+
+
+def ddim(
+    schedule: Schedule, epsilon: Epsilon, noise: jax.Array, num_steps: int | None = None, bound: Scalar = jnp.inf
+) -> jax.Array:
+    """Turns `noise` `[..., A]` into data without further chance (arXiv 2010.02502, eq. 12 with sigma = 0).
+
+    `num_steps` of the schedule's times are visited, evenly spaced and the last included: all of them by default. x is
+    clipped to +-`bound` after every step. Raises RlxError for more steps than the schedule has, or none.
+    """
+    num_steps = schedule.num_steps if num_steps is None else num_steps
+    if not 1 <= num_steps <= schedule.num_steps:
+        raise RlxError(f"{num_steps} DDIM steps: choose 1 to the schedule's {schedule.num_steps}")
+    times = np.arange(1, num_steps + 1) * schedule.num_steps // num_steps - 1
+    here = schedule.alpha_bar[times]
+    there = np.concatenate([np.ones(1, here.dtype), here[:-1]])
+    # per step: x <- sqrt(there / here) x + moved * epsilon
+    scale = np.sqrt(there / here)
+    moved = np.sqrt(1 - there) - scale * np.sqrt(1 - here)
+
+    def step(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
+        time, scale, moved = now
+        return jnp.clip(scale * x + moved * epsilon(x, time), -bound, bound), None
+
+    backwards = tuple(jnp.asarray(s[::-1]) for s in (times.astype(np.int32), scale, moved))
+    return jax.lax.scan(step, noise, backwards)[0]
