@@ -86,20 +86,21 @@ def manifest(folder: Folder, step: int) -> dict[str, Any]:
         content = dict(json.loads(text))
     except (OSError, ValueError, TypeError):
         raise Damaged(f"{path}: is damaged") from None
-    if content["format"] != FORMAT:
-        raise RlxError(f"{path.parent}: was written by rlx {content['rlx']} in another format; use that version")
+    if content.get("format") != FORMAT:
+        raise RlxError(f"{path.parent}: was written by rlx {content.get('rlx')} in another format; use that version")
     return content
 
 
 def verify(folder: Folder, step: int) -> None:
     """Raises Damaged, naming the first file that is not as it was saved."""
     place = locate(folder) / str(step)
-    for name, digest in manifest(folder, step)["files"].items():
-        path = place / name
-        if not path.exists():
-            raise Damaged(f"{path}: is missing")
-        if _digest_file(path) != digest:
-            raise Damaged(f"{path}: is damaged")
+    known = manifest(folder, step)["files"]
+    there = {str(path.relative_to(place)): path for path in _walk(place)}  # so that no name leads outside
+    for name, digest in known.items():
+        if name not in there:
+            raise Damaged(f"{place / name}: is missing")
+        if _digest_file(there[name]) != digest:
+            raise Damaged(f"{there[name]}: is damaged")
 
 
 def newest(folder: Folder, warn: Callable[[str], None]) -> int | None:

@@ -88,7 +88,7 @@ def train(arguments: list[str]) -> int:
         raise RlxError("name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`")
     agent = arguments[0]
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
-    parser.add_argument("--env", required=True, help="environment, as in `rlx list`")
+    parser.add_argument("--env", help="environment, as in `rlx list` (default: the data set's own)")
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
     parser.add_argument("--preset", help="named settings for the environment, as in `rlx list` after @")
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
@@ -104,12 +104,27 @@ def train(arguments: list[str]) -> int:
         parallel.ask_for_determinism()
     if _join_cluster(found):
         given.setdefault("num_devices", parallel.device_count())
-    resolved = config.resolve(agent, found.env, found.backend, found.preset, **given)
+    env, backend = _environment(found.env, found.backend, given.get("dataset"))
+    resolved = config.resolve(agent, env, backend, found.preset, **given)
     _keep_compiled_programs()
     folder = folders.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
     with parallel.all_or_none():
         runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
     return 0
+
+
+def _environment(env: str | None, backend: str | None, dataset: str | None) -> tuple[str, str | None]:
+    """The environment that was named, or else that in which the data set was collected."""
+    if env is not None:
+        return env, backend
+    if dataset is None:
+        raise RlxError("missing --env; see `rlx list`")
+    from rlx import data
+
+    known = data.read(dataset).info
+    if not known.get("env"):
+        raise RlxError(f"--dataset {dataset}: does not tell of an environment; name one by --env, to judge policies in")
+    return str(known["env"]), backend or known.get("backend")
 
 
 def _resume(arguments: list[str]) -> int:
@@ -147,6 +162,80 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def collect(arguments: list[str]) -> int:
+    """Makes a data set from a run: `rlx collect RUN --kind medium --out DIR`."""
+    from rlx import collecting
+    from rlx.config import convert
+    from rlx.data import describe
+
+    parser = Parser(prog="rlx collect", description=collect.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--kind", default="expert", help="random, medium, expert, mixed or replay (default: expert)")
+    parser.add_argument("--num-transitions", default="1e6", help="how many (default: 1e6)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder, in Minari's format")
+    parser.add_argument("--step", type=int, help="checkpoint that acts (default: by --kind)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
+    given = parser.parse(arguments)
+    size = convert("--num-transitions", int, given.num_transitions)
+    _keep_compiled_programs()
+    made = collecting.make_dataset(Path(given.run), given.kind, size, Path(given.out), given.seed, given.step)
+    print("\n".join(describe(made)))
+    return 0
+
+
+def data(arguments: list[str]) -> int:
+    """Looks at data sets: `rlx data info PATH`, `rlx data convert PATH OUT`."""
+    from rlx import data
+
+    parser = Parser(prog="rlx data", description=data.__doc__)
+    parser.add_argument("verb", choices=("info", "convert"), help="info: what is in it; convert: write it as Minari")
+    parser.add_argument("path", metavar="PATH", help="Minari folder, D4RL .hdf5 or OGBench .npz")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="new folder to convert into")
+    given = parser.parse(arguments)
+    if (given.out is not None) != (given.verb == "convert"):
+        raise RlxError("usage: rlx data info PATH, or rlx data convert PATH OUT")
+    made = data.read(given.path) if given.out is None else data.convert(given.path, given.out)
+    print("\n".join(data.describe(made)))
+    return 0
+
+
+def diff(arguments: list[str]) -> int:
+    """Says where two runs part: `rlx diff RUN RUN`; exit code 0 where they are the same, else 1."""
+    from rlx.diff import differences
+
+    parser = Parser(prog="rlx diff", description=diff.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("other", metavar="RUN", help="another run folder")
+    given = parser.parse(arguments)
+    found = differences(Path(given.run), Path(given.other))
+    print("\n".join(found or ["the same"]))
+    return 1 if found else 0
+
+
+def runs(arguments: list[str]) -> int:
+    """Lists runs: `rlx runs [ROOT]`."""
+    from rlx import folders
+
+    parser = Parser(prog="rlx runs", description=runs.__doc__)
+    parser.add_argument(
+        "root", metavar="ROOT", nargs="?", default="runs", help="folder that holds runs (default: runs)"
+    )
+    root = Path(parser.parse(arguments).root)
+    found = folders.all_runs(root)
+    if not found:
+        raise RlxError(f"{root}: holds no runs; give the folder that --run-dir named")
+    rows = [("run", "state", "step", "return", "size")]
+    for run in found:
+        step = "-" if run.run_step is None else f"{run.run_step:,}"
+        value = "-" if run.eval_return is None else f"{run.eval_return:.1f}"
+        rows.append((run.name, run.state, step, value, f"{run.size_bytes / 2**20:,.1f} MiB"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, state, *figures in rows:
+        cells = [name.ljust(widths[0]), state.ljust(widths[1])]
+        print("  ".join(cells + [text.rjust(width) for text, width in zip(figures, widths[2:], strict=True)]))
+    return 0
+
+
 def show(arguments: list[str]) -> int:
     """Lists agents, environments and presets."""
     from rlx import agents, envs
@@ -163,7 +252,15 @@ def show(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "list": show}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "collect": collect,
+    "data": data,
+    "runs": runs,
+    "diff": diff,
+    "list": show,
+}
 
 
 def _add_settings(parser: Parser, settings: dict[str, Any]) -> None:

@@ -104,11 +104,12 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
         raise RlxError(f"{flag}: takes one value, not {len(values)}")
     if setting.many and not values:
         raise RlxError(f"{flag}: needs at least one value")
-    converted = tuple(_convert(flag, setting.type, v) for v in values)
+    converted = tuple(convert(flag, setting.type, v) for v in values)
     return converted if setting.many else converted[0]
 
 
-def _convert(flag: str, kind: type, value: Any) -> Any:
+def convert(flag: str, kind: type, value: Any) -> Any:
+    """`value` as an int, float, bool or str; 1e6 is a whole number. Raises RlxError naming the flag."""
     try:
         if kind is bool and isinstance(value, bool):
             return value

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rlx.config import RunConfig, members
 from rlx.experiment import final_plan
+from rlx.results import in_words
 
 
 def brief(line: dict[str, Any]) -> str:
@@ -71,9 +72,10 @@ class Console:
         per_seed = ", ".join(f"{value:.1f}" for value in summary["eval_return_per_seed"])
         env, critic, actor = (summary[f"{name}_steps"] for name in ("env", "critic", "actor"))
         env_rate, update_rate = summary["env_steps_per_s"], summary["updates_per_s"]
-        mean, episodes = summary["eval_return_mean"], summary["eval_episodes"]
+        episodes = summary["eval_episodes"]
         rows = {
-            "greedy return": f"{mean:.1f} over {episodes} episodes a seed ({per_seed})",
+            "greedy episodes": "\n".join(in_words(summary)),
+            "per seed": f"{per_seed}, each over {episodes} episodes",
             "steps": f"{env:,} environment, {critic:,} critic, {actor:,} actor",
             "speed": f"{env_rate:,.0f} environment steps/s, {update_rate:,.0f} updates/s",
             "time": f"{summary['wall_time_s']:.1f} s; first update after {summary['time_to_first_update_s']:.1f} s",

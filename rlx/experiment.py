@@ -16,6 +16,7 @@ from rlx.config import RunConfig, members, resolve
 from rlx.data import Dataset
 from rlx.evaluate import Evaluation
 from rlx.metrics import process_age_s, record
+from rlx.replay import Replay
 from rlx.train import autosplit, memory, roles
 from rlx.train import driver as host
 from rlx.train.driver import Driver, Report, Resumed
@@ -178,7 +179,7 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
     batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
     task = roles.Task(module.make(config.network, env.spec, axes), env, batch, train, plan, axes)
-    table = data.to_replay(found, train.reward_shift) if found is not None and plan.shard_offline else None
+    table = _table(found, train) if found is not None and plan.shard_offline else None
     memory.check(task, len(everyone), groups, table)
     hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
     first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
@@ -188,6 +189,11 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     if split:
         return Pipelined(task, Groups(*groups), *first)
     return Fused(task, groups[0], *first, SEQUENTIAL if sequential else LAGGED, table)
+
+
+def _table(found: Dataset, train: TrainConfig) -> Replay:
+    """The data set's transitions alone, as a ring: online rows carry no extras either."""
+    return data.to_replay(found._replace(rows=found.rows._replace(extras={})), train.reward_shift)
 
 
 def parts(config: RunConfig) -> list[bool]:

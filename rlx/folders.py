@@ -60,7 +60,7 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
     where it is no run folder, or where it cannot be made.
     """
     try:
-        if fresh and folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+        if fresh and folder.exists() and not (folder / "config.json").is_file() and _others(folder):
             raise RlxError(f"{folder}: is no run folder, so --overwrite leaves it alone; choose another --run-name")
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
@@ -78,10 +78,17 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         if fresh:
-            for path in folder.iterdir():
-                if path.name != LOCK:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in sorted(
+                _others(folder), key=lambda path: path.name == "config.json"
+            ):  # what tells of a run: last
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
+
+
+def _others(folder: Path) -> list[Path]:
+    """What is in a folder, but for the files that a run writes before its config.json."""
+    own = (LOCK, STATUS, "status.tmp", "config.tmp")
+    return [path for path in folder.iterdir() if path.name not in own]
 
 
 def mark(folder: Path, state: str, reason: str = "") -> None:

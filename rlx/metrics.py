@@ -91,6 +91,14 @@ def cut(path: Path, run_step: int) -> float:
     return kept[-1][1] if kept else 0.0
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote. Raises RlxError where it cannot be read."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RlxError(f"{path}: cannot be read ({error}); restore it from a copy") from None
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes `path` whole or not at all."""
     draft = path.with_suffix(".tmp")

@@ -96,7 +96,7 @@ class MLP(nn.Module):
             if self.layer_norm:
                 x = nn.LayerNorm(dtype=self.dtype)(x)
             x = ACTIVATIONS[self.activation](x)
-        return Dense(self.output_size, kernel_init=OUTPUT_INIT, dtype=jnp.float32)(x)
+        return nn.Dense(self.output_size, kernel_init=OUTPUT_INIT, dtype=jnp.float32)(x)
 
 
 class GaussianHead(nn.Module):
@@ -126,6 +126,14 @@ class FourierFeatures(nn.Module):
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
+def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
+    """`x` `[..., W]` with each number 0 with probability `rate`, to 16 bits, and else divided by 1 - `rate`."""
+    halves = -(-x.shape[-1] // 2)  # two random numbers from each word: these words are what dropout costs
+    words = jax.random.bits(key, (*x.shape[:-1], halves))
+    numbers = jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., : x.shape[-1]]
+    return jnp.where(numbers >= round(rate * 2**16), x / (1 - rate), 0.0)
+
+
 class ResidualBlock(nn.Module):
     """`[..., W]` -> `[..., W]`: dropout, LayerNorm, Dense 4 W, swish, Dense W, plus the input (arXiv 2304.10573)."""
 
@@ -134,9 +142,10 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, training: bool) -> jax.Array:
         size = x.shape[-1]
-        y = nn.Dropout(self.dropout, deterministic=not training)(x)
+        y = dropout(x, self.dropout, self.make_rng("dropout")) if training else x
         y = Dense(4 * size, kernel_init=HIDDEN_INIT)(nn.LayerNorm()(y))
-        return x + Dense(size, kernel_init=HIDDEN_INIT)(nn.swish(y))
+        y = jax.checkpoint(nn.swish)(y)  # cheaper to compute twice than to keep
+        return x + Dense(size, kernel_init=HIDDEN_INIT)(y)
 
 
 class ScoreNet(nn.Module):
@@ -164,7 +173,7 @@ class ScoreNet(nn.Module):
         x = action @ of_action + observation @ of_observation + row @ (times @ of_time + bias)
         for _ in range(self.num_blocks):
             x = ResidualBlock(self.dropout)(x, training)
-        return Dense(self.action_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
+        return nn.Dense(self.action_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
 
 
 def make_score(

@@ -53,10 +53,13 @@ class Series(NamedTuple):
     returns: ArrayLike  # [N, S], of S seeds
 
 
-def curve(path: Path, series: Sequence[Series], title: str) -> Figure:
-    """Draws return against environment steps: every seed thin, their (interquartile) mean bold; saves and returns it.
+STEPS = "environment steps per seed"
 
-    The kind of picture follows the ending of `path` (.png, .svg, .pdf).
+
+def curve(path: Path, series: Sequence[Series], title: str, counted: str = STEPS) -> Figure:
+    """Draws return against steps: every seed thin, their (interquartile) mean bold; saves and returns it.
+
+    `counted` says what steps are. The kind of picture follows the ending of `path` (.png, .svg, .pdf).
     """
     from matplotlib.figure import Figure  # half a second that most commands need not spend
     from matplotlib.ticker import EngFormatter
@@ -77,7 +80,7 @@ def curve(path: Path, series: Sequence[Series], title: str) -> Figure:
             env_steps, interquartile_mean(seeds), color=color, linewidth=2.4, marker=marker, markersize=4, label=name
         )
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=12)
-    axes.set_xlabel("environment steps per seed")
+    axes.set_xlabel(counted)
     axes.set_ylabel("episode return (sum of rewards)")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0.02)

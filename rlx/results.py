@@ -6,12 +6,14 @@ import contextlib
 import importlib.metadata
 import platform
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from rlx import config, metrics, parallel, report
+from rlx import config, metrics, parallel, report, scores
 from rlx.config import RunConfig
 from rlx.evaluate import Evaluation, watchable
 from rlx.experiment import Moment, Setup
@@ -36,19 +38,16 @@ class Clock:
     """Adds up the seconds that reports tell of."""
 
     def __init__(self) -> None:
-        self.first_update_s: float | None = None
         self.steps = self.updates = 0
         self.seconds = 0.0
         self._last: Report | None = None
 
-    def saw(self, found: Report, line: dict[str, Any]) -> None:
+    def saw(self, found: Report) -> None:
         """Rates leave out the first stretch, which holds the warm-up."""
         if self._last is not None:
             self.steps += found.env_step - self._last.env_step
             self.updates += found.critic_step - self._last.critic_step
             self.seconds += found.train_s
-        if self.first_update_s is None and found.critic_step > 0:
-            self.first_update_s = line["wall_time_s"]
         self._last = found
 
 
@@ -57,7 +56,6 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
     run_config, driver, found = given.config, moment.driver, moment.report
     assert found.evaluation is not None
     seconds = max(clock.seconds, 1e-9)
-    result = metrics.evaluation_summary(found.evaluation)
     return {
         "agent": run_config.agent,
         "env": run_config.env,
@@ -68,11 +66,9 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
         "env_steps": found.env_step,
         "critic_steps": found.critic_step,
         "actor_steps": found.actor_step,
-        "eval_return_mean": result["eval/return_mean"],
-        "eval_return_per_seed": result["eval/return_per_seed"],
+        **verdict(found.evaluation.returns, given.data.info if given.data else {}),
         "eval_episodes": run_config.train.eval_episodes,
         "compile_s": round(sum(program.compile_s for program in driver.programs), 2),
-        "time_to_first_update_s": clock.first_update_s,
         "env_steps_per_s": round(clock.steps * driver.members / seconds, 1),
         "updates_per_s": round(clock.updates * driver.members / seconds, 1),
         "save_blocked_s": round(keeper.blocked_s, 3),
@@ -82,13 +78,62 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
     }
 
 
+def verdict(returns: ArrayLike, known: dict[str, Any]) -> dict[str, Any]:
+    """What greedy returns `[M, N]` say: mean, interquartile mean and 95 % bootstrap intervals over seeds and episodes.
+
+    With what is `known` of a data set, normalised by its own references, too, and beside who collected it.
+    """
+    returns = np.asarray(returns)
+    found: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
+    found |= _spread("eval_return", returns)
+    behaviours = known.get("behaviours") or []
+    if known.get("behaviour_return") is not None:
+        found["behaviour_return"] = known["behaviour_return"]
+        found["behaviour_greedy_return"] = max((b["greedy_return"] for b in behaviours), default=None)
+    if None not in (known.get("random_return"), known.get("expert_return")):
+        normalise = partial(scores.normalised, random=known["random_return"], expert=known["expert_return"])
+        found |= {"eval_score_mean": normalise(returns).mean()} | _spread("eval_score", normalise(returns))
+        for name in ("behaviour", "behaviour_greedy"):
+            if found.get(f"{name}_return") is not None:
+                found[f"{name}_score"] = float(normalise(found[f"{name}_return"]))
+    return found
+
+
+def _spread(name: str, values: ArrayLike) -> dict[str, Any]:
+    middle, mean = scores.bootstrap_interval(values), scores.bootstrap_interval(values, scores.mean)
+    return {
+        f"{name}_interval": [mean.low, mean.high],
+        f"{name}_iqm": middle.estimate,
+        f"{name}_iqm_interval": [middle.low, middle.high],
+    }
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """A verdict as lines to print."""
+
+    def line(what: str, name: str) -> str:
+        low, high = found[f"{name}_interval"]
+        mean, middle = found[f"{name}_mean"], found[f"{name}_iqm"]
+        return f"{what} {mean:.1f} (95 % interval {low:.1f} to {high:.1f}), interquartile mean {middle:.1f}"
+
+    lines = [line("return", "eval_return")]
+    if "eval_score_mean" in found:
+        lines.append(line("normalised score (random 0, expert 100)", "eval_score"))
+    if "behaviour_return" in found:
+        greedy = found["behaviour_greedy_return"]
+        of_greedy = "" if greedy is None else f", its best policy acting greedily {greedy:.1f}"
+        lines.append(f"the data's own return {found['behaviour_return']:.1f}{of_greedy}")
+    return lines
+
+
 def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evaluation) -> None:
     """curve.png from metrics.jsonl, and rollout.html with the first episodes of the first member."""
     title = f"{run_config.agent} on {run_config.env}"
     lines = [line for line in metrics.read(folder / "metrics.jsonl") if "eval/return_per_seed" in line]
     returns = np.asarray([line["eval/return_per_seed"] for line in lines])
-    steps = np.asarray([line["env_step"] for line in lines])
-    report.curve(folder / "curve.png", [report.Series(run_config.agent, steps, returns)], title)
+    steps = np.asarray([line["run_step"] for line in lines])
+    counted = "updates offline, then environment steps per seed" if run_config.train.offline_steps else report.STEPS
+    report.curve(folder / "curve.png", [report.Series(run_config.agent, steps, returns)], title, counted)
     scene = watchable(driver.task.env)
     shown = "observations" if scene is None else "poses"
     episodes = []

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,8 @@ def train(run_config: RunConfig, folder: Path, init_from: str | None = None, qui
     start = Start(learned=_initial(driver, init_from))
     with Interrupts() as interrupts, _claimed(folder, fresh=True):
         if parallel.is_first_process():
-            content = config.to_json(given.config) | {"init_from": init_from, "identity": wholes.identity(given.config)}
+            content = config.to_json(given.config) | {"identity": wholes.identity(given.config)}
+            content |= {"init_from": init_from, "data": given.data.info if given.data else {}}
             metrics.write_json(folder / "config.json", content | results.origin())
         return _train(given, driver, start, folder, quiet, interrupts)
 
@@ -67,18 +69,19 @@ def resume(folder: Path, changes: dict[str, Any], quiet: bool = False) -> dict[s
     alone.
     """
     saved = config.from_json(folder / "config.json")
-    content = json.loads((folder / "config.json").read_text())
+    content = metrics.read_json(folder / "config.json")
     if content.get("identity") != wholes.identity(saved):
         raise RlxError(f"{folder / 'config.json'}: is not as the run wrote it; restore it from a copy")
     if (folder / "summary.json").exists():
         warn(f"{folder}: is finished; nothing is left to do")
-        return dict(json.loads((folder / "summary.json").read_text()))
+        return metrics.read_json(folder / "summary.json")
     given = setup(config.resolve(saved.agent, saved.env, saved.backend, **(config.flat(saved) | changes)))
     if wholes.identity(given.config) != content["identity"]:
         raise RlxError(f"{saved.train.dataset}: is not the data set that the run began with; put that one back")
     with Interrupts() as interrupts, _claimed(folder, fresh=False):
-        place = wholes.place(given.config, folder)
+        place, begun = wholes.place(given.config, folder), time.perf_counter()
         found = wholes.find(place, warn)
+        found_s = time.perf_counter() - begun
         if found is None:
             warn(f"{folder}: holds no checkpoint of everything; beginning again")
             driver = make_driver(given, parts(given.config)[0])
@@ -86,7 +89,11 @@ def resume(folder: Path, changes: dict[str, Any], quiet: bool = False) -> dict[s
         else:
             run_step, offline = found
             driver = make_driver(given, offline)
-            start = Start(resumed=wholes.unpack(place, run_step, driver), run_step=run_step)
+            begun = time.perf_counter()
+            resumed = wholes.unpack(place, run_step, driver)
+            start = Start(resumed=resumed, run_step=run_step, restore_s=found_s + time.perf_counter() - begun)
+            if checkpoint.manifest(place, run_step)["about"]["identity"] != content["identity"]:
+                raise RlxError(f"{place}: holds another run's checkpoints; put back those of {folder}")
             _tell_differences(content, saved, given.config)
         return _train(given, driver, start, folder, quiet, interrupts)
 
@@ -97,6 +104,7 @@ class Start(NamedTuple):
     learned: Any = None  # of another run
     resumed: Resumed | None = None
     run_step: int = -1  # what was done before
+    restore_s: float | None = None  # that finding, verifying and reading it took
 
 
 def is_deterministic(folder: Path) -> bool:
@@ -127,17 +135,20 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
         yield
         return
     with folders.claimed(folder, fresh):
-        folders.mark(folder, "running")
         try:
+            folders.mark(folder, "running")
             yield
+            folders.mark(folder, "finished")
         except Interrupted as end:
             folders.mark(folder, "interrupted", str(end))
             raise
         except BaseException as error:
             with contextlib.suppress(OSError):
                 folders.mark(folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+            if isinstance(error, OSError):
+                remedy = f"make room, then go on with `rlx train --resume {folder}`"
+                raise RlxError(f"{folder}: cannot be written ({error.strerror or error}); {remedy}") from None
             raise
-        folders.mark(folder, "finished")
 
 
 def _train(
@@ -148,16 +159,16 @@ def _train(
     keeper, clock = wholes.Keeper(given.config, folder), results.Clock()
     keeper.forget_after(start.run_step)
     spent_s = metrics.cut(folder / "metrics.jsonl", start.run_step) if writes else 0.0
-    for note in given.notes:
+    for note in (*given.notes, *_notes(given.config)):
         warn(note)
-    with Console(given.config, quiet or not writes) as console, _lines(folder, writes) as lines:
+    with keeper, Console(given.config, quiet or not writes) as console, _lines(folder, writes) as lines:
         for moment in run(given, driver, start.learned, start.resumed, interrupts.asked):
             found = moment.report
             line = metrics.record(found, spent_s + metrics.process_age_s())
             if found.metrics and found.run_step > start.run_step:
                 lines.write(json.dumps(line) + "\n")
                 lines.flush()
-                clock.saw(found, line)
+                clock.saw(found)
                 console.show(line)
             keeper.keep(moment)
             if found.ended:
@@ -169,9 +180,22 @@ def _train(
     if writes:
         results.draw(folder, given.config, moment.driver, found.evaluation)
         summary["wall_time_s"] = round(spent_s + metrics.process_age_s(), 2)
+        written = metrics.read(folder / "metrics.jsonl")  # also those of a run that was resumed after its last update
+        summary["time_to_first_update_s"] = next(x["wall_time_s"] for x in written if x["critic_step"] > 0)
+        if start.restore_s is not None:
+            summary["restore_s"] = round(start.restore_s, 3)
         metrics.write_json(folder / "summary.json", summary)
         console.finish(summary, folder)
     return summary
+
+
+def _notes(run_config: RunConfig) -> list[str]:
+    if run_config.train.checkpoint_replay or not run_config.train.total_env_steps:
+        return []
+    return [
+        "replay is not saved: a resumed run collects the warm-up's steps into an empty one before it learns on,"
+        " and ends in other bits"
+    ]
 
 
 def _leave(folder: Path, found: Report, interrupts: Interrupts) -> None:
@@ -200,7 +224,7 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
 
 
 def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
-    """Evaluates what a run saved; returns the line to print."""
+    """Evaluates what a run saved; returns what to print."""
     saved = config.from_json(folder / "config.json")
     if episodes is not None and episodes < 1:
         raise RlxError(f"--episodes {episodes}: must be at least 1")
@@ -208,9 +232,12 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     chosen = replace(saved.train, **NO_TRAINING, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(setup(replace(saved, train=chosen)))
     evaluation = driver.fetch(driver.evaluate(driver.place(load(folder, driver, step))))
-    per_seed = evaluation.returns.mean(axis=1)
-    spread = " ".join(f"{value:.1f}" for value in per_seed)
-    return (
-        f"{saved.agent} on {saved.env}: return {per_seed.mean():.1f} over {chosen.eval_episodes} episodes"
-        f" (per seed: {spread}), mean length {evaluation.lengths.mean():.0f}"
+    found = results.verdict(evaluation.returns, metrics.read_json(folder / "config.json").get("data", {}))
+    spread = " ".join(f"{value:.1f}" for value in found["eval_return_per_seed"])
+    return "\n".join(
+        [
+            f"{saved.agent} on {saved.env}: {chosen.eval_episodes} greedy episodes of each of {driver.members} runs",
+            *(f"  {line}" for line in results.in_words(found)),
+            f"  per run {spread}; mean length {evaluation.lengths.mean():.0f}",
+        ]
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ from rlx.config import RunConfig
 from rlx.experiment import Moment
 from rlx.replay import Replay
 from rlx.train.driver import Driver, Report, Resumed
+from rlx.types import RlxError
 
 HOW = ("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay")  # not what
 
@@ -110,6 +113,15 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.nullcontext() if error is None else contextlib.suppress(RlxError):
+            self.wait()
+
     def forget_after(self, run_step: int) -> None:
         """Removes what a resumed run will make again."""
         for folder in (self.policies, self.wholes):
@@ -140,7 +152,8 @@ class Keeper:
         """The policy first: a run that goes on from here does not evaluate again."""
         if learned is not None and parallel.is_first_process() and run_step not in checkpoint.steps(self.policies):
             checkpoint.save(self.policies, run_step, learned)
-        if whole is not None and run_step not in checkpoint.steps(self.wholes):
-            stood = stood | {"identity": self.identity}
-            self.digest = checkpoint.save(self.wholes, run_step, whole, stood)
-            checkpoint.prune(self.wholes, self.train.keep)
+        if whole is not None:
+            if run_step not in checkpoint.steps(self.wholes):
+                checkpoint.save(self.wholes, run_step, whole, stood | {"identity": self.identity})
+                checkpoint.prune(self.wholes, self.train.keep)
+            self.digest = checkpoint.manifest(self.wholes, run_step)["digest"]

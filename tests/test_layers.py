@@ -26,6 +26,7 @@ LAYERS = [
     "agents",
     "rollout",
     "evaluate",
+    "scores",
     "data",
     "train",
     "checkpoint",
@@ -33,12 +34,22 @@ LAYERS = [
     "report",
     "config",
     "experiment",
+    "wholes",
+    "results",
     "console",
+    "diff",
+    "folders",
+    "interrupts",
     "runs",
+    "collecting",
     "cli",
 ]
 REGISTRY_READERS = {"config", "experiment", "cli"}
-VARIANTS = {("rlx.agents.tqc", "rlx.agents.sac")}  # an agent that is another with parts exchanged may import that one
+VARIANTS = {  # an agent that is another with parts exchanged may import that one
+    ("rlx.agents.tqc", "rlx.agents.sac"),
+    ("rlx.agents.idql", "rlx.agents.iql"),
+    ("rlx.agents.bc", "rlx.agents.iql"),
+}
 
 DEVICE_NAMES = {
     "Mesh",

@@ -65,7 +65,11 @@ class Layout(NamedTuple):
 
     def _map(self, function: Callable[[Any, bool, bool], Any], tree: Any) -> Any:
         def flags(prefix: Any) -> Any:
-            full = jax.tree.broadcast(prefix, tree, is_leaf=lambda x: x is None)
-            return jax.tree.map(lambda axis: axis is not None, full, is_leaf=lambda x: x is None)
+            full = jax.tree.broadcast(prefix, tree, is_leaf=_is_none)
+            return jax.tree.map(lambda axis, x: None if x is None else axis is not None, full, tree, is_leaf=_is_none)
 
         return jax.tree.map(function, tree, flags(self.members), flags(self.shards))
+
+
+def _is_none(node: Any) -> bool:
+    return node is None

@@ -17,7 +17,7 @@ from rlx import normalize, parallel, replay
 from rlx.envs.base import VectorEnv, VectorState
 from rlx.evaluate import Evaluation, evaluate
 from rlx.replay import Replay, Row
-from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, noise_scales
+from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, noise_scales
 from rlx.train import alarms
 from rlx.train.alarms import Alarms, Learned, zeros_like
 from rlx.train.settings import Plan, TrainConfig
@@ -121,6 +121,20 @@ def init_replay(task: Task, row: Any) -> Replay:
     )
 
 
+def behave(task: Task, policy: Any, statistics: normalize.Statistics) -> Act:
+    """How the agent acts while it explores, with the noise of each environment on top."""
+    config, index = task.config, env_index(task)
+    sigma = noise_scales(index, config.num_envs, config.noise_min, config.noise_max)
+
+    def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+        action, info = task.agent.act(policy, observed(task, statistics, observation), key)
+        if config.noise_max > 0:
+            return add_noise(action, sigma, jax.vmap(lambda k: derive(k, ACT))(env_keys)), {}
+        return action, info
+
+    return act
+
+
 def make_block(
     task: Task,
     policy: Any,
@@ -131,19 +145,16 @@ def make_block(
     tick: jax.Array,
 ) -> tuple[VectorState, Row, Episodes, Diverged]:
     """The collector's tick: one block `[K, E, ...]`, with random actions during the warm-up of an untrained agent."""
-    config, index = task.config, env_index(task)
+    config, explore = task.config, behave(task, policy, statistics)
     warm = (tick < task.plan.warmup_ticks) & (task.plan.prior_ticks == 0)  # a trained agent acts for itself
-    sigma = noise_scales(index, config.num_envs, config.noise_min, config.noise_max)
 
     def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
-        act_key, noise_key = jax.random.split(key)
-        action, _ = task.agent.act(policy, observed(task, statistics, observation), act_key)
-        if config.noise_max > 0:
-            action = add_noise(action, sigma, jax.vmap(lambda k: derive(k, ACT))(env_keys))
-        random = jax.random.uniform(noise_key, action.shape, action.dtype, -1.0, 1.0)
+        act_key, random_key = jax.random.split(key)
+        action, _ = explore(observation, act_key, env_keys)
+        random = jax.random.uniform(random_key, action.shape, action.dtype, -1.0, 1.0)
         return jnp.where(warm, random, action), {}
 
-    shard = parallel.index(task.axes)
+    shard, index = parallel.index(task.axes), env_index(task)
     env_key, act_key = derive(key, COLLECT, tick), derive(key, ACT, tick, shard)
     env, rows, *seen = collect(task.batch, act, env, pool, config.rollout_length, index, env_key, act_key)
     episodes, diverged = parallel.sum(tuple(seen), task.axes)
