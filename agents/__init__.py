@@ -15,6 +15,10 @@ REGISTRY = {
     "sac": "rlx.agents.sac",
     "tqc": "rlx.agents.tqc",
     "pql": "rlx.agents.pql",
+    "iql": "rlx.agents.iql",
+    "idql": "rlx.agents.idql",
+    "bc": "rlx.agents.bc",
+    "td3_bc": "rlx.agents.td3_bc",
 }
 
 

@@ -80,11 +80,11 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
 
     Raises RlxError for a data set that cannot be read, or that does not fit the environment.
     """
+    final_plan(config)  # what cannot be is said before anything is made or read
     env = envs.make(config.env, backend=config.backend) if env is None else env
     found, notes = prepare(config.train, env.spec) if config.train.dataset else (None, ())
     if found is not None:
         config = _scaled(config, found)
-    final_plan(config)  # whatever cannot be is said before anything is made
     config = _planned(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)

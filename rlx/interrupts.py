@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -40,12 +40,10 @@ class Interrupts:
         del frame
         name = signal.Signals(number).name
         if self.number is not None:
-            os.write(
-                sys.stderr.fileno(), f"rlx: {name} again: leaving at once; the last checkpoint is whole\n".encode()
-            )
+            _say(f"rlx: {name} again: leaving at once; the last checkpoint is whole")
             os._exit(128 + number)
         self.number = number
-        os.write(sys.stderr.fileno(), f"rlx: {name}: saving, then leaving; once more leaves at once\n".encode())
+        _say(f"rlx: {name}: saving, then leaving; once more leaves at once")
 
     def asked(self) -> bool:
         """Whether a signal came."""
@@ -54,4 +52,5 @@ class Interrupts:
 
 def _say(text: str) -> None:
     """Past all buffers: the signal may have come in the middle of a print."""
-    os.write(sys.stderr.fileno(), f"{text}\n".encode())
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())

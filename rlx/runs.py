@@ -145,9 +145,9 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 folders.mark(folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and error.errno:
                 remedy = f"make room, then go on with `rlx train --resume {folder}`"
-                raise RlxError(f"{folder}: cannot be written ({error.strerror or error}); {remedy}") from None
+                raise RlxError(f"{folder}: cannot be written ({error.strerror}); {remedy}") from None
             raise
 
 

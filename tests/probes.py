@@ -72,7 +72,7 @@ def seen_and_chosen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray
 
 def endless_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
     """Reward 1 for ever, cut by time limits only, which are not the end: 1 / (1 - gamma)."""
-    return np.zeros(n), actions(rng, n), np.ones(n), np.ones(n), np.zeros(n)
+    return np.ones(n), actions(rng, n), np.ones(n), np.ones(n), np.ones(n)
 
 
 FOR_EVER = 1 / (1 - GAMMA)
@@ -82,7 +82,7 @@ PROBES = {
     "observation": Probe(seen_reward, (Query(-1, 0, -1), Query(1, 0, 1))),
     "action": Probe(chosen_reward, (Query(0, -0.5, 0, best=0.5), Query(0, 0, 0.5, best=0.5))),
     "policy": Probe(seen_and_chosen_reward, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0, 0.5, best=0.5))),
-    "time limit": Probe(endless_reward, (Query(0, -0.5, FOR_EVER), Query(0, 0.5, FOR_EVER))),
+    "time limit": Probe(endless_reward, (Query(1, -0.5, FOR_EVER), Query(1, 0.5, FOR_EVER))),
 }
 
 
@@ -139,8 +139,9 @@ def small(config: type[Any], **changes: Any) -> Any:
 
 
 def quick(hypers: type[Any], **changes: Any) -> Any:
-    """An agent's Hypers for the probes: high learning rates, gamma 0.8 and, where entropy counts, hardly any of it."""
+    """An agent's Hypers for the probes: high learning rates, gamma 0.8 and, little weight on entropy and data."""
     wanted = {"gamma": GAMMA, "tau": 0.05, "alpha_init": 1e-3}
+    wanted |= {"expectile": 0.9, "beta": 10.0, "q_weight": 1000.0, "ema": 0.01}  # of agents that learn from data
     rates = {f.name: 3e-3 for f in dataclasses.fields(hypers) if f.name.endswith("_lr")} | {"alpha_lr": 0.0}
     known = {f.name for f in dataclasses.fields(hypers)}
     return hypers(**{name: value for name, value in (wanted | rates | changes).items() if name in known})

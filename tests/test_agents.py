@@ -13,7 +13,7 @@ import pytest
 
 import rlx
 from rlx import agents, cli, config, envs
-from rlx.train.settings import make_plan
+from rlx.train.settings import make_offline_plan, make_plan
 from rlx.types import Agent, Key, RlxError
 from tests import probes
 
@@ -21,7 +21,10 @@ from tests import probes
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "tqc": ({"num_critics": 3, "num_quantiles": 7},),
     "pql": ({}, {"distributional": True, "num_atoms": 41}),
+    "idql": ({"score_width": 32, "score_blocks": 1, "time_features": 16},),
 }
+IMITATORS = {"bc"}  # who ask no value, and so cannot know what is best
+SAMPLERS = {"idql"}  # who choose, greedily too, among actions drawn at random
 CASES = [(name, variant) for name in agents.REGISTRY for variant in range(len(VARIANTS.get(name, [{}])))]
 every_agent = pytest.mark.parametrize(("name", "variant"), CASES)
 
@@ -52,7 +55,7 @@ def test_probe(name: str, variant: int, problem: str) -> None:
     for i, query in enumerate(probes.PROBES[problem].queries):
         if found.value is not None:
             assert found.value[i] == pytest.approx(query.value, abs=0.05, rel=0.02)
-        if query.best is not None:
+        if query.best is not None and name not in IMITATORS:
             assert found.greedy[i] == pytest.approx(query.best, abs=0.1)
 
 
@@ -66,7 +69,7 @@ def test_reward_scale(name: str, variant: int) -> None:
 
 @every_agent
 def test_acting(name: str, variant: int) -> None:
-    """One observation or a batch, actions in [-1, 1], and the greedy ones do not depend on the key."""
+    """One observation or a batch, actions in [-1, 1]; the greedy ones do not depend on the key but for samplers."""
     agent = make(name, variant)
     policy = agent.acting(agent.init(jax.random.key(0)))
     shapes = ((1,), (2, 3, 1))
@@ -79,7 +82,7 @@ def test_acting(name: str, variant: int) -> None:
     for actions in (explored, greedy):
         assert [action.shape for action in actions] == list(shapes)
         assert all(action.dtype == jnp.float32 and (jnp.abs(action) <= 1).all() for action in actions)
-    for action, again in zip(greedy, act(jax.random.key(2))[1], strict=True):
+    for action, again in zip(greedy, act(jax.random.key(1 if name in SAMPLERS else 2))[1], strict=True):
         np.testing.assert_array_equal(action, again)
 
 
@@ -94,6 +97,21 @@ def test_state(name: str, variant: int) -> None:
     assert {"gamma", "reward_scale"} <= set(vars(hypers))
     changed = state.with_hypers(state.critic.hypers.replace(gamma=jnp.float32(0.5)))
     assert changed.critic.hypers.gamma == changed.actor.hypers.gamma == 0.5
+
+
+@every_agent
+def test_update_of_many(name: str, variant: int) -> None:
+    """A donated update of three seeds at once gives what each alone gives, and counts in both halves."""
+    agent = make(name, variant)
+    data = jax.tree.map(lambda x: x[0], probes.batches(probes.PROBES["policy"], 1, 8))
+    keys = jax.random.split(jax.random.key(0), 3)
+    states = jax.vmap(agent.init)(keys)
+    alone = [jax.jit(agent.update)(jax.tree.map(lambda x, i=i: x[i], states), data, key) for i, key in enumerate(keys)]
+    many = jax.jit(jax.vmap(agent.update, in_axes=(0, None, 0)), donate_argnums=0)
+    together = many(states, data, keys)
+    for i, one in enumerate(alone):
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-3, atol=2e-5), together, one)
+    assert together[0].critic.step.tolist() == together[0].actor.step.tolist() == [1, 1, 1]
 
 
 def test_time_limit_in_the_driver() -> None:
@@ -118,7 +136,10 @@ def test_presets(name: str) -> None:
     for key in agents.load(name).PRESETS:
         env, _, preset = key.replace("*", "brax:ant").partition("@")
         found = config.resolve(name, env, preset=preset or None)
-        make_plan(found.train, shards=1)
+        if found.train.offline_steps:
+            make_offline_plan(dataclasses.replace(found.train, dataset="there"), shards=1)
+        if found.train.total_env_steps:
+            make_plan(found.train, shards=1)
         assert found.backend is None or found.backend in known[env]
 
 

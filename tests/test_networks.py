@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -155,9 +156,34 @@ def test_bfloat16_computes_inside_only() -> None:
     got, want = (jax.jit(network.apply)(params, OBSERVATION, ACTION) for network in (low, high))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, atol=0.05 * float(jnp.abs(want).max()))
-    equations = jax.make_jaxpr(low.apply)(params, OBSERVATION, ACTION).jaxpr.eqns
-    products = [e.outvars[0].aval.dtype for e in equations if e.primitive.name == "dot_general"]
-    assert products == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+    found = list(product_types(jax.make_jaxpr(low.apply)(params, OBSERVATION, ACTION).jaxpr))
+    assert found == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+
+
+def product_types(jaxpr: Any) -> Iterator[Any]:
+    """Types of the products of matrices in a program, in order, those inside functions with their own gradient too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield equation.outvars[0].aval.dtype
+        for inner in equation.params.values():
+            if hasattr(inner, "jaxpr"):
+                yield from product_types(inner.jaxpr)
+
+
+@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5)])
+def test_product_and_its_gradient(shape: tuple[int, ...]) -> None:
+    """As `x @ kernel` in every way: alone, in an ensemble, and through a gradient of a gradient."""
+    x, kernels = jax.random.normal(jax.random.key(0), shape), jax.random.normal(jax.random.key(1), (3, 5, 4))
+
+    def slopes(product: Any, kernel: jax.Array, scale: Any) -> Any:
+        return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(product(x, scale * kernel))), argnums=(0, 1))(x, kernel)
+
+    def both(product: Any, kernel: jax.Array) -> Any:
+        again = jax.grad(lambda scale: sum(jnp.sum(s**2) for s in slopes(product, kernel, scale)))(1.3)
+        return slopes(product, kernel, 1.0), again
+
+    got, want = (jax.jit(jax.vmap(partial(both, p)))(kernels) for p in (networks.product, jnp.matmul))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), got, want)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_wheel_contents(wheel: Path) -> None:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = [name for name in archive.namelist() if ".dist-info/" in name]
     assert names == modules_of_checkout() | {"rlx/py.typed", "rlx/robot.js", "rlx/viewer.js"}
-    assert {"rlx/agents/__init__.py", "rlx/envs/__init__.py", "rlx/train/__init__.py"} <= names
+    assert {f"rlx/{folder}/__init__.py" for folder in ("agents", "data", "envs", "train")} <= names
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 
 

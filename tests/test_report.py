@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rlx import report
+from rlx import report, scores
 from tests.browser import browser
 
 
@@ -64,14 +64,6 @@ def unpack(array: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(base64.b64decode(array["data"]), "<f4").reshape(array["shape"])
 
 
-def test_interquartile_mean() -> None:
-    assert report.interquartile_mean([100.0, 1.0, 0.0, 2.0]) == 1.5
-    assert report.interquartile_mean([1.0, 2.0, 6.0]) == 3.0
-    values = np.random.default_rng(0).normal(size=(5, 9))
-    slow = [sum(sorted(row)[2:7]) / 5 for row in values.tolist()]
-    np.testing.assert_allclose(report.interquartile_mean(values), slow, rtol=1e-12)
-
-
 def test_curve_has_a_line_for_every_seed_and_its_labels(tmp_path: Path) -> None:
     steps = np.arange(4) * 1000
     returns = np.random.default_rng(0).normal(size=(4, 5))
@@ -81,7 +73,7 @@ def test_curve_has_a_line_for_every_seed_and_its_labels(tmp_path: Path) -> None:
     lines = axes.get_lines()
     assert len(lines) == 5 + 1 + 1
     np.testing.assert_array_equal(np.stack([line.get_ydata() for line in lines[:5]], axis=1), returns)
-    np.testing.assert_allclose(np.asarray(lines[5].get_ydata()), report.interquartile_mean(returns))
+    np.testing.assert_allclose(np.asarray(lines[5].get_ydata()), scores.interquartile_mean(returns))
     assert lines[5].get_linewidth() > 2 * lines[0].get_linewidth()
     assert axes.get_title("left") == "sac on brax:ant"
     assert "environment steps" in axes.get_xlabel() and "return" in axes.get_ylabel()

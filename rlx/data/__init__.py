@@ -1,0 +1,40 @@
+"""Data sets: one form in memory, readers and a writer for the formats that people have, and what a set is worth."""
+
+from rlx.data.dataset import (
+    Dataset,
+    check,
+    clip_actions,
+    concatenate,
+    drop_nonfinite,
+    episode_lengths,
+    episode_returns,
+    make_dataset,
+    nonfinite,
+    return_range,
+    to_replay,
+    with_rewards,
+)
+from rlx.data.files import convert, info, read
+from rlx.data.minari_format import write
+from rlx.data.quality import coverage, describe
+
+__all__ = [
+    "Dataset",
+    "check",
+    "clip_actions",
+    "concatenate",
+    "convert",
+    "coverage",
+    "describe",
+    "drop_nonfinite",
+    "episode_lengths",
+    "episode_returns",
+    "info",
+    "make_dataset",
+    "nonfinite",
+    "read",
+    "return_range",
+    "to_replay",
+    "with_rewards",
+    "write",
+]

@@ -1,0 +1,92 @@
+"""D4RL's HDF5 files (arXiv 2004.07219): flat arrays of rows, of which some lack a successor."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlx import scores
+from rlx.data import spaces
+from rlx.data.dataset import Dataset, make_dataset
+from rlx.data.hdf5 import Array, open_hdf5
+from rlx.data.limits import DEFAULT, Limits, declared_bytes
+from rlx.types import RlxError
+
+REQUIRED = ("observations", "actions", "rewards", "terminals")
+OPTIONAL = ("timeouts", "next_observations")
+FLAT = ("rewards", "terminals", "timeouts")
+
+
+def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
+    """A data set of a D4RL file.
+
+    Stored `next_observations` are used; else the next row's observation is the successor, the row's own where the task
+    ended (never bootstrapped), and timeout rows and the last row are dropped, because nobody knows theirs. Where the
+    file has no `timeouts`, a stored successor that is not the next row's observation ends the episode.
+    Raises RlxError for files that are damaged, hostile, or hold something else.
+    """
+    columns, notes = _columns(path, limits)
+    action, more = spaces.to_unit(path, columns["actions"])
+    return make_dataset(
+        _info(path) | ({"notes": notes + more} if notes + more else {}),
+        observation=columns["observations"],
+        action=action,
+        reward=columns["rewards"],
+        terminated=columns["terminals"],
+        truncated=columns["timeouts"],
+        next_observation=columns["next_observations"],
+    )
+
+
+def _columns(path: Path, limits: Limits) -> tuple[dict[str, np.ndarray], list[str]]:
+    """All six arrays, `[n, ...]`, and notes on what was done to get them."""
+    columns = _stored(path, limits)
+    observation = columns["observations"]
+    timed = "timeouts" in columns
+    timeouts = columns.get("timeouts", np.zeros(len(observation), bool)).astype(bool)
+    if "next_observations" in columns:
+        if not timed:
+            jumps = np.any(columns["next_observations"][:-1] != observation[1:], axis=1)
+            timeouts = np.append(jumps, True)
+        notes = [] if timed else ["no timeouts in the file: episodes end where the next row does not follow"]
+        return columns | {"timeouts": timeouts}, notes
+
+    notes = [] if timed else ["neither timeouts nor next_observations in the file: episodes end at terminals only"]
+    terminals = columns["terminals"].astype(bool)[:, None]
+    following = np.where(terminals[:-1], observation[:-1], observation[1:])
+    kept = ~timeouts[:-1]
+    # The row before a dropped one keeps its successor, and ends what is left of the episode.
+    truncated = np.append(timeouts[1:-1], True)
+    columns = {name: leaf[:-1][kept] for name, leaf in columns.items()}
+    return columns | {"next_observations": following[kept], "timeouts": truncated[kept]}, notes
+
+
+def _stored(path: Path, limits: Limits) -> dict[str, np.ndarray]:
+    """The file's arrays, after their shapes have been looked at."""
+    with open_hdf5(path, limits) as root:
+        found = {name: root.member(name) for name in REQUIRED + OPTIONAL}
+        arrays = {name: array for name, array in found.items() if isinstance(array, Array)}
+        if missing := [name for name in REQUIRED if name not in arrays]:
+            raise RlxError(f"{path} has no {', '.join(missing)}, which a D4RL file has: is it another format?")
+        limits.check_memory(path, sum(declared_bytes(array.shape, array.dtype) for array in arrays.values()))
+        spaces.check_observation(path, arrays["observations"].shape, arrays["observations"].dtype)
+        spaces.check_action(path, arrays["actions"].shape, arrays["actions"].dtype)
+        n = arrays["observations"].shape[0]
+        for name, array in arrays.items():
+            if array.shape[:1] != (n,) or (name in FLAT and math.prod(array.shape) != n):
+                raise RlxError(f"{path}: {name} is {list(array.shape)}, but there are {n} observations: write it again")
+        return {name: array.read().reshape(n) if name in FLAT else array.read() for name, array in arrays.items()}
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """Name, and for known environments D4RL's reference returns and time limit."""
+    info: dict[str, Any] = {"name": path.stem, "format": "d4rl"}
+    task = re.split(r"[-_]", path.stem.lower())[0]
+    if task in scores.D4RL_REFERENCES:
+        random, expert = scores.D4RL_REFERENCES[task]
+        info |= {"random_return": random, "expert_return": expert, "episode_length": 1000}
+    return info

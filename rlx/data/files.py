@@ -1,0 +1,75 @@
+"""Any data set by its path: the format is told from what is there, never from a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlx.data import d4rl, minari_format, ogbench
+from rlx.data.dataset import Dataset
+from rlx.data.limits import AGAIN, DEFAULT, PICKLED, Limits
+from rlx.data.quality import describe
+from rlx.types import RlxError
+
+HDF5, ZIP, NPY, GZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b"
+GIVE = "give a Minari folder, a D4RL .hdf5 or an OGBench .npz file"
+
+
+def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
+    """The data set at a path: a Minari folder, a D4RL HDF5 file or an OGBench npz file, told apart by content.
+
+    Raises RlxError where there is none, and for files that are damaged or hostile (see `rlx.data.limits`).
+    """
+    path = Path(path)
+    if path.is_dir():
+        if minari_format.find(path) is None:
+            raise RlxError(f"{path} holds no data set: give {_inside(path)}")
+        return minari_format.read(path, limits)
+    if not path.exists():
+        raise RlxError(f"{path} does not exist: {GIVE}")
+    start = _first_bytes(path, limits)
+    if start.startswith(HDF5):
+        if path.name == minari_format.MAIN and minari_format.find(path.parent) == path.parent:
+            return minari_format.read(path.parent, limits)
+        return d4rl.read(path, limits)
+    if start.startswith(ZIP):
+        return ogbench.read(path, limits)
+    raise RlxError(f"{path} {_looks_like(start)}")
+
+
+def _first_bytes(path: Path, limits: Limits) -> bytes:
+    limits.check_file(path)
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(HDF5))
+    except OSError as error:
+        raise RlxError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+
+
+def _inside(folder: Path) -> str:
+    """What to give instead of a folder: its own files where some might be meant."""
+    found = sorted(file.name for file in folder.iterdir() if file.suffix in (".hdf5", ".h5", ".npz"))
+    return f"one of its files, {', '.join(found[:5])}" if found else GIVE.removeprefix("give ")
+
+
+def _looks_like(start: bytes) -> str:
+    if not start:
+        return f"is empty: {AGAIN}"
+    if start[0] == 0x80 and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return PICKLED
+    if start.startswith(NPY):
+        return "is a single array and no data set: put observations, actions, terminals ... into one .npz"
+    if start.startswith(GZIP):
+        return "is packed by gzip: unpack it first"
+    return f"is no data set: {GIVE}"
+
+
+def info(path: Path | str, limits: Limits = DEFAULT) -> list[str]:
+    """What `describe` says of the data set at a path, in lines."""
+    return describe(read(path, limits))
+
+
+def convert(path: Path | str, out: Path | str, limits: Limits = DEFAULT) -> Dataset:
+    """Reads any data set and writes it as a Minari one into the new folder `out`; returns it."""
+    dataset = read(path, limits)
+    minari_format.write(dataset, Path(out))
+    return dataset

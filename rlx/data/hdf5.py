@@ -1,0 +1,87 @@
+"""Groups and arrays of an HDF5 file, looked at before they are read, and never followed out of the file.
+
+By h5py's low-level calls: a Minari set has six arrays an episode, and the plain ones take twice the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlx.data.limits import AGAIN, Limits, check_numbers, first_line
+from rlx.types import RlxError
+
+
+class Array(NamedTuple):
+    """An array of numbers that is all in its file; not read yet."""
+
+    id: Any
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def read(self) -> np.ndarray:
+        import h5py
+
+        numbers = np.empty(self.shape, self.dtype)
+        self.id.read(h5py.h5s.ALL, h5py.h5s.ALL, numbers)
+        return numbers
+
+
+class Group(NamedTuple):
+    """A group, whose members can be looked up."""
+
+    id: Any
+    path: Path  # of the file
+
+    def member(self, name: str) -> Group | Array | None:
+        """What is at `name`, or at `a/b/c`; None where there is nothing.
+
+        Raises RlxError for whatever would lead out of the file or is no array of numbers.
+        """
+        import h5py
+
+        first, _, rest = name.partition("/")
+        key = first.encode()
+        if not self.id.links.exists(key):
+            return None
+        if self.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            raise RlxError(f"{self.path}: {name} is a link and may lead to another file: store the array itself")
+        found = h5py.h5o.open(self.id, key)
+        if isinstance(found, h5py.h5g.GroupID):
+            group = Group(found, self.path)
+            return group.member(rest) if rest else group
+        if rest or not isinstance(found, h5py.h5d.DatasetID):
+            return None
+        return _array(self.path, name, found)
+
+
+def _array(path: Path, name: str, found: Any) -> Array:
+    import h5py
+
+    made, array = found.get_create_plist(), Array(found, found.shape, found.dtype)
+    layout = made.get_layout()
+    if layout == h5py.h5d.VIRTUAL or made.get_external_count():
+        raise RlxError(f"{path}: {name} keeps its numbers in other files: store the array itself")
+    if layout == h5py.h5d.CHUNKED and math.prod(made.get_chunk()) > max(math.prod(array.shape), 2**20):
+        pieces = list(made.get_chunk())
+        raise RlxError(f"{path}: {name} is stored in pieces of {pieces}, larger than itself: {AGAIN}")
+    check_numbers(path, name, array.dtype)
+    return array
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, limits: Limits) -> Iterator[Group]:
+    """The root of an HDF5 file. Raises RlxError where the file is damaged, also later inside the `with`."""
+    import h5py
+
+    limits.check_file(path)
+    try:
+        with h5py.File(path, "r") as file:
+            yield Group(h5py.h5g.open(file.id, b"/"), path)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise RlxError(f"{path} is no whole HDF5 file ({first_line(error)}): {AGAIN}") from None

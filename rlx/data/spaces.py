@@ -1,0 +1,55 @@
+"""What rlx learns from: flat observations of floats, and actions in [-1, 1]. Readers bring arrays to that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rlx.types import RlxError
+
+ROUNDING = 1e-3  # how far beyond +-1 an action may lie by rounding alone
+
+
+def check_observation(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises RlxError if observations are not `[n, O]` of floats."""
+    if len(shape) != 2 or dtype.kind != "f":
+        each = f"{dtype} {list(shape[1:])}"
+        raise RlxError(
+            f"{path}: one observation is {each}; rlx reads flat vectors of floats: flatten it and write it again"
+        )
+
+
+def check_action(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises RlxError if actions are not `[n, A]` of floats."""
+    if len(shape) != 2 or dtype.kind != "f":
+        each = f"{dtype} {list(shape[1:])}"
+        raise RlxError(f"{path}: one action is {each}, as of a discrete choice; rlx needs vectors of floats in [-1, 1]")
+
+
+def to_unit(
+    path: Path, action: np.ndarray, low: np.ndarray | None = None, high: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Actions `[n, A]` in [-1, 1] as float32, and a note on each change made.
+
+    Finite bounds `[A]` other than +-1 are mapped to +-1. What then lies beyond by rounding is clipped; raises RlxError
+    for what lies further out.
+    """
+    notes = []
+    if low is not None and high is not None and np.isfinite([low, high]).all():
+        if not np.all(low < high):
+            raise RlxError(f"{path}: the action space is empty, from {low.tolist()} to {high.tolist()}: write it again")
+        if np.any(low != -1) or np.any(high != 1):
+            action = 2 * (action.astype(np.float64) - low) / (high - low) - 1
+            notes.append(f"actions were mapped to [-1, 1] from {low.tolist()} .. {high.tolist()}")
+    action = np.asarray(action, np.float32)
+    beyond = np.abs(action) > 1  # False for NaN, which `nonfinite` finds
+    if beyond.any():
+        furthest = float(np.abs(action[beyond]).max())
+        if furthest > 1 + ROUNDING:
+            raise RlxError(f"{path}: actions reach {furthest:g}; rlx needs them in [-1, 1]: rescale them")
+        action = np.clip(action, -1, 1)
+        notes.append(
+            f"{np.count_nonzero(beyond)} numbers of actions were clipped to [-1, 1], the furthest {furthest:.6f}"
+        )
+    return action, notes

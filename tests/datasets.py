@@ -1,0 +1,77 @@
+"""Small data sets and files of each format, written by the format's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlx import data
+from rlx.data import Dataset
+
+SIZE, ACTIONS = 3, 2
+
+
+def walk(lengths: Sequence[int], terminated: Sequence[bool] | None = None, seed: int = 0, **info: Any) -> Dataset:
+    """Episodes of these lengths, every other one terminated unless said otherwise; an observation is
+    (episode, step, noise), so that every row tells where it stands."""
+    rng = np.random.default_rng(seed)
+    terminated = [i % 2 == 0 for i in range(len(lengths))] if terminated is None else terminated
+    states = [
+        np.stack([np.full(n + 1, i), np.arange(n + 1), rng.normal(size=n + 1)], axis=1) for i, n in enumerate(lengths)
+    ]
+    last = np.concatenate([np.arange(n) == n - 1 for n in lengths])
+    done = np.repeat(terminated, lengths)
+    return data.make_dataset(
+        {"name": "walk"} | info,
+        observation=np.concatenate([x[:-1] for x in states]),
+        action=rng.uniform(-1, 1, size=(len(last), ACTIONS)),
+        reward=rng.normal(size=len(last)),
+        terminated=last & done,
+        truncated=last & ~done,
+        next_observation=np.concatenate([x[1:] for x in states]),
+        extras={"log_prob": rng.normal(size=len(last))},
+    )
+
+
+def d4rl_arrays(dataset: Dataset) -> dict[str, np.ndarray]:
+    """A D4RL file's arrays. With `next_observations` left out, nobody knows what followed a timeout."""
+    rows = dataset.rows
+    return {
+        "observations": rows.observation,
+        "actions": rows.action,
+        "rewards": rows.reward,
+        "terminals": rows.terminated,
+        "timeouts": rows.truncated,
+        "next_observations": rows.next_observation,
+    }
+
+
+def write_hdf5(path: Path, arrays: dict[str, Any]) -> Path:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+    return path
+
+
+def ogbench_arrays(dataset: Dataset) -> dict[str, np.ndarray]:
+    """An OGBench file's arrays: each trajectory with its last observation, an action there that means nothing, and
+    `terminals` set there."""
+    rows, columns = dataset.rows, {"observations": [], "actions": [], "terminals": []}  # type: ignore[var-annotated]
+    for episode in range(dataset.episode[-1] + 1):
+        at = dataset.episode == episode
+        columns["observations"] += [rows.observation[at], rows.next_observation[at][-1:]]
+        columns["actions"] += [rows.action[at], np.full((1, ACTIONS), 0.5, np.float32)]
+        columns["terminals"] += [np.zeros(at.sum()), np.ones(1)]
+    return {name: np.concatenate(parts).astype(np.float32) for name, parts in columns.items()}
+
+
+def compact(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """OGBench's compact form: `valids` is 0 at last observations, and `terminals` is 1 there and one row before."""
+    terminals = arrays["terminals"]
+    before = np.append(terminals[1:], 1)
+    return arrays | {"valids": 1 - terminals, "terminals": np.minimum(terminals + before, 1)}

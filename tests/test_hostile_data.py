@@ -1,0 +1,337 @@
+"""Files that would run code, read other files, fill the memory or are damaged: refused in one line, before reading."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlx import data
+from rlx.data.limits import GIB, Limits
+from rlx.types import RlxError
+from tests.datasets import d4rl_arrays, ogbench_arrays, walk, write_hdf5
+
+ROWS = 10
+DATASET = walk([3, 1, 4, 2])
+SMALL = Limits(memory_bytes=2**20)
+
+
+class Touches:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.file,)
+
+
+def refusal(path: Path, limits: Limits = SMALL) -> str:
+    """The message, which is one line, names the file, and came without much memory being taken."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RlxError) as caught:
+            data.read(path, limits)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    message = str(caught.value)
+    assert message.isprintable() and str(path).split("/data/")[0] in message and 20 < len(message) < 400
+    assert ":" in message.replace(str(path), "")  # what is wrong: the remedy
+    assert peak < 16 * 2**20
+    return message
+
+
+# Pickles
+
+
+@pytest.mark.parametrize("name", ["set.npz", "set.npy", "set.pkl", "set.hdf5", "set"])
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_pickles_are_never_opened(tmp_path: Path, name: str, protocol: int) -> None:
+    (tmp_path / name).write_bytes(pickle.dumps(Touches(tmp_path / "ran"), protocol))
+    message = refusal(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+    assert ("can run code" if protocol else "is no data set") in message
+
+
+def test_pickles_inside_npz_and_npy(tmp_path: Path) -> None:
+    evil = np.empty(ROWS, object)
+    evil[:] = [Touches(tmp_path / "ran")] * ROWS
+    for name in ("observations", "actions", "terminals", "rewards"):
+        np.savez(tmp_path / "set.npz", **(ogbench_arrays(DATASET) | {name: evil}))
+        assert f"{name} holds pickled Python objects, which can run code" in refusal(tmp_path / "set.npz")
+    np.save(tmp_path / "set.npy", evil)
+    assert "is a single array" in refusal(tmp_path / "set.npy")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_reading_imports_no_module_that_a_file_names(tmp_path: Path) -> None:
+    """Minari's own loader makes the environment of a file that leaves its spaces out, and so imports the module."""
+    data.write(DATASET, tmp_path / "set-v0")
+    (tmp_path / "evil_module.py").touch()
+    file = tmp_path / "set-v0" / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    spec = {"id": "Evil-v0", "entry_point": "evil_module:Env", "kwargs": {}, "additional_wrappers": []}
+    del metadata["observation_space"]
+    file.write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+    read = "import sys\nfrom rlx import data\ntry: data.read('set-v0')\nexcept Exception as error: print(error)"
+    read += "\nassert 'evil_module' not in sys.modules and 'minari' not in sys.modules\nimport minari"
+    read += "\ntry: minari.MinariDataset('set-v0/data')\nexcept Exception: pass"
+    read += "\nassert 'evil_module' in sys.modules"
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-c", read],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "metadata.json is not what Minari writes" in done.stdout
+
+
+# HDF5 that leads elsewhere
+
+
+def links(kind: str, file: Any, other: Path) -> None:
+    """Puts the array `rewards` into `file` in a way that takes it from another place."""
+    import h5py
+
+    if kind == "external link":
+        file["rewards"] = h5py.ExternalLink(str(other), "/rewards")
+    elif kind == "soft link":
+        file["rewards"] = h5py.SoftLink("/observations")
+    elif kind == "external storage":
+        file.create_dataset("rewards", shape=(ROWS,), dtype="f4", external=[(str(other), 0, 4 * ROWS)])
+    else:
+        layout = h5py.VirtualLayout(shape=(ROWS,), dtype="f4")
+        layout[:] = h5py.VirtualSource(str(other), "rewards", shape=(ROWS,))
+        file.create_virtual_dataset("rewards", layout)
+
+
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual"])
+@pytest.mark.parametrize("form", ["d4rl", "minari"])
+def test_hdf5_that_reads_other_files(tmp_path: Path, kind: str, form: str) -> None:
+    import h5py
+
+    other = write_hdf5(tmp_path / "other.hdf5", {"rewards": DATASET.rows.reward})
+    if form == "d4rl":
+        path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
+        with h5py.File(path, "a") as file:
+            del file["rewards"]
+            links(kind, file, other)
+    else:
+        path = tmp_path / "set-v0"
+        data.write(DATASET, path)
+        with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+            del file["episode_0/rewards"]
+            links(kind, file["episode_0"], other)
+    message = refusal(path)
+    assert "rewards is a link" in message if "link" in kind else "rewards keeps its numbers in other files" in message
+
+
+def test_a_group_that_is_a_link(tmp_path: Path) -> None:
+    import h5py
+
+    data.write(DATASET, tmp_path / "one-v0")
+    data.write(DATASET, tmp_path / "two-v0")
+    with h5py.File(tmp_path / "one-v0" / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_2"]
+        file["episode_2"] = h5py.ExternalLink(str(tmp_path / "two-v0" / "data" / "main_data.hdf5"), "/episode_2")
+    assert "episode_2 is a link and may lead to another file" in refusal(tmp_path / "one-v0")
+
+
+# More than there is room for
+
+
+def test_hdf5_declares_400_gigabytes(tmp_path: Path) -> None:
+    import h5py
+
+    rows = 10**10
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for name, width in (("observations", (9,)), ("actions", (1,)), ("rewards", ()), ("terminals", ())):
+            file.create_dataset(name, shape=(rows, *width), dtype="f4", chunks=(1000, *width))
+    assert (tmp_path / "set.hdf5").stat().st_size < 10_000
+    assert "declares arrays of 447.0 GiB, and 0.0 GiB are allowed here" in refusal(tmp_path / "set.hdf5")
+    assert "declares arrays of 447.0 GiB" in refusal(tmp_path / "set.hdf5", Limits())  # whatever this machine has
+
+
+def test_minari_declares_400_gigabytes(tmp_path: Path) -> None:
+    """In its metadata, or in an array; also a number of steps beyond what 64 bits count."""
+    import h5py
+
+    data.write(DATASET, tmp_path / "set-v0")
+    file = tmp_path / "set-v0" / "data" / "metadata.json"
+    honest = json.loads(file.read_text())
+    for steps in (10**10, 10**30):
+        file.write_text(json.dumps(honest | {"total_steps": steps}))
+        assert "declares arrays of" in refusal(tmp_path / "set-v0", Limits())
+    file.write_text(json.dumps(honest))
+    with h5py.File(tmp_path / "set-v0" / "data" / "main_data.hdf5", "a") as main:
+        del main["episode_1/actions"], main["episode_2/observations"]
+        main.create_dataset("episode_1/actions", shape=(10**11, 2), dtype="f4", chunks=(1000, 2))
+        main.create_dataset("episode_2/observations", shape=(10**11, 3), dtype="f4", chunks=(1000, 3))
+    assert "actions of episode_1 is [100000000000, 2], which does not fit" in refusal(tmp_path / "set-v0")
+
+
+def test_hdf5_with_pieces_larger_than_the_array(tmp_path: Path) -> None:
+    """A packed piece is unpacked whole: 4 GiB for ten numbers."""
+    import h5py
+
+    path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
+    with h5py.File(path, "a") as file:
+        del file["rewards"]
+        file.create_dataset("rewards", (ROWS,), "f4", chunks=(10**9,), maxshape=(None,), compression="gzip")
+    assert "rewards is stored in pieces of [1000000000], larger than itself" in refusal(path)
+
+
+def header(shape: str, descr: str = "'<f4'") -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def npz(path: Path, **members: bytes) -> Path:
+    """An npz of these members, and of honest arrays for what is not among them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in ogbench_arrays(DATASET).items():
+            plain = io.BytesIO()
+            np.save(plain, array)
+            archive.writestr(f"{name}.npy", members.get(name, plain.getvalue()))
+    return path
+
+
+def test_npz_bomb(tmp_path: Path) -> None:
+    """64 MiB of zeros in 64 KiB, allowed 1 MiB; by the file alone it could as well be honest."""
+    path = npz(tmp_path / "set.npz", observations=header("(16777216,)") + bytes(2**26))
+    assert path.stat().st_size < 2**17
+    assert "declares arrays of 0.1 GiB, and 0.0 GiB are allowed here" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (header("(100000000000, 3)"), "observations declares 1,200,000,000,000 bytes, its archive 128 packed"),
+        (header("(14, 3)"), "observations declares 168 bytes, its archive 128 packed"),
+        (header("(-1, 3)"), "is no whole npz file (an array of shape (-1, 3))"),
+        (header("(10**3,)"), "is no whole npz file"),
+        (header("(2,)", "'|O'") + bytes(16), "observations holds pickled Python objects"),
+        (header("(2,)", "'<U4'") + bytes(32), "observations holds <U4 instead of numbers"),
+        (header("(2,)", "__import__('os').mkdir('ran')"), "is no whole npz file"),
+        (b"\x93NUMPY\x09\x00" + bytes(100), "is no whole npz file (arrays of version (9, 0))"),
+        (b"", "is no whole npz file"),
+        (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + bytes(100), "is no whole npz file"),
+    ],
+)
+def test_npz_whose_headers_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert words in refusal(npz(tmp_path / "set.npz", observations=content))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_npz_whose_archive_lies(tmp_path: Path) -> None:
+    """The archive's own table says more than deflate can hold."""
+    path = npz(tmp_path / "set.npz", observations=header("(100000000,)") + bytes(4 * 10**6))
+    honest, lie = (struct.pack("<I", size + 128) for size in (4 * 10**6, 4 * 10**8))
+    path.write_bytes(path.read_bytes().replace(honest, lie))
+    message = refusal(path, Limits(memory_bytes=GIB))
+    assert "observations declares 400,000,000 bytes, its archive 400,000,128 packed into" in message
+
+
+def test_files_over_the_cap(tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
+    assert "GiB; at most 0.0 are read: split it" in refusal(path, Limits(file_bytes=1000))
+    with open(tmp_path / "sparse.npz", "wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(65 * GIB)
+    assert "has 65.0 GiB; at most 64.0 are read" in refusal(tmp_path / "sparse.npz", Limits())
+
+
+# Damage, and what is no data set at all
+
+
+def test_what_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("observations: none")
+    assert "notes.txt is no data set: give a Minari folder" in refusal(tmp_path / "notes.txt")
+    (tmp_path / "none.hdf5").touch()
+    assert "is empty" in refusal(tmp_path / "none.hdf5")
+    (tmp_path / "set.tar.gz").write_bytes(b"\x1f\x8b\x08" + bytes(20))
+    assert "packed by gzip: unpack it first" in refusal(tmp_path / "set.tar.gz")
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no file" in refusal(tmp_path / "pipe")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert "folder holds no data set: give a Minari folder" in refusal(folder)
+    write_hdf5(folder / "hopper.hdf5", {"x": np.zeros(1)})
+    assert "holds no data set: give one of its files, hopper.hdf5" in refusal(folder)
+    assert "has no observations, actions, rewards, terminals" in refusal(folder / "hopper.hdf5")
+    write_hdf5(folder / "text.hdf5", d4rl_arrays(DATASET) | {"rewards": ["a"] * ROWS})
+    assert "rewards holds object instead of numbers" in refusal(folder / "text.hdf5")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"data_format": "hdf5"}', "\x00\xff", "NaN"])
+def test_metadata_that_is_damaged(tmp_path: Path, text: str) -> None:
+    data.write(DATASET, tmp_path / "set-v0")
+    (tmp_path / "set-v0" / "data" / "metadata.json").write_text(text, encoding="latin-1")
+    assert "metadata.json" in refusal(tmp_path / "set-v0")
+
+
+def written(tmp_path: Path, form: str) -> tuple[Path, Path]:
+    """A data set's path and the file of it that gets damaged."""
+    if form == "minari":
+        data.write(DATASET, tmp_path / "set-v0")
+        return tmp_path / "set-v0", tmp_path / "set-v0" / "data" / "main_data.hdf5"
+    if form == "d4rl":
+        path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
+    else:
+        path = tmp_path / "set.npz"
+        np.savez_compressed(path, **ogbench_arrays(DATASET))
+    return path, path
+
+
+def cut(raw: bytes, rng: np.random.Generator) -> bytes:
+    return raw[: int(rng.integers(9, len(raw)))]
+
+
+def flip(raw: bytes, rng: np.random.Generator) -> bytes:
+    """A few bytes at random, the first eight spared: they tell the format."""
+    damaged = bytearray(raw)
+    for at in rng.integers(8, len(raw), size=20):
+        damaged[at] = int(rng.integers(256))
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("form", ["minari", "d4rl", "ogbench"])
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_damage_is_read_or_refused_but_never_anything_else(
+    tmp_path: Path, form: str, damage: Callable[[bytes, np.random.Generator], bytes]
+) -> None:
+    path, file = written(tmp_path, form)
+    raw, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(40):
+        file.write_bytes(damage(raw, rng))
+        try:
+            data.check(data.read(path, SMALL))
+        except RlxError as error:
+            refused += 1
+            assert str(error).isprintable() and str(path) in str(error) and len(str(error)) < 400
+    assert refused >= (40 if damage is cut else 5)
+
+
+def test_a_missing_or_unreadable_file(tmp_path: Path) -> None:
+    data.write(DATASET, tmp_path / "set-v0")
+    (tmp_path / "set-v0" / "data" / "main_data.hdf5").unlink()
+    assert "main_data.hdf5 is no file" in refusal(tmp_path / "set-v0")

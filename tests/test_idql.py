@@ -1,0 +1,271 @@
+"""IDQL: the score network, its loss and average, choosing among its actions, and a fork that no Gaussian can take."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import losses, networks
+from rlx.agents import idql, iql
+from rlx.networks import Network
+from rlx.types import Agent, RlxError, Spec, State, Transition, as_arrays
+from tests import probes
+
+SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
+SMALL: dict[str, Any] = {"critic_hidden_sizes": (16,), "score_width": 16, "time_features": 8}
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+BATCHES = Transition(normal(6, 3), np.tanh(normal(6, 2)), normal(6), np.ones(6, np.float32), normal(6, 3))
+
+
+# The score network
+
+
+def layer_norm(x: np.ndarray, p: Any) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def dense(x: np.ndarray, p: Any) -> np.ndarray:
+    return x @ p["kernel"] + p["bias"]
+
+
+def swish(x: np.ndarray) -> np.ndarray:
+    return x / (1 + np.exp(-x))
+
+
+def by_hand(params: Any, observation: np.ndarray, action: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """The LN-ResNet on the concatenation of action, observation and embedded time, row by row."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params["params"])
+    angle = 2 * np.pi * time[:, None] * p["FourierFeatures_0"]["frequencies"]
+    features = np.concatenate([np.cos(angle), np.sin(angle)], -1)
+    embedded = dense(swish(dense(features, p["Dense_0"])), p["Dense_1"])
+    x = dense(np.concatenate([action, observation, embedded], -1), p)
+    for i in range(3):
+        block = p[f"ResidualBlock_{i}"]
+        x = x + dense(swish(dense(layer_norm(x, block["LayerNorm_0"]), block["Dense_0"])), block["Dense_1"])
+    return dense(swish(x), p["Dense_2"])
+
+
+def disturbed(params: Any) -> Any:
+    """Parameters without zeros and ones, so that every one of them counts."""
+    leaves, tree = jax.tree.flatten(params)
+    return jax.tree.unflatten(tree, [leaf + 0.1 * normal(*leaf.shape) for leaf in leaves])
+
+
+def test_score_network() -> None:
+    score = networks.make_score(SPEC, num_steps=5, width=16, num_blocks=3, time_features=8)
+    params = disturbed(score.init(jax.random.key(0)))
+    time = np.array([0, 1, 2, 3, 4, 4])
+    expected = by_hand(params, BATCHES.observation, BATCHES.action, time)
+    for apply in (score.apply, jax.jit(score.apply), jax.vmap(score.apply, in_axes=(None, 0, 0, 0))):
+        found = apply(params, BATCHES.observation, BATCHES.action, time)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    many = jnp.stack([BATCHES.action, -BATCHES.action])  # one observation and one time for many actions
+    found = score.apply(params, BATCHES.observation, many, jnp.int32(2))
+    np.testing.assert_allclose(found[1], by_hand(params, BATCHES.observation, many[1], np.full(6, 2)), 1e-3, 1e-4)
+
+
+def test_published_widths() -> None:
+    params = networks.make_score(SPEC, num_steps=5).init(jax.random.key(0))["params"]
+    assert params["FourierFeatures_0"]["frequencies"].shape == (64,)  # a cosine and a sine each
+    assert [params[f"Dense_{i}"]["kernel"].shape for i in range(3)] == [(128, 256), (256, 256), (256, 2)]
+    assert params["kernel"].shape == (2 + 3 + 256, 256)
+    blocks = [params[f"ResidualBlock_{i}"] for i in range(3)]
+    assert all(
+        b["Dense_0"]["kernel"].shape == (256, 1024) and b["Dense_1"]["kernel"].shape == (1024, 256) for b in blocks
+    )
+    assert "ResidualBlock_3" not in params
+
+
+def test_dropout() -> None:
+    """Only with a key; it zeroes a share of a block's inputs and scales up the rest."""
+    block = networks.ResidualBlock(dropout=0.25)
+    x = jnp.asarray(normal(200, 64)) + 3
+    params = block.init(jax.random.key(0), x, False)
+    seen: list[Any] = []
+
+    def watch(next_function: Any, inputs: Any, kwargs: Any, context: Any) -> Any:
+        if type(context.module).__name__ == "LayerNorm":
+            seen.append(inputs[0])
+        return next_function(*inputs, **kwargs)
+
+    with nn.intercept_methods(watch):
+        block.apply(params, x, True, rngs={"dropout": jax.random.key(1)})
+        block.apply(params, x, False)
+    dropped, kept = seen
+    np.testing.assert_array_equal(kept, x)
+    zero = dropped == 0
+    assert zero.mean() == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_allclose(dropped[~zero], x[~zero] / 0.75, rtol=1e-6)
+
+
+# The actor half
+
+
+def agent_of(**config: Any) -> Agent:
+    return idql.make(idql.Config(**SMALL, **config), SPEC)
+
+
+def test_average_and_decay_of_the_score_network() -> None:
+    """The average moves towards the NEW network; with no gradient left, weight decay alone shrinks the parameters."""
+    agent = agent_of(actor_decay_steps=4)
+    hypers = as_arrays(idql.Hypers(ema=0.25))
+    old = agent.init(jax.random.key(0), hypers).actor
+    old = old.replace(ema_params=disturbed(old.params))
+    new, _ = agent.update_actor(old, None, BATCHES, jax.random.key(1))
+    expected = jax.tree.map(lambda e, p: 0.75 * e + 0.25 * p, old.ema_params, new.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), new.ema_params, expected)
+    same, _ = agent.update_actor(new.replace(step=jnp.int32(4)), None, BATCHES, jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, same.params, new.params)
+    decaying = old.replace(hypers=old.hypers.replace(weight_decay=jnp.float32(0.5), actor_lr=jnp.float32(0.01)))
+    plain = old.replace(hypers=old.hypers.replace(actor_lr=jnp.float32(0.01)))
+    with_decay, without = (agent.update_actor(s, None, BATCHES, jax.random.key(1))[0] for s in (decaying, plain))
+    expected = jax.tree.map(lambda p, before: p - 0.005 * before, without.params, old.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), with_decay.params, expected)
+
+
+def test_value_network_has_layer_norm_and_critics_have_none() -> None:
+    state = agent_of().init(jax.random.key(0))
+    names = [[str(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)] for tree in
+             (state.critic.value_params, state.critic.params)]  # fmt: skip
+    assert any("LayerNorm" in name for name in names[0]) and not any("LayerNorm" in name for name in names[1])
+
+
+# Choosing
+
+
+WEIGHTS = {
+    "expectile": lambda u, e: abs(e - (u < 0)),
+    "quantile": lambda u, e: abs(e - (u < 0)) / np.maximum(abs(u), 1e-6),
+    "exponential": lambda u, b: np.where(u == 0, b**2, b * abs(np.expm1(b * u)) / np.where(u == 0, 1, abs(u))),
+}
+
+
+def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Parts, idql.Policy]:
+    """Parts whose score network always ends at `actions` `[S, A]`, with these advantages: at the last step x is 0."""
+    config = idql.Config(**SMALL, value_loss=name, diffusion_steps=1)
+    parts = idql.make_parts(config, SPEC)
+    a = parts.schedule.alpha_bar[0]
+
+    def epsilon(params: Any, observation: jax.Array, x: jax.Array, time: jax.Array) -> jax.Array:
+        points = actions.reshape(-1, *(1,) * (x.ndim - 2), 2)
+        return (x - jnp.sqrt(a) * points) / jnp.sqrt(1 - a)
+
+    def q(params: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
+        said = jnp.stack([u + 1, u + 3])
+        return jnp.broadcast_to(said.reshape(2, -1, *(1,) * (action.ndim - 2)), (2, *action.shape[:-1]))
+
+    value = Network(lambda key: None, lambda params, observation: jnp.ones(observation.shape[:-1]))
+    critic = parts.critic._replace(critic=Network(lambda key: None, q), value=value)
+    hypers = as_arrays(idql.Hypers(expectile=0.8, exponential_scale=1.5))
+    return parts._replace(critic=critic, score=Network(lambda key: None, epsilon)), idql.Policy(
+        None, iql.Value(None, None), hypers
+    )
+
+
+U = np.array([-2.0, -0.5, 0.0, 0.4, 1.0], np.float32)
+CANDIDATES = np.stack([np.linspace(-0.8, 0.8, 5), -np.linspace(-0.8, 0.8, 5)], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_of_the_implicit_policy(name: str) -> None:
+    """As often as the weights say, with negative advantages and at 0: over many observations, against NumPy."""
+    u = U if name != "quantile" else U + 0.05  # the quantile's weight has a pole at 0
+    parts, policy = chooser(name, jnp.asarray(CANDIDATES), jnp.asarray(u))
+    action, info = jax.jit(partial(idql.act, parts, 5))(policy, jnp.zeros((20_000, 3)), jax.random.key(0))
+    weight = WEIGHTS[name](u.astype(np.float64), 1.5 if name == "exponential" else 0.8)
+    nearest = abs(np.asarray(action)[:, None] - CANDIDATES).sum(-1).argmin(-1)
+    np.testing.assert_allclose(action, CANDIDATES[nearest], atol=1e-4)
+    np.testing.assert_allclose(np.bincount(nearest, minlength=5) / 20_000, weight / weight.sum(), atol=0.015)
+    assert info == {}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_are_finite_at_zero(name: str) -> None:
+    found = losses.VALUE_LOSSES[name].weight(jnp.asarray(U), 1.5 if name == "exponential" else 0.8)
+    np.testing.assert_allclose(found, WEIGHTS[name](U, 1.5 if name == "exponential" else 0.8), rtol=1e-5)
+
+
+def test_greedy_takes_the_best() -> None:
+    parts, policy = chooser("expectile", jnp.asarray(CANDIDATES), jnp.asarray(U[[3, 4, 0, 1, 2]]))
+    for shape in ((3,), (2, 7, 3)):
+        action, _ = idql.act_greedy(parts, 5, policy, jnp.zeros(shape), jax.random.key(0))
+        np.testing.assert_allclose(action, np.broadcast_to(CANDIDATES[1], (*shape[:-1], 2)), atol=1e-5)
+
+
+# The fork
+
+
+def fork(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    """Both sides, near -0.7 and 0.7, are in the data and good; the middle is not there, and bad."""
+    action = rng.choice([-0.7, 0.7], n) + rng.normal(0, 0.05, n)
+    return np.zeros(n), action, 1 - 2 * abs(abs(action) - 0.7), np.zeros(n), np.zeros(n)
+
+
+def actions_at_the_fork(agent: Agent, hypers: Any) -> tuple[np.ndarray, np.ndarray]:
+    """What an agent does after 1500 updates: exploring, and greedily."""
+    data = probes.batches(probes.Probe(fork, (probes.Query(0, 0, 0),) * 2), 1500, 128)
+
+    def step(state: State, given: Any) -> tuple[State, None]:
+        return agent.update(state, *given)[0], None
+
+    @jax.jit
+    def learn(data: Transition) -> tuple[jax.Array, ...]:
+        keys = jax.random.split(jax.random.key(1), 1500)
+        state, _ = jax.lax.scan(step, agent.init(jax.random.key(0), hypers), (data, keys))
+        policy, observation = agent.acting(state), jnp.zeros((500, 1))
+        return tuple(act(policy, observation, jax.random.key(2))[0] for act in (agent.act, agent.act_greedy))
+
+    explored, greedy = learn(data)
+    return np.asarray(explored), np.asarray(greedy)
+
+
+def near_a_side(action: np.ndarray) -> float:
+    return float((abs(abs(action) - 0.7) < 0.2).mean())
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+def test_both_sides_of_the_fork(steps: int) -> None:
+    """Greedy actions are all near a side. So are draws, if the steps are fine: 5 leave even a perfect denoiser's
+    samples between the sides in a quarter of the cases, which is why acting chooses among many."""
+    config = idql.Config(
+        critic_hidden_sizes=(32,), score_width=32, score_blocks=2, time_features=16, dropout=0.0, diffusion_steps=steps
+    )
+    hypers = idql.Hypers(actor_lr=3e-3, critic_lr=3e-3, ema=0.01)
+    explored, greedy = actions_at_the_fork(idql.make(config, probes.SPEC), hypers)
+    assert near_a_side(greedy) >= 0.95
+    assert near_a_side(explored) >= (0.95 if steps == 20 else 0.6)
+    assert 0.2 < (explored > 0).mean() < 0.8, "both sides are taken"
+
+
+def test_a_gaussian_cannot_take_the_fork() -> None:
+    config = iql.Config(actor_hidden_sizes=(32,), critic_hidden_sizes=(32,))
+    hypers = iql.Hypers(actor_lr=3e-3, critic_lr=3e-3)
+    explored, greedy = actions_at_the_fork(iql.make(config, probes.SPEC), hypers)
+    assert near_a_side(explored) < 0.6 and near_a_side(greedy) == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_samples": 0}, "--num-samples 0: must be at least 1"),
+        ({"time_features": 7}, "--time-features 7: must be even, a cosine and a sine each"),
+        ({"dropout": 1.0}, "--dropout 1.0: must be at least 0 and under 1"),
+        ({"value_loss": "quantil"}, "--value-loss quantil: unknown; did you mean quantile"),
+    ],
+)
+def test_mistakes(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(RlxError, match=message):
+        idql.Config(**config)

@@ -1,0 +1,246 @@
+"""IQL: losses against NumPy, the order of the updates, weights, the schedule, and the tabular limit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import losses
+from rlx.agents import iql
+from rlx.gradients import cosine_decay
+from rlx.networks import Network
+from rlx.types import RlxError, Spec, Transition, as_arrays
+
+SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
+SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
+HYPERS = as_arrays(iql.Hypers(gamma=0.9, reward_scale=2.0, expectile=0.8, exponential_scale=1.5))
+BATCH = 6
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+def transitions(size: int) -> Any:
+    """A Transition of NumPy arrays, for use by hand too; some actions are exactly at the bounds."""
+    action = np.tanh(normal(size, 2))
+    action[0], action[1] = 1, -1
+    discount: Any = RNG.choice([0, 1], size).astype(np.float32)
+    return Transition(normal(size, 3), action, normal(size), discount, normal(size, 3))
+
+
+BATCHES = transitions(BATCH)
+
+
+def said(params: jax.Array, *inputs: jax.Array) -> jax.Array:
+    """A network that says whatever its parameters are."""
+    return params
+
+
+def stubs(**config: Any) -> iql.CriticParts:
+    parts = iql.make_critic_parts(iql.Config(**SMALL, **config), SPEC)
+    said_by = Network(init=lambda key: None, apply=said)
+    return parts._replace(critic=said_by, value=said_by)
+
+
+def three_ways(function: Any, *arguments: Any) -> list[Any]:
+    mapped = jax.vmap(function)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
+    return [function(*arguments), jax.jit(function)(*arguments), mapped[0], mapped[1]]
+
+
+# Losses
+
+
+@pytest.mark.parametrize("name", losses.VALUE_LOSSES)
+def test_value_loss(name: str) -> None:
+    q, v = normal(BATCH), normal(BATCH)
+    u = q - v
+    expected = {
+        "expectile": abs(0.8 - (u < 0)) * u**2,
+        "quantile": abs(0.8 - (u < 0)) * abs(u),
+        "exponential": np.exp(1.5 * u) - 1.5 * u,
+    }[name].mean()
+    parts = stubs(value_loss=name)
+    for found in three_ways(lambda v, q: iql.value_loss(v, parts, q, BATCHES.observation, HYPERS)[0], v, q):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_critic_loss() -> None:
+    """Every critic against the same target; nothing is bootstrapped where the task ended."""
+    q, following = normal(2, BATCH), normal(BATCH)
+    target = 2 * BATCHES.reward + 0.9 * BATCHES.discount * following
+    expected = ((q - target) ** 2).mean(-1).sum()
+    for found in three_ways(lambda q, v: iql.critic_loss(q, stubs(), v, BATCHES, HYPERS)[0], q, following):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_actor_loss() -> None:
+    """Only the mean is squashed, so that actions at exactly +-1 have a finite density with finite gradients."""
+    mean, log_std, weights = normal(BATCH, 2), 0.3 * normal(2), abs(normal(BATCH))
+    actor = Network(lambda key: None, lambda params, o: (params[0], jnp.broadcast_to(params[1], o[:, :2].shape)))
+    z = (BATCHES.action - np.tanh(mean)) / np.exp(log_std)
+    log_prob = (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
+
+    def loss(mean: jax.Array, log_std: jax.Array, weights: jax.Array) -> jax.Array:
+        return iql.actor_loss((mean, log_std), actor, BATCHES, weights)[0]
+
+    for found in three_ways(loss, mean, log_std, weights):
+        np.testing.assert_allclose(found, -(weights * log_prob).mean(), rtol=1e-5)
+    gradients = jax.grad(loss, argnums=(0, 1))(mean, log_std, weights)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_weights_are_of_target_critics_and_clipped() -> None:
+    """min(exp(beta (min Q' - V)), 100), without a gradient."""
+    q, v = 3 * normal(2, BATCH), normal(BATCH)
+    advantage = q.min(0) - v
+    expected = np.minimum(np.exp(3 * advantage), 100)
+    assert (expected == 100).any() and (expected < 100).any(), "both sides of the cap must be seen"
+    weigh = partial(iql.imitation_weights, stubs())
+    for found in three_ways(lambda q, v: weigh(iql.Value(q, v), BATCHES, HYPERS), q, v):
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    gradient = jax.grad(lambda q: weigh(iql.Value(q, v), BATCHES, HYPERS).sum())(q)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+# Updates
+
+
+def test_order_of_the_critic_half() -> None:
+    """V learns from the old target critics, Q from the new V, and the targets move to the new Q."""
+    config = iql.Config(**SMALL)
+    agent, parts = iql.make(config, SPEC), iql.make_critic_parts(config, SPEC)
+    old = agent.init(jax.random.key(0), HYPERS.replace(tau=0.3, critic_lr=0.01)).critic
+    old = old.replace(target_params=jax.tree.map(lambda x: 1.5 * x + 0.1, old.params))
+    new, metrics = agent.update_critic(old, None, BATCHES, jax.random.key(1))
+
+    def q(params: Any) -> Any:
+        return parts.critic.apply(params, BATCHES.observation, BATCHES.action)
+
+    def v(params: Any) -> Any:
+        return parts.value.apply(params, BATCHES.observation)
+
+    u = q(old.target_params).min(0) - v(old.value_params)
+    np.testing.assert_allclose(metrics["value_loss"], (abs(0.8 - (u < 0)) * u**2).mean(), rtol=1e-4)
+    following = parts.value.apply(new.value_params, BATCHES.next_observation)
+    before = parts.value.apply(old.value_params, BATCHES.next_observation)
+    assert abs(following - before).max() > 1e-3, "the two orders must differ"
+    target = 2 * BATCHES.reward + 0.9 * BATCHES.discount * following
+    np.testing.assert_allclose(metrics["critic_loss"], ((q(old.params) - target) ** 2).mean(-1).sum(), rtol=1e-4)
+    expected = jax.tree.map(lambda t, p: 0.7 * t + 0.3 * p, old.target_params, new.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), new.target_params, expected)
+    assert int(new.step) == 1
+
+
+def test_cosine_decay() -> None:
+    decay = cosine_decay(8)
+    found = [float(decay(jnp.int32(step))) for step in (0, 2, 4, 8, 100)]
+    np.testing.assert_allclose(found, [1, (1 + np.sqrt(0.5)) / 2, 0.5, 0, 0], atol=1e-6)
+    for never in (0, -1):
+        assert cosine_decay(never)(10**6) == 1
+
+
+def test_the_actor_alone_is_decayed() -> None:
+    """Adam's first steps are of the size of the learning rate: they shrink with the half's own count."""
+    agent = iql.make(iql.Config(**SMALL, actor_decay_steps=4), SPEC)
+    state = agent.init(jax.random.key(0))
+    sizes = []
+    for step in range(5):
+        old = state
+        state, _ = agent.update(old, BATCHES, jax.random.key(step))
+        moved = [jax.tree.map(lambda a, b: abs(a - b).max(), *p) for p in zip(halves(state), halves(old), strict=True)]
+        sizes.append([max(map(float, jax.tree.leaves(m))) for m in moved])
+    actor, critic = np.array(sizes).T
+    assert actor[0] == pytest.approx(3e-4, rel=0.01)
+    assert actor[2] < 0.8 * actor[0] and actor[4] == 0
+    assert (critic > 1e-4).all()
+
+
+def halves(state: Any) -> tuple[Any, Any]:
+    return state.actor.params, state.critic.params
+
+
+# Known answers
+
+
+STATES, ACTIONS = 3, 3
+REWARDS = np.array([[0.0, 1.0, 5.0], [2.0, 0.0, 0.0], [1.0, 3.0, 0.0]])
+NEXT = np.array([[1, 2, 0], [2, 0, 1], [0, 1, 2]])
+IN_DATA = np.array([[1, 1, 0], [1, 1, 1], [1, 0, 1]], bool)  # the best action of state 0, and of state 2, is not there
+
+
+def best_values(gamma: float) -> np.ndarray:
+    """Value iteration over the actions in the data."""
+    v = np.zeros(STATES)
+    for _ in range(500):
+        v = np.where(IN_DATA, REWARDS + gamma * v[NEXT], -np.inf).max(1)
+    return v
+
+
+def test_value_becomes_the_best_in_the_data() -> None:
+    """A table as critic and another as V: the higher the expectile, the nearer V is to the data's best actions."""
+    table = Network(lambda key: jnp.zeros((2, STATES, ACTIONS)), lambda w, s, a: jnp.einsum("nsa,bs,ba->nb", w, s, a))
+    row = Network(lambda key: jnp.zeros(STATES), lambda w, s: s @ w)
+    parts = stubs()._replace(critic=table, value=row)
+    state, action = np.nonzero(IN_DATA)
+    one_hot = lambda i: jnp.eye(STATES)[i]  # noqa: E731
+    data = Transition(
+        one_hot(state),
+        one_hot(action),
+        jnp.asarray(REWARDS[state, action], jnp.float32),
+        jnp.ones(len(state)),
+        one_hot(NEXT[state, action]),
+    )
+
+    @jax.jit
+    @jax.vmap
+    def learn(expectile: jax.Array) -> jax.Array:
+        hypers = as_arrays(iql.Hypers(gamma=0.6, tau=0.1)).replace(expectile=expectile)
+
+        def step(half: iql.CriticState, rate: jax.Array) -> tuple[iql.CriticState, None]:
+            half = half.replace(hypers=half.hypers.replace(critic_lr=rate))
+            return iql.update_critic(parts, half, None, data, jax.random.key(0))[0], None
+
+        half = iql.init_critic(parts, jax.random.key(0), hypers)
+        return jax.lax.scan(step, half, jnp.geomspace(0.05, 1e-4, 4000))[0].value_params
+
+    low, middle, high = learn(jnp.array([0.5, 0.9, 0.999]))
+    best = best_values(0.6)
+    np.testing.assert_allclose(high, best, atol=0.03)
+    assert (low < middle - 0.1).all() and (middle < high - 0.02).all()
+
+
+@pytest.mark.parametrize(("name", "level"), [("expectile", 0.8), ("quantile", 0.7)])
+def test_constant_that_a_value_loss_learns(name: str, level: float) -> None:
+    """Of samples uniform on [0, 1]: the quantile is its level, the expectile sqrt(e) / (sqrt(e) + sqrt(1 - e))."""
+    samples = (np.arange(1000) + 0.5) / 1000
+    candidates = np.linspace(0, 1, 2001)
+    loss = losses.VALUE_LOSSES[name].loss(jnp.asarray(samples)[:, None] - candidates, level).mean(0)
+    root = np.sqrt([level, 1 - level])
+    expected = {"expectile": root[0] / root.sum(), "quantile": level}[name]
+    assert candidates[int(jnp.argmin(loss))] == pytest.approx(expected, abs=2e-3)
+
+
+def test_acting() -> None:
+    """Greedily the squashed mean; else a draw around it, clipped to the bounds and with no density."""
+    agent = iql.make(iql.Config(**SMALL), SPEC)
+    policy = agent.acting(agent.init(jax.random.key(0)))
+    observation = jnp.broadcast_to(jnp.asarray(normal(3)), (4000, 3))
+    action, info = agent.act(policy, observation, jax.random.key(1))
+    greedy, _ = agent.act_greedy(policy, observation, jax.random.key(1))
+    assert info == {}
+    assert (abs(action) == 1).mean() == pytest.approx(0.317, abs=0.03)  # a deviation of 1 around 0, beyond +-1
+    np.testing.assert_allclose(np.median(action, axis=0), greedy[0], atol=0.06)
+
+
+def test_mistakes() -> None:
+    with pytest.raises(RlxError, match="--value-loss expectil: unknown; did you mean expectile"):
+        iql.Config(value_loss="expectil")
+    with pytest.raises(RlxError, match="--value-loss x: unknown; choose from expectile, quantile, exponential"):
+        iql.Config(value_loss="x")

@@ -1,0 +1,332 @@
+"""Learning from a data set: what the offline driver does in a tick, and how a run goes on online."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import config, data, envs, experiment, normalize, replay
+from rlx.data import Dataset
+from rlx.experiment import Moment
+from rlx.rollout import derive
+from rlx.train import driver as host
+from rlx.train import roles
+from rlx.train.fused import Fused
+from rlx.train.offline import OFFLINE_LAGGED
+from rlx.train.roles import Source
+from rlx.types import RlxError, State
+from tests.test_memory import compiled
+from tests.walk import Walk
+
+SETTINGS: dict[str, Any] = {
+    "offline_steps": 12,
+    "total_env_steps": 0,
+    "ratio": "3:2",
+    "batch_size": 8,
+    "num_envs": 4,
+    "replay_capacity": 64,
+    "warmup_env_steps": 8,
+    "pool_size": 4,
+    "eval_episodes": 2,
+    "actor_hidden_sizes": (8,),
+    "critic_hidden_sizes": (8,),
+    "actor_decay_steps": -1,
+    "normalize_observations": True,
+}
+ONLINE: dict[str, Any] = {"total_env_steps": 40, "log_every": 8, "eval_every": 16}
+
+
+def walked(rows: int = 60, seed: int = 0) -> Dataset:
+    """Random numbers in the shape of the walk's transitions, in episodes of six."""
+    rng = np.random.default_rng(seed)
+    states = rng.normal(3.0, 2.0, size=(rows + 1, 2))
+    return data.make_dataset(
+        {"name": "walked"},
+        observation=states[:-1],
+        action=rng.uniform(-1, 1, size=(rows, 1)),
+        reward=rng.normal(size=rows),
+        terminated=np.arange(rows) % 12 == 11,
+        truncated=np.arange(rows) % 12 == 5,
+        next_observation=states[1:],
+        extras={"log_prob": rng.normal(size=rows)},
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    data.write(walked(), place / "walked")
+    return place
+
+
+@pytest.fixture(scope="module")
+def make(folder: Path) -> Iterator[Callable[..., experiment.Setup]]:
+    """Runs of IQL on the walk's data set, set up."""
+
+    def make(dataset: Dataset | None = None, **changes: Any) -> experiment.Setup:
+        if dataset is not None:
+            data.write(dataset, folder / f"other-{len(list(folder.iterdir()))}")
+        place = (
+            folder / "walked" if dataset is None else max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        )
+        return experiment.setup(config.resolve("iql", "walk", dataset=str(place), **SETTINGS | changes))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envs, "make", lambda name, backend: Walk())
+        yield make
+
+
+def close(found: Any, expected: Any) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), found, expected)
+
+
+# One tick.
+
+
+def nth(tree: Any, i: int) -> Any:
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def by_hand(driver: Fused, ticks: int, lagged: bool) -> State:
+    """The same updates, one after the other, without any driver."""
+    task, source = driver.task, Source(None, jax.tree.map(lambda x: jnp.asarray(x[0]), driver.data))
+    task = task._replace(axes=())
+    assert source.data is not None
+    statistics = normalize.update(normalize.init(2), source.data.rows.observation)
+    key = jax.random.key(0)
+    agent = task.agent._replace()
+    state = jax.tree.map(lambda x: x[0, 0], driver.init().agent)
+    gamma = state.critic.hypers.gamma
+    for tick in range(ticks):
+        policy, value = agent.acting(state), agent.value(state.critic)
+        sample = derive(key, roles.SAMPLE, roles.CRITIC, tick, 0, 0)
+        batches = roles.minibatches(task, source, statistics, gamma, sample, 3)
+        critic, actor = state.critic, state.actor
+        for i in range(3):
+            batch = nth(batches, i)
+            index = (tick, 0, 0, i) if lagged else (tick, 0, 0, 0, i)
+            critic, _ = agent.update_critic(critic, policy, batch, derive(key, roles.CRITIC, *index))
+        if lagged:
+            sample = derive(key, roles.SAMPLE, roles.ACTOR, tick, 0, 0)
+            batches = roles.minibatches(task, source, statistics, gamma, sample, 2)
+        else:
+            batches, value = jax.tree.map(lambda x: x[1:], batches), agent.value(critic)
+        for i in range(2):
+            batch = nth(batches, i)
+            index = (tick, 0, 0, i) if lagged else (tick, 0, 0, 0, i)
+            actor, _ = agent.update_actor(actor, value, batch, derive(key, roles.ACTOR, *index))
+        state = State(critic=critic, actor=actor)
+    return state
+
+
+@pytest.mark.parametrize("lagged", [False, True])
+def test_a_tick_is_the_updates_and_nothing_else(make: Callable[..., experiment.Setup], lagged: bool) -> None:
+    """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the tick."""
+    given = make(driver="pipelined" if lagged else "fused", num_shards=1)
+    driver = experiment.make_driver(given, offline=True)
+    assert isinstance(driver, Fused) and (driver.schedule is OFFLINE_LAGGED) == lagged
+    axes_free = given.config.train
+    plain = experiment.agents.load("iql").make(given.config.network, given.env.spec, ())
+    state, totals = driver.advance(driver.init(), driver.zeros(), 2)
+    driver.task = driver.task._replace(agent=plain, config=axes_free)  # without the mapped axes
+    expected = jax.jit(lambda: by_hand(driver, 2, lagged))()
+    close(driver.fetch(driver.learned(state))["agent"], jax.tree.map(lambda x: x[None], expected))
+    assert driver.read(totals).learned.tolist() == [2] and int(expected.critic.step) == 6
+
+
+def test_statistics_are_the_data_sets(make: Callable[..., experiment.Setup]) -> None:
+    """Those that normalise in learning, and then in acting, are of all observations of the data set."""
+    driver = experiment.make_driver(make(), offline=True)
+    statistics = driver.fetch(driver.learned(driver.init()))["statistics"]
+    observation = walked().rows.observation
+    np.testing.assert_allclose(statistics.mean[0], observation.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(statistics.variance[0], observation.var(axis=0), rtol=1e-4)
+
+
+def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., experiment.Setup]) -> None:
+    """What the program is given grows by the runs' states alone, however many seeds, rates and shards there are."""
+    large = walked(rows=6000)
+
+    def bytes_given(**changes: Any) -> tuple[int, int]:
+        driver = experiment.make_driver(make(large, n_step=2, **changes), offline=True)
+        assert isinstance(driver, Fused)
+        table = sum(x.nbytes for x in jax.tree.leaves(driver.data))
+        used = compiled(driver.train)
+        state = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves((driver.shapes, driver.no_totals)))
+        assert used["given"] == pytest.approx(table + state, rel=0.01)
+        assert used["made"] < table / 10  # and it is not handed back either
+        assert used["working"] < table
+        return used["given"], table
+
+    one, table = bytes_given()
+    many, _ = bytes_given(num_seeds=4, expectile=[0.6, 0.9], num_shards=2)
+    assert table > 6000 * 4 * 6 and many - one < 8 * (one - table)
+
+
+# From offline to online.
+
+
+@pytest.fixture(scope="module")
+def moments(make: Callable[..., experiment.Setup]) -> list[Moment]:
+    """A whole run of both parts; states are copied, since the next report takes them away."""
+    given = make(**ONLINE, offline_fraction=0.5)
+    run = experiment.run(given, experiment.make_driver(given, offline=True))
+    return [m._replace(report=m.report._replace(state=jax.device_get(m.report.state))) for m in run]
+
+
+def test_steps_count_on(moments: list[Moment]) -> None:
+    steps = [
+        (m.offline, m.report.run_step, m.report.env_step, m.report.critic_step, m.report.actor_step) for m in moments
+    ]
+    assert [step for step in steps if step[0]] == [(True, n, 0, n, n * 2 // 3) for n in (3, 9, 12)]
+    assert [step[1:] for step in steps if not step[0]] == [
+        (12 + 8, 8, 12, 8),
+        (12 + 12, 12, 15, 10),
+        (12 + 16, 16, 18, 12),
+        (12 + 24, 24, 24, 16),
+        (12 + 32, 32, 30, 20),
+        (12 + 40, 40, 36, 24),
+    ]
+
+
+def test_the_same_agent_goes_on(moments: list[Moment]) -> None:
+    """Parameters, optimisers and counters are those that the data set taught, to the bit, until the first update."""
+    last = next(m for m in reversed(moments) if m.offline)
+    first = next(m for m in moments if not m.offline)
+    jax.tree.map(np.testing.assert_array_equal, first.report.state.agent, last.report.state.agent)
+    assert moments[-1].report.state.agent.critic.step.tolist() == [[36]]
+    assert first.report.state.statistics.count.tolist() == [[60 + 8]]
+
+
+def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[..., experiment.Setup]) -> None:
+    """The first steps fill the ring, but not by random actions."""
+    first = next(m for m in moments if not m.offline)
+    rows = jax.tree.map(lambda x: x[0, 0, 0], first.report.state.replay.rows)
+    task = first.driver.task
+    agent = jax.tree.map(lambda x: x[0, 0], first.report.state.agent)
+    statistics = jax.tree.map(lambda x: x[0, 0], first.report.state.statistics)
+    seen = roles.observed(task, statistics, rows.observation[1])
+    greedy, _ = task.agent.act_greedy(task.agent.acting(agent), seen, jax.random.key(0))
+    assert float(np.abs(rows.action[1] - greedy).mean()) < 4.0  # of a unit Gaussian around it, not clipped at random
+    fresh = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
+    assert fresh.task.plan.prior_ticks == 4 and fresh.task.plan.warmup_ticks == 2
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
+def test_minibatches_hold_the_share_that_was_asked_for(
+    fraction: float, count: int, make: Callable[..., experiment.Setup]
+) -> None:
+    """Rows of the data set are told by their reward of 7, those of the ring by 1: exactly so many in each minibatch."""
+    sevens = walked()
+    sevens = sevens._replace(rows=sevens.rows._replace(reward=np.full(60, 7.0, np.float32)))
+    driver = experiment.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
+    assert isinstance(driver, Fused)
+    task = driver.task._replace(axes=())
+    ring = roles.init_replay(task, roles.row_shapes(task))
+    ring = replay.Replay(
+        ring.rows._replace(reward=jnp.ones_like(ring.rows.reward)), ring.cursor.replace(size=jnp.int32(16))
+    )
+    table = None if driver.data is None else jax.tree.map(lambda x: x[0], driver.data)
+    drawn = roles.draw(task, Source(ring, table), jnp.float32(0.9), jax.random.key(1), 5)
+    assert drawn.observation.shape == (5, 8, 2)
+    assert (drawn.reward == 7).sum(axis=1).tolist() == [count] * 5
+    assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5
+
+
+def test_with_fraction_0_no_offline_row_is_touched(make: Callable[..., experiment.Setup]) -> None:
+    """The online program is not even given the data set."""
+    driver = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
+    assert isinstance(driver, Fused) and driver.data is None
+    other = experiment.make_driver(make(**ONLINE, offline_fraction=0.5))
+    assert isinstance(other, Fused) and len(jax.tree.leaves(other.data)) > 0
+
+
+def test_a_run_resumed_in_its_second_part_ends_the_same(
+    moments: list[Moment], make: Callable[..., experiment.Setup]
+) -> None:
+    given = make(**ONLINE, offline_fraction=0.5)
+    driver = experiment.make_driver(given)
+    seen = []
+    for moment in experiment.run(given, experiment.make_driver(given, offline=True)):
+        if moment.report.run_step == 12 + 16:
+            whole = jax.tree.map(np.array, moment.driver.whole(moment.report.state, moment.report.totals))
+            seen.append(host.Resumed(whole, moment.report.tick, moment.report.learned))
+            break
+    for last in experiment.run(given, driver, resumed=seen[0]):  # noqa: B007 -- the last one counts
+        pass
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(last.report.state), moments[-1].report.state)
+    assert last.report.run_step == 52 and last.report.critic_step == 36
+
+
+# What is made of a data set before it is learnt from.
+
+
+def test_rewards_are_shifted_and_scaled(make: Callable[..., experiment.Setup]) -> None:
+    """`range` becomes a number, 1000 over the range of returns, in the factor on every reward, online ones too."""
+    returns = data.episode_returns(walked())
+    given = make(**ONLINE, scale_rewards="range", reward_scale=[2.0], reward_shift=-1.0)
+    assert given.config.train.scale_rewards == "none"
+    assert given.config.hypers["reward_scale"] == pytest.approx((2000 / (returns.max() - returns.min()),), rel=1e-6)
+    driver = experiment.make_driver(given, offline=True)
+    assert isinstance(driver, Fused)
+    np.testing.assert_allclose(driver.data.rows.reward[0, :, 0], walked().rows.reward - 1, rtol=1e-6)
+    online = experiment.make_driver(given)
+    state, _ = online.advance(online.init(), online.zeros(), 3)
+    rows = jax.tree.map(lambda x: np.asarray(x[0, 0, 0, :3]), state.replay.rows)
+    expected = rows.observation[..., 0] - (rows.action**2).sum(axis=-1) - 1
+    np.testing.assert_allclose(rows.reward, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_actions_are_clipped_once_and_counted(make: Callable[..., experiment.Setup]) -> None:
+    given = make(action_clip=0.5)
+    assert given.data is not None and np.abs(given.data.rows.action).max() <= 0.5
+    beyond = int((np.abs(walked().rows.action) > 0.5).sum())
+    assert len(given.notes) == 1 and f"clipped {beyond} actions to +-0.5" in given.notes[0]
+
+
+def bad_rows() -> Dataset:
+    found = walked()
+    found.rows.reward[[7, 20]] = np.nan
+    return found
+
+
+def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[..., experiment.Setup]) -> None:
+    with pytest.raises(RlxError, match="reward is not a finite number in 2 rows, first in row 7"):
+        make(bad_rows())
+    given = make(bad_rows(), on_nonfinite="skip")
+    assert given.data is not None and given.data.size == 58 and np.isfinite(given.data.rows.reward).all()
+    assert "left out 2 rows" in given.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"offline_steps": 0, "total_env_steps": 40}, "goes with --offline-steps"),
+        ({"dataset": "", "offline_steps": 12}, "need a data set; give --dataset"),
+        ({"dataset": "no-such-file"}, "no-such-file does not exist"),
+        ({"offline_fraction": 1.5}, "--offline-fraction 1.5: must be between 0 and 1"),
+        ({"action_clip": 0.0}, "--action-clip 0.0: must be over 0 and at most 1"),
+        ({"scale_rewards": "rang"}, "--scale-rewards rang: must be none or range"),
+        ({"offline_steps": 0, "dataset": ""}, "nothing to do"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    changes: dict[str, Any], words: str, make: Callable[..., experiment.Setup], folder: Path
+) -> None:
+    settings = SETTINGS | {"dataset": str(folder / "walked")} | changes
+    with pytest.raises(RlxError, match=words) as error:
+        experiment.make_driver(experiment.setup(config.resolve("iql", "walk", **settings)), offline=True)
+    assert "\n" not in str(error.value)
+
+
+def test_a_data_set_of_another_environment_is_refused(make: Callable[..., experiment.Setup]) -> None:
+    found = walked()
+    wide = np.concatenate([found.rows.observation] * 2, axis=1)
+    with pytest.raises(RlxError, match="observations have 4 numbers but the environment's 2"):
+        make(found._replace(rows=found.rows._replace(observation=wide, next_observation=wide)))

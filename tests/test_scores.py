@@ -1,0 +1,86 @@
+"""Scores on the host against slow loops, and intervals against what is known of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlx import scores
+from rlx.types import RlxError
+
+
+def test_normalised() -> None:
+    assert scores.normalised([-20.0, 40.0, 100.0], -20.0, 100.0).tolist() == [0, 50, 100]
+    np.testing.assert_allclose(scores.normalised(3234.3, *scores.D4RL_REFERENCES["hopper"]), 100)
+    np.testing.assert_allclose(scores.normalised(6000.0, -280.178953, 12135.0), 50.584683, rtol=1e-7)
+    with pytest.raises(RlxError, match="both 3, so no score"):
+        scores.normalised([1.0], 3.0, 3.0)
+
+
+def test_interquartile_mean() -> None:
+    assert scores.interquartile_mean([100.0, 1.0, 0.0, 2.0]) == 1.5
+    assert scores.interquartile_mean([1.0, 2.0, 6.0]) == 3.0
+    values = np.random.default_rng(0).normal(size=(5, 9))
+    slow = [sum(sorted(row)[2:7]) / 5 for row in values.tolist()]
+    np.testing.assert_allclose(scores.interquartile_mean(values), slow, rtol=1e-12)
+
+
+def test_bootstrap_equals_a_slow_loop() -> None:
+    """The same draws, seed by seed and episode by episode."""
+    values = np.random.default_rng(1).normal(size=(3, 5)) * 4 + 10
+    rng, drawn = np.random.default_rng(7), []
+    for _ in range(200):
+        who = rng.integers(3, size=(3, 1))
+        which = rng.integers(5, size=(3, 5))
+        drawn.append(np.mean([values[who[i, 0], which[i, j]] for i in range(3) for j in range(5)]))
+    found = scores.bootstrap_interval(values, scores.mean, level=0.9, samples=200, seed=7)
+    np.testing.assert_allclose(found, [values.mean(), *np.percentile(drawn, [5, 95])], rtol=1e-12)
+
+
+def test_bootstrap_of_many_seeds_is_the_normal_interval() -> None:
+    """Of 400 seeds +-1.96 standard errors of the mean; and the interval of [S] is that of [S, 1]."""
+    values = np.random.default_rng(2).normal(size=400)
+    found = scores.bootstrap_interval(values, scores.mean)
+    error = values.std() / np.sqrt(400)
+    np.testing.assert_allclose(
+        (found.low, found.high), values.mean() + 1.96 * error * np.array([-1, 1]), atol=0.15 * error
+    )
+    assert found == scores.bootstrap_interval(values[:, None], scores.mean)
+
+
+def test_episodes_of_a_seed_are_not_seeds() -> None:
+    """Three seeds that differ, their episodes alike: the interval reaches from seed to seed, however many episodes."""
+    values = np.array([[0.0], [10.0], [20.0]]) + np.random.default_rng(3).normal(size=(3, 500)) * 0.1
+    found = scores.bootstrap_interval(values, scores.mean)
+    assert found.low < 4 and found.high > 16
+    alone = scores.bootstrap_interval(values[:1], scores.mean)  # one policy, its episodes
+    assert -0.02 < alone.low < alone.estimate < alone.high < 0.02
+
+
+def test_bootstrap_repeats_and_takes_any_statistic() -> None:
+    values = np.random.default_rng(4).normal(size=(5, 6))
+    one, other = (scores.bootstrap_interval(values, lambda x: np.median(x, axis=-1), seed=3) for _ in range(2))
+    assert one == other and one.estimate == np.median(values) and one.low <= one.estimate <= one.high
+    assert scores.bootstrap_interval(values, samples=50) != scores.bootstrap_interval(values, samples=50, seed=1)
+    for shape in ((2, 3, 4), (0,)):
+        with pytest.raises(RlxError, match="give returns as"):
+            scores.bootstrap_interval(np.zeros(shape))
+
+
+def test_probability_of_improvement() -> None:
+    x, y = [3.0, 1.0, 2.0], [2.0, 0.0]
+    found = scores.probability_of_improvement(x, y)
+    assert found.estimate == (1 + 1 + 0 + 1 + 0.5 + 1) / 6
+    assert found.low < found.estimate < found.high <= 1
+
+    rng, drawn = np.random.default_rng(0), []
+    i, j = rng.integers(3, size=(100, 3, 1)), rng.integers(2, size=(100, 1, 2))
+    for who, whom in zip(i[:, :, 0], j[:, 0], strict=True):
+        wins = [1.0 if x[a] > y[b] else 0.5 if x[a] == y[b] else 0.0 for a in who for b in whom]
+        drawn.append(sum(wins) / len(wins))
+    few = scores.probability_of_improvement(x, y, level=0.8, samples=100)
+    np.testing.assert_allclose((few.low, few.high), np.percentile(drawn, [10, 90]), rtol=1e-12)
+
+    assert scores.probability_of_improvement([5.0, 6.0], [1.0, 2.0, 3.0]) == (1, 1, 1)
+    with pytest.raises(RlxError, match=r"runs are \[0\] and \[1\]"):
+        scores.probability_of_improvement([], [1.0])
