@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import checkpoint, config, data, metrics, runs, wholes
+from rlx import checkpoint, config, data, envs, metrics, runs, wholes
 from rlx.config import RunConfig
 from rlx.data import Dataset
 from rlx.evaluate import evaluate
@@ -23,7 +23,7 @@ from rlx.types import Key, RlxError
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
 MEDIUM = 1 / 3  # of the way from the random to the expert return, as D4RL's medium policies (arXiv 2004.07219)
-ENVS = 64  # stepped at once; each gives a stretch of consecutive rows
+ENVS, STRETCH = 64, 5  # the most environments stepped at once, and the episodes that should fit into what each gives
 EPISODES = 64  # of every return that is measured
 
 
@@ -48,7 +48,7 @@ def make_dataset(folder: Path, kind: str, size: int, out: Path, seed: int = 0, s
         raise RlxError(f"--num-transitions {size}: must be at least 1")
     if out.exists():
         raise RlxError(f"{out}: is there already; choose another --out")
-    collector = Collector(folder, seed)
+    collector = Collector(folder, size, seed)
     if kind == "replay":
         found, behaviours = collector.replay(size), []
     else:
@@ -62,19 +62,19 @@ def make_dataset(folder: Path, kind: str, size: int, out: Path, seed: int = 0, s
 
 
 class Collector:
-    """A run to collect from."""
+    """A run to collect from; `learned` is agent and statistics of its first member, None for random actions."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, size: int, seed: int) -> None:
         self.folder, self.seed = folder, seed
         self.saved = config.from_json(folder / "config.json")
-        self.given = _as_collector(self.saved, seed)
-        self.driver = make_driver(self.given)
-        self.task: Task = self.driver.task._replace(axes=())
-        self._returns: dict[int | None, float] = {}
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:
             raise RlxError(f"{folder}: holds no policy; train the run first")
-        self._collect = jax.jit(self._rollout, static_argnames="random")
+        self.driver = make_driver(_as_collector(self.saved, size, seed))
+        self.task: Task = self.driver.task._replace(axes=())
+        self._returns: dict[tuple[int | None, bool], float] = {}
+        self._collect = jax.jit(self._rollout)
+        self._evaluate = jax.jit(self._episodes, static_argnames="greedy")
         self._make_pool = jax.jit(self.task.batch.make_pool)
 
     def choose(self, kind: str, step: int | None) -> list[Behaviour]:
@@ -94,51 +94,55 @@ class Collector:
         return int(lines[int(np.nanargmin(np.abs(returns - goal)))]["run_step"])
 
     def policy(self, step: int | None) -> Any:
-        """Agent and statistics of the run's first member, None for random actions."""
+        """What a checkpoint holds, None for random actions."""
         if step is None:
             return None
         return jax.tree.map(lambda x: x[0], runs.load(self.folder, self.driver, step))
 
-    def worth(self, step: int | None) -> float:
-        """The mean greedy return of a checkpoint, or of random actions, over fixed starts."""
-        if step not in self._returns:
-            learned = self.policy(step)
-
-            def act(observation: jax.Array, key: Key) -> jax.Array:
-                if learned is None:
-                    shape = (len(observation), self.task.env.spec.action_size)
-                    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-                seen = roles.observed(self.task, learned["statistics"], observation)
-                return self.task.agent.act_greedy(self.task.agent.acting(learned["agent"]), seen, key)[0]
-
-            key = jax.random.key(self.task.config.eval_seed)
-            returns = jax.jit(lambda: evaluate(self.task.env, act, EPISODES, key).returns)()
-            self._returns[step] = float(np.mean(returns))
-        return self._returns[step]
+    def worth(self, step: int | None, greedy: bool = True) -> float:
+        """The mean return of a checkpoint, or of random actions, over fixed starts; greedy, or as it explores."""
+        if (step, greedy) not in self._returns:
+            self._returns[step, greedy] = float(np.mean(self._evaluate(self.policy(step), greedy=greedy)))
+        return self._returns[step, greedy]
 
     def collect(self, behaviour: Behaviour, size: int) -> Dataset:
         """`size` transitions; where the time is up in the middle of an episode, it is cut there."""
         learned, blocks = self.policy(behaviour.step), []
-        key = derive(jax.random.key(self.seed), 1 if learned is None else behaviour.step)
-        state = jax.jit(lambda: roles.init_env(self.task, key, self._make_pool(derive(key, roles.POOL))))()
-        for tick in range(-(-size // (ENVS * self.task.config.rollout_length))):
+        key = derive(jax.random.key(self.seed), behaviour.step or 0)
+        state = jax.jit(roles.init_env, static_argnums=0)(self.task, key, self._make_pool(derive(key, roles.POOL)))
+        for tick in range(-(-size // self.task.plan.tick_env_steps)):
             pool = self._make_pool(derive(key, roles.POOL, tick))
-            state, rows = self._collect(learned, state, pool, key, jnp.int32(tick), random=learned is None)
+            state, rows = self._collect(learned, state, pool, key, jnp.int32(tick))
             blocks.append(jax.device_get(rows))
-        return _columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size, {})
+        return _columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
 
-    def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, tick: jax.Array, random: bool) -> Any:
+    def _explore(self, learned: Any, count: int) -> Act:
         def at_random(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
             shape = (len(observation), self.task.env.spec.action_size)
             log_prob = jnp.full(shape[0], -shape[1] * jnp.log(2.0))
             return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0), {"log_prob": log_prob}
 
-        act: Act = at_random
-        if not random:
-            act = roles.behave(self.task, self.task.agent.acting(learned["agent"]), learned["statistics"])
+        if learned is None:
+            return at_random
+        task = self.task._replace(plan=self.task.plan._replace(shard_envs=count))
+        return roles.behave(task, task.agent.acting(learned["agent"]), learned["statistics"])
+
+    def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, tick: jax.Array) -> Any:
         keys = derive(key, roles.COLLECT, tick), derive(key, roles.ACT, tick)
         length, index = self.task.config.rollout_length, roles.env_index(self.task)
-        return collect(self.task.batch, act, state, pool, length, index, *keys)[:2]
+        return collect(self.task.batch, self._explore(learned, len(index)), state, pool, length, index, *keys)[:2]
+
+    def _episodes(self, learned: Any, greedy: bool) -> jax.Array:
+        """Returns of whole episodes, `[EPISODES]`."""
+        task, explore = self.task, self._explore(learned, EPISODES)
+
+        def act(observation: jax.Array, key: Key) -> jax.Array:
+            if learned is None or not greedy:
+                return explore(observation, key, jax.random.split(key, len(observation)))[0]
+            seen = roles.observed(task, learned["statistics"], observation)
+            return task.agent.act_greedy(task.agent.acting(learned["agent"]), seen, key)[0]
+
+        return evaluate(task.env, act, EPISODES, jax.random.key(task.config.eval_seed)).returns
 
     def replay(self, size: int) -> Dataset:
         """The newest `size` transitions of the saved replay of the run's first member, environment by environment."""
@@ -155,16 +159,16 @@ class Collector:
         rows = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[3:]), rows)
         rows = rows._replace(reward=rows.reward - train.reward_shift)
         keep = -(-size // rows.reward.shape[1])
-        return _columns(jax.tree.map(lambda x: x[-keep:], rows), size, {})
+        return _columns(jax.tree.map(lambda x: x[-keep:], rows), size)
 
     def told(self, behaviour: Behaviour) -> dict[str, Any]:
         """What is known of who collected."""
-        return {**behaviour._asdict(), "greedy_return": self.worth(behaviour.step)}
+        worth = {"return": self.worth(behaviour.step, greedy=False), "greedy_return": self.worth(behaviour.step)}
+        return behaviour._asdict() | worth
 
     def info(self, kind: str, found: Dataset, behaviours: list[dict[str, Any]]) -> dict[str, Any]:
         """What is kept beside the transitions."""
-        returns, lengths = data.episode_returns(found), data.episode_lengths(found)
-        cut = found.rows.truncated[np.cumsum(lengths) - 1] & (lengths < self.task.env.spec.episode_length)
+        own = [behaviour["return"] for behaviour in behaviours] or data.episode_returns(found)
         return {
             "kind": kind,
             "env": self.saved.env,
@@ -174,22 +178,27 @@ class Collector:
             "seed": self.seed,
             "random_return": self.worth(None),
             "expert_return": self.worth(self.policies[-1]),
-            "behaviour_return": float(returns[~cut].mean()) if (~cut).any() else None,
+            "behaviour_return": float(np.mean(own)),
             "behaviours": behaviours,
         }
 
 
-def _as_collector(saved: RunConfig, seed: int) -> Setup:
-    """The run's configuration with what collecting needs: some environments, and no learning."""
-    length = min(saved.train.total_env_steps or 1000, 100)
-    few = {"num_envs": ENVS, "pool_size": ENVS, "rollout_length": length, "replay_capacity": ENVS * length}
-    chosen = replace(saved.train, **runs.NO_TRAINING | few | {"seed": seed, "total_env_steps": 10 * ENVS * length})
-    return setup(replace(saved, train=chosen))
+def _as_collector(saved: RunConfig, size: int, seed: int) -> Setup:
+    """The run's configuration with what collecting needs: some environments, and no learning.
+
+    Each environment gives a stretch of consecutive rows; with few transitions there are few environments, so that
+    nearly all episodes are whole.
+    """
+    env = envs.make(saved.env, backend=saved.backend)
+    count, length = min(ENVS, max(1, size // (STRETCH * env.spec.episode_length))), min(100, env.spec.episode_length)
+    few = {"num_envs": count, "pool_size": count, "rollout_length": length, "replay_capacity": count * length}
+    chosen = replace(saved.train, **runs.NO_TRAINING | few | {"seed": seed, "total_env_steps": 10 * count * length})
+    return setup(replace(saved, train=chosen), env)
 
 
-def _columns(rows: Row, size: int, info: dict[str, Any]) -> Dataset:
+def _columns(rows: Row, size: int) -> Dataset:
     """Rows `[T, E, ...]` one environment after the other, `size` in all; the last row of each ends its episode."""
     last = np.arange(len(rows.reward)) == len(rows.reward) - 1
     rows = rows._replace(truncated=rows.truncated | (last[:, None] & ~rows.terminated))
     flat = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])[:size], rows)
-    return data.make_dataset(info, **flat._asdict())
+    return data.make_dataset({}, **flat._asdict())

@@ -22,6 +22,7 @@ CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others 
     "reset-env": lambda quantity: quantity in ("observation", "reward"),
     "skip": lambda quantity: quantity != "action",
 }
+FELT = {"action": 0, "observation": 1, "reward": 2}  # in the course of a tick: what learners show follows from these
 
 
 class Driver(Protocol):
@@ -214,9 +215,12 @@ def means(totals: Totals) -> dict[str, Any]:
 def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
     """The quantities that were not finite, first ones first: the run_step after their first tick, and how often."""
     firsts = {quantity: int(alarm.first.min()) for quantity, alarm in totals.alarms.items()}
-    found = sorted((first, quantity) for quantity, first in firsts.items() if first != NEVER)
+    found = [(first, FELT.get(quantity, len(FELT)), quantity) for quantity, first in firsts.items() if first != NEVER]
     run_step = driver.task.plan.run_step
-    return {quantity: (run_step(first + 1), int(totals.alarms[quantity].number.sum())) for first, quantity in found}
+    return {
+        quantity: (run_step(first + 1), int(totals.alarms[quantity].number.sum()))
+        for first, _, quantity in sorted(found)
+    }
 
 
 def _check(driver: Driver, totals: Totals) -> None:
