@@ -22,6 +22,7 @@ from rlx.train import driver as host
 from rlx.train.driver import Driver, Report, Resumed
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.offline import OFFLINE, OFFLINE_LAGGED
+from rlx.train.offline_pipelined import OfflinePipelined
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.settings import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.tick import LAGGED
@@ -184,6 +185,8 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
     first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
     sequential = train.driver == "fused"
+    if offline and split and table is not None:
+        return OfflinePipelined(task, groups[1:], *first, table)
     if offline:
         return Fused(task, groups[0], *first, OFFLINE if sequential else OFFLINE_LAGGED, table)
     if split:

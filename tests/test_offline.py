@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from rlx.train.fused import Fused
 from rlx.train.offline import OFFLINE_LAGGED
 from rlx.train.roles import Source
 from rlx.types import RlxError, State
+from tests import processes
 from tests.test_memory import compiled
 from tests.walk import Walk
 
@@ -330,3 +332,11 @@ def test_a_data_set_of_another_environment_is_refused(make: Callable[..., experi
     wide = np.concatenate([found.rows.observation] * 2, axis=1)
     with pytest.raises(RlxError, match="observations have 4 numbers but the environment's 2"):
         make(found._replace(rows=found.rows._replace(observation=wide, next_observation=wide)))
+
+
+# On two groups of devices.
+
+
+def test_halves_on_devices_of_their_own_learn_the_same() -> None:
+    """Critic and actor on different devices, and through the host in the middle, against the tick in one program."""
+    assert json.loads(processes.run(["tests.check_offline"], devices=3))["checked"]

@@ -5,7 +5,7 @@ A run may have two parts, offline and then online: each is a driver, and the age
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,14 @@ class OfflineState(PyTreeNode):
     tick: jax.Array  # [] int32
 
 
+class Given(NamedTuple):
+    """What both halves need beside each other."""
+
+    statistics: normalize.Statistics
+    seed: jax.Array
+    tick: jax.Array
+
+
 def init(task: Task, seed: jax.Array, hypers: Any, data: Replay) -> OfflineState:
     """A fresh run."""
     statistics = normalize.update(normalize.init(task.env.spec.observation_size), data.rows.observation)
@@ -36,7 +44,8 @@ def init(task: Task, seed: jax.Array, hypers: Any, data: Replay) -> OfflineState
     return OfflineState(agent, statistics, seed, jnp.zeros((), jnp.int32))
 
 
-def _report(task: Task, learned: alarms.Learned, tick: jax.Array) -> Totals:
+def report(learned: alarms.Learned, tick: jax.Array) -> Totals:
+    """What a tick's updates tell."""
     none = Episodes(*[jnp.zeros(())] * 3)
     return Totals(learned.metrics, jnp.ones(()), none, alarms=alarms.sound(learned.bad, tick))
 
@@ -45,24 +54,40 @@ def tick(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, T
     """One burst of updates, critic and actor in turn, each seeing the last."""
     key = jax.random.key(state.seed)
     agent, learned = roles.learn(task, state.agent, Source(None, data), state.statistics, key, state.tick)
-    return state.replace(agent=agent, tick=state.tick + 1), _report(task, learned, state.tick)
+    return state.replace(agent=agent, tick=state.tick + 1), report(learned, state.tick)
+
+
+def learn_value(task: Task, data: Replay, critic: Any, policy: Any, given: Given) -> tuple[Any, Any, Totals]:
+    """The critic half's tick against one frozen policy: the critic, the next value, and what to report."""
+    statistics, key, tick = given.statistics, jax.random.key(given.seed), given.tick
+    critic, learned = roles.learn_critic(task, critic, policy, Source(None, data), statistics, key, tick)
+    return critic, task.agent.value(critic), report(learned, tick)
+
+
+def learn_policy(task: Task, data: Replay, actor: Any, value: Any, gamma: Any, given: Given) -> tuple[Any, Totals]:
+    """The actor half's tick against one frozen value: the actor and what to report."""
+
+    def draw(key: jax.Array, count: int) -> Any:
+        return task.agent.actor_batch(roles.draw(task, Source(None, data), gamma, key, count))
+
+    key = jax.random.key(given.seed)
+    actor, learned = roles.learn_actor(task, actor, value, draw, given.statistics, key, given.tick)
+    return actor, report(learned, given.tick)
 
 
 def lagged_tick(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
     """One burst of both halves' updates, each with the other half as it was before the tick (lag 1)."""
-    key, agent, statistics = jax.random.key(state.seed), state.agent, state.statistics
+    agent, given = state.agent, Given(state.statistics, state.seed, state.tick)
     value = task.agent.value(agent.critic)
-    policy, source = task.agent.policy(agent.actor, value), Source(None, data)
-    gamma = agent.critic.hypers.gamma
+    policy, gamma = task.agent.policy(agent.actor, value), agent.critic.hypers.gamma
+    critic, _, of_critic = learn_value(task, data, agent.critic, policy, given)
+    actor, of_actor = learn_policy(task, data, agent.actor, value, gamma, given)
+    return state.replace(agent=State(critic=critic, actor=actor), tick=state.tick + 1), join(of_critic, of_actor)
 
-    def draw(key: jax.Array, count: int) -> Any:
-        return task.agent.actor_batch(roles.draw(task, source, gamma, key, count))
 
-    critic, of_critic = roles.learn_critic(task, agent.critic, policy, source, statistics, key, state.tick)
-    actor, of_actor = roles.learn_actor(task, agent.actor, value, draw, statistics, key, state.tick)
-    learned = alarms.Learned(of_critic.metrics | of_actor.metrics, of_critic.bad | of_actor.bad)
-    state = state.replace(agent=State(critic=critic, actor=actor), tick=state.tick + 1)
-    return state, _report(task, learned, state.tick - 1)
+def join(of_critic: Totals, of_actor: Totals) -> Totals:
+    """What both halves report, as one."""
+    return of_critic._replace(metrics=of_critic.metrics | of_actor.metrics, alarms=of_critic.alarms | of_actor.alarms)
 
 
 def adopt(task: Task, state: OfflineState, learned: Any) -> OfflineState:
