@@ -38,14 +38,16 @@ def make_dataset(folder: Path, kind: str, size: int, out: Path, seed: int = 0, s
     """Writes `size` transitions of a run's environment to `out` as a Minari data set, and returns them.
 
     `kind` is random; expert, the last policy; medium, the policy a third of the way there; mixed, half of each; or
-    replay, what the run itself collected. `step` chooses another checkpoint for medium or expert. The set knows the
-    random and the expert return in this very environment, and those of who collected. Raises RlxError for a run or kind
-    that cannot be.
+    replay, what the run itself collected, all of it where that is less. `step` chooses another checkpoint for medium
+    (also in mixed) or expert. The set knows the random and the expert return in this very environment, and those of who
+    collected. Raises RlxError for a run or kind that cannot be.
     """
     if kind not in KINDS:
         raise RlxError(f"--kind {kind}: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if size < 1:
         raise RlxError(f"--num-transitions {size}: must be at least 1")
+    if step is not None and kind in ("random", "replay"):
+        raise RlxError(f"--step {step}: goes with --kind medium, expert or mixed; leave it out")
     if out.exists():
         raise RlxError(f"{out}: is there already; choose another --out")
     collector = Collector(folder, size, seed)
@@ -82,13 +84,13 @@ class Collector:
         if kind == "random":
             return [Behaviour("random", None)]
         if kind == "expert":
-            return [Behaviour(kind, step or self.policies[-1])]
-        medium = Behaviour("medium", step or self._medium())
+            return [Behaviour(kind, self.policies[-1] if step is None else step)]
+        medium = Behaviour("medium", self._medium() if step is None else step)
         return [medium] if kind == "medium" else [medium, Behaviour("expert", self.policies[-1])]
 
     def _medium(self) -> int:
         """The evaluation whose return is nearest to a third of the way from random to the last."""
-        lines = [x for x in metrics.read(self.folder / "metrics.jsonl") if x.get("eval/return_per_seed")]
+        lines = [x for x in metrics.read(self.folder / "metrics.jsonl") if x["run_step"] in self.policies]
         returns = np.asarray([line["eval/return_per_seed"][0] for line in lines], float)
         goal = self.worth(None) + MEDIUM * (returns[-1] - self.worth(None))
         return int(lines[int(np.nanargmin(np.abs(returns - goal)))]["run_step"])
@@ -124,7 +126,8 @@ class Collector:
 
         if learned is None:
             return at_random
-        task = self.task._replace(plan=self.task.plan._replace(shard_envs=count))
+        plan, settings = self.task.plan._replace(shard_envs=count), replace(self.task.config, num_envs=count)
+        task = self.task._replace(plan=plan, config=settings)
         return roles.behave(task, task.agent.acting(learned["agent"]), learned["statistics"])
 
     def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, tick: jax.Array) -> Any:
@@ -148,18 +151,21 @@ class Collector:
         """The newest `size` transitions of the saved replay of the run's first member, environment by environment."""
         train = replace(self.saved.train, dataset="", offline_steps=0)
         place = wholes.place(self.saved, self.folder)
-        found = wholes.find(place, runs.warn)
+        saved = wholes.find(place, runs.warn)
         driver = make_driver(setup(replace(self.saved, train=train)))
-        if found is None or not hasattr(driver.shapes, "replay"):
+        if saved is None or not hasattr(driver.shapes, "replay"):
             raise RlxError(f"{self.folder}: holds no replay of the fused driver; train it so, or choose another --kind")
-        ring = wholes.unpack(place, found[0], driver).whole["state"].replay
+        ring = wholes.unpack(place, saved[0], driver).whole["state"].replay
         count, head = int(ring.cursor.size), int(ring.cursor.head)
+        if not count:
+            raise RlxError(f"{self.folder}: was trained without saving replay; choose another --kind")
         order = (head - count + np.arange(count)) % ring.rows.reward.shape[2]
         rows = jax.tree.map(lambda x: x[0].swapaxes(0, 1)[order], ring.rows)  # [T, shards, E, ...]
         rows = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[3:]), rows)
         rows = rows._replace(reward=rows.reward - train.reward_shift)
-        keep = -(-size // rows.reward.shape[1])
-        return _columns(jax.tree.map(lambda x: x[-keep:], rows), size)
+        keep = min(count, -(-size // rows.reward.shape[1]))
+        found = _columns(jax.tree.map(lambda x: x[-keep:], rows), size)
+        return found._replace(info={"behaviour_return": _return_of_whole(found, keep)})
 
     def told(self, behaviour: Behaviour) -> dict[str, Any]:
         """What is known of who collected."""
@@ -168,7 +174,7 @@ class Collector:
 
     def info(self, kind: str, found: Dataset, behaviours: list[dict[str, Any]]) -> dict[str, Any]:
         """What is kept beside the transitions."""
-        own = [behaviour["return"] for behaviour in behaviours] or data.episode_returns(found)
+        own = np.mean([behaviour["return"] for behaviour in behaviours]) if behaviours else None
         return {
             "kind": kind,
             "env": self.saved.env,
@@ -178,7 +184,7 @@ class Collector:
             "seed": self.seed,
             "random_return": self.worth(None),
             "expert_return": self.worth(self.policies[-1]),
-            "behaviour_return": float(np.mean(own)),
+            "behaviour_return": found.info["behaviour_return"] if own is None else float(own),
             "behaviours": behaviours,
         }
 
@@ -202,3 +208,12 @@ def _columns(rows: Row, size: int) -> Dataset:
     rows = rows._replace(truncated=rows.truncated | (last[:, None] & ~rows.terminated))
     flat = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])[:size], rows)
     return data.make_dataset({}, **flat._asdict())
+
+
+def _return_of_whole(found: Dataset, stretch: int) -> float | None:
+    """The mean return of the episodes that neither begin nor end where a stretch of rows does, None without any."""
+    lengths, returns = data.episode_lengths(found), data.episode_returns(found)
+    last = np.cumsum(lengths) - 1
+    first = last - lengths + 1
+    whole = (first % stretch > 0) & (last % stretch < stretch - 1) & (last < found.size - 1)
+    return float(returns[whole].mean()) if whole.any() else None

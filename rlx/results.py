@@ -66,7 +66,7 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
         "env_steps": found.env_step,
         "critic_steps": found.critic_step,
         "actor_steps": found.actor_step,
-        **verdict(found.evaluation.returns, given.data.info if given.data else {}),
+        **verdict(found.evaluation.returns, run_config, given.data.info if given.data else {}),
         "eval_episodes": run_config.train.eval_episodes,
         "compile_s": round(sum(program.compile_s for program in driver.programs), 2),
         "env_steps_per_s": round(clock.steps * driver.members / seconds, 1),
@@ -78,14 +78,17 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
     }
 
 
-def verdict(returns: ArrayLike, known: dict[str, Any]) -> dict[str, Any]:
+def verdict(returns: ArrayLike, run_config: RunConfig, known: dict[str, Any]) -> dict[str, Any]:
     """What greedy returns `[M, N]` say: mean, interquartile mean and 95 % bootstrap intervals over seeds and episodes.
 
-    With what is `known` of a data set, normalised by its own references, too, and beside who collected it.
+    With what is `known` of a data set that was collected in the run's environment, normalised by its references, too,
+    and beside who collected it; returns of another simulator say nothing here.
     """
     returns = np.asarray(returns)
     found: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
     found |= _spread("eval_return", returns)
+    if (known.get("env"), known.get("backend")) != (run_config.env, run_config.backend):
+        return found
     behaviours = known.get("behaviours") or []
     if known.get("behaviour_return") is not None:
         found["behaviour_return"] = known["behaviour_return"]

@@ -232,7 +232,7 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     chosen = replace(saved.train, **NO_TRAINING, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(setup(replace(saved, train=chosen)))
     evaluation = driver.fetch(driver.evaluate(driver.place(load(folder, driver, step))))
-    found = results.verdict(evaluation.returns, metrics.read_json(folder / "config.json").get("data", {}))
+    found = results.verdict(evaluation.returns, saved, metrics.read_json(folder / "config.json").get("data", {}))
     spread = " ".join(f"{value:.1f}" for value in found["eval_return_per_seed"])
     return "\n".join(
         [

@@ -1,0 +1,358 @@
+"""Data sets from a run: who acted in them, what is told of it, and learning from one on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rlx import cli, collecting, data, envs
+from rlx.data import Dataset
+from rlx.evaluate import evaluate
+from rlx.types import Key
+from tests.datasets import walk
+from tests.test_cli import Said, flags
+
+ENV = "gymnax:Pendulum-v1"
+SETTINGS: dict[str, Any] = {
+    "num_envs": 4,
+    "total_env_steps": 1000,
+    "warmup_env_steps": 200,
+    "log_every": 200,
+    "eval_every": 200,
+    "eval_episodes": 4,
+    "ratio": "2:1",
+    "batch_size": 8,
+    "replay_capacity": 600,  # 150 of the 250 vector steps
+    "pool_size": 4,
+    "actor_hidden_sizes": [16],
+    "critic_hidden_sizes": [16],
+    "actor_lr": 1e-2,
+    "critic_lr": 1e-2,
+}
+STEPS = range(200, 1001, 200)  # of the evaluations
+
+
+def rlx(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
+    """Runs `rlx ARGUMENTS` in this process."""
+    capsys.readouterr()
+    return Said(cli.main([str(a) for a in arguments]), capsys.readouterr())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of SAC."""
+    place = tmp_path_factory.mktemp("runs")
+    command = ["train", "sac", "--env", ENV, *flags(**SETTINGS), "--run-dir", str(place), "--run-name", "run"]
+    assert cli.main([*command, "--quiet"]) == 0
+    return place / "run"
+
+
+@pytest.fixture(scope="module")
+def collected(run: Path) -> Callable[..., Dataset]:
+    """`collected(kind, size, seed)`: what `rlx collect` left on the disk; the same data set is made once."""
+    made: dict[tuple[str, int, int], Dataset] = {}
+
+    def collected(kind: str, size: int, seed: int = 0) -> Dataset:
+        out = run.parent / f"{kind}-{size}-{seed}-v0"
+        if (kind, size, seed) not in made:
+            command = ["collect", run, "--kind", kind, "--num-transitions", size, "--seed", seed, "--out", out]
+            assert cli.main([str(word) for word in command]) == 0
+            made[kind, size, seed] = data.read(out)
+        return made[kind, size, seed]
+
+    return collected
+
+
+ALL = [("random", 1100), ("medium", 501), ("expert", 2100), ("mixed", 501), ("replay", 501)]
+every_kind = pytest.mark.parametrize(("kind", "size"), ALL, ids=[kind for kind, _ in ALL])
+
+
+def saved(folder: Path, step: int) -> dict[str, np.ndarray]:
+    """The leaves of a checkpoint by their paths, read by Orbax alone."""
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(folder.resolve(), item_handlers=ocp.StandardCheckpointHandler()) as manager:
+        return dict(manager.restore(step, args=ocp.args.StandardRestore()))
+
+
+# The transitions
+
+
+@every_kind
+def test_sizes_and_episodes(kind: str, size: int, collected: Callable[..., Dataset]) -> None:
+    """Exactly as many as were asked for; each successor is the next observation, but where an episode ends."""
+    found = collected(kind, size)
+    rows = found.rows
+    assert found.size == size
+    inside = found.episode[1:] == found.episode[:-1]
+    np.testing.assert_array_equal(rows.next_observation[:-1][inside], rows.observation[1:][inside])
+    assert (rows.next_observation[:-1][~inside] != rows.observation[1:][~inside]).any(axis=1).all()
+    assert not rows.terminated.any() and rows.truncated.sum() == found.episode[-1] + 1
+
+
+@every_kind
+def test_every_row_obeys_the_pendulum(kind: str, size: int, collected: Callable[..., Dataset]) -> None:
+    """Action, reward and true successor belong together, also in last rows: the equations of motion in NumPy."""
+    rows = collected(kind, size).rows
+    cosine, sine, speed = np.asarray(rows.observation, float).T
+    angle, torque = np.arctan2(sine, cosine), 2 * rows.action[:, 0].astype(float)
+    np.testing.assert_allclose(rows.reward, -(angle**2 + 0.1 * speed**2 + 0.001 * torque**2), rtol=1e-4, atol=1e-4)
+    speed = np.clip(speed + (15 * sine + 3 * torque) * 0.05, -8, 8)
+    angle = angle + 0.05 * speed
+    expected = np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
+    np.testing.assert_allclose(rows.next_observation, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_few_environments_give_whole_episodes(collected: Callable[..., Dataset]) -> None:
+    """2100 transitions are those of two environments; only the time that is up cuts an episode."""
+    assert data.episode_lengths(collected("expert", 2100)).tolist() == [200] * 5 + [100] + [200] * 5
+    assert data.episode_lengths(collected("medium", 501)).tolist() == [200, 200, 101]
+
+
+def leaves(found: Dataset) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(found.rows)]
+
+
+def test_the_same_seed_gives_the_same_bits(
+    run: Path, collected: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run.parent / "again-v0"
+    assert rlx(capsys, "collect", run, "--num-transitions", "2100", "--out", out).code == 0  # expert, seed 0
+    again, first = data.read(out), collected("expert", 2100)
+    for one, other in zip(leaves(again), leaves(first), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.info | {"name": first.name} == first.info
+    second = collected("expert", 2100, seed=1)
+    assert second.info["seed"] == 1 and (second.rows.observation[0] != first.rows.observation[0]).any()
+    assert (second.rows.action != first.rows.action).mean() > 0.99
+
+
+# Who acted
+
+
+def density(run: Path, step: int, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """log pi(a|s) of a checkpoint's policy, `[n]`: network, normalisation and the squashed Gaussian in float64."""
+    leaf = {name: np.asarray(x[0], float) for name, x in saved(run / "checkpoints", step).items()}
+    scale = np.maximum(np.sqrt(leaf["['statistics'].variance"]), 1e-3)
+    x = np.clip((observation - leaf["['statistics'].mean"]) / scale, -10, 10)
+    name = "['agent'].actor.params['params']['mlp']['Dense_{}']['{}']"
+    x = np.maximum(x @ leaf[name.format(0, "kernel")] + leaf[name.format(0, "bias")], 0)
+    mean, log_std = np.split(x @ leaf[name.format(1, "kernel")] + leaf[name.format(1, "bias")], 2, axis=1)
+    u, log_std = np.arctanh(action.astype(float)), np.clip(log_std, -20, 2)
+    normal = -0.5 * ((u - mean) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+    return (normal - np.log(1 - action.astype(float) ** 2)).sum(axis=1)
+
+
+@pytest.mark.parametrize(("kind", "size"), ALL[1:4], ids=[kind for kind, _ in ALL[1:4]])
+def test_log_prob_is_the_density_of_who_acted(
+    kind: str, size: int, run: Path, collected: Callable[..., Dataset]
+) -> None:
+    found = collected(kind, size)
+    rows, behaviours = found.rows, found.info["behaviours"]
+    half = -(-size // len(behaviours))
+    clear = np.abs(rows.action[:, 0]) < 0.999  # nearer to 1, float32 knows little of what was squashed
+    assert clear.mean() > 0.5
+    for i, behaviour in enumerate(behaviours):
+        at = (np.arange(size) // half == i) & clear
+        expected = density(run, behaviour["step"], rows.observation[at], rows.action[at])
+        np.testing.assert_allclose(rows.extras["log_prob"][at], expected, rtol=5e-3, atol=5e-3)
+
+
+def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:
+    found = collected("random", 1100)
+    action = np.sort(found.rows.action[:, 0])
+    steps = np.linspace(-1, 1, len(action))
+    assert -1 <= action[0] and action[-1] <= 1
+    assert np.abs(action - steps).max() < 2 * 1.63 / np.sqrt(len(action))  # Kolmogorov-Smirnov at 1 %, on [-1, 1]
+    np.testing.assert_allclose(found.rows.extras["log_prob"], -np.log(2), rtol=1e-6)
+    assert [b["step"] for b in found.info["behaviours"]] == [None]
+    assert found.info["behaviour_return"] == found.info["behaviours"][0]["return"] == found.info["random_return"]
+
+
+def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset]) -> None:
+    mixed, medium, expert = collected("mixed", 501), collected("medium", 501), collected("expert", 501)
+    for got, first, last in zip(leaves(mixed), leaves(medium), leaves(expert), strict=True):
+        if got.dtype != bool:  # the two parts are the beginnings of the two sets, which are cut elsewhere
+            np.testing.assert_array_equal(got[:251], first[:251])
+            np.testing.assert_array_equal(got[251:], last[:250])
+    assert mixed.rows.truncated[250]
+    told = medium.info["behaviours"] + expert.info["behaviours"]
+    assert mixed.info["behaviours"] == told
+    assert mixed.info["behaviour_return"] == pytest.approx(np.mean([b["return"] for b in told]))
+
+
+def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, collected: Callable[..., Dataset]) -> None:
+    """Of the run as it was, and of returns written into its metrics; lines without a checkpoint do not count."""
+
+    def pick(returns: list[float]) -> int:
+        goal = random + (returns[-1] - random) / 3
+        return STEPS[int(np.argmin([abs(value - goal) for value in returns]))]
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    returns = [line["eval/return_per_seed"][0] for line in lines if line["run_step"] in STEPS]
+    random = collected("random", 1100).info["random_return"]
+    assert collected("medium", 501).info["behaviours"][0]["step"] == pick(returns)
+    written = [random + more for more in (-40, 10, 290, 80, 300)]
+    assert pick(written) == 800
+    folder = shutil.copytree(run, tmp_path / "run")
+    with (folder / "metrics.jsonl").open("w") as file:
+        for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
+            file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
+    collector = collecting.Collector(folder, 501, 0)
+    assert collector.choose("medium", None) == [collecting.Behaviour("medium", 800)]
+    assert collector.choose("mixed", 400)[0] == collecting.Behaviour("medium", 400)
+    assert collector.choose("expert", None) == [collecting.Behaviour("expert", 1000)]
+    assert collector.choose("expert", 600) == [collecting.Behaviour("expert", 600)]
+
+
+def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> None:
+    """However many environments there are: from the least to the most noise, and then no action has a density."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    content = json.loads((folder / "config.json").read_text())
+    content["settings"]["noise_max"] = 0.3
+    (folder / "config.json").write_text(json.dumps(content))
+    collector = collecting.Collector(folder, 501, 0)
+    task = collector.task._replace(agent=collector.task.agent._replace(act=lambda policy, x, key: (0 * x[:, :1], {})))
+    collector.task, learned, key = task, collector.policy(200), jax.random.key(0)
+    action, extras = collector._explore(learned, 64)(np.ones((64, 3)), key, jax.random.split(key, 64))
+    assert not extras and action[0] == 0
+    assert 0.05 < float(action[:32].std()) < float(action[32:].std()) < 0.35
+
+
+# The replay
+
+
+def test_replay_is_what_the_run_kept(
+    run: Path, collected: Callable[..., Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest rows of each environment from old to new, one environment after the other; all if more are asked."""
+    whole = saved(run / "resume", 1000)
+    ring = {name.split(".")[-1]: x for name, x in whole.items() if name.startswith("['state'].replay.rows.")}
+    assert len(ring) == 6
+    assert (int(whole["['state'].replay.cursor.head"]), int(whole["['state'].replay.cursor.size"])) == (100, 150)
+    said = rlx(capsys, "collect", run, "--kind", "replay", "--out", tmp_path / "set")
+    assert said.code == 0 and "set (in memory): 600 transitions" in said.out
+    for found, steps in ((collected("replay", 501), 126), (data.read(tmp_path / "set"), 150)):
+        for name, kept in ring.items():
+            newest = np.roll(kept[0, 0], -100, axis=0).swapaxes(0, 1)[:, -steps:]  # [E, T, ...]
+            expected = newest.reshape(-1, *newest.shape[2:])[: found.size].copy()
+            if name == "truncated":
+                expected[[*range(steps - 1, found.size, steps), -1]] = True
+            np.testing.assert_array_equal(getattr(found.rows, name), expected)
+        cut = 4 * steps - found.size  # the 200th step ends an episode
+        assert data.episode_lengths(found).tolist() == [steps - 50, 50] * 3 + [steps - 50, 50 - cut]
+        assert found.info["behaviours"] == [] and found.info["behaviour_return"] is None
+
+
+def test_the_replays_return_is_of_whole_episodes() -> None:
+    """Pieces that begin or end where a stretch of rows does are left out."""
+    found = walk([3, 4, 3, 5, 2, 3, 1, 6, 2])  # stretches of ten rows
+    returns = data.episode_returns(found)
+    assert collecting._return_of_whole(found, 10) == pytest.approx(returns[[1, 4, 7]].mean())
+    assert collecting._return_of_whole(walk([10, 10, 9]), 10) is None
+
+
+# What is told of it
+
+
+def test_expert_return_is_what_eval_gives(
+    run: Path, collected: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = rlx(capsys, "eval", run, "--episodes", 64)
+    info = collected("expert", 2100).info
+    assert float(said.out.split("return ")[1].split()[0]) == pytest.approx(info["expert_return"], rel=2e-3)
+    assert info["behaviours"][0]["greedy_return"] == info["expert_return"]
+    assert info["behaviours"][0]["return"] != info["expert_return"]
+    for kind, size in ALL:
+        told = collected(kind, size).info
+        same = ("random_return", "expert_return", "env", "agent", "episode_length")
+        assert [told[name] for name in same] == [info[name] for name in same]
+        assert (told["kind"], told["env"], told["episode_length"]) == (kind, ENV, 200)
+
+
+def test_random_return_is_that_of_uniform_actions(collected: Callable[..., Dataset]) -> None:
+    def act(observation: jax.Array, key: Key) -> jax.Array:
+        return 2 * jax.random.uniform(key, (len(observation), 1)) - 1
+
+    env = envs.make(ENV)
+    returns = jax.jit(lambda: evaluate(env, act, 64, jax.random.key(1_000_003)).returns)()
+    assert collected("random", 1100).info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--kind exprt", "--kind exprt: must be random, medium, expert, mixed or replay"),
+        ("--num-transitions 0", "--num-transitions 0: must be at least 1"),
+        ("--num-transitions few", "--num-transitions few: must be a whole number"),
+        ("--step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
+        ("--step 0", "has no step 0; it has 200, "),
+        ("--kind random --step 200", "--step 200: goes with --kind medium, expert or mixed; leave it out"),
+        ("--kind replay --step 200", "--step 200: goes with --kind medium, expert or mixed; leave it out"),
+        ("--out {there}", "there: is there already; choose another --out"),
+        ("--steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --step?"),
+    ],
+)
+def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").mkdir()
+    given = arguments.format(there=tmp_path / "there").split()
+    out = [] if "--out" in given else ["--out", tmp_path / "set"]
+    refused(rlx(capsys, "collect", run, *given, *out), words)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not any((tmp_path / "there").iterdir())
+
+
+def refused(said: Said, words: str) -> None:
+    assert said.code == 2 and words in said.err, said.err
+    assert said.err.startswith("rlx: ") and said.err.count("\n") == 1
+
+
+def test_a_run_without_what_is_needed_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = tmp_path / "bare"
+    collect = ["collect", bare, "--out", tmp_path / "set", "--num-transitions", 501]
+    refused(rlx(capsys, *collect), "is not a run folder")
+    bare.mkdir()
+    shutil.copy(run / "config.json", bare)
+    refused(rlx(capsys, *collect), "bare: holds no policy; train the run first")
+    shutil.copytree(run / "checkpoints", bare / "checkpoints")
+    refused(rlx(capsys, *collect, "--kind", "replay"), "bare: holds no replay of the fused driver")
+
+
+# Learning from one
+
+
+def test_cloning_from_the_command_line(
+    collected: Callable[..., Dataset], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The environment is the data set's own; the summary gives scores by its references, beside who collected it."""
+    known = collected("mixed", 501).info
+    command = ["train", "bc", "--dataset", run.parent / "mixed-501-0-v0", "--offline-steps", 20, "--num-seeds", 2]
+    small = ["--eval-episodes", 4, "--eval-every", 20, "--actor-hidden-sizes", 8, "--batch-size", 8]
+    said = rlx(capsys, *command, *small, "--run-dir", run.parent, "--run-name", "clone")
+    assert said.code == 0 and "normalised score" in said.out
+    summary = json.loads((run.parent / "clone" / "summary.json").read_text())
+    random, expert = known["random_return"], known["expert_return"]
+
+    def score(value: float) -> Any:
+        return pytest.approx(100 * (value - random) / (expert - random), rel=1e-4)
+
+    assert (summary["env"], summary["env_steps"], summary["critic_steps"]) == (ENV, 0, 20)
+    assert summary["eval_score_mean"] == score(summary["eval_return_mean"])
+    ends = sorted(100 * (value - random) / (expert - random) for value in summary["eval_return_interval"])
+    assert sorted(summary["eval_score_interval"]) == pytest.approx(ends, rel=1e-4)
+    assert summary["eval_return_interval"][0] < summary["eval_return_mean"] < summary["eval_return_interval"][1]
+    assert summary["behaviour_return"] == known["behaviour_return"]
+    assert summary["behaviour_score"] == score(known["behaviour_return"])
+    best = max(behaviour["greedy_return"] for behaviour in known["behaviours"])
+    assert summary["behaviour_greedy_return"] == best and summary["behaviour_greedy_score"] == score(best)
+    again = rlx(capsys, "eval", run.parent / "clone")
+    assert again.code == 0 and f"the data's own return {known['behaviour_return']:.1f}" in again.out
