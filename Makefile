@@ -1,6 +1,7 @@
 # make train   install, then train SAC on Brax's ant        make train ARGS="--seed 1"
 # make test    install, then run the whole test suite       make test ARGS="-k replay"
 # make check   format, lint and types                       make learn   the long learning runs
+# make torture kills 150 runs and resumes them, a quarter of an hour; fills the table of docs/reliability.md
 # Another Python lives beside the first, in a folder of its own: make test PYTHON=python3.12
 
 # Only a Python that starts counts (a pyenv shim may not); behind a shim, pyenv's own folder is looked through.
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install train test smoke learn check python
+.PHONY: install train test smoke learn torture check python
 
 install: $(INSTALLED)
 
@@ -44,6 +45,15 @@ smoke: install
 
 learn: install
 	$(BIN)/python -m pytest -m learn $(ARGS)
+
+TORTURE := $(BIN)/python -m tests.kill --kills 50 --workers 2
+FOUND_BY := .cache/torture
+
+torture: install
+	$(TORTURE) --agent sac --driver fused --json $(FOUND_BY)/1.json $(ARGS)
+	$(TORTURE) --agent pql --driver pipelined --json $(FOUND_BY)/2.json $(ARGS)
+	$(TORTURE) --agent iql --driver offline --json $(FOUND_BY)/3.json $(ARGS)
+	$(BIN)/python -m tests.kill --table docs/reliability.md $(FOUND_BY)/1.json $(FOUND_BY)/2.json $(FOUND_BY)/3.json
 
 check: install
 	$(BIN)/ruff format --check .

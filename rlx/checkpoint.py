@@ -8,22 +8,25 @@ and leaves; what does not verify is set aside, and the step before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 from etils import epath
 
-from rlx import parallel
 from rlx.types import RlxError
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1
+CLOUDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # the package that each needs, and the extra that brings it
 Folder = str | os.PathLike[str]  # also gs:// and s3://
 
 
@@ -37,13 +40,14 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def locate(folder: Folder) -> epath.Path:
-    """The folder as a path. Raises RlxError where a cloud's address needs a package that is not there."""
-    try:
-        return epath.Path(folder)
-    except ImportError:
-        scheme = str(folder).split("://")[0]
-        extra = {"gs": "gcs"}.get(scheme, scheme)
-        raise RlxError(f"{folder}: {scheme}:// needs an extra package; install rlx[{extra}]") from None
+    """The folder as a path. Raises RlxError for a cloud that is not known, or whose package is not there."""
+    scheme, is_address, _ = str(folder).partition("://")
+    if is_address and scheme not in CLOUDS:
+        raise RlxError(f"{folder}: must be a folder, or an address that begins with gs:// or s3://")
+    if is_address and importlib.util.find_spec(CLOUDS[scheme][0]) is None:
+        package, extra = CLOUDS[scheme]
+        raise RlxError(f"{folder}: {scheme}:// needs {package}, which is not here; install rlx[{extra}]")
+    return epath.Path(folder)
 
 
 def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
@@ -187,20 +191,25 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
             raise RlxError(f"{place}: {name} is {found} there but {asked} here; the run has another agent or networks")
 
 
-def _manager(place: epath.Path) -> Any:
+@contextlib.contextmanager
+def _manager(place: epath.Path) -> Iterator[Any]:
+    """Orbax's manager. Of several processes, each saves what it holds by itself: to Orbax it is the only one.
+
+    Otherwise Orbax would write the arrays of the first process alone, whatever its options say.
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
     import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
+    from orbax.checkpoint._src.multihost import multihost
 
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, cleanup_tmp_directories=True)
-    if parallel.several_processes():  # each process saves what it holds, by itself
-        own = parallel.process()
-        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
-            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
-        )
-        options.create = False
-        place.mkdir(parents=True, exist_ok=True)
-    handler = ocp.StandardCheckpointHandler()
-    return ocp.CheckpointManager(place.resolve(), item_handlers=handler, options=options)
+    with (
+        mock.patch.object(multihost, "process_index", lambda: 0),
+        mock.patch.object(multihost, "process_count", lambda: 1),
+        ocp.CheckpointManager(
+            place.resolve(), item_handlers=ocp.StandardCheckpointHandler(), options=options
+        ) as manager,
+    ):
+        yield manager
 
 
 def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dict[str, Any]) -> str:

@@ -124,8 +124,9 @@ class Keeper:
 
     def forget_after(self, run_step: int) -> None:
         """Removes what a resumed run will make again."""
-        for folder in (self.policies, self.wholes):
-            checkpoint.remove_after(folder, run_step)
+        checkpoint.remove_after(self.wholes, run_step)
+        if parallel.is_first_process():
+            checkpoint.remove_after(self.policies, run_step)
 
     def keep(self, moment: Moment) -> None:
         """Copies what is due here off the device and begins to save it. Raises RlxError where the last save failed."""

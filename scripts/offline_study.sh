@@ -52,6 +52,6 @@ run online-iql iql --dataset "$folder/data-inverted_pendulum-medium" --preset sm
 run online-sac sac "${pendulum[@]}" --num-seeds 3 --total-env-steps 8000 --eval-every 2000
 
 actor=(--actor-hidden-sizes 128 128) critics=(--critic-hidden-sizes 128 128)
-study ant 2e5 20000 16
+study ant 2e5 40000 48
 
 $python scripts/offline_table.py "$folder"

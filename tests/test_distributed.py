@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import processes
+from rlx import checkpoint
+from tests import kill, processes
 
 TRAIN = (
     "rlx.cli train sac --env gymnax:Pendulum-v1 --num-envs 12 --warmup-env-steps 120 --batch-size 24 --ratio 2:2"
@@ -26,6 +27,13 @@ def both(arguments: list[str], devices: int) -> list[Any]:
     port = processes.free_port()
     cluster = ["--distributed", "--coordinator", f"127.0.0.1:{port}", "--num-processes", "2"]
     return [processes.start([*arguments, *cluster, "--process-id", str(i)], devices) for i in range(2)]
+
+
+def wait_for_lines(folder: Path, count: int, process: Any) -> None:
+    """Until the run has written so many lines of metrics, or ends."""
+    deadline = time.monotonic() + 240
+    while kill.count_lines(folder) < count and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
 
 
 def last_line(folder: Path) -> dict[str, Any]:
@@ -58,12 +66,37 @@ def test_two_processes_equal_one(flags: list[str], alone: list[str], devices: in
 def test_a_process_that_dies_stops_the_other(tmp_path: Path) -> None:
     arguments = [*TRAIN, "--total-env-steps", "100_000_000", "--log-every", "1200", "--eval-every", "100_000_000"]
     survivor, victim = both([*arguments, "--run-dir", str(tmp_path), "--run-name", "two"], devices=1)
-    lines = tmp_path / "two" / "metrics.jsonl"
-    deadline = time.monotonic() + 240
-    while not (lines.exists() and lines.stat().st_size) and time.monotonic() < deadline and survivor.poll() is None:
-        time.sleep(0.2)
+    wait_for_lines(tmp_path / "two", 1, survivor)
     victim.send_signal(signal.SIGKILL)
     code, _, errors = processes.finish(survivor, timeout=60)
     assert code != 0
     assert "another process of this run is gone" in errors or "another task died" in errors
     victim.communicate()
+
+
+LONG = "--total-env-steps 4800 --log-every 240 --eval-every 2400 --checkpoint-every 240 --num-shards 2".split()
+
+
+def test_two_processes_save_at_the_same_step_and_resume(tmp_path: Path) -> None:
+    """One of them is told to end: both save, each its own part, and go on to the bits of a pair that nobody told."""
+    arguments = [*TRAIN, *LONG, "--run-dir", str(tmp_path)]
+    finish_both(both([*arguments, "--run-name", "still"], devices=1), code=0)
+    folder = tmp_path / "told"
+    pair = both([*arguments, "--run-name", folder.name], devices=1)
+    wait_for_lines(folder, 4, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    for errors in finish_both(pair, code=143):
+        assert f"go on with `rlx train --resume {folder}`" in errors
+    steps = [checkpoint.steps(folder / "resume" / f"process-{i}")[-1] for i in range(2)]
+    assert steps[0] == steps[1] < 4800
+    finish_both(both(["rlx.cli", "train", "--resume", str(folder), "--quiet"], devices=1), code=0)
+    assert kill.result(folder) == kill.result(tmp_path / "still")
+    last = [checkpoint.manifest(tmp_path / name / "resume" / "process-1", 4800)["digest"] for name in ("still", "told")]
+    assert last[0] == last[1]
+
+
+def finish_both(pair: list[Any], code: int) -> list[str]:
+    """What two processes say that have to end with `code`."""
+    found = [processes.finish(process, timeout=120) for process in pair]
+    assert [each[0] for each in found] == [code] * 2, "\n".join(each[2][-2000:] for each in found)
+    return [each[2] for each in found]

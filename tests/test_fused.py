@@ -176,7 +176,9 @@ def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, mo
     broken.programs, broken.reset, broken.start, broken.train, broken.judge = (
         getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "judge")
     )
-    monkeypatch.setattr(broken, "advance", lambda state, totals, ticks: broken.train(state, totals, None, np.full(1, ticks, np.int32)))
+    monkeypatch.setattr(
+        broken, "advance", lambda state, totals, ticks: broken.train(state, totals, None, np.full(1, ticks, np.int32))
+    )
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         next(host.train(broken))
 

@@ -42,6 +42,9 @@ LAYERS = [
     "interrupts",
     "runs",
     "collecting",
+    "plain",
+    "export",
+    "compare",
     "cli",
 ]
 REGISTRY_READERS = {"config", "experiment", "cli"}

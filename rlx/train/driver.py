@@ -22,7 +22,7 @@ CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others 
     "reset-env": lambda quantity: quantity in ("observation", "reward"),
     "skip": lambda quantity: quantity != "action",
 }
-FELT = {"action": 0, "observation": 1, "reward": 2}  # in the course of a tick: what learners show follows from these
+COURSE = ("action", "observation", "reward", "critic_loss", "critic gradients", "critic parameters")  # of a tick
 
 
 class Driver(Protocol):
@@ -213,9 +213,9 @@ def means(totals: Totals) -> dict[str, Any]:
 
 
 def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
-    """The quantities that were not finite, first ones first: the run_step after their first tick, and how often."""
+    """What was not finite, causes before consequences: the run_step after its first tick, and how often."""
     firsts = {quantity: int(alarm.first.min()) for quantity, alarm in totals.alarms.items()}
-    found = [(first, FELT.get(quantity, len(FELT)), quantity) for quantity, first in firsts.items() if first != NEVER]
+    found = [(first, _place(quantity), quantity) for quantity, first in firsts.items() if first != NEVER]
     run_step = driver.task.plan.run_step
     return {
         quantity: (run_step(first + 1), int(totals.alarms[quantity].number.sum()))
@@ -223,13 +223,25 @@ def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
     }
 
 
+def _place(quantity: str) -> int:
+    """Where in a tick a quantity comes, so that causes are named before what follows from them."""
+    late = quantity.endswith((" gradients", " parameters"))
+    return COURSE.index(quantity) if quantity in COURSE else len(COURSE) + late
+
+
 def _check(driver: Driver, totals: Totals) -> None:
     """Raises RlxError naming the first bad number that nothing contains."""
     policy = driver.task.config.on_nonfinite
     for quantity, (run_step, number) in bad_numbers(driver, totals).items():
-        if not CONTAINED[policy](quantity):
-            where = "environments" if quantity in ("observation", "action", "reward") else "updates"
-            raise RlxError(
-                f"step {run_step}: {quantity} was not a finite number, in {number} {where}; nothing bad was saved."
-                " Lower the learning rate, or choose --on-nonfinite reset-env or skip"
-            )
+        if CONTAINED[policy](quantity):
+            continue
+        where = "environment" if quantity in ("observation", "action", "reward") else "update"
+        remedy = "lower the learning rate"
+        if CONTAINED["reset-env"](quantity):
+            remedy = "restart such environments by --on-nonfinite reset-env"
+        elif CONTAINED["skip"](quantity):
+            remedy += ", or leave such updates out by --on-nonfinite skip"
+        raise RlxError(
+            f"step {run_step}: NaN or infinity in {quantity}, of {number} {where}{'s' * (number > 1)};"
+            f" nothing bad was saved. To go on, {remedy}"
+        )

@@ -1,0 +1,54 @@
+"""Run by test_resume in a process of its own, on four devices: a run that is interrupted and resumed on others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlx import cli, metrics
+from rlx.diff import numbers
+from tests.test_resume import SETTINGS, at_line
+
+SHARED = "--num-shards 4 --batch-size 16"
+
+
+def interrupted(run_step: int, *arguments: str) -> int:
+    with at_line(run_step, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        return cli.main([*arguments, "--quiet"])
+
+
+def compare(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
+    assert len(one) == len(other)
+    for first, second in zip(map(numbers, one), map(numbers, other), strict=True):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            np.testing.assert_allclose(value, second[name], rtol=2e-3, atol=1e-4, err_msg=name)
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    train = ["train", "sac", *f"{SETTINGS} {SHARED} --num-devices 4 --run-dir {root}".split()]
+    resume = ["train", "--resume", str(root / "moved")]
+    assert cli.main([*train, "--run-name", "still"]) == 0
+    assert interrupted(200, *train, "--run-name", "moved") == 143
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = interrupted(400, *resume, "--num-devices", "2")
+    told = said.getvalue()
+    assert code == 143, told
+    assert "resumed elsewhere (num_devices 4 is now 2): results are as good, but bits may differ" in told, told
+    assert cli.main([*resume, "--num-devices", "4", "--quiet"]) == 0
+    compare(*(metrics.read(root / name / "metrics.jsonl") for name in ("still", "moved")))
+    assert json.loads((root / "moved" / "summary.json").read_text())["device"]["devices"] == 4
+    print("resumed on 2 and on 4")
+
+
+if __name__ == "__main__":
+    main()

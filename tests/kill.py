@@ -1,0 +1,431 @@
+"""Kills runs at random moments and resumes them: `python -m tests.kill --agent sac --driver fused --kills 50`.
+
+An uninterrupted run first; then runs that are killed (SIGKILL or SIGTERM, by a coin) while they start, compile, train,
+evaluate or save, and resumed, until there were enough kills. Each must end with the same digest of all state, the same
+policies and the same metrics. Then every file of a checkpoint is damaged in every way, and must be found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from tests import conftest as conftest  # sets what must stand before jax starts
+from tests import processes
+
+TIMEOUT_S = 240.0
+AGAIN = 0.75  # how often a resumed run is killed again
+COLD = 0.1  # how often a process finds no compiled programs
+POLL_S = 0.001
+MARKS = "<!-- measured kills: begin -->", "<!-- measured kills: end -->"
+
+
+class Case(NamedTuple):
+    """What is killed."""
+
+    agent: str
+    driver: str
+    devices: int
+    flags: str
+
+
+SMALL = (
+    "--env gymnax:Pendulum-v1 --batch-size 8 --eval-episodes 2 --pool-size 4 --seed 3 --quiet"
+    " --actor-hidden-sizes 16 --critic-hidden-sizes 16"
+)
+ONLINE = (
+    f"{SMALL} --num-envs 4 --total-env-steps 2400 --warmup-env-steps 200 --replay-capacity 1000"
+    " --log-every 100 --checkpoint-every 100 --eval-every 400"
+)
+OFFLINE = (
+    f"{SMALL} --total-env-steps 0 --offline-steps 2400 --log-every 100 --checkpoint-every 100 --eval-every 400"
+    " --dataset {dataset}"
+)
+CASES = (
+    Case("sac", "fused", 1, f"{ONLINE} --ratio 1:1"),
+    Case("pql", "pipelined", 3, f"{ONLINE} --ratio 2:1 --driver pipelined --split 1,1,1"),
+    Case("iql", "offline", 1, OFFLINE),
+)
+
+
+class Moment(NamedTuple):
+    """When a process is killed."""
+
+    phase: str  # start: `delay` seconds after its start; train: after line `lines` of metrics; save: in a save after it
+    lines: int
+    delay: float
+
+
+@dataclass
+class Found:
+    """What a torture found out."""
+
+    agent: str = ""
+    driver: str = ""
+    devices: int = 1
+    ticks_lines: int = 0  # lines of metrics of the whole run
+    kills: dict[str, int] = field(default_factory=dict)  # by signal and phase
+    runs: int = 0
+    identical: int = 0  # kills after which the run ended as if nothing had happened
+    differences: list[str] = field(default_factory=list)
+    cut_saves: int = 0  # unfinished steps and Orbax's temporary folders that kills left
+    exit_s: list[float] = field(default_factory=list)  # from SIGTERM to the end of the process
+    restore_s: list[float] = field(default_factory=list)
+    lost_steps: list[int] = field(default_factory=list)  # by a SIGKILL: reported, and made again
+    blocked_s: list[float] = field(default_factory=list)  # by one save
+    damages: int = 0
+    damages_found: int = 0
+    seconds: float = 0.0
+
+    @property
+    def fine(self) -> bool:
+        return (
+            self.identical == sum(self.kills.values()) and not self.differences and self.damages == self.damages_found
+        )
+
+
+def find_case(agent: str, driver: str) -> Case:
+    return next(case for case in CASES if (case.agent, case.driver) == (agent, driver))
+
+
+def prepare(case: Case, root: Path) -> list[str]:
+    """The command's arguments; makes the data set where there is one to learn from."""
+    dataset = root / "dataset"
+    if "{dataset}" in case.flags:
+        write_dataset(dataset)
+    return ["rlx.cli", "train", case.agent, *case.flags.format(dataset=dataset).split(), "--run-dir", str(root)]
+
+
+def write_dataset(folder: Path) -> None:
+    """A few hundred random steps shaped like the pendulum's."""
+    import numpy as np
+
+    from rlx import data
+
+    rng, rows = np.random.default_rng(0), 400
+    states = rng.uniform(-1, 1, size=(rows + 1, 3)).astype(np.float32)
+    dataset = data.make_dataset(
+        {"name": "pendulum"},
+        observation=states[:-1],
+        action=rng.uniform(-1, 1, size=(rows, 1)).astype(np.float32),
+        reward=rng.normal(size=rows).astype(np.float32),
+        terminated=np.zeros(rows, bool),
+        truncated=np.arange(rows) % 100 == 99,
+        next_observation=states[1:],
+    )
+    data.write(dataset, folder)
+
+
+def start(arguments: Sequence[str], devices: int, log: Path, cache: Path | None = None) -> subprocess.Popen[bytes]:
+    """`python -m ARGUMENTS`, all that it says in a file: nobody reads a pipe while it is watched."""
+    environ = processes.environment(devices) | ({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})
+    with log.open("ab") as said:
+        command = [sys.executable, "-m", *arguments]
+        return subprocess.Popen(command, cwd=processes.ROOT, env=environ, stdout=said, stderr=said)
+
+
+def count_lines(folder: Path) -> int:
+    try:
+        return (folder / "metrics.jsonl").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+def is_saving(folder: Path) -> bool:
+    """Whether something is being saved: a temporary folder of Orbax's, or a step without a manifest."""
+    for place in (folder / "resume", folder / "checkpoints"):
+        try:
+            names = os.listdir(place)
+        except OSError:
+            continue
+        for name in names:
+            if "tmp" in name or (name.isdecimal() and not (place / name / "manifest.json").exists()):
+                return True
+    return False
+
+
+def wait_for(moment: Moment, folder: Path, process: subprocess.Popen[bytes]) -> bool:
+    """Waits; False if the process ended first."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        reached = moment.phase == "start" or count_lines(folder) >= moment.lines
+        if reached and (moment.phase != "save" or is_saving(folder)):
+            try:
+                process.wait(moment.delay)
+                return False
+            except subprocess.TimeoutExpired:
+                return True
+        time.sleep(POLL_S)
+    return False
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """All by which two runs are compared."""
+    from rlx.diff import numbers
+
+    steps = {path.parent.name: json.loads(path.read_text().partition("\n")[2])["digest"] for path in policies(folder)}
+    lines = [numbers(json.loads(text)) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {"digest": json.loads((folder / "summary.json").read_text())["digest"], "policies": steps, "metrics": lines}
+
+
+def policies(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "checkpoints").glob("*/manifest.json") if path.parent.name.isdecimal())
+
+
+def saved_step(folder: Path) -> int:
+    """The newest finished step of everything."""
+    steps = [path.parent.name for path in (folder / "resume").glob("*/manifest.json")]
+    return max((int(name) for name in steps if name.isdecimal()), default=0)
+
+
+class Torture:
+    """Kills runs of one case until there were `kills` kills."""
+
+    def __init__(self, case: Case, root: Path, kills: int, seed: int, cold: float) -> None:
+        self.case, self.root, self.kills, self.seed, self.cold = case, root, kills, seed, cold
+        self.found = Found(case.agent, case.driver, case.devices)
+        self.arguments = prepare(case, root)
+        self.lock, self.planned, self.begun = threading.Lock(), 0, 0
+        self.startup_s = 0.0  # until the first line of metrics
+
+    def run_reference(self) -> None:
+        """The uninterrupted run."""
+        folder, begun = self.root / "reference", time.monotonic()
+        process = start([*self.arguments, "--run-name", folder.name], self.case.devices, self.root / "reference.log")
+        wait_for(Moment("train", 1, 0.0), folder, process)
+        self.startup_s = time.monotonic() - begun
+        if process.wait(TIMEOUT_S):
+            raise SystemExit(f"the uninterrupted run failed:\n{tail(self.root / 'reference.log')}")
+        self.reference = result(folder)
+        self.lines = self.found.ticks_lines = len(self.reference["metrics"])
+        self._note_end(folder)
+
+    def work(self) -> None:
+        """One worker: run after run."""
+        while (number := self._next_run()) is not None:
+            self.run_one(number)
+
+    def _next_run(self) -> int | None:
+        with self.lock:
+            if self.planned >= self.kills:
+                return None
+            self.begun += 1
+            return self.begun
+
+    def run_one(self, number: int) -> None:
+        """One run from its start over its kills to its end."""
+        rng, folder = random.Random(f"{self.seed} {number}"), self.root / f"run-{number}"
+        log, kills = self.root / f"run-{number}.log", 0
+        while True:
+            resumed = (folder / "config.json").exists()
+            fresh = [*self.arguments, "--run-name", folder.name, "--overwrite"]
+            arguments = ["rlx.cli", "train", "--resume", str(folder), "--quiet"] if resumed else fresh
+            moment = self._plan(rng, folder, first=kills == 0)
+            with tempfile.TemporaryDirectory(dir=self.root) as cold:
+                process = start(arguments, self.case.devices, log, Path(cold) if rng.random() < self.cold else None)
+                try:
+                    killed = moment is not None and self._kill(moment, rng, folder, process)
+                    code = process.wait(TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    self._differs(f"run {number} hung", log)
+                    return
+            kills += killed
+            if code == 0:
+                break
+            if not (killed and code in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)):
+                self._differs(f"run {number} exited with {code}", log)
+                return
+        self._compare(number, folder, kills)
+
+    def _plan(self, rng: random.Random, folder: Path, first: bool) -> Moment | None:
+        if not (first or rng.random() < AGAIN):
+            return None
+        with self.lock:
+            if self.planned >= self.kills:
+                return None
+            self.planned += 1
+        there = count_lines(folder)
+        phase = rng.choices(("start", "train", "save"), (2, 4, 4))[0]
+        if phase == "start" or there + 1 >= self.lines:
+            return Moment("start", 0, rng.uniform(0, 1.2 * self.startup_s))
+        return Moment(phase, rng.randint(there + 1, self.lines - 1), rng.uniform(0, 0.05 if phase == "save" else 0.3))
+
+    def _kill(self, moment: Moment, rng: random.Random, folder: Path, process: subprocess.Popen[bytes]) -> bool:
+        number = rng.choice((signal.SIGKILL, signal.SIGTERM))
+        if not wait_for(moment, folder, process):
+            with self.lock:
+                self.planned -= 1  # it had ended: no kill
+            return False
+        begun = time.monotonic()
+        process.send_signal(number)
+        code = process.wait(TIMEOUT_S)
+        with self.lock:
+            name = f"{number.name} {moment.phase}"
+            self.found.kills[name] = self.found.kills.get(name, 0) + 1
+            self.found.cut_saves += is_saving(folder)
+            if number == signal.SIGTERM and code in (0, 128 + signal.SIGTERM):
+                self.found.exit_s.append(time.monotonic() - begun)
+            if number == signal.SIGKILL and (folder / "metrics.jsonl").exists():
+                self.found.lost_steps.append(max(0, last_step(folder) - saved_step(folder)))
+        return True
+
+    def _compare(self, number: int, folder: Path, kills: int) -> None:
+        there = result(folder)
+        different = [name for name in there if there[name] != self.reference[name]]
+        for name in different:
+            self._differs(f"run {number}, killed {kills} times: {name} is not the reference's", None)
+        with self.lock:
+            self.found.runs += 1
+            self.found.identical += 0 if different else kills
+        self._note_end(folder)
+        if not different:
+            shutil.rmtree(folder)
+
+    def _note_end(self, folder: Path) -> None:
+        summary = json.loads((folder / "summary.json").read_text())
+        with self.lock:
+            if summary.get("restore_s") is not None:
+                self.found.restore_s.append(summary["restore_s"])
+            if summary["saves"]:
+                self.found.blocked_s.append(summary["save_blocked_s"] / summary["saves"])
+
+    def _differs(self, text: str, log: Path | None) -> None:
+        with self.lock:
+            self.found.differences.append(text)
+        print(text + (f":\n{tail(log)}" if log else ""), file=sys.stderr, flush=True)
+
+
+def last_step(folder: Path) -> int:
+    """The last run_step that metrics.jsonl tells of."""
+    for text in reversed((folder / "metrics.jsonl").read_text().splitlines()):
+        try:
+            return int(json.loads(text)["run_step"])
+        except ValueError:  # a line that was not finished
+            continue
+    return 0
+
+
+def damage(root: Path, found: Found, seed: int) -> None:
+    """Hurts every file of the reference's newest checkpoint in every way: the step before is to be used."""
+    from rlx import checkpoint
+
+    whole = root / "reference" / "resume"
+    before, last = checkpoint.steps(whole)[-2:]
+    for name, hurt in damages(whole / str(last), random.Random(seed)):
+        copy = shutil.copytree(whole, root / "damaged")
+        hurt(copy / str(last) / name)
+        said: list[str] = []
+        found.damages += 1
+        found.damages_found += checkpoint.newest(copy, said.append) == before and len(said) == 1
+        shutil.rmtree(copy)
+
+
+def damages(step: Path, rng: random.Random) -> Iterator[tuple[Path, Any]]:
+    """Every file of a step with every way to hurt it: five bits, two lengths, and its absence."""
+    for path in sorted(path.relative_to(step) for path in step.rglob("*") if path.is_file()):
+        size = (step / path).stat().st_size
+        yield path, Path.unlink
+        for bit in rng.sample(range(8 * size), min(5, 8 * size)):
+            yield path, lambda file, bit=bit: flip(file, bit)
+        for length in {0, size // 2} - {size}:
+            yield path, lambda file, length=length: os.truncate(file, length)
+
+
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def tail(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-15:])
+
+
+def torture(case: Case, root: Path, kills: int, seed: int = 0, workers: int = 1, cold: float = COLD) -> Found:
+    """Kills runs of a case in `root`; returns what was found out."""
+    begun, job = time.monotonic(), Torture(case, root, kills, seed, cold)
+    job.run_reference()
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(job.work) for _ in range(workers)]:
+            future.result()
+    job.found.seconds = time.monotonic() - begun
+    return job.found
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Median and most."""
+    return f"{median(values):.{digits}f} / {max(values):.{digits}f}" if values else "-"
+
+
+def table(results: Sequence[Found]) -> str:
+    """What was found, in Markdown."""
+    rows: list[tuple[str, Any]] = [
+        ("", lambda f: f"{f.agent.upper()} / {f.driver}" + (f", {f.devices} devices" if f.devices > 1 else "")),
+        ("ended identical / kills", lambda f: f"{f.identical} / {sum(f.kills.values())}"),
+        *(
+            (f"{name} while {phase}", lambda f, key=f"{name} {phase_}": f.kills.get(key, 0))
+            for name in ("SIGKILL", "SIGTERM")
+            for phase_, phase in (("start", "starting, compiling"), ("train", "training"), ("save", "saving"))
+        ),
+        ("runs that were killed, to their ends", lambda f: f.runs),
+        ("saves that kills cut short", lambda f: f.cut_saves),
+        ("seconds from SIGTERM to exit, median / most", lambda f: spread(f.exit_s)),
+        ("seconds a restore takes, median / most", lambda f: spread(f.restore_s)),
+        ("steps lost per SIGKILL, median / most", lambda f: spread(f.lost_steps, 0)),
+        ("seconds a save blocks, median / most of runs' means", lambda f: spread(f.blocked_s, 3)),
+        ("damaged files found / files damaged", lambda f: f"{f.damages_found} / {f.damages}"),
+        ("minutes in all", lambda f: f"{f.seconds / 60:.1f}"),
+    ]
+    lines = ["| " + " | ".join([title, *(str(cell(f)) for f in results)]) + " |" for title, cell in rows]
+    return "\n".join([lines[0], "|---" * (len(results) + 1) + "|", *lines[1:]])
+
+
+def write_table(page: Path, results: Sequence[Found]) -> None:
+    """Puts the table between the page's two markers."""
+    before, _, rest = page.read_text().partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    page.write_text(f"{before}{MARKS[0]}\n{table(results)}\n{MARKS[1]}{after}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--agent", choices=[case.agent for case in CASES])
+    parser.add_argument("--driver", choices=[case.driver for case in CASES])
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write what was found there, too")
+    parser.add_argument("--table", type=Path, metavar="PAGE", help="kill nothing; put the results FILES into PAGE")
+    parser.add_argument("files", nargs="*", type=Path, help="what --json wrote")
+    given = parser.parse_args()
+    if given.table:
+        write_table(given.table, [Found(**json.loads(path.read_text())) for path in given.files])
+        return 0
+    with tempfile.TemporaryDirectory() as root:
+        found = torture(find_case(given.agent, given.driver), Path(root), given.kills, given.seed, given.workers)
+        damage(Path(root), found, given.seed)
+    print(table([found]))
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    return 0 if found.fine else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

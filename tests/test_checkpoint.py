@@ -1,0 +1,321 @@
+"""Checkpoints: whatever happens to whichever file, nothing damaged is used, and saving goes on."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.struct import PyTreeNode
+
+from rlx import checkpoint
+from rlx.checkpoint import Damaged
+from rlx.types import RlxError
+from tests import kill, processes
+
+
+class Part(PyTreeNode):
+    weights: Any
+    count: Any
+
+
+def tree(value: float) -> dict[str, Any]:
+    """A small state: several types, no rows, nothing at all."""
+    return {
+        "part": Part(np.full((3, 2), value, np.float32), np.asarray(value, np.int32)),
+        "flags": np.array([True, False]),
+        "halves": np.asarray(jnp.arange(4, dtype=jnp.bfloat16)),
+        "empty": (),
+    }
+
+
+LEAVES = ["['flags']", "['halves']", "['part'].count", "['part'].weights"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with steps 10 and 20."""
+    folder = tmp_path_factory.mktemp("saved") / "steps"
+    for step in (10, 20):
+        checkpoint.save(folder, step, tree(step), {"tick": step})
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy to hurt."""
+    return shutil.copytree(saved, tmp_path / "steps")
+
+
+def assert_trees_equal(one: Any, other: Any) -> None:
+    first, second = checkpoint.flatten(one), checkpoint.flatten(other)
+    assert first.keys() == second.keys()
+    for name, leaf in first.items():
+        assert leaf.dtype == second[name].dtype, name
+        np.testing.assert_array_equal(leaf, second[name], err_msg=name)
+
+
+def test_what_is_saved_comes_back(saved: Path) -> None:
+    assert checkpoint.steps(saved) == [10, 20]
+    assert_trees_equal(checkpoint.restore(saved, tree(0)), tree(20))
+    assert_trees_equal(checkpoint.restore(saved, tree(0), 10), tree(10))
+    known = checkpoint.manifest(saved, 20)
+    assert sorted(known["leaves"]) == LEAVES and known["about"] == {"tick": 20}
+    assert known["leaves"]["['halves']"] | {"sha256": ""} == {"shape": [4], "dtype": "bfloat16", "sha256": ""}
+
+
+def test_a_digest_is_that_of_the_content(saved: Path, tmp_path: Path) -> None:
+    """Of all of it and of nothing else: not of the step, the folder or what is noted beside it."""
+    first = checkpoint.save(tmp_path, 30, tree(20))
+    assert first == checkpoint.manifest(saved, 20)["digest"] != checkpoint.manifest(saved, 10)["digest"]
+    changed = tree(20)
+    changed["part"].weights[2, 1] = np.nextafter(np.float32(20), np.float32(21))
+    assert checkpoint.save(tmp_path, 31, changed) != first
+
+
+def test_every_damage_to_every_file(saved: Path, tmp_path: Path) -> None:
+    """Is found and set aside, the step before is used, and the next save works."""
+    found = 0
+    for name, hurt in kill.damages(saved / "20", random.Random(0)):
+        copy, said = shutil.copytree(saved, tmp_path / "copy"), list[str]()
+        hurt(copy / "20" / name)
+        assert checkpoint.newest(copy, said.append) == 10, name
+        assert len(said) == 1 and "20" in said[0] and "; set aside as damaged-20" in said[0], said
+        assert (copy / "damaged-20").is_dir() and checkpoint.steps(copy) == [10]
+        if found % 12 == 0:  # a save takes far longer than all the rest
+            checkpoint.save(copy, 20, tree(20))
+            assert_trees_equal(checkpoint.restore(copy, tree(0)), tree(20))
+        shutil.rmtree(copy)
+        found += 1
+    assert found > 50
+
+
+def test_damage_is_named(folder: Path) -> None:
+    """By the file; `restore` of a named step sets nothing aside."""
+    largest = max((folder / "20" / "default" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    kill.flip(largest, 100)
+    with pytest.raises(RlxError) as error:
+        checkpoint.restore(folder, tree(0))
+    assert str(error.value) == f"{largest}: is damaged; choose another --step"
+    largest.unlink()
+    with pytest.raises(Damaged) as missing:
+        checkpoint.verify(folder, 20)
+    assert str(missing.value) == f"{largest}: is missing"
+    assert checkpoint.steps(folder) == [10, 20]
+
+
+def test_damaged_twice(folder: Path) -> None:
+    """Each is kept under a name of its own; and where nothing good is left, there is nothing."""
+    for number in range(2):
+        (folder / "20" / "manifest.json").write_text("{")
+        assert checkpoint.newest(folder, lambda text: None) == 10
+        assert (folder / ("damaged-20" + "-1" * number)).is_dir()
+        checkpoint.save(folder, 20, tree(20))
+    for step in (10, 20):
+        (folder / str(step) / "manifest.json").unlink()
+    assert checkpoint.newest(folder, lambda text: None) is None
+
+
+def test_steps_that_were_never_finished(folder: Path) -> None:
+    """A folder without a manifest and Orbax's temporary ones do not count, nor do they keep saves from working."""
+    (folder / "20" / "manifest.json").unlink()
+    (folder / "40").mkdir()
+    (folder / "50.orbax-checkpoint-tmp-7").mkdir()
+    (folder / "60").write_text("a file")
+    assert checkpoint.steps(folder) == [10]
+    said: list[str] = []
+    assert checkpoint.newest(folder, said.append) == 10
+    assert [text.split(": ", 1)[1] for text in said] == [
+        f"has no manifest.json; set aside as damaged-{step}" for step in (20, 40, 60)
+    ]
+    checkpoint.save(folder, 30, tree(30))
+    assert_trees_equal(checkpoint.restore(folder, tree(0)), tree(30))
+
+
+def test_pruning(folder: Path) -> None:
+    checkpoint.save(folder, 30, tree(30))
+    checkpoint.remove_after(folder, 20)
+    assert checkpoint.steps(folder) == [10, 20]
+    checkpoint.prune(folder, 1)
+    assert checkpoint.steps(folder) == [20]
+    checkpoint.prune(folder, 5)
+    assert checkpoint.steps(folder) == [20]
+
+
+# What does not fit
+
+OTHERS: dict[str, tuple[Any, str]] = {
+    "type": (
+        tree(0) | {"halves": np.zeros(4, np.float32)},
+        "['halves'] is bfloat16 (4,) there but float32 (4,) here; *",
+    ),
+    "shape": (
+        tree(0) | {"part": Part(np.zeros((3, 3), np.float32), np.asarray(0, np.int32))},
+        "['part'].weights is float32 (3, 2) there but float32 (3, 3) here; *",
+    ),
+    "more": (tree(0) | {"new": np.zeros(1)}, "['new'] is missing there but float64 (1,) here; *"),
+    "less": (
+        {name: leaf for name, leaf in tree(0).items() if name != "flags"},
+        "['flags'] is bool (2,) there but unknown here; *",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_does_not_fit_is_refused_by_name(case: str, saved: Path) -> None:
+    template, message = OTHERS[case]
+    with pytest.raises(RlxError) as error:
+        checkpoint.restore(saved, template)
+    escaped = message.replace("[", "[[]")
+    assert fnmatchcase(str(error.value), f"{saved}/20: {escaped}the run has another agent or networks")
+
+
+def test_another_format(folder: Path) -> None:
+    """Is no damage: the message names the version that wrote it, and nothing is set aside."""
+    path = folder / "20" / "manifest.json"
+    content = json.loads(path.read_bytes().partition(b"\n")[2]) | {"format": 7, "rlx": "9.1"}
+    rewrite(path, content)
+    for call in (lambda: checkpoint.restore(folder, tree(0)), lambda: checkpoint.newest(folder, print)):
+        with pytest.raises(RlxError) as error:
+            call()
+        assert str(error.value) == f"{folder}/20: was written by rlx 9.1 in another format; use that version"
+    assert checkpoint.steps(folder) == [10, 20]
+
+
+def rewrite(path: Path, content: dict[str, Any]) -> None:
+    """A manifest that verifies, whatever it says."""
+    import hashlib
+
+    text = json.dumps(content).encode()
+    path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+class Trap:
+    """Unpickling it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
+    """In place of any file, and however well the manifest speaks of it."""
+    mark = tmp_path / "unpickled"
+    files = [path for path in (folder / "20").rglob("*") if path.is_file() and path.name != "manifest.json"]
+    for path in files:
+        path.write_bytes(pickle.dumps(Trap(mark)))
+    content = json.loads((folder / "20" / "manifest.json").read_bytes().partition(b"\n")[2])
+    content["files"] = {str(path.relative_to(folder / "20")): checkpoint._digest_file(path) for path in files}
+    rewrite(folder / "20" / "manifest.json", content)
+    with pytest.raises(RlxError, match=r"/20: cannot be read \("):
+        checkpoint.restore(folder, tree(0))
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Trap(mark)))
+    assert mark.exists()  # it would have shown
+
+
+def test_a_manifest_that_leads_elsewhere(folder: Path) -> None:
+    """Digests of files outside are never asked for."""
+    content = json.loads((folder / "20" / "manifest.json").read_bytes().partition(b"\n")[2])
+    for name in ("../10/manifest.json", "/etc/hostname"):
+        rewrite(folder / "20" / "manifest.json", content | {"files": content["files"] | {name: "0" * 64}})
+        with pytest.raises(Damaged, match=": is missing"):
+            checkpoint.verify(folder, 20)
+
+
+# Where nothing can be written
+
+
+def test_a_step_that_is_there(folder: Path) -> None:
+    for step in (15, 20):
+        with pytest.raises(RlxError, match=rf"steps: step {step} was not saved; is a later one there already\?"):
+            checkpoint.save(folder, step, tree(0))
+
+
+def test_a_full_disk_while_orbax_writes(saved: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for it: one line, and what was there is untouched."""
+    folder = shutil.copytree(saved, tmp_path / "steps")
+    program = (
+        "import resource, signal, sys, numpy as np\n"
+        "from rlx import checkpoint\n"
+        "from rlx.types import RlxError\n"
+        "noise = np.random.default_rng(0).bytes(2**21)\n"
+        "checkpoint.save(sys.argv[1], 30, {'small': np.zeros(3)})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+        "try:\n"
+        "    checkpoint.save(sys.argv[1], 40, {'big': np.frombuffer(noise, np.uint8)})\n"
+        "except RlxError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, cwd=processes.ROOT, timeout=120
+    )
+    assert done.stdout.startswith(f"{folder}/40: could not be written ("), done.stderr[-2000:]
+    assert done.stdout.endswith("older ones are intact; make room, then go on with `rlx train --resume`\n")
+    assert done.stdout.count("\n") == 1
+    assert checkpoint.newest(folder, print) == 30
+    checkpoint.save(folder, 40, tree(40))
+    assert_trees_equal(checkpoint.restore(folder, tree(0)), tree(40))
+
+
+def test_a_full_disk_at_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last file of all: the step does not count, and the next save, once there is room, works."""
+
+    def full(*given: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write_manifest", full)
+        with pytest.raises(RlxError) as error:
+            checkpoint.save(folder, 30, tree(30))
+    assert str(error.value) == (
+        f"{folder}/30: could not be written (no space left on the disk);"
+        " older ones are intact; make room, then go on with `rlx train --resume`"
+    )
+    assert checkpoint.steps(folder) == [10, 20]
+    checkpoint.save(folder, 30, tree(30))
+    assert_trees_equal(checkpoint.restore(folder, tree(0)), tree(30))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RlxError, match=r"file/steps/10: could not be written \("):
+        checkpoint.save(tmp_path / "file" / "steps", 10, tree(10))
+
+
+def test_nothing_to_restore(tmp_path: Path, saved: Path) -> None:
+    for call, message in (
+        (lambda: checkpoint.restore(tmp_path, tree(0)), f"{tmp_path}: holds no checkpoint; train the run first"),
+        (lambda: checkpoint.restore(saved, tree(0), 7), f"{saved}: has no step 7; it has 10, 20"),
+    ):
+        with pytest.raises(RlxError) as error:
+            call()
+        assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("scheme", "package", "extra"), [("gs", "gcsfs", "gcs"), ("s3", "s3fs", "s3")])
+def test_a_cloud_without_its_package(scheme: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RlxError) as error:
+        checkpoint.locate(f"{scheme}://bucket/runs")
+    needs = f"{scheme}:// needs {package}, which is not here; install rlx[{extra}]"
+    assert str(error.value) == f"{scheme}://bucket/runs: {needs}"
+
+
+def test_a_cloud_that_nobody_knows() -> None:
+    with pytest.raises(RlxError, match="must be a folder, or an address that begins with gs:// or s3://"):
+        checkpoint.locate("ftp://host/runs")

@@ -1,0 +1,232 @@
+"""Statistics between runs, against slow NumPy on fixed numbers in run folders made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlx import cli
+from rlx.compare import Comparison, Curve, compare, read, text
+from rlx.types import RlxError
+
+STEPS = (100, 200, 300)
+GOOD = [[-1500, -1400, -1600, -1700, -1550], [-600, -500, -900, -1500, -700], [-150, -160, -140, -1200, -155]]
+FAIR = [[-1450, -1500, -1600], [-1300, -1200, -1400], [-800, -500, -190]]
+
+
+def write_run(
+    folder: Path,
+    values: Sequence[Sequence[Any]],
+    env: str = "gymnax:Pendulum-v1",
+    backend: str | None = None,
+    hypers: Sequence[dict[str, float]] | None = None,
+) -> Path:
+    """A finished run whose seeds have `values` `[T, S]`; between evaluations it logs losses."""
+    folder.mkdir(parents=True)
+    rates = [{}] * len(values[0]) if hypers is None else hypers
+    members = [{"gamma": 0.99, **rate, "seed": i % 3} for i, rate in enumerate(rates)]
+    (folder / "summary.json").write_text(json.dumps({"env": env, "backend": backend, "members": members}))
+    lines = []
+    for step, row in zip(STEPS, values, strict=True):
+        loss = {"train/critic_loss": [step / 10 + i for i in range(len(row))]}
+        lines.append({"run_step": step - 50, "wall_time_s": step / 40 - 1, **loss})
+        seen = {"eval/return_per_seed": list(row), "eval/return_mean": 0.0}
+        lines.append({"run_step": step, "wall_time_s": step / 40, **loss, **seen})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    return [write_run(tmp_path / "good", GOOD), write_run(tmp_path / "fair", FAIR)]
+
+
+def slow_iqm(values: Sequence[float]) -> float:
+    kept = sorted(values)
+    for _ in range(len(values) // 4):
+        kept = kept[1:-1]
+    return sum(kept) / len(kept)
+
+
+def slow_chance(x: Sequence[float], y: Sequence[float]) -> float:
+    points = [1.0 if a > b else 0.5 if a == b else 0.0 for a in x for b in y]
+    return sum(points) / len(points)
+
+
+def every_draw(values: Sequence[float]) -> tuple[float, float]:
+    """The percentile interval of the interquartile mean over all draws with replacement there are."""
+    drawn = [slow_iqm(draw) for draw in itertools.product(values, repeat=len(values))]
+    low, high = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def test_final_values(two: list[Path]) -> None:
+    good, fair = compare(read(two)).rows
+    assert (good.name, good.seeds, good.steps, good.wall_s) == ("good", 5, 300, 7.5)
+    assert (fair.name, fair.seeds) == ("fair", 3)
+    for row, values in ((good, GOOD[-1]), (fair, FAIR[-1])):
+        assert row.mean == pytest.approx(sum(values) / len(values))
+        assert row.iqm.estimate == pytest.approx(slow_iqm(values))
+    assert good.iqm.estimate == pytest.approx((-150 - 155 - 160) / 3)  # neither -140 nor -1200
+    low, high = every_draw(FAIR[-1])
+    assert (fair.iqm.low, fair.iqm.high) == (pytest.approx(low), pytest.approx(high))
+    assert (low, high) == (-800, -190)  # one draw of 27 is thrice the worst: more than 2.5 %
+    assert (good.iqm.low, good.iqm.high) == pytest.approx(every_draw(GOOD[-1]), abs=15)
+
+
+def test_probability_of_improvement(two: list[Path]) -> None:
+    found = compare(read(two)).improvement
+    assert set(found) == {("good", "fair"), ("fair", "good")}
+    assert found["good", "fair"].estimate == pytest.approx(slow_chance(GOOD[-1], FAIR[-1])) == pytest.approx(12 / 15)
+    assert found["fair", "good"].estimate == pytest.approx(3 / 15)
+    assert 0 <= found["good", "fair"].low < 0.8 < found["good", "fair"].high == 1
+
+
+def test_steps_and_seconds_to_thresholds(two: list[Path]) -> None:
+    """IQMs are -1550, -733, -155 and -1517, -1300, -497."""
+    found = compare(read(two), [-1550, -1000, -733, -200, 0])
+    assert found.thresholds == (-1550, -1000, -733, -200, 0)
+    good, fair = (row.reached for row in found.rows)
+    assert good == ((100, 2.5), (200, 5.0), (300, 7.5), (300, 7.5), None)  # -733.33 is just below -733
+    assert fair == ((100, 2.5), (300, 7.5), (300, 7.5), None, None)
+
+
+def test_thresholds_by_default_stand_between_the_first_and_the_best(two: list[Path]) -> None:
+    """Returns are negative: half of the best would be worse than the best."""
+    low, high = slow_iqm(GOOD[0]), slow_iqm(GOOD[-1])
+    found = compare(read(two))
+    assert found.thresholds == pytest.approx((low + 0.5 * (high - low), low + 0.9 * (high - low)))
+    assert [row.reached for row in found.rows] == [((200, 5.0), (300, 7.5)), ((300, 7.5), None)]
+
+
+def test_a_first_meeting_counts_though_it_is_lost_again() -> None:
+    steps = np.asarray([1, 2, 3])
+    curve = Curve("x", steps, steps / 10, np.asarray([[0.0], [5.0], [2.0]]))
+    assert compare([curve], [4.0]).rows[0].reached == ((2, 0.2),)
+
+
+def test_without_progress_there_are_no_thresholds() -> None:
+    steps = np.asarray([1, 2])
+    found = compare([Curve("x", steps, steps, np.asarray([[3.0, 3.0], [1.0, 1.0]]))])
+    assert found.thresholds == () and found.rows[0].reached == ()
+
+
+def test_combinations_of_hyper_parameters_are_told_apart(tmp_path: Path) -> None:
+    rates = [{"actor_lr": lr} for lr in (1e-3, 1e-3, 1e-3, 3e-4, 3e-4, 3e-4)]
+    folder = write_run(tmp_path / "grid", [[1, 2, 3, 4, 5, 6]] * 3, hypers=rates)
+    one, other = read([folder])
+    assert (one.name, other.name) == ("grid actor_lr=0.001", "grid actor_lr=0.0003")
+    np.testing.assert_array_equal(one.values, [[1, 2, 3]] * 3)
+    np.testing.assert_array_equal(other.values, [[4, 5, 6]] * 3)
+    assert compare([one, other]).improvement[one.name, other.name].estimate == 0
+
+
+def test_runs_of_one_name_are_shown_with_their_folders(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / root / "sac", FAIR) for root in ("a", "b")]
+    assert [curve.name for curve in read(folders)] == [str(folder) for folder in folders]
+
+
+def test_another_metric(two: list[Path]) -> None:
+    curve = read(two, "train/critic_loss")[1]
+    assert list(curve.steps) == [50, 100, 150, 200, 250, 300]
+    np.testing.assert_array_equal(curve.values[-1], [30, 31, 32])
+
+
+def test_a_gap_in_the_middle_is_never_a_meeting(tmp_path: Path) -> None:
+    """Where a return was not finite, JSON has null."""
+    folder = write_run(tmp_path / "gap", [[0, 0], [None, 9], [9, 9]])
+    assert compare(read([folder]), [4.0]).rows[0].reached == ((300, 7.5),)
+
+
+@pytest.fixture
+def shown(two: list[Path]) -> Comparison:
+    return compare(read(two), [-1000.0, -200.0])
+
+
+def test_as_a_table(shown: Comparison) -> None:
+    first, second = text(shown).split("\n\n")
+    head, good, fair = first.splitlines()
+    named = "run seeds steps s mean IQM 95 % interval steps to -1000.0 s to -1000.0 steps to -200.0 s to -200.0"
+    assert head.split() == named.split()
+    assert good.split()[:6] == "good 5 300 7.5 -361.0 -155.0".split()
+    assert good.split()[-4:] == "200 5.0 300 7.5".split()
+    assert fair.split() == "fair 3 300 7.5 -496.7 -496.7 -800.0 to -190.0 300 7.5 - -".split()
+    ends = [line.index(cell) + len(cell) for line, cell in ((head, "steps"), (good, "300"), (fair, "300"))]
+    assert len(set(ends)) == 1  # figures stand in columns
+    assert second.splitlines()[0].split()[-2:] == ["good", "fair"]
+    assert second.splitlines()[1].split()[:3] == ["good", "-", "0.80"]
+
+
+def test_as_markdown(shown: Comparison) -> None:
+    lines = text(shown, "md").splitlines()
+    assert lines[0].startswith("| run | seeds | steps | s | mean | IQM | 95 % interval | steps to -1000.0 |")
+    assert lines[1] == "| --- |" + " ---: |" * 10
+    assert lines[3] == "| fair | 3 | 300 | 7.5 | -496.7 | -496.7 | -800.0 to -190.0 | 300 | 7.5 | - | - |"
+    assert lines[5] == "| P(row ends above column) | good | fair |"
+
+
+def test_as_csv(shown: Comparison) -> None:
+    good, fair = csv.DictReader(io.StringIO(text(shown, "csv")))
+    assert (good["run"], good["seeds"], good["steps_to_-1000"], good["wall_s_to_-200"]) == ("good", "5", "200", "7.5")
+    assert float(fair["iqm"]) == pytest.approx(slow_iqm(FAIR[-1]), rel=1e-12)
+    assert (fair["steps_to_-200"], fair["above fair"]) == ("", "")
+    assert float(fair["above good"]) == pytest.approx(0.2) and float(good["above fair high"]) == 1
+
+
+def test_one_seed_shows_no_interval(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, [[x], [x], [x]]) for name, x in (("a", 1), ("b", 2))]
+    runs, pairs = text(compare(read(folders), [])).split("\n\n")
+    assert runs.splitlines()[1].split() == ["a", "1", "300", "7.5", "1", "1", "-"]
+    assert pairs.splitlines()[2].split() == ["b", "1.00", "-"]
+
+
+def test_the_command(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", *map(str, two), "--thresholds", "-1000", "-200"]) == 0
+    assert capsys.readouterr().out == text(compare(read(two), [-1000, -200])) + "\n"
+    assert cli.main(["compare", str(two[0]), "--metric", "train/critic_loss", "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
+    """What is asked, and the one line that says no."""
+    ant, mjx = (write_run(root / b, FAIR, "brax:ant", b) for b in ("spring", "mjx"))
+    pendulum, bad = write_run(root / "p", FAIR), write_run(root / "bad", [[1, 1], [1, 1], [1, None]])
+    begun, empty = root / "begun", write_run(root / "empty", FAIR)
+    begun.mkdir()
+    (begun / "config.json").write_text("{}")
+    (empty / "metrics.jsonl").unlink()
+    return {
+        "env": ([ant, pendulum], f"{pendulum}: is of gymnax:Pendulum-v1 but {ant} of brax:ant (spring)"),
+        "backend": ([ant, mjx], "is of brax:ant (mjx) but"),
+        "twice": ([ant, ant], f"{ant}: is given twice"),
+        "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
+        "nothing": ([root / "none"], f"{root / 'none'}: holds no finished run (no summary.json); give folders that"),
+        "bad end": ([bad], f"{bad}: eval/return_per_seed of seed 1 ended as no finite number"),
+        "no lines": ([empty], f"{empty}: has no 'eval/return_per_seed' for each seed in metrics.jsonl; it has no"),
+    }
+
+
+@pytest.mark.parametrize("what", ["env", "backend", "twice", "unfinished", "nothing", "bad end", "no lines"])
+def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders, line = refusals(tmp_path)[what]
+    assert cli.main(["compare", *map(str, folders)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and line in said.err
+
+
+def test_an_unknown_metric_is_told_the_nearest(two: list[Path]) -> None:
+    with pytest.raises(RlxError, match=r"no 'train/critic_los' for each seed.*nearest is 'train/critic_loss'"):
+        read(two, "train/critic_los")
+
+
+@pytest.mark.parametrize("lay", [text, lambda found: text(found, "md"), lambda found: text(found, "csv")])
+def test_a_single_run_is_compared_with_nothing(lay: Callable[[Comparison], str], two: list[Path]) -> None:
+    assert "\n\n" not in lay(compare(read(two[:1])))

@@ -1,0 +1,125 @@
+"""`rlx diff`: where two runs part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlx import checkpoint, cli, config, wholes
+from rlx.diff import differences, numbers
+
+
+def make_run(folder: Path, **settings: Any) -> Path:
+    """A run as it lies on disk, with two lines of metrics and two checkpoints."""
+    run_config = config.resolve("sac", "gymnax:Pendulum-v1", **settings)
+    folder.mkdir()
+    content = config.to_json(run_config) | {"init_from": None, "identity": wholes.identity(run_config)}
+    content |= {"versions": {"jax": "1.0", "python": "3.12"}, "hardware": {"platform": "cpu", "devices": 1}}
+    (folder / "config.json").write_text(json.dumps(content))
+    write_lines(folder, 0.5)
+    for step in (100, 200):
+        checkpoint.save(folder / "resume", step, {"critic": np.full(3, step), "actor": np.zeros(2)})
+    checkpoint.save(folder / "checkpoints", 200, {"agent": np.ones(3)})
+    return folder
+
+
+def write_lines(folder: Path, loss: float, steps: tuple[int, ...] = (100, 200)) -> None:
+    lines = [
+        {
+            "run_step": step,
+            "wall_time_s": np.random.default_rng().uniform(),
+            "train/loss": [loss if step > 100 else 1.0],
+        }
+        for step in steps
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("diff") / "one")
+
+
+@pytest.fixture
+def other(run: Path, tmp_path: Path) -> Path:
+    """The same again; only seconds differ."""
+    folder = shutil.copytree(run, tmp_path / "two")
+    write_lines(folder, 0.5)
+    return folder
+
+
+def test_the_same(run: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert differences(run, other) == []
+    assert cli.main(["diff", str(run), str(other)]) == 0
+    assert capsys.readouterr().out == "the same\n"
+
+
+def test_settings_versions_and_hardware(run: Path, other: Path) -> None:
+    content = json.loads((other / "config.json").read_text())
+    content["settings"] |= {"seed": 3, "tau": [0.1]}
+    content["versions"] |= {"jax": "1.1"}
+    content["hardware"] |= {"devices": 4}
+    (other / "config.json").write_text(json.dumps(content))
+    tau = config.from_json(run / "config.json").hypers["tau"]
+    told = {"seed: 0 and 3", f"tau: {tau} and (0.1,)", "jax: 1.0 and 1.1", "devices: 1 and 4"}
+    assert set(differences(run, other)) == told
+
+
+def test_the_first_number(run: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(other, 0.75)
+    assert differences(run, other) == ["metrics.jsonl, step 200: train/loss is [0.5] and [0.75]"]
+    assert cli.main(["diff", str(run), str(other)]) == 1
+    assert capsys.readouterr().out == "metrics.jsonl, step 200: train/loss is [0.5] and [0.75]\n"
+
+
+def test_a_run_that_is_shorter(run: Path, other: Path) -> None:
+    write_lines(other, 0.5, steps=(100,))
+    assert differences(run, other) == [f"metrics.jsonl: only {run} has step 200"]
+    (other / "metrics.jsonl").unlink()
+    assert differences(other, run) == [f"metrics.jsonl: only {run} has step 100"]
+
+
+def test_the_first_checkpoint(run: Path, other: Path) -> None:
+    """With the leaves that differ: of everything, and of the policies. Nothing but manifests is read."""
+    shutil.rmtree(other / "resume")
+    for step in (100, 150, 200):
+        checkpoint.save(other / "resume", step, {"critic": np.full(3, step + (step > 100)), "actor": np.zeros(2)})
+    shutil.rmtree(other / "checkpoints")
+    checkpoint.save(other / "checkpoints", 200, {"agent": np.ones(3, np.float32), "new": np.ones(1)})
+    for path in (other / "resume").rglob("default/d/*"):
+        path.unlink()
+    assert differences(run, other) == [
+        "resume/200: 1 of 2 leaves differ: ['critic']",
+        "checkpoints/200: 2 of 2 leaves differ: ['agent'], ['new']",
+    ]
+
+
+def test_a_damaged_manifest(run: Path, other: Path) -> None:
+    path = other / "resume" / "100" / "manifest.json"
+    path.write_text("{")
+    assert differences(run, other) == [f"{path}: is damaged; resume that run, or leave it out"]
+
+
+def test_several_processes(run: Path, other: Path, tmp_path: Path) -> None:
+    """Each keeps a folder of its own."""
+    one = shutil.copytree(run, tmp_path / "one")
+    for folder, value in ((one, 1), (other, 2)):
+        shutil.rmtree(folder / "resume")
+        checkpoint.save(folder / "resume" / "process-0", 100, {"x": np.zeros(1)})
+        checkpoint.save(folder / "resume" / "process-1", 100, {"x": np.full(1, value)})
+    assert differences(one, other) == ["resume/process-1/100: 1 of 1 leaves differ: ['x']"]
+
+
+def test_what_is_no_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["diff", str(run), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"rlx: {tmp_path}: is not a run folder (no config.json)")
+
+
+def test_seconds_are_no_numbers() -> None:
+    line = {"run_step": 1, "wall_time_s": 2.0, "train/busy_value_s": 0.1, "train/tick_s": 0.2, "train/loss": 3.0}
+    assert numbers(line) == {"run_step": 1, "train/loss": 3.0}

@@ -1,0 +1,388 @@
+"""Exported policies: their actions are the agent's, with jax alone, with NumPy alone and as ONNX; and they play."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import agents, checkpoint, cli, config, envs, experiment, export, networks, normalize, plain, runs
+from rlx.evaluate import evaluate
+from rlx.experiment import make_driver, setup
+from rlx.train.driver import Driver
+from rlx.types import EnvState, Key, RlxError, Spec
+from tests.walk import Walk
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
+REACHER, PENDULUM = "gymnax:Reacher-misc", "gymnax:Pendulum-v1"
+MLP = {"actor_hidden_sizes": [8, 6], "critic_hidden_sizes": [8]}
+SETTINGS: dict[str, dict[str, Any]] = {  # every activation, with and without normalisation
+    "sac": MLP | {"normalize_observations": True, "observation_clip": 0.8},
+    "tqc": MLP | {"activation": "elu", "normalize_observations": True},
+    "pql": MLP | {"activation": "swish", "normalize_observations": False},
+    "iql": MLP | {"activation": "gelu", "normalize_observations": False},
+    "bc": {"actor_hidden_sizes": [8], "activation": "tanh", "normalize_observations": False},
+    "td3_bc": MLP | {"normalize_observations": True},
+    "idql": {"critic_hidden_sizes": [8], "score_width": 8, "score_blocks": 1, "time_features": 4, "num_samples": 5}
+    | {"normalize_observations": True},
+}
+
+
+def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...] = (40,), **given: Any) -> Driver:
+    """A run folder as training leaves it, with random numbers for weights; returns the driver of its policy."""
+    asked = config.resolve(agent, env, **{"num_seeds": 2, "total_env_steps": 1000, **SETTINGS[agent], **given})
+    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runs.NO_TRAINING))))
+    for step in steps:
+        rng = np.random.default_rng(step)
+
+        def draw(x: Any) -> np.ndarray:
+            noise = rng.normal(size=x.shape[1:]) * (0.5 if x.ndim > 3 else 1)  # noqa: B023 -- used at once
+            return np.asarray(noise, x.dtype)
+
+        learned = jax.tree.map(draw, driver.learned(driver.shapes))
+        statistics = learned["statistics"]
+        learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
+        checkpoint.save(folder / "checkpoints", step, learned)
+    (folder / "config.json").write_text(json.dumps(config.to_json(asked)))
+    return driver
+
+
+def actions(folder: Path, driver: Driver, observation: np.ndarray, member: int = 0, step: int | None = None) -> Any:
+    """The agent's own, one observation after the other."""
+    act = experiment.greedy(driver, runs.load(folder, driver, step))
+    return np.stack([act(row, member) for row in observation])
+
+
+def rows(driver: Driver, count: int = 5) -> np.ndarray:
+    size = driver.task.env.spec.observation_size
+    return np.random.default_rng(7).normal(size=(count, size)).astype(np.float32) * 2
+
+
+def slow_forward(folder: Path, observation: np.ndarray) -> np.ndarray:
+    """`policy.npz` by the book: loops and float64, nothing of jax or rlx."""
+    from math import erf, exp, sqrt, tanh  # noqa: F401
+
+    arrays = np.load(folder / "policy.npz")
+    names = json.loads((folder / "policy.json").read_text())["layers"]
+    scalar: dict[str, Callable[[float], float]] = {
+        "relu": lambda x: x if x > 0 else 0.0,
+        "elu": lambda x: x if x > 0 else exp(x) - 1,
+        "gelu": lambda x: 0.5 * x * (1 + tanh(sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+        "swish": lambda x: x / (1 + exp(-x)),
+        "tanh": tanh,
+    }
+    result = []
+    for row in observation.astype(np.float64):
+        x = list(row)
+        for i, name in enumerate(names):
+            if name == "normalize":
+                mean, std, low, high = (arrays[f"{i}.{j}"] for j in range(4))
+                x = [min(max((v - m) / s, low), high) for v, m, s in zip(x, mean, std, strict=True)]
+            elif name == "dense":
+                kernel, bias = arrays[f"{i}.0"], arrays[f"{i}.1"]
+                x = [sum(v * kernel[k, j] for k, v in enumerate(x)) + bias[j] for j in range(len(bias))]
+            else:
+                x = [scalar[name](v) for v in x]
+        result.append(x)
+    return np.asarray(result)
+
+
+@pytest.mark.parametrize("agent", list(SETTINGS))
+def test_actions_are_the_agents(agent: str, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "policy"
+    driver = make_run(run, agent)
+    about = export.save(run, out, member=1)
+    policy, observation = export.load(out), rows(driver)
+    expected = actions(run, driver, observation, member=1)
+    assert np.ptp(expected, axis=0).min() > 0.01 and not np.allclose(expected, actions(run, driver, observation))
+    np.testing.assert_allclose(policy(observation), expected, atol=2e-5)
+    np.testing.assert_allclose(policy(observation[2:3]), policy(observation)[2:3], atol=1e-6)  # alone or in a batch
+    np.testing.assert_allclose(policy(observation[0]), expected[0], atol=2e-5)
+    assert policy(observation[:4].reshape(2, 2, -1)).shape == (2, 2, driver.task.env.spec.action_size)
+    assert policy.about == json.loads((out / "policy.json").read_text()) == json.loads(json.dumps(about))
+    assert about["platforms"] == ["cpu", "cuda", "tpu"] and (about["seed"], about["run_step"]) == (1, 40)
+
+    plainly = agent != "idql"
+    assert (out / "policy.npz").exists() == plainly == bool(about["layers"])
+    if plainly:
+        np.testing.assert_allclose(slow_forward(out, observation), expected, atol=2e-5)
+
+
+def test_every_agent_is_tried() -> None:
+    assert set(SETTINGS) == set(agents.REGISTRY)
+    assert {given.get("activation", "relu") for given in SETTINGS.values()} == set(networks.ACTIVATIONS)
+    assert networks.ACTIVATIONS.keys() <= plain.NUMPY.keys()
+
+
+def test_what_is_drawn_is_drawn_alike_for_every_row(tmp_path: Path) -> None:
+    """IDQL: equal observations in one batch get equal actions."""
+    driver = make_run(tmp_path / "run", "idql")
+    export.save(tmp_path / "run", tmp_path / "policy")
+    observation = np.repeat(rows(driver, 1), 3, axis=0)
+    action = export.load(tmp_path / "policy")(observation)
+    np.testing.assert_array_equal(action, action[[0, 0, 0]])
+
+
+def test_normalisation_is_inside(tmp_path: Path) -> None:
+    """Observations beyond the clip all look the same."""
+    driver = make_run(tmp_path / "run", "sac")
+    export.save(tmp_path / "run", tmp_path / "policy")
+    policy, far = export.load(tmp_path / "policy"), 50 + np.abs(rows(driver, 1))
+    np.testing.assert_array_equal(policy(far), policy(2 * far))
+    assert not np.allclose(policy(far), policy(-far))
+
+
+def test_layers_with_layer_norm() -> None:
+    spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 5)
+    network = networks.make_deterministic_policy(spec, (6, 4), layer_norm=True)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), network.init(jax.random.key(0)))
+    layers = plain.of_actor(params, "relu", 2)
+    assert layers is not None
+    names = "dense layer_norm relu dense layer_norm relu dense tanh"
+    assert [layer.operation for layer in layers] == names.split()
+    observation = rng.normal(size=(4, 3)).astype(np.float32)
+    np.testing.assert_allclose(plain.forward(layers, observation), network.apply(params, observation), atol=1e-5)
+
+
+def test_layers_that_give_other_actions_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of an agent whose greedy action would be another function of its network."""
+    make_run(tmp_path / "run", "sac")
+    monkeypatch.setattr(plain, "of_actor", lambda *given: [*OF_ACTOR(*given), plain.Layer("tanh")])
+    assert export.save(tmp_path / "run", tmp_path / "policy")["layers"] == []
+    assert not (tmp_path / "policy" / "policy.npz").exists()
+
+
+OF_ACTOR: Any = plain.of_actor
+
+
+def test_another_checkpoint(tmp_path: Path) -> None:
+    driver = make_run(tmp_path / "run", "sac", steps=(40, 80))
+    observation = rows(driver)
+    for step, name in ((40, "early"), (None, "last")):
+        export.save(tmp_path / "run", tmp_path / name, step)
+        expected = actions(tmp_path / "run", driver, observation, step=step)
+        np.testing.assert_allclose(export.load(tmp_path / name)(observation), expected, atol=2e-5)
+    manifests = [json.loads((tmp_path / name / "policy.json").read_text()) for name in ("early", "last")]
+    assert [m["run_step"] for m in manifests] == [40, 80]
+    assert manifests[0]["checkpoint_digest"] == checkpoint.manifest(tmp_path / "run" / "checkpoints", 40)["digest"]
+
+
+# Without rlx
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of docs/export.md's reader, after the command there: a run and an exported policy."""
+    place = tmp_path_factory.mktemp("reader")
+    make_run(place / "runs" / "pendulum", "sac", PENDULUM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        commands = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+        assert [cli.main(line.split()[1:]) for line in commands] == [0]
+    return place
+
+
+@pytest.fixture(scope="module")
+def blocks() -> list[str]:
+    return re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+
+
+def expected_there(place: Path, observation: np.ndarray) -> np.ndarray:
+    return export.load(place / "policy")(observation)
+
+
+@pytest.mark.parametrize(
+    ("number", "without"), [(0, ["rlx", "flax", "optax", "brax", "orbax"]), (2, ["rlx", "jax", "jaxlib", "flax"])]
+)
+def test_the_pages_lines_run_without_rlx(number: int, without: list[str], place: Path, blocks: list[str]) -> None:
+    """In a process in which importing rlx fails, with what the page says is needed."""
+    observation = np.asarray([[1.0, 0.0, 2.0], [0.0, -1.0, -7.5]], np.float32)
+    said = (
+        f"import sys\nsys.modules.update(dict.fromkeys({without}))\nimport numpy as np\n"
+        f"observation = np.asarray({observation.tolist()}, np.float32)\n"
+    )
+    program = f"{said}{blocks[number]}\nprint(np.asarray(action).tolist())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), expected_there(place, observation), atol=1e-5)
+
+
+def test_the_pages_other_lines_run(place: Path, blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
+    exec(blocks[1], shared)
+    np.testing.assert_array_equal(shared["action"], expected_there(place, shared["observation"]))
+    exec(blocks[3], shared)
+    assert shared["returns"].shape == (2,) and (shared["returns"] < 0).all()
+    exec(blocks[4], shared)
+    assert shared["returns"].shape == (2,) and len(blocks) == 5
+
+
+def test_onnx_gives_the_same_actions(tmp_path: Path) -> None:
+    reference = pytest.importorskip("onnx.reference")
+    for agent in set(SETTINGS) - {"idql"}:
+        run, out = tmp_path / agent, tmp_path / f"{agent}-policy"
+        driver = make_run(run, agent)
+        export.save(run, out, onnx=True)
+        observation = rows(driver)
+        graph = reference.ReferenceEvaluator(out / "policy.onnx")
+        assert (graph.input_names, graph.output_names) == (["observation"], ["action"])
+        (action,) = graph.run(None, {"observation": observation})
+        np.testing.assert_allclose(action, actions(run, driver, observation), atol=2e-5)
+
+
+# Refusals
+
+
+def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, out = tmp_path / "run", tmp_path / "policy"
+    make_run(run, "idql")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there-2").mkdir()
+
+    def refused(line: str, *given: Any, **options: Any) -> None:
+        with pytest.raises(RlxError, match=re.escape(line)) as error:
+            export.save(*given, **options)
+        assert "\n" not in str(error.value) and not out.exists()
+
+    refused(f"{tmp_path / 'none'}: is not a run folder", tmp_path / "none", out)
+    there = f"{tmp_path / 'there'}: is there already; choose another --out, such as {tmp_path / 'there-3'}"
+    refused(there, run, tmp_path / "there")
+    refused(f"--member 2: {run} has 0 to 1; choose one of those", run, out, member=2)
+    refused(f"--member -1: {run} has 0 to 1", run, out, member=-1)
+    refused("has no step 41; it has 40", run, out, step=41)
+    (run / "file").touch()
+    refused(f"{run / 'file' / 'x'}: cannot be written (Not a directory)", run, run / "file" / "x")
+    monkeypatch.setattr(plain.importlib.util, "find_spec", lambda name: None)
+    refused("--onnx: needs the package onnx, which is not here; install rlx[onnx]", run, out, onnx=True)
+    monkeypatch.setattr(plain, "check_onnx", lambda: None)
+    refused("--onnx: the policy of idql is no plain MLP; leave it out, policy.jax holds it", run, out, onnx=True)
+    (run / "checkpoints").rename(run / "elsewhere")
+    monkeypatch.undo()
+    refused("holds no checkpoint; train the run first", run, out)
+
+
+def test_what_cannot_be_loaded(place: Path, tmp_path: Path) -> None:
+    def copy(name: str, **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        about = json.loads((place / "policy" / "policy.json").read_text())
+        (folder / "policy.json").write_text(json.dumps(about | changes))
+        (folder / "policy.jax").write_bytes((place / "policy" / "policy.jax").read_bytes())
+        return folder
+
+    with pytest.raises(RlxError, match="holds no policy; give a folder that `rlx export` made"):
+        export.load(tmp_path / "none")
+    with pytest.raises(RlxError, match="was written by rlx .* in another format"):
+        export.load(copy("later", format=99))
+    damaged = copy("damaged")
+    content = bytearray((damaged / "policy.jax").read_bytes())
+    content[len(content) // 2] ^= 1
+    (damaged / "policy.jax").write_bytes(content)
+    with pytest.raises(RlxError, match=r"policy\.jax: is damaged; export it again"):
+        export.load(damaged)
+    with pytest.raises(RlxError, match=re.escape("observations are [2, 4]: this policy reads 3 numbers, [..., 3]")):
+        export.load(copy("good"))(np.zeros((2, 4)))
+
+
+# Playing
+
+
+class Start(Walk):
+    """The walk from one start, whatever the key."""
+
+    def reset(self, key: Key) -> EnvState:
+        return super().reset(jax.random.key(round(1000 * self.noise)))
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> Any:
+        return Walk(self.limit, 0.0).step(state, action, key)
+
+
+@pytest.mark.parametrize("start", [0.001, 0.002, 0.003])
+def test_play_is_the_evaluation(start: float) -> None:
+    """The same policy from the same start: rlx's own evaluation and an episode through Gymnasium."""
+
+    def act(observation: Any) -> Any:
+        return jnp.tanh(observation.sum(axis=-1, keepdims=True))
+
+    env = Start(12, start)
+    expected = evaluate(env, lambda observation, key: act(observation), 1, jax.random.key(0)).returns
+    played = export.play(lambda x: np.asarray(act(x)), envs.to_gymnasium(env), episodes=2)
+    np.testing.assert_allclose(played, [expected[0]] * 2, rtol=1e-5)
+
+
+def test_an_exported_policy_plays_as_it_is_judged(place: Path) -> None:
+    """Pendulum, the exported policy on both sides, starts of their own: means agree within what starts allow."""
+    policy, env = export.load(place / "policy"), envs.make(PENDULUM, episode_length=30)
+    judged = evaluate(env, lambda observation, key: policy.call(observation), 64, jax.random.key(1)).returns
+    played = export.play(policy, envs.to_gymnasium(env), 64)
+    error = np.hypot(*(np.std(x) / 8 for x in (judged, played)))
+    assert abs(played.mean() - np.mean(judged)) < 4 * error
+
+
+def test_actions_are_mapped_to_the_box() -> None:
+    """Pendulum's torque is in [-2, 2]; a box without bounds is taken as it is."""
+    seen: list[np.ndarray] = []
+
+    class Bare(gymnasium.Env[np.ndarray, np.ndarray]):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2, 2))
+
+        def __init__(self, low: Any, high: Any):
+            self.action_space = gymnasium.spaces.Box(np.float32(low), np.float32(high))
+
+        def reset(self, **options: Any) -> Any:
+            return np.ones((2, 2)), {}
+
+        def step(self, action: np.ndarray) -> Any:
+            seen.append(action)
+            return np.ones((2, 2)), 1.5, len(seen) % 2 == 0, False, {}
+
+    def policy(observation: np.ndarray) -> np.ndarray:
+        assert observation.shape == (4,)
+        return np.asarray([-1.0, 0.5])
+
+    assert export.play(policy, Bare([-2, 0], [2, 4]), 2).tolist() == [3.0, 3.0]
+    assert export.play(policy, Bare([-np.inf, 0], [np.inf, np.inf])).tolist() == [3.0]
+    np.testing.assert_array_equal(seen, [[-2, 3]] * 4 + [[-1, 0.5]] * 2)
+    assert seen[0].dtype == np.float32
+    with pytest.raises(RlxError, match="an exported policy plays where they are a Box"):
+        export.play(policy, gymnasium.make("CartPole-v1"))
+
+
+def test_play_is_repeatable() -> None:
+    def play(seed: int) -> np.ndarray:
+        return export.play(lambda x: np.zeros(1), envs.to_gymnasium(Walk(noise=0.2)), 3, seed)
+
+    first = play(5)
+    assert len(set(first)) == 3
+    np.testing.assert_array_equal(first, play(5))
+    np.testing.assert_array_equal(first[1:], play(6)[:2])  # each episode has a seed of its own
+
+
+def test_the_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(["export", str(place / "runs" / "pendulum"), "--out", str(tmp_path / "p"), "--member", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"sac on {PENDULUM}, seed 1, step 40: {tmp_path / 'p'}"
+    assert [line.split()[0] for line in said[1:]] == ["policy.jax", "policy.npz"]
+
+
+def test_normalisation_matches_the_runs() -> None:
+    """`policy.npz` holds a deviation; it must stay the one that `rlx.normalize` divides by."""
+    statistics = normalize.Statistics(jnp.ones(()), jnp.asarray([1.0, 2.0]), jnp.asarray([1e-8, 4.0]))
+    seen = normalize.normalize(statistics, jnp.asarray([1.0005, 6.0]), 10.0)
+    np.testing.assert_allclose(seen, [0.5, 2.0], rtol=1e-3)

@@ -1,0 +1,252 @@
+"""Run folders: one writer at a time, names that stay inside, and what `rlx runs` tells of them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlx import cli, config, folders, metrics, runs
+from rlx.console import Console
+from rlx.interrupts import Interrupted
+from rlx.types import RlxError
+from tests import processes
+
+SETTINGS = (
+    "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 120 --warmup-env-steps 40 --log-every 40 --eval-every 120"
+    " --checkpoint-every 40 --eval-episodes 1 --ratio 1:1 --batch-size 8 --replay-capacity 80 --pool-size 4"
+    " --actor-hidden-sizes 8 --critic-hidden-sizes 8 --quiet"
+)
+
+
+@contextmanager
+def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that writes in a folder until it is killed."""
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom rlx import folders\n"
+        "with folders.claimed(Path(sys.argv[1]), fresh=False):\n"
+        "    print('claimed', flush=True)\n    time.sleep(100)\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    process = subprocess.Popen(command, cwd=processes.ROOT, text=True, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "claimed\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """As a run leaves it."""
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text('{"run_step": 100, "eval/return_mean": -3.25}\n{"run_step": 200}\n{"run_st')
+    (folder / "resume" / "100").mkdir(parents=True)
+    (folder / "resume" / "100" / "data").write_bytes(bytes(2**20))
+    folders.mark(folder, "finished")
+    return folder
+
+
+def refusal(folder: Path, fresh: bool) -> str:
+    with pytest.raises(RlxError) as error, folders.claimed(folder, fresh):
+        pass
+    return str(error.value)
+
+
+def test_a_live_process_keeps_others_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also --overwrite and --resume; nothing is removed, and the message names the process."""
+    with owner(folder) as process:
+        before = sorted(folder.rglob("*"))
+        message = f"{folder}: process {process.pid} is writing there; wait for it, or choose another --run-name"
+        assert refusal(folder, fresh=False) == refusal(folder, fresh=True) == message
+        where = ["--run-dir", str(folder.parent), "--run-name", folder.name, "--overwrite"]
+        assert cli.main(["train", "sac", *SETTINGS.split(), *where]) == 2
+        assert capsys.readouterr().err == f"rlx: {message}\n"
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_a_dead_process_keeps_nobody_out(folder: Path) -> None:
+    with owner(folder) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with folders.claimed(folder, fresh=False):
+            assert (folder / "lock").read_text() == str(os.getpid())
+    assert (folder / "config.json").is_file()
+
+
+def test_an_older_run_is_emptied(folder: Path) -> None:
+    with folders.claimed(folder, fresh=True):
+        assert {path.name for path in folder.iterdir()} == {"lock", "status.json"}
+
+
+def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    message = f"{tmp_path}: is no run folder, so --overwrite leaves it alone; choose another --run-name"
+    assert refusal(tmp_path, fresh=True) == message
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_that_was_killed_at_birth_can_be_overwritten(tmp_path: Path) -> None:
+    """Before it wrote its config.json."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("lock", "status.json", "config.tmp"):
+        (folder / name).touch()
+    with folders.claimed(folder, fresh=True):
+        pass
+
+
+def test_emptying_that_is_cut_short_can_be_repeated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells that it is a run goes last."""
+
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", stop)
+        with pytest.raises(KeyboardInterrupt), folders.claimed(folder, fresh=True):
+            pass
+    with folders.claimed(folder, fresh=True):
+        assert not (folder / "resume").exists()
+
+
+# Where nothing can be written
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    remedy = "choose another --run-dir"
+    assert refusal(tmp_path / "file", fresh=False) == f"{tmp_path}/file: cannot be written (File exists); {remedy}"
+    assert refusal(tmp_path / "file" / "x", fresh=True).endswith(
+        f"/file/x: cannot be written (Not a directory); {remedy}"
+    )
+
+
+def test_a_read_only_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even where tests run as root, to whom nothing is forbidden: what the system would say is put in its place."""
+
+    def forbidden(path: Path, mode: str = "r", *more: Any, **others: Any) -> Any:
+        if mode not in ("r", "rb") and path.is_relative_to(folder):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, mode, *more, **others)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", forbidden)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    where = ["--run-dir", str(folder.parent), "--run-name", folder.name, "--overwrite"]
+    assert cli.main(["train", "sac", *SETTINGS.split(), *where]) == 2
+    said = f"rlx: {folder}: cannot be written (Read-only file system); choose another --run-dir\n"
+    assert capsys.readouterr().err == said
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_fills_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a line of metrics is written: one line is said, and with room the run goes on."""
+    folder, show = tmp_path / "run", Console.show
+
+    def full(console: Console, line: dict[str, Any]) -> None:
+        show(console, line)
+        if line["run_step"] == 80:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Console, "show", full)
+        assert cli.main(["train", "sac", *SETTINGS.split(), "--run-dir", str(tmp_path), "--run-name", "run"]) == 2
+    remedy = f"make room, then go on with `rlx train --resume {folder}`"
+    assert capsys.readouterr().err == f"rlx: {folder}: cannot be written (No space left on device); {remedy}\n"
+    assert folders.standing(folder).state == "failed"
+    assert cli.main(["train", "--resume", str(folder), "--quiet"]) == 0
+    assert [line["run_step"] for line in metrics.read(folder / "metrics.jsonl")] == [40, 44, 80, 120]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "..", ".", "/tmp/x", "a/b", "", ".hidden", "-x", "a b", "a\nb", "x" * 129, "\u00e4"]
+)
+def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RlxError) as error:
+        folders.choose_folder(tmp_path, name, config.resolve("sac", "gymnax:Pendulum-v1"), overwrite=True)
+    rule = f"use letters, digits, '.', '_' and '-' only, so that it stays inside {tmp_path}"
+    assert str(error.value) == f"--run-name {name!r}: {rule}"
+
+
+@pytest.mark.parametrize("name", ["x", "sac-ant.2_b", "0", "x" * 128])
+def test_names_that_stay(name: str, tmp_path: Path) -> None:
+    given = config.resolve("sac", "gymnax:Pendulum-v1")
+    assert folders.choose_folder(tmp_path, name, given, overwrite=False) == tmp_path / name
+
+
+# How a run stands
+
+
+def test_standings(folder: Path) -> None:
+    assert folders.standing(folder) == ("first", "finished", 200, -3.25, 2**20 + size_of_small_files(folder))
+    folders.mark(folder, "running")
+    assert folders.standing(folder).state == "interrupted"  # nobody writes there
+    with owner(folder):
+        assert folders.standing(folder).state == "running"
+    assert folders.standing(folder).state == "interrupted"
+
+
+def size_of_small_files(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, "finished"),
+        (Interrupted(15, "saved at step 7"), "interrupted"),
+        (RlxError("a mistake"), "failed"),
+        (KeyboardInterrupt(), "failed"),
+        (ValueError("a bug"), "failed"),
+    ],
+)
+def test_how_a_run_ends_is_noted(error: BaseException | None, state: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    try:
+        with runs._claimed(folder, fresh=True):
+            assert json.loads((folder / "status.json").read_text())["state"] == "running"
+            if error:
+                raise error
+    except BaseException as raised:
+        assert raised is error
+    found = json.loads((folder / "status.json").read_text())
+    assert found["state"] == state and (str(error or "") in found["reason"])
+
+
+def test_rlx_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, by name; without metrics there is nothing to tell, and what is no run is left out."""
+    other = folder.parent / "b-second-run"
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    (folder.parent / "documents").mkdir()
+    assert cli.main(["runs", str(folder.parent)]) == 0
+    size = "1.0 MiB"
+    assert capsys.readouterr().out.splitlines() == [
+        "run           state       step  return     size",
+        "b-second-run  unreadable     -       -  0.0 MiB",
+        f"first         finished     200    -3.2  {size}",
+    ]
+    monkeypatch.chdir(folder.parent.parent)
+    assert cli.main(["runs"]) == 0
+    assert "first" in capsys.readouterr().out
+    assert cli.main(["runs", str(folder)]) == 2
+    assert capsys.readouterr().err == f"rlx: {folder}: holds no runs; give the folder that --run-dir named\n"

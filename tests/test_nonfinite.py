@@ -1,0 +1,294 @@
+"""Bad numbers: found in the tick in which they appear, named, dealt with as --on-nonfinite says, and never saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import checkpoint, cli, config, data, envs, experiment, metrics, parallel
+from rlx.agents import sac
+from rlx.envs.base import advance, begin, vectorise
+from rlx.train import alarms, roles
+from rlx.train import driver as host
+from rlx.train.alarms import Alarm
+from rlx.types import Agent, EnvState, Key, RlxError, Spec, Step
+
+FAULT = 30  # the step of an episode in which something breaks: of four environments the run's steps 116 to 120
+SETTINGS = (
+    "--env brittle --num-envs 4 --total-env-steps 240 --warmup-env-steps 40 --log-every 40 --eval-every 240"
+    " --checkpoint-every 40 --eval-episodes 2 --ratio 1:1 --batch-size 8 --replay-capacity 400 --pool-size 4"
+    " --actor-hidden-sizes 4 --critic-hidden-sizes 4 --no-normalize-observations --quiet"
+)
+
+
+class Brittle(NamedTuple):
+    """Observes the time and noise, never ends before its time limit; breaks at the step FAULT of every episode."""
+
+    observation: float = 0.0  # what breaks: added to the observation, the reward
+    reward: float = 0.0
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 50)
+
+    def reset(self, key: Key) -> EnvState:
+        x = jnp.stack([jnp.zeros(()), jax.random.normal(key)])
+        return begin(x, x)
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        time = state.time + 1
+        x = jnp.stack([time / 50.0, jax.random.normal(key)])
+        now = time == FAULT
+        seen = x + jnp.where(now, self.observation, 0.0)
+        return advance(state, x, seen, x[1] - action[0] ** 2 + jnp.where(now, self.reward, 0.0), jnp.bool_(False), 50)
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """`rlx train` in an environment, perhaps with an agent that breaks, into the folder `run`."""
+
+    def train(env: Brittle, *more: str, broken: Callable[[Agent], Agent] = lambda agent: agent) -> int:
+        make = sac.make
+        monkeypatch.setattr(envs, "make", lambda name, backend: env)
+        monkeypatch.setattr(sac, "make", lambda *given: broken(make(*given)))
+        where = ["--run-dir", str(tmp_path), "--run-name", "run"]
+        return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
+
+    return train
+
+
+def bad_action(agent: Agent) -> Agent:
+    """Acts with NaN in one environment of the four, when the episode's time is that before FAULT."""
+
+    def act(policy: Any, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+        action, extras = agent.act(policy, observation, key)
+        now = (observation[:, :1] * 50 > FAULT - 1.5) & (jnp.arange(4)[:, None] == 2)
+        return jnp.where(now, jnp.nan, action), extras
+
+    return agent._replace(act=act)
+
+
+def bad_gradient(agent: Agent) -> Agent:
+    """The gradient of the critics' only update in the tick that ends at step 120 is NaN in one number."""
+    its_key = roles.derive(jax.random.key(0), roles.CRITIC, FAULT - 1, 0, 0, 0, 0)
+
+    def update_critic(critic: Any, policy: Any, batch: Any, key: Key) -> tuple[Any, Any]:
+        new, told = agent.update_critic(critic, policy, batch, key)
+        same = (jax.random.key_data(key) == jax.random.key_data(its_key)).all()
+        now = parallel.sum(same.astype(jnp.float32), (parallel.DEVICE, parallel.SHARD)) > 0  # as a gradient is averaged
+
+        def hurt(path: Any, x: jax.Array) -> jax.Array:
+            touched = any(word in jax.tree_util.keystr(path) for word in (".mu", ".params", ".target_params"))
+            return x.at[(0,) * x.ndim].add(jnp.where(now, jnp.nan, 0.0)) if touched else x
+
+        return jax.tree_util.tree_map_with_path(hurt, new), told
+
+    return agent._replace(update_critic=update_critic)
+
+
+def nonfinite(folder: Path) -> dict[int, Any]:
+    """What the lines of metrics tell of bad numbers, by their run_step."""
+    lines = metrics.read(folder / "metrics.jsonl")
+    return {line["run_step"]: line["nonfinite"] for line in lines if "nonfinite" in line}
+
+
+def assert_all_saved_is_finite(folder: Path) -> None:
+    assert checkpoint.steps(folder / "resume")
+    for place in ("resume", "checkpoints"):
+        for step in checkpoint.steps(folder / place):
+            with checkpoint._manager(folder / place) as manager:
+                import orbax.checkpoint as ocp
+
+                leaves = dict(manager.restore(step, args=ocp.args.StandardRestore()))
+            for name, leaf in leaves.items():
+                if np.issubdtype(np.asarray(leaf).dtype, np.floating):
+                    assert np.isfinite(leaf).all(), f"{place}/{step}: {name}"
+
+
+RESET = "nothing bad was saved. To go on, restart such environments by --on-nonfinite reset-env"
+LOWER = "nothing bad was saved. To go on, lower the learning rate"
+SKIP = "leave such updates out by --on-nonfinite skip"
+NAN, INF = float("nan"), float("inf")
+ENDS = [  # policy, environment, agent, what is said
+    ("stop", Brittle(observation=NAN), None, f"observation, of 4 environments; {RESET}"),
+    ("stop", Brittle(reward=INF), None, f"reward, of 4 environments; {RESET}"),
+    ("stop", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
+    ("stop", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
+    ("reset-env", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
+    ("skip", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
+]
+
+
+@pytest.mark.parametrize(("policy", "env", "broken", "message"), ENDS, ids=range(len(ENDS)))
+def test_the_run_ends(
+    policy: str,
+    env: Brittle,
+    broken: Callable[[Agent], Agent] | None,
+    message: str,
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the step and the quantity's name, and what was saved before is good."""
+    assert train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent)) == 2
+    said = capsys.readouterr().err
+    assert said == f"rlx: step 120: NaN or infinity in {message}\n"
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    assert checkpoint.steps(tmp_path / "run" / "resume")[-1] == 80
+    assert_all_saved_is_finite(tmp_path / "run")
+
+
+CONTAINED = [  # policy, environment, agent, what metrics.jsonl tells
+    ("reset-env", Brittle(observation=NAN), None, {"observation": {"run_step": 120, "number": 4}}),
+    ("reset-env", Brittle(reward=-INF), None, {"reward": {"run_step": 120, "number": 4}}),
+    ("skip", Brittle(observation=INF, reward=NAN), bad_gradient, {"observation", "reward", "critic gradients"}),
+]
+
+
+@pytest.mark.parametrize(("policy", "env", "broken", "told"), CONTAINED)
+def test_the_run_goes_on(
+    policy: str,
+    env: Brittle,
+    broken: Callable[[Agent], Agent] | None,
+    told: Any,
+    train: Callable[..., int],
+    tmp_path: Path,
+) -> None:
+    """Environments start anew, bad updates are left out; the numbers are told of, and all that is saved is finite."""
+    assert train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent)) == 0
+    found = nonfinite(tmp_path / "run")
+    assert list(found) == [120, 240]  # after its reset, each breaks again 30 steps later
+    assert (
+        found[120] == told
+        if isinstance(told, dict)
+        else set(found[120]) >= told and set(found[240]) == told - {"critic gradients"}
+    )
+    assert_all_saved_is_finite(tmp_path / "run")
+    last = metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert np.isfinite(last["train/critic_loss"]).all() and last["critic_step"] == 50
+
+
+def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int], tmp_path: Path) -> None:
+    assert train(Brittle(reward=NAN)) == 2
+    assert cli.main(["train", "--resume", str(tmp_path / "run"), "--quiet", "--on-nonfinite", "reset-env"]) == 0
+    assert nonfinite(tmp_path / "run") == {step: {"reward": {"run_step": step, "number": 4}} for step in (120, 240)}
+    assert_all_saved_is_finite(tmp_path / "run")
+
+
+def test_a_contained_step(train: Callable[..., int]) -> None:
+    """Is a truncation at the last finite observation, with no reward, and the environment starts a new episode."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    env = vectorise(Brittle(observation=NAN, reward=INF), 3, 4, contain=True)
+    pool = env.make_pool(jax.random.key(1))
+    state = env.init(pool, keys)
+    before = state.env.observation
+    for i in range(FAULT):
+        before = state.env.observation
+        state, step = env.step(state, jnp.zeros((3, 1)), pool, jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys))
+        assert bool(step.truncated.all()) == (i == FAULT - 1)
+    np.testing.assert_array_equal(step.next_observation, before)
+    np.testing.assert_array_equal(step.reward, 0)
+    np.testing.assert_array_equal(step.observation[:, 0], 0)  # of the new episode
+    np.testing.assert_array_equal(state.env.time, 0)
+    assert not step.terminated.any() and step.metrics["bad_observation"].all() and step.metrics["bad_reward"].all()
+    assert np.isfinite(step.metrics["episode_return"]).all()
+
+
+# The data set
+
+
+def write(folder: Path, field: str, value: float) -> Path:
+    rng, rows = np.random.default_rng(0), 60
+    arrays: dict[str, np.ndarray] = {
+        "observation": rng.normal(size=(rows, 2)),
+        "action": rng.uniform(-1, 1, size=(rows, 1)),
+        "reward": rng.normal(size=rows),
+        "next_observation": rng.normal(size=(rows, 2)),
+    }
+    arrays[field][17] = value
+    last = np.arange(rows) % 20 == 19
+    data.write(data.make_dataset({"name": "brittle"}, **arrays, terminated=0 * last > 0, truncated=last), folder)
+    return folder
+
+
+BAD = [("observation", NAN), ("observation", INF), ("action", NAN), ("reward", NAN), ("reward", -INF)]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD)
+def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is refused before anything is learnt, naming the row; `skip` leaves its rows out and says so."""
+    monkeypatch.setattr(envs, "make", lambda name, backend: Brittle())
+    folder = write(tmp_path / "set", field, value)
+
+    def setup(policy: str) -> experiment.Setup:
+        return experiment.setup(
+            config.resolve("iql", "brittle", dataset=str(folder), offline_steps=10, on_nonfinite=policy, batch_size=8)
+        )
+
+    for policy in ("stop", "reset-env"):
+        with pytest.raises(RlxError) as error:
+            setup(policy)
+        assert str(error.value) == (
+            f"{folder}: {field} is not a finite number in 1 rows, first in row 17;"
+            " mend the file, or leave such rows out by --on-nonfinite skip"
+        )
+    given = setup("skip")
+    assert given.data is not None and given.data.size == 59
+    assert np.isfinite(getattr(given.data.rows, field)).all()
+    assert given.notes[0] == f"{folder}: left out 1 rows with numbers that are not finite"
+
+
+# The alarms themselves
+
+
+def test_alarms_keep_the_first_tick_and_count_all() -> None:
+    first = alarms.sound({"reward": jnp.float32(0), "action": jnp.float32(2)}, jnp.int32(5))
+    second = alarms.sound({"reward": jnp.float32(3), "action": jnp.float32(1)}, jnp.int32(6))
+    both = alarms.add(alarms.add(alarms.zeros_like(first), first), second)
+    assert jax.tree.map(int, both) == {"reward": Alarm(6, 3), "action": Alarm(5, 3)}
+
+
+def test_watched_updates() -> None:
+    """What is bad is told by name; with `skip` the half stays as it was, without it becomes bad."""
+
+    def update(half: dict[str, jax.Array], gradient: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        return {"params": half["params"] - gradient}, {"loss": gradient.sum()}
+
+    half = {"params": jnp.ones(3)}
+    for gradient, bad in (([1.0, 2.0, 3.0], 0.0), ([1.0, np.nan, 0.0], 1.0), ([np.inf, 0.0, 0.0], 1.0)):
+        for skip in (False, True):
+            new, learned = jax.jit(alarms.watched("critic", update, skip))(half, jnp.asarray(gradient))
+            assert learned.bad["loss"] == bad
+            expected = np.ones(3) if bad and skip else 1 - np.asarray(gradient)
+            np.testing.assert_array_equal(new["params"], expected)
+            told = learned.inspected("critic", new).bad["critic parameters"]
+            assert told == bad  # with `skip` what would have become of it, without what it became
+
+
+def test_causes_come_before_consequences() -> None:
+    """Within a tick the environment's quantities are named first: bad losses follow from them."""
+    names = ["actor gradients", "actor_loss", "critic gradients", "critic_loss", "entropy", "observation", "reward"]
+    seen = {name: Alarm(np.asarray([7, 4 if name == "entropy" else 7]), np.ones(2)) for name in names}
+    seen["action"] = Alarm(np.asarray([host.NEVER] * 2), np.zeros(2))
+
+    class Told(NamedTuple):
+        alarms: Any
+
+    class Plan:
+        @staticmethod
+        def run_step(tick: int) -> int:
+            return 10 * tick
+
+    class Driver:
+        task = type("Task", (), {"plan": Plan})
+
+    found = host.bad_numbers(Driver, Told(seen))
+    order = ["entropy", "observation", "reward", "critic_loss", "critic gradients", "actor_loss", "actor gradients"]
+    assert list(found) == order and found["entropy"] == (50, 2) and found["reward"] == (80, 2)

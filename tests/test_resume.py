@@ -1,0 +1,337 @@
+"""Nothing is lost: whatever ends a run, and wherever, resuming it gives the bits of a run that nothing ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rlx import checkpoint, cli, config, experiment, metrics, wholes
+from rlx.console import Console
+from rlx.diff import numbers
+from rlx.train.driver import Resumed
+from rlx.types import RlxError
+from tests import kill, processes
+
+SETTINGS = (
+    "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 600 --warmup-env-steps 100 --log-every 100"
+    " --eval-every 300 --checkpoint-every 100 --eval-episodes 2 --ratio 1:1 --batch-size 8 --replay-capacity 400"
+    " --pool-size 4 --actor-hidden-sizes 8 --critic-hidden-sizes 8 --quiet"
+)
+LINES = [100, 104, 200, 300, 400, 500, 600]  # run_steps of metrics.jsonl
+
+
+class Crash(BaseException):
+    """As sudden as a kill, but within this process."""
+
+
+@contextmanager
+def at_line(run_step: int, deed: Callable[[], None]) -> Iterator[None]:
+    """Does `deed` when the line of that step was written, before anything is saved there."""
+    show = Console.show
+
+    def shown(console: Console, line: dict[str, Any]) -> None:
+        show(console, line)
+        if line["run_step"] == run_step:
+            deed()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Console, "show", shown)
+        yield
+
+
+def crash() -> None:
+    raise Crash
+
+
+def train(folder: Path, *more: str) -> int:
+    where = ["--run-dir", str(folder.parent), "--run-name", folder.name]
+    return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
+
+
+def resume(folder: Path, *more: str) -> int:
+    return cli.main(["train", "--resume", str(folder), "--quiet", *more])
+
+
+def state_of(folder: Path) -> str:
+    return json.loads((folder / "status.json").read_text())["state"]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing ended."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    assert train(folder) == 0
+    assert [line["run_step"] for line in metrics.read(folder / "metrics.jsonl")] == LINES
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended without warning after step 400, where nothing newer than 300 need be saved."""
+    folder = tmp_path_factory.mktemp("crashed") / "run"
+    with at_line(400, crash), pytest.raises(Crash):
+        train(folder)
+    assert state_of(folder) == "failed" and checkpoint.steps(folder / "resume")[-1] == 300
+    return folder
+
+
+@pytest.fixture
+def broken(crashed: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on with."""
+    return shutil.copytree(crashed, tmp_path / "run")
+
+
+def assert_same_run(folder: Path, reference: Path) -> None:
+    """Metrics, policies and everything else, to the bit; no line twice and none too many."""
+    assert kill.result(folder) == kill.result(reference)
+    assert state_of(folder) == "finished"
+
+
+# Killed
+
+
+@pytest.mark.parametrize("case", kill.CASES, ids=lambda case: f"{case.agent}-{case.driver}")
+def test_kills_at_random_moments(case: kill.Case, tmp_path: Path) -> None:
+    found = kill.torture(case, tmp_path, kills=2, seed=1, cold=0.0)
+    assert not found.differences and found.identical == 2, found.differences
+
+
+def test_a_crash(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The line after the last checkpoint is written again, not twice."""
+    assert [line["run_step"] for line in metrics.read(broken / "metrics.jsonl")] == LINES[:5]
+    assert resume(broken) == 0
+    assert_same_run(broken, reference)
+    assert capsys.readouterr().err == ""
+    assert json.loads((broken / "summary.json").read_text())["restore_s"] > 0
+
+
+def test_a_crash_before_the_first_checkpoint(
+    tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    with at_line(100, crash), pytest.raises(Crash):
+        train(folder)
+    assert checkpoint.steps(folder / "resume") == []
+    assert resume(folder) == 0
+    assert capsys.readouterr().err == f"rlx: {folder}: holds no checkpoint of everything; beginning again\n"
+    assert_same_run(folder, reference)
+
+
+def test_a_crash_after_the_last_checkpoint(tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is learnt and saved, only the summary is missing."""
+    folder = tmp_path / "run"
+    shutil.copytree(reference, folder)
+    (folder / "summary.json").unlink()
+    assert resume(folder) == 0
+    assert_same_run(folder, reference)
+    first, second = (json.loads((run / "summary.json").read_text()) for run in (reference, folder))
+    assert first["time_to_first_update_s"] == second["time_to_first_update_s"]
+
+
+def test_a_finished_run_is_left_alone(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()}
+    assert resume(reference) == 0
+    assert capsys.readouterr().err == f"rlx: {reference}: is finished; nothing is left to do\n"
+    assert {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()} == before
+
+
+def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, reference: Path) -> None:
+    """And one that compiles everything anew."""
+    arguments = ["rlx.cli", "train", "sac", *SETTINGS.split(), "--run-dir", str(tmp_path), "--run-name", "run"]
+    process = kill.start(arguments, 1, tmp_path / "log", cache=tmp_path / "cache")
+    assert process.wait(120) == 0, kill.tail(tmp_path / "log")
+    assert_same_run(tmp_path / "run", reference)
+
+
+# Told to end
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal(
+    number: signal.Signals, code: int, tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Saves, says where, and ends with the code that belongs to it."""
+    folder, before = tmp_path / "run", signal.getsignal(number)
+    with at_line(200, lambda: os.kill(os.getpid(), number)):
+        assert train(folder) == code
+    assert signal.getsignal(number) is before
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == f"rlx: {number.name}: saving, then leaving; once more leaves at once"
+    step = checkpoint.steps(folder / "resume")[-1]
+    assert said[1:] == [f"rlx: saved at step {step} in {folder}; go on with `rlx train --resume {folder}`"]
+    assert 200 < step < 600 and state_of(folder) == "interrupted"
+    assert resume(folder) == 0
+    assert_same_run(folder, reference)
+
+
+def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None:
+    """In the middle of a save; the step before it is whole."""
+    program = (
+        "import sys, time\n"
+        "from rlx import checkpoint, cli\n"
+        "save = checkpoint.save\n"
+        "def slow(folder, step, *given):\n"
+        "    if step > 200 and 'resume' in str(folder):\n"
+        "        print('saving', flush=True)\n"
+        "        time.sleep(100)\n"
+        "    return save(folder, step, *given)\n"
+        "checkpoint.save = slow\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    where = ["--run-dir", str(tmp_path), "--run-name", "run"]
+    command = [sys.executable, "-c", program, "train", "sac", *SETTINGS.split(), *where]
+    pipe, environ = subprocess.PIPE, processes.environment(1)
+    process = subprocess.Popen(command, cwd=processes.ROOT, env=environ, text=True, stdout=pipe, stderr=pipe)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "saving\n"
+    process.send_signal(signal.SIGTERM)
+    assert "once more leaves at once" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    code, _, errors = processes.finish(process, timeout=10)
+    assert (code, errors) == (143, "rlx: SIGTERM again: leaving at once; the last checkpoint is whole\n")
+    assert checkpoint.newest(tmp_path / "run" / "resume", pytest.fail) == 200
+    assert resume(tmp_path / "run") == 0
+    assert_same_run(tmp_path / "run", reference)
+
+
+# What is found on the disk
+
+
+def test_a_damaged_checkpoint(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is set aside with a warning, and the run goes on from the one before, and saves the step again."""
+    largest = max((broken / "resume" / "300" / "default" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    kill.flip(largest, 1000)
+    assert resume(broken) == 0
+    warning = f"rlx: {largest}: is damaged; set aside as damaged-300, going on with the step before\n"
+    assert capsys.readouterr().err == warning
+    assert (broken / "resume" / "damaged-300").is_dir()
+    assert_same_run(broken, reference)
+
+
+def test_unfinished_saves(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step without a manifest and Orbax's temporary folder, as a kill leaves them."""
+    (broken / "resume" / "400").mkdir()
+    (broken / "resume" / "400.orbax-checkpoint-tmp").mkdir()
+    (broken / "metrics.jsonl").open("a").write('{"run_step": 50')
+    assert resume(broken) == 0
+    assert "400: has no manifest.json; set aside as damaged-400\n" in capsys.readouterr().err
+    assert_same_run(broken, reference)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no run": (shutil.rmtree, "*/run: is not a run folder (no config.json); give one that `rlx train` made"),
+    "edited config.json": (
+        lambda run: edit(run / "config.json", '"seed": 0', '"seed": 1'),
+        "*/run/config.json: is not as the run wrote it; restore it from a copy",
+    ),
+    "broken config.json": (
+        lambda run: (run / "config.json").write_text("{"),
+        "*/run/config.json: is damaged (*); restore it from a copy",
+    ),
+    "another run's checkpoints": (
+        lambda run: resign(run / "resume" / "300" / "manifest.json"),
+        "*/run/resume: holds another run's checkpoints; put back those of */run",
+    ),
+    "another format": (
+        lambda run: resign(run / "resume" / "300" / "manifest.json", format=2),
+        "*/run/resume/300: was written by rlx * in another format; use that version",
+    ),
+}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def resign(path: Path, **changes: Any) -> None:
+    import hashlib
+
+    content = json.loads(path.read_bytes().partition(b"\n")[2])
+    content["about"]["identity"] = "another"
+    text = json.dumps(content | changes).encode()
+    path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_resumed(case: str, broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is refused in one line, and nothing is changed."""
+    hurt, message = REFUSED[case]
+    hurt(broken)
+    steps = checkpoint.steps(broken / "resume")
+    assert resume(broken) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and fnmatchcase(said.removeprefix("rlx: ").rstrip("\n"), message), said
+    assert checkpoint.steps(broken / "resume") == steps
+
+
+OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {  # other runs, and the first leaf by which they differ
+    "network": ("sac", {"critic_hidden_sizes": [16]}, "critic"),
+    "agent": ("pql", {}, "*"),
+    "type": ("sac", {"replay_dtype": "bfloat16"}, ".rows"),
+    "members": ("sac", {"num_seeds": 2}, "*"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_the_checkpoint_of_another(case: str, crashed: Path) -> None:
+    """Agent, network or type: refused, naming the leaf."""
+    agent, changes, leaf = OTHERS[case]
+    saved = config.from_json(crashed / "config.json")
+    known = config.settings(agent)
+    given = {name: value for name, value in config.flat(saved).items() if name in known} | changes
+    driver = experiment.make_driver(experiment.setup(config.resolve(agent, saved.env, **given)))
+    with pytest.raises(RlxError) as error:
+        wholes.unpack(crashed / "resume", 300, driver)
+    message = f"*/resume/300: [[]*{leaf}* is * there but * here; the run has another agent or networks"
+    assert fnmatchcase(str(error.value), message), error.value
+
+
+def test_without_replay(tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says what is lost; a resumed run fills a new one, and ends."""
+    folder, warning = tmp_path / "run", "rlx: replay is not saved: a resumed run collects the warm-up's steps into an"
+    with at_line(300, crash), pytest.raises(Crash):
+        train(folder, "--no-checkpoint-replay")
+    assert capfd.readouterr().err.startswith(warning)
+    leaves = checkpoint.manifest(folder / "resume", 200)["leaves"]
+    assert not any(".rows" in name for name in leaves) and any("replay.cursor" in name for name in leaves)
+    assert resume(folder) == 0
+    assert capfd.readouterr().err.startswith(warning)
+    lines, others = (metrics.read(run / "metrics.jsonl") for run in (folder, reference))
+    assert [line["run_step"] for line in lines] == LINES
+    assert [numbers(line) for line in lines[:3]] == [numbers(line) for line in others[:3]]
+    # the 25th tick after step 200 has as much in its replay as the warm-up gave it
+    assert (lines[-1]["critic_step"], others[-1]["critic_step"]) == (101, 125)
+
+
+# On other devices
+
+
+def test_on_other_devices(tmp_path: Path) -> None:
+    """Four, then two, then four again: resumed each time, told that bits may differ, and equal but for rounding."""
+    output = processes.run(["tests.check_resume", str(tmp_path)], devices=4)
+    assert output.splitlines()[-1] == "resumed on 2 and on 4"
+
+
+def test_whole_states_do_not_know_devices(crashed: Path) -> None:
+    """What was saved holds no axis of devices, and comes back as it was."""
+    saved = config.from_json(crashed / "config.json")
+    driver = experiment.make_driver(experiment.setup(saved))
+    resumed: Resumed = wholes.unpack(crashed / "resume", 300, driver)
+    state, totals = driver.place_whole(resumed.whole)
+    jax.tree.map(np.testing.assert_array_equal, driver.whole(state, totals), resumed.whole)
+    assert (resumed.tick, resumed.learned) == (75, 50)
