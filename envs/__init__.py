@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
@@ -17,7 +17,10 @@ if __name__ != "rlx.envs":
 from rlx.envs.base import VectorEnv, VectorState, Watchable, check_count, vectorise
 from rlx.types import Env, RlxError
 
-__all__ = ["VectorEnv", "VectorState", "Watchable", "make", "names", "vectorise"]
+if TYPE_CHECKING:
+    from rlx.envs.gymnasium_env import GymnasiumEnv
+
+__all__ = ["VectorEnv", "VectorState", "Watchable", "make", "names", "to_gymnasium", "vectorise"]
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")  # Brax's physics; the first that works is the default
 BRAX = (
@@ -94,6 +97,13 @@ def make(name: str, backend: str | None = None, episode_length: int | None = Non
     family, _, short = name.partition(":")
     env: Env = importlib.import_module(f"rlx.envs.{family}_env").make(short, episode_length, settings)
     return env
+
+
+def to_gymnasium(env: Env, seed: int = 0) -> GymnasiumEnv:
+    """The environment as a `gymnasium.Env`; `seed` is that of a first `reset` that names none."""
+    from rlx.envs.gymnasium_env import GymnasiumEnv
+
+    return GymnasiumEnv(env, seed)
 
 
 def _why_not(name: str) -> str:

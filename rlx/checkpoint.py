@@ -8,24 +8,24 @@ and leaves; what does not verify is set aside, and the step before it is used.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
 from etils import epath
 
+from rlx import parallel
 from rlx.types import RlxError
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1
+ALONE = "process"  # where one of several processes keeps its leaves
 CLOUDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # the package that each needs, and the extra that brings it
 Folder = str | os.PathLike[str]  # also gs:// and s3://
 
@@ -59,12 +59,7 @@ def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = No
     leaves = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
     try:
         set_unfinished_aside(place)
-        with _manager(place) as manager:
-            import orbax.checkpoint as ocp
-
-            if not manager.save(step, args=ocp.args.StandardSave(leaves)):
-                raise RlxError(f"{place}: step {step} was not saved; is a later one there already?")
-            manager.wait_until_finished()
+        _write_alone(place, step, leaves) if parallel.several_processes() else _write(place, step, leaves)
         return _write_manifest(place / str(step), leaves, about or {})
     except RlxError:
         raise
@@ -168,10 +163,8 @@ def restore(folder: Folder, template: Any, step: int | None = None) -> Any:
     known, wanted = manifest(place, step)["leaves"], flatten(template)
     compare(place / str(step), known, wanted)
     try:
-        with _manager(place) as manager:
-            import orbax.checkpoint as ocp
-
-            saved = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        alone = (place / str(step) / ALONE).exists()
+        saved = _read_alone(place / str(step), wanted) if alone else _read(place, step, wanted)
     except (OSError, ValueError, KeyError) as error:
         raise RlxError(f"{place / str(step)}: cannot be read ({_reason(error)}); choose another --step") from None
     leaves = {name: np.asarray(saved[name]) for name in wanted}
@@ -191,25 +184,48 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
             raise RlxError(f"{place}: {name} is {found} there but {asked} here; the run has another agent or networks")
 
 
-@contextlib.contextmanager
-def _manager(place: epath.Path) -> Iterator[Any]:
-    """Orbax's manager. Of several processes, each saves what it holds by itself: to Orbax it is the only one.
-
-    Otherwise Orbax would write the arrays of the first process alone, whatever its options say.
-    """
+def _manager(place: epath.Path) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
     import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
-    from orbax.checkpoint._src.multihost import multihost
 
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, cleanup_tmp_directories=True)
-    with (
-        mock.patch.object(multihost, "process_index", lambda: 0),
-        mock.patch.object(multihost, "process_count", lambda: 1),
-        ocp.CheckpointManager(
-            place.resolve(), item_handlers=ocp.StandardCheckpointHandler(), options=options
-        ) as manager,
-    ):
-        yield manager
+    return ocp.CheckpointManager(place.resolve(), item_handlers=ocp.StandardCheckpointHandler(), options=options)
+
+
+def _write(place: epath.Path, step: int, leaves: dict[str, np.ndarray]) -> None:
+    with _manager(place) as manager:
+        import orbax.checkpoint as ocp
+
+        if not manager.save(step, args=ocp.args.StandardSave(leaves)):
+            raise RlxError(f"{place}: step {step} was not saved; is a later one there already?")
+        manager.wait_until_finished()
+
+
+def _read(place: epath.Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    with _manager(place) as manager:
+        import orbax.checkpoint as ocp
+
+        return dict(manager.restore(step, args=ocp.args.StandardRestore(wanted)))
+
+
+def _write_alone(place: epath.Path, step: int, leaves: dict[str, np.ndarray]) -> None:
+    """Of several processes, this one's leaves as bytes, one file each.
+
+    Orbax would have all processes meet, in collectives that get between those of the training that goes on; and it
+    writes the first process's host arrays only.
+    """
+    (place / str(step) / ALONE).mkdir(parents=True, exist_ok=True)
+    for i, leaf in enumerate(leaves.values()):
+        (place / str(step) / ALONE / str(i)).write_bytes(np.ascontiguousarray(leaf).tobytes())
+
+
+def _read_alone(place: epath.Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The leaves in the manifest's order, which is that of `wanted` (the tables were compared)."""
+    known = json.loads((place / MANIFEST).read_bytes().partition(b"\n")[2])["leaves"]
+    files = {name: place / ALONE / str(i) for i, name in enumerate(known)}
+    return {
+        name: np.frombuffer(files[name].read_bytes(), leaf.dtype).reshape(leaf.shape) for name, leaf in wanted.items()
+    }
 
 
 def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dict[str, Any]) -> str:

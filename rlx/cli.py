@@ -236,6 +236,40 @@ def runs(arguments: list[str]) -> int:
     return 0
 
 
+def export(arguments: list[str]) -> int:
+    """Takes a policy away: `rlx export RUN --out DIR` writes files that run without rlx."""
+    parser = Parser(prog="rlx export", description=export.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the policy")
+    parser.add_argument("--step", type=int, help="checkpoint to take, in environment steps (default: the last)")
+    parser.add_argument("--member", type=int, default=0, help="which of the run's seeds, from 0 (default: 0)")
+    parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs rlx[onnx]")
+    given = parser.parse(arguments)
+    from rlx.export import save
+
+    made = save(Path(given.run), Path(given.out), given.step, given.member, given.onnx)
+    print(f"{made['agent']} on {made['env']}, seed {made['seed']}, step {made['run_step']:,}: {given.out}")
+    for name, file in made["files"].items():
+        print(f"  {name:12}{file['bytes'] / 1024:9,.1f} KiB")
+    return 0
+
+
+def compare(arguments: list[str]) -> int:
+    """Statistics between runs: `rlx compare RUN RUN`; how good, how sure, which is better, which is sooner."""
+    parser = Parser(prog="rlx compare", description=compare.__doc__)
+    parser.add_argument("run", metavar="RUN", nargs="+", help="run folders, all of one environment")
+    parser.add_argument("--metric", default="eval", help="eval, or a name in metrics.jsonl (default: eval)")
+    levels = "values whose first reaching is told (default: half and nine tenths of the way to the best run's last)"
+    parser.add_argument("--thresholds", type=float, nargs="+", metavar="FLOAT", help=levels)
+    parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
+    given = parser.parse(arguments)
+    from rlx import compare as comparing
+
+    curves = comparing.read([Path(run) for run in given.run], given.metric)
+    print(comparing.text(comparing.compare(curves, given.thresholds), given.format))
+    return 0
+
+
 def show(arguments: list[str]) -> int:
     """Lists agents, environments and presets."""
     from rlx import agents, envs
@@ -259,6 +293,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": data,
     "runs": runs,
     "diff": diff,
+    "compare": compare,
+    "export": export,
     "list": show,
 }
 

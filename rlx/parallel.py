@@ -8,6 +8,7 @@ them under `DEVICE`, and a mean over both is the same number either way.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import sys
@@ -137,13 +138,26 @@ def agree(text: str) -> str:
     return bytes(said).rstrip(b"\0").decode()
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is up in any process; all of them must ask."""
+def sum_over_processes(*numbers: int) -> tuple[int, ...]:
+    """Each number added up over all processes; all of them must ask, at the same point of the run."""
     if not several_processes():
-        return flag
-    from jax.experimental import multihost_utils
+        return numbers
+    rows = np.zeros((jax.local_device_count(), len(numbers)), np.int32)
+    rows[0] = numbers
+    return tuple(fetch(_sum_everywhere()(place(rows, jax.devices()))).tolist())
 
-    return bool(np.asarray(multihost_utils.process_allgather(np.asarray(flag))).any())
+
+def of_all_processes(number: int) -> list[int]:
+    """Every process's number, 0 <= number < 2^60, by process; all of them must ask."""
+    high, low = divmod(number, 2**30)
+    own = [x if i == process() else 0 for i in range(jax.process_count()) for x in (high, low)]
+    told = sum_over_processes(*own)
+    return [high * 2**30 + low for high, low in zip(told[::2], told[1::2], strict=True)]
+
+
+@functools.cache
+def _sum_everywhere() -> Any:
+    return pmap(lambda x: jax.lax.psum(x, DEVICE), jax.devices())
 
 
 def describe() -> dict[str, Any]:

@@ -97,9 +97,13 @@ def _with_slots(x: Any, size: int) -> jax.ShapeDtypeStruct:
 
 
 def find(folder: checkpoint.Folder, warn: Callable[[str], None]) -> tuple[int, bool] | None:
-    """The newest good step and whether it was offline, None where there is none; see `checkpoint.newest`."""
+    """The newest step that is good in all processes, and whether it was offline; None where there is none."""
     step = checkpoint.newest(folder, warn)
-    return None if step is None else (step, checkpoint.manifest(folder, step)["about"]["offline"])
+    step = min(parallel.of_all_processes(0 if step is None else step + 1)) - 1
+    if step < 0:
+        return None
+    checkpoint.verify(folder, step)
+    return step, checkpoint.manifest(folder, step)["about"]["offline"]
 
 
 class Keeper:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -21,7 +23,7 @@ from rlx import agents, checkpoint, cli, config, envs, experiment, export, netwo
 from rlx.evaluate import evaluate
 from rlx.experiment import make_driver, setup
 from rlx.train.driver import Driver
-from rlx.types import EnvState, Key, RlxError, Spec
+from rlx.types import Env, EnvState, Key, RlxError, Spec, Step
 from tests.walk import Walk
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
@@ -43,11 +45,12 @@ def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...
     """A run folder as training leaves it, with random numbers for weights; returns the driver of its policy."""
     asked = config.resolve(agent, env, **{"num_seeds": 2, "total_env_steps": 1000, **SETTINGS[agent], **given})
     driver = make_driver(setup(replace(asked, train=replace(asked.train, **runs.NO_TRAINING))))
+    scale = 0.1 if agent == "idql" else 0.3  # with more, its actions would all end at the edges
     for step in steps:
         rng = np.random.default_rng(step)
 
         def draw(x: Any) -> np.ndarray:
-            noise = rng.normal(size=x.shape[1:]) * (0.5 if x.ndim > 3 else 1)  # noqa: B023 -- used at once
+            noise = rng.normal(size=x.shape[1:]) * (scale if x.ndim > 3 else 1)  # noqa: B023 -- used at once
             return np.asarray(noise, x.dtype)
 
         learned = jax.tree.map(draw, driver.learned(driver.shapes))
@@ -71,16 +74,14 @@ def rows(driver: Driver, count: int = 5) -> np.ndarray:
 
 def slow_forward(folder: Path, observation: np.ndarray) -> np.ndarray:
     """`policy.npz` by the book: loops and float64, nothing of jax or rlx."""
-    from math import erf, exp, sqrt, tanh  # noqa: F401
-
     arrays = np.load(folder / "policy.npz")
     names = json.loads((folder / "policy.json").read_text())["layers"]
     scalar: dict[str, Callable[[float], float]] = {
         "relu": lambda x: x if x > 0 else 0.0,
-        "elu": lambda x: x if x > 0 else exp(x) - 1,
-        "gelu": lambda x: 0.5 * x * (1 + tanh(sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
-        "swish": lambda x: x / (1 + exp(-x)),
-        "tanh": tanh,
+        "elu": lambda x: x if x > 0 else math.exp(x) - 1,
+        "gelu": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "swish": lambda x: x / (1 + math.exp(-x)),
+        "tanh": math.tanh,
     }
     result = []
     for row in observation.astype(np.float64):
@@ -143,17 +144,24 @@ def test_normalisation_is_inside(tmp_path: Path) -> None:
     assert not np.allclose(policy(far), policy(-far))
 
 
-def test_layers_with_layer_norm() -> None:
+@pytest.fixture
+def normed() -> tuple[list[plain.Layer], np.ndarray, np.ndarray]:
+    """Layers of a network with LayerNorm, observations, and the network's actions."""
     spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 5)
     network = networks.make_deterministic_policy(spec, (6, 4), layer_norm=True)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), network.init(jax.random.key(0)))
+    observation = rng.normal(size=(4, 3)).astype(np.float32)
     layers = plain.of_actor(params, "relu", 2)
     assert layers is not None
+    return layers, observation, np.asarray(network.apply(params, observation))
+
+
+def test_layers_with_layer_norm(normed: tuple[list[plain.Layer], np.ndarray, np.ndarray]) -> None:
+    layers, observation, action = normed
     names = "dense layer_norm relu dense layer_norm relu dense tanh"
     assert [layer.operation for layer in layers] == names.split()
-    observation = rng.normal(size=(4, 3)).astype(np.float32)
-    np.testing.assert_allclose(plain.forward(layers, observation), network.apply(params, observation), atol=1e-5)
+    np.testing.assert_allclose(plain.forward(layers, observation), action, atol=1e-5)
 
 
 def test_layers_that_give_other_actions_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,10 +247,17 @@ def test_onnx_gives_the_same_actions(tmp_path: Path) -> None:
         driver = make_run(run, agent)
         export.save(run, out, onnx=True)
         observation = rows(driver)
-        graph = reference.ReferenceEvaluator(out / "policy.onnx")
+        graph = reference.ReferenceEvaluator(str(out / "policy.onnx"))
         assert (graph.input_names, graph.output_names) == (["observation"], ["action"])
         (action,) = graph.run(None, {"observation": observation})
         np.testing.assert_allclose(action, actions(run, driver, observation), atol=2e-5)
+
+
+def test_onnx_with_layer_norm(normed: tuple[list[plain.Layer], np.ndarray, np.ndarray]) -> None:
+    reference = pytest.importorskip("onnx.reference")
+    layers, observation, expected = normed
+    (action,) = reference.ReferenceEvaluator(plain.to_onnx(layers, 3)).run(None, {"observation": observation})
+    np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
 # Refusals
@@ -287,7 +302,7 @@ def test_what_cannot_be_loaded(place: Path, tmp_path: Path) -> None:
 
     with pytest.raises(RlxError, match="holds no policy; give a folder that `rlx export` made"):
         export.load(tmp_path / "none")
-    with pytest.raises(RlxError, match="was written by rlx .* in another format"):
+    with pytest.raises(RlxError, match=r"was written by rlx .* in another format"):
         export.load(copy("later", format=99))
     damaged = copy("damaged")
     content = bytearray((damaged / "policy.jax").read_bytes())
@@ -299,39 +314,48 @@ def test_what_cannot_be_loaded(place: Path, tmp_path: Path) -> None:
         export.load(copy("good"))(np.zeros((2, 4)))
 
 
+def test_a_jax_that_is_too_old_is_told_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As jax 0.10 is for what jax 0.11 wrote: it notices only where the module inside is unpacked."""
+
+    def fail() -> str:
+        raise RuntimeError("INVALID_ARGUMENT: Failed to deserialize\nat some place")
+
+    monkeypatch.setattr(export.jax_export, "deserialize", lambda content: SimpleNamespace(mlir_module=fail))
+    with pytest.raises(RlxError, match=r"jax \S+ cannot read what jax \S+ wrote; use that version, or export it with"):
+        export.load(place / "policy")
+
+
 # Playing
 
 
-class Start(Walk):
-    """The walk from one start, whatever the key."""
+class OneStart(NamedTuple):
+    """An environment whose every episode starts alike."""
+
+    env: Env
+    seed: int
+
+    @property
+    def spec(self) -> Spec:
+        return self.env.spec
 
     def reset(self, key: Key) -> EnvState:
-        return super().reset(jax.random.key(round(1000 * self.noise)))
+        return self.env.reset(jax.random.key(self.seed))
 
-    def step(self, state: EnvState, action: jax.Array, key: Key) -> Any:
-        return Walk(self.limit, 0.0).step(state, action, key)
-
-
-@pytest.mark.parametrize("start", [0.001, 0.002, 0.003])
-def test_play_is_the_evaluation(start: float) -> None:
-    """The same policy from the same start: rlx's own evaluation and an episode through Gymnasium."""
-
-    def act(observation: Any) -> Any:
-        return jnp.tanh(observation.sum(axis=-1, keepdims=True))
-
-    env = Start(12, start)
-    expected = evaluate(env, lambda observation, key: act(observation), 1, jax.random.key(0)).returns
-    played = export.play(lambda x: np.asarray(act(x)), envs.to_gymnasium(env), episodes=2)
-    np.testing.assert_allclose(played, [expected[0]] * 2, rtol=1e-5)
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        return self.env.step(state, action, key)
 
 
 def test_an_exported_policy_plays_as_it_is_judged(place: Path) -> None:
-    """Pendulum, the exported policy on both sides, starts of their own: means agree within what starts allow."""
-    policy, env = export.load(place / "policy"), envs.make(PENDULUM, episode_length=30)
-    judged = evaluate(env, lambda observation, key: policy.call(observation), 64, jax.random.key(1)).returns
-    played = export.play(policy, envs.to_gymnasium(env), 64)
-    error = np.hypot(*(np.std(x) / 8 for x in (judged, played)))
-    assert abs(played.mean() - np.mean(judged)) < 4 * error
+    """rlx's own evaluation and episodes through Gymnasium, from the same starts; Pendulum draws nothing on the way."""
+    policy, pendulum = export.load(place / "policy"), envs.make(PENDULUM, episode_length=30)
+    returns = []
+    for seed in range(3):
+        env = OneStart(pendulum, seed)
+        judged = evaluate(env, lambda observation, key: policy.call(observation), 1, jax.random.key(0)).returns
+        played = export.play(policy, envs.to_gymnasium(env), episodes=2)
+        np.testing.assert_allclose(played, [judged[0]] * 2, rtol=1e-4)
+        returns.append(played[0])
+    assert np.ptp(returns) > 1
 
 
 def test_actions_are_mapped_to_the_box() -> None:

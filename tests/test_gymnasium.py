@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from rlx import envs
+from rlx.types import EnvState, Key, Step
 from tests.walk import DECAY, PUSH, Walk
 
 WALK = Walk(noise=0.0)
@@ -92,8 +94,15 @@ def test_the_first_seed_is_the_makers() -> None:
     np.testing.assert_array_equal(first, walk(envs.to_gymnasium(WALK), seed=1))
 
 
+def test_episodes_without_a_seed_differ() -> None:
+    env = envs.to_gymnasium(WALK)
+    assert len({tuple(env.reset()[0]) for _ in range(3)}) == 3
+
+
 def test_through_wrappers() -> None:
-    env = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.wrappers.TimeLimit(envs.to_gymnasium(WALK), 2))
+    env: gymnasium.Env = gymnasium.wrappers.RecordEpisodeStatistics(
+        gymnasium.wrappers.TimeLimit(envs.to_gymnasium(WALK), 2)
+    )
     first, _ = env.reset(seed=4)
     env.step(np.zeros(1, np.float32))
     *_, truncated, info = env.step(np.zeros(1, np.float32))
@@ -106,12 +115,12 @@ def test_in_a_vector() -> None:
     counted: list[int] = []
 
     class Counted(Walk):
-        def step(self, state, action, key):  # type: ignore[no-untyped-def]
+        def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
             counted.append(1)
             return super().step(state, action, key)
 
     env = Counted(noise=0.2, limit=50)
-    many = gymnasium.vector.SyncVectorEnv([lambda: envs.to_gymnasium(env)] * 3)
+    many: gymnasium.vector.VectorEnv = gymnasium.vector.SyncVectorEnv([lambda: envs.to_gymnasium(env)] * 3)
     first, _ = many.reset(seed=[7, 8, 9])
     seen, *_ = many.step(np.full((3, 1), 0.5, np.float32))
     assert len(counted) == 1

@@ -126,7 +126,8 @@ class Pace:
     def saw(self, ticks: int, seconds: float) -> None:
         """A stretch of `ticks` took `seconds`. Processes agree, since they must make the same stretches."""
         fitting = int(ticks * STRETCH_S / max(seconds, 1e-6))
-        self.ticks = int(parallel.agree(str(max(1, min(fitting, 4 * self.ticks)))))
+        proposed, processes = parallel.sum_over_processes(max(1, min(fitting, 4 * self.ticks)), 1)
+        self.ticks = proposed // processes
 
 
 def train(
@@ -162,7 +163,7 @@ def train(
                 judge.start(pool)
                 pace.saw(stretch, time.perf_counter() - started)
                 _check(driver, seen)
-                if tick < stop.tick and parallel.any_process(asked_to_end()):
+                if tick < stop.tick and _anybody(asked_to_end):
                     steps = plan.steps(tick, updates + _ticks(seen))
                     yield Report(
                         *(tick, updates, plan.run_step(tick), *steps, {}, {}, None, state, totals),
@@ -175,7 +176,7 @@ def train(
             metrics, totals = means(seen) | driver.timing(), driver.zeros()
             train_s = time.perf_counter() - begun
             evaluation = driver.fetch(driver.evaluate(driver.learned(state))) if stop.evaluates else None
-            ended = tick < plan.ticks and parallel.any_process(asked_to_end())
+            ended = tick < plan.ticks and _anybody(asked_to_end)
             yield Report(
                 *(tick, updates, plan.run_step(tick), *plan.steps(tick, updates), metrics, bad_numbers(driver, seen)),
                 *(evaluation, state, totals, train_s, stop.saves or ended, ended),
@@ -184,6 +185,11 @@ def train(
                 return
             if tick % plan.log_ticks == 0:
                 state = driver.refresh(state)
+
+
+def _anybody(asked_to_end: Callable[[], bool]) -> bool:
+    """Whether any process was asked."""
+    return parallel.sum_over_processes(int(asked_to_end()))[0] > 0
 
 
 def _begin(driver: Driver, learned: Any, resumed: Resumed | None) -> tuple[Any, Any, int, int]:

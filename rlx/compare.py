@@ -1,0 +1,205 @@
+"""Statistics between runs, from what they wrote: how good, how sure, how likely one beats another, how soon."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlx import metrics
+from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
+from rlx.types import RlxError
+
+FORMATS = ("table", "md", "csv")
+SHARES = (0.5, 0.9)  # of the way from the first evaluation to the best run's last: where thresholds stand by default
+EVAL = "eval/return_per_seed"
+
+
+class Curve(NamedTuple):
+    """The seeds of one combination of hyper-parameters of a run, at T moments."""
+
+    name: str
+    steps: np.ndarray  # [T] as `run_step` counts: environment steps of one seed (offline: updates)
+    wall_s: np.ndarray  # [T] seconds since the run began, for all its seeds together
+    values: np.ndarray  # [T, S]
+
+
+class Row(NamedTuple):
+    """What is said of one curve."""
+
+    name: str
+    seeds: int
+    steps: int
+    wall_s: float
+    mean: float  # of the last values
+    iqm: Interval  # of the last values
+    reached: tuple[tuple[int, float] | None, ...]  # steps and seconds to each threshold
+
+
+class Comparison(NamedTuple):
+    """Several curves in one environment."""
+
+    thresholds: tuple[float, ...]
+    rows: list[Row]
+    improvement: dict[tuple[str, str], Interval]  # (X, Y): how likely a seed of X ends above one of Y
+
+
+def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
+    """The curves of runs, one for each combination of hyper-parameters that a run trained.
+
+    `metric` is `eval`, the greedy return, or a name in metrics.jsonl that has a value for every seed. Raises RlxError
+    for runs that are not finished, lack the metric, are given twice or are of different environments.
+    """
+    summaries = {}
+    for folder in folders:
+        if folder in summaries:
+            raise RlxError(f"{folder}: is given twice; name each run once")
+        if not (folder / "summary.json").is_file():
+            begun = (folder / "config.json").is_file()
+            remedy = f"go on with `rlx train --resume {folder}`" if begun else "give folders that `rlx train` made"
+            raise RlxError(f"{folder}: holds no finished run (no summary.json); {remedy}")
+        summaries[folder] = metrics.read_json(folder / "summary.json")
+    first, *others = ((folder, _environment(summary)) for folder, summary in summaries.items())
+    for folder, env in others:
+        if env != first[1]:
+            raise RlxError(f"{folder}: is of {env} but {first[0]} of {first[1]}; compare runs of one environment")
+    names = [folder.resolve().name for folder in folders]
+    curves: list[Curve] = []
+    for folder, name in zip(folders, names, strict=True):
+        shown = str(folder) if names.count(name) > 1 else name
+        curves += _curves(folder, shown, summaries[folder]["members"], EVAL if metric == "eval" else metric)
+    return curves
+
+
+def _environment(summary: dict[str, Any]) -> str:
+    return str(summary["env"]) + (f" ({summary['backend']})" if summary["backend"] else "")
+
+
+def _curves(folder: Path, name: str, members: list[dict[str, float]], metric: str) -> list[Curve]:
+    lines = _lines(folder, metric, len(members))
+    steps, wall_s = (np.asarray([line[key] for line in lines]) for key in ("run_step", "wall_time_s"))
+    values = np.asarray([line[metric] for line in lines], np.float64)  # None, not a finite number, becomes NaN
+    if np.isnan(values[-1]).any():
+        seed = members[int(np.isnan(values[-1]).argmax())]["seed"]
+        raise RlxError(f"{folder}: {metric} of seed {seed} ended as no finite number; leave the run out")
+    varied = [key for key in members[0] if key != "seed" and len({member[key] for member in members}) > 1]
+    groups: dict[str, list[int]] = {}
+    for i, member in enumerate(members):
+        groups.setdefault(" ".join([name, *(f"{key}={member[key]:g}" for key in varied)]), []).append(i)
+    return [Curve(label, steps, wall_s, values[:, who]) for label, who in groups.items()]
+
+
+def _lines(folder: Path, metric: str, members: int) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that have the metric. Raises RlxError, with the nearest name, where none has."""
+    path = folder / "metrics.jsonl"
+    lines = metrics.read(path) if path.is_file() else []
+    known = {key for line in lines for key, value in line.items() if isinstance(value, list) and len(value) == members}
+    if metric not in known:
+        close = difflib.get_close_matches(metric, sorted(known), n=1, cutoff=0.0)
+        hint = f"the nearest is {close[0]!r}" if close else "it has no number for each seed at all"
+        raise RlxError(f"{folder}: has no {metric!r} for each seed in metrics.jsonl; {hint}")
+    return [line for line in lines if metric in line]
+
+
+def compare(curves: Sequence[Curve], thresholds: Sequence[float] | None = None) -> Comparison:
+    """Last values with 95 % bootstrap intervals over seeds, improvement of each on each, and when thresholds are met.
+
+    A threshold is met at the first moment whose interquartile mean over seeds is no lower. By default they stand at
+    `SHARES` of the way from the lowest first to the highest last interquartile mean, so that returns may be negative.
+    """
+    middles = [interquartile_mean(curve.values) for curve in curves]  # [T] each
+    if thresholds is None:
+        low, high = min(middle[0] for middle in middles), max(middle[-1] for middle in middles)
+        thresholds = [low + share * (high - low) for share in SHARES] if high > low else []
+    rows = []
+    for curve, middle in zip(curves, middles, strict=True):
+        last = curve.values[-1]
+        met = tuple(_first(curve, middle >= threshold) for threshold in thresholds)
+        found = bootstrap_interval(last)
+        steps, wall_s = int(curve.steps[-1]), float(curve.wall_s[-1])
+        rows.append(Row(curve.name, len(last), steps, wall_s, float(last.mean()), found, met))
+    improvement = {
+        (x.name, y.name): probability_of_improvement(x.values[-1], y.values[-1])
+        for x in curves
+        for y in curves
+        if x.name != y.name
+    }
+    return Comparison(tuple(map(float, thresholds)), rows, improvement)
+
+
+def _first(curve: Curve, met: np.ndarray) -> tuple[int, float] | None:
+    """Steps and seconds at the first moment where `met` `[T]`."""
+    moment = int(met.argmax())
+    return (int(curve.steps[moment]), float(curve.wall_s[moment])) if met[moment] else None
+
+
+def text(found: Comparison, format: str = "table") -> str:
+    """A comparison to print: aligned columns, Markdown, or CSV with all digits.
+
+    What was never reached is "-", in CSV empty. One seed alone has no interval; CSV gives it one of no width.
+    """
+    if format == "csv":
+        return _csv(found)
+    lay = _markdown if format == "md" else _aligned
+    columns = [f"{what} to {_number(x)}" for x in found.thresholds for what in ("steps", "s")]
+    table = [["run", "seeds", "steps", "s", "mean", "IQM", "95 % interval", *columns]]
+    for row in found.rows:
+        figures = [str(row.seeds), f"{row.steps:,}", f"{row.wall_s:.1f}", _number(row.mean), _number(row.iqm.estimate)]
+        spread = f"{_number(row.iqm.low)} to {_number(row.iqm.high)}" if row.seeds > 1 else "-"
+        reached = [cell for met in row.reached for cell in ((f"{met[0]:,}", f"{met[1]:.1f}") if met else ("-", "-"))]
+        table.append([row.name, *figures, spread, *reached])
+    if len(found.rows) == 1:
+        return lay(table)
+    pairs = [["P(row ends above column)", *(row.name for row in found.rows)]]
+    pairs += [[x.name, *(_chance(found, x, y) for y in found.rows)] for x in found.rows]
+    return f"{lay(table)}\n\n{lay(pairs)}"
+
+
+def _chance(found: Comparison, x: Row, y: Row) -> str:
+    if x is y:
+        return "-"
+    p = found.improvement[x.name, y.name]
+    return f"{p.estimate:.2f}" + (f" ({p.low:.2f} to {p.high:.2f})" if max(x.seeds, y.seeds) > 1 else "")
+
+
+def _csv(found: Comparison) -> str:
+    names = [row.name for row in found.rows]
+    head = ["run", "seeds", "steps", "wall_s", "mean", "iqm", "iqm_low", "iqm_high"]
+    head += [f"{what}_to_{threshold:g}" for threshold in found.thresholds for what in ("steps", "wall_s")]
+    head += [f"above {name}{end}" for name in names for end in ("", " low", " high")]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(head)
+    for row in found.rows:
+        cells: list[Any] = [*row[:5], *row.iqm]
+        for met in row.reached:
+            cells += met or ("", "")
+        for name in names:
+            cells += found.improvement.get((row.name, name), ("", "", ""))
+        writer.writerow(cells)
+    return buffer.getvalue().rstrip("\n")
+
+
+def _number(x: float) -> str:
+    return f"{x:.1f}" if abs(x) >= 10 else f"{x:.3g}"
+
+
+def _aligned(table: Iterable[Sequence[str]]) -> str:
+    rows = list(table)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _markdown(table: Iterable[Sequence[str]]) -> str:
+    head, *rows = table
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))

@@ -1,0 +1,112 @@
+"""Policies that are plain layers one after the other: as arrays, as NumPy computes them, as an ONNX graph."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlx.types import Params, RlxError
+
+OPSET, IR_VERSION = 20, 10  # of ONNX; the first with Gelu
+EPSILON = 1e-6  # flax's, in LayerNorm
+
+
+class Layer(NamedTuple):
+    """An operation of `NUMPY` and its arrays, in the order in which it takes them."""
+
+    operation: str
+    arrays: tuple[np.ndarray, ...] = ()
+
+
+NUMPY: dict[str, Callable[..., Any]] = {
+    "normalize": lambda x, mean, std, low, high: np.clip((x - mean) / std, low, high),
+    "dense": lambda x, kernel, bias: x @ kernel + bias,
+    "layer_norm": lambda x, scale, offset: (
+        (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + EPSILON) * scale + offset
+    ),
+    "relu": lambda x: np.maximum(x, 0),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "swish": lambda x: x / 2 * (1 + np.tanh(x / 2)),
+    "tanh": np.tanh,
+}
+
+
+def forward(layers: Sequence[Layer], observation: np.ndarray) -> np.ndarray:
+    """Raw observations `[B, O]` to actions `[B, A]`, in NumPy alone."""
+    x: np.ndarray = observation
+    for operation, arrays in layers:
+        x = NUMPY[operation](x, *arrays)
+    return x
+
+
+def of_actor(params: Params, activation: str, action_size: int) -> list[Layer] | None:
+    """The layers of an actor made of `rlx.networks.MLP` whose greedy action is the tanh of its first A outputs.
+
+    None where `params` are those of another network.
+    """
+    tree: Mapping[str, Any] = params["params"]
+    tree = tree.get("mlp", tree)
+    if any(not name.startswith(("Dense_", "LayerNorm_")) for name in tree):
+        return None
+    dense = [_arrays(tree[f"Dense_{i}"], "kernel", "bias") for i in range(sum("Dense_" in name for name in tree))]
+    layers = []
+    for i, arrays in enumerate(dense[:-1]):
+        layers.append(Layer("dense", arrays))
+        if f"LayerNorm_{i}" in tree:
+            layers.append(Layer("layer_norm", _arrays(tree[f"LayerNorm_{i}"], "scale", "bias")))
+        layers.append(Layer(activation))
+    last = tuple(array[..., :action_size] for array in dense[-1])  # what stands behind is the deviation
+    return [*layers, Layer("dense", last), Layer("tanh")]
+
+
+def _arrays(module: Mapping[str, Any], *names: str) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(module[name], np.float32) for name in names)
+
+
+def to_arrays(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
+    """Array j of layer i as "i.j", for a `.npz`; the operations are kept beside it."""
+    return {f"{i}.{j}": array for i, layer in enumerate(layers) for j, array in enumerate(layer.arrays)}
+
+
+def check_onnx() -> None:
+    """Raises RlxError where the package is not installed."""
+    if importlib.util.find_spec("onnx") is None:
+        raise RlxError("--onnx: needs the package onnx, which is not here; install rlx[onnx]")
+
+
+def to_onnx(layers: Sequence[Layer], observation_size: int) -> bytes:
+    """The graph `observation` `[B, O]` -> `action` `[B, A]`, float32, for any B."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    nodes: list[Any] = []
+
+    def add(operation: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(operation, inputs, [f"x{len(nodes)}"], **attributes))
+        return f"x{len(nodes) - 1}"
+
+    graphs: dict[str, Callable[..., str]] = {
+        "normalize": lambda x, mean, std, low, high: add("Clip", add("Div", add("Sub", x, mean), std), low, high),
+        "dense": lambda x, kernel, bias: add("Gemm", x, kernel, bias),
+        "layer_norm": lambda x, scale, bias: add("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON),
+        "relu": lambda x: add("Relu", x),
+        "elu": lambda x: add("Elu", x),
+        "gelu": lambda x: add("Gelu", x, approximate="tanh"),
+        "swish": lambda x: add("Mul", x, add("Sigmoid", x)),
+        "tanh": lambda x: add("Tanh", x),
+    }
+    x = "observation"
+    for i, (operation, arrays) in enumerate(layers):
+        x = graphs[operation](x, *(f"{i}.{j}" for j in range(len(arrays))))
+    nodes[-1].output[0] = "action"
+    sizes = {"observation": observation_size, "action": layers[-2].arrays[1].size}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", size]) for name, size in sizes.items()]
+    constants = [numpy_helper.from_array(array, name) for name, array in to_arrays(layers).items()]
+    graph = helper.make_graph(nodes, "policy", ends[:1], ends[1:], constants)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="rlx")
+    checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
