@@ -25,10 +25,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
-        from rlx.config import nearest
-
         found, unknown = self.parse_known_args(list(arguments))
         for text in unknown:
+            from rlx.config import nearest
+
             flag = text.split("=")[0]
             raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {nearest(flag, self._option_string_actions)}")
         return found
@@ -149,14 +149,14 @@ def _resume(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Judges a run's policy: `rlx eval RUN --episodes 100`."""
-    from rlx import runs
-
     parser = Parser(prog="rlx eval", description=evaluate.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, help="greedy episodes per seed (default: as in training)")
     parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
     parser.add_argument("--step", type=int, help="checkpoint to judge, in environment steps (default: the last)")
     given = parser.parse(arguments)
+    from rlx import runs
+
     _keep_compiled_programs()
     print(runs.judge(Path(given.run), given.episodes, given.eval_seed, given.step))
     return 0
@@ -164,10 +164,6 @@ def evaluate(arguments: list[str]) -> int:
 
 def collect(arguments: list[str]) -> int:
     """Makes a data set from a run: `rlx collect RUN --kind medium --out DIR`."""
-    from rlx import collecting
-    from rlx.config import convert
-    from rlx.data import describe
-
     parser = Parser(prog="rlx collect", description=collect.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--kind", default="expert", help="random, medium, expert, mixed or replay (default: expert)")
@@ -176,6 +172,10 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--step", type=int, help="checkpoint that acts (default: by --kind)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
     given = parser.parse(arguments)
+    from rlx import collecting
+    from rlx.config import convert
+    from rlx.data import describe
+
     size = convert("--num-transitions", int, given.num_transitions)
     _keep_compiled_programs()
     made = collecting.make_dataset(Path(given.run), given.kind, size, Path(given.out), given.seed, given.step)
@@ -185,8 +185,6 @@ def collect(arguments: list[str]) -> int:
 
 def data(arguments: list[str]) -> int:
     """Looks at data sets: `rlx data info PATH`, `rlx data convert PATH OUT`."""
-    from rlx import data
-
     parser = Parser(prog="rlx data", description=data.__doc__)
     parser.add_argument("verb", choices=("info", "convert"), help="info: what is in it; convert: write it as Minari")
     parser.add_argument("path", metavar="PATH", help="Minari folder, D4RL .hdf5 or OGBench .npz")
@@ -194,19 +192,20 @@ def data(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     if (given.out is not None) != (given.verb == "convert"):
         raise RlxError("usage: rlx data info PATH, or rlx data convert PATH OUT")
-    made = data.read(given.path) if given.out is None else data.convert(given.path, given.out)
-    print("\n".join(data.describe(made)))
+    from rlx.data import convert, describe, read
+
+    print("\n".join(describe(read(given.path) if given.out is None else convert(given.path, given.out))))
     return 0
 
 
 def diff(arguments: list[str]) -> int:
     """Says where two runs part: `rlx diff RUN RUN`; exit code 0 where they are the same, else 1."""
-    from rlx.diff import differences
-
     parser = Parser(prog="rlx diff", description=diff.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("other", metavar="RUN", help="another run folder")
     given = parser.parse(arguments)
+    from rlx.diff import differences
+
     found = differences(Path(given.run), Path(given.other))
     print("\n".join(found or ["the same"]))
     return 1 if found else 0
@@ -214,13 +213,13 @@ def diff(arguments: list[str]) -> int:
 
 def runs(arguments: list[str]) -> int:
     """Lists runs: `rlx runs [ROOT]`."""
-    from rlx import folders
-
     parser = Parser(prog="rlx runs", description=runs.__doc__)
     parser.add_argument(
         "root", metavar="ROOT", nargs="?", default="runs", help="folder that holds runs (default: runs)"
     )
     root = Path(parser.parse(arguments).root)
+    from rlx import folders
+
     found = folders.all_runs(root)
     if not found:
         raise RlxError(f"{root}: holds no runs; give the folder that --run-dir named")
@@ -272,9 +271,9 @@ def compare(arguments: list[str]) -> int:
 
 def show(arguments: list[str]) -> int:
     """Lists agents, environments and presets."""
+    Parser(prog="rlx list", description=show.__doc__).parse(arguments)
     from rlx import agents, envs
 
-    Parser(prog="rlx list", description=show.__doc__).parse(arguments)
     print("agents")
     for name in agents.REGISTRY:
         module = agents.load(name)

@@ -37,7 +37,7 @@ def run(agent: str, split: str, again: bool = False) -> tuple[Any, Any]:
 
 
 def main() -> None:
-    envs.make = lambda name, backend=None: Walk()  # type: ignore[assignment]
+    envs.make = lambda name, backend=None: Walk()  # type: ignore[assignment, misc]
     assert parallel.device_count() == 3
     for agent in ("iql", "td3_bc"):
         expected, found, again = run(agent, "1"), run(agent, "1,1,1"), run(agent, "1,1,1", again=True)
