@@ -353,8 +353,7 @@ def test_the_d4rl_command_trains(d4rl_command: list[str], tmp_path: Path, monkey
     assert (told["data"]["random_return"], told["data"]["expert_return"]) == (-20.272305, 3234.3)
     returns = [sum(range(20)), sum(range(20, 40)), sum(range(40, 60))]
     assert told["settings"]["reward_scale"] == pytest.approx([1000 / (returns[2] - returns[0])])
-    score = 100 * (summary["eval_return_mean"] + 20.272305) / (3234.3 + 20.272305)
-    assert summary["eval_score_mean"] == pytest.approx(score)
+    assert "eval_score_mean" not in summary  # MuJoCo's references say nothing of returns in Brax
 
 
 @every_page

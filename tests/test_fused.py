@@ -315,7 +315,7 @@ def test_means() -> None:
     [
         ({}, [3, 6, 9, 12], [6, 12]),
         ({"warmup_ticks": 4}, [3, 5, 6, 9, 12], [6, 12]),  # the first update
-        ({"log_ticks": 5, "eval_ticks": 100}, [3, 5, 10, 12], [12]),  # the end is always judged
+        ({"log_ticks": 5, "eval_ticks": 100, "checkpoint_ticks": 100}, [3, 5, 10, 12], [12]),  # the end always counts
     ],
 )
 def test_stops(changes: dict[str, int], points: list[int], evaluations: list[int], solo: Run) -> None:
