@@ -2,6 +2,7 @@
 # The offline study of docs/offline.md: data from rlx's own agents, four ways to learn from it, and the way back online.
 # Half an hour to an hour on two cores. What is there already is not made again: delete it, or choose another folder.
 #   scripts/offline_study.sh [FOLDER]        (default: runs/offline-study)
+# KINDS=medium or KINDS=mixed makes that half alone; two halves may be made at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-runs/offline-study}
@@ -26,14 +27,14 @@ study() { # TASK TRANSITIONS UPDATES EPISODES ENV...: the settings that follow g
     local common=(--preset small --num-seeds 3 --offline-steps "$updates" --eval-every "$updates"
         --eval-episodes "$episodes" --normalize-observations)
     local critic=(--gamma 0.98 --tau 0.02 --reward-scale 0.1)
-    for kind in medium mixed; do
+    for kind in ${KINDS:-medium mixed}; do
         local data="$folder/data-$task-$kind"
         [ -d "$data" ] || $rlx collect "$folder/sac-$task" --kind $kind --num-transitions "$size" --out "$data"
         run "$task-$kind-bc" bc --dataset "$data" "${common[@]}" "${actor[@]}"
         run "$task-$kind-td3_bc" td3_bc --dataset "$data" "${common[@]}" "${critic[@]}" "${actor[@]}" "${critics[@]}"
         run "$task-$kind-iql" iql --dataset "$data" "${common[@]}" "${critic[@]}" "${actor[@]}" "${critics[@]}"
         run "$task-$kind-idql" idql --dataset "$data" "${common[@]}" "${critic[@]}" "${critics[@]}" \
-            --num-samples 16 --batch-size 128
+            --batch-size 128 "${score[@]}"
     done
 }
 
@@ -41,7 +42,7 @@ pendulum=(--env brax:inverted_pendulum --backend generalized)
 run sac-inverted_pendulum sac "${pendulum[@]}" --eval-every 1000
 run sac-ant sac --env brax:ant --eval-every 20000
 
-actor=() critics=()
+actor=() critics=() score=(--num-samples 16)
 study inverted_pendulum 1e5 20000 32
 
 # Back online from the medium set, with half of each minibatch from it, against SAC alone at the same steps.
@@ -52,6 +53,7 @@ run online-iql iql --dataset "$folder/data-inverted_pendulum-medium" --preset sm
 run online-sac sac "${pendulum[@]}" --num-seeds 3 --total-env-steps 8000 --eval-every 2000
 
 actor=(--actor-hidden-sizes 128 128) critics=(--critic-hidden-sizes 128 128)
-study ant 2e5 40000 48
+score=(--num-samples 32 --actor-lr 1e-3)
+study ant 2e5 30000 48
 
-$python scripts/offline_table.py "$folder"
+if [ -z "${KINDS:-}" ]; then $python scripts/offline_table.py "$folder"; fi
