@@ -169,6 +169,8 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--kind", default="expert", help="random, medium, expert, mixed or replay (default: expert)")
     parser.add_argument("--num-transitions", default="1e6", help="how many (default: 1e6)")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder, in Minari's format")
+    parser.add_argument("--env", help="another environment of the same sizes (default: the run's)")
+    parser.add_argument("--backend", help="of Brax environments (default: the run's)")
     parser.add_argument("--step", type=int, help="checkpoint that acts (default: by --kind)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
     given = parser.parse(arguments)
@@ -178,7 +180,9 @@ def collect(arguments: list[str]) -> int:
 
     size = convert("--num-transitions", int, given.num_transitions)
     _keep_compiled_programs()
-    made = collecting.make_dataset(Path(given.run), given.kind, size, Path(given.out), given.seed, given.step)
+    made = collecting.make_dataset(
+        Path(given.run), given.kind, size, Path(given.out), given.seed, given.step, given.env, given.backend
+    )
     print("\n".join(describe(made)))
     return 0
 

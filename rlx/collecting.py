@@ -34,13 +34,23 @@ class Behaviour(NamedTuple):
     step: int | None  # of the checkpoint; None acts at random
 
 
-def make_dataset(folder: Path, kind: str, size: int, out: Path, seed: int = 0, step: int | None = None) -> Dataset:
+def make_dataset(
+    folder: Path,
+    kind: str,
+    size: int,
+    out: Path,
+    seed: int = 0,
+    step: int | None = None,
+    env: str | None = None,
+    backend: str | None = None,
+) -> Dataset:
     """Writes `size` transitions of a run's environment to `out` as a Minari data set, and returns them.
 
     `kind` is random; expert, the last policy; medium, the policy a third of the way there; mixed, half of each; or
     replay, what the run itself collected, all of it where that is less. `step` chooses another checkpoint for medium
-    (also in mixed) or expert. The set knows the random and the expert return in this very environment, and those of who
-    collected. Raises RlxError for a run or kind that cannot be.
+    (also in mixed) or expert; `env` and `backend` another environment of the same sizes. The set knows the random and
+    the expert return in this very environment, and those of who collected. Raises RlxError for a run or kind that
+    cannot be.
     """
     if kind not in KINDS:
         raise RlxError(f"--kind {kind}: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
@@ -50,7 +60,12 @@ def make_dataset(folder: Path, kind: str, size: int, out: Path, seed: int = 0, s
         raise RlxError(f"--step {step}: goes with --kind medium, expert or mixed; leave it out")
     if out.exists():
         raise RlxError(f"{out}: is there already; choose another --out")
-    collector = Collector(folder, size, seed)
+    saved = config.from_json(folder / "config.json")
+    if env is not None or backend is not None:
+        if kind == "replay":
+            raise RlxError("--env, --backend: replay is of the run's own environment; leave them out")
+        saved = _elsewhere(saved, env, backend)
+    collector = Collector(folder, saved, size, seed)
     if kind == "replay":
         found, behaviours = collector.replay(size), []
     else:
@@ -66,9 +81,8 @@ def make_dataset(folder: Path, kind: str, size: int, out: Path, seed: int = 0, s
 class Collector:
     """A run to collect from; `learned` is agent and statistics of its first member, None for random actions."""
 
-    def __init__(self, folder: Path, size: int, seed: int) -> None:
-        self.folder, self.seed = folder, seed
-        self.saved = config.from_json(folder / "config.json")
+    def __init__(self, folder: Path, saved: RunConfig, size: int, seed: int) -> None:
+        self.folder, self.saved, self.seed = folder, saved, seed
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:
             raise RlxError(f"{folder}: holds no policy; train the run first")
@@ -187,6 +201,15 @@ class Collector:
             "behaviour_return": found.info["behaviour_return"] if own is None else float(own),
             "behaviours": behaviours,
         }
+
+
+def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunConfig:
+    """The run's configuration in another environment. Raises RlxError where that has other sizes."""
+    there = replace(saved, env=env or saved.env, backend=backend or (saved.backend if env is None else None))
+    own, other = (envs.make(c.env, backend=c.backend).spec for c in (saved, there))
+    if (own.observation.shape, own.action.shape) != (other.observation.shape, other.action.shape):
+        raise RlxError(f"--env {there.env}: the environment's sizes are not those of the run's; choose one like it")
+    return there
 
 
 def _as_collector(saved: RunConfig, size: int, seed: int) -> Setup:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import cli, collecting, data, envs
+from rlx import cli, collecting, config, data, envs
 from rlx.data import Dataset
 from rlx.evaluate import evaluate
 from rlx.types import Key
@@ -205,7 +205,7 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     with (folder / "metrics.jsonl").open("w") as file:
         for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
             file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
-    collector = collecting.Collector(folder, 501, 0)
+    collector = collecting.Collector(folder, config.from_json(folder / "config.json"), 501, 0)
     assert collector.choose("medium", None) == [collecting.Behaviour("medium", 800)]
     assert collector.choose("mixed", 400)[0] == collecting.Behaviour("medium", 400)
     assert collector.choose("expert", None) == [collecting.Behaviour("expert", 1000)]
@@ -218,12 +218,21 @@ def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> 
     content = json.loads((folder / "config.json").read_text())
     content["settings"]["noise_max"] = 0.3
     (folder / "config.json").write_text(json.dumps(content))
-    collector = collecting.Collector(folder, 501, 0)
+    collector = collecting.Collector(folder, config.from_json(folder / "config.json"), 501, 0)
     task = collector.task._replace(agent=collector.task.agent._replace(act=lambda policy, x, key: (0 * x[:, :1], {})))
     collector.task, learned, key = task, collector.policy(200), jax.random.key(0)
     action, extras = collector._explore(learned, 64)(np.ones((64, 3)), key, jax.random.split(key, 64))
     assert not extras and action[0] == 0
     assert 0.05 < float(action[:32].std()) < float(action[32:].std()) < 0.35
+
+
+def test_another_environment_of_the_same_sizes(run: Path, tmp_path: Path) -> None:
+    """Named, the run's own gives the same bits; the set says where it was collected."""
+    collecting.make_dataset(run, "expert", 501, tmp_path / "own", env="gymnax:Pendulum-v1")
+    collecting.make_dataset(run, "expert", 501, tmp_path / "same")
+    own, same = data.read(tmp_path / "own"), data.read(tmp_path / "same")
+    jax.tree.map(np.testing.assert_array_equal, own.rows, same.rows)
+    assert own.info["env"] == "gymnax:Pendulum-v1" and own.info["backend"] is None
 
 
 # The replay
@@ -300,6 +309,8 @@ def test_random_return_is_that_of_uniform_actions(collected: Callable[..., Datas
         ("--kind random --step 200", "--step 200: goes with --kind medium, expert or mixed; leave it out"),
         ("--kind replay --step 200", "--step 200: goes with --kind medium, expert or mixed; leave it out"),
         ("--out {there}", "there: is there already; choose another --out"),
+        ("--env gymnax:MountainCarContinuous-v0", "the environment's sizes are not those of the run's"),
+        ("--kind replay --env gymnax:Pendulum-v1", "--env, --backend: replay is of the run's own environment"),
         ("--steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --step?"),
     ],
 )
