@@ -51,6 +51,7 @@ def train(run_config: RunConfig, folder: Path, init_from: str | None = None, qui
 
     Raises Interrupted where a signal ended it early.
     """
+    wholes.place(run_config, folder)  # what a cloud's address lacks is said before anything is made
     given = setup(run_config)
     driver = make_driver(given, parts(given.config)[0])
     start = Start(learned=_initial(driver, init_from))

@@ -131,6 +131,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --spread seed", "--spread seed: must be data or seeds"),
     ("train sac E --activation rleu", "unknown activation 'rleu': did you mean relu?"),
     # folders
+    ("train sac E --checkpoint-dir ftp://host/x", "*ftp://host/x: must be a folder, or an address *"),
     ("train sac E --run-name ../../x", "--run-name '../../x': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name /tmp/x", "--run-name '/tmp/x': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name a/b", "--run-name 'a/b': use letters, *, so that it stays inside runs"),
