@@ -66,7 +66,7 @@ def figure(folder: Path, path: Path) -> None:
         panel.set_xticks(range(len(AGENTS)), [NAMES[agent] for agent in AGENTS], rotation=40, ha="right")
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("normalised score\n(random 0, expert 100)")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[-2].legend(frameon=False, fontsize=9, loc="upper left")  # where the bars are low
     picture.savefig(path, dpi=150)
 
 
