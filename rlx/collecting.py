@@ -60,12 +60,9 @@ def make_dataset(
         raise RlxError(f"--step {step}: goes with --kind medium, expert or mixed; leave it out")
     if out.exists():
         raise RlxError(f"{out}: is there already; choose another --out")
-    saved = config.from_json(folder / "config.json")
-    if env is not None or backend is not None:
-        if kind == "replay":
-            raise RlxError("--env, --backend: replay is of the run's own environment; leave them out")
-        saved = _elsewhere(saved, env, backend)
-    collector = Collector(folder, saved, size, seed)
+    if kind == "replay" and (env or backend):
+        raise RlxError("--env, --backend: replay is of the run's own environment; leave them out")
+    collector = Collector(folder, size, seed, env, backend)
     if kind == "replay":
         found, behaviours = collector.replay(size), []
     else:
@@ -81,8 +78,9 @@ def make_dataset(
 class Collector:
     """A run to collect from; `learned` is agent and statistics of its first member, None for random actions."""
 
-    def __init__(self, folder: Path, saved: RunConfig, size: int, seed: int) -> None:
-        self.folder, self.saved, self.seed = folder, saved, seed
+    def __init__(self, folder: Path, size: int, seed: int, env: str | None = None, backend: str | None = None) -> None:
+        self.folder, self.seed = folder, seed
+        self.saved = _elsewhere(config.from_json(folder / "config.json"), env, backend)
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:
             raise RlxError(f"{folder}: holds no policy; train the run first")
@@ -204,7 +202,9 @@ class Collector:
 
 
 def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunConfig:
-    """The run's configuration in another environment. Raises RlxError where that has other sizes."""
+    """The run's configuration in another environment, if one is named. Raises RlxError where that has other sizes."""
+    if env is None and backend is None:
+        return saved
     there = replace(saved, env=env or saved.env, backend=backend or (saved.backend if env is None else None))
     own, other = (envs.make(c.env, backend=c.backend).spec for c in (saved, there))
     if (own.observation.shape, own.action.shape) != (other.observation.shape, other.action.shape):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import cli, collecting, config, data, envs
+from rlx import cli, collecting, data, envs
 from rlx.data import Dataset
 from rlx.evaluate import evaluate
 from rlx.types import Key
@@ -205,7 +205,7 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     with (folder / "metrics.jsonl").open("w") as file:
         for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
             file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
-    collector = collecting.Collector(folder, config.from_json(folder / "config.json"), 501, 0)
+    collector = collecting.Collector(folder, 501, 0)
     assert collector.choose("medium", None) == [collecting.Behaviour("medium", 800)]
     assert collector.choose("mixed", 400)[0] == collecting.Behaviour("medium", 400)
     assert collector.choose("expert", None) == [collecting.Behaviour("expert", 1000)]
@@ -218,7 +218,7 @@ def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> 
     content = json.loads((folder / "config.json").read_text())
     content["settings"]["noise_max"] = 0.3
     (folder / "config.json").write_text(json.dumps(content))
-    collector = collecting.Collector(folder, config.from_json(folder / "config.json"), 501, 0)
+    collector = collecting.Collector(folder, 501, 0)
     task = collector.task._replace(agent=collector.task.agent._replace(act=lambda policy, x, key: (0 * x[:, :1], {})))
     collector.task, learned, key = task, collector.policy(200), jax.random.key(0)
     action, extras = collector._explore(learned, 64)(np.ones((64, 3)), key, jax.random.split(key, 64))

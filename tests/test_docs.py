@@ -86,8 +86,8 @@ def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`rlx.fit` with `QUICK` settings, programs compiled in half the time, and a registry that a page may add to."""
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rlx.fit` with `QUICK` settings, and a registry that a page may add to."""
 
     def fit(agent: str, env: str, **given: Any) -> Any:
         return experiment_fit(agent, env, **given | QUICK)
@@ -95,9 +95,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     experiment_fit = experiment.fit
     monkeypatch.setattr(experiment, "fit", fit)
     monkeypatch.setattr(agents, "REGISTRY", dict(agents.REGISTRY))
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pages_with("python")
