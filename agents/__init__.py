@@ -6,7 +6,7 @@ import difflib
 import importlib
 from types import ModuleType
 
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 if __name__ != "rlx.agents":
     raise ImportError(f"import rlx.agents, not {__name__}: the folder is part of the rlx package")

@@ -17,9 +17,10 @@ import optax
 from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
+from rlx.errors import RlxError
 from rlx.gradients import descend
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, RlxError, Spec, State, Transition, as_arrays, setting
+from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)

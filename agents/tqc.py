@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from rlx import losses, parallel
 from rlx.agents import sac
-from rlx.types import RlxError, Spec, setting
+from rlx.errors import RlxError
+from rlx.types import Spec, setting
 
 
 @dataclass(frozen=True)

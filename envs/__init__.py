@@ -15,7 +15,8 @@ if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
 from rlx.envs.base import VectorEnv, VectorState, Watchable, check_count, vectorise
-from rlx.types import Env, RlxError
+from rlx.errors import RlxError
+from rlx.types import Env
 
 if TYPE_CHECKING:
     from rlx.envs.gymnasium_env import GymnasiumEnv

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx.types import Env, EnvState, Key, RlxError, Spec, Step, fix_types
+from rlx.errors import RlxError
+from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
 
 
 class Watchable(Env, Protocol):

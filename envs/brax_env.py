@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx.envs.base import advance, begin
-from rlx.types import EnvState, Key, RlxError, Spec, Step
+from rlx.errors import RlxError
+from rlx.types import EnvState, Key, Spec, Step
 
 with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints that it lacks warp, which Brax does not use
     import mujoco

@@ -13,7 +13,8 @@ import numpy as np
 from gymnax.environments.environment import Environment, EnvParams
 
 from rlx.envs.base import advance, begin
-from rlx.types import EnvState, Key, RlxError, Spec, Step
+from rlx.errors import RlxError
+from rlx.types import EnvState, Key, Spec, Step
 
 PENDULUM = "Pendulum-v1"  # the one that can be watched
 

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlx.errors import RlxError as RlxError
     from rlx.experiment import Result as Result
     from rlx.experiment import fit as fit
-    from rlx.types import RlxError as RlxError
 
 __version__ = "0.1.0"
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "fit": "rlx.experiment",
     "Result": "rlx.experiment",
-    "RlxError": "rlx.types",
+    "RlxError": "rlx.errors",
 }
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 
 from rlx import parallel
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1

@@ -13,13 +13,14 @@ import numpy as np
 from rlx import checkpoint, config, data, envs, metrics, runs, wholes
 from rlx.config import RunConfig
 from rlx.data import Dataset
+from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.experiment import Setup, make_driver, setup
 from rlx.replay import Row
 from rlx.rollout import Act, collect, derive
 from rlx.train import roles
 from rlx.train.roles import Task
-from rlx.types import Key, RlxError
+from rlx.types import Key
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
 MEDIUM = 1 / 3  # of the way from the random to the expert return, as D4RL's medium policies (arXiv 2004.07219)

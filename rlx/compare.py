@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx import metrics
+from rlx.errors import RlxError
 from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
-from rlx.types import RlxError
 
 FORMATS = ("table", "md", "csv")
 SHARES = (0.5, 0.9)  # of the way from the first evaluation to the best run's last: where thresholds stand by default

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rlx import agents
+from rlx.errors import RlxError
 from rlx.train.settings import TrainConfig
-from rlx.types import RlxError
 
 
 @dataclass(frozen=True)

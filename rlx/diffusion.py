@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx.types import Key, RlxError
+from rlx.errors import RlxError
+from rlx.types import Key
 
 Epsilon = Callable[[jax.Array, jax.Array], jax.Array]
 Scalar = jax.Array | float

@@ -2,7 +2,7 @@
 
 They are distrax distributions, so `sample(seed=...)`, `sample_and_log_prob(seed=...)`, `log_prob` and `mode` are what
 readers of distrax expect. Make them inside a jitted function and return arrays, not distributions. Importing distrax
-takes 0.4 s and more; therefore only agents with a stochastic policy import this module.
+takes 0.4 s and more; therefore agents import this module where they use it.
 
 Arithmetic is float32 at least, whatever the dtype of the parameters: bfloat16 belongs into matrix products.
 """

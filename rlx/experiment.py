@@ -14,6 +14,7 @@ import numpy as np
 from rlx import agents, data, envs, normalize, parallel
 from rlx.config import RunConfig, members, resolve
 from rlx.data import Dataset
+from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
 from rlx.metrics import process_age_s, record
 from rlx.replay import Replay
@@ -26,7 +27,7 @@ from rlx.train.offline_pipelined import OfflinePipelined
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.settings import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.tick import LAGGED
-from rlx.types import Env, Key, RlxError, Spec, State
+from rlx.types import Env, Key, Spec, State
 
 
 class Result(NamedTuple):

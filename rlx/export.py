@@ -22,11 +22,12 @@ from jax import export as jax_export
 
 from rlx import __version__, checkpoint, config, metrics, plain, results, runs
 from rlx.config import RunConfig
+from rlx.errors import RlxError
 from rlx.experiment import make_driver, setup
 from rlx.plain import Layer
 from rlx.train import roles
 from rlx.train.driver import Driver
-from rlx.types import RlxError, Spec
+from rlx.types import Spec
 
 if TYPE_CHECKING:
     import gymnasium

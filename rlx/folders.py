@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rlx import metrics, parallel
 from rlx.config import RunConfig
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LOCK, STATUS = "lock", "status.json"

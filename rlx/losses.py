@@ -13,7 +13,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rlx.types import Params, RlxError
+from rlx.errors import RlxError
+from rlx.types import Params
 
 Scalar = jax.Array | float
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
 from rlx.train.driver import Report
-from rlx.types import RlxError
 
 
 def process_age_s() -> float:

@@ -19,7 +19,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlx.types import Key, Params, RlxError, Spec
+from rlx.errors import RlxError
+from rlx.types import Key, Params, Spec
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 DEVICE = "device"
 SHARD = "shard"

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx.types import Params, RlxError
+from rlx.errors import RlxError
+from rlx.types import Params
 
 OPSET, IR_VERSION = 20, 10  # of ONNX; the first with Gelu
 EPSILON = 1e-6  # flax's, in LayerNorm

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx import losses
-from rlx.types import Key, RlxError, Transition
+from rlx.errors import RlxError
+from rlx.types import Key, Transition
 
 
 class Row(NamedTuple):

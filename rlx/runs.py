@@ -18,10 +18,10 @@ import numpy as np
 from rlx import checkpoint, config, folders, metrics, parallel, results, wholes
 from rlx.config import RunConfig
 from rlx.console import Console
+from rlx.errors import RlxError
 from rlx.experiment import Setup, make_driver, parts, run, setup
 from rlx.interrupts import Interrupted, Interrupts
 from rlx.train.driver import Driver, Report, Resumed
-from rlx.types import RlxError
 
 NO_TRAINING: dict[str, Any] = {  # settings under which judging a run asks for no more room than judging needs
     "driver": "fused",

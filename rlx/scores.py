@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 # Random and expert return by environment, for D4RL's MuJoCo sets only: other simulators have others.
 D4RL_REFERENCES = {

@@ -24,10 +24,6 @@ P = TypeVar("P")  # what acting and the critic half need of the actor half
 D = TypeVar("D")  # what the actor half reads of a batch
 
 
-class RlxError(Exception):
-    """A user's mistake: one line that names the thing and the remedy. The command line prints it and exits with 2."""
-
-
 def setting(default: Any, help: str) -> Any:
     """A dataclass field with the text that `--help` shows; units belong into the text."""
     return dataclasses.field(default=default, metadata={"help": help})

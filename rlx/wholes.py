@@ -17,10 +17,10 @@ import numpy as np
 
 from rlx import checkpoint, config, parallel
 from rlx.config import RunConfig
+from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.replay import Replay
 from rlx.train.driver import Driver, Report, Resumed
-from rlx.types import RlxError
 
 HOW = ("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay")  # not what
 

@@ -13,8 +13,9 @@ import pytest
 
 import rlx
 from rlx import agents, cli, config, envs
+from rlx.errors import RlxError
 from rlx.train.settings import make_offline_plan, make_plan
-from rlx.types import Agent, Key, RlxError
+from rlx.types import Agent, Key
 from tests import probes
 
 # Changes to an agent's Config for the tests, one set for each variant of it; the first makes it small.

@@ -21,7 +21,7 @@ from flax.struct import PyTreeNode
 
 from rlx import checkpoint
 from rlx.checkpoint import Damaged
-from rlx.types import RlxError
+from rlx.errors import RlxError
 from tests import kill, processes
 
 
@@ -251,7 +251,7 @@ def test_a_full_disk_while_orbax_writes(saved: Path, tmp_path: Path) -> None:
     program = (
         "import resource, signal, sys, numpy as np\n"
         "from rlx import checkpoint\n"
-        "from rlx.types import RlxError\n"
+        "from rlx.errors import RlxError\n"
         "noise = np.random.default_rng(0).bytes(2**21)\n"
         "checkpoint.save(sys.argv[1], 30, {'small': np.zeros(3)})\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -15,7 +15,7 @@ import pytest
 
 from rlx import cli
 from rlx.compare import Comparison, Curve, compare, read, text
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 STEPS = (100, 200, 300)
 GOOD = [[-1500, -1400, -1600, -1700, -1550], [-600, -500, -900, -1500, -700], [-150, -160, -140, -1200, -155]]

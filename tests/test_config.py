@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rlx import agents, config
+from rlx.errors import RlxError
 from rlx.train.settings import MOST, TrainConfig, make_plan, parse_ratio
-from rlx.types import RlxError
 
 ENV = "gymnax:Pendulum-v1"
 

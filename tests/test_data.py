@@ -12,7 +12,7 @@ import pytest
 
 from rlx import data, replay
 from rlx.data import Dataset
-from rlx.types import RlxError
+from rlx.errors import RlxError
 from tests.datasets import walk
 
 same = partial(jax.tree.map, np.testing.assert_array_equal)

@@ -13,7 +13,7 @@ import pytest
 
 from rlx import data, scores
 from rlx.data import Dataset
-from rlx.types import RlxError
+from rlx.errors import RlxError
 from tests.datasets import compact, d4rl_arrays, ogbench_arrays, walk, write_hdf5
 
 LENGTHS = [3, 1, 4, 2]

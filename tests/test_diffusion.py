@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlx import diffusion
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 FIVE = diffusion.vp_schedule(5)
 POINT = jnp.array([0.3, -0.8])

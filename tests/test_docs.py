@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from rlx import agents, cli, collecting, config, data, diff, envs, experiment, folders, parallel, runs
+from rlx.commands import COMMANDS
 from rlx.config import RunConfig
+from rlx.errors import RlxError
 from rlx.train.settings import make_offline_plan, make_plan, parse_split
-from rlx.types import RlxError
 from tests import datasets, probes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,7 @@ def lines(page: Path) -> Iterator[str]:
             yield from (line for line in joined.splitlines() if line.strip() and not line.startswith("#"))
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
     spans = (span for span in re.findall(r"`([^`\n]+)`", prose) if re.match(r"(\S+/)?rlx |make |\.venv/", span))
-    yield from (span for span in spans if span.removeprefix("rlx ") not in cli.COMMANDS)  # `rlx eval` is but a name
+    yield from (span for span in spans if span.removeprefix("rlx ") not in COMMANDS)  # `rlx eval` is but a name
 
 
 def words(line: str) -> list[list[str]]:
@@ -298,7 +299,7 @@ def test_a_wrong_command_line_is_found(line: str, parse: Any) -> None:
 @every_page
 def test_flags_in_the_text_are_known(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [["train", name, "--help"] for name in [*agents.REGISTRY, "--resume x"]]
-    commands += [[name, "--help"] for name in cli.COMMANDS if name != "train"]
+    commands += [[name, "--help"] for name in COMMANDS if name != "train"]
     for command in commands:
         with pytest.raises(SystemExit):
             cli.main(" ".join(command).split())

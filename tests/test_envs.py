@@ -16,7 +16,8 @@ import pytest
 
 import rlx.envs
 from rlx.envs.base import advance, begin
-from rlx.types import EnvState, RlxError, Spec, Step
+from rlx.errors import RlxError
+from rlx.types import EnvState, Spec, Step
 
 LIMIT = 5  # the counter's time limit
 LAST = 7  # it terminates when it counts this far, from a random start in 0..6

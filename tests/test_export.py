@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 from rlx import agents, checkpoint, cli, config, envs, experiment, export, networks, normalize, plain, runs
+from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.experiment import make_driver, setup
 from rlx.train.driver import Driver
-from rlx.types import Env, EnvState, Key, RlxError, Spec, Step
+from rlx.types import Env, EnvState, Key, Spec, Step
 from tests.walk import Walk
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"

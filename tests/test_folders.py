@@ -18,8 +18,8 @@ import pytest
 
 from rlx import cli, config, folders, metrics, runs
 from rlx.console import Console
+from rlx.errors import RlxError
 from rlx.interrupts import Interrupted
-from rlx.types import RlxError
 from tests import processes
 
 SETTINGS = (

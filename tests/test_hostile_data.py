@@ -20,7 +20,7 @@ import pytest
 
 from rlx import data
 from rlx.data.limits import GIB, Limits
-from rlx.types import RlxError
+from rlx.errors import RlxError
 from tests.datasets import d4rl_arrays, ogbench_arrays, walk, write_hdf5
 
 ROWS = 10

@@ -13,8 +13,9 @@ import pytest
 
 from rlx import losses, networks
 from rlx.agents import idql, iql
+from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.types import Agent, RlxError, Spec, State, Transition, as_arrays
+from rlx.types import Agent, Spec, State, Transition, as_arrays
 from tests import probes
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)

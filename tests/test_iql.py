@@ -12,9 +12,10 @@ import pytest
 
 from rlx import losses
 from rlx.agents import iql
+from rlx.errors import RlxError
 from rlx.gradients import cosine_decay
 from rlx.networks import Network
-from rlx.types import RlxError, Spec, Transition, as_arrays
+from rlx.types import Spec, Transition, as_arrays
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = [
+    "errors",
     "types",
     "losses",
     "distributions",
@@ -45,9 +46,11 @@ LAYERS = [
     "plain",
     "export",
     "compare",
+    "arguments",
+    "commands",
     "cli",
 ]
-REGISTRY_READERS = {"config", "experiment", "cli"}
+REGISTRY_READERS = {"config", "experiment", "commands"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.idql", "rlx.agents.iql"),

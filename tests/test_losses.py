@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlx import losses
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 
 def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:

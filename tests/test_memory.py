@@ -13,13 +13,13 @@ import pytest
 
 from rlx import config, envs, experiment, parallel
 from rlx.agents import sac
+from rlx.errors import RlxError
 from rlx.train import memory
 from rlx.train.fused import Fused
 from rlx.train.memory import Estimate
 from rlx.train.program import Program
 from rlx.train.roles import Task
 from rlx.train.settings import make_plan
-from rlx.types import RlxError
 from tests.walk import Walk
 
 MiB = 2**20

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from rlx import networks
+from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.types import RlxError, Spec
+from rlx.types import Spec
 
 O, A, HIDDEN = 5, 2, (16, 8)  # noqa: E741 -- the shapes' names
 SPEC = Spec(jax.ShapeDtypeStruct((O,), jnp.float32), jax.ShapeDtypeStruct((A,), jnp.float32), 100)

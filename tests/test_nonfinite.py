@@ -15,10 +15,11 @@ import pytest
 from rlx import checkpoint, cli, config, data, envs, experiment, metrics, parallel
 from rlx.agents import sac
 from rlx.envs.base import advance, begin, vectorise
+from rlx.errors import RlxError
 from rlx.train import alarms, roles
 from rlx.train import driver as host
 from rlx.train.alarms import Alarm
-from rlx.types import Agent, EnvState, Key, RlxError, Spec, Step
+from rlx.types import Agent, EnvState, Key, Spec, Step
 
 FAULT = 30  # the step of an episode in which something breaks: of four environments the run's steps 116 to 120
 SETTINGS = (

@@ -14,6 +14,7 @@ import pytest
 
 from rlx import config, data, envs, experiment, normalize, replay
 from rlx.data import Dataset
+from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.rollout import derive
 from rlx.train import driver as host
@@ -21,7 +22,7 @@ from rlx.train import roles
 from rlx.train.fused import Fused
 from rlx.train.offline import OFFLINE_LAGGED
 from rlx.train.roles import Source
-from rlx.types import RlxError, State
+from rlx.types import State
 from tests import processes
 from tests.test_memory import compiled
 from tests.walk import Walk

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rlx.cli import main
+from rlx.errors import RlxError
 from rlx.train.autosplit import RoleTimes, choose
 from rlx.train.settings import parse_split
-from rlx.types import RlxError
 from tests import processes
 
 SPLITS = ("1", "1,1,1", "2,1,1", "2,2,2")

@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from rlx.agents import pql
+from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.types import RlxError, Spec, State, Transition, as_arrays
+from rlx.types import Spec, State, Transition, as_arrays
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 ATOMS, BATCH = 11, 6

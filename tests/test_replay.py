@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from rlx import replay
+from rlx.errors import RlxError
 from rlx.replay import Replay, Row
-from rlx.types import RlxError
 
 GAMMA = 0.9
 TIME, ENVS, BLOCK = 12, 3, 2  # of the rings that windows are drawn from

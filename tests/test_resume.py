@@ -21,8 +21,8 @@ import pytest
 from rlx import checkpoint, cli, config, experiment, metrics, wholes
 from rlx.console import Console
 from rlx.diff import numbers
+from rlx.errors import RlxError
 from rlx.train.driver import Resumed
-from rlx.types import RlxError
 from tests import kill, processes
 
 SETTINGS = (

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from rlx import distributions
 from rlx.agents import sac
 from rlx.distributions import TanhNormal
 from rlx.networks import Network
@@ -233,7 +234,7 @@ class Certain:
 @pytest.mark.usefixtures("plain_descent")
 def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On raw gradients: plain descent with rate 1, so new minus old parameters are the gradients."""
-    monkeypatch.setattr(sac.distributions, "TanhNormal", Certain)
+    monkeypatch.setattr(distributions, "TanhNormal", Certain)
     hypers = sac.as_arrays(sac.Hypers(actor_lr=1.0, critic_lr=1.0, alpha_lr=1.0))
     state, batch, keys = fresh(0, hypers), transitions(4, 8), jax.random.split(jax.random.key(1), 4)
     # outputs of fresh networks are near 0 everywhere; away from there shards differ in every gradient

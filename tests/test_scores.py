@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlx import scores
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 
 def test_normalised() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from rlx.agents import td3_bc
+from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.types import RlxError, Spec, Transition, as_arrays
+from rlx.types import Spec, Transition, as_arrays
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 CONFIG = td3_bc.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rlx.agents import sac, tqc
+from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.types import RlxError, Transition
+from rlx.types import Transition
 from tests import probes
 
 # odd sizes, so that no axis can stand in for another

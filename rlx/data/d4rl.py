@@ -14,7 +14,7 @@ from rlx.data import spaces
 from rlx.data.dataset import Dataset, make_dataset
 from rlx.data.hdf5 import Array, open_hdf5
 from rlx.data.limits import DEFAULT, Limits, declared_bytes
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations")

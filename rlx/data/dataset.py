@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlx.data.limits import printable
+from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay, Row
-from rlx.types import RlxError
 
 
 class Dataset(NamedTuple):

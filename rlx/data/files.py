@@ -8,7 +8,7 @@ from rlx.data import d4rl, minari_format, ogbench
 from rlx.data.dataset import Dataset
 from rlx.data.limits import AGAIN, DEFAULT, PICKLED, Limits
 from rlx.data.quality import describe
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 HDF5, ZIP, NPY, GZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b"
 GIVE = "give a Minari folder, a D4RL .hdf5 or an OGBench .npz file"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx.data.limits import AGAIN, Limits, check_numbers, first_line
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 
 class Array(NamedTuple):

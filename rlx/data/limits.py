@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 GIB = 2**30
 NUMBERS = "biuf"  # kinds of types: bool, signed and unsigned integers, floats

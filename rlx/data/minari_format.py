@@ -21,7 +21,7 @@ from rlx.data import spaces
 from rlx.data.dataset import Dataset, check, ends, make_dataset, require_rewards
 from rlx.data.hdf5 import Array, Group, open_hdf5
 from rlx.data.limits import AGAIN, DEFAULT, Limits, first_line, printable, read_json
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
 SUCCESSOR = "next_observation"  # under infos, only in sets where a successor is not the next observation

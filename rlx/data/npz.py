@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 
 from rlx.data.limits import AGAIN, Limits, check_numbers, declared_bytes, first_line
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 DEFLATE_RATIO = 1032  # deflate cannot shrink anything further (zlib's technical details)
 

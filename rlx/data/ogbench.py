@@ -11,7 +11,7 @@ from rlx.data import spaces
 from rlx.data.dataset import Dataset, make_dataset
 from rlx.data.limits import DEFAULT, Limits
 from rlx.data.npz import read_npz
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 NAMES = ("observations", "actions", "terminals", "valids", "next_observations", "rewards", "masks")
 

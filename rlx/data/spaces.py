@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlx.types import RlxError
+from rlx.errors import RlxError
 
 ROUNDING = 1e-3  # how far beyond +-1 an action may lie by rounding alone
 

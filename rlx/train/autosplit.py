@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+from rlx.errors import RlxError
 from rlx.train.pipelined import Pipelined
-from rlx.types import RlxError
 
 TICKS = 5  # timed; the first ones after the warm-up
 

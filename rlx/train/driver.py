@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from rlx import parallel
+from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
 from rlx.train.alarms import NEVER
 from rlx.train.program import Program
 from rlx.train.roles import Task, Totals
-from rlx.types import RlxError
 
 STRETCH_S = 1.0  # about how long a stretch of ticks takes: who asks a run to end waits no longer
 CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run

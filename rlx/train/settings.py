@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rlx.types import RlxError, setting
+from rlx.errors import RlxError
+from rlx.types import setting
 
 MOST = 2**31 - 1  # what the counters on the device, int32, can count
 CHOICES = {

@@ -1,0 +1,79 @@
+"""What commands share of reading their arguments. Flags come from the dataclasses that they fill."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rlx.errors import RlxError
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse with one-line errors that reach `main`, and no guessing at shortened flags."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        said = message.removeprefix("argument ").replace("the following arguments are required:", "missing")
+        raise RlxError(f"{said}; see `{self.prog} --help`")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
+        found, unknown = self.parse_known_args(list(arguments))
+        for text in unknown:
+            from rlx.config import nearest
+
+            flag = text.split("=")[0]
+            raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {nearest(flag, self._option_string_actions)}")
+        return found
+
+
+def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
+    """A flag for every setting. Values stay text: `rlx.config` converts and checks them, for flags and calls alike."""
+    titles = {
+        "train": "training",
+        "network": "networks and branches",
+        "hypers": "hyper-parameters (several values: one run each)",
+    }
+    groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
+    for name, setting in settings.items():
+        flag, group = f"--{name.replace('_', '-')}", groups[setting.section]
+        default = " ".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
+        text = f"{setting.help.replace('%', '%%')} (default: {default})"
+        if setting.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        else:
+            several = "+" if setting.many else None
+            group.add_argument(flag, nargs=several, default=None, metavar=setting.type.__name__.upper(), help=text)
+
+
+def add_cluster(parser: Parser) -> None:
+    cluster = parser.add_argument_group("several processes: run the same command in each")
+    cluster.add_argument("--distributed", action="store_true", help="join the processes that the cluster tells of")
+    cluster.add_argument("--coordinator", metavar="HOST:PORT", help="where no cluster tells: address of process 0")
+    cluster.add_argument("--num-processes", type=int, help="where no cluster tells: how many there are")
+    cluster.add_argument("--process-id", type=int, help="where no cluster tells: which of them this is, from 0")
+
+
+def join_cluster(found: argparse.Namespace) -> bool:
+    """Joins the other processes where asked to; returns whether it was."""
+    from rlx import parallel
+
+    if found.distributed:
+        parallel.join_cluster(found.coordinator, found.num_processes, found.process_id)
+    elif found.coordinator or found.num_processes is not None or found.process_id is not None:
+        raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
+    return bool(found.distributed)
+
+
+def keep_compiled_programs() -> None:
+    """JAX's persistent cache, so that a program compiles only once; JAX_COMPILATION_CACHE_DIR rules."""
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -1,0 +1,24 @@
+"""Every command of `rlx`: a function of its arguments that returns the exit code; its docstring begins with its help.
+
+Whatever takes long to import is imported inside the functions, after their arguments were read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlx.commands.datasets import collect, data
+from rlx.commands.looking import compare, diff, evaluate, export, runs, show
+from rlx.commands.training import train
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "collect": collect,
+    "data": data,
+    "runs": runs,
+    "diff": diff,
+    "compare": compare,
+    "export": export,
+    "list": show,
+}

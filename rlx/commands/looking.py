@@ -1,0 +1,110 @@
+"""Looking at runs: `rlx eval`, `rlx runs`, `rlx diff`, `rlx compare`, `rlx export`, `rlx list`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlx.arguments import Parser, keep_compiled_programs
+from rlx.errors import RlxError
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Judges a run's policy: `rlx eval RUN --episodes 100`."""
+    parser = Parser(prog="rlx eval", description=evaluate.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--episodes", type=int, help="greedy episodes per seed (default: as in training)")
+    parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
+    parser.add_argument("--step", type=int, help="checkpoint to judge, in environment steps (default: the last)")
+    given = parser.parse(arguments)
+    from rlx import runs
+
+    keep_compiled_programs()
+    print(runs.judge(Path(given.run), given.episodes, given.eval_seed, given.step))
+    return 0
+
+
+def runs(arguments: list[str]) -> int:
+    """Lists runs: `rlx runs [ROOT]`."""
+    parser = Parser(prog="rlx runs", description=runs.__doc__)
+    parser.add_argument(
+        "root", metavar="ROOT", nargs="?", default="runs", help="folder that holds runs (default: runs)"
+    )
+    root = Path(parser.parse(arguments).root)
+    from rlx import folders
+
+    found = folders.all_runs(root)
+    if not found:
+        raise RlxError(f"{root}: holds no runs; give the folder that --run-dir named")
+    rows = [("run", "state", "step", "return", "size")]
+    for run in found:
+        step = "-" if run.run_step is None else f"{run.run_step:,}"
+        value = "-" if run.eval_return is None else f"{run.eval_return:.1f}"
+        rows.append((run.name, run.state, step, value, f"{run.size_bytes / 2**20:,.1f} MiB"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, state, *figures in rows:
+        cells = [name.ljust(widths[0]), state.ljust(widths[1])]
+        print("  ".join(cells + [text.rjust(width) for text, width in zip(figures, widths[2:], strict=True)]))
+    return 0
+
+
+def diff(arguments: list[str]) -> int:
+    """Says where two runs part: `rlx diff RUN RUN`; exit code 0 where they are the same, else 1."""
+    parser = Parser(prog="rlx diff", description=diff.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("other", metavar="RUN", help="another run folder")
+    given = parser.parse(arguments)
+    from rlx.diff import differences
+
+    found = differences(Path(given.run), Path(given.other))
+    print("\n".join(found or ["the same"]))
+    return 1 if found else 0
+
+
+def compare(arguments: list[str]) -> int:
+    """Statistics between runs: `rlx compare RUN RUN`; how good, how sure, which is better, which is sooner."""
+    parser = Parser(prog="rlx compare", description=compare.__doc__)
+    parser.add_argument("run", metavar="RUN", nargs="+", help="run folders, all of one environment")
+    parser.add_argument("--metric", default="eval", help="eval, or a name in metrics.jsonl (default: eval)")
+    levels = "values whose first reaching is told (default: half and nine tenths of the way to the best run's last)"
+    parser.add_argument("--thresholds", type=float, nargs="+", metavar="FLOAT", help=levels)
+    parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
+    given = parser.parse(arguments)
+    from rlx import compare as comparing
+
+    curves = comparing.read([Path(run) for run in given.run], given.metric)
+    print(comparing.text(comparing.compare(curves, given.thresholds), given.format))
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """Takes a policy away: `rlx export RUN --out DIR` writes files that run without rlx."""
+    parser = Parser(prog="rlx export", description=export.__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the policy")
+    parser.add_argument("--step", type=int, help="checkpoint to take, in environment steps (default: the last)")
+    parser.add_argument("--member", type=int, default=0, help="which of the run's seeds, from 0 (default: 0)")
+    parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs rlx[onnx]")
+    given = parser.parse(arguments)
+    from rlx.export import save
+
+    made = save(Path(given.run), Path(given.out), given.step, given.member, given.onnx)
+    print(f"{made['agent']} on {made['env']}, seed {made['seed']}, step {made['run_step']:,}: {given.out}")
+    for name, file in made["files"].items():
+        print(f"  {name:12}{file['bytes'] / 1024:9,.1f} KiB")
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """Lists agents, environments and presets."""
+    Parser(prog="rlx list", description=show.__doc__).parse(arguments)
+    from rlx import agents, envs
+
+    print("agents")
+    for name in agents.REGISTRY:
+        module = agents.load(name)
+        print(f"  {name:8}{(module.__doc__ or '').splitlines()[0]}")
+        print(f"  {'':8}presets: {', '.join(module.PRESETS)}")
+    print("environments")
+    for name, backends in envs.names().items():
+        print(f"  {name:32}{', '.join(backends)}")
+    return 0

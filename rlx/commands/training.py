@@ -1,0 +1,84 @@
+"""`rlx train`, and going on with `rlx train --resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlx.arguments import Parser, add_cluster, add_settings, join_cluster, keep_compiled_programs
+from rlx.errors import RlxError
+
+
+def train(arguments: list[str]) -> int:
+    """Trains an agent: `rlx train sac --env brax:ant`; `rlx train sac --help` shows every setting."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(
+            "usage: rlx train AGENT --env ENV [settings]\n       rlx train --resume RUN\n\n"
+            "`rlx train AGENT --help` shows the settings, `rlx list` the agents and environments;\n"
+            "`rlx train --resume RUN` goes on with a run that was interrupted, to the same bits"
+        )
+        return 0
+    if arguments[:1] == ["--resume"]:
+        return _resume(arguments)
+    if not arguments or arguments[0].startswith("-"):
+        raise RlxError("name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`")
+    from rlx import config, folders, parallel, runs
+
+    agent = arguments[0]
+    parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
+    parser.add_argument("--env", help="environment, as in `rlx list` (default: the data set's own)")
+    parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
+    parser.add_argument("--preset", help="named settings for the environment, as in `rlx list` after @")
+    parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
+    parser.add_argument("--run-name", help="name of this run's folder (default: from agent, environment and seed)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
+    parser.add_argument("--init-from", metavar="RUN", help="start from this run's agent and statistics")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
+    add_cluster(parser)
+    add_settings(parser, config.settings(agent))
+    found = parser.parse(arguments[1:])
+    given = {name: value for name, value in vars(found).items() if value is not None and name in config.settings(agent)}
+    if given.get("deterministic"):
+        parallel.ask_for_determinism()
+    if join_cluster(found):
+        given.setdefault("num_devices", parallel.device_count())
+    env, backend = _environment(found.env, found.backend, given.get("dataset"))
+    resolved = config.resolve(agent, env, backend, found.preset, **given)
+    keep_compiled_programs()
+    folder = folders.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
+    with parallel.all_or_none():
+        runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
+    return 0
+
+
+def _environment(env: str | None, backend: str | None, dataset: str | None) -> tuple[str, str | None]:
+    """The environment that was named, or else that in which the data set was collected."""
+    if env is not None:
+        return env, backend
+    if dataset is None:
+        raise RlxError("missing --env; see `rlx list`")
+    from rlx import data
+
+    known = data.read(dataset).info
+    if not known.get("env"):
+        raise RlxError(f"--dataset {dataset}: does not tell of an environment; name one by --env, to judge policies in")
+    return str(known["env"]), backend or known.get("backend")
+
+
+def _resume(arguments: list[str]) -> int:
+    """Goes on with a run that was interrupted."""
+    from rlx import config, parallel, runs, wholes
+
+    parser = Parser(prog="rlx train --resume", description=_resume.__doc__)
+    parser.add_argument("--resume", required=True, metavar="RUN", help="run folder")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
+    add_cluster(parser)
+    add_settings(parser, {name: s for name, s in config.settings("sac").items() if name in wholes.HOW})
+    found = parser.parse(arguments)
+    changes = {name: value for name, value in vars(found).items() if value is not None and name in wholes.HOW}
+    if runs.is_deterministic(Path(found.resume)):
+        parallel.ask_for_determinism()
+    join_cluster(found)
+    keep_compiled_programs()
+    with parallel.all_or_none():
+        runs.resume(Path(found.resume), changes, found.quiet)
+    return 0

@@ -1,0 +1,7 @@
+"""What a user's mistake raises; a file of its own because the command line must not import JAX to say `--help`."""
+
+from __future__ import annotations
+
+
+class RlxError(Exception):
+    """A user's mistake: one line that names the thing and the remedy. The command line prints it and exits with 2."""
