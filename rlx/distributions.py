@@ -9,6 +9,9 @@ Arithmetic is float32 at least, whatever the dtype of the parameters: bfloat16 b
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import chex
 import distrax
 import jax
@@ -43,10 +46,12 @@ class TanhNormal(distrax.Distribution):
         return self._normal.batch_shape[-1:]
 
     def _sample_n(self, key: Key, n: int) -> jax.Array:
-        return jnp.tanh(self._normal.sample(seed=key, sample_shape=n))
+        return self._sample_n_and_log_prob(key, n)[0]
 
     def _sample_n_and_log_prob(self, key: Key, n: int) -> tuple[jax.Array, jax.Array]:
-        u, log_prob = self._normal.sample_and_log_prob(seed=key, sample_shape=n)
+        noise = standard_normal(key, (n, *self._normal.batch_shape), self._normal.dtype)
+        u = self._normal.loc + self._normal.scale * noise
+        log_prob = -(noise**2) / 2 - jnp.log(self._normal.scale) - math.log(2 * math.pi) / 2
         return jnp.tanh(u), jnp.sum(log_prob - _log_jacobian(u), axis=-1)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
@@ -78,6 +83,23 @@ def _normal(mean: jax.Array, log_std: jax.Array, low: float, high: float) -> dis
     return distrax.Normal(mean.astype(dtype), jnp.exp(jnp.clip(log_std.astype(dtype), low, high)))
 
 
+def standard_normal(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Independent draws of Normal(0, 1) by Box and Muller's transform, up to 5.8 in float32.
+
+    `jax.random.normal` inverts the distribution function instead, which XLA computes again in every fusion that reads
+    the draws: 5 % of SAC's update on a CPU.
+    """
+    half = -(-math.prod(shape) // 2)
+    uniform = jax.random.uniform(key, (2, half), dtype)
+    radius, angle = jnp.sqrt(-2 * jnp.log1p(-uniform[0])), 2 * math.pi * uniform[1]
+    draws = jnp.concatenate([radius * jnp.cos(angle), radius * jnp.sin(angle)])
+    return draws[: math.prod(shape)].reshape(shape)
+
+
+@jax.custom_jvp
 def _log_jacobian(u: jax.Array) -> jax.Array:
-    """log(d tanh(u) / du) without cancellation at large |u|."""
-    return 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+    """log(d tanh(u) / du) without cancellation at large |u|; its derivative, -2 tanh(u), is known."""
+    return 2 * (math.log(2.0) - u - jax.nn.softplus(-2 * u))
+
+
+_log_jacobian.defjvps(lambda du, _, u: -2 * jnp.tanh(u) * du)
