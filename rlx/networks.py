@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.errors import RlxError
+from rlx.fusion import apart
 from rlx.types import Key, Params, Spec
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -55,13 +56,14 @@ def _product_gradient(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -
     rows = [array.reshape(-1, array.shape[-1]) for array in (x, gradient)]
     of_kernel = jax.lax.platform_dependent(
         *rows,
-        # XLA's product for CPUs is up to 1.7 times as fast where the first factor has been transposed in memory.
-        cpu=lambda x, gradient: jax.lax.optimization_barrier(x.T) @ gradient,
+        # XLA's product for CPUs is faster where the first factor has been transposed in memory.
+        cpu=lambda x, gradient: transposed(x) @ gradient,
         default=lambda x, gradient: x.T @ gradient,
     )
     return gradient @ kernel.T, of_kernel
 
 
+transposed = apart(lambda x: jax.lax.optimization_barrier(x.T))
 product.defvjp(_product, _product_gradient)
 Dense = partial(nn.Dense, dot_general=lambda x, kernel, dimensions, precision: product(x, kernel))
 

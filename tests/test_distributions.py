@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.distributions import TanhNormal, _log_jacobian, mean_tanh_normal, standard_normal
+from rlx.distributions import TanhNormal, _log_jacobian, mean_tanh_normal
 
 
 def log_prob(mean: Any, log_std: Any, action: Any) -> jax.Array:
@@ -88,7 +88,7 @@ def draw(mean: jax.Array, log_std: jax.Array) -> Any:
 def test_samples_against_distrax() -> None:
     """From the same noise the same actions and log-probabilities, also where tanh is 1; plain, jitted and vmapped."""
     mean, log_std = jnp.broadcast_arrays(jnp.array([[0.0, 3.0, 20.0]]), jnp.linspace(-5, 2, 8)[:, None])
-    u = mean + jnp.exp(log_std) * standard_normal(jax.random.key(1), (1, 8, 3))[0]
+    u = mean + jnp.exp(log_std) * jax.random.normal(jax.random.key(1), (1, 8, 3))[0]
     normal = distrax.Independent(distrax.Normal(mean, jnp.exp(log_std)), 1)
     want = normal.log_prob(u) - distrax.Tanh().forward_log_det_jacobian(u).sum(axis=-1)
     action = jnp.tanh(u)
@@ -99,24 +99,6 @@ def test_samples_against_distrax() -> None:
         np.testing.assert_allclose(got[1], want, rtol=1e-4, atol=1e-4)
     slopes = jax.jit(jax.grad(lambda m, s: draw(m, s)[1].sum(), argnums=(0, 1)))(mean, log_std)
     assert bool(jnp.all(jnp.isfinite(jnp.stack(slopes))))
-
-
-@pytest.mark.parametrize("shape", [(200_001,), (401, 499)])
-def test_standard_normal(shape: tuple[int, ...]) -> None:
-    """Moments, tails, independence of neighbours and of the two halves; odd counts; plain and vmapped."""
-    draws = np.asarray(standard_normal(jax.random.key(0), shape), np.float64).ravel()
-    assert draws.shape == (np.prod(shape),) and np.isfinite(draws).all()
-    error = 5 / np.sqrt(draws.size)  # five standard deviations of a mean
-    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
-        assert abs((draws**power).mean() - moment) < error * np.sqrt(variance)
-    for bound, share in ((1, 0.3173105), (2, 0.0455003), (3, 0.0026998)):
-        assert abs((np.abs(draws) > bound).mean() - share) < error * np.sqrt(share)
-    half = draws.size // 2
-    for a, b in ((draws[:-1], draws[1:]), (draws[:half], draws[-half:]), (draws[:half] ** 2, draws[-half:] ** 2)):
-        assert abs(np.corrcoef(a, b)[0, 1]) < error * np.sqrt(2)
-    keys = jax.random.split(jax.random.key(1), 2)
-    mapped = jax.jit(jax.vmap(lambda key: standard_normal(key, (3, 5))))(keys)
-    np.testing.assert_allclose(mapped[1], standard_normal(keys[1], (3, 5)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("u", [-30.0, -2.0, 0.0, 0.3, 30.0])
