@@ -1,6 +1,9 @@
 # make train   install, then train SAC on Brax's ant        make train ARGS="--seed 1"
 # make test    install, then run the whole test suite       make test ARGS="-k replay"
 # make check   format, lint and types                       make learn   the long learning runs
+# make browser opens the pages that rlx makes in a headless Chromium, which it installs where it may
+# make docs    build the site into build/docs               make notebooks   run the notebooks and save what they show
+# make bench   rlx against its bounds; bench-peers, bench-learn, bench-gpu: see benchmarks/README.md
 # make torture kills 150 runs and resumes them, a quarter of an hour; fills the table of docs/reliability.md
 # Another Python lives beside the first, in a folder of its own: make test PYTHON=python3.12
 
@@ -23,7 +26,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install train test smoke learn torture check python
+PART := update fused seeds replay
+
+.PHONY: bench bench-peers bench-learn bench-gpu install train test smoke learn browser torture docs notebooks check python
 
 install: $(INSTALLED)
 
@@ -46,6 +51,14 @@ smoke: install
 learn: install
 	$(BIN)/python -m pytest -m learn $(ARGS)
 
+CHROMIUM := chromium chromium-browser google-chrome
+
+browser: install
+	@which $(CHROMIUM) 2>/dev/null | grep -q . || \
+	    { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 || \
+	    { echo "No Chromium here, and it could not be installed: as root, apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -m browser $(ARGS)
+
 TORTURE := $(BIN)/python -m tests.kill --kills 50 --workers 2
 FOUND_BY := .cache/torture
 
@@ -54,6 +67,27 @@ torture: install
 	$(TORTURE) --agent pql --driver pipelined --json $(FOUND_BY)/2.json $(ARGS)
 	$(TORTURE) --agent iql --driver offline --json $(FOUND_BY)/3.json $(ARGS)
 	$(BIN)/python -m tests.kill --table docs/reliability.md $(FOUND_BY)/1.json $(FOUND_BY)/2.json $(FOUND_BY)/3.json
+
+# The theme prints a banner about mkdocs 2 unless it is told that we know.
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: install
+	$(BIN)/python scripts/run_notebooks.py $(ARGS)
+
+bench: install
+	$(BIN)/python benchmarks/run.py own $(ARGS)
+
+bench-peers: install
+	benchmarks/peers/install.sh
+	$(BIN)/python benchmarks/run.py peers $(ARGS)
+
+bench-learn: install
+	benchmarks/peers/install.sh brax
+	$(BIN)/python benchmarks/learn.py $(ARGS)
+
+bench-gpu: install
+	$(BIN)/python benchmarks/run.py gpu --only $(PART) $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -22,6 +22,23 @@ REGISTRY = {
 }
 
 
+PARTS = ("Config", "Hypers", "PRESETS", "make")  # of an agent's module
+
+
+def register(module: ModuleType) -> str:
+    """Adds an agent of your own, a module that was imported, under the last part of its name; returns that.
+
+    Raises RlxError where the module lacks a part, or another agent has the name.
+    """
+    name = module.__name__.rpartition(".")[2]
+    for part in PARTS:
+        if not hasattr(module, part):
+            raise RlxError(f"{module.__name__} is no agent: it has no {part}; it needs {', '.join(PARTS)}")
+    if REGISTRY.setdefault(name, module.__name__) != module.__name__:
+        raise RlxError(f"an agent named {name!r} is there already: rename the file {name}.py")
+    return name
+
+
 def load(name: str) -> ModuleType:
     """The module of an agent: `Config`, `Hypers`, `PRESETS` and `make`. Raises RlxError for an unknown name."""
     if name not in REGISTRY:

@@ -260,6 +260,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "brax:inverted_pendulum": SMALL
     | {
+        "backend": "generalized",  # where it was tuned
         "gamma": 0.98,
         "reward_scale": 0.1,
         "num_envs": 256,

@@ -56,5 +56,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "brax:ant": {"drop_per_critic": 2},
     "brax:humanoid": {"drop_per_critic": 2},
     "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
-    "brax:inverted_pendulum": SMALL | {"gamma": 0.98},
+    "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
 }

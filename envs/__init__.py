@@ -1,5 +1,7 @@
 """Environments by name: `make("brax:ant")`, `make("gymnax:Pendulum-v1")`, and `vectorise` for many at once.
 
+Those of MuJoCo Playground are there where its package is.
+
 The tables are static, so that names can be listed and checked without importing the libraries; the tests hold them
 against the libraries.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -71,20 +74,41 @@ DISCRETE = (  # the rest of gymnax
     "SpaceInvaders-MinAtar",
     "UmbrellaChain-bsuite",
 )
+CONTROL_SUITE = (  # of MuJoCo Playground 0.2.0; these bring their models with them
+    *("AcrobotSwingup", "AcrobotSwingupSparse", "BallInCup", "CartpoleBalance", "CartpoleBalanceSparse"),
+    *("CartpoleSwingup", "CartpoleSwingupSparse", "CheetahRun", "FingerSpin", "FingerTurnEasy", "FingerTurnHard"),
+    *("FishSwim", "HopperHop", "HopperStand", "HumanoidStand", "HumanoidWalk", "HumanoidRun", "PendulumSwingup"),
+    *("PointMass", "ReacherEasy", "ReacherHard", "SwimmerSwimmer6", "WalkerRun", "WalkerStand", "WalkerWalk"),
+)
+ROBOTS = (  # also of Playground; their models are fetched by its user
+    *("ApolloJoystickFlatTerrain", "BarkourJoystick", "BerkeleyHumanoidJoystickFlatTerrain"),
+    *("BerkeleyHumanoidJoystickRoughTerrain", "G1JoystickFlatTerrain", "G1JoystickRoughTerrain"),
+    *("Go1JoystickFlatTerrain", "Go1JoystickRoughTerrain", "Go1Getup", "Go1Handstand", "Go1Footstand"),
+    *("H1InplaceGaitTracking", "H1JoystickGaitTracking", "Op3Joystick", "SpotFlatTerrainJoystick", "SpotGetup"),
+    *("SpotJoystickGaitTracking", "T1JoystickFlatTerrain", "T1JoystickRoughTerrain", "AlohaHandOver"),
+    *("AlohaSinglePegInsertion", "PandaPickCube", "PandaPickCubeOrientation", "PandaPickCubeCartesian"),
+    *("PandaOpenCabinet", "PandaRobotiqPushCube", "LeapCubeReorient", "LeapCubeRotateZAxis", "AeroCubeRotateZAxis"),
+)
 
 
 def names() -> dict[str, tuple[str, ...]]:
     """Every environment that works, with the backends it works on (none where the library has one physics)."""
     brax = {f"brax:{name}": tuple(b for b in BACKENDS if b not in BROKEN.get(f"brax:{name}", {})) for name in BRAX}
-    return {name: backends for name, backends in brax.items() if backends} | {f"gymnax:{name}": () for name in GYMNAX}
+    found = {name: backends for name, backends in brax.items() if backends} | {f"gymnax:{name}": () for name in GYMNAX}
+    playground = (*CONTROL_SUITE, *ROBOTS) if _has_playground() else ()
+    return found | {f"playground:{name}": () for name in playground}
+
+
+def _has_playground() -> bool:
+    return importlib.util.find_spec("mujoco_playground") is not None
 
 
 def make(name: str, backend: str | None = None, episode_length: int | None = None, **settings: Any) -> Env:
     """One environment by its full name, such as "brax:ant" or "gymnax:Pendulum-v1".
 
     `backend` is Brax's physics, "spring" by default; `episode_length` the time limit in steps, by default 1000 for
-    Brax and gymnax's own; `settings` go to the library's environment. Raises RlxError for a name, a backend, a length
-    or a setting that is unknown, broken or not supported.
+    Brax and the library's own for others; `settings` go to the library's environment. Raises RlxError for a name, a
+    backend, a length or a setting that is unknown, broken or not supported.
     """
     backends = names().get(name)
     if backends is None:
@@ -113,6 +137,8 @@ def _why_not(name: str) -> str:
         return f"{name} has discrete actions, which rlx does not support yet; continuous ones: {', '.join(GYMNAX)}"
     if name in BROKEN:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
+    if family == "playground" and not _has_playground():
+        return f'{name} needs MuJoCo Playground, which is not here: pip install "rlx[playground]"'
     return f"no environment {name!r}; the nearest is {_nearest(name, names())!r}"
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx.errors import RlxError
 from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
@@ -61,6 +62,26 @@ def advance(
     )
 
 
+def carried(step: Callable[..., Any], inner: Any, always: Any, *rest: Any) -> list[bool]:
+    """Which leaves of a library's state decide what steps return, now or later; `step` recomputes the others.
+
+    `step(inner, *rest)` returns the next state and what is seen of it; `always` has the structure of `inner`, with True
+    for leaves to carry in any case. Leaves without a number in them are never carried.
+    """
+    jaxpr, after = jax.make_jaxpr(step, return_shape=True)(inner, *rest)
+    shown = [True] * len(jax.tree.leaves(after[1]))
+    found = jax.tree.leaves(always)
+    while True:
+        _, read = dce_jaxpr(jaxpr.jaxpr, found + shown)
+        wider = [a or b for a, b in zip(found, read[: len(found)], strict=True)]
+        if wider == found:
+            return [keep and leaf.size > 0 for keep, leaf in zip(found, jax.tree.leaves(inner), strict=True)]
+        found = wider
+
+
+STEP = 2**31 - 1  # folded into an environment's key for its step; most ignore it, and then nothing is computed
+
+
 class VectorState(PyTreeNode):
     """Many environments, each inside an episode."""
 
@@ -108,8 +129,7 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
         return VectorState(env=draw(pool, key), episode_return=jnp.zeros((), jnp.float32))
 
     def step_one(state: VectorState, action: jax.Array, pool: EnvState, key: Key) -> tuple[VectorState, Step]:
-        step_key, draw_key = jax.random.split(key)
-        after, step = env.step(state.env, action, step_key)
+        after, step = env.step(state.env, action, jax.random.fold_in(key, STEP))
         bad = {
             "bad_observation": ~jnp.isfinite(step.next_observation).all(),
             "bad_reward": ~jnp.isfinite(step.reward),
@@ -119,7 +139,7 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
         ended = step.terminated | step.truncated
         episode_return = state.episode_return + step.reward.astype(jnp.float32)
         metrics = {"episode_return": episode_return, "episode_length": after.time} | bad
-        following = jax.tree.map(partial(jnp.where, ended), draw(pool, draw_key), after)
+        following = jax.tree.map(partial(jnp.where, ended), draw(pool, key), after)
         state = VectorState(env=following, episode_return=jnp.where(ended, 0.0, episode_return))
         return state, step._replace(observation=following.observation, metrics=metrics)
 

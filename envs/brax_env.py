@@ -9,25 +9,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters.partial_eval import dce_jaxpr
 
-from rlx.envs.base import advance, begin
+from rlx.envs.base import advance, begin, carried
+from rlx.envs.geoms import quietly, scene
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
 with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints that it lacks warp, which Brax does not use
-    import mujoco
     from brax import envs as brax_envs
 
 EPISODE_LENGTH = 1000  # Brax's own default
-_LENGTHS = {"plane": 2, "sphere": 1, "capsule": 2, "ellipsoid": 3, "cylinder": 2, "box": 3}  # of a geom's size
-_UNSET = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default colour, which a material replaces
 
 
 class BraxEnv:
@@ -43,7 +38,9 @@ class BraxEnv:
         self._brax_step = jax.jit(self._step_physics)
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._physics, observation = jax.eval_shape(self._brax_reset, jax.random.key(0))
-        self._carried = _carried(self._brax_step, self._physics, observation, action)
+        shown = jax.tree.map(lambda _: False, self._physics)
+        shown = shown.replace(x=jax.tree.map(lambda _: True, self._physics.x))  # poses, to be drawn
+        self._carried = carried(self._brax_step, self._physics, shown, observation, action)
         observation = jax.ShapeDtypeStruct(observation.shape, jnp.float32)
         self.spec = Spec(observation=observation, action=action, episode_length=episode_length)
 
@@ -67,7 +64,7 @@ class BraxEnv:
         return after.pipeline_state, (after.obs, after.reward, after.done)
 
     def _pack(self, physics: Any) -> list[jax.Array]:
-        return [leaf for leaf, carried in zip(jax.tree.leaves(physics), self._carried, strict=True) if carried]
+        return [leaf for leaf, keep in zip(jax.tree.leaves(physics), self._carried, strict=True) if keep]
 
     def _unpack(self, inner: list[jax.Array]) -> Any:
         """Brax's physics state; leaves that no step reads are zero."""
@@ -78,9 +75,7 @@ class BraxEnv:
 
     def scene(self) -> dict[str, Any]:
         """The geoms of the MuJoCo model, see `rlx.envs.base.Watchable`; link i is Brax's link i."""
-        model = self._env.sys.mj_model
-        geoms = [_geom(model, i) for i in range(model.ngeom) if _color(model, i)[3] > 0]
-        return {"dt": float(self._env.dt), "geoms": geoms}
+        return scene(self._env.sys.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
         links = self._unpack(state.inner).x
@@ -99,51 +94,7 @@ def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> Bra
     if unknown:
         raise RlxError(f"brax:{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(known))}")
     try:
-        with _quiet():
+        with quietly():
             return BraxEnv(kind(**settings), EPISODE_LENGTH if episode_length is None else episode_length)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise RlxError(f"brax:{name} refuses {settings}: {str(error).splitlines()[0]}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Brax warns that it is no longer developed; MuJoCo leaves a log file in the working directory over an old XML."""
-    handler = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda _: None)
-    try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            yield
-    finally:
-        mujoco.set_mju_user_warning(handler)
-
-
-def _carried(step: Callable[..., Any], physics: Any, *rest: Any) -> list[bool]:
-    """Which leaves of `physics` decide what steps return, now or later, and the poses; `step` recomputes the others."""
-    jaxpr, after = jax.make_jaxpr(step, return_shape=True)(physics, *rest)
-    shown = [True] * len(jax.tree.leaves(after[1]))
-    marks = jax.tree.map(lambda _: False, physics)
-    carried = jax.tree.leaves(marks.replace(x=jax.tree.map(lambda _: True, physics.x)))
-    while True:
-        _, read = dce_jaxpr(jaxpr.jaxpr, carried + shown)
-        wider = [a or b for a, b in zip(carried, read[: len(carried)], strict=True)]
-        if wider == carried:
-            return carried
-        carried = wider
-
-
-def _geom(model: mujoco.MjModel, i: int) -> dict[str, Any]:
-    shape = mujoco.mjtGeom(model.geom_type[i]).name.removeprefix("mjGEOM_").lower()
-    return {
-        "shape": shape,
-        "size": model.geom_size[i, : _LENGTHS[shape]].tolist(),
-        "link": int(model.geom_bodyid[i]) - 1,
-        "position": model.geom_pos[i].tolist(),
-        "rotation": model.geom_quat[i].tolist(),
-        "color": _color(model, i)[:3],
-    }
-
-
-def _color(model: mujoco.MjModel, i: int) -> list[float]:
-    material, own = model.geom_matid[i], model.geom_rgba[i]
-    inherits = material >= 0 and (own == _UNSET).all()
-    return (model.mat_rgba[material] if inherits else own).tolist()

@@ -64,16 +64,22 @@ def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
             remedy = f"go on with `rlx train --resume {folder}`" if begun else "give folders that `rlx train` made"
             raise RlxError(f"{folder}: holds no finished run (no summary.json); {remedy}")
         summaries[folder] = metrics.read_json(folder / "summary.json")
+        _demand(folder / "summary.json", summaries[folder], "env", "backend", "members")
     first, *others = ((folder, _environment(summary)) for folder, summary in summaries.items())
     for folder, env in others:
         if env != first[1]:
             raise RlxError(f"{folder}: is of {env} but {first[0]} of {first[1]}; compare runs of one environment")
-    names = [folder.resolve().name for folder in folders]
-    curves: list[Curve] = []
-    for folder, name in zip(folders, names, strict=True):
-        shown = str(folder) if names.count(name) > 1 else name
-        curves += _curves(folder, shown, summaries[folder]["members"], EVAL if metric == "eval" else metric)
-    return curves
+    return [
+        curve
+        for (folder, summary), name in zip(summaries.items(), names(folders), strict=True)
+        for curve in _curves(folder, name, summary["members"], EVAL if metric == "eval" else metric)
+    ]
+
+
+def names(folders: Sequence[Path]) -> list[str]:
+    """What runs are called beside each other: their folders' names, or whole paths where two have one name."""
+    found = [folder.resolve().name for folder in folders]
+    return [str(folder) if found.count(name) > 1 else name for folder, name in zip(folders, found, strict=True)]
 
 
 def _environment(summary: dict[str, Any]) -> str:
@@ -103,7 +109,16 @@ def _lines(folder: Path, metric: str, members: int) -> list[dict[str, Any]]:
         close = difflib.get_close_matches(metric, sorted(known), n=1, cutoff=0.0)
         hint = f"the nearest is {close[0]!r}" if close else "it has no number for each seed at all"
         raise RlxError(f"{folder}: has no {metric!r} for each seed in metrics.jsonl; {hint}")
-    return [line for line in lines if metric in line]
+    found = [line for line in lines if metric in line]
+    _demand(path, found[0], "run_step", "wall_time_s")
+    return found
+
+
+def _demand(path: Path, content: dict[str, Any], *keys: str) -> None:
+    """Raises RlxError where a file lacks a key, as those of an rlx before it had that one do."""
+    missing = next((key for key in keys if key not in content), None)
+    if missing is not None:
+        raise RlxError(f"{path}: has no {missing!r}, an older rlx wrote it; train again, or leave the run out")
 
 
 def compare(curves: Sequence[Curve], thresholds: Sequence[float] | None = None) -> Comparison:
@@ -145,7 +160,12 @@ def text(found: Comparison, format: str = "table") -> str:
     """
     if format == "csv":
         return _csv(found)
-    lay = _markdown if format == "md" else _aligned
+    lay = _markdown if format == "md" else aligned
+    return "\n\n".join(lay(table) for table in tables(found))
+
+
+def tables(found: Comparison) -> list[list[list[str]]]:
+    """A comparison as rows of cells, headings first: what is said of each curve, and of several, each pair."""
     columns = [f"{what} to {_number(x)}" for x in found.thresholds for what in ("steps", "s")]
     table = [["run", "seeds", "steps", "s", "mean", "IQM", "95 % interval", *columns]]
     for row in found.rows:
@@ -154,10 +174,10 @@ def text(found: Comparison, format: str = "table") -> str:
         reached = [cell for met in row.reached for cell in ((f"{met[0]:,}", f"{met[1]:.1f}") if met else ("-", "-"))]
         table.append([row.name, *figures, spread, *reached])
     if len(found.rows) == 1:
-        return lay(table)
+        return [table]
     pairs = [["P(row ends above column)", *(row.name for row in found.rows)]]
     pairs += [[x.name, *(_chance(found, x, y) for y in found.rows)] for x in found.rows]
-    return f"{lay(table)}\n\n{lay(pairs)}"
+    return [table, pairs]
 
 
 def _chance(found: Comparison, x: Row, y: Row) -> str:
@@ -189,7 +209,8 @@ def _number(x: float) -> str:
     return f"{x:.1f}" if abs(x) >= 10 else f"{x:.3g}"
 
 
-def _aligned(table: Iterable[Sequence[str]]) -> str:
+def aligned(table: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as lines of text: the first column to the left, others to the right."""
     rows = list(table)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

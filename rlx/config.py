@@ -27,6 +27,7 @@ class RunConfig:
     train: TrainConfig
     network: Any  # the agent's Config
     hypers: dict[str, tuple[float, ...]]  # every combination of their values is trained
+    paired: bool = False  # or, of as many values (or one) each, the first together, then the second, ...
 
 
 class Setting(typing.NamedTuple):
@@ -62,9 +63,11 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
     """An agent's tuned settings: those for every environment (`*`), and over them those for this one.
 
-    With a name, `*@name` and `env@name` stand in place of `env`; raises RlxError where there is neither. Without, an
-    environment that nobody tuned has only what `*` says.
+    With a name, `*@name` and `env@name` stand in place of `env`; raises RlxError where there is neither. A name that
+    ends in .json is a file of settings, over all these. An environment that nobody tuned has only what `*` says.
     """
+    if name is not None and name.endswith(".json"):
+        return presets(agent, env) | preset_file(agent, Path(name))
     known = agents.load(agent).PRESETS
     keys = [env] if name is None else [f"*@{name}", f"{env}@{name}"]
     if name is not None and not any(key in known for key in keys):
@@ -74,11 +77,28 @@ def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
     return {name: value for key in ("*", *keys) for name, value in known.get(key, {}).items()}
 
 
-def resolve(agent: str, env: str, backend: str | None = None, preset: str | None = None, **given: Any) -> RunConfig:
+def preset_file(agent: str, path: Path) -> dict[str, Any]:
+    """The settings in a JSON file, as `rlx sweep` writes them. Raises RlxError where it holds something else."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RlxError(f"--preset {path}: cannot be read ({error}); name a JSON file of settings") from None
+    if not isinstance(found, dict):
+        raise RlxError(f'--preset {path}: holds no settings; write them as {{"critic_lr": 0.001}}')
+    known = [*settings(agent), "backend"]
+    for name in found:
+        if name not in known:
+            raise RlxError(f"--preset {path}: {name!r} is no setting of {agent}: {nearest(name, known)}")
+    return found
+
+
+def resolve(
+    agent: str, env: str, backend: str | None = None, preset: str | None = None, paired: bool = False, **given: Any
+) -> RunConfig:
     """The configuration of a run: defaults, then the agent's `presets`, then what is `given`.
 
-    Hyper-parameters may be lists: each value is trained, for every seed, in one program. Raises RlxError for an unknown
-    name (with the nearest) or a value that cannot be.
+    Hyper-parameters may be lists: each combination of values (`paired`: each row of them) is trained, for every seed,
+    in one program. Raises RlxError for an unknown name (with the nearest) or a value that cannot be.
     """
     known = settings(agent)
     chosen = presets(agent, env, preset)
@@ -90,10 +110,13 @@ def resolve(agent: str, env: str, backend: str | None = None, preset: str | None
             raise RlxError(f"unknown setting {name!r} of {agent}: {nearest(name, known)}")
         sections[known[name].section][name] = _checked(name, known[name], value)
     hypers = {name: (float(s.default),) for name, s in known.items() if s.section == "hypers"} | sections["hypers"]
+    if paired and len(counts := {len(values) for values in hypers.values()} - {1}) > 1:
+        raise RlxError(
+            f"paired hyper-parameters have {' and '.join(map(str, sorted(counts)))} values: give as many each"
+        )
     module = agents.load(agent)
-    return RunConfig(
-        agent, env, backend, TrainConfig(**sections["train"]), module.Config(**sections["network"]), hypers
-    )
+    train, network = TrainConfig(**sections["train"]), module.Config(**sections["network"])
+    return RunConfig(agent, env, backend, train, network, hypers, paired)
 
 
 def _checked(name: str, setting: Setting, value: Any) -> Any:
@@ -136,14 +159,16 @@ def flat(config: RunConfig) -> dict[str, Any]:
 
 def to_json(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
-    return {"agent": config.agent, "env": config.env, "backend": config.backend, "settings": flat(config)}
+    content = {"agent": config.agent, "env": config.env, "backend": config.backend, "settings": flat(config)}
+    return content | ({"paired": True} if config.paired else {})
 
 
 def from_json(path: Path) -> RunConfig:
     """Reads a run's config.json. Raises RlxError where it is missing, damaged or not one of ours."""
     try:
         content = json.loads(path.read_text())
-        return resolve(content["agent"], content["env"], content["backend"], **content["settings"])
+        names, paired = (content["agent"], content["env"], content["backend"]), bool(content.get("paired"))
+        return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
         raise RlxError(f"{path.parent}: is not a run folder (no {path.name}); give one that `rlx train` made") from None
     except KeyError as error:
@@ -155,5 +180,13 @@ def from_json(path: Path) -> RunConfig:
 def members(config: RunConfig) -> list[dict[str, float]]:
     """Seed and hyper-parameters of every member: all seeds of one combination of list values, then of the next."""
     seeds = range(config.train.seed, config.train.seed + config.train.num_seeds)
-    combinations = itertools.product(*config.hypers.values())
-    return [dict(zip(config.hypers, values, strict=True)) | {"seed": seed} for values in combinations for seed in seeds]
+    return [combination | {"seed": seed} for combination in combinations(config) for seed in seeds]
+
+
+def combinations(config: RunConfig) -> list[dict[str, float]]:
+    """The hyper-parameters of every combination that is trained."""
+    rows: typing.Iterable[tuple[float, ...]] = itertools.product(*config.hypers.values())
+    if config.paired:
+        count = max(map(len, config.hypers.values()))
+        rows = zip(*(values * (count // len(values)) for values in config.hypers.values()), strict=True)
+    return [dict(zip(config.hypers, values, strict=True)) for values in rows]

@@ -1,55 +1,181 @@
-"""What a person sees while a run trains: a progress bar on a terminal, plain lines elsewhere, then a summary."""
+"""What a person sees while a run trains: a panel on a terminal, plain lines elsewhere, then a summary.
+
+It shows lines of metrics that the host has anyway: nothing here waits for a device.
+"""
 
 from __future__ import annotations
 
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import ConsoleOptions, Group, RenderResult
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
+from rlx import parallel
 from rlx.config import RunConfig, members
 from rlx.experiment import final_plan
 from rlx.results import in_words
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKS = 24  # values that a sparkline shows
+RECENT = 10  # lines from which the time left is told
+MANY = 12  # members whose returns are no longer listed one by one
+GREEDY, TRAINING = "eval/return_per_seed", "train/episode_return"
 
 
 def brief(line: dict[str, Any]) -> str:
     """One line of metrics in words: the greedy return where there is one, else that of the episodes while training."""
     if "eval/return_mean" in line:
         return f"greedy return {_number(line['eval/return_mean'])}"
-    returns = line.get("train/episode_return")
-    if not returns:
-        return "no episode has ended yet"
-    return f"training return {_number(None if None in returns else sum(returns) / len(returns))}"
+    returns = line.get(TRAINING)
+    return f"training return {_number(_mean(returns))}" if returns else "no episode has ended yet"
 
 
 def _number(value: float | None) -> str:
     return "not a number: the run has diverged" if value is None else f"{value:.1f}"
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of all members; None where one of them is no number."""
+    known = [x for x in values if x is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def sparkline(values: Sequence[float | None], width: int = SPARKS) -> str:
+    """The newest values as a row of bars, each the mean of as many as it takes to fit; "·" where one is no number."""
+    each = math.ceil(len(values) / width) if values else 1
+    means = [_mean(values[i : i + each]) for i in range(0, len(values), each)]
+    known = [x for x in means if x is not None]
+    low, span = (min(known), max(known) - min(known)) if known else (0.0, 0.0)
+    level = (len(BLOCKS) - 1) / span if span > 0 else 0.0
+    return "".join("·" if x is None else BLOCKS[round((x - low) * level)] for x in means)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42 s, 3:07 min or 2:15 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours = divmod(whole, 60), divmod(whole // 60, 60)
+    return f"{minutes[0]}:{minutes[1]:02} min" if whole < 3600 else f"{hours[0]}:{hours[1]:02} h"
+
+
+class Panelled:
+    """What the panel says, from the lines that it was given."""
+
+    def __init__(self, title: str, total: int, count: int) -> None:
+        self.title, self.total, self.count = title, total, count
+        self.line: dict[str, Any] = {}
+        self.before: dict[str, Any] = {}
+        self.returns: dict[str, list[float | None]] = {GREEDY: [], TRAINING: []}
+        self.latest: dict[str, list[float | None]] = {}
+        self.pace: deque[tuple[int, float]] = deque(maxlen=RECENT)  # (run_step, seconds) of lines that learned
+        self.memory: parallel.Memory | None = None
+        self.seen = self.begun = time.monotonic()
+        device = parallel.describe()
+        self.device = f"{device['devices']} x {device['kind']}".removeprefix("1 x ")
+
+    def take(self, line: dict[str, Any]) -> None:
+        """The next line of metrics."""
+        self.before, self.line, self.seen = self.line, line, time.monotonic()
+        self.memory = parallel.memory_in_use()
+        for name, history in self.returns.items():
+            if line.get(name):
+                self.latest[name] = line[name]
+                history.append(_mean(line[name]))
+        if line["critic_step"]:
+            self.pace.append((line["run_step"], line["wall_time_s"]))
+
+    def left_s(self) -> float | None:
+        """Seconds to the end, at the pace of the last lines."""
+        if len(self.pace) < 2 or self.pace[-1][0] == self.pace[0][0]:
+            return None
+        (step, begun), (last, ended) = self.pace[0], self.pace[-1]
+        at_line = (ended - begun) / (last - step) * (self.total - last)
+        return max(0.0, at_line - (time.monotonic() - self.seen))
+
+    def _rate(self, counter: str) -> str:
+        """Of all members together, a second of training since the line before."""
+        seconds, steps = self.line.get("train_s", 0), self.line[counter] - self.before.get(counter, 0)
+        return f"{steps * self.count / seconds:,.0f}/s" if seconds and self.before else "-"
+
+    def _returns(self, name: str, ascii_only: bool) -> Text:
+        values = self.latest[name]
+        text = Text(_number(_mean(values)), style="bold" if name == GREEDY else "")
+        known = [x for x in values if x is not None]
+        if not ascii_only:
+            text.append(f"  {sparkline(self.returns[name])}", style="cyan")
+        if len(known) > 1:
+            text.append(f"  {min(known):.1f} to {max(known):.1f}", style="dim")
+        return text
+
+    def rows(self, ascii_only: bool) -> dict[str, Text]:
+        """What is known, by name; bars only where the terminal can show them."""
+        line, rows = self.line, {}
+        if line:
+            updates = f"{line['critic_step']:,} critic, {line['actor_step']:,} actor"
+            rows["steps"] = Text(f"{self._rate('env_step')}  {line['env_step']:,}" + " a run" * (self.count > 1))
+            rows["updates"] = Text(f"{self._rate('critic_step')}  {updates}")
+            if GREEDY in self.latest:
+                rows["greedy"] = self._returns(GREEDY, ascii_only)
+            if TRAINING in self.latest:
+                rows["training"] = self._returns(TRAINING, ascii_only)
+            losses = {name: _mean(x) for name, x in line.items() if name.endswith("_loss") and isinstance(x, list)}
+            if losses:
+                shown = (
+                    f"{name.removeprefix('train/').removesuffix('_loss')} {'-' if x is None else f'{x:.3g}'}"
+                    for name, x in losses.items()
+                )
+                rows["losses"] = Text("  ".join(shown))
+        rows["device"] = Text(self.device)
+        if self.memory is not None:
+            rows["memory"] = Text(str(self.memory))
+        return rows
+
+    def __rich_console__(self, terminal: Terminal, options: ConsoleOptions) -> RenderResult:
+        step, elapsed, left = self.line.get("run_step", 0), time.monotonic() - self.begun, self.left_s()
+        state = "compiling" if not self.line else "warming up" if not self.line["critic_step"] else ""
+        told = [
+            f"{step:,} of {self.total:,} steps",
+            duration(elapsed),
+            state or (duration(left) + " left" if left else ""),
+        ]
+        head, table = Table.grid(expand=True), Table.grid(padding=(0, 2))
+        head.add_row(ProgressBar(total=self.total, completed=step))
+        head.add_row(Text("   ".join(told), no_wrap=True, overflow="ellipsis"))
+        table.add_column(style="dim", no_wrap=True, min_width=8)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for name, text in self.rows(options.ascii_only).items():
+            table.add_row(name, text)
+        yield Panel(Group(head, table), title=Text(self.title), title_align="left", border_style="blue")
+
+
 class Console:
     """Shows the lines of a run as they come."""
 
-    def __init__(self, run_config: RunConfig, quiet: bool) -> None:
+    def __init__(self, run_config: RunConfig, quiet: bool, part_of: str = "") -> None:
         self._terminal = Terminal(quiet=quiet, highlight=False, emoji=False)
-        self._summary = Terminal(highlight=False, emoji=False)
+        self._summary = Terminal(highlight=False, emoji=False, quiet=bool(part_of))
         plan, count = final_plan(run_config), len(members(run_config))
-        self._total = plan.run_step(plan.ticks)
         self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} runs" if count > 1 else "")
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-        )
-        times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[brief]}")
-        self._progress = Progress(*columns, *times, console=self._terminal)
-        self._task = self._progress.add_task(self._title, total=self._total, brief="compiling")
+        if part_of:
+            self._title = f"{part_of}: {self._title}"
+        self._panel = Panelled(self._title, plan.run_step(plan.ticks), count)
+        self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
 
     def __enter__(self) -> Self:
         if self._terminal.is_terminal:
-            self._progress.start()
+            self._live.start()
         else:
             self._terminal.print(f"{self._title}: compiling")
         return self
@@ -57,25 +183,23 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def show(self, line: dict[str, Any]) -> None:
-        """Moves the bar, or prints a line where nobody watches a bar: then evaluations only."""
+        """Renews the panel, or prints a line where nobody watches one: then evaluations only."""
         if self._terminal.is_terminal:
-            self._progress.update(self._task, completed=line["run_step"], brief=brief(line))
+            self._panel.take(line)
         elif "eval/return_mean" in line:
             self._terminal.print(f"{line['wall_time_s']:8.1f} s  {line['run_step']:>12,} steps  {brief(line)}")
 
     def finish(self, summary: dict[str, Any], folder: Path) -> None:
-        """The summary, also when quiet."""
+        """The summary, also when quiet; a part of something greater has none."""
         table = Table(title=self._title, show_header=False)
-        per_seed = ", ".join(f"{value:.1f}" for value in summary["eval_return_per_seed"])
         env, critic, actor = (summary[f"{name}_steps"] for name in ("env", "critic", "actor"))
         env_rate, update_rate = summary["env_steps_per_s"], summary["updates_per_s"]
-        episodes = summary["eval_episodes"]
         rows = {
             "greedy episodes": "\n".join(in_words(summary)),
-            "per seed": f"{per_seed}, each over {episodes} episodes",
+            "per seed": f"{_each(summary['eval_return_per_seed'])}, each over {summary['eval_episodes']} episodes",
             "steps": f"{env:,} environment, {critic:,} critic, {actor:,} actor",
             "speed": f"{env_rate:,.0f} environment steps/s, {update_rate:,.0f} updates/s",
             "time": f"{summary['wall_time_s']:.1f} s; first update after {summary['time_to_first_update_s']:.1f} s",
@@ -86,3 +210,11 @@ class Console:
         for name, value in rows.items():
             table.add_row(name, value)
         self._summary.print(table)
+
+
+def _each(returns: Sequence[float]) -> str:
+    """Returns one by one, or of many the ends and the middle."""
+    if len(returns) <= MANY:
+        return ", ".join(f"{value:.1f}" for value in returns)
+    low, *_, high = ordered = sorted(returns)
+    return f"{low:.1f} to {high:.1f}, the middle one {ordered[len(ordered) // 2]:.1f}, of {len(ordered)}"

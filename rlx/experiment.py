@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -172,20 +173,15 @@ def make_driver(given: Setup, offline: bool = False) -> Driver:
 
 
 def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
-    config, env, found, _ = given
-    train, (groups, shards, split) = config.train, layout
+    config, (groups, _, split) = given.config, layout
     module, everyone = agents.load(config.agent), members(config)
-    if train.spread == "seeds" and len(everyone) % len(groups[0]):
+    if config.train.spread == "seeds" and len(everyone) % len(groups[0]):
         raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
-    plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
-    axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
-    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
-    task = roles.Task(module.make(config.network, env.spec, axes), env, batch, train, plan, axes)
-    table = _table(found, train) if found is not None and plan.shard_offline else None
+    task, table = _task(given, layout, offline)
     memory.check(task, len(everyone), groups, table)
     hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
     first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
-    sequential = train.driver == "fused"
+    sequential = config.train.driver == "fused"
     if offline and split and table is not None:
         return OfflinePipelined(task, groups[1:], *first, table)
     if offline:
@@ -193,6 +189,25 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     if split:
         return Pipelined(task, Groups(*groups), *first)
     return Fused(task, groups[0], *first, SEQUENTIAL if sequential else LAGGED, table)
+
+
+def _task(given: Setup, layout: Layout, offline: bool) -> tuple[roles.Task, Replay | None]:
+    """What the driver of a part needs, and the part's data set."""
+    config, env, found, _ = given
+    train, shards = config.train, layout.shards
+    plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
+    axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
+    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
+    agent = agents.load(config.agent).make(config.network, env.spec, axes)
+    table = _table(found, train) if found is not None and plan.shard_offline else None
+    return roles.Task(agent, env, batch, train, plan, axes), table
+
+
+def most_members(given: Setup, unit: int, most: int) -> int:
+    """How many members, in steps of `unit` and up to `most`, a device can hold at once with some room to spare."""
+    layout = lay_out(given.config.train, asked_split(given.config.train))
+    tasks = (_task(given, layout, offline) for offline in parts(given.config))
+    return min(memory.most_members(task, unit, most, layout.groups, table) for task, table in tasks)
 
 
 def _table(found: Dataset, train: TrainConfig) -> Replay:
@@ -252,7 +267,7 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
 
 
 def fit(
-    agent: str = "sac",
+    agent: str | ModuleType = "sac",
     env: str | Env = "gymnax:Pendulum-v1",
     backend: str | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
@@ -260,11 +275,13 @@ def fit(
 ) -> Result:
     """Trains in this process and returns the result; the settings are those of `rlx train`, with underscores.
 
-    `env` is a name, or an environment of your own (see `rlx.types.Env`). `progress` is called with every line of
-    metrics. Raises RlxError for a name or size that cannot be.
+    `agent` is a name, or the module of an agent of your own (see `rlx.agents.register`); `env` is a name, or an
+    environment of your own (see `rlx.types.Env`). `progress` is called with every line of metrics. Raises RlxError for
+    a name or size that cannot be.
 
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """
+    agent = agent if isinstance(agent, str) else agents.register(agent)
     name, own = (env, None) if isinstance(env, str) else (type(env).__name__, env)
     given = setup(resolve(agent, name, backend, **settings), own)
     lines = []

@@ -17,17 +17,18 @@ from rlx import metrics, parallel
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 
+MARKS = ("config.json", "sweep.json")  # what tells that a folder is a run's, or a sweep's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LOCK, STATUS = "lock", "status.json"
 
 
-def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool) -> Path:
-    """The folder of a new run, the same for all processes.
+def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool, prefix: str = "") -> Path:
+    """The folder of a new run, the same for all processes; one that is not named begins with `prefix`.
 
     Raises RlxError, in all of them, for a name that leaves the root or a folder that is there already.
     """
     try:
-        said = str(_choose_folder(root, name, run_config, overwrite)) if parallel.is_first_process() else ""
+        said = str(_choose_folder(root, name, run_config, overwrite, prefix)) if parallel.is_first_process() else ""
     except RlxError as error:
         said = f"!{error}"
     said = parallel.agree(said)
@@ -36,9 +37,9 @@ def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite
     return Path(said)
 
 
-def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool) -> Path:
+def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool, prefix: str) -> Path:
     if name is None:
-        base = f"{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
+        base = f"{prefix}{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
         if overwrite or not (root / base).exists():
             return root / base
         return next(folder for i in itertools.count(2) if not (folder := root / f"{base}-{i}").exists())
@@ -60,7 +61,7 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
     where it is no run folder, or where it cannot be made.
     """
     try:
-        if fresh and folder.exists() and not (folder / "config.json").is_file() and _others(folder):
+        if fresh and folder.exists() and _others(folder) and not any((folder / name).is_file() for name in MARKS):
             raise RlxError(f"{folder}: is no run folder, so --overwrite leaves it alone; choose another --run-name")
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
@@ -78,16 +79,14 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         if fresh:
-            for path in sorted(
-                _others(folder), key=lambda path: path.name == "config.json"
-            ):  # what tells of a run: last
+            for path in sorted(_others(folder), key=lambda path: path.name in MARKS):  # what tells of a run: last
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
 
 
 def _others(folder: Path) -> list[Path]:
     """What is in a folder, but for the files that a run writes before its config.json."""
-    own = (LOCK, STATUS, "status.tmp", "config.tmp")
+    own = (LOCK, STATUS, "status.tmp", "config.tmp", "sweep.tmp")
     return [path for path in folder.iterdir() if path.name not in own]
 
 

@@ -56,6 +56,7 @@ def record(report: Report, wall_time_s: float) -> dict[str, Any]:
         "critic_step": report.critic_step,
         "actor_step": report.actor_step,
         "wall_time_s": round(wall_time_s, 3),
+        **{f"{name}_s": round(seconds, 3) for name, seconds in report.seconds._asdict().items()},
         **{f"train/{name}": value for name, value in sorted(report.metrics.items())},
     }
     if report.bad:

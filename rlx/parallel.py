@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -181,6 +181,30 @@ def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
             lines = dict(line.split(":", 1) for line in file)
         return int(lines["MemAvailable"].split()[0]) * 1024 // jax.local_device_count()
     except (OSError, KeyError, ValueError):
+        return None
+
+
+class Memory(NamedTuple):
+    """What is held now."""
+
+    used: int  # bytes
+    limit: int | None
+    of_device: bool  # or, where devices keep no count, by the whole process
+
+    def __str__(self) -> str:
+        limit = "" if self.limit is None else f" of {self.limit / 2**30:.1f}"
+        return f"{self.used / 2**30:.1f}{limit} GiB " + ("on the first device" if self.of_device else "of the process")
+
+
+def memory_in_use() -> Memory | None:
+    """Bytes in use on this process's first device, or by the process; None where nobody tells. Waits for nothing."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_in_use" in stats:
+        return Memory(int(stats["bytes_in_use"]), stats.get("bytes_limit"), of_device=True)
+    try:
+        with open("/proc/self/statm") as file:
+            return Memory(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), None, of_device=False)
+    except (OSError, IndexError, ValueError):
         return None
 
 

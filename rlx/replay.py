@@ -87,13 +87,13 @@ def can_sample(replay: Replay, n: int = 1) -> jax.Array:
 
 def _draw(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[jax.Array, jax.Array]:
     """Uniform window starts: slots `[*shape]`, counted from the ring's first, and environments `[*shape]`."""
-    time_key, env_key = jax.random.split(key)
     cursor = replay.cursor
     num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
     starts = jnp.maximum(cursor.size - (n - 1), 1)  # the newest n - 1 rows have no whole window yet
     # bits modulo a count far below 2^32: as good as uniform, and a third of randint's program
-    offset = (jax.random.bits(time_key, shape, jnp.uint32) % starts.astype(jnp.uint32)).astype(jnp.int32)
-    env = (jax.random.bits(env_key, shape, jnp.uint32) % num_envs).astype(jnp.int32)
+    of_time, of_env = jax.random.bits(key, (2, *shape), jnp.uint32)
+    offset = (of_time % starts.astype(jnp.uint32)).astype(jnp.int32)
+    env = (of_env % num_envs).astype(jnp.int32)
     oldest = cursor.head - cursor.size
     return (oldest + offset) % length(replay), env
 

@@ -1,139 +1,223 @@
-"""What people see of a run: learning curves as pictures and recorded episodes as one page that moves by itself."""
+"""One page that says what runs did: curves, scores, where the time went, the robot moving, and what made them.
+
+Everything is read from run folders: nothing is simulated, and no accelerator is needed.
+"""
 
 from __future__ import annotations
 
-import base64
 import html
-import json
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from rlx.scores import interquartile_mean
+from rlx import compare, facts, figures, markup, results, viewer
+from rlx.compare import Comparison, Curve
+from rlx.errors import RlxError
+from rlx.facts import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FRAME_S = 0.05  # how long a step is shown where the environment has no time of its own
-SHAPES = ("sphere", "capsule", "cylinder", "ellipsoid", "box", "plane")  # that robot.js draws
-COLORS = ("#2f6fde", "#d9622b", "#2a9d6f", "#8a4fc8", "#c23b5a", "#6b7280")
-
-# The page may run its own script and nothing else: the policy refuses every request over the network.
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>html, body {{ margin: 0; height: 100%; }}</style>
-</head>
-<body>
-<div id="view"></div>
-<script type="application/json" id="data">{data}</script>
-<script>
-{script}
-rlxView(document.getElementById("view"), JSON.parse(document.getElementById("data").textContent));
-</script>
-</body>
-</html>
-"""
+FIGURES = ("return-steps", "return-time", "scores", "time")  # files that a report may hold, each as PNG and SVG
+PANES = 12  # runs whose first episode is shown
+SECONDS = "seconds since the run began (all its seeds together)"
+SIZE = (6, 4)  # of a learning curve, in inches: two fit beside each other
 
 
-class Series(NamedTuple):
-    """One line of a learning curve, with a thin line for every seed."""
+class Picture(NamedTuple):
+    """A figure with its file's name, what it is in words, and its caption."""
 
-    label: str
-    env_steps: ArrayLike  # [N], of one seed
-    returns: ArrayLike  # [N, S], of S seeds
-
-
-STEPS = "environment steps per seed"
+    stem: str
+    figure: Figure
+    words: str
+    caption: str
 
 
-def curve(path: Path, series: Sequence[Series], title: str, counted: str = STEPS) -> Figure:
-    """Draws return against steps: every seed thin, their (interquartile) mean bold; saves and returns it.
+def make(folders: Sequence[Path], out: Path) -> Comparison:
+    """Writes the report of finished runs into the folder `out`, and returns the scores that it tells of.
 
-    `counted` says what steps are. The kind of picture follows the ending of `path` (.png, .svg, .pdf).
+    `index.html` needs no other file; `figures/` holds its figures as PNG and SVG. Raises RlxError for runs that
+    `compare.read` refuses, and where `out` is there already and is no report.
     """
-    from matplotlib.figure import Figure  # half a second that most commands need not spend
-    from matplotlib.ticker import EngFormatter
-
-    figure = Figure(figsize=(8, 4.8), layout="constrained")
-    axes = figure.subplots()
-    for i, (label, env_steps, returns) in enumerate(series):
-        color = COLORS[i % len(COLORS)]
-        seeds = np.asarray(returns, np.float64)
-        count = seeds.shape[1]
-        middle = "interquartile mean" if count >= 4 else "mean"
-        of = f"{middle} of {count} seeds" if count > 1 else "1 seed"
-        if count > 1:
-            axes.plot(env_steps, seeds, color=color, linewidth=0.9, alpha=0.35)
-        marker = "o" if len(seeds) <= 30 else ""
-        name = f"{label}: {of}" if label else of
-        axes.plot(
-            env_steps, interquartile_mean(seeds), color=color, linewidth=2.4, marker=marker, markersize=4, label=name
-        )
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=12)
-    axes.set_xlabel(counted)
-    axes.set_ylabel("episode return (sum of rewards)")
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.margins(x=0.02)
-    axes.grid(axis="y", color="#e3e6eb")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa3b0")
-    axes.tick_params(color="#9aa3b0", labelcolor="#3b4351")
-    axes.legend(frameon=False, loc="best")
-    figure.savefig(path, dpi=150)
-    return figure
+    curves = compare.read(folders)
+    _refuse_others(out)
+    runs = [facts.read(folder, name) for folder, name in zip(folders, compare.names(folders), strict=True)]
+    found = compare.compare(curves)
+    pictures = _pictures(runs, curves, found)
+    _write_figures(out / "figures", pictures)
+    viewer.page(out / "index.html", _title(runs), markup.STYLE, _body(runs, curves, found, pictures))
+    return found
 
 
-def rollout_page(
-    path: Path, scene: Mapping[str, Any] | None, episodes: Sequence[Mapping[str, Any]], title: str
-) -> None:
-    """Writes one HTML file that plays recorded episodes in any browser, without a network.
-
-    `scene` is what an environment's `scene()` gives (see `rlx.envs.base.Watchable`). Each episode has `return` (a
-    number), `rewards` `[T]`, `actions` `[T, A]` and, for a scene, `poses` `[T, links, 7]` (position x, y, z and
-    quaternion w, x, y, z); without a scene `observations` `[T, O]`, which are drawn as moving strips instead.
-    Raises ValueError for a shape that the viewer cannot draw and for arrays that do not fit each other.
-    """
-    geoms = [] if scene is None else scene["geoms"]
-    unknown = {geom["shape"] for geom in geoms} - set(SHAPES)
-    if unknown:
-        raise ValueError(f"the viewer draws {', '.join(SHAPES)}, not {', '.join(sorted(unknown))}")
-    links = max((geom["link"] for geom in geoms), default=-1) + 1
-    data = {
-        "title": title,
-        "dt": FRAME_S if scene is None else scene["dt"],
-        "geoms": geoms if links else None,
-        "episodes": [_episode(episode, links) for episode in episodes],
-    }
-    script = "\n".join(resources.files("rlx").joinpath(name).read_text("utf-8") for name in ("robot.js", "viewer.js"))
-    # In JSON a "<" can only stand in a string, where its escape is the same; so no string can end the script.
-    text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    path.write_text(PAGE.format(title=html.escape(title), data=text, script=script), encoding="utf-8")
+def _refuse_others(out: Path) -> None:
+    """Raises RlxError where something else than a report would be written over."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "index.html").is_file() or not viewer.is_ours(out / "index.html"):
+        raise RlxError(f"{out}: is there already and is no report of rlx; choose another --out")
 
 
-def _episode(episode: Mapping[str, Any], links: int) -> dict[str, Any]:
-    shown = "poses" if links else "observations"
-    arrays = {name: np.asarray(episode[name], np.float32) for name in ("rewards", "actions", shown)}
-    steps = len(arrays["rewards"])
-    if not steps or any(len(array) != steps for array in arrays.values()):
-        sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise ValueError(f"an episode needs as many rows in every array, and at least one: {sizes}")
-    if links and (arrays["poses"].shape[1] < links or arrays["poses"].shape[2] != 7):
-        raise ValueError(f"poses {list(arrays['poses'].shape)} do not fit the scene: [T, {links} or more, 7]")
-    total = float(episode["return"])
-    return {"return": total if np.isfinite(total) else None} | {name: _packed(array) for name, array in arrays.items()}
+def _write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")):
+            (folder / name).unlink(missing_ok=True)  # of a report before this one
+        for picture in pictures:
+            for kind in ("png", "svg"):
+                figures.save(picture.figure, folder / f"{picture.stem}.{kind}")
+    except OSError as error:
+        raise RlxError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
 
 
-def _packed(array: np.ndarray) -> dict[str, Any]:
-    data = np.ascontiguousarray(array, "<f4").tobytes()
-    return {"shape": list(array.shape), "data": base64.b64encode(data).decode("ascii")}
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _pictures(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison) -> list[Picture]:
+    counts = {results.counted(run.content["settings"]) for run in runs}
+    steps = counts.pop() if len(counts) == 1 else "steps per seed (updates where a run is offline)"
+    alone = [curve.name for curve in curves if curve.values.shape[1] == 1]
+    bands = "the band is the 95 % bootstrap interval over seeds" if len(alone) < len(curves) else ""
+    said = ["thin lines are seeds"] * (len(curves) == 1 and not alone) + [bands] * bool(bands)
+    said += [f"{', '.join(alone)}: one seed, so there is no band"] * bool(alone)
+
+    def drawn(stem: str, x: Callable[[Curve], Any], counted: str, caption: str) -> Picture:
+        series = [figures.Series(curve.name, x(curve), curve.values) for curve in curves]
+        return Picture(stem, figures.curve(series, counted, size=SIZE), f"return against {counted}", caption)
+
+    text = f"Greedy return at each evaluation; {'; '.join(said)}."
+    made = [drawn("return-steps", lambda curve: curve.steps, steps, text)]
+    text = "The same against wall time: compiling, evaluating and saving are part of it."
+    made.append(drawn("return-time", lambda curve: curve.wall_s, SECONDS, text))
+    if len(curves) > len(alone):
+        rows = {row.name: row.iqm for row in found.rows}
+        text = "Interquartile mean over seeds of the last evaluation, with its 95 % bootstrap interval."
+        made.append(Picture("scores", figures.intervals(rows, "final return"), "final return of each run", text))
+    spent = {run.name: facts.time_split(run.summary, run.lines, run.content["settings"]) for run in runs}
+    if any(spent.values()):
+        text = "Where the run's seconds went, as the host saw them."
+        made.append(Picture("time", figures.durations(spent), "seconds by what they were spent on", text))
+    return made
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def _title(runs: Sequence[Run]) -> str:
+    agents = list(dict.fromkeys(run.summary["agent"] for run in runs))
+    return f"{', '.join(agents)} on {runs[0].summary['env']}"
+
+
+def _body(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison, pictures: Sequence[Picture]) -> str:
+    colors = {curve.name: figures.color(i) for i, curve in enumerate(curves)}
+    drawn = {p.stem: (figures.svg(p.figure, p.stem), p.words, p.caption) for p in pictures}
+    backend = runs[0].summary["backend"]
+    about = " · ".join([*(run.name for run in runs), *([f"{backend} backend"] if backend else [])])
+    parts = [
+        f'<h1>{html.escape(_title(runs))}</h1><p class="about">{html.escape(about)}</p>',
+        markup.tiles(_tiles(runs[0], found)) if len(curves) == 1 else "",
+        markup.card("Learning curves", markup.beside(*(markup.figure(*drawn[stem]) for stem in FIGURES[:2]))),
+        _player(runs),
+        markup.card("Final scores", *_scores(runs, found, colors, drawn.get("scores"))),
+        markup.card("Time", *_time(runs, colors, drawn.get("time"))),
+        markup.card("Configuration", *_configuration(runs, colors)),
+    ]
+    return f'<div class="sheet">{"".join(parts)}</div>'
+
+
+def _tiles(run: Run, found: Comparison) -> list[tuple[str, str]]:
+    (row,), summary = found.rows, run.summary
+    spread = f", 95 % interval {row.iqm.low:,.1f} to {row.iqm.high:,.1f}" if row.seeds > 1 else ""
+    middle = "interquartile mean" if row.seeds >= 4 else "mean"
+    of = f"{middle} of {row.seeds} seeds" if row.seeds > 1 else "one seed"
+    shown = [(f"{row.iqm.estimate:,.1f}", f"final return, {of}{spread}")]
+    shown.append((f"{row.steps:,}", results.counted(run.content["settings"])))
+    shown.append((facts.duration(row.wall_s), "to the last evaluation"))
+    if "env_steps_per_s" in summary:
+        name = "environment steps" if summary["env_steps"] else "updates"
+        rate = summary["env_steps_per_s"] or summary["updates_per_s"]
+        shown.append((f"{rate:,.0f}", f"{name} per second"))
+    return shown
+
+
+def _scores(
+    runs: Sequence[Run], found: Comparison, colors: dict[str, str], drawn: tuple[str, str, str] | None
+) -> list[str]:
+    first, *pairs = compare.tables(found)
+    final = [
+        f"{run.name}: {line}"
+        for run in runs
+        if "eval_return_iqm" in run.summary
+        for line in results.in_words(run.summary)
+    ]
+    parts = [markup.table(first, colors)]
+    if found.thresholds:
+        text = "Steps and seconds to a return: the first evaluation whose interquartile mean over seeds was no lower."
+        parts.append(markup.note(text))
+    chances = ""
+    for table in pairs:
+        chances = markup.subtitle("Probability of improvement") + markup.table(table, colors)
+        chances += markup.note("How likely a seed of the row ends above one of the column, with 95 % intervals.")
+    if drawn:
+        interval = markup.subtitle("Final return with its interval") + markup.figure(*drawn)
+        parts.append(markup.beside(interval, chances))
+    elif chances:
+        parts.append(chances)
+    if final:
+        parts += [markup.subtitle("Final policies, intervals over seeds and episodes"), markup.words(final)]
+    return parts
+
+
+def _player(runs: Sequence[Run]) -> str:
+    """The episodes of one run, or the first of each of several, from the pages that training left."""
+    told = [(run, data) for run in runs if (data := viewer.recorded(run.folder / "rollout.html"))][:PANES]
+    if not told:
+        return markup.card("Rollout", markup.note("No run here left a rollout.html to show."))
+    (_, data), *_ = told
+    if len(runs) > 1:
+        firsts = [episode | {"label": run.name} for run, one in told for episode in one["episodes"][:1]]
+        data = data | {"episodes": firsts, "title": "The final policies, one episode each"}
+    else:
+        labelled = [{"label": f"episode {i}"} | one for i, one in enumerate(data["episodes"], 1)]
+        data = data | {"episodes": labelled, "title": "The final policy"}
+    return f'<section class="card player">{viewer.player(data, "grid")}</section>'
+
+
+def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, str] | None) -> list[str]:
+    rows: dict[str, list[str]] = {}
+
+    def add(name: str, i: int, text: str) -> None:
+        rows.setdefault(name, ["-"] * len(runs))[i] = text
+
+    for i, run in enumerate(runs):
+        summary, settings = run.summary, run.content["settings"]
+        whole = summary.get("wall_time_s")
+        for name, seconds in facts.time_split(summary, run.lines, settings).items():
+            add(name, i, facts.duration(seconds) + (f" ({seconds / whole:.0%})" if whole else ""))
+        for role, share in facts.busy(run.lines).items():
+            add(f"{role} busy", i, f"{share:.0%} of a tick")
+        if whole:
+            add("in all", i, facts.duration(whole))
+        for key, name in (("time_to_first_update_s", "first update after"), ("compile_s", "all compilers' work")):
+            if key in summary:
+                add(name, i, facts.duration(summary[key]))
+        for key, name in (("env_steps_per_s", "environment steps/s"), ("updates_per_s", "updates/s")):
+            if summary.get(key):
+                add(name, i, f"{summary[key]:,.0f}")
+    text = "Compilers work beside each other and beside training; rates are of all seeds, after the first stretch."
+    if any(not facts.busy(run.lines) and run.content["settings"].get("total_env_steps") for run in runs):
+        text += " Where one program collects and learns, the two cannot be told apart."
+    if any(facts.busy(run.lines) for run in runs):
+        text += " The roles of a pipeline work at once: busy is the share of a tick in which each did."
+    table = markup.table([["", *(run.name for run in runs)], *([name, *cells] for name, cells in rows.items())], colors)
+    return [markup.beside(markup.figure(*drawn), table) if drawn else table, markup.note(text)]
+
+
+def _configuration(runs: Sequence[Run], colors: dict[str, str]) -> list[str]:
+    changed, rest = facts.settings_table(runs)
+    origin = [["", *(run.name for run in runs)], *facts.origin_table(runs)]
+    parts = [markup.subtitle("Settings that are not the default")]
+    parts += [markup.table(changed, colors) if len(changed) > 1 else markup.note("Every setting is the default.")]
+    parts += [markup.note("Also where the agent's tuned settings for the environment say so.")]
+    parts += [markup.fold(f"{len(rest) - 1} settings at their defaults", markup.table(rest))]
+    made = markup.subtitle("What made it") + markup.table(origin, colors)
+    return [markup.beside("".join(parts), made)] if len(runs) == 1 else [*parts, made]

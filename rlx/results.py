@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlx import config, metrics, parallel, report, scores
+from rlx import config, figures, metrics, parallel, scores, viewer
 from rlx.config import RunConfig
 from rlx.evaluate import Evaluation, watchable
 from rlx.experiment import Moment, Setup
@@ -47,7 +48,7 @@ class Clock:
         if self._last is not None:
             self.steps += found.env_step - self._last.env_step
             self.updates += found.critic_step - self._last.critic_step
-            self.seconds += found.train_s
+            self.seconds += found.seconds.train
         self._last = found
 
 
@@ -135,14 +136,25 @@ def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evalua
     lines = [line for line in metrics.read(folder / "metrics.jsonl") if "eval/return_per_seed" in line]
     returns = np.asarray([line["eval/return_per_seed"] for line in lines])
     steps = np.asarray([line["run_step"] for line in lines])
-    counted = "updates offline, then environment steps per seed" if run_config.train.offline_steps else report.STEPS
-    report.curve(folder / "curve.png", [report.Series(run_config.agent, steps, returns)], title, counted)
+    series = [figures.Series(run_config.agent, steps, returns)]
+    figures.save(figures.curve(series, counted(config.flat(run_config)), title), folder / "curve.png")
     scene = watchable(driver.task.env)
-    shown = "observations" if scene is None else "poses"
-    episodes = []
-    recording = {name: film[0] for name, film in evaluation.recording.items()}
-    for i in range(recording["reward"].shape[1]):
-        end = int(evaluation.lengths[0, i])
-        episode = {"rewards": recording["reward"][:end, i], "actions": recording["action"][:end, i]}
-        episodes.append(episode | {shown: recording["view"][:end, i], "return": evaluation.returns[0, i]})
-    report.rollout_page(folder / "rollout.html", scene, episodes, title)
+    viewer.rollout_page(folder / "rollout.html", scene, episodes(evaluation, scene is not None), title)
+
+
+def counted(settings: Mapping[str, Any]) -> str:
+    """What `run_step` counts in a run with these settings, by name."""
+    if not settings.get("offline_steps"):
+        return figures.STEPS
+    return "updates offline, then environment steps per seed" if settings["total_env_steps"] else "updates offline"
+
+
+def episodes(evaluation: Evaluation, has_scene: bool, member: int = 0) -> list[dict[str, Any]]:
+    """The episodes `[M, N]` of one member that were recorded, as `viewer.rollout_page` takes them."""
+    shown, found = "poses" if has_scene else "observations", []
+    film = {name: frames[member] for name, frames in evaluation.recording.items()}  # [T, R, ...]
+    for i in range(film["reward"].shape[1]):
+        end = int(evaluation.lengths[member, i])
+        episode = {"rewards": film["reward"][:end, i], "actions": film["action"][:end, i]}
+        found.append(episode | {shown: film["view"][:end, i], "return": float(evaluation.returns[member, i])})
+    return found

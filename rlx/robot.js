@@ -1,4 +1,5 @@
-// The robot in WebGL: robot(canvas, geoms) draws recorded poses, or is null where the browser has no WebGL2.
+// The robot in WebGL: robot(canvas, geoms) is null where the browser has no WebGL2. Else its film(poses) prepares what
+// was recorded, draw(film, moment) fills the canvas, and steer(element) turns the one camera with the pointer there.
 // Geoms are as rlx.envs.base.Watchable describes them. Vectors are arrays, quaternions [w, x, y, z], z is up.
 "use strict";
 
@@ -208,10 +209,8 @@ function robot(canvas, scene) {
   const moving = [...geoms.keys()].filter((i) => geoms[i].link >= 0);
   const reach = geoms.map(({ shape, size }) => (shape === "capsule" ? size[0] + size[1] : Math.hypot(...size)));
   const camera = { yaw: -2.2, pitch: 0.3, zoom: 1 };
-  let poses, centres, size, ground;
 
-  function load(recorded) {
-    poses = recorded;
+  function film(poses) {
     const frames = Array.from({ length: poses.shape[0] }, (_, t) => {
       const placed = place(geoms, poses, t);
       return moving.map((i) => ({ p: placed[i].p, reach: reach[i] }));
@@ -219,16 +218,17 @@ function robot(canvas, scene) {
     const middles = frames.map((parts) => box(parts.map(({ p }) => p)).middle), all = box(middles);
     const radius = (parts, middle) => Math.max(...parts.map(({ p, reach }) => Math.hypot(...sub(p, middle)) + reach));
     const stays = all.extent < 1.5 * radius(frames[0], middles[0]);
-    centres = middles.map((_, t) => { // following, a mean over time: the camera should not shake with every stride
+    const centres = middles.map((_, t) => { // following, a mean over time: the camera should not shake with every stride
       const near = middles.slice(Math.max(t - 12, 0), t + 13);
       return stays ? all.middle : scale(near.reduce(add), 1 / near.length);
     });
-    size = frames.reduce((most, parts, t) => Math.max(most, radius(parts, centres[t])), 0);
+    const radii = frames.map((parts, t) => radius(parts, centres[t])).sort((a, b) => a - b);
+    const size = radii[Math.floor((radii.length - 1) * (stays ? 1 : 0.9))]; // a fall may leave the picture for a moment
     const low = frames.flat().reduce((z, { p, reach }) => Math.min(z, p[2] - reach), Infinity);
-    ground = plane ? plane.position[2] : low;
+    return { poses, centres, size, ground: plane ? plane.position[2] : low };
   }
 
-  function look(target) { // where the eye is, how it is turned, and the matrix from the world to the picture
+  function look(target, { size, ground }) { // where the eye is, how it is turned, and the matrix from the world to the picture
     const flat = Math.cos(camera.pitch);
     const back = [flat * Math.cos(camera.yaw), flat * Math.sin(camera.yaw), Math.sin(camera.pitch)];
     const right = unit(cross([0, 0, 1], back)), up = cross(back, right);
@@ -243,9 +243,10 @@ function robot(canvas, scene) {
     return { eye, right: scale(right, wide), up: scale(up, high), forward: scale(back, -1), view: multiply(lens, turn) };
   }
 
-  function draw(moment) {
+  function draw(film, moment) {
+    const { poses, centres, size, ground } = film;
     const before = Math.floor(moment), after = Math.min(before + 1, centres.length - 1);
-    const seen = look(mix(centres[before], centres[after], moment - before));
+    const seen = look(mix(centres[before], centres[after], moment - before), film);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT | gl.STENCIL_BUFFER_BIT);
     for (const part of [world, body]) {
@@ -283,15 +284,19 @@ function robot(canvas, scene) {
     drawAll();
   }
 
-  canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId));
-  canvas.addEventListener("pointermove", (event) => {
-    if (!event.buttons) return;
-    camera.yaw -= event.movementX * 0.008;
-    camera.pitch = Math.min(1.5, Math.max(-0.1, camera.pitch + event.movementY * 0.008));
-  });
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    camera.zoom = Math.min(8, Math.max(0.3, camera.zoom * Math.exp(event.deltaY * 0.001)));
-  }, { passive: false });
-  return { load, draw };
+  function steer(element) {
+    element.addEventListener("pointerdown", (event) => element.setPointerCapture(event.pointerId));
+    element.addEventListener("pointermove", (event) => {
+      if (!event.buttons) return;
+      camera.yaw -= event.movementX * 0.008;
+      camera.pitch = Math.min(1.5, Math.max(-0.1, camera.pitch + event.movementY * 0.008));
+    });
+    element.addEventListener("wheel", (event) => { // in a page that scrolls, only with the key for it
+      if (document.documentElement.scrollHeight > window.innerHeight && !event.ctrlKey) return;
+      event.preventDefault();
+      camera.zoom = Math.min(8, Math.max(0.3, camera.zoom * Math.exp(event.deltaY * 0.001)));
+    }, { passive: false });
+  }
+
+  return { film, draw, steer };
 }

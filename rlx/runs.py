@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx import checkpoint, config, folders, metrics, parallel, results, wholes
+from rlx import checkpoint, config, folders, metrics, parallel, results, sinks, wholes
 from rlx.config import RunConfig
 from rlx.console import Console
 from rlx.errors import RlxError
@@ -46,11 +46,15 @@ def warn(text: str) -> None:
     print(f"rlx: {text}", file=sys.stderr, flush=True)
 
 
-def train(run_config: RunConfig, folder: Path, init_from: str | None = None, quiet: bool = False) -> dict[str, Any]:
+def train(
+    run_config: RunConfig, folder: Path, init_from: str | None = None, quiet: bool = False, part_of: str = ""
+) -> dict[str, Any]:
     """Trains a configuration into `folder` and returns the summary; of several processes, the first one writes.
 
-    Raises Interrupted where a signal ended it early.
+    `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. Raises
+    Interrupted where a signal ended it early.
     """
+    sinks.check(run_config)
     wholes.place(run_config, folder)  # what a cloud's address lacks is said before anything is made
     given = setup(run_config)
     driver = make_driver(given, parts(given.config)[0])
@@ -60,10 +64,10 @@ def train(run_config: RunConfig, folder: Path, init_from: str | None = None, qui
             content = config.to_json(given.config) | {"identity": wholes.identity(given.config)}
             content |= {"init_from": init_from, "data": given.data.info if given.data else {}}
             metrics.write_json(folder / "config.json", content | results.origin())
-        return _train(given, driver, start, folder, quiet, interrupts)
+        return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
 
 
-def resume(folder: Path, changes: dict[str, Any], quiet: bool = False) -> dict[str, Any]:
+def resume(folder: Path, changes: dict[str, Any], quiet: bool = False, part_of: str = "") -> dict[str, Any]:
     """Goes on with a run that was interrupted, from its newest good checkpoint, and returns the summary.
 
     `changes` are settings of `wholes.HOW` it runs. A run without a checkpoint begins again; a finished one is left
@@ -76,7 +80,10 @@ def resume(folder: Path, changes: dict[str, Any], quiet: bool = False) -> dict[s
     if (folder / "summary.json").exists():
         warn(f"{folder}: is finished; nothing is left to do")
         return metrics.read_json(folder / "summary.json")
-    given = setup(config.resolve(saved.agent, saved.env, saved.backend, **(config.flat(saved) | changes)))
+    names, settings = (saved.agent, saved.env, saved.backend), config.flat(saved) | changes
+    resolved = config.resolve(*names, paired=saved.paired, **settings)
+    sinks.check(resolved)
+    given = setup(resolved)
     if wholes.identity(given.config) != content["identity"]:
         raise RlxError(f"{saved.train.dataset}: is not the data set that the run began with; put that one back")
     with Interrupts() as interrupts, _claimed(folder, fresh=False):
@@ -96,7 +103,11 @@ def resume(folder: Path, changes: dict[str, Any], quiet: bool = False) -> dict[s
             if checkpoint.manifest(place, run_step)["about"]["identity"] != content["identity"]:
                 raise RlxError(f"{place}: holds another run's checkpoints; put back those of {folder}")
             _tell_differences(content, saved, given.config)
-        return _train(given, driver, start, folder, quiet, interrupts)
+        return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
+
+
+def _console(given: Setup, quiet: bool, part_of: str) -> Console:
+    return Console(given.config, quiet or not parallel.is_first_process(), part_of)
 
 
 class Start(NamedTuple):
@@ -153,7 +164,7 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
 
 
 def _train(
-    given: Setup, driver: Driver, start: Start, folder: Path, quiet: bool, interrupts: Interrupts
+    given: Setup, driver: Driver, start: Start, folder: Path, console: Console, interrupts: Interrupts
 ) -> dict[str, Any]:
     """Trains from wherever the run stands, in the part of `driver`, to its end; returns the summary."""
     writes = parallel.is_first_process()
@@ -162,7 +173,8 @@ def _train(
     spent_s = metrics.cut(folder / "metrics.jsonl", start.run_step) if writes else 0.0
     for note in (*given.notes, *_notes(given.config)):
         warn(note)
-    with keeper, Console(given.config, quiet or not writes) as console, _lines(folder, writes) as lines:
+    sink = sinks.Sinks(given.config if writes else None, folder, start.run_step, warn)
+    with keeper, sink, console, _lines(folder, writes) as lines:
         for moment in run(given, driver, start.learned, start.resumed, interrupts.asked):
             found = moment.report
             line = metrics.record(found, spent_s + metrics.process_age_s())
@@ -170,6 +182,7 @@ def _train(
                 lines.write(json.dumps(line) + "\n")
                 lines.flush()
                 clock.saw(found)
+                sink.write(line)
                 console.show(line)
             keeper.keep(moment)
             if found.ended:

@@ -22,6 +22,14 @@ D4RL_REFERENCES = {
 }
 
 
+class Band(NamedTuple):
+    """A statistic at T moments with the ends of its bootstrap intervals, `[T]` each."""
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
 class Interval(NamedTuple):
     """A statistic with the ends of its bootstrap interval."""
 
@@ -50,11 +58,12 @@ def mean(values: ArrayLike) -> np.ndarray:
 def interquartile_mean(values: ArrayLike) -> np.ndarray:
     """The mean of the middle half along the last axis, `[..., S]` to `[...]`; of fewer than 4 values, of all of them.
 
-    A quarter of the values, rounded down, is cut from each end (arXiv 2108.13264, section 4.3).
+    A quarter of the values, rounded down, is cut from each end (arXiv 2108.13264, section 4.3). NaN gives NaN.
     """
     ordered = np.sort(np.asarray(values, np.float64), axis=-1)
     cut = ordered.shape[-1] // 4
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+    middle = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+    return np.where(np.isnan(ordered[..., -1]), np.nan, middle)[()]  # NaN is sorted last, and would be cut
 
 
 def bootstrap_interval(
@@ -84,6 +93,23 @@ def bootstrap_interval(
         who = rng.integers(seeds, size=(seeds, 1))
         drawn[i] = statistic(array[who, rng.integers(episodes, size=(seeds, episodes))].reshape(-1))
     return _interval(float(statistic(array.reshape(-1))), drawn, level)
+
+
+def bootstrap_band(values: ArrayLike, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Band:
+    """The interquartile mean over S seeds and its percentile bootstrap interval, at each of T moments `[T, S]`.
+
+    Seeds are drawn with replacement, whole curves at a time: one draw holds for all moments. In one environment there
+    is one stratum, so this is the stratified bootstrap of arXiv 2108.13264. NaN where a seed has no finite value.
+    Raises RlxError for values of other shapes.
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim != 2 or array.size == 0:
+        raise RlxError(f"values are {list(array.shape)}: give a curve for each seed, [moments, seeds]")
+    seeds = array.shape[1]
+    who = np.random.default_rng(seed).integers(seeds, size=(samples, seeds))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.transpose([np.quantile(interquartile_mean(row[who]), tails) for row in array])
+    return Band(interquartile_mean(array), low, high)
 
 
 def probability_of_improvement(

@@ -1,5 +1,5 @@
-// Plays recorded episodes: rlxView(element, data) shows the robot (robot.js), strips of numbers and the controls.
-// Nothing is fetched. `data` is what rlx/report.py writes: {title, dt, geoms or null, episodes: [{return, rewards,
+// Recorded episodes, and what every view of them shares: numbers as moving pictures, and the clock with its controls.
+// Nothing is fetched. `data` is what rlx/viewer.py writes: {title, dt, geoms or null, episodes: [{label, return, rewards,
 // actions, poses or observations}]} with arrays as {shape, data}, data being little-endian float32 in base64.
 "use strict";
 
@@ -9,55 +9,20 @@ const STYLE = `
 .rlx header, .rlx footer { display: flex; align-items: center; gap: 12px; padding: 10px 16px; }
 .rlx h1 { flex: 1; margin: 0; font-size: 15px; font-weight: 600; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; }
-.rlx main { flex: 1; display: flex; min-height: 0; }
-.rlx main > canvas { flex: 1; min-width: 0; min-height: 0; cursor: grab; touch-action: none; }
-.rlx aside { width: 270px; display: flex; flex-direction: column; }
-.rlx.plain main > canvas { display: none; }
-.rlx.plain aside { width: 100%; }
-.rlx .score { padding: 6px 16px 10px; color: #aab4c5; }
-.rlx .score b { display: block; font-size: 34px; line-height: 1.15; color: #e8ecf3; }
-.rlx .strips { flex: 1; overflow: auto; }
-.rlx .strips canvas { display: block; width: 100%; }
+.rlx main { flex: 1; min-height: 0; }
 .rlx button, .rlx select { font: inherit; color: inherit; background: #2f3a4e; border: 0; border-radius: 6px;
   padding: 5px 10px; cursor: pointer; }
 .rlx button { width: 44px; }
 .rlx .scrub { flex: 1; position: relative; height: 44px; border-radius: 6px; }
 .rlx .scrub > * { position: absolute; width: 100%; height: 100%; margin: 0; }
 .rlx .scrub input { opacity: 0; cursor: pointer; }
-.rlx :focus-visible, .rlx .scrub:focus-within { outline: 2px solid #6ea8fe; outline-offset: 1px; }
-@media (max-width: 640px) { .rlx main { flex-direction: column; } .rlx aside { width: 100%; max-height: 40%; } }`;
+.rlx :focus-visible, .rlx .scrub:focus-within { outline: 2px solid #6ea8fe; outline-offset: 1px; }`;
 
-const LINE = "#6ea8fe", FAINT = "#39465c", TEXT = "#aab4c5";
+const LINE = "#6ea8fe", FAINT = "#39465c", TEXT = "#aab4c5", BRIGHT = "#e8ecf3";
 
 function unpack(array) {
   const bytes = Uint8Array.from(atob(array.data), (c) => c.charCodeAt(0));
   return { shape: array.shape, values: new Float32Array(bytes.buffer) };
-}
-
-// As many pixels as the screen has; a canvas is only resized when it must be, since that throws its buffer away.
-function fit(canvas, height) {
-  const ratio = Math.min(window.devicePixelRatio, 2);
-  const size = [Math.round(canvas.clientWidth * ratio), Math.round(height * ratio)];
-  if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
-  return ratio;
-}
-
-// ---- numbers as moving strips, and the scrubber --------------------------------------------------------------------
-
-function picture(canvas, height) { // a cleared 2D context in CSS pixels
-  const ratio = fit(canvas, height), width = canvas.clientWidth, context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.clearRect(0, 0, width, height);
-  context.lineWidth = 1.5;
-  context.font = "12px system-ui, sans-serif";
-  return { context, width };
-}
-
-function stroke(context, values, from, to, x, y, color) {
-  context.strokeStyle = color;
-  context.beginPath();
-  for (let t = from; t <= to; t++) context.lineTo(x(t), y(values[t]));
-  context.stroke();
 }
 
 function columns(name, array) { // [T, N] as N rows with their range
@@ -68,6 +33,43 @@ function columns(name, array) { // [T, N] as N rows with their range
     const pad = high > low ? 0 : 1; // a constant runs along the middle
     return { label: count > 1 ? `${name} ${k + 1}` : name, values, low: low - pad, high: high + pad };
   });
+}
+
+function unroll(episode, viewer) { // an episode as it is shown: rows of numbers, the return so far, the film
+  const rewards = unpack(episode.rewards), [reward] = columns("reward", rewards);
+  let sum = 0;
+  const [total] = columns("return", { shape: rewards.shape, values: rewards.values.map((r) => (sum += r)) });
+  const actions = columns("action", unpack(episode.actions));
+  const observations = episode.observations ? columns("observation", unpack(episode.observations)) : [];
+  const film = viewer && viewer.film(unpack(episode.poses));
+  return { reward, total, actions, observations, film, last: reward.values.length - 1 };
+}
+
+// ---- numbers as moving pictures ------------------------------------------------------------------------------------
+
+// As many pixels as the screen has; a canvas is only resized when it must be, since that throws its buffer away.
+function fit(canvas, height) {
+  const ratio = Math.min(window.devicePixelRatio, 2);
+  const size = [Math.round(canvas.clientWidth * ratio), Math.round(height * ratio)];
+  if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;
+  return ratio;
+}
+
+function picture(canvas, height) { // a cleared 2D context in CSS pixels
+  const ratio = fit(canvas, height), width = canvas.clientWidth, context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  context.lineWidth = 1.5;
+  context.font = "12px system-ui, sans-serif";
+  context.textAlign = "left";
+  return { context, width };
+}
+
+function stroke(context, values, from, to, x, y, color) {
+  context.strokeStyle = color;
+  context.beginPath();
+  for (let t = from; t <= to; t++) context.lineTo(x(t), y(values[t]));
+  context.stroke();
 }
 
 // Each strip shows the last WINDOW steps, now at its right edge; as many strips side by side as there is room for.
@@ -95,52 +97,33 @@ function drawStrips(canvas, rows, moment) {
   });
 }
 
-function drawScrubber(canvas, total, moment) { // the return so far over the whole episode, and where we are
-  const { context, width } = picture(canvas, 44), last = Math.max(total.values.length - 1, 1);
-  const x = (t) => 4 + (t / last) * (width - 8);
-  const y = (value) => 38 - ((value - total.low) / (total.high - total.low)) * 32;
-  stroke(context, total.values, 0, last, x, y, FAINT);
+function drawScrubber(canvas, totals, last, moment) { // returns so far over the whole episodes, and where we are
+  const { context, width } = picture(canvas, 44);
+  const low = Math.min(...totals.map((total) => total.low)), high = Math.max(...totals.map((total) => total.high));
+  const x = (t) => 4 + (t / Math.max(last, 1)) * (width - 8), y = (value) => 38 - ((value - low) / (high - low)) * 32;
+  const all = (color) => totals.forEach(({ values }) => stroke(context, values, 0, values.length - 1, x, y, color));
+  all(FAINT);
   context.save();
   context.beginPath();
   context.rect(0, 0, x(moment), 44);
   context.clip();
-  stroke(context, total.values, 0, last, x, y, LINE);
+  all(LINE);
   context.restore();
-  context.fillStyle = "#e8ecf3";
+  context.fillStyle = BRIGHT;
   context.fillRect(x(moment) - 1, 2, 2, 40);
 }
 
-// ---- the page ------------------------------------------------------------------------------------------------------
+// ---- the clock -----------------------------------------------------------------------------------------------------
 
-function rlxView(root, data) {
-  root.className = "rlx";
-  root.innerHTML = `<style>${STYLE}</style>
-    <header><h1></h1><select aria-label="episode"></select></header>
-    <main><canvas></canvas><aside><div class="score">return so far<b></b><span></span></div>
-      <div class="strips"><canvas></canvas></div></aside></main>
-    <footer><button aria-label="play or pause"></button>
-      <div class="scrub"><canvas></canvas><input type="range" min="0" step="any" aria-label="time"></div>
-      <select aria-label="speed">${[0.25, 0.5, 1, 2, 4].map((s) => `<option value="${s}">${s}×</option>`)}</select>
-    </footer>`;
-  const find = (selector) => root.querySelector(selector);
-  const [button, scrub, speed, chooser] = ["button", "input", "footer select", "header select"].map(find);
-  const stage = find("main > canvas"), viewer = data.geoms && robot(stage, data.geoms);
-  root.classList.toggle("plain", !viewer);
-  find("h1").textContent = data.title + (data.geoms && !viewer ? " (no robot: this browser lacks WebGL2)" : "");
-  let film, moment = 0, playing = true, clock = performance.now();
+const CONTROLS = `<footer><button aria-label="play or pause"></button>
+  <div class="scrub"><canvas></canvas><input type="range" min="0" step="any" aria-label="time"></div>
+  <select aria-label="speed">${[0.25, 0.5, 1, 2, 4].map((s) => `<option value="${s}">${s}×</option>`)}</select></footer>`;
 
-  function choose(index) {
-    const episode = data.episodes[index], rewards = unpack(episode.rewards);
-    const [reward] = columns("reward", rewards);
-    let sum = 0;
-    const [total] = columns("return", { shape: rewards.shape, values: rewards.values.map((r) => (sum += r)) });
-    const rows = [reward, ...columns("action", unpack(episode.actions))];
-    if (episode.observations) rows.push(...columns("observation", unpack(episode.observations)));
-    if (viewer) viewer.load(unpack(episode.poses));
-    film = { rows, total, last: reward.values.length - 1 };
-    scrub.max = film.last;
-    moment = 0;
-  }
+// Plays what `shown()` returns, {totals, last}, frame by frame with draw(moment); what it returns begins again.
+function run(root, dt, shown, draw) {
+  const [button, scrub, speed, canvas] = ["button", "input", "footer select", ".scrub canvas"].map((selector) =>
+    root.querySelector(selector));
+  let moment = 0, playing = true, clock = performance.now();
 
   function play(on) {
     playing = on;
@@ -148,25 +131,16 @@ function rlxView(root, data) {
   }
 
   function tick(now) {
-    const step = playing ? (Math.max(now - clock, 0) / 1000 / data.dt) * speed.value : 0;
-    moment = moment + step > film.last ? (playing && moment >= film.last ? 0 : film.last) : moment + step;
+    const { totals, last } = shown(), step = playing ? (Math.max(now - clock, 0) / 1000 / dt) * speed.value : 0;
+    moment = moment + step > last ? (playing && moment >= last ? 0 : last) : moment + step;
     clock = now;
+    scrub.max = last;
     scrub.value = moment;
-    find(".score b").textContent = film.total.values[Math.floor(moment)].toFixed(1);
-    const time = (moment * data.dt).toFixed(1);
-    find(".score span").textContent = `step ${Math.floor(moment) + 1} of ${film.last + 1}, ${time} s`;
-    if (viewer) {
-      fit(stage, stage.clientHeight);
-      viewer.draw(moment);
-    }
-    drawStrips(find(".strips canvas"), film.rows, moment);
-    drawScrubber(find(".scrub canvas"), film.total, moment);
+    draw(moment);
+    drawScrubber(canvas, totals, last, moment);
     requestAnimationFrame(tick);
   }
 
-  data.episodes.forEach((episode, i) =>
-    chooser.add(new Option(`episode ${i + 1}: return ${episode.return?.toFixed(1) ?? "not a number"}`, i)));
-  chooser.addEventListener("change", () => choose(chooser.value));
   button.addEventListener("click", () => play(!playing));
   scrub.addEventListener("input", () => { moment = Number(scrub.value); play(false); });
   root.addEventListener("keydown", (event) => {
@@ -176,6 +150,10 @@ function rlxView(root, data) {
   });
   speed.value = 1;
   play(true);
-  choose(0);
   requestAnimationFrame(tick);
+  return () => { moment = 0; };
+}
+
+function heading(data, viewer) {
+  return data.title + (data.geoms && !viewer ? " (no robot: this browser lacks WebGL2)" : "");
 }

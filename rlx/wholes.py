@@ -22,7 +22,10 @@ from rlx.experiment import Moment
 from rlx.replay import Replay
 from rlx.train.driver import Driver, Report, Resumed
 
-HOW = ("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay")  # not what
+HOW = (  # not what
+    *("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay"),
+    *("tensorboard", "wandb"),
+)
 
 
 def identity(run_config: RunConfig) -> str:

@@ -85,8 +85,8 @@ class Page:
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Page]:
-    """Starts Chromium with an empty profile in the folder `profile`, and ends it."""
+def browser(profile: Path, width: int = 1200) -> Iterator[Page]:
+    """Starts Chromium with an empty profile in the folder `profile`, and ends it; its page is `width` wide."""
     assert CHROMIUM, "no chromium here: install it to run the browser tests"
     to_read, commands = os.pipe()
     answers, to_write = os.pipe()
@@ -110,7 +110,9 @@ def browser(profile: Path) -> Iterator[Page]:
     os.close(to_read)
     os.close(to_write)
     try:
-        yield Page(commands, answers)
+        page = Page(commands, answers)
+        page.call("Emulation.setDeviceMetricsOverride", width=width, height=720, deviceScaleFactor=1, mobile=False)
+        yield page
     finally:
         process.terminate()
         process.wait(timeout=20)

@@ -50,9 +50,8 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
             for s in range(plan.shards):
                 rows = []
                 act_key = jax.random.fold_in(key(seed, ACT, t, s), i)
-                _, random_key = jax.random.split(act_key)
                 shape = (plan.shard_envs, linear.A)
-                random = np.asarray(jax.random.uniform(random_key, shape, jnp.float64, -1.0, 1.0))
+                random = np.asarray(jax.random.uniform(act_key, shape, jnp.float64, -1.0, 1.0))
                 for j in range(plan.shard_envs):
                     e = s * plan.shard_envs + j
                     env_key = jax.random.fold_in(jax.random.fold_in(key(seed, COLLECT, t), i), e)
@@ -66,8 +65,7 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
                     terminated = bool(after[0] > linear.FATAL)
                     truncated = time[e] >= linear.TIME_LIMIT and not terminated
                     rows.append((x[e], action, reward, terminated, truncated, after))
-                    _, draw_key = jax.random.split(env_key)
-                    x[e] = draw(s, draw_key) if terminated or truncated else after
+                    x[e] = draw(s, env_key) if terminated or truncated else after
                     time[e] = 0 if terminated or truncated else time[e]
                 blocks[s].append(rows)
         if t >= plan.warmup_ticks:
@@ -96,10 +94,9 @@ def _uniform(reset_key: Any) -> np.ndarray:
 
 
 def _indices(task: Task, rows: list[Any], draw_key: Any, count: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    time_key, env_key = jax.random.split(draw_key)
     shape = (count, task.plan.shard_batch)
-    starts = np.asarray(jax.random.bits(time_key, shape, jnp.uint32)) % (len(rows) - (n - 1))
-    return starts, np.asarray(jax.random.bits(env_key, shape, jnp.uint32)) % task.plan.shard_envs
+    of_time, of_env = np.asarray(jax.random.bits(draw_key, (2, *shape), jnp.uint32))
+    return of_time % (len(rows) - (n - 1)), of_env % task.plan.shard_envs
 
 
 def _critic_batch(task: Task, rows: list[Any], draw_key: Any, update: int) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ import pytest
 
 import rlx
 from rlx import agents, checkpoint, cli, config, folders, metrics
+from rlx.diff import numbers
 from rlx.train.program import Program
 from tests import kill
 
@@ -240,9 +241,12 @@ def test_metrics(run: Path) -> None:
     wanted = [(step, (step // 4 - 25) * 2, step // 4 - 25) for step in (100, 104, 200, 300, 400, 500, 600)]
     assert [(line["env_step"], line["critic_step"], line["actor_step"]) for line in lines] == wanted
     for line in lines:
-        assert line["wall_time_s"] > 0
+        assert line["wall_time_s"] > 0 and line["train_s"] > 0
+        assert line["evaluate_s"] > 0 or "eval/return_mean" not in line
         assert ("eval/return_mean" in line) == (line["env_step"] in (300, 600))
     last = lines[-1]
+    assert lines[0]["compile_s"] > 0 and [line["compile_s"] for line in lines[1:3]] == [0, 0]
+    assert sum(line[f"{what}_s"] for line in lines for what in ("compile", "train", "evaluate")) < last["wall_time_s"]
     assert last["eval/return_mean"] == pytest.approx(np.mean(last["eval/return_per_seed"]))
     assert last["eval/length_mean"] == 200
     for name in ("train/critic_loss", "train/alpha", "eval/return_per_seed"):
@@ -367,9 +371,7 @@ def test_fit_is_the_same_run(run: Path) -> None:
     result = rlx.fit("sac", ENV, progress=seen.append, **SETTINGS)
     lines = metrics.read(run / "metrics.jsonl")
     assert result.metrics == seen and result.config == config.from_json(run / "config.json")
-    for line in (*seen, *lines):
-        del line["wall_time_s"]
-    assert seen == lines
+    assert [numbers(line) for line in seen] == [numbers(line) for line in lines]
     assert result.evaluation.returns.shape == (2, 4)
     observation = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -3.0]])
     action = result.act(observation, member=1)

@@ -203,6 +203,10 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
     begun.mkdir()
     (begun / "config.json").write_text("{}")
     (empty / "metrics.jsonl").unlink()
+    old, older = write_run(root / "old", FAIR), write_run(root / "older", FAIR)
+    lines = (old / "metrics.jsonl").read_text()
+    (old / "metrics.jsonl").write_text(lines.replace("run_step", "step"))
+    (older / "summary.json").write_text('{"env": "gymnax:Pendulum-v1"}')
     return {
         "env": ([ant, pendulum], f"{pendulum}: is of gymnax:Pendulum-v1 but {ant} of brax:ant (spring)"),
         "backend": ([ant, mjx], "is of brax:ant (mjx) but"),
@@ -210,11 +214,15 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
         "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
         "nothing": ([root / "none"], f"{root / 'none'}: holds no finished run (no summary.json); give folders that"),
         "bad end": ([bad], f"{bad}: eval/return_per_seed of seed 1 ended as no finite number"),
+        "old lines": ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', an older rlx wrote it; train again, or"),
+        "old summary": ([older], f"{older / 'summary.json'}: has no 'backend', an older rlx wrote it; train again"),
         "no lines": ([empty], f"{empty}: has no 'eval/return_per_seed' for each seed in metrics.jsonl; it has no"),
     }
 
 
-@pytest.mark.parametrize("what", ["env", "backend", "twice", "unfinished", "nothing", "bad end", "no lines"])
+@pytest.mark.parametrize(
+    "what", "env,backend,twice,unfinished,nothing,bad end,old lines,old summary,no lines".split(",")
+)
 def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders, line = refusals(tmp_path)[what]
     assert cli.main(["compare", *map(str, folders)]) == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlx import agents, config
+from rlx import agents, config, wholes
 from rlx.errors import RlxError
 from rlx.train.settings import MOST, TrainConfig, make_plan, parse_ratio
 
@@ -90,6 +90,21 @@ def test_members_are_every_value_with_every_seed() -> None:
     members = [(m["critic_lr"], m["tau"], m["seed"]) for m in config.members(found)]
     assert members == [(lr, tau, seed) for tau in (0.1, 0.2) for lr in (1e-3, 1e-4) for seed in (5, 6)]
     assert all(set(m) == {*found.hypers, "seed"} for m in config.members(found))
+
+
+def test_paired_values_go_together(tmp_path: Path) -> None:
+    """The first of each, then the second; one value goes with all. config.json says so, and only then."""
+    found = config.resolve("sac", ENV, num_seeds=2, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2], gamma=0.9, paired=True)
+    members = [(m["critic_lr"], m["tau"], m["gamma"], m["seed"]) for m in config.members(found)]
+    assert members == [(lr, tau, 0.9, seed) for lr, tau in ((1e-3, 0.1), (1e-4, 0.2)) for seed in (0, 1)]
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json(found)))
+    assert config.from_json(tmp_path / "config.json") == found
+    product = dataclasses.replace(found, paired=False)
+    assert len(config.members(product)) == 8 and "paired" not in config.to_json(product)
+    assert wholes.identity(product) != wholes.identity(found)
+    with pytest.raises(RlxError, match=r"^paired hyper-parameters have 2 and 3 values: give as many each$"):
+        config.resolve("sac", ENV, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2, 0.3], paired=True)
+    assert len(config.members(config.resolve("sac", ENV, paired=True))) == 1
 
 
 # config.json.

@@ -361,14 +361,14 @@ def test_brax_rescales_what_needs_it(tmp_path, monkeypatch):
     import brax.envs
     import mujoco
 
-    from rlx.envs.brax_env import _quiet
+    from rlx.envs.geoms import quietly
 
     monkeypatch.chdir(tmp_path)
     files = {"halfcheetah": "half_cheetah"}
     for name in rlx.envs.BRAX:
         kind = brax.envs._envs[name]
         path = pathlib.Path(brax.envs.__file__).parent / "assets" / f"{files.get(name, name)}.xml"
-        with _quiet():
+        with quietly():
             ranges = mujoco.MjModel.from_xml_path(str(path)).actuator_ctrlrange
         maps = "Scale action from [-1,1] to actuator limits" in inspect.getsource(kind.step)
         assert maps or np.array_equal(ranges, np.broadcast_to([-1.0, 1.0], ranges.shape)), name

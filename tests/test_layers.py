@@ -54,6 +54,7 @@ LAYERS = [
     "compare",
     "sweep",
     "markup",
+    "facts",
     "report",
     "arguments",
     "commands",

@@ -144,11 +144,11 @@ def test_what_the_estimate_grows_with() -> None:
 
 def test_a_split_shares_out_what_one_group_holds_alone() -> None:
     """With three groups the fullest counts; the value learners hold the replay and not the environments."""
-    task, (a, b, c, d) = small(driver="pipelined"), DEVICES
+    task, (a, b, c, d) = small(driver="pipelined", replay_capacity=4_000_000), DEVICES
     together, apart = (memory.estimate(task, 1, groups) for groups in (ONE_GROUP, [[a], [b], [c]]))
     assert apart.environments == 0 < together.environments
     rows = memory.size(task.env.spec.observation)  # what SAC's actor half reads
-    assert together.replay - apart.replay == pytest.approx(1_000_000 * rows, rel=1e-3)
+    assert together.replay - apart.replay == pytest.approx(4_000_000 * rows, rel=1e-3)
     halved = memory.estimate(task, 1, [[a], [b, c], [d]])
     assert halved.replay == pytest.approx(apart.replay / 2, rel=1e-3)
 
@@ -160,6 +160,15 @@ def test_free_memory() -> None:
     silent: Any = SimpleNamespace(process_index=0, memory_stats=lambda: None)
     room = parallel.memory_bytes([silent])
     assert room is None or MiB < room < 2**50
+
+
+def test_as_many_members_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whole units, with a fifth of the memory to spare; one unit at least, and all where nobody tells."""
+    task = small()
+    of_six = memory.estimate(task, 6, ONE_GROUP).total / 0.8
+    for room, most in ((of_six + 9, 6), (of_six - 9, 4), (1e15, 10), (1, 2), (None, 10)):
+        monkeypatch.setattr(parallel, "memory_bytes", lambda devices, room=room: room)
+        assert memory.most_members(task, 2, 10, ONE_GROUP) == most
 
 
 @pytest.mark.parametrize(

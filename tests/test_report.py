@@ -1,212 +1,278 @@
-"""Curves carry their labels and lines; rollout pages hold what they were given and ask the network for nothing."""
+"""A report tells what run folders hold, by hand-made numbers, and opens in a browser without a network."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-import subprocess
-import sys
-from html.parser import HTMLParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from rlx import report, scores
+from rlx import cli, compare, config, facts, report, viewer
+from rlx.errors import RlxError
 from tests.browser import browser
+from tests.scenes import SCENE, check_offline, episode
+
+PENDULUM = "gymnax:Pendulum-v1"
+STEPS = (100, 200, 300)
+CURVES = {"sac": [[-900, -800, -700, -1000], [-500, -400, -450, -600], [-150, -160, -140, -155]]}
+CURVES["tqc"] = [[-950, -990], [-900, -700], [-300, -200]]
 
 
-def geom(shape: str, size: list[float], link: int = 0, position: tuple[float, ...] = (0, 0, 0)) -> dict[str, Any]:
-    color = [0.9, 0.2, 0.1]
-    return {"shape": shape, "size": size, "link": link, "position": position, "rotation": [1, 0, 0, 0], "color": color}
-
-
-SCENE = {
-    "dt": 0.05,
-    "geoms": [
-        geom("plane", [0.0, 0.0], link=-1),
-        geom("sphere", [0.2], 0),
-        geom("capsule", [0.08, 0.3], 1, (0.5, 0, 0)),
-        geom("box", [0.1, 0.2, 0.1], 1, (-0.5, 0, 0)),
-        geom("cylinder", [0.1, 0.2], 0, (0, 0.5, 0)),
-        geom("ellipsoid", [0.1, 0.2, 0.1], 0, (0, -0.5, 0)),
-    ],
-}
-
-
-def episode(steps: int, links: int = 2, actions: int = 3, observations: int = 4) -> dict[str, Any]:
-    """Links that walk along x and turn about z."""
-    time = np.arange(steps, dtype=np.float32)[:, None] * np.ones(links)
-    zero = np.zeros_like(time)
-    poses = [0.05 * time, zero, zero + 0.5, np.cos(time / 40), zero, zero, np.sin(time / 40)]
-    rng = np.random.default_rng(steps)
-    rewards = rng.normal(size=steps).astype(np.float32)
-    return {
-        "poses": np.stack(poses, axis=-1),
-        "observations": rng.normal(size=(steps, observations)),
-        "rewards": rewards,
-        "actions": rng.uniform(-1, 1, (steps, actions)),
-        "return": float(rewards.sum()),
-    }
-
-
-def embedded(page: str) -> dict[str, Any]:
-    """What the page's script will read."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
-
-
-def unpack(array: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(array["data"]), "<f4").reshape(array["shape"])
-
-
-def test_curve_has_a_line_for_every_seed_and_its_labels(tmp_path: Path) -> None:
-    steps = np.arange(4) * 1000
-    returns = np.random.default_rng(0).normal(size=(4, 5))
-    series = [report.Series("sac", steps, returns), report.Series("", steps, returns[:, :1])]
-    figure = report.curve(tmp_path / "curve.png", series, "sac on brax:ant")
-    (axes,) = figure.axes
-    lines = axes.get_lines()
-    assert len(lines) == 5 + 1 + 1
-    np.testing.assert_array_equal(np.stack([line.get_ydata() for line in lines[:5]], axis=1), returns)
-    np.testing.assert_allclose(np.asarray(lines[5].get_ydata()), scores.interquartile_mean(returns))
-    assert lines[5].get_linewidth() > 2 * lines[0].get_linewidth()
-    assert axes.get_title("left") == "sac on brax:ant"
-    assert "environment steps" in axes.get_xlabel() and "return" in axes.get_ylabel()
-    legend = axes.get_legend()
-    assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["sac: interquartile mean of 5 seeds", "1 seed"]
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_importing_the_report_leaves_matplotlib_alone() -> None:
-    code = "import sys, rlx.report; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
-
-
-def test_page_holds_what_it_was_given(tmp_path: Path) -> None:
-    episodes = [episode(30), episode(7)]
-    report.rollout_page(tmp_path / "a.html", SCENE, episodes, "sac on brax:ant")
-    data = embedded((tmp_path / "a.html").read_text())
-    assert data["title"] == "sac on brax:ant" and data["dt"] == 0.05
-    assert data["geoms"] == json.loads(json.dumps(SCENE["geoms"]))
-    for given, held in zip(episodes, data["episodes"], strict=True):
-        assert held["return"] == given["return"] and "observations" not in held
-        for name in ("poses", "rewards", "actions"):
-            np.testing.assert_array_equal(unpack(held[name]), np.asarray(given[name], np.float32))
-
-
-@pytest.mark.parametrize("scene", [None, {"dt": 0.1, "geoms": []}, {"dt": 0.1, "geoms": [geom("plane", [0, 0], -1)]}])
-def test_page_without_geometry_shows_observations(tmp_path: Path, scene: dict[str, Any] | None) -> None:
-    given = episode(9)
-    report.rollout_page(tmp_path / "a.html", scene, [given], "a")
-    data = embedded((tmp_path / "a.html").read_text())
-    assert data["geoms"] is None and "poses" not in data["episodes"][0]
-    np.testing.assert_array_equal(
-        unpack(data["episodes"][0]["observations"]), np.asarray(given["observations"], np.float32)
+def make_run(folder: Path, agent: str = "sac", values: Sequence[Sequence[float]] | None = None, **given: Any) -> Path:
+    """A finished run as training leaves it, whose seeds had `values` `[T, S]`; with recorded episodes."""
+    values = CURVES[agent] if values is None else values
+    size = len(values[0])
+    several = any(isinstance(value, list) for value in given.values())
+    run_config = config.resolve(
+        agent, PENDULUM, **{"num_seeds": size // (1 + several), "total_env_steps": 300, **given}
     )
+    folder.mkdir(parents=True)
+    origin = {"versions": {"jax": "0.10.2", "commit": "a" * 40 + "-dirty"}, "hardware": {"kind": "abacus"}}
+    (folder / "config.json").write_text(json.dumps(config.to_json(run_config) | origin))
+    summary = {"agent": agent, "env": PENDULUM, "backend": None, "members": config.members(run_config)}
+    rates = {"env_steps": 300, "env_steps_per_s": 1234.0, "updates_per_s": 617.0, "time_to_first_update_s": 5.5}
+    spread = {"eval_return_interval": [-161, -131], "eval_return_iqm": -151.2, "eval_return_mean": -151.25}
+    summary |= rates | spread | {"save_blocked_s": 1.5, "wall_time_s": 40.0, "compile_s": 9.0}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with (folder / "metrics.jsonl").open("w") as file:
+        for i, (step, row) in enumerate(zip(STEPS, values, strict=True)):
+            spent = {"compile_s": 4.0 * (i == 0), "train_s": 6.0, "evaluate_s": 0.5, "wall_time_s": 10.0 * (i + 1)}
+            file.write(json.dumps({"run_step": step, **spent, "eval/return_per_seed": list(row)}) + "\n")
+    viewer.rollout_page(folder / "rollout.html", SCENE, [episode(60), episode(40)], agent)
+    return folder
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+@pytest.fixture
+def two(tmp_path: Path) -> list[Path]:
+    return [make_run(tmp_path / "good", gamma=0.99), make_run(tmp_path / "fair", "tqc", gamma=0.9)]
 
 
-def test_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
-    report.rollout_page(tmp_path / "a.html", SCENE, [episode(5)], "a")
-    page = (tmp_path / "a.html").read_text()
-    tags = Tags()
-    tags.feed(page)
-    assert not [tag for tag, attrs in tags.found if {"src", "href", "srcset", "data"} & attrs.keys()]
-    assert not re.search(r"https?://|//[a-z]+\.[a-z]|@import|\bfetch\(|XMLHttpRequest|WebSocket|\bimport\(", page)
-    policy = next(attrs["content"] for _, attrs in tags.found if attrs.get("http-equiv") == "Content-Security-Policy")
-    assert policy == "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+def page_of(out: Path) -> str:
+    return (out / "index.html").read_text()
 
 
-def test_a_title_cannot_break_out(tmp_path: Path) -> None:
-    title = "</script><script>alert(1)</script> & {data}"
-    report.rollout_page(tmp_path / "a.html", None, [episode(5)], title)
-    page = (tmp_path / "a.html").read_text()
-    assert "<script>alert" not in page and embedded(page)["title"] == title
+def strip(page: str) -> str:
+    """What a page says, without its scripts, styles and tags."""
+    bare = re.sub(r"<(script|style|svg)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", bare))
 
 
-def test_a_thousand_steps_of_a_humanoid_stay_small(tmp_path: Path) -> None:
-    report.rollout_page(tmp_path / "a.html", SCENE, [episode(1000, links=13, actions=17) for _ in range(4)], "a")
-    assert (tmp_path / "a.html").stat().st_size < 3e6
+def test_seconds_by_what_they_were_spent_on(tmp_path: Path) -> None:
+    """They add up to the wall time."""
+    run = facts.read(make_run(tmp_path / "run"), "run")
+    found = facts.time_split(run.summary, run.lines, run.content["settings"])
+    assert found == {"compile": 4, "collect and learn": 18, "evaluate": 1.5, "save": 1.5, "start and the rest": 15}
+    assert sum(found.values()) == run.summary["wall_time_s"]
+    offline = facts.time_split(run.summary, run.lines, {"total_env_steps": 0, "offline_steps": 300})
+    assert offline["learn"] == 18
+    both = facts.time_split(run.summary, run.lines, {"total_env_steps": 300, "offline_steps": 300})
+    assert both["learn, offline and then online"] == 18
+    old = [{"run_step": 1, "wall_time_s": 2.0}]
+    assert facts.time_split(run.summary, old, run.content["settings"]) == {}
+
+
+def test_roles_by_their_share_of_a_tick() -> None:
+    lines = [{"train/busy_collect_s": 0.1, "train/busy_value_s": 0.4, "train/tick_s": 0.4}]
+    lines += [{"train/busy_collect_s": 0.3, "train/busy_value_s": 0.6, "train/tick_s": 0.6}, {"train/loss": 1.0}]
+    assert facts.busy(lines) == pytest.approx({"collect": 0.375, "value": 1.0})
+    assert facts.busy([{"train/loss": 1.0}]) == {}
+
+
+def test_settings_that_differ_come_first(two: list[Path]) -> None:
+    runs = [facts.read(folder, folder.name) for folder in two]
+    changed, rest = facts.settings_table(runs)
+    assert changed[0] == rest[0] == ["setting", "good", "fair", "default"]
+    rows = {row[0]: row[1:] for row in changed}
+    assert rows["gamma"] == ["0.99", "0.9", "0.99"] and rows["total_env_steps"] == ["300", "300", "1,000,000"]
+    assert [isinstance(text, facts.Cell) for text in rows["gamma"]] == [False, True, False]
+    others = {row[0]: row[1:] for row in rest}
+    assert rows["num_quantiles"] == ["-", "13", "25"] and others["n_step"] == ["1", "1", "1"] and "gamma" not in others
+    assert {row[0] for row in changed[1:] + rest[1:]} == set(config.settings("sac")) | set(config.settings("tqc"))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59.96, "60.0 s"), (200.4, "3 min 20 s"), (7260.0, "2 h 1 min")])
+def test_durations_in_words(seconds: float, text: str) -> None:
+    assert facts.duration(seconds) == text
+
+
+def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
+    found = report.make(two, tmp_path / "out")
+    assert found == compare.compare(compare.read(two))
+    page = page_of(tmp_path / "out")
+    check_offline(page)
+    said = strip(page)
+    for table in compare.tables(found):
+        for row in table:
+            assert " ".join(row) in re.sub(r"\s+", " ", said), row
+    for text in ("sac, tqc on gymnax:Pendulum-v1", "Learning curves", "Probability of improvement", "Configuration"):
+        assert text in said
+    assert "return -151.2 (95 % interval -161.0 to -131.0)" in said
+    assert "collect and learn 18.0 s (45%) 18.0 s (45%)" in said
+    assert "aaaaaaaaaaaa-dirty" in said and "abacus" in said
+    data = viewer.recorded(tmp_path / "out" / "index.html")
+    assert data is not None and [one["label"] for one in data["episodes"]] == ["good", "fair"]
+    assert [one["poses"]["shape"][0] for one in data["episodes"]] == [60, 60]  # the first of each
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) == 4
+    for words in ("environment steps per seed", "seconds since the run began", "final return", "seconds<"):
+        assert sum(f">{words}" in picture for picture in pictures) == 1, words
+    assert all("good" in picture and "fair" in picture for picture in pictures)
+
+
+def test_figures_lie_beside_the_page(two: list[Path], tmp_path: Path) -> None:
+    """Those of a report before are gone, and nothing else is."""
+    out = tmp_path / "out"
+    report.make(two, out)
+    both = {f"{stem}.{kind}" for stem in report.FIGURES for kind in ("png", "svg")}
+    assert {path.name for path in (out / "figures").iterdir()} == both
+    assert (out / "figures" / "time.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "figures" / "time.svg").read_text()
+    (out / "figures" / "mine.txt").write_text("")
+    report.make([make_run(tmp_path / "one", values=[[1.0], [2.0], [3.0]])], out)
+    left = both - {"scores.png", "scores.svg"} | {"mine.txt"}
+    assert {path.name for path in (out / "figures").iterdir()} == left
+
+
+def test_a_report_of_one_seed(tmp_path: Path) -> None:
+    """Every episode of the run is shown, there is no band, and the page says so."""
+    folder = make_run(tmp_path / "one", values=[[-900.0], [-500.0], [-150.5]])
+    report.make([folder], tmp_path / "out")
+    said, data = strip(page_of(tmp_path / "out")), viewer.recorded(tmp_path / "out" / "index.html")
+    assert "evaluation; one: one seed, so there is no band." in said and "-150.5 final return, one seed" in said
+    assert "Probability" not in said and "bootstrap" not in said
+    assert data is not None and [one["label"] for one in data["episodes"]] == ["episode 1", "episode 2"]
+    assert data["episodes"][0]["poses"] == viewer.recorded(folder / "rollout.html")["episodes"][0]["poses"]  # type: ignore[index]
+
+
+def test_a_curve_for_each_combination(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "grid", actor_lr=[1e-3, 3e-4])
+    found = report.make([folder], tmp_path / "out")
+    assert [row.name for row in found.rows] == ["grid actor_lr=0.001", "grid actor_lr=0.0003"]
+    page = page_of(tmp_path / "out")
+    assert ">grid actor_lr=0.001: mean of 2 seeds<" in page and "Probability of improvement" in page
 
 
 @pytest.mark.parametrize(
-    ("scene", "changes", "complaint"),
+    ("given", "label"),
     [
-        ({"dt": 0.1, "geoms": [geom("mesh", [1.0])]}, {}, "not mesh"),
-        (SCENE, {"rewards": np.zeros(4)}, r"rewards \[4\]"),
-        (SCENE, {"poses": np.zeros((5, 1, 7))}, r"poses \[5, 1, 7\]"),
-        (None, {"rewards": [], "actions": [], "observations": []}, "at least one"),
+        ([{}], "environment steps per seed"),
+        ([{"dataset": "x", "offline_steps": 300, "total_env_steps": 0}], "updates offline"),
+        ([{"dataset": "x", "offline_steps": 100}], "updates offline, then environment steps per seed"),
+        ([{}, {"dataset": "x", "offline_steps": 100}], "steps per seed (updates where a run is offline)"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, scene: Any, changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        report.rollout_page(tmp_path / "a.html", scene, [episode(5) | changes], "a")
-    assert not list(tmp_path.iterdir())
+def test_what_steps_are(given: list[dict[str, Any]], label: str, tmp_path: Path) -> None:
+    agents = ["iql" if one else "sac" for one in given]
+    folders = [
+        make_run(tmp_path / str(i), agent, CURVES["sac"], **one)
+        for i, (agent, one) in enumerate(zip(agents, given, strict=True))
+    ]
+    report.make(folders, tmp_path / "out")
+    assert f">{label}<" in page_of(tmp_path / "out")
 
 
-# Plays, pauses, turns, scrubs and changes the episode as a visitor would; keeps the first visible canvas each time.
-VISIT = """(async () => {
-  const canvas = [...document.querySelectorAll("canvas")].find((c) => c.clientWidth > 0), shots = {};
+def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:
+    """What it lacks is left out: seconds, recorded episodes, rates, an agent that is no more."""
+    folder = make_run(tmp_path / "old")
+    lines = (folder / "metrics.jsonl").read_text()
+    (folder / "metrics.jsonl").write_text(re.sub(r'"(compile|train|evaluate)_s": [\d.]+, ', "", lines))
+    known = ("agent", "env", "backend", "members")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({name: summary[name] for name in known}))
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"agent": "sacc"}))
+    (folder / "rollout.html").write_text("gone")
+    report.make([folder], tmp_path / "out")
+    said = strip(page_of(tmp_path / "out"))
+    assert "No run here left a rollout.html" in said and "collect and learn" not in said
+    assert not (tmp_path / "out" / "figures" / "time.png").exists()
+
+
+def test_names_cannot_break_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "<b>&<script>alert(1)")
+    report.make([folder], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    assert "<script>alert" not in page and "<b>&" not in page
+    check_offline(page)
+
+
+def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
+    """What is asked, and the one line that says no."""
+    run, begun, mine = make_run(root / "run"), make_run(root / "begun"), root / "mine"
+    (begun / "summary.json").unlink()
+    mine.mkdir()
+    (mine / "index.html").write_text("<title>my page</title>")
+    no_report = "is there already and is no report of rlx; choose another --out"
+    return {
+        "no run": ([str(root / "none")], f"{root / 'none'}: holds no finished run (no summary.json); give folders"),
+        "unfinished": ([str(begun)], f"{begun}: holds no finished run (no summary.json); go on with"),
+        "no report": ([str(run), "--out", str(mine)], f"{mine}: {no_report}"),
+        "a file": ([str(run), "--out", str(run / "config.json")], f"{run / 'config.json'}: {no_report}"),
+        "inside a file": ([str(run), "--out", str(run / "config.json" / "x")], "cannot be written (Not a directory)"),
+        "format": ([str(run), "--format", "html"], "invalid choice: 'html'"),
+    }
+
+
+@pytest.mark.parametrize("what", ["no run", "unfinished", "no report", "a file", "inside a file", "format"])
+def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, line = refusals(tmp_path)[what]
+    assert cli.main(["report", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and line in said.err
+    assert (tmp_path / "mine" / "index.html").read_text() == "<title>my page</title>"
+
+
+@pytest.mark.parametrize("format", compare.FORMATS)
+def test_the_command(format: str, two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores to print, alone, so that they can go into a file; where the page is, beside."""
+    out = tmp_path / "out"
+    assert cli.main(["report", *map(str, two), "--out", str(out), "--format", format]) == 0
+    said = capsys.readouterr()
+    assert said.out == compare.text(compare.compare(compare.read(two)), format) + "\n"
+    assert said.err == f"rlx: open {out / 'index.html'}\n"
+
+
+def test_where_a_report_goes(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the run, or where the command was given; a second one replaces it."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert cli.main(["report", str(two[0])]) == cli.main(["report", *map(str, two)]) == 0
+    assert (two[0] / "report" / "index.html").exists() and (tmp_path / "report" / "index.html").exists()
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RlxError, match=r"config.json: cannot be read"):
+        report.make([folder], tmp_path / "out")
+
+
+LOOK = """(async () => {
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const drawn = () => new Promise((done) => requestAnimationFrame(done)); // called after the viewer's own drawing
-  const shoot = async (name) => { await drawn(); await drawn(); shots[name] = canvas.toDataURL(); };
-  const change = (selector, value, event) => {
-    const element = document.querySelector(selector);
-    element.value = value;
-    element.dispatchEvent(new Event(event));
-    return element;
-  };
-  await shoot("early");
-  await pause(400);
-  await shoot("later");
-  document.querySelector("button").click();
-  await shoot("paused");
-  await pause(200);
-  await shoot("still");
-  canvas.dispatchEvent(new PointerEvent("pointermove", { buttons: 1, movementX: 120, movementY: 10 }));
-  await shoot("turned");
-  change("input", document.querySelector("input").max, "input");
-  await shoot("end");
-  const score = document.querySelector(".score b").textContent;
-  change("header select", 1, "change");
-  await shoot("second");
-  return { shots, score, last: Number(document.querySelector("input").max) };
+  const shoot = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() =>
+    done([...document.querySelectorAll(".stage canvas")].map((canvas) => canvas.toDataURL())))));
+  const early = await shoot();
+  await pause(500);
+  const boxes = [...document.querySelectorAll("figure svg")].map((svg) => svg.getBoundingClientRect());
+  return { early, later: await shoot(), sizes: boxes.map((box) => [box.width, box.height]),
+    strokes: document.querySelectorAll("figure svg path").length,
+    fits: document.documentElement.scrollWidth <= window.innerWidth };
 })()"""
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scene", [SCENE, None], ids=["robot", "strips"])
-def test_page_plays_in_a_browser(tmp_path: Path, scene: dict[str, Any] | None) -> None:
-    """The picture moves, stops, turns, is scrubbed and changes episode; nothing is asked for and nothing fails."""
-    episodes = [episode(200), episode(80)]
-    report.rollout_page(tmp_path / "a.html", scene, episodes, "a")
-    with browser(tmp_path / "profile") as page:
-        page.open(tmp_path / "a.html")
-        seen = page.run(VISIT)
-        page.screenshot(tmp_path / "a.png")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_report_opens_in_a_browser(two: list[Path], tmp_path: Path, width: int) -> None:
+    """Without a network and without complaints: all figures are there, the robots move, nothing is wider than it."""
+    report.make(two, tmp_path / "out")
+    with browser(tmp_path / "profile", width) as page:
+        page.open(tmp_path / "out" / "index.html")
+        seen = page.run(LOOK)
     assert not page.complaints
-    shots = seen["shots"]
-    assert shots["early"] != shots["later"]
-    assert shots["paused"] == shots["still"]
-    assert (shots["turned"] != shots["still"]) == (scene is not None)
-    assert shots["end"] != shots["still"] and shots["second"] != shots["end"]
-    assert float(seen["score"]) == pytest.approx(episodes[0]["return"], abs=0.06)
-    assert seen["last"] == 79
-    if scene is not None:
-        pixels = imread(tmp_path / "a.png")[..., :3]
-        red = (pixels[..., 0] > 0.5) & (pixels[..., 0] > 2 * pixels[..., 2])
-        assert red.mean() > 0.01, "the lit robot is not on the screen"
+    assert len(seen["early"]) == 2 and all(a != b for a, b in zip(seen["early"], seen["later"], strict=True))
+    assert len(seen["sizes"]) == 4 and np.min(seen["sizes"]) > 50 and seen["strokes"] > 40
+    assert seen["fits"]

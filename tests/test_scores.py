@@ -67,6 +67,51 @@ def test_bootstrap_repeats_and_takes_any_statistic() -> None:
             scores.bootstrap_interval(np.zeros(shape))
 
 
+def slow_middle(values: list[float]) -> float:
+    """The interquartile mean, by taking one from either end as often as it says."""
+    kept = sorted(values)
+    for _ in range(len(values) // 4):
+        kept = kept[1:-1]
+    return sum(kept) / len(kept)
+
+
+def test_a_band_equals_a_slow_loop() -> None:
+    """Whole curves are drawn: the same seeds at every moment."""
+    values = np.random.default_rng(5).normal(size=(6, 5)) * 3
+    found = scores.bootstrap_band(values, level=0.9, samples=150, seed=2)
+    draws = np.random.default_rng(2).integers(5, size=(150, 5)).tolist()
+    for t, row in enumerate(values.tolist()):
+        drawn = [slow_middle([row[seed] for seed in draw]) for draw in draws]
+        np.testing.assert_allclose(found.low[t], np.percentile(drawn, 5), rtol=1e-12)
+        np.testing.assert_allclose(found.high[t], np.percentile(drawn, 95), rtol=1e-12)
+        np.testing.assert_allclose(found.estimate[t], slow_middle(row), rtol=1e-12)
+
+
+def test_a_band_ends_where_its_interval_does() -> None:
+    """At one moment it is `bootstrap_interval`, but for which draws there were; of one seed it has no width."""
+    values = np.random.default_rng(6).normal(size=(3, 30))
+    band = scores.bootstrap_band(values, samples=4000)
+    for t, row in enumerate(values):
+        found = scores.bootstrap_interval(row, samples=4000)
+        np.testing.assert_allclose((band.low[t], band.high[t]), (found.low, found.high), atol=0.03)
+    alone = scores.bootstrap_band(values[:, :1])
+    assert (alone.low == values[:, 0]).all() and (alone.high == values[:, 0]).all()
+
+
+def test_what_is_no_number_is_no_high_number() -> None:
+    """NaN would be sorted last, and be cut as the best quarter."""
+    row = [1.0, 2.0, 3.0, 4.0, np.nan]
+    assert np.isnan(scores.interquartile_mean(row))
+    band = scores.bootstrap_band([[1.0, 2.0, 3.0, 4.0, 5.0], row])
+    assert [np.isnan(end).tolist() for end in band] == [[False, True]] * 3
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 2), (2, 2, 2)])
+def test_a_band_needs_curves(shape: tuple[int, ...]) -> None:
+    with pytest.raises(RlxError, match="give a curve for each seed"):
+        scores.bootstrap_band(np.zeros(shape))
+
+
 def test_probability_of_improvement() -> None:
     x, y = [3.0, 1.0, 2.0], [2.0, 0.0]
     found = scores.probability_of_improvement(x, y)

@@ -9,16 +9,21 @@ from collections.abc import Callable
 
 from rlx.commands.datasets import collect, data
 from rlx.commands.looking import compare, diff, evaluate, export, runs, show
+from rlx.commands.pages import play, report
+from rlx.commands.sweeping import sweep
 from rlx.commands.training import train
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "sweep": sweep,
     "eval": evaluate,
     "collect": collect,
     "data": data,
     "runs": runs,
     "diff": diff,
     "compare": compare,
+    "report": report,
+    "play": play,
     "export": export,
     "list": show,
 }

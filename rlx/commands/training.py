@@ -27,7 +27,7 @@ def train(arguments: list[str]) -> int:
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
     parser.add_argument("--env", help="environment, as in `rlx list` (default: the data set's own)")
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
-    parser.add_argument("--preset", help="named settings for the environment, as in `rlx list` after @")
+    parser.add_argument("--preset", help="named settings, as in `rlx list` after @, or a .json file of them")
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
     parser.add_argument("--run-name", help="name of this run's folder (default: from agent, environment and seed)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
@@ -41,7 +41,7 @@ def train(arguments: list[str]) -> int:
         parallel.ask_for_determinism()
     if join_cluster(found):
         given.setdefault("num_devices", parallel.device_count())
-    env, backend = _environment(found.env, found.backend, given.get("dataset"))
+    env, backend = environment(found.env, found.backend, given.get("dataset"))
     resolved = config.resolve(agent, env, backend, found.preset, **given)
     keep_compiled_programs()
     folder = folders.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
@@ -50,7 +50,7 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def _environment(env: str | None, backend: str | None, dataset: str | None) -> tuple[str, str | None]:
+def environment(env: str | None, backend: str | None, dataset: str | None) -> tuple[str, str | None]:
     """The environment that was named, or else that in which the data set was collected."""
     if env is not None:
         return env, backend

@@ -78,6 +78,14 @@ class Resumed(NamedTuple):
     learned: int  # ticks that learned
 
 
+class Seconds(NamedTuple):
+    """What the host waited for since the last report."""
+
+    compile: float  # compilers, and the state before the first tick
+    train: float
+    evaluate: float
+
+
 class Report(NamedTuple):
     """Where a run stands. Step counts are per seed; arrays are per member, `[M]`."""
 
@@ -92,7 +100,7 @@ class Report(NamedTuple):
     evaluation: Evaluation | None  # [M, N], on the host
     state: Any  # the driver's, with `totals`; valid until the next report is asked for
     totals: Any
-    train_s: float  # seconds spent training since the last report, compilation and evaluation apart
+    seconds: Seconds
     saves: bool  # whether everything is to be saved here
     ended: bool  # whether the run ends here because it was asked to; between two reports there are no metrics
 
@@ -143,17 +151,18 @@ def train(
     """
     plan = driver.task.plan
     *training, judge = driver.programs
+    lap = _laps()
     with ThreadPoolExecutor(2) as pool:
         for program in training:
             program.start(pool)
         state, totals, tick, updates = _begin(driver, learned, resumed)
         for program in training:
             program.compiled()
-        pace = Pace()
+        compile_s, pace = lap(), Pace()
         for stop in stops(driver):
             if stop.tick < tick or stop.tick == tick < plan.ticks:
                 continue  # it was reported before the run was resumed
-            begun, seen = time.perf_counter(), driver.read(totals)
+            seen = driver.read(totals)
             while tick < stop.tick:
                 stretch, started = min(pace.ticks, stop.tick - tick), time.perf_counter()
                 with jax.transfer_guard("disallow"):
@@ -167,24 +176,41 @@ def train(
                     steps = plan.steps(tick, updates + _ticks(seen))
                     yield Report(
                         *(tick, updates, plan.run_step(tick), *steps, {}, {}, None, state, totals),
-                        *(time.perf_counter() - begun, True, True),
+                        *(Seconds(compile_s, lap(), 0.0), True, True),
                     )
                     return
             if tick <= plan.warmup_ticks + 1:
                 pace = Pace()  # ticks that learn take far longer than those before
             updates += _ticks(seen)
             metrics, totals = means(seen) | driver.timing(), driver.zeros()
-            train_s = time.perf_counter() - begun
+            train_s = lap()
+            if stop.evaluates:
+                judge.compiled()
+                compile_s += lap()
             evaluation = driver.fetch(driver.evaluate(driver.learned(state))) if stop.evaluates else None
+            seconds, compile_s = Seconds(compile_s, train_s, lap()), 0.0
             ended = tick < plan.ticks and _anybody(asked_to_end)
             yield Report(
                 *(tick, updates, plan.run_step(tick), *plan.steps(tick, updates), metrics, bad_numbers(driver, seen)),
-                *(evaluation, state, totals, train_s, stop.saves or ended, ended),
+                *(evaluation, state, totals, seconds, stop.saves or ended, ended),
             )
             if ended:
                 return
+            lap()  # what was done with the report is not training
             if tick % plan.log_ticks == 0:
                 state = driver.refresh(state)
+
+
+def _laps() -> Callable[[], float]:
+    """A function that returns the seconds since it was called last."""
+    last = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal last
+        before, last = last, time.perf_counter()
+        return last - before
+
+    return lap
 
 
 def _anybody(asked_to_end: Callable[[], bool]) -> bool:

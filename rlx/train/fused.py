@@ -106,13 +106,13 @@ SEQUENTIAL = Schedule(
 
 
 def advance(
-    schedule: Schedule, task: Task, state: Any, totals: Totals, data: Any, ticks: jax.Array
+    tick: Callable[[Any, Any], tuple[Any, Totals]], state: Any, totals: Totals, data: Any, ticks: jax.Array
 ) -> tuple[Any, Totals]:
     """Makes `ticks` ticks (traced, so one program serves every length) and adds what they report to `totals`."""
 
     def body(_: jax.Array, carry: tuple[Any, Totals]) -> tuple[Any, Totals]:
         state, totals = carry
-        state, new = schedule.tick(task, data, state)
+        state, new = tick(data, state)
         return state, alarms.add(totals, new)
 
     return jax.lax.fori_loop(0, ticks, body, (state, totals))
@@ -156,11 +156,12 @@ class Fused:
         given, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
         start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), everyone))
         self.start = Program("start", start, *self.first, given, seldom=True)
-        tick = spread(partial(schedule.tick, task), ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
-        shape = jax.eval_shape(tick, self.data, self.shapes)[1]
+        tick = jax.jit(partial(schedule.tick, task))  # so that it is traced once, for its shapes and for the program
+        spread_tick = spread(tick, ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
+        shape = jax.eval_shape(spread_tick, self.data, self.shapes)[1]
         self.no_totals = alarms.zeros_like(shape)
         train = spread(
-            partial(advance, schedule, task),
+            partial(advance, tick),
             ((own, None, None, None), (own, None)),
             ((everyone, 0, None, None), (everyone, 0)),
             donate=(0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ UPDATE_SHARE = 2
 BLOCK_COPIES = 3  # of what is collected in a tick: as it is scanned, as it is stored, and one to spare
 BATCH_COPIES = 3  # of minibatches: gathered, widened, normalised
 AGENT_COPIES = 3  # of the agent and its optimisers: the state, the next one, and one handed out
+SPARED = 0.2  # of the free memory, where as much as fits is to be taken: what is free changes
 
 
 class Estimate(NamedTuple):
@@ -164,3 +166,16 @@ def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data
             f" but {room / 2**30:.1f} GiB are free; lower it"
         )
     return found
+
+
+def most_members(
+    task: Task, unit: int, most: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None
+) -> int:
+    """How many members, a multiple of `unit` and no more than `most`, the devices hold at once; at least `unit`."""
+    room = parallel.memory_bytes(groups[0])
+    if room is None:
+        return most
+    counts = range(unit, most + 1, unit)
+    within = (1 - SPARED) * room
+    fitting = bisect.bisect_right(counts, within, key=lambda count: estimate(task, count, groups, data).total)
+    return unit * max(1, fitting)

@@ -147,12 +147,13 @@ def make_block(
     """The collector's tick: one block `[K, E, ...]`, with random actions during the warm-up of an untrained agent."""
     config, explore = task.config, behave(task, policy, statistics)
     warm = (tick < task.plan.warmup_ticks) & (task.plan.prior_ticks == 0)  # a trained agent acts for itself
+    shape = (task.plan.shard_envs, task.env.spec.action_size)
 
     def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
-        act_key, random_key = jax.random.split(key)
-        action, _ = explore(observation, act_key, env_keys)
-        random = jax.random.uniform(random_key, action.shape, action.dtype, -1.0, 1.0)
-        return jnp.where(warm, random, action), {}
+        def random() -> jax.Array:
+            return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
+
+        return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
 
     shard, index = parallel.index(task.axes), env_index(task)
     env_key, act_key = derive(key, COLLECT, tick), derive(key, ACT, tick, shard)
@@ -308,8 +309,8 @@ def keep_hypers(agent: State, own: State) -> State:
     return State(critic=critic, actor=agent.actor.replace(hypers=own.actor.hypers))
 
 
-def judge(task: Task, learned: dict[str, Any]) -> Evaluation:
-    """The greedy policy over the configuration's fixed episodes, the first few recorded.
+def judge(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
+    """The greedy policy over the configuration's fixed episodes, the first `record` of them recorded.
 
     `learned` holds the agent's state and the observations' statistics.
     """
@@ -319,4 +320,4 @@ def judge(task: Task, learned: dict[str, Any]) -> Evaluation:
         return task.agent.act_greedy(policy, observed(task, learned["statistics"], observation), key)[0]
 
     key = jax.random.key(config.eval_seed)
-    return evaluate(task.env, act, config.eval_episodes, key, record=min(RECORDED, config.eval_episodes))
+    return evaluate(task.env, act, config.eval_episodes, key, record=min(record, config.eval_episodes))

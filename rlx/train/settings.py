@@ -57,6 +57,8 @@ class TrainConfig:
     checkpoint_dir: str = setting("", "folder, gs:// or s3:// for checkpoints of everything (default: the run folder)")
     keep: int = setting(2, "checkpoints of everything to keep, the newest; policies of evaluations are all kept")
     checkpoint_replay: bool = setting(True, "save replay, too: without, a resumed run collects a new one first")
+    tensorboard: bool = setting(False, "metrics as event files, too, in the run folder's tensorboard/")
+    wandb: bool = setting(False, "metrics to Weights & Biases, too (rlx[wandb]); WANDB_MODE=offline needs no network")
     on_nonfinite: str = setting(
         "stop",
         "NaN or infinity: stop; reset-env: restart a diverged environment; skip: that, and leave out bad updates",

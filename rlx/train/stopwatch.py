@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+
+RECENT = 256  # ticks that are remembered one by one
+
+
+class Tick(NamedTuple):
+    """One tick as it was measured, in seconds of `time.perf_counter`."""
+
+    begun: float
+    ends: tuple[float, ...]  # of each role
 
 
 class Stopwatch:
     """Seconds that each role was busy.
 
     A role's tick begins when the tick before has ended everywhere (it needs what all roles published) or when it is
-    dispatched, whichever is later, and ends when its own result is there.
+    dispatched, whichever is later, and ends when its own result is there. `recent` holds the last ticks that were read.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -21,6 +31,7 @@ class Stopwatch:
         self._threads = ThreadPoolExecutor(len(names))
         self._ticks: list[tuple[float, list[Future[float]]]] = []
         self._previous_end = 0.0
+        self.recent: deque[Tick] = deque(maxlen=RECENT)
 
     def start(self, *results: Any) -> None:
         """A tick was dispatched; `results` [names] are arrays that are there when each role has done its part."""
@@ -37,6 +48,7 @@ class Stopwatch:
             begun = max(dispatched, self._previous_end)
             busy = [total + end - begun for total, end in zip(busy, ends, strict=True)]
             whole += max(ends) - begun
+            self.recent.append(Tick(begun, tuple(ends)))
             self._previous_end = max(ends)
         count = len(self._ticks)
         self._ticks.clear()

@@ -1,0 +1,267 @@
+"""rlx's side of every comparison, and the bounds': `python benchmarks/cases.py fused --env brax:ant` and so on.
+
+Every case is a worker (see `benchmarks/worker.py`): it compiles, then runs as many units as it is asked for and returns
+when the whole state that they make is there. A unit is one update, one vector step, one call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to be run from anywhere
+
+from benchmarks import bounds
+from benchmarks.worker import say, serve
+from rlx import agents, config, envs, replay
+from rlx import data as datasets
+from rlx.experiment import Setup, fit, make_driver, setup
+from rlx.replay import Row
+from rlx.types import Spec, Transition
+
+Run = Callable[[int], None]
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """What `--set` names."""
+    return {name: text.split(",") if "," in text else text for name, text in (pair.split("=", 1) for pair in given.set)}
+
+
+def make_agent(given: argparse.Namespace) -> tuple[Any, Any, Spec]:
+    """The agent's functions, the configuration of its networks, and what it knows of an environment."""
+    sizes = bounds.Sizes(*given.sizes)
+    shapes = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
+    network = config.resolve(given.agent, "none", **settings(given)).network
+    spec = Spec(*shapes, 1000)
+    return agents.load(given.agent).make(network, spec), network, spec
+
+
+def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
+    """Made-up transitions, `[*shape, ...]`."""
+    keys = jax.random.split(jax.random.key(1), 4)
+    observation, following = (jax.random.normal(key, (*shape, spec.observation_size)) for key in keys[:2])
+    action = jnp.tanh(jax.random.normal(keys[2], (*shape, spec.action_size)))
+    return Transition(observation, action, jax.random.normal(keys[3], shape), jnp.ones(shape), following)
+
+
+def again(function: Any, state: Any, *rest: Any) -> tuple[Run, float]:
+    """Calls `state = function(state, *rest)` for as long as it is asked to; and the seconds that compiling took."""
+    begun = time.perf_counter()
+    held = [jax.block_until_ready(function(state, *rest))]
+    compile_s = time.perf_counter() - begun
+
+    def run(units: int) -> None:
+        state = held.pop()
+        for _ in range(units):
+            state = function(state, *rest)
+        held.append(jax.block_until_ready(state))
+
+    return run, compile_s
+
+
+def update(given: argparse.Namespace) -> tuple[Run, float]:
+    """`agent.update`, the state donated and the whole of it returned."""
+    agent, _, spec = make_agent(given)
+    step = jax.jit(lambda state, *rest: agent.update(state, *rest)[0], donate_argnums=0)
+    state = jax.jit(agent.init)(jax.random.key(0))
+    return again(step, state, make_batch(spec, (given.batch,)), jax.random.key(2))
+
+
+def chain(given: argparse.Namespace) -> tuple[Run, float]:
+    """The update's matrix products alone."""
+    _, network, _ = make_agent(given)
+    function, rest = bounds.make_chain(bounds.passes(given.agent, network, bounds.Sizes(*given.sizes)), given.batch)
+    return again(function, *rest)
+
+
+def act(given: argparse.Namespace) -> tuple[Run, float]:
+    """Exploring actions for `--batch` observations."""
+    agent, _, spec = make_agent(given)
+    policy = agent.acting(jax.jit(agent.init)(jax.random.key(0)))
+    observation = jax.random.normal(jax.random.key(1), (given.batch, spec.observation_size))
+    step = jax.jit(lambda _, *rest: agent.act(*rest)[0])
+    return again(step, jnp.zeros((given.batch, spec.action_size)), policy, observation, jax.random.key(2))
+
+
+def bare(given: argparse.Namespace) -> tuple[Run, float]:
+    """The environment alone, under random actions, many vector steps a call as in training."""
+    env = envs.make(given.env)
+    batch = envs.vectorise(env, given.num_envs, 128)
+    pool = jax.jit(batch.make_pool)(jax.random.key(0))
+    state = jax.jit(batch.init)(pool, jax.random.split(jax.random.key(1), given.num_envs))
+    shape = (given.num_envs, env.spec.action_size)
+
+    def steps(carry: Any, pool: Any, count: jax.Array) -> Any:
+        def one(_: jax.Array, carry: Any) -> Any:
+            state, key = carry
+            key, action_key, env_key = jax.random.split(key, 3)
+            action = jax.random.uniform(action_key, shape, minval=-1.0)
+            return batch.step(state, action, pool, jax.random.split(env_key, given.num_envs))[0], key
+
+        return jax.lax.fori_loop(0, count, one, carry)
+
+    begun = time.perf_counter()
+    compiled = jax.jit(steps, donate_argnums=0).lower((state, jax.random.key(2)), pool, jnp.int32(1)).compile()
+    compile_s = time.perf_counter() - begun
+    held = [(state, jax.random.key(2))]
+
+    def run(units: int) -> None:
+        held.append(jax.block_until_ready(compiled(held.pop(), pool, jnp.int32(units))))
+
+    return run, compile_s
+
+
+def fused(given: argparse.Namespace) -> tuple[Run, float]:
+    """Training: vector steps with their updates, dispatched as in a run of any length; evaluations left out."""
+    warmup = max(given.num_envs, 2048)
+    common = {"num_envs": given.num_envs, "num_seeds": given.seeds, "ratio": "1:1", "batch_size": given.batch}
+    sizes = {"warmup_env_steps": warmup, "total_env_steps": 2 * warmup, "replay_capacity": 2**17}
+    given_settings = common | sizes | plain(given.agent) | settings(given)
+    resolved = config.resolve(given.agent, given.env, backend(given.env), **given_settings)
+    return ticks(setup(resolved), offline=False)
+
+
+def backend(env: str) -> str | None:
+    """The physics that peers are given, too, whatever a preset says."""
+    return "spring" if env.startswith("brax:") else None
+
+
+def plain(agent: str) -> dict[str, Any]:
+    """The networks that papers and peers use, whatever an environment's preset says, and no preset's tricks."""
+    known = config.settings(agent)
+    widths = {f"{half}_hidden_sizes": (256, 256) for half in ("actor", "critic")}
+    return {name: size for name, size in widths.items() if name in known} | {"n_step": 1, "rollout_length": 1}
+
+
+def offline(given: argparse.Namespace) -> tuple[Run, float]:
+    """Updates on a made-up data set of `--capacity` transitions, by the offline driver."""
+    env = envs.make("brax:halfcheetah")
+    rows = jax.tree.map(np.asarray, make_batch(env.spec, (given.capacity,)))
+    flag = np.zeros(given.capacity, bool)
+    content = Row(rows.observation, rows.action, rows.reward, flag, flag, rows.next_observation)._asdict()
+    with tempfile.TemporaryDirectory() as folder:
+        made_up = datasets.make_dataset({"name": "bench/made-up-v0"}, **content)
+        datasets.write(made_up, Path(folder) / "data")
+        common = {"dataset": str(Path(folder) / "data"), "offline_steps": 10**6, "ratio": "1:1", "total_env_steps": 0}
+        resolved = config.resolve(given.agent, "brax:halfcheetah", **(common | settings(given)))
+        return ticks(setup(resolved, env), offline=True)
+
+
+def ticks(given: Setup, offline: bool) -> tuple[Run, float]:
+    """A driver's ticks, past the warm-up."""
+    driver = make_driver(given, offline)
+    begun = time.perf_counter()
+    for program in driver.programs[:-1]:
+        program.compiled()
+    compile_s = time.perf_counter() - begun
+    state, totals = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_ticks)
+    held = [jax.block_until_ready((state, totals))]
+
+    def run(units: int) -> None:
+        held.append(jax.block_until_ready(driver.advance(*held.pop(), units)))
+
+    return run, compile_s
+
+
+def ring(given: argparse.Namespace) -> tuple[Run, float]:
+    """Replay: adds a block of `--num-envs` transitions and samples a minibatch."""
+    memory, block = _ring(given)
+
+    def step(carry: Any, block: Row, key: Any) -> Any:
+        memory, _ = carry
+        memory = replay.add(memory, block)
+        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, 0.99)
+
+    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, 0.99)))(memory, block)
+    return again(jax.jit(step, donate_argnums=0), first, block, jax.random.key(3))
+
+
+def copies(given: argparse.Namespace) -> tuple[Run, float]:
+    """The bytes of that block and that minibatch, copied bare: rows taken as they lie, no drawing, no arithmetic."""
+    memory, block = _ring(given)
+
+    def step(carry: Any, block: Row) -> Any:
+        memory, _ = carry
+        memory = replay.add(memory, block)
+        head = memory.cursor.head // 2
+        rows = given.batch // given.num_envs
+
+        def take(ring: jax.Array) -> jax.Array:
+            part = jax.lax.dynamic_slice_in_dim(ring, head, rows)
+            return jax.lax.optimization_barrier(part.reshape(given.batch, *ring.shape[2:]))
+
+        return memory, jax.tree.map(take, memory.rows)
+
+    first = jax.jit(lambda m, b: step((m, None), b))(memory, block)
+    return again(jax.jit(step, donate_argnums=0), first, block)
+
+
+def _ring(given: argparse.Namespace) -> tuple[Any, Row]:
+    spec = make_agent(given)[2]
+    rows = make_batch(spec, (1, given.num_envs))
+    flag = jnp.zeros((1, given.num_envs), bool)
+    block = Row(rows.observation, rows.action, rows.reward, flag, flag, rows.next_observation)
+    example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), block)
+    memory = replay.init(example, given.capacity // given.num_envs, given.num_envs)
+    return memory.replace(cursor=memory.cursor.replace(size=jnp.int32(replay.length(memory)))), block
+
+
+def start(given: argparse.Namespace) -> None:
+    """From the start of the process to the end of the first stretch that learns, as somebody who calls rlx.fit sees it.
+
+    `--steps` vector steps with one update each, after the warm-up; said the moment that its log line is there.
+    """
+
+    def told(line: dict[str, Any]) -> None:
+        if line["env_step"] >= env_steps and line["critic_step"] > 0:
+            say(first_epoch=True)
+            os._exit(0)  # what follows, an evaluation, is nobody's first epoch
+
+    warmup = 2048 // given.num_envs * given.num_envs
+    env_steps = warmup + given.steps * given.num_envs
+    sizes = {"warmup_env_steps": warmup, "total_env_steps": 100 * env_steps, "log_every": env_steps}
+    common = {"num_envs": given.num_envs, "ratio": "1:1", "batch_size": given.batch, "replay_capacity": 2**17}
+    given_settings = common | sizes | plain(given.agent) | settings(given)
+    fit(given.agent, given.env, backend(given.env), told, **given_settings)
+
+
+CASES: dict[str, Callable[[argparse.Namespace], Any]] = {
+    case.__name__: case for case in (update, chain, act, bare, fused, offline, ring, copies, start)
+}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("--agent", default="sac")
+    parser.add_argument("--env", default="brax:inverted_pendulum")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--num-envs", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--capacity", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=200, help="vector steps that learn, of `start`")
+    parser.add_argument("--sizes", type=int, nargs=2, default=list(bounds.Sizes()), help="of observation and action")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings as of `rlx train`")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parse()
+    made = CASES[given.case](given)
+    if made is not None:
+        run, compile_s = made
+        serve(run, round(compile_s, 2), device=jax.devices()[0].device_kind)
+
+
+if __name__ == "__main__":
+    main()

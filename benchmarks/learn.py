@@ -1,0 +1,130 @@
+"""How long until a fixed return: `python benchmarks/learn.py --env ant --sides rlx brax-sac --seeds 0 1 2`.
+
+Every run is a process of its own that says, at each evaluation of 32 greedy episodes, how old it is, how many
+environment steps it has made and what they return. It is stopped when the return reaches the threshold, or after
+`--limit` seconds. Sides take turns, seed by seed, with the settings in SETTINGS: for rlx its preset, for the peers the
+best that were found (benchmarks/README.md says how). Runs that were made are kept in `.cache/bench/learn.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import tables  # noqa: E402
+from benchmarks.run import KEPT, PEERS  # noqa: E402
+
+THRESHOLDS = {"ant": 2000.0, "Pendulum-v1": -200.0, "humanoid": 4000.0}
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("rlx", "ant"): {},
+    ("rlx", "Pendulum-v1"): {},
+    ("rlx-pql", "ant"): {},
+    ("rlx-pql", "humanoid"): {"preset": "4096"},
+    ("brax-sac", "ant"): {"num_envs": 128, "grad_updates_per_step": 16, "batch_size": 256, "learning_rate": 6e-4},
+    ("brax-ppo", "ant"): {"num_envs": 2048, "batch_size": 1024, "num_minibatches": 32, "learning_rate": 3e-4},
+    ("brax-ppo", "humanoid"): {"num_envs": 2048, "batch_size": 1024, "num_minibatches": 32, "learning_rate": 3e-4},
+}
+
+
+def command(side: str, env: str, seed: int) -> list[str]:
+    """What runs one side."""
+    settings = json.dumps(SETTINGS[side, env])
+    if side.startswith("rlx"):
+        agent = side.removeprefix("rlx").lstrip("-") or "sac"
+        return [sys.executable, str(Path(__file__).resolve()), "--be", agent, env, str(seed), settings]
+    script = ROOT / "benchmarks" / "peers" / "brax_cases.py"
+    flags = ["--env", env, "--seed", str(seed), "--settings", settings]
+    return [str(PEERS / "brax" / "bin" / "python"), str(script), f"learn-{side.removeprefix('brax-')}", *flags]
+
+
+def be(agent: str, env: str, seed: int, settings: dict[str, Any]) -> None:
+    """rlx's side: trains with its preset, and says every evaluation."""
+    from benchmarks.worker import say
+    from rlx import fit
+    from rlx.config import presets
+
+    name = f"gymnax:{env}" if env.endswith("v1") else f"brax:{env}"
+    chosen = presets(agent, name, settings.pop("preset", None)) | settings
+
+    def told(line: dict[str, Any]) -> None:
+        if "eval/return_mean" in line:
+            say(wall_s=line["wall_time_s"], env_steps=line["env_step"], value=line["eval/return_mean"])
+
+    fit(agent, name, progress=told, seed=seed, **chosen)
+
+
+def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
+    """One run: its curve, and when it reached the threshold."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(command(side, env, seed), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    curve: list[dict[str, float]] = []
+    reached = None
+    try:
+        for text in process.stdout:
+            curve.append(json.loads(text) | {"wall_s": round(time.perf_counter() - begun, 2)})
+            if curve[-1]["value"] >= THRESHOLDS[env]:
+                reached = curve[-1]
+                break
+            if curve[-1]["wall_s"] > limit_s:
+                break
+    finally:
+        process.kill()
+        process.wait()
+    return {"side": side, "env": env, "seed": seed, "reached": reached, "curve": curve}
+
+
+def table(runs: list[dict[str, Any]]) -> str:
+    """Medians and ranges over seeds; a run that did not get there has no number."""
+    lines = ["| | threshold | runs there | seconds | environment steps |", "| --- | --- | --- | --- | --- |"]
+    for side, env in dict.fromkeys((run["side"], run["env"]) for run in runs):
+        own = [run for run in runs if (run["side"], run["env"]) == (side, env)]
+        there = [run["reached"] for run in own if run["reached"]]
+        cells = [f"{side}, {env}", f"{THRESHOLDS[env]:g}", f"{len(there)} of {len(own)}"]
+        for what in ("wall_s", "env_steps"):
+            values = [point[what] for point in there]
+            spread = f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})" if values else "-"
+            cells.append(spread)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--be"]:
+        agent, env, seed, settings = sys.argv[2:]
+        be(agent, env, int(seed), json.loads(settings))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="ant", choices=THRESHOLDS)
+    parser.add_argument("--sides", nargs="+", default=["rlx", "brax-sac"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--limit", type=float, default=900, help="seconds after which a run has failed")
+    given = parser.parse_args()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept = KEPT / "learn.json"
+    runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
+    for seed in given.seeds:
+        for side in given.sides:
+            if (side, given.env) not in SETTINGS:
+                parser.error(f"no settings for {side} on {given.env}: add them to SETTINGS")
+            if any((r["side"], r["env"], r["seed"]) == (side, given.env, seed) for r in runs):
+                continue
+            runs.append(run(side, given.env, seed, given.limit))
+            print(json.dumps({name: runs[-1][name] for name in ("side", "env", "seed", "reached")}), flush=True)
+            kept.write_text(json.dumps({"runs": runs, "processor": tables.processor()}, indent=1) + "\n")
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Brax's SAC, with the wheel's own networks, losses, optimisers and training loop, as a worker.
+
+The wheel calls `jax.device_put_replicated`, which jax has removed: one line puts it back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from worker import Stopwatch, say, serve, wanted
+
+jax.device_put_replicated = lambda tree, devices: jax.tree.map(
+    lambda x: jnp.stack([jnp.asarray(x)] * len(devices)), tree
+)
+
+import optax  # noqa: E402
+from brax import envs  # noqa: E402
+from brax.training import acting, gradients  # noqa: E402
+from brax.training.acme import running_statistics, specs  # noqa: E402
+from brax.training.agents.sac import losses, networks, train  # noqa: E402
+from brax.training.types import Transition  # noqa: E402
+
+RATE = 3e-4
+
+
+def update(given: argparse.Namespace) -> None:
+    """One update of critics, actor, temperature and targets, its own losses and optimisers joined in one program."""
+    o, a = given.sizes
+    made = networks.make_sac_networks(o, a, running_statistics.normalize)
+    losses_of = losses.make_losses(made, reward_scaling=1.0, discounting=0.99, action_size=a)
+    optimiser = optax.adam(RATE)
+    alpha_step, critic_step, actor_step = (gradients.gradient_update_fn(f, optimiser, None) for f in losses_of)
+    keys = jax.random.split(jax.random.key(0), 8)
+    actor, critic = made.policy_network.init(keys[0]), made.q_network.init(keys[1])
+    alpha, statistics = jnp.zeros(()), running_statistics.init_state(specs.Array((o,), jnp.dtype("float32")))
+    opt_states = tuple(optimiser.init(x) for x in (actor, critic, alpha))
+    observation, following = (jax.random.normal(key, (given.batch, o)) for key in keys[2:4])
+    batch = Transition(
+        observation=observation,
+        action=jnp.tanh(jax.random.normal(keys[4], (given.batch, a))),
+        reward=jax.random.normal(keys[5], (given.batch,)),
+        discount=jnp.ones(given.batch),
+        next_observation=following,
+        extras={"state_extras": {"truncation": jnp.zeros(given.batch)}, "policy_extras": {}},
+    )
+
+    def step(state: Any, batch: Transition, key: Any) -> Any:
+        actor, critic, target, alpha, (of_actor, of_critic, of_alpha) = state
+        keys = jax.random.split(key, 3)
+        _, new_alpha, of_alpha = alpha_step(alpha, actor, statistics, batch, keys[0], optimizer_state=of_alpha)
+        exp = jnp.exp(alpha)
+        _, new_critic, of_critic = critic_step(
+            critic, actor, statistics, target, exp, batch, keys[1], optimizer_state=of_critic
+        )
+        _, new_actor, of_actor = actor_step(actor, statistics, critic, exp, batch, keys[2], optimizer_state=of_actor)
+        target = optax.incremental_update(new_critic, target, 0.005)
+        return new_actor, new_critic, target, new_alpha, (of_actor, of_critic, of_alpha)
+
+    update = jax.jit(step, donate_argnums=0)
+    begun = time.perf_counter()
+    own = jax.tree.map(jnp.copy, (actor, critic, critic, alpha, opt_states))
+    held = [jax.block_until_ready(update(own, batch, keys[6]))]
+    compile_s = time.perf_counter() - begun
+
+    def run(units: int) -> None:
+        state = held.pop()
+        for _ in range(units):
+            state = update(state, batch, keys[6])
+        held.append(jax.block_until_ready(state))
+
+    serve(run, round(compile_s, 2))
+
+
+class Over(Exception):
+    """Nobody asks any more."""
+
+
+def training(given: argparse.Namespace, epochs: int, steps: int, progress: Any) -> None:
+    """Its `train`, in epochs of `steps` vector steps with one update each; evaluations are one environment's."""
+    warmup = max(2048, given.num_envs) // given.num_envs * given.num_envs
+    train.train(
+        environment=envs.get_environment(given.env, backend="spring"),
+        num_timesteps=warmup + epochs * steps * given.num_envs,
+        episode_length=1000,
+        num_envs=given.num_envs,
+        num_eval_envs=1,
+        learning_rate=RATE,
+        discounting=0.99,
+        batch_size=given.batch,
+        num_evals=epochs + 1,
+        normalize_observations=True,
+        min_replay_size=warmup,
+        max_replay_size=2**17,
+        grad_updates_per_step=1,
+        progress_fn=progress,
+    )
+
+
+def fused(given: argparse.Namespace) -> None:
+    """Turns are epochs of its own loop: between two, `progress_fn` waits to be asked. Evaluations do not count."""
+    steps, watch = given.steps, [Stopwatch()]
+    ended: list[dict[str, float]] = []
+    evaluate = acting.Evaluator.run_evaluation
+
+    def after_epoch(self: Any, *arguments: Any, **options: Any) -> Any:
+        ended.append(watch[0].seconds())
+        return evaluate(self, *arguments, **options)
+
+    acting.Evaluator.run_evaluation = after_epoch
+    asked: list[int] = []
+
+    def progress(_: int, metrics: dict[str, Any]) -> None:
+        if "training/sps" not in metrics:  # before the first epoch
+            watch[0] = Stopwatch()
+            return
+        if len(asked) == 0 and not hasattr(progress, "ready"):
+            progress.ready = True  # type: ignore[attr-defined]
+            say(ready=True, compile_s=round(ended[-1]["wall_s"], 2))
+        else:
+            say(units=steps, **ended[-1])
+        if wanted() is None:
+            raise Over
+        asked.append(1)
+        watch[0] = Stopwatch()
+
+    try:
+        training(given, epochs=1000, steps=steps, progress=progress)
+    except Over:
+        pass
+
+
+def start(given: argparse.Namespace) -> None:
+    """Until its first epoch of training is over; no evaluation is waited for."""
+
+    def after_epoch(self: Any, *arguments: Any, **options: Any) -> Any:
+        say(first_epoch=True)
+        os._exit(0)
+
+    evaluations = []
+
+    def first_is_free(self: Any, *arguments: Any, **options: Any) -> Any:
+        evaluations.append(1)
+        return {} if len(evaluations) == 1 else after_epoch(self)
+
+    acting.Evaluator.run_evaluation = first_is_free
+    training(given, epochs=100, steps=given.steps, progress=lambda *_: None)
+
+
+def learn(given: argparse.Namespace) -> None:
+    """Trains by its SAC or PPO and says every evaluation of 32 greedy episodes."""
+    from brax.training.agents.ppo import train as ppo
+
+    def progress(steps: int, metrics: dict[str, Any]) -> None:
+        say(env_steps=int(steps), value=float(metrics["eval/episode_reward"]))
+
+    common = {"episode_length": 1000, "num_eval_envs": 32, "deterministic_eval": True, "normalize_observations": True}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "learn-sac": (train, {"num_timesteps": 2_000_000, "num_evals": 101, "discounting": 0.98, "tau": 0.02}),
+        "learn-ppo": (ppo, {"num_timesteps": 50_000_000, "num_evals": 51, "discounting": 0.97, "reward_scaling": 10}),
+    }
+    kinds["learn-sac"][1].update({"min_replay_size": 8192, "max_replay_size": 2**18})
+    kinds["learn-ppo"][1].update({"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2})
+    module, own = kinds[given.case]
+    env = envs.get_environment(given.env, backend="spring")
+    settings = common | own | json.loads(given.settings)
+    module.train(environment=env, progress_fn=progress, seed=given.seed, **settings)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=("update", "fused", "start", "learn-sac", "learn-ppo"))
+    parser.add_argument("--env", default="inverted_pendulum")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--num-envs", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--sizes", type=int, nargs=2, default=[17, 6])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--settings", default="{}", help="of its train function, as JSON")
+    given = parser.parse_args()
+    {"update": update, "fused": fused, "start": start}.get(given.case, learn)(given)
+
+
+if __name__ == "__main__":
+    main()

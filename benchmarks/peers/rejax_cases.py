@@ -1,0 +1,121 @@
+"""rejax's SAC, its own update and training iteration, as a worker."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rejax import SAC
+from rejax.buffers import Minibatch
+from worker import say, serve
+
+
+def make(given: argparse.Namespace) -> tuple[Any, Any]:
+    """The algorithm and its first state."""
+    algorithm = SAC.create(
+        env=f"brax/{given.env}",
+        env_params={"backend": "spring"},
+        num_envs=given.num_envs,
+        batch_size=given.batch,
+        buffer_size=2**17,
+        fill_buffer=2048,
+        num_epochs=1,
+        learning_rate=3e-4,
+        gamma=0.99,
+        normalize_observations=True,
+        hidden_layer_sizes=(256, 256),
+        skip_initial_evaluation=True,
+    )
+    return algorithm, jax.jit(algorithm.init_state)(jax.random.PRNGKey(0))
+
+
+def update(given: argparse.Namespace) -> None:
+    """Its `update` of critics, actor and temperature, and a step of the targets."""
+    algorithm, state = make(given)
+    o, a = algorithm.obs_space.shape[0], algorithm.action_dim
+    keys = jax.random.split(jax.random.key(0), 4)
+    batch = Minibatch(
+        obs=jax.random.normal(keys[0], (given.batch, o)),
+        action=jnp.tanh(jax.random.normal(keys[1], (given.batch, int(a)))),
+        reward=jax.random.normal(keys[2], (given.batch,)),
+        next_obs=jax.random.normal(keys[3], (given.batch, o)),
+        done=jnp.zeros(given.batch, bool),
+    )
+    parts = ("actor_ts", "critic_ts", "critic_target_params", "alpha_ts", "rng")
+    learned = {name: getattr(state, name) for name in parts}
+    rest = state.replace(replay_buffer=None, env_state=None, last_obs=None)
+
+    def step(learned: Any, batch: Any) -> Any:
+        state = algorithm.update(rest.replace(**learned), batch)
+        target = algorithm.maybe_update_target_params(state.critic_ts.params, state.critic_target_params, 1, 0)
+        return {name: getattr(state, name) for name in parts} | {"critic_target_params": target}
+
+    again(jax.jit(step, donate_argnums=0), jax.tree.map(jnp.copy, learned), batch)
+
+
+def again(function: Any, state: Any, *rest: Any) -> None:
+    begun = time.perf_counter()
+    held = [jax.block_until_ready(function(state, *rest))]
+    compile_s = time.perf_counter() - begun
+
+    def run(units: int) -> None:
+        state = held.pop()
+        for _ in range(units):
+            state = function(state, *rest)
+        held.append(jax.block_until_ready(state))
+
+    serve(run, round(compile_s, 2))
+
+
+def iterations(given: argparse.Namespace) -> tuple[Any, Any]:
+    """`n` of its training iterations in one program, and a state past the warm-up."""
+    algorithm, state = make(given)
+    many = jax.jit(
+        lambda state, n: jax.lax.fori_loop(0, n, lambda _, s: algorithm.train_iteration(s), state), donate_argnums=0
+    )
+    return many, state
+
+
+def fused(given: argparse.Namespace) -> None:
+    """Its training iterations: a vector step and an update each."""
+    many, state = iterations(given)
+    begun = time.perf_counter()
+    held = [jax.block_until_ready(many(state, 2048 // given.num_envs + 2))]
+    compile_s = time.perf_counter() - begun
+
+    def run(units: int) -> None:
+        held.append(jax.block_until_ready(many(held.pop(), units)))
+
+    serve(run, round(compile_s, 2))
+
+
+def start(given: argparse.Namespace) -> None:
+    """Until the warm-up and `--steps` iterations that learn are over; without its evaluation, which would add to it."""
+    many, state = iterations(given)
+    jax.block_until_ready(many(state, 2048 // given.num_envs + given.steps))
+    say(first_epoch=True)
+    os._exit(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=("update", "fused", "start"))
+    parser.add_argument("--env", default="inverted_pendulum")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--num-envs", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=200)
+    given = parser.parse_args()
+    {"update": update, "fused": fused, "start": start}[given.case](given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What was measured, as JSON that is kept comparison by comparison, and as a page."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+TITLES = {
+    "own": "rlx against its bounds",
+    "peers": "rlx beside its peers",
+    "gpu": "rlx on a GPU, against its bounds",
+}
+
+
+class Results:
+    """The comparisons of a group, in a folder."""
+
+    def __init__(self, folder: Path, group: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.group, self._path = group, folder / f"{group}.json"
+        found = json.loads(self._path.read_text()) if self._path.exists() else {}
+        self.comparisons: dict[str, Any] = found.get("comparisons", {})
+
+    def keep(self, name: str, unit: str, sides: dict[str, Any], took_s: float) -> None:
+        """Adds a comparison, or replaces it, and writes everything."""
+        from rlx.results import origin
+
+        made = {"date": datetime.date.today().isoformat(), "took_s": took_s, **origin(), "processor": processor()}
+        self.comparisons[name] = {"unit": unit, "sides": sides, "made": made}
+        self._path.write_text(json.dumps({"comparisons": self.comparisons}, indent=1) + "\n")
+
+    def write(self) -> Path:
+        """The page beside the JSON."""
+        page = self._path.with_suffix(".md")
+        parts = [f"# {TITLES[self.group]}\n", HOW[self.group]]
+        parts += [one(name, comparison) for name, comparison in self.comparisons.items()]
+        page.write_text("\n".join(parts))
+        return page
+
+
+def one(name: str, comparison: dict[str, Any]) -> str:
+    """One comparison as a section with a table."""
+    sides, unit = comparison["sides"], comparison["unit"]
+    rows = [_row(side, found) for side, found in sides.items()]
+    if unit == "seconds":
+        head = ["", "cold", "warm"]
+    else:
+        head = ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"]
+    made = comparison["made"]
+    versions = made["versions"]
+    kind = made["hardware"]["kind"]
+    device = made["processor"] if kind == "cpu" else kind
+    commit = str(versions.get("commit", "unknown"))[:12]
+    note = f"{made['date']}, {device}, jax {versions['jax']}, commit {commit}."
+    lines = [f"## {name}\n", _line(head), _line(["---"] * len(head)), *map(_line, rows), "", note, ""]
+    return "\n".join(lines)
+
+
+def _row(side: str, found: dict[str, Any]) -> list[str]:
+    if "failed" in found:
+        return [side, f"failed: {found['failed']}"]
+    if "cold" in found:
+        return [side, *(f"{_spread(found[kind])} s" for kind in ("cold", "warm"))]
+    return [side, _spread(found["rate"]), _spread(found["ratio"]), f"{found.get('compile_s', 0):.1f} s"]
+
+
+def _spread(values: Any) -> str:
+    median, low, high = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in values)
+    return f"{median} ({low} to {high})"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def processor() -> str:
+    """How many cores may be used, and of what kind."""
+    kind = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        kind = names[0] if names else kind
+    return f"{len(os.sched_getaffinity(0))} cores, {kind}"
+
+
+HOW = {
+    "own": "Made by `make bench`. One core; medians and ranges of turns in alternation; see benchmarks/README.md.\n",
+    "peers": "Made by `make bench-peers`. One core, but starts on all; medians and ranges of turns that alternate;\n"
+    "benchmarks/README.md says how.\n",
+    "gpu": "Made by `make bench-gpu`. Seconds on the clock; medians and ranges of turns that alternate.\n",
+}

@@ -1,0 +1,142 @@
+"""Several workers that take turns, so that whatever slows the machine for a while slows all sides alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+OVER_S = 600.0  # a side that is silent for so long has failed
+
+
+class Side(NamedTuple):
+    """What one side runs."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = {}
+
+
+class Spread(NamedTuple):
+    """A median and its range."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Failed(Exception):
+    """A side ended, or was silent; the text says what it said last."""
+
+
+class Worker:
+    """A started side."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self._said = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            side.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            text=True,
+            env={**os.environ, **side.environment},
+        )
+        self.about = self._answer()
+
+    def run(self, units: int) -> dict[str, float]:
+        """Has it do `units`; returns what it answers."""
+        assert self._process.stdin is not None
+        try:
+            print(units, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise Failed(self._last_words()) from None
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._process.wait(timeout=20)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        alarm = threading.Timer(OVER_S, self._process.kill)
+        alarm.start()
+        line = self._process.stdout.readline()
+        alarm.cancel()
+        if not line:
+            raise Failed(self._last_words())
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def _last_words(self) -> str:
+        self._process.wait(timeout=20)
+        self._said.seek(0)
+        said = self._said.read().strip().splitlines()
+        return f"{self.side.name}: exit code {self._process.returncode}: {said[-1] if said else 'it said nothing'}"
+
+
+def take_turns(
+    sides: Sequence[Side], seconds: float, repeats: int, cores: Sequence[int] = (), clock: str = "cpu_s"
+) -> dict[str, dict[str, Any]]:
+    """Rates of all sides in units a second, and ratios of each to the first, of neighbours in time.
+
+    All sides compile first, then every round gives each about `seconds`. `clock` is `cpu_s`, of the side's own threads,
+    or `wall_s`. A side that fails is left out, with what it said.
+    """
+    everywhere = os.sched_getaffinity(0)
+    workers: list[Worker] = []
+    failed: dict[str, str] = {}
+    try:
+        os.sched_setaffinity(0, set(cores) or everywhere)  # what is started inherits it
+        for side in sides:
+            try:
+                worker = Worker(side)
+                workers.append(worker)
+                worker.run(1)
+            except Failed as error:
+                failed[side.name] = str(error)
+        workers = [worker for worker in workers if worker.side.name not in failed]
+        counts = [max(1, round(seconds * _rate(worker.run(2), clock))) for worker in workers]
+        rounds: list[list[float]] = []
+        for _ in range(repeats):
+            rounds.append([_turn(worker, n, clock) for worker, n in zip(workers, counts, strict=True)])
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        for worker in workers:
+            worker.close()
+    found: dict[str, dict[str, Any]] = {name: {"failed": why} for name, why in failed.items()}
+    for i, worker in enumerate(workers):
+        found[worker.side.name] = {
+            "rate": spread([row[i] for row in rounds]),
+            "ratio": spread([row[i] / row[0] for row in rounds]),
+            **{name: value for name, value in worker.about.items() if name != "ready" and value is not None},
+        }
+    return {side.name: found[side.name] for side in sides}
+
+
+def _turn(worker: Worker, units: int, clock: str) -> float:
+    """A rate, after a run that does not count: what a process had in caches is gone after the others' turns."""
+    worker.run(-(-units // 4))
+    return _rate(worker.run(units), clock)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and range."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def _rate(answer: Mapping[str, float], clock: str) -> float:
+    return answer["units"] / max(answer[clock], 1e-9)

@@ -1,0 +1,49 @@
+"""One side of a comparison, as a process of its own that works when it is its turn. Standard library only, so that it
+runs in every peer's environment.
+
+A worker builds and compiles, says `{"ready": ...}`, then answers every line that it reads, a number of units, with the
+seconds that they took. `benchmarks/turns.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+_answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)  # what libraries print is not an answer
+
+
+def say(**content: Any) -> None:
+    """One answer."""
+    print(json.dumps(content), file=_answers, flush=True)
+
+
+def wanted() -> int | None:
+    """How many units are asked for; None when it is over. Waits."""
+    line = sys.stdin.readline()
+    return int(line) if line.strip() else None
+
+
+class Stopwatch:
+    """Seconds on the clock, and of this process's own threads: the latter count nobody else's work on the core."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> dict[str, float]:
+        """Since it was made."""
+        return {"wall_s": time.perf_counter() - self._wall, "cpu_s": time.process_time() - self._cpu}
+
+
+def serve(run: Callable[[int], None], compile_s: float | None = None, **about: Any) -> None:
+    """`run(units)` must return when they are done, not when they are dispatched."""
+    say(ready=True, compile_s=compile_s, **about)
+    while (units := wanted()) is not None:
+        watch = Stopwatch()
+        run(units)
+        say(units=units, **watch.seconds())

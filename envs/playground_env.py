@@ -1,0 +1,116 @@
+"""MuJoCo Playground environments on their jax implementation, driven without Playground's wrappers.
+
+Of the library's state only the leaves that later steps read are carried. What a policy sees is the entry `state` of
+observations that are dictionaries, else all entries, flat, in the order of their names; pixels are not supported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlx.envs.base import advance, begin, carried
+from rlx.envs.geoms import quietly, scene
+from rlx.errors import RlxError
+from rlx.types import EnvState, Key, Spec, Step
+
+
+class PlaygroundEnv:
+    """One Playground environment; `EnvState.inner` is the list of its state's leaves that are carried.
+
+    Actions are in [-1, 1] as Playground's own are. A simulation that diverged is no end of the task, which Playground
+    makes of it: its observation becomes NaN, for `--on-nonfinite` to deal with. `info["rng"]` is the step's key, so
+    that episodes from one start differ.
+    """
+
+    def __init__(self, env: Any, episode_length: int):
+        self._env = env
+        self._reset = jax.jit(env.reset)
+        self._next = jax.jit(self._step)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
+        self._state = jax.eval_shape(self._reset, key)
+        shown = jax.tree.map(lambda _: False, self._state)
+        shown = shown.replace(data=shown.data.replace(xpos=True, xquat=True))  # poses, to be drawn
+        self._carried = carried(self._next, self._state, shown, action, key)
+        observation = jax.eval_shape(lambda: _flat(self._state.obs))
+        self.spec = Spec(jax.ShapeDtypeStruct(observation.shape, jnp.float32), action, episode_length)
+
+    def reset(self, key: Key) -> EnvState:
+        state = self._reset(key)
+        return begin(self._pack(state), _flat(state.obs))
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        after, (observation, reward, terminated) = self._next(self._unpack(state.inner), action, key)
+        return advance(state, self._pack(after), observation, reward, terminated, self.spec.episode_length)
+
+    def _step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Any]:
+        info = dict(state.info) | ({"rng": key} if "rng" in state.info else {})
+        after = self._env.step(state.replace(info=info), action)
+        sound = jnp.isfinite(after.data.qpos).all() & jnp.isfinite(after.data.qvel).all()
+        observation = jnp.where(sound, _flat(after.obs), jnp.nan)
+        return after, (observation, after.reward, after.done.astype(bool) & sound)
+
+    def _pack(self, state: Any) -> list[jax.Array]:
+        return [leaf for leaf, keep in zip(jax.tree.leaves(state), self._carried, strict=True) if keep]
+
+    def _unpack(self, inner: list[jax.Array]) -> Any:
+        """Playground's state; leaves that no step reads are zero."""
+        leaves, structure = jax.tree.flatten(self._state)
+        rest = iter(inner)
+        flags = zip(leaves, self._carried, strict=True)
+        return jax.tree.unflatten(structure, [next(rest) if keep else _zeros(leaf) for leaf, keep in flags])
+
+    def scene(self) -> dict[str, Any]:
+        """The simple geoms of the MuJoCo model; meshes are not drawn."""
+        return scene(self._env.mj_model, float(self._env.dt))
+
+    def pose(self, state: EnvState) -> jax.Array:
+        data = self._unpack(state.inner).data
+        return jnp.concatenate([data.xpos[1:], data.xquat[1:]], axis=-1)
+
+
+def _flat(observation: Any) -> jax.Array:
+    """What the policy sees, `[O]`."""
+    if isinstance(observation, Mapping):
+        entries = [observation["state"]] if "state" in observation else [observation[k] for k in sorted(observation)]
+        return jnp.concatenate([jnp.ravel(entry) for entry in entries])
+    return jnp.ravel(observation)
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
+def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> PlaygroundEnv:
+    """Builds a Playground environment; `settings` are entries of its configuration, such as `{"ctrl_dt": 0.02}`.
+
+    Raises RlxError for a setting that it lacks or refuses, and where its robot's model is not on this machine.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        from mujoco_playground import dm_control_suite, registry
+        from mujoco_playground._src.mjx_env import MENAGERIE_PATH
+
+    if name not in dm_control_suite.ALL_ENVS and not MENAGERIE_PATH.exists():
+        raise RlxError(
+            f"playground:{name}: the model of its robot is not here, and rlx downloads nothing; once, run"
+            " python -c 'from mujoco_playground._src import mjx_env; mjx_env.ensure_menagerie_exists()'"
+        )
+    config = registry.get_default_config(name)
+    unknown = sorted(settings.keys() - set(config))
+    if unknown:
+        raise RlxError(f"playground:{name} has no setting {unknown[0]!r}; it has {', '.join(sorted(config))}")
+    changes = ({"impl": "jax"} if "impl" in config else {}) | settings
+    try:
+        with quietly():
+            env = registry.load(name, config_overrides=changes)
+        return PlaygroundEnv(env, config.episode_length if episode_length is None else episode_length)
+    except (TypeError, ValueError, KeyError, NotImplementedError) as error:
+        raise RlxError(f"playground:{name} refuses {settings}: {str(error).splitlines()[0]}") from error

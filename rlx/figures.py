@@ -1,0 +1,133 @@
+"""Pictures of what runs did: learning curves, final scores and where the time went, as matplotlib figures."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rlx.scores import Interval, bootstrap_band
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ("#2f6fde", "#d9622b", "#2a9d6f", "#8a4fc8", "#c23b5a", "#6b7280")
+PARTS = ("#b6c2d4", "#35507a", "#7fa6d9", "#e0a458", "#e8ebf0")  # of a whole: no run's colours
+DASHES = ("-", "--", ":", "-.")  # where colours begin again
+STEPS = "environment steps per seed"
+RETURN = "episode return (sum of rewards)"
+
+
+class Series(NamedTuple):
+    """One line of a learning curve."""
+
+    label: str
+    x: ArrayLike  # [T], of one seed
+    returns: ArrayLike  # [T, S], of S seeds
+
+
+def color(i: int) -> str:
+    """The colour of line `i`, the same in every picture."""
+    return COLORS[i % len(COLORS)]
+
+
+def curve(
+    series: Sequence[Series], counted: str = STEPS, title: str = "", size: tuple[float, float] = (8, 4.8)
+) -> Figure:
+    """Return against what `counted` says: the (interquartile) mean of seeds bold, its 95 % interval as a band.
+
+    The interval is `scores.bootstrap_band`'s. One series alone also shows every seed, thin. One seed has no band.
+    """
+    figure, axes = _figure(size, title)
+    for i, (label, x, returns) in enumerate(series):
+        seeds = np.asarray(returns, np.float64)
+        count, band = seeds.shape[1], bootstrap_band(seeds)
+        if count > 1 and len(series) == 1:
+            axes.plot(x, seeds, color=color(i), linewidth=0.8, alpha=0.4)
+        if count > 1:
+            axes.fill_between(x, band.low, band.high, color=color(i), alpha=0.18, linewidth=0)
+        middle = "interquartile mean" if count >= 4 else "mean"
+        of = f"{middle} of {count} seeds" if count > 1 else "1 seed"
+        (line,) = axes.plot(x, band.estimate, color=color(i), linewidth=2.2, label=f"{label}: {of}" if label else of)
+        line.set(linestyle=DASHES[i // len(COLORS) % len(DASHES)], marker="o" if len(seeds) <= 30 else "", markersize=4)
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_xlabel(counted)
+    axes.set_ylabel(RETURN)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.02)
+    axes.grid(axis="y", color="#e3e6eb")
+    axes.legend(frameon=False, loc="best")
+    return figure
+
+
+def intervals(rows: Mapping[str, Interval], measured: str = RETURN, title: str = "") -> Figure:
+    """A dot for each estimate and a bar over its interval, one row each, the first on top."""
+    figure, axes = _figure((6, 0.9 + 0.4 * len(rows)), title)
+    for i, found in enumerate(rows.values()):
+        axes.plot([found.low, found.high], [i, i], color=color(i), linewidth=7, alpha=0.3, solid_capstyle="butt")
+        axes.plot([found.estimate], [i], color=color(i), marker="o", markersize=8)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(measured)
+    axes.locator_params(axis="x", nbins=6)
+    axes.grid(axis="x", color="#e3e6eb")
+    return figure
+
+
+def durations(rows: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+    """Seconds of each run as one bar, cut into what they were spent on; a part has one colour in all bars."""
+    parts = list(dict.fromkeys(name for parts in rows.values() for name in parts))
+    figure, axes = _figure((6, 1.4 + 0.4 * len(rows)), title)
+    left = np.zeros(len(rows))
+    for i, part in enumerate(parts):
+        widths = np.asarray([spent.get(part, 0.0) for spent in rows.values()])
+        axes.barh(range(len(rows)), widths, left=left, height=0.6, color=PARTS[i % len(PARTS)], label=part)
+        left += widths
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("seconds")
+    figure.legend(frameon=False, ncols=3, loc="outside upper left", columnspacing=1, handlelength=1.2)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure; the kind of picture follows the ending of `path` (.png, .svg, .pdf)."""
+    figure.savefig(path, dpi=150)
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an `<svg>` element to put into a page: text stays text, nothing points outside.
+
+    `name` keeps the identifiers of several figures of one page apart.
+    """
+    import matplotlib
+
+    text = io.StringIO()
+    nobody: dict[str, Any] = {key: None for key in ("Creator", "Date", "Format", "Type")}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata=nobody)
+    found = text.getvalue()
+    found = re.sub(r"<metadata>.*?</metadata>", "", found[found.index("<svg") :], flags=re.DOTALL)
+    found = re.sub(r' xmlns(:xlink)?="[^"]*"', "", found)  # a page knows them
+    return re.sub(r'(\bid="|="#|url\(#)', rf"\g<1>{name}-", found).rstrip()
+
+
+def _figure(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # half a second that most commands need not spend
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    if title:
+        axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=12)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#9aa3b0")
+    axes.tick_params(color="#9aa3b0", labelcolor="#3b4351")
+    return figure, axes

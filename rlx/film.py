@@ -1,0 +1,260 @@
+"""Films of recorded episodes, drawn by MuJoCo's own renderer: GIF by Pillow, MP4 by ffmpeg through imageio.
+
+Any environment that has a scene can be filmed, whatever simulated it: MuJoCo gets a model that holds the ground and the
+sky alone, and each frame its geoms, put where the poses say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlx.errors import RlxError
+
+if TYPE_CHECKING:
+    import mujoco
+
+SIZES = {".gif": (240, 320), ".mp4": (360, 480)}  # height and width of one episode's picture
+FPS = {".gif": 20, ".mp4": 30}  # at most
+SUN = np.asarray([-0.15, 0.75, -1.1])  # where its light goes
+AZIMUTH, ELEVATION = 126.0, -17.0  # whence the camera looks
+SMOOTH = 12  # steps on either side over which the camera's path is averaged: it should not shake with every stride
+WORLD = """
+<mujoco>
+  <visual>
+    <headlight ambient=".45 .45 .45" diffuse=".45 .45 .45" specular=".1 .1 .1"/>
+    <global offheight="{height}" offwidth="{width}"/>
+    <quality shadowsize="2048"/>
+    <map znear=".01" zfar="60" fogstart="6" fogend="30" shadowclip="1.5"/>
+    <rgba fog=".8 .86 .93 1" haze=".8 .86 .93 1"/>
+  </visual>
+  <statistic extent="{extent}"/>
+  <asset>
+    <texture name="sky" type="skybox" builtin="gradient" rgb1=".38 .56 .8" rgb2=".8 .86 .93" width="64" height="384"/>
+    <texture name="floor" type="2d" builtin="checker" rgb1=".5 .58 .67" rgb2=".64 .71 .78" width="256" height="256"/>
+    <material name="floor" texture="floor" texrepeat="{repeat} {repeat}" texuniform="true"/>
+  </asset>
+  <worldbody>
+    <light type="directional" dir="{sun}" diffuse=".6 .6 .55" castshadow="true"/>
+    <geom type="plane" size="0 0 1" pos="0 0 {ground}" material="floor"/>
+  </worldbody>
+</mujoco>
+"""
+
+
+def choose_renderer() -> None:
+    """Has MuJoCo draw without a screen where there is none; to be called before anything imports it."""
+    if platform.system() == "Linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def files(gif: str | None, mp4: str | None) -> list[Path]:
+    """The films that were asked for. Raises RlxError, naming the remedy, for one that cannot be written here."""
+    asked = {".gif": gif, ".mp4": mp4}
+    for kind, name in asked.items():
+        if name is None:
+            continue
+        flag, path = f"--{kind.removeprefix('.')} {name}", Path(name)
+        if path.suffix.lower() != kind:
+            raise RlxError(f"{flag}: the name must end in {kind}")
+        if not path.parent.is_dir():
+            raise RlxError(f"{flag}: there is no folder {path.parent}; make it first")
+        if kind == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+            raise RlxError(f"{flag}: needs ffmpeg; install rlx[video], or make a GIF by --gif")
+    return [Path(name) for name in asked.values() if name is not None]
+
+
+def write(path: Path, scene: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], seconds: float) -> None:
+    """Films the first `seconds` of the episodes, side by side, in the format of the file's ending.
+
+    Raises RlxError where no renderer is there, or where the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    skip = max(1, math.ceil(1 / (scene["dt"] * FPS[kind]) - 1e-6))  # steps a frame
+    steps = min(max(len(episode["poses"]) for episode in episodes), max(1, round(seconds / scene["dt"])))
+    frames = pictures(scene, episodes, range(0, steps, skip), SIZES[kind])
+    try:
+        _write_gif(path, frames, scene["dt"] * skip) if kind == ".gif" else _write_mp4(path, frames, scene["dt"] * skip)
+    except OSError as error:
+        raise RlxError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def _write_gif(path: Path, frames: Iterator[np.ndarray], frame_s: float) -> None:
+    from PIL import Image
+
+    images = [Image.fromarray(frame).quantize(128, dither=Image.Dither.NONE) for frame in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 * frame_s), loop=0)
+
+
+def _write_mp4(path: Path, frames: Iterator[np.ndarray], frame_s: float) -> None:
+    import imageio.v2 as imageio
+
+    writer: Any = imageio.get_writer(path, fps=1 / frame_s, quality=8, macro_block_size=8)
+    with contextlib.closing(writer):
+        for frame in frames:
+            writer.append_data(frame)
+
+
+def pictures(
+    scene: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], moments: Sequence[int], size: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """The episodes at each of the moments as one picture `[H, W, 3]` of bytes, with labels and returns.
+
+    Each has the height and width `size`; one that has ended stands still. Raises RlxError where MuJoCo finds nothing to
+    draw with.
+    """
+    import mujoco
+
+    paths = [camera_path(scene, np.asarray(episode["poses"])) for episode in episodes]
+    totals = [np.cumsum(episode["rewards"]) for episode in episodes]
+    radius = max(radius for _, radius in paths)
+    cell, height = 2.0 ** round(math.log2(radius)), ground(scene, episodes)
+    look = {"height": size[0], "width": size[1], "extent": radius, "sun": " ".join(map(str, SUN))}
+    xml = WORLD.format(**look, repeat=0.5 / cell, ground=height)
+    with renderer(mujoco.MjModel.from_xml_string(xml), size) as draw:
+        for moment in moments:
+            tiles = []
+            for episode, (centres, _), total in zip(episodes, paths, totals, strict=True):
+                t = min(moment, len(total) - 1)
+                _aim(draw, centres[t], radius)
+                fill(draw.scene, scene["geoms"], np.asarray(episode["poses"][t]))
+                tiles.append(_labelled(draw.render(), f"{episode['label']}   return {total[t]:.1f}"))
+            yield tile(tiles)
+
+
+def renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:
+    """MuJoCo's renderer. Raises RlxError, naming the remedy, where it finds nothing to draw with."""
+    import mujoco
+
+    try:
+        return mujoco.Renderer(model, *size)
+    except Exception as error:  # each way to draw fails in its own way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RlxError(
+            f"no film: MuJoCo has nothing to draw with ({reason[:100]}); install libegl1, or libosmesa6 and set"
+            " MUJOCO_GL=osmesa"
+        ) from None
+
+
+def _aim(draw: mujoco.Renderer, centre: np.ndarray, radius: float) -> None:
+    """Begins a frame: the ground and the sky, with what is within `radius` of `centre` in the middle and in the sun."""
+    import mujoco
+
+    camera = mujoco.MjvCamera()
+    camera.lookat[:], camera.distance = centre, 2.0 * radius
+    camera.azimuth, camera.elevation = AZIMUTH, ELEVATION
+    data = mujoco.MjData(draw.model)
+    mujoco.mj_forward(draw.model, data)
+    draw.update_scene(data, camera)
+    for light in draw.scene.lights[: draw.scene.nlight]:
+        if not light.headlight:
+            light.pos[:] = centre - 3 * radius * SUN  # shadows are found about here
+
+
+def fill(drawn: mujoco.MjvScene, geoms: Sequence[Mapping[str, Any]], poses: np.ndarray) -> None:
+    """Adds a scene's geoms to what MuJoCo draws, carried by links at `poses` `[links, 7]`; planes are the ground's."""
+    import mujoco
+
+    for geom in geoms:
+        if geom["shape"] == "plane":
+            continue
+        kind = getattr(mujoco.mjtGeom, f"mjGEOM_{geom['shape'].upper()}")
+        size = np.zeros(3)
+        size[: len(geom["size"])] = geom["size"]
+        position, rotation = placed(geom, poses)
+        color = np.asarray([*geom["color"], 1.0], np.float32)
+        mujoco.mjv_initGeom(drawn.geoms[drawn.ngeom], kind, size, position, rotation.reshape(-1), color)
+        drawn.geoms[drawn.ngeom].category = mujoco.mjtCatBit.mjCAT_DYNAMIC  # mere decoration casts no shadow
+        drawn.ngeom += 1
+
+
+def placed(geom: Mapping[str, Any], poses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a geom is in the world: position `[3]` and rotation matrix `[3, 3]`."""
+    position, rotation = np.asarray(geom["position"], float), matrix(np.asarray(geom["rotation"], float))
+    if geom["link"] < 0:
+        return position, rotation
+    link = np.asarray(poses[geom["link"]], float)
+    turn = matrix(link[3:])
+    return link[:3] + turn @ position, turn @ rotation
+
+
+def matrix(quaternion: np.ndarray) -> np.ndarray:
+    """The rotation matrix `[3, 3]` of a quaternion w, x, y, z of any length but 0."""
+    w, x, y, z = quaternion / np.linalg.norm(quaternion)
+    return np.asarray(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def reach(geom: Mapping[str, Any]) -> float:
+    """How far a geom goes from its middle."""
+    return float(sum(geom["size"]) if geom["shape"] == "capsule" else np.linalg.norm(geom["size"]))
+
+
+def camera_path(scene: Mapping[str, Any], poses: np.ndarray) -> tuple[np.ndarray, float]:
+    """What the camera looks at, `[T, 3]`, and the radius that it must see there; `poses` are `[T, links, 7]`.
+
+    A robot that stays about where it is has one camera that does not move.
+    """
+    moving = [geom for geom in scene["geoms"] if geom["link"] >= 0]
+    points = np.asarray([[placed(geom, frame)[0] for geom in moving] for frame in poses])  # [T, G, 3]
+    middles = (points.min(axis=1) + points.max(axis=1)) / 2
+    low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
+    reaches = np.asarray([reach(geom) for geom in moving])
+
+    def radius(centres: np.ndarray) -> np.ndarray:
+        return (np.linalg.norm(points - centres[:, None], axis=-1) + reaches).max(axis=1)  # [T]
+
+    if np.linalg.norm(high - low) / 2 < 1.5 * radius(middles)[0]:
+        centres = np.broadcast_to((low + high) / 2, middles.shape)
+    else:
+        near = [slice(max(t - SMOOTH, 0), t + SMOOTH + 1) for t in range(len(middles))]
+        centres = np.stack([middles[window].mean(axis=0) for window in near])
+    return centres, float(radius(centres).max())
+
+
+def ground(scene: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]]) -> float:
+    """How high the ground is: a plane's height, else just below everything."""
+    for geom in scene["geoms"]:
+        if geom["shape"] == "plane":
+            return float(geom["position"][2])
+    moving = [geom for geom in scene["geoms"] if geom["link"] >= 0]
+    heights = [
+        placed(geom, frame)[0][2] - reach(geom)
+        for one in episodes
+        for frame in np.asarray(one["poses"])
+        for geom in moving
+    ]
+    return float(min(heights))
+
+
+def tile(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of one size as one, in as many columns as rows or one more; what is left over stays dark."""
+    across = math.ceil(math.sqrt(len(pictures)))
+    down = math.ceil(len(pictures) / across)
+    height, width, _ = pictures[0].shape
+    whole = np.full((down * height, across * width, 3), (28, 35, 48), np.uint8)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, across)
+        whole[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
+    return whole
+
+
+def _labelled(picture: np.ndarray, text: str) -> np.ndarray:
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.fromarray(picture)
+    ImageDraw.Draw(image).text((12, 8), text, fill=(28, 35, 48), font=ImageFont.load_default(16))
+    return np.asarray(image)

@@ -1,0 +1,155 @@
+"""The benchmarks' own arithmetic: bounds counted by hand, turns taken, tables, and every case of rlx's run once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import bounds, learn, run, tables
+from benchmarks.turns import Side, spread, take_turns
+from rlx import agents
+
+ROOT = Path(__file__).resolve().parents[1]
+
+WORKER = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from worker import serve
+print("a library's chatter")
+def run(units):
+    end = time.process_time() + units * {seconds}
+    while time.process_time() < end:
+        pass
+serve(run, 1.5)
+"""
+
+
+def side(name: str, seconds: float) -> Side:
+    text = WORKER.format(folder=str(ROOT / "benchmarks"), seconds=seconds)
+    return Side(name, [sys.executable, "-c", text])
+
+
+def test_turns_compare_like_with_like() -> None:
+    """One unit takes 2 ms here and 4 ms there."""
+    found = take_turns([side("fast", 0.002), side("slow", 0.004)], seconds=0.05, repeats=3)
+    assert list(found) == ["fast", "slow"]
+    assert found["fast"]["ratio"] == (1, 1, 1) and found["fast"]["compile_s"] == 1.5
+    assert found["slow"]["ratio"].median == pytest.approx(0.5, rel=0.15)
+    assert found["slow"]["rate"].median == pytest.approx(250, rel=0.15)
+
+
+def test_a_side_that_fails_is_named_with_what_it_said() -> None:
+    bad = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
+    found = take_turns([side("fine", 0.001), bad], seconds=0.01, repeats=1)
+    assert "nothing_of_that_name" in found["broken"]["failed"] and "rate" in found["fine"]
+    later = Side("later", [sys.executable, "-c", WORKER.format(folder=str(ROOT / "benchmarks"), seconds="units()")])
+    assert "not callable" in take_turns([later], seconds=0.01, repeats=1)["later"]["failed"]
+
+
+def test_spread() -> None:
+    assert spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
+
+
+def test_products_of_a_pass_by_hand() -> None:
+    """Layers 3 -> 5 -> 2 for 7 rows: 7*3*5 = 105 and 7*5*2 = 70 forward; back to weights the same, to inputs too."""
+    assert bounds.products([bounds.Pass((3, 5, 2))], 7) == 175
+    assert bounds.products([bounds.Pass((3, 5, 2), to_weights=True)], 7) == 175 + 175 + 70
+    assert bounds.products([bounds.Pass((3, 5, 2), to_inputs=True)], 7) == 175 + 70 + 105
+    assert bounds.products([bounds.Pass((3, 5, 2), copies=4)], 7) == 4 * 175
+
+
+def test_passes_of_sac_by_hand() -> None:
+    """Actor 2 -> 4 -> 2 (mean and deviation of one action), two critics 3 -> 4 -> 1."""
+    config = SimpleNamespace(actor_hidden_sizes=(4,), critic_hidden_sizes=(4,), num_critics=2)
+    found = bounds.passes("sac", config, bounds.Sizes(2, 1))
+    actor, critic = 2 * 4 + 4 * 2, 2 * (3 * 4 + 4 * 1)
+    forward = 2 * actor + 3 * critic  # at s' and s; of targets, of the critics at the data's and at the actor's action
+    critic_gradient, actor_gradient = critic + 2 * 4 * 1, actor + 4 * 2
+    through_critics = 2 * (3 * 4 + 4 * 1)
+    assert bounds.products(found, 1) == forward + critic_gradient + actor_gradient + through_critics
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_every_agent_has_a_chain_of_its_products(name: str) -> None:
+    """The chain returns as many numbers as its passes' gradients and ends have."""
+    config = agents.load(name).Config()
+    wanted = [p._replace(widths=tuple(min(w, 8) for w in p.widths)) for p in bounds.passes(name, config)]
+    chain, arguments = bounds.make_chain(wanted, 4)
+    results = chain(*arguments)
+    assert len(results) == sum(p.copies for p in wanted)
+    weights = [p for p in wanted for _ in range(p.copies)]
+    for p, made in zip(weights, results, strict=True):
+        assert len(made) == 1 + p.to_weights * (len(p.widths) - 1) + p.to_inputs
+
+
+def small(case: str, *flags: str) -> list[dict[str, float]]:
+    """What a case of rlx's answers, asked for two units and then for one."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "cases.py"), case, "--batch", "8", *flags]
+    done = subprocess.run(command, input="2\n1\n", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+TINY = ("--set", "actor_hidden_sizes=8,8", "critic_hidden_sizes=8,8")
+PENDULUM = ("--env", "gymnax:Pendulum-v1", "--num-envs", "8")
+
+
+@pytest.mark.parametrize(
+    ("case", "flags"),
+    [
+        ("update", TINY),
+        ("chain", TINY),
+        ("act", TINY),
+        ("bare", PENDULUM),
+        ("fused", (*PENDULUM, *TINY)),
+        ("offline", ("--agent", "bc", "--capacity", "100", "--set", "actor_hidden_sizes=8,8")),
+        ("ring", ("--num-envs", "8", "--capacity", "64")),
+        ("copies", ("--num-envs", "8", "--capacity", "64")),
+    ],
+)
+def test_cases_answer(case: str, flags: tuple[str, ...]) -> None:
+    ready, two, one = small(case, *flags)
+    assert ready["ready"] and ready["compile_s"] >= 0
+    assert (two["units"], one["units"]) == (2, 1) and two["wall_s"] > 0
+
+
+def test_start_says_when_the_first_epoch_is_over() -> None:
+    assert small("start", *PENDULUM, "--steps", "2", *TINY) == [{"first_epoch": True}]
+
+
+@pytest.mark.parametrize("group", run.GROUPS)
+def test_comparisons_have_names_of_their_own_and_known_files(group: str) -> None:
+    comparisons = run.GROUPS[group]()
+    names = [comparison.name for comparison in comparisons]
+    assert len(set(names)) == len(names)
+    for comparison in comparisons:
+        assert comparison.sides and len({s.name for s in comparison.sides}) == len(comparison.sides)
+        assert all(Path(s.command[1]).exists() for s in comparison.sides)
+
+
+def test_results_are_kept_and_written(tmp_path: Path) -> None:
+    results = tables.Results(tmp_path, "own")
+    sides = {
+        "rlx": {"rate": spread([250.0, 260.0, 240.0]), "ratio": spread([1.0, 1.0, 1.0]), "compile_s": 2.0},
+        "chain": {"rate": spread([1300.0]), "ratio": spread([1.25])},
+        "gone": {"failed": "no module"},
+    }
+    results.keep("update sac", "updates", sides, 3.0)
+    results.keep("start", "seconds", {"rlx": {"cold": spread([20.0]), "warm": spread([5.0])}}, 3.0)
+    page = tables.Results(tmp_path, "own").write().read_text()
+    assert "| rlx | 250 (240 to 260) | 1 (1 to 1) | 2.0 s |" in page
+    assert "| chain | 1,300 (1,300 to 1,300) | 1.25 (1.25 to 1.25) | 0.0 s |" in page
+    assert "| gone | failed: no module |" in page and "| rlx | 20 (20 to 20) s | 5 (5 to 5) s |" in page
+    assert "jax 0." in page and "cores" in page
+
+
+def test_table_of_learning() -> None:
+    reached = [{"wall_s": 60.0, "env_steps": 1e5, "value": 2100.0}, {"wall_s": 80.0, "env_steps": 2e5, "value": 2000.0}]
+    runs = [{"side": "rlx", "env": "ant", "seed": i, "reached": point} for i, point in enumerate([*reached, None])]
+    row = learn.table(runs).splitlines()[-1]
+    assert row == "| rlx, ant | 2000 | 2 of 3 | 70 (60 to 80) | 150,000 (100,000 to 200,000) |"

@@ -1,0 +1,263 @@
+"""Command lines of the documentation parse, name what exists, and fit the machines that they are for."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from rlx import (
+    agents,
+    cli,
+    collecting,
+    compare,
+    config,
+    data,
+    diff,
+    envs,
+    experiment,
+    export,
+    film,
+    folders,
+    parallel,
+    play,
+    report,
+    runs,
+    sweep,
+)
+from rlx.commands import COMMANDS
+from rlx.config import RunConfig
+from rlx.errors import RlxError
+from rlx.train.settings import make_offline_plan, make_plan, parse_split
+from tests import datasets
+from tests.pages import ROOT, blocks, every_page
+from tests.test_launcher import LAUNCHER, launch
+
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def lines(page: Path) -> Iterator[str]:
+    """Command lines: those of shell blocks, joined where they continue, and those in the text that name `rlx`."""
+    for block in blocks(page):
+        if block.language in ("bash", "sh"):
+            joined = block.text.replace("\\\n", " ")
+            yield from (line for line in joined.splitlines() if line.strip() and not line.startswith("#"))
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    spans = (span for span in re.findall(r"`([^`\n]+)`", prose) if re.match(r"(\S+/)?rlx |make |\.venv/", span))
+    yield from (span for span in spans if span.removeprefix("rlx ") not in COMMANDS)  # `rlx eval` is but a name
+
+
+def words(line: str) -> list[list[str]]:
+    """The commands of a line, each as its words."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    commands: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("&|;"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return [command for command in commands if command]
+
+
+class Asked(NamedTuple):
+    """What the parser made of a `rlx train` line."""
+
+    config: RunConfig
+    joins: bool
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """`parse(arguments)` is the real command line up to where it would begin to work; returns what it would train."""
+    asked: list[RunConfig] = []
+    joined: list[Any] = []
+    monkeypatch.setattr(folders, "choose_folder", lambda *given: tmp_path)
+    monkeypatch.setattr(folders, "all_runs", lambda *given: [folders.standing(tmp_path)])
+    monkeypatch.setattr(diff, "differences", lambda *given: [])
+    monkeypatch.setattr(runs, "is_deterministic", lambda *given: False)
+    monkeypatch.setattr(runs, "resume", lambda *given: {})
+    monkeypatch.setattr(config, "preset_file", lambda *given: {})
+    monkeypatch.setattr(collecting, "Collector", collects)
+    monkeypatch.setattr(data, "read", lambda *given: SimpleNamespace(info={"env": "brax:hopper"}))
+    monkeypatch.setattr(data, "convert", lambda *given: None)
+    monkeypatch.setattr(data, "describe", lambda *given: [])
+    monkeypatch.setattr(runs, "train", lambda run_config, *given, **options: asked.append(run_config))
+    monkeypatch.setattr(runs, "judge", lambda *given: "")
+    monkeypatch.setattr(compare, "read", lambda *given: [])
+    monkeypatch.setattr(compare, "compare", lambda *given: None)
+    monkeypatch.setattr(compare, "text", lambda *given: "")
+    monkeypatch.setattr(report, "make", lambda *given: None)
+    monkeypatch.setattr(play, "make", lambda *given: [])
+    monkeypatch.setattr(film, "files", lambda *given: [])
+    monkeypatch.setattr(export, "save", lambda *given: {"agent": "", "env": "", "seed": 0, "run_step": 0, "files": {}})
+    monkeypatch.setattr(config, "preset_file", lambda *given: {})
+    monkeypatch.setattr(sweep, "_fitting", lambda base, count: count)
+    monkeypatch.setattr(sweep, "load", lambda *given: SimpleNamespace(base=config.resolve("sac", "brax:ant")))
+    monkeypatch.setattr(sweep, "run", lambda *given, **options: "")
+    monkeypatch.setattr(parallel, "join_cluster", lambda *given: joined.append(given))
+
+    def parse(arguments: list[str]) -> Asked | None:
+        asked.clear()
+        joined.clear()
+        try:
+            assert cli._dispatch(arguments) == 0
+        except SystemExit as stop:  # --help, or `collects`
+            assert stop.code == 0
+        return Asked(asked[0], bool(joined)) if asked else None
+
+    return parse
+
+
+def collects(*given: Any) -> Any:
+    """In place of what collects, after its kind, size and folder were found good."""
+    raise SystemExit(0)
+
+
+def check(line: str, parse: Any) -> None:
+    """Raises if a command line names a make target, file, extra, flag, environment or size that cannot be."""
+    for command in words(line):
+        for word in command:
+            if word.startswith("scripts/"):
+                assert (ROOT / word).is_file(), word
+            for extra in re.findall(r"\.\[(\w+)\]", word):
+                assert extra in EXTRAS, extra
+        if command[0] == "make":
+            check_make(command[1:], parse)
+        program = next((i for i, word in enumerate(command) if word.split("/")[-1] == "rlx"), None)
+        if program is None or command[0] in ("gcloud", "make") or "..." in command:
+            continue
+        asked = parse(command[program + 1 :])
+        if asked is not None:
+            check_run(asked, line)
+
+
+def check_make(given: list[str], parse: Any) -> None:
+    targets = [word for word in given if "=" not in word and not word.startswith("-")]
+    assert TARGETS.issuperset(targets) and targets, given
+    for word in given:
+        if word.startswith("ARGS=") and targets == ["train"]:
+            parse(["train", "sac", "--env", "brax:ant", *shlex.split(word.removeprefix("ARGS="))])
+
+
+def check_run(asked: Asked, line: str) -> None:
+    """The environment is there and the sizes divide; pretended devices are as many as a split names."""
+    found, train = asked.config, asked.config.train
+    backends = envs.names()[found.env]
+    assert found.backend is None or found.backend in backends
+    pretended = re.search(r"host_platform_device_count=(\d+)", line)
+    split = [1]
+    if train.split not in ("1", "auto"):
+        assert train.driver == "pipelined"
+        split = [int(size) for size in train.split.split(",")]
+        parse_split(train.split, int(pretended[1]) if pretended else sum(split))
+    shards = np.lcm.reduce([*split, train.num_devices if train.spread == "data" else 1]).item()
+    for offline in experiment.parts(found):
+        (make_offline_plan if offline else make_plan)(train, shards)
+    assert len(config.members(found)) % (train.num_devices if train.spread == "seeds" else 1) == 0
+    assert asked.joins == ("--distributed" in line or "launch_tpu_pod" in line)
+
+
+@every_page
+def test_command_lines_parse(page: Path, parse: Any) -> None:
+    for line in lines(page):
+        if "launch_tpu_pod.sh" in line:
+            line = launch(*shlex.split(line)[1:], "--dry-run", last=False)
+            line = shlex.split(line)[-1] + "  # launch_tpu_pod"
+        try:
+            check(line, parse)
+        except (AssertionError, RlxError, KeyError) as error:
+            pytest.fail(f"{page.name}: {line}\n{error}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rlx train sac --env brax:ant --num-evns 4",
+        "X=1 rlx train scac --env brax:ant & wait",
+        "rlx train sac --env brax:aunt",
+        "rlx train sac --env brax:ant --num-devices 3",
+        "srun rlx train pql --env brax:ant --driver pipelined --split 2,1",
+        "X=--xla_force_host_platform_device_count=3 rlx train pql --env brax:ant --driver pipelined --split 2,1,1",
+        "rlx evaluate runs/x",
+        "rlx train iql --dataset data/x --preset locomotive",
+        "rlx train iql --dataset data/x --offline-steps 1e5 --total-env-steps 2e5 --ratio 1",
+        "rlx collect runs/x --kind middling --out data/x",
+        "rlx data infos data/x",
+        "rlx train --resume runs/x --critic-lr 1e-3",
+        'make train ARGS="--num-evns 4"',
+        "make trian",
+        "scripts/lunch.sh a b",
+        '.venv/bin/pip install -e ".[cdua]"',
+    ],
+)
+def test_a_wrong_command_line_is_found(line: str, parse: Any) -> None:
+    with pytest.raises((AssertionError, RlxError, KeyError)):
+        check(line, parse)
+
+
+@every_page
+def test_flags_in_the_text_are_known(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [["train", name, "--help"] for name in [*agents.REGISTRY, "--resume x"]]
+    commands += [[name, "--help"] for name in COMMANDS if name not in ("train", "sweep")] + [["sweep", "sac", "--help"]]
+    for command in commands:
+        with pytest.raises(SystemExit):
+            cli.main(" ".join(command).split())
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out + LAUNCHER.read_text()))
+    assert set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text())) <= known
+
+
+@pytest.fixture
+def d4rl_command() -> list[str]:
+    """The line that trains on a D4RL file, the same in README.md and docs/offline.md, as arguments of `rlx`."""
+    pages = ROOT / "README.md", ROOT / "docs" / "offline.md"
+    found = [line for page in pages for line in lines(page) if "hopper_medium-v2.hdf5" in line]
+    assert len(found) == 2 and found[0] == found[1]
+    return shlex.split(found[0])[1:]
+
+
+def test_the_d4rl_command_has_the_published_settings(d4rl_command: list[str], parse: Any) -> None:
+    """Those of arXiv 2110.06169, section 5 and its appendix."""
+    found = parse(d4rl_command).config
+    assert (found.train.offline_steps, found.train.total_env_steps, found.train.batch_size) == (1_000_000, 0, 256)
+    assert (found.train.ratio, found.train.scale_rewards, found.train.normalize_observations) == ("1:1", "range", False)
+    assert found.network.actor_hidden_sizes == found.network.critic_hidden_sizes == (256, 256)
+    assert (found.network.num_critics, found.network.value_loss, found.network.actor_decay_steps) == (2, "expectile", 0)
+    published = {"expectile": 0.7, "beta": 3, "gamma": 0.99, "tau": 0.005, "actor_lr": 3e-4, "critic_lr": 3e-4}
+    assert {name: found.hypers[name] for name in published} == {name: (x,) for name, x in published.items()}
+
+
+def test_the_d4rl_command_trains(d4rl_command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the same layout stands in for D4RL's, and there is little to do."""
+    monkeypatch.chdir(tmp_path)
+    rng, n = np.random.default_rng(0), 60
+    states, rows = rng.normal(size=(n + 1, 11)).astype(np.float32), np.arange(n)
+    arrays = {
+        "observations": states[:-1],
+        "actions": rng.uniform(-1, 1, size=(n, 3)).astype(np.float32),
+        "rewards": np.arange(n, dtype=np.float32),
+        "terminals": rows == 19,
+        "timeouts": (rows == 39) | (rows == 59),
+        "next_observations": states[1:],
+    }
+    (tmp_path / "data").mkdir()
+    datasets.write_hdf5(tmp_path / "data" / "hopper_medium-v2.hdf5", arrays)
+    little = "--offline-steps 2 --eval-every 2 --eval-episodes 1 --actor-hidden-sizes 8 --critic-hidden-sizes 8"
+    assert cli.main([*d4rl_command, *little.split()]) == 0
+    folder = tmp_path / "runs" / "iql-brax-hopper-s0"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["env"], summary["env_steps"], summary["critic_steps"]) == ("brax:hopper", 0, 2)
+    told = json.loads((folder / "config.json").read_text())
+    assert (told["data"]["random_return"], told["data"]["expert_return"]) == (-20.272305, 3234.3)
+    returns = [sum(range(20)), sum(range(20, 40)), sum(range(40, 60))]
+    assert told["settings"]["reward_scale"] == pytest.approx([1000 / (returns[2] - returns[0])])
+    assert "eval_score_mean" not in summary  # MuJoCo's references say nothing of returns in Brax

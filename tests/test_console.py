@@ -1,0 +1,130 @@
+"""The panel that a terminal shows, at any width, and the lines that anything else gets."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import jax
+import pytest
+from rich.console import Console as Terminal
+
+from rlx import config, console, parallel
+from rlx.console import Console, Panelled, duration, sparkline
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "bars"),
+    [
+        ([], 8, ""),
+        ([5.0], 8, "▁"),
+        ([3.0, 3.0], 8, "▁▁"),
+        ([0.0, 7.0, 3.5], 8, "▁█▅"),
+        ([0.0, 2.0, 6.0, 8.0], 2, "▁█"),
+        ([0.0, None, 1.0], 8, "▁·█"),
+        ([None, None], 8, "··"),
+        ([float(i) for i in range(100)], 10, "▁▂▃▃▄▅▆▆▇█"),
+    ],
+)
+def test_sparkline(values: list[float | None], width: int, bars: str) -> None:
+    assert sparkline(values, width) == bars
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0 s"), (59.4, "59 s"), (60, "1:00 min"), (3599, "59:59 min"), (8100, "2:15 h")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def line(step: int, **more: Any) -> dict[str, Any]:
+    """A line of metrics of two members, 100 steps a second."""
+    counts = {"run_step": step, "env_step": step, "critic_step": step // 2, "actor_step": step // 4}
+    losses = {"train/critic_loss": [1.0, 2.0], "train/actor_loss": [-3.0, None]}
+    return counts | losses | {"wall_time_s": 30 + step / 100, "train_s": 5.0} | more
+
+
+def shown(panel: Panelled, width: int) -> list[str]:
+    terminal = Terminal(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    terminal.print(panel)
+    return terminal.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def panel(monkeypatch: pytest.MonkeyPatch) -> Panelled:
+    """A run of two members, half over, at a moment that stands still."""
+    monkeypatch.setattr(console.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(parallel, "memory_in_use", lambda: parallel.Memory(3 * 2**29, 2**36, of_device=True))
+    made = Panelled("sac on x, 2 runs", 2000, 2)
+    made.take(line(0, critic_step=0, actor_step=0))
+    made.take(line(500, **{"train/episode_return": [1.0, 2.0], "eval/return_per_seed": [10.0, 20.0]}))
+    made.take(line(1000, **{"train/episode_return": [3.0, 4.0]}))
+    return made
+
+
+def test_what_the_panel_says(panel: Panelled) -> None:
+    text = "\n".join(shown(panel, 80))
+    for words in (
+        "sac on x, 2 runs",
+        "1,000 of 2,000 steps   0 s   10 s left",
+        "steps     200/s  1,000 a run",  # 500 steps of each of two in 5 s
+        "updates   100/s  500 critic, 250 actor",
+        "greedy    15.0  ▁  10.0 to 20.0",  # of the evaluation before
+        "training  3.5  ▁█  3.0 to 4.0",
+        "losses    critic 1.5  actor -",
+        "memory    1.5 of 64.0 GiB on the first device",
+    ):
+        assert words in text, text
+
+
+@pytest.mark.parametrize("width", [20, 50, 80, 200])
+def test_the_panel_fits(width: int, panel: Panelled) -> None:
+    """Every row is one line and as wide as the terminal, whatever it has to leave out."""
+    rows = shown(panel, width)
+    assert {len(row) for row in rows} == {width} and len(rows) == 11
+
+
+def test_a_terminal_without_such_signs(panel: Panelled) -> None:
+    """Gets a panel all the same."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Terminal(file=file, width=80, force_terminal=True, color_system=None).print(panel)
+    file.seek(0)
+    assert "greedy    15.0  10.0 to 20.0" in file.read()
+
+
+def test_before_the_first_line() -> None:
+    assert "0 of 2,000 steps   0 s   compiling" in shown(Panelled("x", 2000, 1), 60)[2]
+
+
+def test_nothing_waits_for_the_device(panel: Panelled) -> None:
+    with jax.transfer_guard("disallow"):
+        panel.take(line(1500))
+        assert shown(panel, 80)
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody watches: evaluations alone; and nothing at all when quiet."""
+    run_config = config.resolve("sac", "gymnax:Pendulum-v1", num_seeds=2)
+    for quiet in (False, True):
+        with Console(run_config, quiet, part_of="chunk-0 of 3") as made:
+            made.show(line(500))
+            made.show(line(1000, **{"eval/return_mean": 15.0}))
+        wanted = [
+            "chunk-0 of 3: sac on gymnax:Pendulum-v1, 2 runs: compiling",
+            "    40.0 s         1,000 steps  greedy return 15.0",
+        ]
+        assert capsys.readouterr().out.splitlines() == ([] if quiet else wanted)
+
+
+def test_memory_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that keeps count is asked; else it is the process's, and says so."""
+    found = parallel.memory_in_use()
+    assert found is not None and 2**24 < found.used < 2**40
+    if jax.default_backend() == "cpu":
+        assert str(found).endswith("GiB of the process")
+    assert str(parallel.Memory(2**31, None, of_device=True)) == "2.0 GiB on the first device"
+
+
+def test_many_returns_are_summed_up() -> None:
+    assert console._each([1.0, 2.0]) == "1.0, 2.0"
+    assert console._each([float(i) for i in range(20)]) == "0.0 to 19.0, the middle one 10.0, of 20"

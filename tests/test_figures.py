@@ -1,0 +1,111 @@
+"""Every picture has its labels, and as many lines, bands and bars as were asked for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from rlx import figures, scores
+
+STEPS = np.arange(4) * 1000
+RETURNS = np.random.default_rng(0).normal(size=(4, 5))
+
+
+def legend(figure: Figure) -> list[str]:
+    found = figure.axes[0].get_legend() or figure.legends[0]
+    return [text.get_text() for text in found.get_texts()]
+
+
+def test_one_series_has_a_line_for_every_seed_their_middle_and_a_band(tmp_path: Path) -> None:
+    figure = figures.curve([figures.Series("sac", STEPS, RETURNS)], title="sac on brax:ant")
+    (axes,) = figure.axes
+    *seeds, middle = axes.get_lines()
+    np.testing.assert_array_equal(np.stack([line.get_ydata() for line in seeds], axis=1), RETURNS)
+    np.testing.assert_allclose(np.asarray(middle.get_ydata()), scores.interquartile_mean(RETURNS))
+    assert middle.get_linewidth() > 2 * seeds[0].get_linewidth()
+    assert axes.get_title("left") == "sac on brax:ant"
+    assert "environment steps" in axes.get_xlabel() and "return" in axes.get_ylabel()
+    assert legend(figure) == ["sac: interquartile mean of 5 seeds"]
+    figures.save(figure, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_series_have_a_line_and_a_band_each() -> None:
+    """Each at steps of its own; one seed has no band, and fewer than four a plain mean."""
+    given = [
+        figures.Series("a", STEPS, RETURNS),
+        figures.Series("b", STEPS[:3] * 2, RETURNS[:3, :2]),
+        figures.Series("", STEPS, RETURNS[:, :1]),
+    ]
+    figure = figures.curve(given, "updates")
+    (axes,) = figure.axes
+    lines, bands = axes.get_lines(), axes.collections
+    assert (len(lines), len(bands)) == (3, 2)
+    for line, series in zip(lines, given, strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), series.x)
+    assert len({line.get_color() for line in lines}) == 3
+    edges = np.unique(np.asarray(bands[0].get_paths()[0].vertices)[:, 1].round(12))
+    found = scores.bootstrap_band(RETURNS)
+    assert set(np.concatenate([found.low, found.high]).round(12)) <= set(edges)
+    assert axes.get_xlabel() == "updates"
+    assert legend(figure) == ["a: interquartile mean of 5 seeds", "b: mean of 2 seeds", "1 seed"]
+
+
+def test_colors_that_return_are_dashed() -> None:
+    series = [figures.Series(str(i), STEPS, RETURNS[:, :1] + i) for i in range(8)]
+    lines = figures.curve(series).axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 8
+
+
+def test_a_gap_in_the_returns_is_a_gap_in_the_line() -> None:
+    holed = RETURNS.copy()
+    holed[1, 2] = np.nan
+    *_, middle = figures.curve([figures.Series("a", STEPS, holed)]).axes[0].get_lines()
+    assert np.isnan(np.asarray(middle.get_ydata(), float)).tolist() == [False, True, False, False]
+
+
+def test_intervals() -> None:
+    rows = {"good": scores.Interval(3.0, 2.0, 5.0), "bad": scores.Interval(-1.0, -2.0, 0.5)}
+    figure = figures.intervals(rows, "final return")
+    (axes,) = figure.axes
+    bars, dots = axes.get_lines()[::2], axes.get_lines()[1::2]
+    assert [list(bar.get_xdata()) for bar in bars] == [[2, 5], [-2, 0.5]]
+    assert [list(dot.get_xdata()) for dot in dots] == [[3], [-1]]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["good", "bad"]
+    assert axes.yaxis_inverted() and axes.get_xlabel() == "final return"
+
+
+def test_durations() -> None:
+    """Parts follow each other; one that a run lacks has no width there."""
+    figure = figures.durations({"a": {"compile": 2.0, "learn": 5.0}, "b": {"learn": 4.0, "save": 1.0}})
+    (axes,) = figure.axes
+    spans = [[(bar.get_x(), bar.get_width()) for bar in part.patches] for part in axes.containers]  # type: ignore[attr-defined]
+    assert spans == [[(0, 2), (0, 0)], [(2, 5), (0, 4)], [(7, 0), (4, 1)]]
+    assert legend(figure) == ["compile", "learn", "save"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"] and axes.get_xlabel() == "seconds"
+
+
+@pytest.mark.parametrize("name", ["one", "other"])
+def test_svg_goes_into_a_page(name: str) -> None:
+    """Text is text, identifiers are the figure's own, and nothing points outside."""
+    found = figures.svg(figures.curve([figures.Series("sac", STEPS, RETURNS)]), name)
+    assert found.startswith("<svg") and found.endswith("</svg>")
+    for text in ("environment steps per seed", "episode return", "sac: interquartile mean of 5 seeds"):
+        assert f">{text}" in found
+    assert not re.search(r"https?:|<metadata", found)
+    owned: Any = re.findall(r'(?:\bid="|="#|url\(#)([^")]*)', found)
+    assert owned and all(word.startswith(f"{name}-") for word in owned)
+    used = set(re.findall(r'(?:="#|url\(#)([^")]*)', found))
+    assert used <= set(re.findall(r'\bid="([^"]*)', found))
+
+
+def test_importing_leaves_matplotlib_alone() -> None:
+    code = "import sys, rlx.figures, rlx.report, rlx.play; sys.exit('matplotlib.figure' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -1,0 +1,165 @@
+"""TensorBoard and W&B: what they are given, that a resumed run repeats nothing, and that neither can end a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import struct
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboardX.proto import event_pb2
+
+from rlx import cli, config, metrics, sinks, wholes
+from rlx.diff import numbers
+from rlx.errors import RlxError
+from tests.test_resume import SETTINGS, Crash, at_line, crash
+
+ENV = "gymnax:Pendulum-v1"
+
+
+@pytest.mark.parametrize(
+    ("line", "members", "found"),
+    [
+        ({"run_step": 4, "wall_time_s": 1.5}, 1, {"run_step": 4, "wall_time_s": 1.5}),
+        ({"train/loss": [3.0]}, 1, {"train/loss": 3.0}),
+        ({"train/loss": [1.0, 2.0]}, 2, {"train/loss": 1.5, "train/loss/0": 1.0, "train/loss/1": 2.0}),
+        ({"train/loss": list(range(9))}, 9, {"train/loss": 4.0}),
+        ({"train/loss": [1.0, None]}, 2, {"train/loss/0": 1.0}),
+        ({"train/loss": [None], "eval/return_mean": math.nan}, 1, {}),
+        ({"train/lag_x": [0, 5, 0, 0]}, 4, {f"train/lag_x/{i}": 5 * (i == 1) for i in range(4)}),
+        ({"nonfinite": {"reward": {"run_step": 3, "number": 7}}}, 1, {"nonfinite/reward": 7}),
+    ],
+)
+def test_scalars(line: dict[str, Any], members: int, found: dict[str, float]) -> None:
+    assert sinks.scalars(line, members) == found
+
+
+def points(folder: Path) -> dict[str, dict[int, float]]:
+    """Name, step and value of what TensorBoard would show: events before a restart are dropped from its step on."""
+    shown: dict[str, dict[int, float]] = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:
+            length = struct.unpack("<Q", data[:8])[0]
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
+            if event.HasField("session_log"):
+                shown = {name: {s: x for s, x in at.items() if s < event.step} for name, at in shown.items()}
+            for value in event.summary.value:
+                assert event.step not in shown.setdefault(value.tag, {}), f"{value.tag} has step {event.step} twice"
+                shown[value.tag][event.step] = value.simple_value
+    return shown
+
+
+class FakeWandB(ModuleType):
+    """Stands for the package: keeps what it is given, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.inits: list[dict[str, Any]] = []
+        self.logged: list[tuple[str, int, dict[str, float]]] = []
+        self.ended: list[int] = []
+        self.fails = ""
+        self.Settings = SimpleNamespace
+
+    def init(self, **given: Any) -> Any:
+        self._may_fail("init")
+        self.inits.append(given)
+        return SimpleNamespace(log=self._log, finish=self._finish)
+
+    def _log(self, found: dict[str, float], step: int) -> None:
+        self._may_fail("log")
+        self.logged.append((self.inits[-1]["id"], step, found))
+
+    def _finish(self, exit_code: int) -> None:
+        self._may_fail("finish")
+        self.ended.append(exit_code)
+
+    def _may_fail(self, deed: str) -> None:
+        if self.fails == deed:
+            raise ConnectionError(f"no network for {deed}\nat all")
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandB:
+    fake = FakeWandB()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: fake if name == "wandb" else find(name))
+    return fake
+
+
+def train(folder: Path, *more: str) -> int:
+    where = ["--run-dir", str(folder.parent), "--run-name", folder.name]
+    return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The lines of a run without sinks."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    assert train(folder) == 0
+    return metrics.read(folder / "metrics.jsonl")
+
+
+def bare(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [numbers(line) for line in lines]
+
+
+def test_a_run_that_goes_on_repeats_nothing(tmp_path: Path, wandb: FakeWandB, plain: list[dict[str, Any]]) -> None:
+    """A crash after step 500 was written and before it was saved: all that came after the checkpoint comes again."""
+    folder = tmp_path / "run"
+    with at_line(500, crash), pytest.raises(Crash):
+        train(folder, "--tensorboard", "--wandb")
+    assert max(points(folder)["train/critic_loss"]) == 500
+    assert cli.main(["train", "--resume", str(folder), "--quiet"]) == 0  # config.json remembers the flags
+    lines = metrics.read(folder / "metrics.jsonl")
+    assert bare(lines) == bare(plain)
+    wanted = {line["run_step"]: line["train/critic_loss"][0] for line in lines if "train/critic_loss" in line}
+    assert points(folder)["train/critic_loss"] == pytest.approx(wanted, rel=1e-6)
+    first, again = (given["id"] for given in wandb.inits)
+    assert first == again
+    assert wandb.inits[0]["settings"].finish_timeout == sinks.PATIENCE_S  # a lost network holds no run up for ever
+    assert wandb.inits[0]["config"]["agent"] == "sac" and wandb.inits[0]["resume"] == "allow"
+    assert [(who, step) for who, step, _ in wandb.logged] == [(first, line["run_step"]) for line in lines]
+    assert wandb.logged[-1][2]["eval/return_mean"] == lines[-1]["eval/return_mean"]
+    assert wandb.ended == [1, 0]
+
+
+@pytest.mark.parametrize("deed", ["init", "log", "finish"])
+def test_losing_wandb_loses_nothing_else(deed: str, tmp_path: Path, wandb: FakeWandB) -> None:
+    """Whatever of it fails: one warning, the event files go on, and nothing is raised."""
+    wandb.fails = deed
+    warned: list[str] = []
+    with sinks.Sinks(config.resolve("sac", ENV, tensorboard=True, wandb=True), tmp_path, -1, warned.append) as both:
+        for step in (1, 2):
+            both.write({"run_step": step, "train/loss": [0.5]})
+    assert warned == [f"--wandb: ConnectionError: no network for {deed}; the run goes on without it"]
+    assert points(tmp_path) == {"train/loss": {1: 0.5, 2: 0.5}}
+    assert len(wandb.logged) == (2 if deed == "finish" else 0)
+
+
+def test_without_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """One line, before anything is made."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert train(tmp_path / "run", "--wandb") == 2
+    said = 'rlx: --wandb: needs the package wandb; install it by pip install "rlx[wandb]", or leave it out\n'
+    assert capsys.readouterr().err == said and not (tmp_path / "run").exists()
+    with pytest.raises(RlxError, match="needs the package wandb"):
+        sinks.check(config.resolve("sac", ENV, wandb=True))
+    sinks.check(config.resolve("sac", ENV, tensorboard=True))
+
+
+def test_where_metrics_go_is_not_what_a_run_is() -> None:
+    plainly, told = config.resolve("sac", ENV), config.resolve("sac", ENV, tensorboard=True, wandb=True)
+    assert wholes.identity(plainly) == wholes.identity(told)
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    with sinks.Sinks(None, tmp_path, -1, pytest.fail) as nothing:
+        nothing.write({"run_step": 3})
+    assert list(tmp_path.iterdir()) == []

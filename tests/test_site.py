@@ -1,0 +1,154 @@
+"""The site builds without a network or a warning, and its pages hold what the source says."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlx import agents, config
+from scripts import docs_site
+from tests.browser import browser
+
+ROOT = docs_site.ROOT
+FAQ = ROOT / "docs" / "faq.md"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make docs` builds. (Quiet, mkdocs would not count warnings.)"""
+    built = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(built)]
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    env = os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stdout + done.stderr
+    return built
+
+
+def pages(site: Path) -> Iterator[tuple[Path, str]]:
+    for path in site.rglob("*.html"):
+        yield path, path.read_text()
+
+
+def test_pages_ask_for_nothing_elsewhere(site: Path) -> None:
+    """Scripts, styles and pictures are the site's own; only links lead out."""
+    for path, text in pages(site):
+        asked = re.findall(r'<(?:script|link|img|iframe)[^>]*\b(?:src|href)="([^"]+)"', text)
+        assert [url for url in asked if re.match(r"(https?:)?//", url)] == [], path
+
+
+def test_api_pages_have_docstrings_and_fields(site: Path) -> None:
+    text = (site / "api" / "types.html").read_text()
+    assert "always in [-1, 1]" in re.sub(r"</?code>", "", text)  # a comment behind a field of Spec
+    assert 'id="rlx.types.Agent.update"' in text
+    for name in agents.REGISTRY:
+        assert f'id="rlx.agents.{name}.make"' in (site / "api" / "agents.html").read_text()
+
+
+def test_notebooks_are_pages(site: Path) -> None:
+    text = (site / "notebooks" / "1_train.html").read_text()
+    assert "data:image/png;base64," in text and "result.evaluation" in re.sub(r"<[^>]+>", "", text)
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_tables_of_settings_are_those_of_the_source(name: str) -> None:
+    page = (ROOT / "docs" / "agents" / f"{name}.md").read_text()
+    filled = docs_site.tables(page)
+    for setting, found in config.settings(name).items():
+        said = f"| `--{setting.replace('_', '-')}` | `{docs_site.shown(found.default)}` | {found.help} |"
+        assert (said in filled) == (found.section != "train"), setting
+    for changed in agents.load(name).PRESETS.values():
+        assert all(f"`{docs_site.typed(setting, value)}`" in filled for setting, value in changed.items())
+    assert f"../images/agents/{name}.png" in page
+
+
+def test_settings_are_shown_as_they_are_typed() -> None:
+    assert docs_site.typed("tau", 0.005) == "--tau 0.005"
+    assert docs_site.typed("actor_hidden_sizes", (64, 32)) == "--actor-hidden-sizes 64 32"
+    assert docs_site.typed("layer_norm", True) == "--layer-norm"
+    assert docs_site.typed("normalize_observations", False) == "--no-normalize-observations"
+
+
+@pytest.mark.parametrize(
+    ("link", "page", "expected"),
+    [
+        ("[x](data.md)", "offline.md", "[x](data.md)"),
+        ("[x](../CONTRIBUTING.md#a)", "design.md", "[x](contributing.md#a)"),
+        ("[x](../../notebooks/1_train.ipynb)", "agents/sac.md", "[x](../notebooks/1_train.md)"),
+        ("[x](../scripts/train.py)", "design.md", "x"),
+        ("![x](images/a.png)", "index.md", "![x](images/a.png)"),
+        ("[x](https://example.org)", "index.md", "[x](https://example.org)"),
+        ("```text\n[x](../scripts/train.py)\n```", "index.md", "```text\n[x](../scripts/train.py)\n```"),
+    ],
+)
+def test_links_between_files_become_links_between_pages(link: str, page: str, expected: str) -> None:
+    assert docs_site.linked(link, f"docs/{page}", page) == expected
+
+
+def test_links_of_pages_from_elsewhere() -> None:
+    assert docs_site.linked("[x](docs/data.md)", "CONTRIBUTING.md", "contributing.md") == "[x](data.md)"
+    assert docs_site.linked("[x](../docs/data.md)", "notebooks/1.ipynb", "notebooks/1.md") == "[x](../data.md)"
+
+
+SEARCH = """
+const box = document.querySelector("[name=query]");
+box.focus();
+box.value = "truncated";
+box.dispatchEvent(new Event("input", {bubbles: true}));
+new Promise((done) => {
+  const look = () => {
+    const found = document.querySelectorAll(".md-search-result__item").length;
+    found ? done(found) : setTimeout(look, 100);
+  };
+  look();
+});
+"""
+
+
+@pytest.mark.browser
+def test_the_site_works_from_a_folder_without_a_network(site: Path, tmp_path: Path) -> None:
+    """On a phone no page is wider than the screen; search finds something."""
+    with browser(tmp_path) as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        for name in ("index", "agents/sac", "api/types", "faq", "migrating", "notebooks/4_pipeline"):
+            page.open(site / f"{name}.html")
+            assert page.run("document.documentElement.scrollWidth") <= 390, name
+        assert page.run(SEARCH) > 3
+    assert [said for said in page.complaints if not said.startswith("asked for data:")] == []
+
+
+# The page of error messages
+
+
+def quoted() -> list[str]:
+    """The messages that the page explains: its headings in code."""
+    return re.findall(r"^### `(.+)`$", FAQ.read_text(), re.M)
+
+
+def text_of(node: ast.AST) -> str:
+    """A string of the source, with `...` for what differs."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(text_of, node.values))
+    return "..."
+
+
+def raised() -> set[str]:
+    """What the source raises RlxError with."""
+    files = [*ROOT.glob("rlx/*.py"), *ROOT.glob("rlx/*/*.py")]
+    calls = (node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
+    return {text_of(call.args[0]) for call in calls if getattr(call.func, "id", "") == "RlxError"}
+
+
+def test_quoted_error_messages_are_those_of_the_source() -> None:
+    assert len(quoted()) > 30 and len(set(quoted())) == len(quoted())
+    assert sorted(set(quoted()) - raised()) == []
+    assert "... was written by a poet" not in raised()

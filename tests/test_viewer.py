@@ -1,0 +1,200 @@
+"""Pages of episodes hold what they were given, play it in a browser, and ask the network for nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from rlx import viewer
+from tests.browser import browser
+from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
+
+
+def test_page_holds_what_it_was_given(tmp_path: Path) -> None:
+    episodes = [episode(30), episode(7)]
+    viewer.rollout_page(tmp_path / "a.html", SCENE, episodes, "sac on brax:ant")
+    data = embedded((tmp_path / "a.html").read_text())
+    assert data["title"] == "sac on brax:ant" and data["dt"] == 0.05
+    assert data["geoms"] == json.loads(json.dumps(SCENE["geoms"]))
+    for given, held in zip(episodes, data["episodes"], strict=True):
+        assert held["return"] == given["return"] and "observations" not in held
+        for name in ("poses", "rewards", "actions"):
+            np.testing.assert_array_equal(unpack(held[name]), np.asarray(given[name], np.float32))
+
+
+@pytest.mark.parametrize("scene", [None, {"dt": 0.1, "geoms": []}, {"dt": 0.1, "geoms": [geom("plane", [0, 0], -1)]}])
+def test_page_without_geometry_shows_observations(tmp_path: Path, scene: dict[str, Any] | None) -> None:
+    given = episode(9)
+    viewer.rollout_page(tmp_path / "a.html", scene, [given], "a")
+    data = embedded((tmp_path / "a.html").read_text())
+    assert data["geoms"] is None and "poses" not in data["episodes"][0]
+    np.testing.assert_array_equal(
+        unpack(data["episodes"][0]["observations"]), np.asarray(given["observations"], np.float32)
+    )
+
+
+@pytest.mark.parametrize("view", viewer.VIEWS)
+def test_page_asks_the_network_for_nothing(tmp_path: Path, view: str) -> None:
+    viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(5)], "a", view)
+    check_offline((tmp_path / "a.html").read_text())
+
+
+def test_a_title_cannot_break_out(tmp_path: Path) -> None:
+    title = "</script><script>alert(1)</script> & {data}"
+    viewer.rollout_page(tmp_path / "a.html", None, [episode(5)], title)
+    page = (tmp_path / "a.html").read_text()
+    assert "<script>alert" not in page and embedded(page)["title"] == title
+
+
+def test_a_thousand_steps_of_a_humanoid_stay_small(tmp_path: Path) -> None:
+    viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(1000, links=13, actions=17) for _ in range(4)], "a")
+    assert (tmp_path / "a.html").stat().st_size < 3e6
+
+
+@pytest.mark.parametrize(
+    ("scene", "changes", "complaint"),
+    [
+        ({"dt": 0.1, "geoms": [geom("mesh", [1.0])]}, {}, "not mesh"),
+        (SCENE, {"rewards": np.zeros(4)}, r"rewards \[4\]"),
+        (SCENE, {"poses": np.zeros((5, 1, 7))}, r"poses \[5, 1, 7\]"),
+        (None, {"rewards": [], "actions": [], "observations": []}, "at least one"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, scene: Any, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        viewer.rollout_page(tmp_path / "a.html", scene, [episode(5) | changes], "a")
+    assert not list(tmp_path.iterdir())
+
+
+# Plays, pauses, turns, scrubs and changes the episode as a visitor would; keeps the first visible canvas each time.
+VISIT = """(async () => {
+  const canvas = [...document.querySelectorAll("canvas")].find((c) => c.clientWidth > 0), shots = {};
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const drawn = () => new Promise((done) => requestAnimationFrame(done)); // called after the viewer's own drawing
+  const shoot = async (name) => { await drawn(); await drawn(); shots[name] = canvas.toDataURL(); };
+  const change = (selector, value, event) => {
+    const element = document.querySelector(selector);
+    element.value = value;
+    element.dispatchEvent(new Event(event));
+    return element;
+  };
+  await shoot("early");
+  await pause(400);
+  await shoot("later");
+  document.querySelector("button").click();
+  await shoot("paused");
+  await pause(200);
+  await shoot("still");
+  canvas.dispatchEvent(new PointerEvent("pointermove", { buttons: 1, movementX: 120, movementY: 10 }));
+  await shoot("turned");
+  change("input", document.querySelector("input").max, "input");
+  await shoot("end");
+  const score = document.querySelector(".score b").textContent;
+  change("header select", 1, "change");
+  await shoot("second");
+  return { shots, score, last: Number(document.querySelector("input").max) };
+})()"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scene", [SCENE, None], ids=["robot", "strips"])
+def test_page_plays_in_a_browser(tmp_path: Path, scene: dict[str, Any] | None) -> None:
+    """The picture moves, stops, turns, is scrubbed and changes episode; nothing is asked for and nothing fails."""
+    episodes = [episode(200), episode(80)]
+    viewer.rollout_page(tmp_path / "a.html", scene, episodes, "a")
+    with browser(tmp_path / "profile") as page:
+        page.open(tmp_path / "a.html")
+        seen = page.run(VISIT)
+        page.screenshot(tmp_path / "a.png")
+    assert not page.complaints
+    shots = seen["shots"]
+    assert shots["early"] != shots["later"]
+    assert shots["paused"] == shots["still"]
+    assert (shots["turned"] != shots["still"]) == (scene is not None)
+    assert shots["end"] != shots["still"] and shots["second"] != shots["end"]
+    assert float(seen["score"]) == pytest.approx(episodes[0]["return"], abs=0.06)
+    assert seen["last"] == 79
+    if scene is not None:
+        pixels = imread(tmp_path / "a.png")[..., :3]
+        red = (pixels[..., 0] > 0.5) & (pixels[..., 0] > 2 * pixels[..., 2])
+        assert red.mean() > 0.01, "the lit robot is not on the screen"
+
+
+def test_what_was_packed_is_read_again(tmp_path: Path) -> None:
+    """Also of a page that is no page of episodes, or none at all: nothing."""
+    episodes = [episode(3) | {"label": "</script>"}, episode(4)]
+    viewer.rollout_page(tmp_path / "a.html", SCENE, episodes, "a")
+    found = viewer.recorded(tmp_path / "a.html")
+    assert found is not None and found == json.loads(json.dumps(viewer.pack(SCENE, episodes, "a")))
+    assert [one["label"] for one in found["episodes"]] == ["</script>", "episode 2"]
+    for name, text in (("b.html", "<p>"), ("c.html", '<script type="application/json" id="data">{</script>')):
+        (tmp_path / name).write_text(text)
+        assert viewer.recorded(tmp_path / name) is None
+    assert viewer.recorded(tmp_path / "none.html") is None
+
+
+def test_pages_of_ours_are_known(tmp_path: Path) -> None:
+    viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(3)], "x" * 5000)
+    assert viewer.is_ours(tmp_path / "a.html")
+    (tmp_path / "b.html").write_text("<!doctype html><title>my page</title>")
+    assert not viewer.is_ours(tmp_path / "b.html")
+
+
+# Plays, pauses, turns, scrubs, as a visitor would; keeps all visible pictures each time.
+TOUR = """(async () => {
+  const shots = {}, pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const drawn = () => new Promise((done) => requestAnimationFrame(done));
+  const shoot = async (name) => {
+    await drawn(); await drawn();
+    shots[name] = [...document.querySelectorAll(".pane")].map((pane) =>
+      [...pane.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()));
+  };
+  await shoot("early");
+  await pause(500);
+  await shoot("later");
+  document.querySelector("button").click();
+  await shoot("paused");
+  await pause(200);
+  await shoot("still");
+  document.querySelector(".pane canvas").dispatchEvent(new PointerEvent("pointermove", { buttons: 1, movementX: 120 }));
+  await shoot("turned");
+  const scrub = document.querySelector("input");
+  scrub.value = scrub.max;
+  scrub.dispatchEvent(new Event("input"));
+  await shoot("end");
+  const texts = (selector) => [...document.querySelectorAll(selector)].map((element) => element.textContent);
+  return { shots, returns: texts("output"), names: texts(".pane b"), steps: texts(".pane p span"),
+    over: [...document.querySelectorAll(".pane")].map((pane) => pane.classList.contains("over")),
+    across: getComputedStyle(document.querySelector("main")).gridTemplateColumns.split(" ").length,
+    wide: document.documentElement.scrollWidth <= window.innerWidth };
+})()"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("scene", [SCENE, None], ids=["robots", "strips"])
+def test_a_grid_plays_in_a_browser(tmp_path: Path, scene: dict[str, Any] | None, width: int) -> None:
+    """Every pane moves and stops with the others, one camera turns them all, and each shows its return and actions."""
+    episodes = [episode(steps) for steps in (200, 80, 150)]
+    viewer.rollout_page(tmp_path / "a.html", scene, episodes, "a", "grid")
+    with browser(tmp_path / "profile", width) as page:
+        page.open(tmp_path / "a.html")
+        seen = page.run(TOUR)
+    assert not page.complaints
+    shots = seen["shots"]
+    for i in range(3):
+        (early, bars), (later, later_bars) = shots["early"][i], shots["later"][i]
+        assert early != later and bars != later_bars
+        assert shots["paused"][i] == shots["still"][i]
+        assert (shots["turned"][i][0] != shots["still"][i][0]) == (scene is not None)
+    assert len({shot[0] for shot in shots["end"]}) == 3
+    assert seen["names"] == ["episode 1", "episode 2", "episode 3"]
+    assert [float(text) for text in seen["returns"]] == pytest.approx([one["return"] for one in episodes], abs=0.06)
+    assert seen["steps"] == ["step 200 of 200", "step 80 of 80", "step 150 of 150"]
+    assert seen["over"] == [False, True, True]
+    assert (seen["across"], seen["wide"]) == (3 if width > 1000 else 1, True)
