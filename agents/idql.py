@@ -18,7 +18,7 @@ from flax.struct import PyTreeNode
 from rlx import diffusion, losses, networks, parallel
 from rlx.agents import iql
 from rlx.errors import RlxError
-from rlx.gradients import cosine_decay, descend
+from rlx.gradients import adam, cosine_decay, descend
 from rlx.networks import Network
 from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
@@ -86,7 +86,7 @@ class Parts(NamedTuple):
 
 def optimizer(hypers: Hypers) -> optax.GradientTransformation:
     """AdamW; the state does not depend on the hyper-parameters."""
-    return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(hypers.weight_decay))
+    return optax.chain(adam, optax.add_decayed_weights(hypers.weight_decay))
 
 
 def actor_loss(params: Params, parts: Parts, transition: Transition, key: Key) -> tuple[jax.Array, Metrics]:

@@ -19,7 +19,7 @@ from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
 from rlx.errors import RlxError
-from rlx.gradients import cosine_decay, descend
+from rlx.gradients import adam, cosine_decay, descend
 from rlx.networks import Network
 from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
@@ -115,9 +115,6 @@ class ActorParts(NamedTuple):
     weigh: Callable[[Any, Transition, Any], jax.Array]  # (value, transition, hypers) -> weights [B]
     decay: optax.Schedule  # factor on the learning rate
     axes: parallel.Axes
-
-
-adam = optax.scale_by_adam()
 
 
 def advantage(parts: CriticParts, value: Value, observation: jax.Array, action: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
 from rlx.errors import RlxError
-from rlx.gradients import descend
+from rlx.gradients import adam, descend
 from rlx.networks import Network
 from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
@@ -137,7 +137,7 @@ def optimizer(hypers: Hypers) -> optax.GradientTransformation:
     """AdamW behind a clip of the global norm; the state does not depend on the hyper-parameters."""
     return optax.chain(
         optax.clip_by_global_norm(hypers.max_gradient_norm),
-        optax.scale_by_adam(),
+        adam,
         optax.add_decayed_weights(hypers.weight_decay),
     )
 

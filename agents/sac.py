@@ -13,7 +13,7 @@ import optax
 from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
-from rlx.gradients import descend
+from rlx.gradients import adam, descend
 from rlx.networks import Network
 from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
@@ -85,9 +85,6 @@ class Parts(NamedTuple):
 
 
 SoftAgent = Agent[CriticState, ActorState, Params, Policy, jax.Array]
-
-adam = optax.scale_by_adam()
-
 
 def draw(parts: Parts, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
     """An action `[..., A]` of the squashed Gaussian at observations `[..., O]`, and its log-probability `[...]`."""

@@ -18,7 +18,7 @@ from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
 from rlx.errors import RlxError
-from rlx.gradients import descend
+from rlx.gradients import adam, descend
 from rlx.networks import Network
 from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
@@ -87,9 +87,6 @@ class Parts(NamedTuple):
     first_critic: Network  # the same with N = 1
     policy_delay: int
     axes: parallel.Axes
-
-
-adam = optax.scale_by_adam()
 
 
 def critic_loss(

@@ -13,6 +13,10 @@ from rlx import parallel
 from rlx.types import Params
 
 
+# The tiny summand under the root gives updates a derivative where a gradient is exactly 0, as behind ReLUs.
+adam = optax.scale_by_adam(eps_root=1e-16)
+
+
 def descend(
     loss: Callable[..., tuple[jax.Array, Any]],
     optimizer: optax.GradientTransformation,
@@ -21,7 +25,7 @@ def descend(
     """Makes `(params, opt_state, learning_rate, *arguments) -> (params, opt_state, aux)`.
 
     `loss(params, *arguments)` returns a scalar and aux (metrics, say); gradient and aux are averaged over `axes`.
-    `optimizer` has no learning rate of its own (`optax.scale_by_adam()`): the rate is an argument, so it may be traced,
+    `optimizer` has no learning rate of its own (`adam`): the rate is an argument, so it may be traced,
     vmapped and differentiated through.
     """
 

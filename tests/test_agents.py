@@ -101,6 +101,20 @@ def test_state(name: str, variant: int) -> None:
 
 
 @every_agent
+def test_gradients_through_updates_are_finite(name: str, variant: int) -> None:
+    """Of what three updates lead to, by the learning rate, also where a ReLU left a gradient at exactly 0."""
+    agent, module = make(name, variant), agents.load(name)
+    data = probes.batches(probes.PROBES["policy"], 3, 8)
+
+    def loss(actor_lr: jax.Array) -> jax.Array:
+        state = agent.init(jax.random.key(0), module.Hypers(actor_lr=actor_lr))
+        _, metrics = jax.lax.scan(lambda s, batch: agent.update(s, batch, jax.random.key(1)), state, data)
+        return metrics["actor_loss"][-1]
+
+    assert jnp.isfinite(jax.jit(jax.grad(loss))(3e-3))
+
+
+@every_agent
 def test_update_of_many(name: str, variant: int) -> None:
     """A donated update of three seeds at once gives what each alone gives, and counts in both halves."""
     agent = make(name, variant)

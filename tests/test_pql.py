@@ -169,7 +169,7 @@ def test_noise_on_the_actions_of_the_target() -> None:
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Adam, which would hide every factor on a gradient."""
-    monkeypatch.setattr(optax, "scale_by_adam", optax.identity)
+    monkeypatch.setattr(pql, "adam", optax.identity())
 
 
 # a critic whose gradient is the observation: the loss is the mean over the batch of the sum of w * observation
