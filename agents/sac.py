@@ -86,6 +86,7 @@ class Parts(NamedTuple):
 
 SoftAgent = Agent[CriticState, ActorState, Params, Policy, jax.Array]
 
+
 def draw(parts: Parts, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
     """An action `[..., A]` of the squashed Gaussian at observations `[..., O]`, and its log-probability `[...]`."""
     from rlx.distributions import TanhNormal  # 0.4 s that `--help` need not spend

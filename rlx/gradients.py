@@ -12,7 +12,6 @@ import optax
 from rlx import parallel
 from rlx.types import Params
 
-
 # The tiny summand under the root gives updates a derivative where a gradient is exactly 0, as behind ReLUs.
 adam = optax.scale_by_adam(eps_root=1e-16)
 
