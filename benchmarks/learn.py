@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,16 @@ def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
     assert process.stdout is not None
     curve: list[dict[str, float]] = []
     reached = None
+    alarm = threading.Timer(limit_s, process.kill)
+    alarm.start()
     try:
         for text in process.stdout:
             curve.append(json.loads(text) | {"wall_s": round(time.perf_counter() - begun, 2)})
             if curve[-1]["value"] >= THRESHOLDS[env]:
                 reached = curve[-1]
                 break
-            if curve[-1]["wall_s"] > limit_s:
-                break
     finally:
+        alarm.cancel()
         process.kill()
         process.wait()
     return {"side": side, "env": env, "seed": seed, "reached": reached, "curve": curve}
@@ -122,7 +124,9 @@ def main() -> None:
                 continue
             runs.append(run(side, given.env, seed, given.limit))
             print(json.dumps({name: runs[-1][name] for name in ("side", "env", "seed", "reached")}), flush=True)
-            kept.write_text(json.dumps({"runs": runs, "processor": tables.processor()}, indent=1) + "\n")
+            draft = kept.with_suffix(".draft")
+            draft.write_text(json.dumps({"runs": runs, "processor": tables.processor()}, indent=1) + "\n")
+            draft.replace(kept)
     print(table(runs))
 
 

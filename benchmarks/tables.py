@@ -31,7 +31,9 @@ class Results:
 
         made = {"date": datetime.date.today().isoformat(), "took_s": took_s, **origin(), "processor": processor()}
         self.comparisons[name] = {"unit": unit, "sides": sides, "made": made}
-        self._path.write_text(json.dumps({"comparisons": self.comparisons}, indent=1) + "\n")
+        draft = self._path.with_suffix(".draft")
+        draft.write_text(json.dumps({"comparisons": self.comparisons}, indent=1) + "\n")
+        draft.replace(self._path)
 
     def write(self) -> Path:
         """The page beside the JSON."""
@@ -54,7 +56,8 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     versions = made["versions"]
     kind = made["hardware"]["kind"]
     device = made["processor"] if kind == "cpu" else kind
-    commit = str(versions.get("commit", "unknown"))[:12]
+    commit = str(versions.get("commit", "unknown"))
+    commit = commit[:12] + "-dirty" * commit.endswith("-dirty")
     note = f"{made['date']}, {device}, jax {versions['jax']}, commit {commit}."
     lines = [f"## {name}\n", _line(head), _line(["---"] * len(head)), *map(_line, rows), "", note, ""]
     return "\n".join(lines)
@@ -65,7 +68,12 @@ def _row(side: str, found: dict[str, Any]) -> list[str]:
         return [side, f"failed: {found['failed']}"]
     if "cold" in found:
         return [side, *(f"{_spread(found[kind])} s" for kind in ("cold", "warm"))]
-    return [side, _spread(found["rate"]), _spread(found["ratio"]), f"{found.get('compile_s', 0):.1f} s"]
+    return [
+        side,
+        _spread(found["rate"]),
+        _spread(found["ratio"]) if "ratio" in found else "-",
+        f"{found.get('compile_s', 0):.1f} s",
+    ]
 
 
 def _spread(values: Any) -> str:

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 OVER_S = 600.0  # a side that is silent for so long has failed
@@ -94,37 +94,53 @@ def take_turns(
     """Rates of all sides in units a second, and ratios of each to the first, of neighbours in time.
 
     All sides compile first, then every round gives each about `seconds`. `clock` is `cpu_s`, of the side's own threads,
-    or `wall_s`. A side that fails is left out, with what it said.
+    or `wall_s`. A side that fails has, in place of rates, what it said; if that is the first one, nobody has ratios.
     """
     everywhere = os.sched_getaffinity(0)
-    workers: list[Worker] = []
+    workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
+    rates: dict[str, list[float]] = {side.name: [] for side in sides}
+    counts: dict[str, int] = {}
+
+    def each(act: Callable[[str], Any]) -> None:
+        for side in sides:
+            if side.name not in failed:
+                try:
+                    act(side.name)
+                except Failed as error:
+                    failed[side.name] = str(error)
+
+    def start(name: str) -> None:
+        workers[name] = Worker(next(side for side in sides if side.name == name))
+        workers[name].run(1)
+
+    def count(name: str) -> None:
+        counts[name] = max(1, round(seconds * _rate(workers[name].run(2), clock)))
+
+    def turn(name: str) -> None:
+        rates[name].append(_turn(workers[name], counts[name], clock))
+
     try:
         os.sched_setaffinity(0, set(cores) or everywhere)  # what is started inherits it
-        for side in sides:
-            try:
-                worker = Worker(side)
-                workers.append(worker)
-                worker.run(1)
-            except Failed as error:
-                failed[side.name] = str(error)
-        workers = [worker for worker in workers if worker.side.name not in failed]
-        counts = [max(1, round(seconds * _rate(worker.run(2), clock))) for worker in workers]
-        rounds: list[list[float]] = []
+        each(start)
+        each(count)
         for _ in range(repeats):
-            rounds.append([_turn(worker, n, clock) for worker, n in zip(workers, counts, strict=True)])
+            each(turn)
     finally:
         os.sched_setaffinity(0, everywhere)
-        for worker in workers:
+        for worker in workers.values():
             worker.close()
-    found: dict[str, dict[str, Any]] = {name: {"failed": why} for name, why in failed.items()}
-    for i, worker in enumerate(workers):
-        found[worker.side.name] = {
-            "rate": spread([row[i] for row in rounds]),
-            "ratio": spread([row[i] / row[0] for row in rounds]),
-            **{name: value for name, value in worker.about.items() if name != "ready" and value is not None},
-        }
-    return {side.name: found[side.name] for side in sides}
+    first = sides[0].name
+    found: dict[str, dict[str, Any]] = {}
+    for name, own in rates.items():
+        if name in failed:
+            found[name] = {"failed": failed[name]}
+            continue
+        about = {key: value for key, value in workers[name].about.items() if key != "ready" and value is not None}
+        found[name] = {"rate": spread(own), **about}
+        if first not in failed:
+            found[name]["ratio"] = spread([a / b for a, b in zip(own, rates[first], strict=True)])
+    return found
 
 
 def _turn(worker: Worker, units: int, clock: str) -> float:

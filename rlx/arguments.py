@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rlx.errors import RlxError
+
+NEGATIVE = re.compile(r"-[0-9.]")  # how a value begins that is no flag: -0.5, -1e-1, the range -2:-0.5
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,6 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+        self._negative_number_matcher = NEGATIVE
 
     def error(self, message: str) -> NoReturn:
         said = message.removeprefix("argument ").replace("the following arguments are required:", "missing")

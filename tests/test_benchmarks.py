@@ -51,6 +51,27 @@ def test_a_side_that_fails_is_named_with_what_it_said() -> None:
     assert "not callable" in take_turns([later], seconds=0.01, repeats=1)["later"]["failed"]
 
 
+DIES = """
+import sys
+sys.path.insert(0, {folder!r})
+from worker import serve
+turns = []
+def run(units):
+    turns.append(units)
+    if len(turns) == 4:
+        sys.exit("out of memory, say")
+serve(run)
+"""
+
+
+def test_a_side_that_fails_late_costs_no_other_its_turns() -> None:
+    dies = Side("dies", [sys.executable, "-c", DIES.format(folder=str(ROOT / "benchmarks"))])
+    after = take_turns([side("fine", 0.001), dies], seconds=0.01, repeats=2)
+    assert "out of memory, say" in after["dies"]["failed"] and after["fine"]["ratio"] == (1, 1, 1)
+    before = take_turns([dies, side("fine", 0.001)], seconds=0.01, repeats=2)
+    assert "rate" in before["fine"] and "ratio" not in before["fine"]
+
+
 def test_spread() -> None:
     assert spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
 

@@ -18,6 +18,7 @@ import pytest
 
 import rlx
 from rlx import agents, checkpoint, cli, config, folders, metrics
+from rlx.arguments import Parser
 from rlx.diff import numbers
 from rlx.train.program import Program
 from tests import kill
@@ -181,6 +182,15 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str], say: Calla
     assert "minibatch (default: 256)" in text and "(default: 256 256)" in text
     assert say("--help").code == say("train", "--help").code == 0
     assert say("--version").out == f"rlx {rlx.__version__}\n"
+
+
+@pytest.mark.parametrize("value", ["-1e-1", "-.5", "-2:-0.5"])
+def test_negative_values_are_no_flags(value: str) -> None:
+    parser = Parser(prog="rlx train sac")
+    parser.add_argument("--target-entropy-per-action", nargs="+")
+    parser.add_argument("--seed")
+    found = parser.parse(["--target-entropy-per-action", value, "-0.5", "--seed", "1"])
+    assert found.target_entropy_per_action == [value, "-0.5"] and found.seed == "1"
 
 
 def test_list(say: Callable[..., Said]) -> None:
