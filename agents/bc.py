@@ -16,7 +16,7 @@ from flax.struct import PyTreeNode
 from rlx import parallel
 from rlx.agents import iql
 from rlx.gradients import cosine_decay
-from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Config:
 class Hypers(PyTreeNode):
     """Traced scalars. There is no value: discount and reward scale are here because every agent has them."""
 
-    gamma: float | jax.Array = setting(0.99, "discount per step (not used)")
-    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor at the start (Adam)")
+    gamma: float | jax.Array = setting(0.99, "discount per step (not used)", SHARE)
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor at the start (Adam)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards (not used)")
 
 

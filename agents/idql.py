@@ -20,7 +20,7 @@ from rlx.agents import iql
 from rlx.errors import RlxError
 from rlx.gradients import adam, cosine_decay, descend
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,12 @@ class Config(iql.CriticConfig):
 class Hypers(iql.CriticHypers):
     """Traced scalars."""
 
-    weight_decay: float | jax.Array = setting(0.0, "weight decay of the actor's AdamW, per unit of learning rate")
-    ema: float | jax.Array = setting(0.001, "step of the averaged score network, which acts, towards the trained one")
+    weight_decay: float | jax.Array = setting(
+        0.0, "weight decay of the actor's AdamW, per unit of learning rate", POSITIVE
+    )
+    ema: float | jax.Array = setting(
+        0.001, "step of the averaged score network, which acts, towards the trained one", SHARE
+    )
 
 
 class ActorState(PyTreeNode):

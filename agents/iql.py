@@ -21,7 +21,7 @@ from rlx import losses, networks, parallel
 from rlx.errors import RlxError
 from rlx.gradients import adam, cosine_decay, descend
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Config(CriticConfig):
 class CriticHypers(PyTreeNode):
     """Traced scalars of the critic half, and what every agent has."""
 
-    gamma: float | jax.Array = setting(0.99, "discount per step")
-    tau: float | jax.Array = setting(0.005, "Polyak step of the target critics towards the online ones")
-    expectile: float | jax.Array = setting(0.7, "expectile, or quantile, of the data's values that V learns")
+    gamma: float | jax.Array = setting(0.99, "discount per step", SHARE)
+    tau: float | jax.Array = setting(0.005, "Polyak step of the target critics towards the online ones", SHARE)
+    expectile: float | jax.Array = setting(0.7, "expectile, or quantile, of the data's values that V learns", SHARE)
     exponential_scale: float | jax.Array = setting(1.0, "factor on the advantage inside the exponential value loss")
-    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics and the value network (Adam)")
-    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor at the start (Adam; IDQL: AdamW)")
+    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics and the value network (Adam)", POSITIVE)
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor at the start (Adam; IDQL: AdamW)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
 
 

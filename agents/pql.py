@@ -20,7 +20,7 @@ from rlx import losses, networks, parallel
 from rlx.errors import RlxError
 from rlx.gradients import adam, descend
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Config:
 class Hypers(PyTreeNode):
     """Traced scalars."""
 
-    gamma: float | jax.Array = setting(0.99, "discount per step")
-    tau: float | jax.Array = setting(0.05, "Polyak step of the target critics towards the online ones")
-    actor_lr: float | jax.Array = setting(5e-4, "learning rate of the actor (AdamW)")
-    critic_lr: float | jax.Array = setting(5e-4, "learning rate of the critics (AdamW)")
-    weight_decay: float | jax.Array = setting(0.01, "weight decay of AdamW, per unit of learning rate")
-    max_gradient_norm: float | jax.Array = setting(0.5, "gradients are scaled down to this global norm")
+    gamma: float | jax.Array = setting(0.99, "discount per step", SHARE)
+    tau: float | jax.Array = setting(0.05, "Polyak step of the target critics towards the online ones", SHARE)
+    actor_lr: float | jax.Array = setting(5e-4, "learning rate of the actor (AdamW)", POSITIVE)
+    critic_lr: float | jax.Array = setting(5e-4, "learning rate of the critics (AdamW)", POSITIVE)
+    weight_decay: float | jax.Array = setting(0.01, "weight decay of AdamW, per unit of learning rate", POSITIVE)
+    max_gradient_norm: float | jax.Array = setting(0.5, "gradients are scaled down to this global norm", POSITIVE)
     target_noise: float | jax.Array = setting(0.8, "standard deviation of the noise on the target's actions")
     max_target_noise: float | jax.Array = setting(0.2, "that noise is clipped to +- this")
     v_min: float | jax.Array = setting(-10.0, "lowest atom, in scaled rewards (distributional)")

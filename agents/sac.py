@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from flax.struct import PyTreeNode
 from rlx import losses, networks, parallel
 from rlx.gradients import adam, descend
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Config:
 class Hypers(PyTreeNode):
     """Traced scalars."""
 
-    gamma: float | jax.Array = setting(0.99, "discount per step")
-    tau: float | jax.Array = setting(0.005, "Polyak step of the target critics towards the online ones")
-    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)")
-    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)")
-    alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)")
-    alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start")
+    gamma: float | jax.Array = setting(0.99, "discount per step", SHARE)
+    tau: float | jax.Array = setting(0.005, "Polyak step of the target critics towards the online ones", SHARE)
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)", POSITIVE)
+    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)", POSITIVE)
+    alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)", POSITIVE)
+    alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start", (1e-8, math.inf))
     target_entropy_per_action: float | jax.Array = setting(-1.0, "target entropy, in nats for each action dimension")
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
 

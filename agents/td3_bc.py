@@ -20,7 +20,7 @@ from rlx import losses, networks, parallel
 from rlx.errors import RlxError
 from rlx.gradients import adam, descend
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Config:
 class Hypers(PyTreeNode):
     """Traced scalars."""
 
-    gamma: float | jax.Array = setting(0.99, "discount per step")
-    tau: float | jax.Array = setting(0.005, "Polyak step of the targets towards the online networks")
-    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)")
-    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)")
+    gamma: float | jax.Array = setting(0.99, "discount per step", SHARE)
+    tau: float | jax.Array = setting(0.005, "Polyak step of the targets towards the online networks", SHARE)
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)", POSITIVE)
+    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)", POSITIVE)
     target_noise: float | jax.Array = setting(0.2, "standard deviation of the noise on the target's actions")
     max_target_noise: float | jax.Array = setting(0.5, "that noise is clipped to +- this")
     q_weight: float | jax.Array = setting(2.5, "weight of the value against cloning (alpha in the paper)")

@@ -38,6 +38,7 @@ class Setting(typing.NamedTuple):
     many: bool  # takes several values
     default: Any
     help: str
+    within: tuple[float, float]  # of numbers, ends included
 
 
 def settings(agent: str) -> dict[str, Setting]:
@@ -50,7 +51,9 @@ def settings(agent: str) -> dict[str, Setting]:
             kind = float if section == "hypers" else hints[field.name]
             many = section == "hypers" or typing.get_origin(kind) is tuple
             kind = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
-            found[field.name] = Setting(section, kind, many, field.default, field.metadata["help"])
+            found[field.name] = Setting(
+                section, kind, many, field.default, field.metadata["help"], field.metadata["within"]
+            )
     return found
 
 
@@ -128,7 +131,17 @@ def _checked(name: str, setting: Setting, value: Any) -> Any:
     if setting.many and not values:
         raise RlxError(f"{flag}: needs at least one value")
     converted = tuple(convert(flag, setting.type, v) for v in values)
+    for value in converted:
+        check_within(flag, setting, value)
     return converted if setting.many else converted[0]
+
+
+def check_within(flag: str, setting: Setting, value: Any) -> None:
+    """Raises RlxError for a number that makes no sense there, such as a discount over 1."""
+    low, high = setting.within
+    if setting.type in (int, float) and not low <= value <= high:
+        bounds = f"at least {low:g}" if high == math.inf else f"at least {low:g} and at most {high:g}"
+        raise RlxError(f"{flag} {value:g}: must be {bounds}")
 
 
 def convert(flag: str, kind: type, value: Any) -> Any:

@@ -6,6 +6,7 @@ Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, O o
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
@@ -24,9 +25,13 @@ P = TypeVar("P")  # what acting and the critic half need of the actor half
 D = TypeVar("D")  # what the actor half reads of a batch
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field with the text that `--help` shows; units belong into the text."""
-    return dataclasses.field(default=default, metadata={"help": help})
+SHARE = (0.0, 1.0)  # what a discount, an expectile or a Polyak step lies within
+POSITIVE = (0.0, math.inf)
+
+
+def setting(default: Any, help: str, within: tuple[float, float] = (-math.inf, math.inf)) -> Any:
+    """A dataclass field with the text that `--help` shows, units included; numbers must lie `within`, ends included."""
+    return dataclasses.field(default=default, metadata={"help": help, "within": within})
 
 
 class Transition(NamedTuple):

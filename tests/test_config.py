@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,22 @@ def test_values_that_cannot_be(name: str, value: Any, message: str) -> None:
     with pytest.raises(RlxError) as error:
         config.resolve("sac", ENV, **{name: value})
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("agent", agents.REGISTRY)
+def test_numbers_lie_within_what_makes_sense(agent: str) -> None:
+    """Every agent's discount is a share and its learning rates are not negative; the ends are included."""
+    known = config.settings(agent)
+    bounds = {name: (0.0, 1.0) for name in ("gamma", "tau", "expectile", "ema")}
+    bounds |= {name: (0.0, math.inf) for name in known if name.endswith("_lr")}
+    for name in bounds.keys() & known.keys():
+        assert known[name].within == bounds[name]
+    assert config.resolve(agent, ENV, gamma=(0, 1)).hypers["gamma"] == (0, 1)
+    for value in (1.01, (0.5, -0.1)):
+        with pytest.raises(RlxError, match=r"--gamma \S+: must be at least 0 and at most 1$"):
+            config.resolve(agent, ENV, gamma=value)
+    with pytest.raises(RlxError, match=r"--actor-lr -1: must be at least 0$"):
+        config.resolve(agent, ENV, actor_lr=-1)
 
 
 def test_members_are_every_value_with_every_seed() -> None:

@@ -73,6 +73,7 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     add_cluster(parser)
     add_settings(parser, {name: s for name, s in config.settings("sac").items() if name in wholes.HOW})
+    _refuse_changes(arguments)
     found = parser.parse(arguments)
     changes = {name: value for name, value in vars(found).items() if value is not None and name in wholes.HOW}
     if runs.is_deterministic(Path(found.resume)):
@@ -82,3 +83,13 @@ def _resume(arguments: list[str]) -> int:
     with parallel.all_or_none():
         runs.resume(Path(found.resume), changes, found.quiet)
     return 0
+
+
+def _refuse_changes(arguments: list[str]) -> None:
+    """Raises RlxError for a setting of what the run computes."""
+    from rlx import agents, config, wholes
+
+    given = {word.split("=")[0] for word in arguments if word.startswith("--")}
+    fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(wholes.HOW)
+    for flag in sorted(given & {f"--{name.replace('_', '-')}" for name in fixed}):
+        raise RlxError(f"{flag}: a resumed run keeps its settings; begin another from it by --init-from RUN")
