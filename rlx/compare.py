@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import metrics
+from rlx import config, metrics
 from rlx.errors import RlxError
 from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
@@ -52,8 +54,9 @@ class Comparison(NamedTuple):
 def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
     """The curves of runs, one for each combination of hyper-parameters that a run trained.
 
-    `metric` is `eval`, the greedy return, or a name in metrics.jsonl that has a value for every seed. Raises RlxError
-    for runs that are not finished, lack the metric, are given twice or are of different environments.
+    `metric` is `eval`, the greedy return, or a name in metrics.jsonl that has a value for every seed. A curve that ends
+    as no finite number is left out, and that is said. Raises RlxError for runs that are not finished, lack the metric,
+    are given twice or are of different environments, and where no curve is left.
     """
     summaries = {}
     for folder in folders:
@@ -61,7 +64,8 @@ def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
             raise RlxError(f"{folder}: is given twice; name each run once")
         if not (folder / "summary.json").is_file():
             begun = (folder / "config.json").is_file()
-            remedy = f"go on with `rlx train --resume {folder}`" if begun else "give folders that `rlx train` made"
+            go_on = f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
+            remedy = go_on if begun else "give folders that `rlx train` made"
             raise RlxError(f"{folder}: holds no finished run (no summary.json); {remedy}")
         summaries[folder] = metrics.read_json(folder / "summary.json")
         _demand(folder / "summary.json", summaries[folder], "env", "backend", "members")
@@ -69,11 +73,25 @@ def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
     for folder, env in others:
         if env != first[1]:
             raise RlxError(f"{folder}: is of {env} but {first[0]} of {first[1]}; compare runs of one environment")
-    return [
+    metric = EVAL if metric == "eval" else metric
+    curves = [
         curve
         for (folder, summary), name in zip(summaries.items(), names(folders), strict=True)
-        for curve in _curves(folder, name, summary["members"], EVAL if metric == "eval" else metric)
+        for curve in _curves(folder, name, summary["members"], metric)
     ]
+    return _finite(curves, metric)
+
+
+def _finite(curves: Sequence[Curve], metric: str) -> list[Curve]:
+    """The curves whose seeds all ended as finite numbers; says which do not. Raises RlxError where none does."""
+    kept = [curve for curve in curves if np.isfinite(curve.values[-1]).all()]
+    if not kept:
+        raise RlxError(f"{curves[0].name}: {metric} ended as no finite number; there is no curve to compare")
+    for curve in curves:
+        if bad := int((~np.isfinite(curve.values[-1])).sum()):
+            seeds = f"{bad} of {curve.values.shape[1]} seeds"
+            print(f"rlx: {curve.name}: {metric} of {seeds} ended as no finite number; left out", file=sys.stderr)
+    return kept
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -90,13 +108,9 @@ def _curves(folder: Path, name: str, members: list[dict[str, float]], metric: st
     lines = _lines(folder, metric, len(members))
     steps, wall_s = (np.asarray([line[key] for line in lines]) for key in ("run_step", "wall_time_s"))
     values = np.asarray([line[metric] for line in lines], np.float64)  # None, not a finite number, becomes NaN
-    if np.isnan(values[-1]).any():
-        seed = members[int(np.isnan(values[-1]).argmax())]["seed"]
-        raise RlxError(f"{folder}: {metric} of seed {seed} ended as no finite number; leave the run out")
-    varied = [key for key in members[0] if key != "seed" and len({member[key] for member in members}) > 1]
     groups: dict[str, list[int]] = {}
-    for i, member in enumerate(members):
-        groups.setdefault(" ".join([name, *(f"{key}={member[key]:g}" for key in varied)]), []).append(i)
+    for i, label in enumerate(config.told_apart(members)):
+        groups.setdefault(" ".join(filter(None, (name, label))), []).append(i)
     return [Curve(label, steps, wall_s, values[:, who]) for label, who in groups.items()]
 
 

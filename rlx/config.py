@@ -196,6 +196,12 @@ def members(config: RunConfig) -> list[dict[str, float]]:
     return [combination | {"seed": seed} for combination in combinations(config) for seed in seeds]
 
 
+def told_apart(everyone: typing.Sequence[dict[str, float]]) -> list[str]:
+    """What tells each member's combination of hyper-parameters from others': `actor_lr=0.001 tau=0.5`, or nothing."""
+    varied = [name for name in everyone[0] if name != "seed" and len({member[name] for member in everyone}) > 1]
+    return [" ".join(f"{name}={member[name]:.10g}" for name in varied) for member in everyone]
+
+
 def combinations(config: RunConfig) -> list[dict[str, float]]:
     """The hyper-parameters of every combination that is trained."""
     rows: typing.Iterable[tuple[float, ...]] = itertools.product(*config.hypers.values())

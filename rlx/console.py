@@ -23,8 +23,9 @@ from rich.text import Text
 
 from rlx import parallel
 from rlx.config import RunConfig, members
-from rlx.experiment import final_plan
-from rlx.results import in_words
+from rlx.experiment import asked_split, final_plan, lay_out
+from rlx.results import duration, in_words
+from rlx.train.settings import TrainConfig
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 24  # values that a sparkline shows
@@ -61,19 +62,10 @@ def sparkline(values: Sequence[float | None], width: int = SPARKS) -> str:
     return "".join("·" if x is None else BLOCKS[round((x - low) * level)] for x in means)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as 42 s, 3:07 min or 2:15 h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours = divmod(whole, 60), divmod(whole // 60, 60)
-    return f"{minutes[0]}:{minutes[1]:02} min" if whole < 3600 else f"{hours[0]}:{hours[1]:02} h"
-
-
 class Panelled:
     """What the panel says, from the lines that it was given."""
 
-    def __init__(self, title: str, total: int, count: int) -> None:
+    def __init__(self, title: str, total: int, count: int, devices: int) -> None:
         self.title, self.total, self.count = title, total, count
         self.line: dict[str, Any] = {}
         self.before: dict[str, Any] = {}
@@ -82,8 +74,7 @@ class Panelled:
         self.pace: deque[tuple[int, float]] = deque(maxlen=RECENT)  # (run_step, seconds) of lines that learned
         self.memory: parallel.Memory | None = None
         self.seen = self.begun = time.monotonic()
-        device = parallel.describe()
-        self.device = f"{device['devices']} x {device['kind']}".removeprefix("1 x ")
+        self.device = f"{devices} x {parallel.describe()['kind']}".removeprefix("1 x ")
 
     def take(self, line: dict[str, Any]) -> None:
         """The next line of metrics."""
@@ -164,13 +155,14 @@ class Console:
     """Shows the lines of a run as they come."""
 
     def __init__(self, run_config: RunConfig, quiet: bool, part_of: str = "") -> None:
-        self._terminal = Terminal(quiet=quiet, highlight=False, emoji=False)
-        self._summary = Terminal(highlight=False, emoji=False, quiet=bool(part_of))
+        as_it_is: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False}  # paths may hold any sign
+        self._terminal = Terminal(quiet=quiet, **as_it_is)
+        self._summary = Terminal(quiet=bool(part_of), **as_it_is)
         plan, count = final_plan(run_config), len(members(run_config))
         self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} runs" if count > 1 else "")
         if part_of:
             self._title = f"{part_of}: {self._title}"
-        self._panel = Panelled(self._title, plan.run_step(plan.ticks), count)
+        self._panel = Panelled(self._title, plan.run_step(plan.ticks), count, _devices(run_config.train))
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
 
     def __enter__(self) -> Self:
@@ -210,6 +202,11 @@ class Console:
         for name, value in rows.items():
             table.add_row(name, value)
         self._summary.print(table)
+
+
+def _devices(train: TrainConfig) -> int:
+    """How many devices a run works on."""
+    return len({device for group in lay_out(train, asked_split(train)).groups for device in group})
 
 
 def _each(returns: Sequence[float]) -> str:

@@ -21,9 +21,10 @@ class Evaluation(NamedTuple):
 
 
 def watchable(env: Env) -> dict[str, Any] | None:
-    """The environment's scene, or None where it cannot be drawn."""
+    """The environment's scene, or None where it cannot be drawn: it has none, or nothing in it moves."""
     with jax.ensure_compile_time_eval():  # scenes are made of plain numbers, also while a program is being traced
-        return env.scene() if hasattr(env, "scene") else None
+        scene = env.scene() if hasattr(env, "scene") else None
+        return scene if scene and any(geom["link"] >= 0 for geom in scene["geoms"]) else None
 
 
 def view(env: Env, state: EnvState) -> jax.Array:

@@ -24,6 +24,9 @@ class Run(NamedTuple):
 def read(folder: Path, name: str) -> Run:
     """Reads a finished run's folder. Raises RlxError where a file is damaged."""
     content, summary = (metrics.read_json(folder / f"{kind}.json") for kind in ("config", "summary"))
+    for key, kind in (("agent", str), ("settings", dict)):
+        if not isinstance(content.get(key), kind):
+            raise RlxError(f"{folder / 'config.json'}: has no {key!r}; restore it from a copy, or leave the run out")
     return Run(name, folder, content, summary, metrics.read(folder / "metrics.jsonl"))
 
 
@@ -53,14 +56,6 @@ def busy(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     roles = [key for key in told[0] if key.startswith("train/busy_")]
     names = {key: key.removeprefix("train/busy_").removesuffix("_s") for key in roles}
     return {name: sum(line[key] / line["train/tick_s"] for line in told) / len(told) for key, name in names.items()}
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def settings_table(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:

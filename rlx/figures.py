@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#2f6fde", "#d9622b", "#2a9d6f", "#8a4fc8", "#c23b5a", "#6b7280")
-PARTS = ("#b6c2d4", "#35507a", "#7fa6d9", "#e0a458", "#e8ebf0")  # of a whole: no run's colours
+# Of a whole, as many as `facts.time_split` has names for; no run's colours.
+PARTS = ("#b6c2d4", "#35507a", "#7fa6d9", "#e0a458", "#e8ebf0", "#9cc5b0", "#cfa3bd")
 DASHES = ("-", "--", ":", "-.")  # where colours begin again
 STEPS = "environment steps per seed"
 RETURN = "episode return (sum of rewards)"
@@ -45,6 +47,7 @@ def curve(
     The interval is `scores.bootstrap_band`'s. One series alone also shows every seed, thin. One seed has no band.
     """
     figure, axes = _figure(size, title)
+    lines, labels = [], []
     for i, (label, x, returns) in enumerate(series):
         seeds = np.asarray(returns, np.float64)
         count, band = seeds.shape[1], bootstrap_band(seeds)
@@ -54,16 +57,19 @@ def curve(
             axes.fill_between(x, band.low, band.high, color=color(i), alpha=0.18, linewidth=0)
         middle = "interquartile mean" if count >= 4 else "mean"
         of = f"{middle} of {count} seeds" if count > 1 else "1 seed"
-        (line,) = axes.plot(x, band.estimate, color=color(i), linewidth=2.2, label=f"{label}: {of}" if label else of)
+        (line,) = axes.plot(x, band.estimate, color=color(i), linewidth=2.2)
         line.set(linestyle=DASHES[i // len(COLORS) % len(DASHES)], marker="o" if len(seeds) <= 30 else "", markersize=4)
+        lines.append(line)
+        labels.append(_literal(f"{label}: {of}" if label else of))
     from matplotlib.ticker import EngFormatter
 
     axes.set_xlabel(counted)
     axes.set_ylabel(RETURN)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0.02)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     axes.grid(axis="y", color="#e3e6eb")
-    axes.legend(frameon=False, loc="best")
+    axes.legend(lines, labels, frameon=False, loc="best")  # handed over: a label that begins with "_" is hidden else
     return figure
 
 
@@ -73,7 +79,7 @@ def intervals(rows: Mapping[str, Interval], measured: str = RETURN, title: str =
     for i, found in enumerate(rows.values()):
         axes.plot([found.low, found.high], [i, i], color=color(i), linewidth=7, alpha=0.3, solid_capstyle="butt")
         axes.plot([found.estimate], [i], color=color(i), marker="o", markersize=8)
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [_literal(name) for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(measured)
     axes.locator_params(axis="x", nbins=6)
@@ -82,15 +88,15 @@ def intervals(rows: Mapping[str, Interval], measured: str = RETURN, title: str =
 
 
 def durations(rows: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
-    """Seconds of each run as one bar, cut into what they were spent on; a part has one colour in all bars."""
+    """Seconds of each run as one bar, cut into what they were spent on, in order; a part has one colour in all bars."""
     parts = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     figure, axes = _figure((6, 1.4 + 0.4 * len(rows)), title)
-    left = np.zeros(len(rows))
+    starts = [dict(zip(spent, accumulate(spent.values(), initial=0.0), strict=False)) for spent in rows.values()]
     for i, part in enumerate(parts):
-        widths = np.asarray([spent.get(part, 0.0) for spent in rows.values()])
+        widths = [spent.get(part, 0.0) for spent in rows.values()]
+        left = [start.get(part, 0.0) for start in starts]
         axes.barh(range(len(rows)), widths, left=left, height=0.6, color=PARTS[i % len(PARTS)], label=part)
-        left += widths
-    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks(range(len(rows)), [_literal(name) for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("seconds")
     figure.legend(frameon=False, ncols=3, loc="outside upper left", columnspacing=1, handlelength=1.2)
@@ -119,13 +125,18 @@ def svg(figure: Figure, name: str) -> str:
     return re.sub(r'(\bid="|="#|url\(#)', rf"\g<1>{name}-", found).rstrip()
 
 
+def _literal(text: str) -> str:
+    """A text that somebody chose, so that none of it is read as mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _figure(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure  # half a second that most commands need not spend
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     if title:
-        axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=12)
+        axes.set_title(_literal(title), loc="left", fontsize=13, fontweight="bold", pad=12)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#9aa3b0")

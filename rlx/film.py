@@ -75,9 +75,12 @@ def files(gif: str | None, mp4: str | None) -> list[Path]:
 def write(path: Path, scene: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], seconds: float) -> None:
     """Films the first `seconds` of the episodes, side by side, in the format of the file's ending.
 
-    Raises RlxError where no renderer is there, or where the file cannot be written.
+    Moments whose poses are not finite are left out. Raises RlxError where nothing is left of an episode, where no
+    renderer is there, or where the file cannot be written.
     """
-    kind = path.suffix.lower()
+    kind, episodes = path.suffix.lower(), [finite(episode) for episode in episodes]
+    if not all(len(episode["poses"]) for episode in episodes):
+        raise RlxError(f"{path}: an episode holds no finite pose to film; the run has diverged, so play another --step")
     skip = max(1, math.ceil(1 / (scene["dt"] * FPS[kind]) - 1e-6))  # steps a frame
     steps = min(max(len(episode["poses"]) for episode in episodes), max(1, round(seconds / scene["dt"])))
     frames = pictures(scene, episodes, range(0, steps, skip), SIZES[kind])
@@ -85,6 +88,13 @@ def write(path: Path, scene: Mapping[str, Any], episodes: Sequence[Mapping[str, 
         _write_gif(path, frames, scene["dt"] * skip) if kind == ".gif" else _write_mp4(path, frames, scene["dt"] * skip)
     except OSError as error:
         raise RlxError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+
+
+def finite(episode: Mapping[str, Any]) -> dict[str, Any]:
+    """An episode without the moments at which the simulation had burst."""
+    poses = np.asarray(episode["poses"])
+    kept = np.isfinite(poses).all(axis=(1, 2))
+    return {**episode, "poses": poses[kept], "rewards": np.asarray(episode["rewards"])[kept]}
 
 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], frame_s: float) -> None:

@@ -17,7 +17,7 @@ from rlx import metrics, parallel
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 
-MARKS = ("config.json", "sweep.json")  # what tells that a folder is a run's, or a sweep's
+RUN, SWEEP = "config.json", "sweep.json"  # what tells that a folder is a run's, or a sweep's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LOCK, STATUS = "lock", "status.json"
 
@@ -54,15 +54,17 @@ def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrit
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, fresh: bool) -> Iterator[None]:
+def claimed(folder: Path, fresh: bool, kind: str = RUN) -> Iterator[None]:
     """Makes this process the only writer of a run folder, made or (where `fresh`) emptied first, until it leaves.
 
-    The lock goes with the process, however it ends. Raises RlxError, and removes nothing, where another process writes,
-    where it is no run folder, or where it cannot be made.
+    `kind` is RUN, or SWEEP for a sweep's. The lock goes with the process, however it ends. Raises RlxError, and removes
+    nothing, where another process writes, where it is no folder of that kind, or where it cannot be made.
     """
     try:
-        if fresh and folder.exists() and _others(folder) and not any((folder / name).is_file() for name in MARKS):
-            raise RlxError(f"{folder}: is no run folder, so --overwrite leaves it alone; choose another --run-name")
+        if fresh and folder.exists() and _others(folder) and not (folder / kind).is_file():
+            other = {RUN: "a run's", SWEEP: "a sweep's"}
+            found = next((f"is {whose}" for name, whose in other.items() if (folder / name).is_file()), "is no run")
+            raise RlxError(f"{folder}: {found} folder, so --overwrite leaves it alone; choose another --run-name")
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
     except OSError as error:
@@ -79,7 +81,7 @@ def claimed(folder: Path, fresh: bool) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         if fresh:
-            for path in sorted(_others(folder), key=lambda path: path.name in MARKS):  # what tells of a run: last
+            for path in sorted(_others(folder), key=lambda path: path.name == kind):  # what tells of a run: last
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
 
@@ -139,5 +141,7 @@ def _last_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def all_runs(root: Path) -> list[Standing]:
-    """Every run folder under `root`, by name."""
-    return [standing(path.parent) for path in sorted(root.glob("*/config.json"))]
+    """Every run folder under `root`, by name; those of a sweep as `sweep/chunk-0`."""
+    parts = [path for sweep in root.glob(f"*/{SWEEP}") for path in sweep.parent.glob(f"*/{RUN}")]
+    found = sorted(path.parent for path in (*root.glob(f"*/{RUN}"), *parts))
+    return [standing(folder)._replace(name=str(folder.relative_to(root))) for folder in found]

@@ -51,23 +51,19 @@ class Cell(str):
 
 
 def table(rows: Sequence[Sequence[str]], colors: Mapping[str, str] | None = None) -> str:
-    """Rows of cells, headings first; a cell that names a run has the run's colour before it."""
+    """Rows of cells, headings first; a heading or first cell that names a run has the run's colour before it."""
     keys = colors or {}
 
-    def cell(text: str, tag: str) -> str:
-        key = f'<i class="key" style="background: {keys[text]}"></i>' if text in keys else ""
+    def cell(text: str, tag: str, names: bool) -> str:
+        key = f'<i class="key" style="background: {keys[text]}"></i>' if names and text in keys else ""
         changed = ' class="changed"' if isinstance(text, Cell) else ""
         return f"<{tag}{changed}>{key}{html.escape(text)}</{tag}>"
 
-    head, *body = ("".join(cell(text, tag) for text in row) for row, tag in zip(rows, _tags(), strict=False))
-    inner = "".join(f"<tr>{row}</tr>" for row in body)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{inner}</tbody></table></div>'
-
-
-def _tags() -> Iterable[str]:
-    yield "th"
-    while True:
-        yield "td"
+    head, *body = rows
+    top = "".join(cell(text, "th", True) for text in head)
+    lines = ("".join(cell(text, "td", i == 0) for i, text in enumerate(row)) for row in body)
+    inner = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{inner}</tbody></table></div>'
 
 
 def card(title: str, *parts: str) -> str:

@@ -102,6 +102,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes `path` whole or not at all."""
+    write_whole(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `path` whole or not at all: what was there before stays until all of the text is on the disk."""
     draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
-    draft.replace(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()  # a full disk needs the room
+        raise

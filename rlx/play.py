@@ -58,11 +58,12 @@ def play(
     learned = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runs.load(folder, driver, step))
     judge = jax.jit(jax.vmap(partial(roles.judge, driver.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, judge(learned))
-    scene, found = watchable(driver.task.env), []
+    scene, found, labels = watchable(driver.task.env), [], config.told_apart(everyone)
     for row, member in enumerate(members):
-        whose = f"seed {everyone[member]['seed']:g}, " if len(everyone) > 1 else ""
+        of = [labels[member]] if labels[member] else []
+        of += [f"seed {everyone[member]['seed']:g}"] if len(everyone) > 1 else []
         for i, episode in enumerate(results.episodes(evaluation, scene is not None, row), 1):
-            found.append(episode | {"label": f"{whose}episode {i}"})
+            found.append(episode | {"label": ", ".join([*of, f"episode {i}"])})
     at = "" if step is None else f", step {step:,}"
     return Played(f"{saved.agent} on {saved.env}{at}", scene, found)
 
@@ -83,7 +84,8 @@ def make(
     """
     _refuse_others(out)
     played = play(folder, episodes, step, eval_seed, members)
-    viewer.rollout_page(out, played.scene, played.episodes, played.title, "grid")
+    with viewer.writing(out):
+        viewer.rollout_page(out, played.scene, played.episodes, played.title, "grid")
     for path in films:
         if played.scene is None:
             raise RlxError(f"{path}: this environment has no geometry to film; {out} shows its numbers")

@@ -45,7 +45,8 @@ def make(folders: Sequence[Path], out: Path) -> Comparison:
     found = compare.compare(curves)
     pictures = _pictures(runs, curves, found)
     _write_figures(out / "figures", pictures)
-    viewer.page(out / "index.html", _title(runs), markup.STYLE, _body(runs, curves, found, pictures))
+    with viewer.writing(out / "index.html"):
+        viewer.page(out / "index.html", _title(runs), markup.STYLE, _body(runs, curves, found, pictures))
     return found
 
 
@@ -58,15 +59,13 @@ def _refuse_others(out: Path) -> None:
 
 
 def _write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
-    try:
+    with viewer.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name in (f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")):
             (folder / name).unlink(missing_ok=True)  # of a report before this one
         for picture in pictures:
             for kind in ("png", "svg"):
                 figures.save(picture.figure, folder / f"{picture.stem}.{kind}")
-    except OSError as error:
-        raise RlxError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from None
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -131,7 +130,7 @@ def _tiles(run: Run, found: Comparison) -> list[tuple[str, str]]:
     of = f"{middle} of {row.seeds} seeds" if row.seeds > 1 else "one seed"
     shown = [(f"{row.iqm.estimate:,.1f}", f"final return, {of}{spread}")]
     shown.append((f"{row.steps:,}", results.counted(run.content["settings"])))
-    shown.append((facts.duration(row.wall_s), "to the last evaluation"))
+    shown.append((results.duration(row.wall_s), "to the last evaluation"))
     if "env_steps_per_s" in summary:
         name = "environment steps" if summary["env_steps"] else "updates"
         rate = summary["env_steps_per_s"] or summary["updates_per_s"]
@@ -192,14 +191,14 @@ def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, st
         summary, settings = run.summary, run.content["settings"]
         whole = summary.get("wall_time_s")
         for name, seconds in facts.time_split(summary, run.lines, settings).items():
-            add(name, i, facts.duration(seconds) + (f" ({seconds / whole:.0%})" if whole else ""))
+            add(name, i, results.duration(seconds) + (f" ({seconds / whole:.0%})" if whole else ""))
         for role, share in facts.busy(run.lines).items():
             add(f"{role} busy", i, f"{share:.0%} of a tick")
         if whole:
-            add("in all", i, facts.duration(whole))
+            add("in all", i, results.duration(whole))
         for key, name in (("time_to_first_update_s", "first update after"), ("compile_s", "all compilers' work")):
             if key in summary:
-                add(name, i, facts.duration(summary[key]))
+                add(name, i, results.duration(summary[key]))
         for key, name in (("env_steps_per_s", "environment steps/s"), ("updates_per_s", "updates/s")):
             if summary.get(key):
                 add(name, i, f"{summary[key]:,.0f}")
@@ -217,7 +216,7 @@ def _configuration(runs: Sequence[Run], colors: dict[str, str]) -> list[str]:
     origin = [["", *(run.name for run in runs)], *facts.origin_table(runs)]
     parts = [markup.subtitle("Settings that are not the default")]
     parts += [markup.table(changed, colors) if len(changed) > 1 else markup.note("Every setting is the default.")]
-    parts += [markup.note("Also where the agent's tuned settings for the environment say so.")]
+    parts += [markup.note("What the preset of the environment changes is among them.")]
     parts += [markup.fold(f"{len(rest) - 1} settings at their defaults", markup.table(rest))]
     made = markup.subtitle("What made it") + markup.table(origin, colors)
     return [markup.beside("".join(parts), made)] if len(runs) == 1 else [*parts, made]

@@ -118,7 +118,8 @@ def in_words(found: dict[str, Any]) -> list[str]:
     def line(what: str, name: str) -> str:
         low, high = found[f"{name}_interval"]
         mean, middle = found[f"{name}_mean"], found[f"{name}_iqm"]
-        return f"{what} {mean:.1f} (95 % interval {low:.1f} to {high:.1f}), interquartile mean {middle:.1f}"
+        of_all = f"interquartile mean of all episodes {middle:.1f}"
+        return f"{what} {mean:.1f} (95 % interval {low:.1f} to {high:.1f}), {of_all}"
 
     lines = [line("return", "eval_return")]
     if "eval_score_mean" in found:
@@ -128,6 +129,17 @@ def in_words(found: dict[str, Any]) -> list[str]:
         of_greedy = "" if greedy is None else f", its best policy acting greedily {greedy:.1f}"
         lines.append(f"the data's own return {found['behaviour_return']:.1f}{of_greedy}")
     return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 5.5 s, 42 s, 3:07 min or 2:15 h."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, hours = divmod(whole, 60), divmod(whole // 60, 60)
+    return f"{minutes[0]}:{minutes[1]:02} min" if whole < 3600 else f"{hours[0]}:{hours[1]:02} h"
 
 
 def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evaluation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -47,19 +48,24 @@ def warn(text: str) -> None:
 
 
 def train(
-    run_config: RunConfig, folder: Path, init_from: str | None = None, quiet: bool = False, part_of: str = ""
+    run_config: RunConfig,
+    folder: Path,
+    init_from: str | None = None,
+    quiet: bool = False,
+    part_of: str = "",
+    interrupts: Interrupts | None = None,
 ) -> dict[str, Any]:
     """Trains a configuration into `folder` and returns the summary; of several processes, the first one writes.
 
-    `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. Raises
-    Interrupted where a signal ended it early.
+    `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. `interrupts`
+    are entered by who trains other parts too. Raises Interrupted where a signal ended it early.
     """
     sinks.check(run_config)
     wholes.place(run_config, folder)  # what a cloud's address lacks is said before anything is made
     given = setup(run_config)
     driver = make_driver(given, parts(given.config)[0])
     start = Start(learned=_initial(driver, init_from))
-    with Interrupts() as interrupts, _claimed(folder, fresh=True):
+    with _listening(interrupts) as interrupts, _claimed(folder, fresh=True):
         if parallel.is_first_process():
             content = config.to_json(given.config) | {"identity": wholes.identity(given.config)}
             content |= {"init_from": init_from, "data": given.data.info if given.data else {}}
@@ -67,7 +73,13 @@ def train(
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
 
 
-def resume(folder: Path, changes: dict[str, Any], quiet: bool = False, part_of: str = "") -> dict[str, Any]:
+def resume(
+    folder: Path,
+    changes: dict[str, Any],
+    quiet: bool = False,
+    part_of: str = "",
+    interrupts: Interrupts | None = None,
+) -> dict[str, Any]:
     """Goes on with a run that was interrupted, from its newest good checkpoint, and returns the summary.
 
     `changes` are settings of `wholes.HOW` it runs. A run without a checkpoint begins again; a finished one is left
@@ -86,7 +98,7 @@ def resume(folder: Path, changes: dict[str, Any], quiet: bool = False, part_of: 
     given = setup(resolved)
     if wholes.identity(given.config) != content["identity"]:
         raise RlxError(f"{saved.train.dataset}: is not the data set that the run began with; put that one back")
-    with Interrupts() as interrupts, _claimed(folder, fresh=False):
+    with _listening(interrupts) as interrupts, _claimed(folder, fresh=False):
         place, begun = wholes.place(given.config, folder), time.perf_counter()
         found = wholes.find(place, warn)
         found_s = time.perf_counter() - begun
@@ -108,6 +120,10 @@ def resume(folder: Path, changes: dict[str, Any], quiet: bool = False, part_of: 
 
 def _console(given: Setup, quiet: bool, part_of: str) -> Console:
     return Console(given.config, quiet or not parallel.is_first_process(), part_of)
+
+
+def _listening(interrupts: Interrupts | None) -> contextlib.AbstractContextManager[Interrupts]:
+    return contextlib.nullcontext(interrupts) if interrupts else Interrupts()
 
 
 class Start(NamedTuple):
@@ -158,7 +174,7 @@ def _claimed(folder: Path, fresh: bool) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 folders.mark(folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
             if isinstance(error, OSError) and error.errno:
-                remedy = f"make room, then go on with `rlx train --resume {folder}`"
+                remedy = f"make room, then go on with `rlx train --resume {shlex.quote(str(folder))}`"
                 raise RlxError(f"{folder}: cannot be written ({error.strerror}); {remedy}") from None
             raise
 
@@ -214,7 +230,8 @@ def _notes(run_config: RunConfig) -> list[str]:
 
 def _leave(folder: Path, found: Report, interrupts: Interrupts) -> None:
     number = interrupts.number or 15  # of several processes, another one was told
-    raise Interrupted(number, f"saved at step {found.run_step} in {folder}; go on with `rlx train --resume {folder}`")
+    remedy = f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
+    raise Interrupted(number, f"saved at step {found.run_step} in {folder}; {remedy}")
 
 
 def _lines(folder: Path, writes: bool) -> IO[str]:

@@ -74,6 +74,12 @@ class TensorBoard:
         self._writer.close()
 
 
+def _name(folder: Path) -> str:
+    """What a run is called: as its folder, a part of a sweep as `sweep/chunk-0`."""
+    place = folder.resolve()
+    return f"{place.parent.name}/{place.name}" if (place.parent / "sweep.json").is_file() else place.name
+
+
 class WandB:
     """A run of Weights & Biases, in the project WANDB_PROJECT (rlx by default); a resumed run goes on with the same.
 
@@ -89,7 +95,7 @@ class WandB:
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "rlx"),
             id=self._id,
-            name=folder.name,
+            name=_name(folder),
             dir=str(folder),
             config=to_json(config),
             resume="allow",

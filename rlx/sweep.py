@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
+import shlex
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import compare, config, experiment, folders, metrics, results, runs, scores, sweep_figures, wholes
+from rlx import compare, config, experiment, folders, metrics, results, runs, scores, sinks, sweep_figures, wholes
 from rlx.config import RunConfig
 from rlx.errors import RlxError
-from rlx.interrupts import Interrupted
+from rlx.interrupts import Interrupted, Interrupts
 
 SHOWN = 20  # combinations that the table lists
 FRESH_SEEDS = 5  # that the printed command confirms the best on
@@ -32,7 +33,7 @@ class Range(NamedTuple):
     log: bool  # evenly over its logarithm
 
     def __str__(self) -> str:
-        return f"{self.low:g}:{self.high:g}" + ":log" * self.log
+        return f"{self.low!r}:{self.high!r}" + ":log" * self.log
 
 
 Wish = Range | tuple[float, ...]  # draw from, or one of
@@ -44,7 +45,7 @@ class Sweep(NamedTuple):
     base: RunConfig  # everything that all have in common; its `hypers` are one value each
     wishes: dict[str, Wish]  # of the hyper-parameters that vary
     random: int  # draws; 0 for the grid of all combinations
-    combinations: list[dict[str, float]]
+    combinations: list[dict[str, float]]  # each once
     chunk: int  # combinations that are trained at once
     confirm: int  # fresh seeds on which the best is trained again
 
@@ -81,8 +82,8 @@ def make(
     """A sweep over the hyper-parameters that are given several values, or text such as `"1e-5:1e-3:log"` to draw from.
 
     With `random` so many combinations are drawn, else all of the values are trained. A value that diverges ends no
-    other: updates that are not finite are left out, unless something else is asked for. Raises RlxError for what cannot
-    be, or where nothing varies.
+    other: updates that are not finite are left out, unless something else is asked for. Raises RlxError where nothing
+    varies and, before there is a folder, for what cannot be trained.
     """
     known = config.settings(agent)
     hypers = [name for name, setting in known.items() if setting.section == "hypers"]
@@ -93,7 +94,9 @@ def make(
         if name in hypers and any(isinstance(x, str) and ":" in x for x in values):
             if len(values) > 1:
                 raise RlxError(f"{flag} {' '.join(map(str, values))}: give one range, or values without one")
-            wishes[name] = parse_range(flag, values[0])
+            wishes[name] = found = parse_range(flag, values[0])
+            config.check_within(flag, known[name], found.low)
+            config.check_within(flag, known[name], found.high)
             del given[name]
         elif single and len(values) > 1:
             raise RlxError(f"{flag}: takes one value; only hyper-parameters can be swept: {', '.join(hypers)}")
@@ -104,14 +107,13 @@ def make(
     wishes = {name: wishes[name] for name in hypers if name in wishes}
     base = replace(base, hypers={name: values[:1] for name, values in base.hypers.items()})
     _check(wishes, hypers, random, confirm, chunk)
-    combinations = draw(wishes, random, base.train.seed) if random else grid(wishes)
-    size = _fitting(base, len(combinations)) if chunk is None else min(chunk, len(combinations))
-    found = Sweep(base, wishes, random, combinations, size, confirm)
-    devices, seeds = base.train.num_devices, base.train.num_seeds
-    for part in chunks(found):
-        if base.train.spread == "seeds" and len(part) * seeds % devices:
-            raise RlxError(f"--spread seeds: {len(part) * seeds} runs of a chunk do not divide over {devices} devices")
-    return found
+    rows = draw(wishes, random, base.train.seed) if random else grid(wishes)
+    combinations = [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]  # a repeat is no more seeds
+    if base.train.spread == "seeds":
+        _check_division(base, len(combinations), chunk, confirm)
+    sinks.check(base)
+    wholes.place(base, Path())
+    return Sweep(base, wishes, random, combinations, _fitting(base, len(combinations), chunk), confirm)
 
 
 def _check(wishes: Mapping[str, Wish], hypers: Sequence[str], random: int, confirm: int, chunk: int | None) -> None:
@@ -123,6 +125,16 @@ def _check(wishes: Mapping[str, Wish], hypers: Sequence[str], random: int, confi
     ranges = [name for name, wish in wishes.items() if isinstance(wish, Range)]
     if ranges and not random:
         raise RlxError(f"--{ranges[0].replace('_', '-')}: a range goes with --random N, how many draws to train")
+
+
+def _check_division(base: RunConfig, count: int, chunk: int | None, confirm: int) -> None:
+    """Raises RlxError where a run of the sweep has not as many members on every device."""
+    devices, seeds, size = base.train.num_devices, base.train.num_seeds, min(chunk or count, count)
+    what = f"{count} combinations" if chunk is None else f"--chunk {chunk} of {count} combinations"
+    for named, runs_at_once in ((what, size * seeds), (what, count % size * seeds), (f"--confirm {confirm}", confirm)):
+        if runs_at_once % devices:
+            must = f"must divide over {devices} devices, with --spread seeds"
+            raise RlxError(f"{named}: {runs_at_once} runs at once {must}")
 
 
 def grid(wishes: Mapping[str, Wish]) -> list[dict[str, float]]:
@@ -153,11 +165,18 @@ def _at(wish: Wish, share: float) -> float:
     return min(max(float(f"{value:.6g}"), low), high)
 
 
-def _fitting(base: RunConfig, count: int) -> int:
-    """How many combinations to train at once: as many as memory holds, shared out evenly."""
-    given, seeds = experiment.setup(base), base.train.num_seeds
-    most = experiment.most_members(given, seeds, count * seeds) // seeds
-    return math.ceil(count / math.ceil(count / most))
+def _fitting(base: RunConfig, count: int, chunk: int | None) -> int:
+    """How many combinations to train at once: `chunk`, or as many as memory holds, shared out evenly.
+
+    Raises RlxError for an environment, a data set or devices that are not there.
+    """
+    given, seeds, devices = experiment.setup(base), base.train.num_seeds, base.train.num_devices
+    if chunk is not None:
+        return min(chunk, count)
+    unit = devices // math.gcd(devices, seeds) if base.train.spread == "seeds" else 1  # that every device has as many
+    most = experiment.most_members(given, unit * seeds, count * seeds) // seeds
+    even = math.ceil(count / math.ceil(count / most))
+    return even + -even % unit
 
 
 def chunks(sweep: Sweep) -> list[list[dict[str, float]]]:
@@ -165,10 +184,17 @@ def chunks(sweep: Sweep) -> list[list[dict[str, float]]]:
     return [sweep.combinations[i : i + sweep.chunk] for i in range(0, len(sweep.combinations), sweep.chunk)]
 
 
-def chunk_config(sweep: Sweep, part: Sequence[Mapping[str, float]]) -> RunConfig:
-    """The run of some combinations."""
+def chunk_config(sweep: Sweep, part: Sequence[Mapping[str, float]], folder: Path) -> RunConfig:
+    """The run of some combinations, in a sweep's folder."""
     varied = {name: tuple(combination[name] for combination in part) for name in sweep.wishes}
-    return replace(sweep.base, hypers=sweep.base.hypers | varied, paired=True)
+    train = replace(sweep.base.train, checkpoint_dir=_checkpoint_dir(sweep, folder))
+    return replace(sweep.base, train=train, hypers=sweep.base.hypers | varied, paired=True)
+
+
+def _checkpoint_dir(sweep: Sweep, folder: Path) -> str:
+    """Of a sweep's own, in the one that was named: every sweep has a chunk-0."""
+    base = sweep.base.train.checkpoint_dir
+    return f"{base.rstrip('/')}/{folder.resolve().name}" if base else ""
 
 
 def save(sweep: Sweep, folder: Path, more: Mapping[str, Any] | None = None) -> None:
@@ -196,43 +222,53 @@ def load(folder: Path) -> Sweep:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
 
 
-def run(sweep: Sweep, folder: Path, fresh: bool, quiet: bool = False) -> str:
-    """Trains what is left of a sweep, writes its results, and returns what to print.
+def run(sweep: Sweep, folder: Path, fresh: bool, quiet: bool = False) -> None:
+    """Trains what is left of a sweep, writes its results and prints them, before those of the confirmation.
 
     Raises Interrupted where a signal ended it early.
     """
-    with folders.claimed(folder, fresh):
+    with Interrupts() as interrupts, folders.claimed(folder, fresh, folders.SWEEP):
         if fresh:
             save(sweep, folder)
         parts = chunks(sweep)
-        members = len(sweep.combinations) * sweep.base.train.num_seeds
-        at_once = f"{len(parts)} chunks of {sweep.chunk}" if len(parts) > 1 else "in one program"
-        print(f"rlx: {len(sweep.combinations)} combinations, {members} runs, {at_once}", file=sys.stderr, flush=True)
+        if not quiet:
+            print(f"rlx: {_plan(sweep)}", file=sys.stderr, flush=True)
         for i, part in enumerate(parts):
             name = f"chunk-{i} of {len(parts)}" if len(parts) > 1 else "sweep"
-            _train(chunk_config(sweep, part), folder / f"chunk-{i}", quiet, name, folder)
+            _train(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts)
         judged = judge(sweep, folder)
         _write(sweep, folder, judged)
-        lines = [table(sweep, judged), "", *_verdict(sweep, folder, judged)]
+        print("\n".join([table(sweep, judged), "", *_verdict(sweep, folder, judged)]), flush=True)
         if sweep.confirm and not math.isnan(judged[0].iqm.estimate):
             fresh_config = confirmation(sweep, folder, sweep.confirm)
-            summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", folder)
-            lines += [f"on {sweep.confirm} fresh seeds:", *(f"  {line}" for line in results.in_words(summary))]
+            summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts)
+            print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *results.in_words(summary)]))
             found = {name: summary[name] for name in summary if name.startswith("eval_")}
             save(sweep, folder, {"results": _plain(judged), "confirmed": found})
-    return "\n".join(lines)
 
 
-def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, of: Path) -> dict[str, Any]:
+def _plan(sweep: Sweep) -> str:
+    """What is trained, in a line."""
+    count = len(sweep.combinations)
+    asked = sweep.random or math.prod(len(wish) for wish in sweep.wishes.values())
+    repeats = f" ({asked - count} repeats left out)" if asked > count else ""
+    at_once = f"{len(parts)} chunks of {sweep.chunk}" if len(parts := chunks(sweep)) > 1 else "in one program"
+    return f"{count} combinations{repeats}, {count * sweep.base.train.num_seeds} runs, {at_once}"
+
+
+def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrupts: Interrupts) -> dict[str, Any]:
     """The summary of one run of a sweep, begun, gone on with or read."""
     if (folder / "summary.json").is_file():
         return metrics.read_json(folder / "summary.json")
+    remedy = f"go on with `rlx sweep --resume {shlex.quote(str(folder.parent))}`"
+    if interrupts.number is not None:  # when the run before had nothing left to save
+        raise Interrupted(interrupts.number, f"left before {folder} began; {remedy}")
     try:
         if (folder / "config.json").is_file():
-            return runs.resume(folder, {}, quiet, name)
-        return runs.train(run_config, folder, quiet=quiet, part_of=name)
+            return runs.resume(folder, {}, quiet, name, interrupts)
+        return runs.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts)
     except Interrupted as end:
-        raise Interrupted(end.code - 128, f"saved in {folder}; go on with `rlx sweep --resume {of}`") from None
+        raise Interrupted(end.code - 128, f"saved in {folder}; {remedy}") from None
 
 
 def judge(sweep: Sweep, folder: Path) -> list[Judged]:
@@ -260,17 +296,17 @@ def _write(sweep: Sweep, folder: Path, judged: Sequence[Judged]) -> None:
     """sweep.json with results, sweep.csv, sweep.png and best.json."""
     save(sweep, folder, {"results": _plain(judged)})
     first = sweep.base.train.seed
-    with (folder / "sweep.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        names = [f"seed {first + i}" for i in range(sweep.base.train.num_seeds)]
-        writer.writerow([*sweep.wishes, "iqm", "iqm_low", "iqm_high", "mean", *names])
-        for x in judged:
-            writer.writerow([*x.combination.values(), *x.iqm, x.returns.mean(), *x.returns])
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [f"seed {first + i}" for i in range(sweep.base.train.num_seeds)]
+    writer.writerow([*sweep.wishes, "iqm", "iqm_low", "iqm_high", "mean", *names])
+    for x in judged:
+        writer.writerow([*x.combination.values(), *x.iqm, x.returns.mean(), *x.returns])
+    metrics.write_whole(folder / "sweep.csv", buffer.getvalue())
     title = f"{sweep.base.agent} on {sweep.base.env}"
     values = np.asarray([x.iqm.estimate for x in judged])
     sweep_figures.draw(folder / "sweep.png", [x.combination for x in judged], values, sweep.random == 0, title)
-    text = json.dumps(best_settings(sweep, judged[0].combination), indent=2)
-    (folder / "best.json").write_text(text + "\n")
+    metrics.write_json(folder / "best.json", best_settings(sweep, judged[0].combination))
 
 
 def best_settings(sweep: Sweep, combination: Mapping[str, float]) -> dict[str, Any]:
@@ -287,7 +323,7 @@ def best_settings(sweep: Sweep, combination: Mapping[str, float]) -> dict[str, A
 def confirmation(sweep: Sweep, folder: Path, seeds: int) -> RunConfig:
     """The best configuration on seeds and starts of evaluations that the sweep has not seen."""
     base, preset = sweep.base, str(folder / "best.json")
-    how = {name: getattr(base.train, name) for name in wholes.HOW}
+    how = {name: getattr(base.train, name) for name in wholes.HOW} | {"checkpoint_dir": _checkpoint_dir(sweep, folder)}
     fresh = {"seed": base.train.seed + base.train.num_seeds, "eval_seed": base.train.eval_seed + 1}
     return config.resolve(base.agent, base.env, base.backend, preset, **how | fresh | {"num_seeds": seeds})
 
@@ -315,6 +351,7 @@ def _verdict(sweep: Sweep, folder: Path, judged: Sequence[Judged]) -> list[str]:
     if not sweep.confirm:
         base, seeds = sweep.base, max(FRESH_SEEDS, sweep.base.train.num_seeds)
         fresh = f"--seed {base.train.seed + base.train.num_seeds} --num-seeds {seeds}"
-        command = f"rlx train {base.agent} --env {base.env} --preset {folder / 'best.json'} {fresh}"
+        preset = shlex.quote(str(folder / "best.json"))
+        command = f"rlx train {base.agent} --env {base.env} --preset {preset} {fresh}"
         lines += ["what it is worth on fresh seeds:", f"  {command} --eval-seed {base.train.eval_seed + 1}"]
     return lines

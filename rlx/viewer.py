@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rlx import metrics
 from rlx.errors import RlxError
 
 FRAME_S = 0.05  # how long a step is shown where the environment has no time of its own
@@ -42,13 +44,18 @@ WHOLE = "html, body { margin: 0; height: 100%; } #view { height: 100vh; height: 
 
 
 def page(path: Path, title: str, style: str, body: str) -> None:
-    """Writes an HTML page of ours that needs no network. `body` is HTML. Raises RlxError where it cannot be written."""
-    text = PAGE.format(generator=GENERATOR, title=html.escape(title), style=style, body=body)
+    """Writes an HTML page of ours that needs no network, whole or not at all. `body` is HTML."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metrics.write_whole(path, PAGE.format(generator=GENERATOR, title=html.escape(title), style=style, body=body))
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """For commands that have an --out: where `out` cannot be written, raises RlxError that says so."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
-        raise RlxError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from None
+        raise RlxError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
 
 
 def is_ours(path: Path) -> bool:
@@ -65,7 +72,7 @@ def rollout_page(
     `scene` is what an environment's `scene()` gives (see `rlx.envs.base.Watchable`). Each episode has `return` (a
     number), `rewards` `[T]`, `actions` `[T, A]` and, for a scene, `poses` `[T, links, 7]` (position x, y, z and
     quaternion w, x, y, z); without a scene `observations` `[T, O]`, which are drawn as moving strips instead; and
-    perhaps a `label`. `view` is one of `VIEWS`.
+    perhaps a `label`. `view` is one of `VIEWS`. A scene whose geoms all stand on the world counts as none.
     Raises ValueError for a shape that the viewer cannot draw and for arrays that do not fit each other.
     """
     page(path, title, WHOLE, player(pack(scene, episodes, title), view))
@@ -104,9 +111,10 @@ def recorded(path: Path) -> dict[str, Any] | None:
     """What a page that `rollout_page` wrote shows, as `pack` returned it; None where there is no such page."""
     try:
         found = ISLAND.search(path.read_text("utf-8"))
-        return None if found is None else dict(json.loads(found[1]))
+        data = {} if found is None else dict(json.loads(found[1]))
     except (OSError, ValueError, TypeError):
         return None
+    return data if data.get("episodes") else None
 
 
 def _episode(episode: Mapping[str, Any], links: int) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(film, "files", lambda *given: [])
     monkeypatch.setattr(export, "save", lambda *given: {"agent": "", "env": "", "seed": 0, "run_step": 0, "files": {}})
     monkeypatch.setattr(config, "preset_file", lambda *given: {})
-    monkeypatch.setattr(sweep, "_fitting", lambda base, count: count)
+    monkeypatch.setattr(sweep, "_fitting", lambda base, count, chunk: count)
     monkeypatch.setattr(sweep, "load", lambda *given: SimpleNamespace(base=config.resolve("sac", "brax:ant")))
     monkeypatch.setattr(sweep, "run", lambda *given, **options: "")
     monkeypatch.setattr(parallel, "join_cluster", lambda *given: joined.append(given))

@@ -129,6 +129,21 @@ def test_combinations_of_hyper_parameters_are_told_apart(tmp_path: Path) -> None
     assert compare([one, other]).improvement[one.name, other.name].estimate == 0
 
 
+def test_combinations_are_told_apart_to_the_last_digit(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "fine", [[1, 2]] * 3, hypers=[{"gamma": 0.99999991}, {"gamma": 0.99999994}])
+    assert [curve.name for curve in read([folder])] == ["fine gamma=0.99999991", "fine gamma=0.99999994"]
+
+
+def test_what_ended_as_no_number_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And that is said; the other combinations of a sweep's chunk are compared nevertheless."""
+    rates = [{"actor_lr": lr} for lr in (1e-3, 1e-3, 3e-4, 3e-4)]
+    folder = write_run(tmp_path / "grid", [[1, 2, 3, 4], [1, 2, 3, 4], [1, None, 3, 4]], hypers=rates)
+    (kept,) = read([folder])
+    assert kept.name == "grid actor_lr=0.0003"
+    line = "rlx: grid actor_lr=0.001: eval/return_per_seed of 1 of 2 seeds ended as no finite number; left out\n"
+    assert capsys.readouterr().err == line
+
+
 def test_runs_of_one_name_are_shown_with_their_folders(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / root / "sac", FAIR) for root in ("a", "b")]
     assert [curve.name for curve in read(folders)] == [str(folder) for folder in folders]
@@ -213,7 +228,7 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
         "twice": ([ant, ant], f"{ant}: is given twice"),
         "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
         "nothing": ([root / "none"], f"{root / 'none'}: holds no finished run (no summary.json); give folders that"),
-        "bad end": ([bad], f"{bad}: eval/return_per_seed of seed 1 ended as no finite number"),
+        "bad end": ([bad], "bad: eval/return_per_seed ended as no finite number; there is no curve to compare"),
         "old lines": ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', an older rlx wrote it; train again, or"),
         "old summary": ([older], f"{older / 'summary.json'}: has no 'backend', an older rlx wrote it; train again"),
         "no lines": ([empty], f"{empty}: has no 'eval/return_per_seed' for each seed in metrics.jsonl; it has no"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 from rich.console import Console as Terminal
 
 from rlx import config, console, parallel
-from rlx.console import Console, Panelled, duration, sparkline
+from rlx.console import Console, Panelled, sparkline
+from rlx.experiment import Layout
 
 
 @pytest.mark.parametrize(
@@ -28,13 +30,6 @@ from rlx.console import Console, Panelled, duration, sparkline
 )
 def test_sparkline(values: list[float | None], width: int, bars: str) -> None:
     assert sparkline(values, width) == bars
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0 s"), (59.4, "59 s"), (60, "1:00 min"), (3599, "59:59 min"), (8100, "2:15 h")]
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def line(step: int, **more: Any) -> dict[str, Any]:
@@ -55,7 +50,7 @@ def panel(monkeypatch: pytest.MonkeyPatch) -> Panelled:
     """A run of two members, half over, at a moment that stands still."""
     monkeypatch.setattr(console.time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(parallel, "memory_in_use", lambda: parallel.Memory(3 * 2**29, 2**36, of_device=True))
-    made = Panelled("sac on x, 2 runs", 2000, 2)
+    made = Panelled("sac on x, 2 runs", 2000, 2, 1)
     made.take(line(0, critic_step=0, actor_step=0))
     made.take(line(500, **{"train/episode_return": [1.0, 2.0], "eval/return_per_seed": [10.0, 20.0]}))
     made.take(line(1000, **{"train/episode_return": [3.0, 4.0]}))
@@ -66,7 +61,7 @@ def test_what_the_panel_says(panel: Panelled) -> None:
     text = "\n".join(shown(panel, 80))
     for words in (
         "sac on x, 2 runs",
-        "1,000 of 2,000 steps   0 s   10 s left",
+        "1,000 of 2,000 steps   0.0 s   10 s left",
         "steps     200/s  1,000 a run",  # 500 steps of each of two in 5 s
         "updates   100/s  500 critic, 250 actor",
         "greedy    15.0  ▁  10.0 to 20.0",  # of the evaluation before
@@ -93,7 +88,7 @@ def test_a_terminal_without_such_signs(panel: Panelled) -> None:
 
 
 def test_before_the_first_line() -> None:
-    assert "0 of 2,000 steps   0 s   compiling" in shown(Panelled("x", 2000, 1), 60)[2]
+    assert "0 of 2,000 steps   0.0 s   compiling" in shown(Panelled("x", 2000, 1, 1), 60)[2]
 
 
 def test_nothing_waits_for_the_device(panel: Panelled) -> None:
@@ -114,6 +109,30 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
             "    40.0 s         1,000 steps  greedy return 15.0",
         ]
         assert capsys.readouterr().out.splitlines() == ([] if quiet else wanted)
+
+
+@pytest.mark.parametrize("folder", ["runs/x[/y]", "runs/x[old]", "runs/x[bold]y"])
+def test_names_are_shown_as_they_are(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are no orders to the terminal."""
+    counts = {f"{name}_steps": 10 for name in ("env", "critic", "actor")} | {"eval_episodes": 2}
+    rates = {"env_steps_per_s": 1.0, "updates_per_s": 1.0, "wall_time_s": 2.0, "time_to_first_update_s": 1.0}
+    spread = {"eval_return_mean": 1.0, "eval_return_interval": [0.0, 2.0], "eval_return_iqm": 1.0}
+    with Console(config.resolve("sac", "gymnax:Pendulum-v1"), quiet=False) as made:
+        made._title = folder
+        made.finish(counts | rates | spread | {"eval_return_per_seed": [1.0]}, Path(folder))
+    said = capsys.readouterr().out
+    assert f" {folder} " in said and f" {folder}/rollout.html " in said and f"rlx eval {folder} " in said
+    assert said.splitlines()[1].strip() == folder
+
+
+def test_devices_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight that are there, the one that it trains on; of a split, those of all roles, each once."""
+    monkeypatch.setattr(parallel, "describe", lambda: {"devices": 8, "kind": "abacus"})
+    run_config = config.resolve("sac", "gymnax:Pendulum-v1")
+    assert Console(run_config, quiet=True)._panel.device == "abacus"
+    groups: list[list[Any]] = [["a"], ["b", "c"], ["c"]]
+    monkeypatch.setattr(console, "lay_out", lambda train, split: Layout(groups, 1, True))
+    assert Console(run_config, quiet=True)._panel.device == "3 x abacus"
 
 
 def test_memory_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,24 @@ def test_several_series_have_a_line_and_a_band_each() -> None:
     assert legend(figure) == ["a: interquartile mean of 5 seeds", "b: mean of 2 seeds", "1 seed"]
 
 
+@pytest.mark.parametrize("name", ["_hidden", "a$^$", "$5"])
+def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
+    """Neither left out nor read as mathematics, wherever they stand."""
+    curve = figures.curve([figures.Series(name, STEPS, RETURNS)] * 2, title=name)
+    bars = figures.durations({name: {"learn": 1.0}})
+    dots = figures.intervals({name: scores.Interval(3.0, 2.0, 5.0)})
+    assert figures.svg(curve, "a").count(f">{name}: interquartile mean of 5 seeds<") == 2
+    assert all(f">{name}<" in figures.svg(figure, "a") for figure in (curve, bars, dots))
+
+
+@pytest.mark.parametrize("first", [0, 10, 2000])
+def test_steps_begin_at_none(first: int) -> None:
+    """With room for a marker that stands at the edge."""
+    low, high = figures.curve([figures.Series("a", STEPS + first, RETURNS)]).axes[0].get_xlim()
+    assert low == (0 if first == 2000 else pytest.approx(first - 60))
+    assert high == pytest.approx(first + 3060)
+
+
 def test_colors_that_return_are_dashed() -> None:
     series = [figures.Series(str(i), STEPS, RETURNS[:, :1] + i) for i in range(8)]
     lines = figures.curve(series).axes[0].get_lines()
@@ -83,11 +101,11 @@ def test_intervals() -> None:
 
 
 def test_durations() -> None:
-    """Parts follow each other; one that a run lacks has no width there."""
-    figure = figures.durations({"a": {"compile": 2.0, "learn": 5.0}, "b": {"learn": 4.0, "save": 1.0}})
+    """Parts follow each other in the run's own order; one that a run lacks has no width there."""
+    figure = figures.durations({"a": {"compile": 2.0, "learn": 5.0}, "b": {"save": 1.0, "learn": 4.0}})
     (axes,) = figure.axes
     spans = [[(bar.get_x(), bar.get_width()) for bar in part.patches] for part in axes.containers]  # type: ignore[attr-defined]
-    assert spans == [[(0, 2), (0, 0)], [(2, 5), (0, 4)], [(7, 0), (4, 1)]]
+    assert spans == [[(0, 2), (0, 0)], [(2, 5), (1, 4)], [(0, 0), (0, 1)]]
     assert legend(figure) == ["compile", "learn", "save"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"] and axes.get_xlabel() == "seconds"
 

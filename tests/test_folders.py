@@ -99,6 +99,20 @@ def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize(("there", "kind"), [(folders.SWEEP, folders.RUN), (folders.RUN, folders.SWEEP)])
+def test_a_sweep_is_no_run(there: str, kind: str, tmp_path: Path) -> None:
+    """Neither is replaced by the other, whatever --overwrite says; by its like it is."""
+    (tmp_path / "chunk-0").mkdir()
+    (tmp_path / there).touch()
+    whose = {folders.RUN: "a run's", folders.SWEEP: "a sweep's"}[there]
+    message = f"{tmp_path}: is {whose} folder, so --overwrite leaves it alone; choose another --run-name"
+    with pytest.raises(RlxError) as error, folders.claimed(tmp_path, fresh=True, kind=kind):
+        pass
+    assert str(error.value) == message and (tmp_path / "chunk-0").is_dir() and (tmp_path / there).is_file()
+    with folders.claimed(tmp_path, fresh=True, kind=there):
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
 def test_a_run_that_was_killed_at_birth_can_be_overwritten(tmp_path: Path) -> None:
     """Before it wrote its config.json."""
     folder = tmp_path / "run"
@@ -250,3 +264,17 @@ def test_rlx_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "first" in capsys.readouterr().out
     assert cli.main(["runs", str(folder)]) == 2
     assert capsys.readouterr().err == f"rlx: {folder}: holds no runs; give the folder that --run-dir named\n"
+
+
+def test_rlx_runs_lists_those_of_sweeps(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the sweep's name and their own; also where there is nothing else."""
+    for part in ("chunk-0", "confirm"):
+        shutil.copytree(folder, tmp_path / "rr" / "lr" / part)
+    (tmp_path / "rr" / "lr" / "sweep.json").write_text("{}")
+    assert cli.main(["runs", str(tmp_path / "rr")]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["lr/chunk-0", "finished"],
+        ["lr/confirm", "finished"],
+    ]
+    shutil.copytree(folder, tmp_path / "rr" / "alone")
+    assert [run.name for run in folders.all_runs(tmp_path / "rr")] == ["alone", "lr/chunk-0", "lr/confirm"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,6 +74,16 @@ def test_episodes_are_those_that_judge(pendulum: tuple[Path, Driver]) -> None:
     assert all(one["poses"].shape == (200, 1, 7) for one in found.episodes)
     np.testing.assert_allclose(found.episodes[0]["poses"][0], judged.recording["view"][1, 0, 0], atol=1e-6)
     np.testing.assert_allclose([one["rewards"].sum() for one in found.episodes], returns, rtol=1e-4)
+
+
+def test_members_of_a_sweep_are_told_apart(pendulum: tuple[Path, Driver], tmp_path: Path) -> None:
+    """By what was varied, as `rlx compare` does: their seeds are the same."""
+    shutil.copytree(pendulum[0] / "checkpoints", tmp_path / "checkpoints")
+    content = json.loads((pendulum[0] / "config.json").read_text())
+    content["settings"] |= {"num_seeds": 1, "tau": [0.1, 0.2]}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = play.play(tmp_path, 1, members=(0, 1))
+    assert [one["label"] for one in found.episodes] == [f"tau={tau}, seed 5, episode 1" for tau in (0.1, 0.2)]
 
 
 def test_another_step_and_other_starts(pendulum: tuple[Path, Driver]) -> None:

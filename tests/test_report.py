@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli, compare, config, facts, report, viewer
+from rlx import cli, compare, config, facts, figures, markup, report, results, viewer
 from rlx.errors import RlxError
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, episode
@@ -94,9 +94,35 @@ def test_settings_that_differ_come_first(two: list[Path]) -> None:
     assert {row[0] for row in changed[1:] + rest[1:]} == set(config.settings("sac")) | set(config.settings("tqc"))
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(59.96, "60.0 s"), (200.4, "3 min 20 s"), (7260.0, "2 h 1 min")])
+DURATIONS = [(-1, "0.0 s"), (5.52, "5.5 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00 min")]
+DURATIONS += [(187, "3:07 min"), (3599, "59:59 min"), (3599.6, "1:00 h"), (8100, "2:15 h")]
+
+
+@pytest.mark.parametrize(("seconds", "text"), DURATIONS)
 def test_durations_in_words(seconds: float, text: str) -> None:
-    assert facts.duration(seconds) == text
+    assert results.duration(seconds) == text
+
+
+def test_every_part_of_a_time_has_a_colour() -> None:
+    """In a report of runs of all kinds."""
+    lines = [{"compile_s": 1.0, "train_s": 1.0, "evaluate_s": 1.0}]
+    kinds = ({"total_env_steps": 1}, {"offline_steps": 1}, {"total_env_steps": 1, "offline_steps": 1})
+    summary = {"save_blocked_s": 1.0, "wall_time_s": 9.0}
+    parts = {name for settings in kinds for name in facts.time_split(summary, lines, settings)}
+    assert len(parts) == len(set(figures.PARTS)) and not set(figures.PARTS) & set(figures.COLORS)
+
+
+def test_colours_mark_names_alone() -> None:
+    """A cell that happens to read as a run's name is none."""
+    found = markup.table([["run", "8"], ["8", "8"], ["16", "8"]], {"8": "red"})
+    assert re.findall(r"<t[hd]>(<i.*?</i>)?(\w+)", found) == [
+        ("", "run"),
+        (key := '<i class="key" style="background: red"></i>', "8"),
+        (key, "8"),
+        ("", "8"),
+        ("", "16"),
+        ("", "8"),
+    ]
 
 
 def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
@@ -111,7 +137,7 @@ def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
     for text in ("sac, tqc on gymnax:Pendulum-v1", "Learning curves", "Probability of improvement", "Configuration"):
         assert text in said
     assert "return -151.2 (95 % interval -161.0 to -131.0)" in said
-    assert "collect and learn 18.0 s (45%) 18.0 s (45%)" in said
+    assert "collect and learn 18 s (45%) 18 s (45%)" in said
     assert "aaaaaaaaaaaa-dirty" in said and "abacus" in said
     data = viewer.recorded(tmp_path / "out" / "index.html")
     assert data is not None and [one["label"] for one in data["episodes"]] == ["good", "fair"]
@@ -233,7 +259,7 @@ def test_the_command(format: str, two: list[Path], tmp_path: Path, capsys: pytes
     assert cli.main(["report", *map(str, two), "--out", str(out), "--format", format]) == 0
     said = capsys.readouterr()
     assert said.out == compare.text(compare.compare(compare.read(two)), format) + "\n"
-    assert said.err == f"rlx: open {out / 'index.html'}\n"
+    assert said.err == f"the page, for a browser: {out / 'index.html'}\n"
 
 
 def test_where_a_report_goes(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +275,26 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(RlxError, match=r"config.json: cannot be read"):
         report.make([folder], tmp_path / "out")
+
+
+@pytest.mark.parametrize("key", ["agent", "settings"])
+def test_a_config_without_what_matters_is_named(key: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    content = json.loads((folder / "config.json").read_text())
+    del content[key]
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(RlxError, match=rf"config.json: has no '{key}'; restore it from a copy, or leave the run out"):
+        report.make([folder], tmp_path / "out")
+
+
+def test_names_of_any_signs(tmp_path: Path) -> None:
+    """Dollars are no mathematics; what begins with an underscore is in the legend, too."""
+    folders = [make_run(tmp_path / "q$^$"), make_run(tmp_path / "_b")]
+    report.make(folders, tmp_path / "out")
+    pictures = re.findall(r"<svg.*?</svg>", page_of(tmp_path / "out"), re.DOTALL)
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert ">q$^$" in picture and ">_b" in picture
 
 
 LOOK = """(async () => {

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shlex
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli, config, folders, metrics, parallel, sweep, sweep_figures
+from rlx import cli, config, experiment, folders, metrics, parallel, runs, sinks, sweep, sweep_figures
 from rlx.errors import RlxError
 from rlx.sweep import Range
 from tests.test_cli import SETTINGS, flags
@@ -30,9 +34,15 @@ ASKED = ["--critic-lr", "1e-5:1e-1:log", "--tau", "0.01", "0.5", "--random", "2"
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("1e-5:1e-3:log", Range(1e-5, 1e-3, True)), ("0.9:0.99", Range(0.9, 0.99, False)), ("-1:1", Range(-1, 1, False))],
+    [
+        ("1e-5:1e-3:log", Range(1e-5, 1e-3, True)),
+        ("0.9:0.99", Range(0.9, 0.99, False)),
+        ("-1:1", Range(-1, 1, False)),
+        ("0.99999991:0.99999994", Range(0.99999991, 0.99999994, False)),
+    ],
 )
 def test_ranges(text: str, found: Range) -> None:
+    """To the last digit."""
     assert sweep.parse_range("--x", text) == found == sweep.parse_range("--x", str(found))
 
 
@@ -88,8 +98,17 @@ def test_draws_are_repeatable() -> None:
         ({"tau": ["0.1", "x"]}, "--tau x: must be a finite number"),
         (
             {"tau": [0.1, 0.2, 0.3], "chunk": 2, "spread": "seeds", "num_devices": 2},
-            "--spread seeds: 1 runs of a chunk do not divide over 2 devices",
+            "--chunk 2 of 3 combinations: 1 runs at once must divide over 2 devices, with --spread seeds",
         ),
+        (
+            {"tau": [0.1, 0.2, 0.3], "spread": "seeds", "num_devices": 2},
+            "3 combinations: 3 runs at once must divide over 2 devices, with --spread seeds",
+        ),
+        (
+            {"tau": [0.1, 0.2], "confirm": 3, "spread": "seeds", "num_devices": 2},
+            "--confirm 3: 3 runs at once must divide over 2 devices, with --spread seeds",
+        ),
+        ({"gamma": "0.9:1.5", "random": 2}, "--gamma 1.5: must be *"),
     ],
 )
 def test_sweeps_that_cannot_be(given: dict[str, Any], message: str) -> None:
@@ -111,11 +130,30 @@ def test_chunks_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(part) for part in sweep.chunks(sweep.make("sac", ENV, **asked))] == [1] * 10
 
 
+def test_chunks_divide_over_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where seeds are spread, what fits is rounded down to what divides; nobody need ask for chunks."""
+    monkeypatch.setattr(experiment, "setup", lambda base: None)
+    monkeypatch.setattr(experiment, "most_members", lambda given, unit, most: min(3 // unit * unit, most))
+    tau = [i / 10 for i in range(1, 7)]
+    made = sweep.make("sac", ENV, tau=tau, spread="seeds", num_devices=2)
+    assert [len(part) for part in sweep.chunks(made)] == [2, 2, 2]
+    assert [len(part) for part in sweep.chunks(sweep.make("sac", ENV, tau=tau))] == [3, 3]
+
+
+def test_repeats_are_left_out() -> None:
+    """The same twice is no other combination, and not more seeds of one."""
+    made = sweep.make("sac", ENV, random=6, tau=[0.005, 0.02], chunk=4)
+    assert sorted(row["tau"] for row in made.combinations) == [0.005, 0.02] and made.chunk == 2
+    assert sweep._plan(made) == "2 combinations (4 repeats left out), 2 runs, in one program"
+    twice = sweep.make("sac", ENV, tau=[0.1, 0.2, 0.1], num_seeds=2, chunk=1)
+    assert sweep._plan(twice) == "2 combinations (1 repeats left out), 4 runs, 2 chunks of 1"
+
+
 def test_a_chunk_is_a_run_of_pairs() -> None:
     made = sweep.make("sac", ENV, random=3, tau="0.1:0.2", gamma=[0.9, 0.99], num_seeds=2, chunk=2, seed=4)
     first, second = sweep.chunks(made)
     assert first + second == made.combinations and len(second) == 1
-    everyone = config.members(sweep.chunk_config(made, first))
+    everyone = config.members(sweep.chunk_config(made, first, Path("x")))
     assert [(m["tau"], m["gamma"], m["seed"]) for m in everyone] == [
         (row["tau"], row["gamma"], seed) for row in first for seed in (4, 5)
     ]
@@ -212,9 +250,28 @@ def test_the_best_is_a_preset(whole: Path) -> None:
     assert over.hypers["tau"] == (0.25,)
 
 
-def test_a_backend_is_of_the_preset_too() -> None:
+def test_a_backend_is_of_the_preset_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiment, "setup", lambda base: None)
     made = sweep.make("sac", "brax:ant", "mjx", tau=[0.1, 0.2], chunk=1)
     assert sweep.best_settings(made, {"tau": 0.1}) == {"backend": "mjx", "tau": 0.1}
+
+
+def test_every_sweep_has_checkpoints_of_its_own() -> None:
+    """Under one --checkpoint-dir, on a disk and in a cloud; each has a chunk-0 and a confirmation."""
+    for base in ("ck", "s3://bucket/ck/"):
+        made = sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1)
+        made = made._replace(base=replace(made.base, train=replace(made.base.train, checkpoint_dir=base)))
+        places = {sweep.chunk_config(made, made.combinations, Path(f"r/{i}")).train.checkpoint_dir for i in "ab"}
+        assert places == {f"{base.rstrip('/')}/a", f"{base.rstrip('/')}/b"}
+
+
+def test_what_a_part_is_called(tmp_path: Path) -> None:
+    """By W&B: two sweeps' first chunks are told apart, and a run has its folder's name."""
+    folder = tmp_path / "lr" / "chunk-0"
+    assert sinks._name(folder) == "chunk-0"
+    folder.mkdir(parents=True)
+    (tmp_path / "lr" / "sweep.json").touch()
+    assert sinks._name(folder) == "lr/chunk-0"
 
 
 def test_diverged_combinations_are_last(tmp_path: Path) -> None:
@@ -280,10 +337,10 @@ def test_a_sweep_can_be_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     (folder / "chunk-0").mkdir(parents=True)
     sweep.save(sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1), folder)
-    with folders.claimed(folder, fresh=True):
+    with folders.claimed(folder, fresh=True, kind=folders.SWEEP):
         assert [path.name for path in folder.iterdir()] == ["lock"]
     (folder / "sweep.tmp").touch()
-    with folders.claimed(folder, fresh=True):
+    with folders.claimed(folder, fresh=True, kind=folders.SWEEP):
         pass
     assert folders.choose_folder(tmp_path, None, config.resolve("sac", ENV), False, "sweep-").name == (
         "sweep-sac-gymnax-Pendulum-v1-s0"
@@ -312,6 +369,104 @@ def test_presets_that_cannot_be(content: str | None, message: str, tmp_path: Pat
         path.write_text(content)
     line = refused("train", "sac", "--env", ENV, "--preset", path)
     assert fnmatchcase(line, message.replace("[", "[[]")), line
+
+
+# Ends before the end, and what is said
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In place of training: what is trained, in order, each with a return that follows tau."""
+    begun: list[str] = []
+
+    def train(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
+        begun.append(folder.name)
+        folder.mkdir()
+        returns = [member["tau"] for member in config.members(run_config)]
+        summary = {"eval_return_per_seed": returns, "members": config.members(run_config)}
+        metrics.write_json(folder / "summary.json", summary)
+        return summary
+
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(sweep.results, "in_words", lambda found: ["found"])
+    monkeypatch.setattr(sweep_figures, "draw", lambda *given: None)
+    return begun
+
+
+TWO = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--chunk", "1"]
+
+
+def test_a_signal_at_the_end_of_a_chunk_ends_the_sweep(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where the chunk itself had nothing left to save; what is printed can be pasted, and goes on."""
+    train, folder = runs.train, tmp_path / "my runs" / "x"
+
+    def signalled(*given: Any, **more: Any) -> dict[str, Any]:
+        found = train(*given, **more)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert more["interrupts"].asked()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train", signalled)
+        before = signal.getsignal(signal.SIGTERM)
+        assert cli.main([*TWO, "--run-dir", str(folder.parent), "--run-name", "x", "--quiet"]) == 143
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert trained == ["chunk-0"]
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"rlx: left before {folder}/chunk-1 began; go on with `rlx ")
+    command = shlex.split(said.split("`")[1])
+    assert cli.main([*command[1:], "--quiet"]) == 0 and trained == ["chunk-0", "chunk-1"]
+    results = capfd.readouterr()
+    assert results.err == "" and f"--preset '{folder}/best.json'" in results.out  # --quiet: results alone
+
+
+def test_results_are_said_before_they_are_confirmed(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = runs.train
+
+    def fails(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
+        if folder.name == "confirm":
+            raise RlxError("no")
+        return train(run_config, folder, **given)
+
+    monkeypatch.setattr(runs, "train", fails)
+    where = ["--run-dir", str(tmp_path), "--run-name", "x", "--checkpoint-dir", str(tmp_path / "ck")]
+    assert cli.main([*TWO, *where, "--confirm", "2"]) == 2
+    said = capsys.readouterr()
+    assert "the best of 2 is partly luck" in said.out and said.err.startswith("rlx: 2 combinations, 2 runs, 2 chunks")
+    monkeypatch.setattr(runs, "train", train)
+    assert cli.main(["sweep", "--resume", str(tmp_path / "x")]) == 0
+    assert capsys.readouterr().out == said.out + "on 2 fresh seeds:\n  found\n"
+    confirmed = sweep.confirmation(sweep.load(tmp_path / "x"), tmp_path / "x", 2)
+    assert confirmed.train.checkpoint_dir == str(tmp_path / "ck" / "x")
+    assert not list((tmp_path / "x").glob("*.tmp"))
+
+
+def test_a_sweep_replaces_a_sweep(trained: list[str], tmp_path: Path) -> None:
+    where = ["--run-dir", str(tmp_path), "--run-name", "x", "--quiet"]
+    for more in ([], ["--overwrite"]):
+        assert cli.main([*TWO, *where, *more]) == 0
+    assert trained == ["chunk-0", "chunk-1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--env", "gymnax:Pendulun-v1"], "no environment 'gymnax:Pendulun-v1'; *"),
+        (["--wandb"], "--wandb: needs the package wandb; *"),
+        (["--checkpoint-dir", "ftp://x"], "ftp://x: must be a folder, or an address that begins with gs:// or s3://"),
+        (["--num-devices", "99"], "--num-devices 99: this machine shows *"),
+    ],
+)
+def test_mistakes_are_found_before_there_is_a_folder(
+    more: list[str], message: str, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
+    line = refused(*TWO, *more, "--run-dir", tmp_path / "runs")
+    assert fnmatchcase(line, message) and not (tmp_path / "runs").exists(), line
 
 
 # Pictures

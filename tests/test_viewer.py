@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rlx import viewer
+from rlx import play, runs, viewer
+from rlx.errors import RlxError
+from rlx.evaluate import watchable
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
 
@@ -132,10 +136,64 @@ def test_what_was_packed_is_read_again(tmp_path: Path) -> None:
     found = viewer.recorded(tmp_path / "a.html")
     assert found is not None and found == json.loads(json.dumps(viewer.pack(SCENE, episodes, "a")))
     assert [one["label"] for one in found["episodes"]] == ["</script>", "episode 2"]
-    for name, text in (("b.html", "<p>"), ("c.html", '<script type="application/json" id="data">{</script>')):
-        (tmp_path / name).write_text(text)
-        assert viewer.recorded(tmp_path / name) is None
+    for text in ("<p>", *(f'<script type="application/json" id="data">{data}</script>' for data in ("{", "{}", "[]"))):
+        (tmp_path / "b.html").write_text(text)
+        assert viewer.recorded(tmp_path / "b.html") is None
     assert viewer.recorded(tmp_path / "none.html") is None
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes 100 characters of a page, and no more."""
+    whole = Path.write_text
+
+    def write_text(path: Path, text: str, *given: Any, **named: Any) -> int:
+        whole(path, text[:100], *given, **named)
+        if "<!doctype" in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(text)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, full_disk: None) -> None:
+    (tmp_path / "a.html").write_text("good")
+    with pytest.raises(OSError, match="No space left"):
+        viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(3)], "a")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.html", "good")]
+
+
+def test_a_full_disk_after_training(tmp_path: Path, full_disk: None) -> None:
+    """Is a matter of room: `rlx train` has no --out."""
+    with pytest.raises(RlxError, match=r"No space left on device\); make room, then go on with `rlx train --resume"):
+        with runs._claimed(tmp_path / "run", fresh=True):
+            viewer.rollout_page(tmp_path / "run" / "rollout.html", SCENE, [episode(3)], "a")
+
+
+def test_where_a_played_page_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play, "play", lambda *given: play.Played("a", SCENE, [episode(3)]))
+    (tmp_path / "file").touch()
+    with pytest.raises(RlxError, match=r"new/a.html: cannot be written \(Not a directory\); choose another --out"):
+        play.make(tmp_path, tmp_path / "file" / "new" / "a.html")
+
+
+class Landscape(NamedTuple):
+    """An environment of whose scene nothing moves."""
+
+    geoms: list[dict[str, Any]]
+
+    def scene(self) -> dict[str, Any]:
+        return {"dt": 0.1, "geoms": self.geoms}
+
+
+@pytest.mark.parametrize("shapes", [[], [geom("plane", [0, 0], -1)], [geom("box", [1, 1, 1], -1)]])
+def test_what_does_not_move_is_not_watched(shapes: list[dict[str, Any]]) -> None:
+    """The recorder and the page agree about it."""
+    assert watchable(cast(Any, Landscape(shapes))) is None
+    assert viewer.pack(Landscape(shapes).scene(), [episode(3)], "a")["geoms"] is None
+    moving = Landscape([*shapes, geom("box", [1, 1, 1], 0)])
+    assert watchable(cast(Any, moving)) == moving.scene()
+    assert viewer.pack(moving.scene(), [episode(3)], "a")["geoms"] == moving.geoms
 
 
 def test_pages_of_ours_are_known(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def report(arguments: list[str]) -> int:
     folders = [Path(run) for run in given.run]
     out = Path(given.out or (folders[0] / "report" if len(folders) == 1 else "report"))
     print(compare.text(make(folders, out), given.format))
-    print(f"rlx: open {out / 'index.html'}", file=sys.stderr)  # so that what is printed can go into a file
+    # not on the output: the table may go into a file
+    print(f"the page, for a browser: {out / 'index.html'}", file=sys.stderr)
     return 0
 
 
@@ -41,8 +43,8 @@ def play(arguments: list[str]) -> int:
     parser.add_argument("--mp4", metavar="FILE", help="a film in another format; needs rlx[video], too")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a film at most (default: 10)")
     given = parser.parse(arguments)
-    if not given.seconds > 0:
-        raise RlxError(f"--seconds {given.seconds:g}: must be more than 0")
+    if not 0 < given.seconds < math.inf:
+        raise RlxError(f"--seconds {given.seconds:g}: must be more than 0 and finite")
     from rlx import film
 
     films = film.files(given.gif, given.mp4)

@@ -51,7 +51,7 @@ def sweep(arguments: list[str]) -> int:
     keep_compiled_programs()
     made = sweeping.make(agent, env, backend, found.preset, found.random, found.chunk, found.confirm, **given)
     folder = folders.choose_folder(Path(found.run_dir), found.run_name, made.base, found.overwrite, "sweep-")
-    print(sweeping.run(made, folder, fresh=True, quiet=found.quiet))
+    sweeping.run(made, folder, fresh=True, quiet=found.quiet)
     return 0
 
 
@@ -68,5 +68,5 @@ def _resume(arguments: list[str]) -> int:
     if made.base.train.deterministic:
         parallel.ask_for_determinism()
     keep_compiled_programs()
-    print(sweep.run(made, folder, fresh=False, quiet=found.quiet))
+    sweep.run(made, folder, fresh=False, quiet=found.quiet)
     return 0
