@@ -79,7 +79,8 @@ def test_environments_do_not_know_their_shard() -> None:
 
 def test_environments_differ() -> None:
     _, rows, *_ = WHOLE
-    assert len(np.unique(rows.action)) == rows.action.size
+    inside = rows.action[np.abs(rows.action) < 1]  # others were clipped to the same number
+    assert len(np.unique(inside)) == inside.size > 80
     noise = rows.next_observation - DECAY * rows.observation - PUSH * rows.action
     assert len(np.unique(noise.round(6))) == noise.size
 
