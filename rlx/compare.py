@@ -15,6 +15,7 @@ import numpy as np
 
 from rlx import config, metrics
 from rlx.errors import RlxError
+from rlx.folders import standing
 from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 FORMATS = ("table", "md", "csv")
@@ -63,9 +64,11 @@ def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
         if folder in summaries:
             raise RlxError(f"{folder}: is given twice; name each run once")
         if not (folder / "summary.json").is_file():
-            begun = (folder / "config.json").is_file()
-            go_on = f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
-            remedy = go_on if begun else "give folders that `rlx train` made"
+            remedy = "give folders that `rlx train` made"
+            if (folder / "config.json").is_file():
+                remedy = f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
+                if standing(folder).state == "running":
+                    remedy = "it is still training; wait for it"
             raise RlxError(f"{folder}: holds no finished run (no summary.json); {remedy}")
         summaries[folder] = metrics.read_json(folder / "summary.json")
         _demand(folder / "summary.json", summaries[folder], "env", "backend", "members")
@@ -198,7 +201,9 @@ def _chance(found: Comparison, x: Row, y: Row) -> str:
     if x is y:
         return "-"
     p = found.improvement[x.name, y.name]
-    return f"{p.estimate:.2f}" + (f" ({p.low:.2f} to {p.high:.2f})" if max(x.seeds, y.seeds) > 1 else "")
+    return f"{p.estimate:.2f}" + (
+        f" ({p.low:.2f} to {p.high:.2f})" if min(x.seeds, y.seeds) > 1 else ""
+    )  # one seed has no spread
 
 
 def _csv(found: Comparison) -> str:

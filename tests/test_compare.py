@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli
-from rlx.compare import Comparison, Curve, compare, read, text
+from rlx import cli, folders
+from rlx.compare import Comparison, Curve, compare, read, tables, text
 from rlx.errors import RlxError
 
 STEPS = (100, 200, 300)
@@ -243,6 +243,22 @@ def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.Capture
     assert cli.main(["compare", *map(str, folders)]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and line in said.err
+
+
+def test_a_run_that_is_still_training_is_not_to_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with folders.claimed(tmp_path, fresh=False), pytest.raises(RlxError, match="it is still training; wait for it"):
+        folders.mark(tmp_path, "running")
+        read([tmp_path])
+
+
+def test_one_seed_has_no_interval() -> None:
+    one, three = (Curve(name, np.asarray([1]), np.asarray([1.0]), np.asarray([x])) for name, x in SEEDS.items())
+    _, pairs = tables(compare([one, three], [0.0]))
+    assert pairs[1:] == [["one", "-", "0.67"], ["three", "0.33", "-"]]
+
+
+SEEDS = {"one": [4.0], "three": [1.0, 2.0, 5.0]}
 
 
 def test_an_unknown_metric_is_told_the_nearest(two: list[Path]) -> None:
