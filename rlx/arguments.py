@@ -29,6 +29,8 @@ class Parser(argparse.ArgumentParser):
         """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
         found, unknown = self.parse_known_args(list(arguments))
         for text in unknown:
+            if not text.startswith("-"):
+                raise RlxError(f"{text!r}: belongs to no flag of `{self.prog}`, or is one value too many")
             from rlx.config import nearest
 
             flag = text.split("=")[0]

@@ -65,6 +65,8 @@ def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
             raise RlxError(f"{folder}: is given twice; name each run once")
         if not (folder / "summary.json").is_file():
             remedy = "give folders that `rlx train` made"
+            if (folder / "sweep.json").is_file():
+                remedy = f"it is a sweep: give its parts, such as {folder / 'chunk-0'}"
             if (folder / "config.json").is_file():
                 remedy = f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
                 if standing(folder).state == "running":

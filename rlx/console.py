@@ -189,11 +189,15 @@ class Console:
         table = Table(title=self._title, show_header=False)
         env, critic, actor = (summary[f"{name}_steps"] for name in ("env", "critic", "actor"))
         env_rate, update_rate = summary["env_steps_per_s"], summary["updates_per_s"]
+        steps = [f"{critic:,} critic", f"{actor:,} actor"]
+        speed = [f"{update_rate:,.0f} updates/s"]
+        if env:  # offline there are none
+            steps, speed = [f"{env:,} environment", *steps], [f"{env_rate:,.0f} environment steps/s", *speed]
         rows = {
             "greedy episodes": "\n".join(in_words(summary)),
             "per seed": f"{_each(summary['eval_return_per_seed'])}, each over {summary['eval_episodes']} episodes",
-            "steps": f"{env:,} environment, {critic:,} critic, {actor:,} actor",
-            "speed": f"{env_rate:,.0f} environment steps/s, {update_rate:,.0f} updates/s",
+            "steps": ", ".join(steps),
+            "speed": ", ".join(speed) + (", of all runs together" if len(summary["eval_return_per_seed"]) > 1 else ""),
             "time": f"{summary['wall_time_s']:.1f} s; first update after {summary['time_to_first_update_s']:.1f} s",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),

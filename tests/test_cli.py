@@ -107,7 +107,11 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --backend spring", "gymnax:Pendulum-v1 has one physics only: leave out the backend 'spring'"),
     ("train sac E --num-env 3", "unknown argument '--num-env' of `rlx train sac`: did you mean --num-envs?"),
     ("train sac E --critic_lr=3", "unknown argument '--critic_lr' of `rlx train sac`: did you mean --critic-lr?"),
-    ("train sac E extra", "unknown argument 'extra' of `rlx train sac`: see `rlx list` and `--help`"),
+    ("train sac E extra", "'extra': belongs to no flag of `rlx train sac`, or is one value too many"),
+    (
+        "train sac E --batch-size 64 128",
+        "'128': belongs to no flag of `rlx train sac`, or is one value too many",
+    ),
     ("train sac E --num-envs", "--num-envs: expected one argument; see `rlx train sac --help`"),
     ("train sac E --preset huge", "--preset huge: unknown for sac on gymnax:Pendulum-v1; *"),
     # sizes
@@ -146,7 +150,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("eval nowhere", "nowhere: is not a run folder (no config.json); give one that `rlx train` made"),
     ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give one that `rlx train` made"),
     ("eval runs --epsodes 3", "unknown argument '--epsodes' of `rlx eval`: did you mean --episodes?"),
-    ("list agents", "unknown argument 'agents' of `rlx list`: see `rlx list` and `--help`"),
+    ("list agents", "'agents': belongs to no flag of `rlx list`, or is one value too many"),
 ]
 
 

@@ -218,6 +218,9 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
     begun.mkdir()
     (begun / "config.json").write_text("{}")
     (empty / "metrics.jsonl").unlink()
+    sweep = root / "sweep"
+    sweep.mkdir()
+    (sweep / "sweep.json").write_text("{}")
     old, older = write_run(root / "old", FAIR), write_run(root / "older", FAIR)
     lines = (old / "metrics.jsonl").read_text()
     (old / "metrics.jsonl").write_text(lines.replace("run_step", "step"))
@@ -228,6 +231,7 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
         "twice": ([ant, ant], f"{ant}: is given twice"),
         "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
         "nothing": ([root / "none"], f"{root / 'none'}: holds no finished run (no summary.json); give folders that"),
+        "sweep": ([sweep], f"it is a sweep: give its parts, such as {sweep / 'chunk-0'}"),
         "bad end": ([bad], "bad: eval/return_per_seed ended as no finite number; there is no curve to compare"),
         "old lines": ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', an older rlx wrote it; train again, or"),
         "old summary": ([older], f"{older / 'summary.json'}: has no 'backend', an older rlx wrote it; train again"),
@@ -236,7 +240,7 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
 
 
 @pytest.mark.parametrize(
-    "what", "env,backend,twice,unfinished,nothing,bad end,old lines,old summary,no lines".split(",")
+    "what", "env,backend,twice,unfinished,nothing,sweep,bad end,old lines,old summary,no lines".split(",")
 )
 def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders, line = refusals(tmp_path)[what]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rlx import scores
@@ -21,7 +23,7 @@ def describe(dataset: Dataset) -> list[str]:
     sizes = f"{rows.observation.shape[1]} numbers an observation, {rows.action.shape[1]} an action"
     lines = [
         f"{dataset.name} ({info.get('format', 'in memory')}): {dataset.size:,} transitions, {sizes}",
-        *(f"  {key} {info[key]}" for key in sorted(info.keys() - {"name", "format", "notes", "missing"})),
+        *(f"  {key} {_plain(info[key])}" for key in sorted(info.keys() - {"name", "format", "notes", "missing"})),
         _episodes(dataset),
         _returns(dataset),
         _actions(dataset),
@@ -119,3 +121,12 @@ def _distinct(dataset: Dataset, scale: Dataset, bins: int) -> int:
         code = (code ^ place) * np.uint64(0x9E3779B97F4A7C15)
         code ^= code >> np.uint64(29)
     return len(np.unique(code))
+
+
+def _plain(value: Any) -> str:
+    """A value of `info` to read: records as `key value`, and returns with one decimal."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(x)}" for key, x in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_plain, value))
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
