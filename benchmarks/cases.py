@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to be run from anywhere
 
 from benchmarks import bounds
-from benchmarks.worker import say, serve
+from benchmarks.worker import again, say, serve
 from rlx import agents, config, envs, replay
 from rlx import data as datasets
 from rlx.experiment import Setup, fit, make_driver, setup
@@ -54,34 +54,19 @@ def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
     return Transition(observation, action, jax.random.normal(keys[3], shape), jnp.ones(shape), following)
 
 
-def again(function: Any, state: Any, *rest: Any) -> tuple[Run, float]:
-    """Calls `state = function(state, *rest)` for as long as it is asked to; and the seconds that compiling took."""
-    begun = time.perf_counter()
-    held = [jax.block_until_ready(function(state, *rest))]
-    compile_s = time.perf_counter() - begun
-
-    def run(units: int) -> None:
-        state = held.pop()
-        for _ in range(units):
-            state = function(state, *rest)
-        held.append(jax.block_until_ready(state))
-
-    return run, compile_s
-
-
 def update(given: argparse.Namespace) -> tuple[Run, float]:
     """`agent.update`, the state donated and the whole of it returned."""
     agent, _, spec = make_agent(given)
     step = jax.jit(lambda state, *rest: agent.update(state, *rest)[0], donate_argnums=0)
     state = jax.jit(agent.init)(jax.random.key(0))
-    return again(step, state, make_batch(spec, (given.batch,)), jax.random.key(2))
+    return again(step, jax.block_until_ready, state, make_batch(spec, (given.batch,)), jax.random.key(2))
 
 
 def chain(given: argparse.Namespace) -> tuple[Run, float]:
     """The update's matrix products alone."""
     _, network, _ = make_agent(given)
     function, rest = bounds.make_chain(bounds.passes(given.agent, network, bounds.Sizes(*given.sizes)), given.batch)
-    return again(function, *rest)
+    return again(function, jax.block_until_ready, *rest)
 
 
 def act(given: argparse.Namespace) -> tuple[Run, float]:
@@ -90,7 +75,9 @@ def act(given: argparse.Namespace) -> tuple[Run, float]:
     policy = agent.acting(jax.jit(agent.init)(jax.random.key(0)))
     observation = jax.random.normal(jax.random.key(1), (given.batch, spec.observation_size))
     step = jax.jit(lambda _, *rest: agent.act(*rest)[0])
-    return again(step, jnp.zeros((given.batch, spec.action_size)), policy, observation, jax.random.key(2))
+    return again(
+        step, jax.block_until_ready, jnp.zeros((given.batch, spec.action_size)), policy, observation, jax.random.key(2)
+    )
 
 
 def bare(given: argparse.Namespace) -> tuple[Run, float]:
@@ -183,7 +170,7 @@ def ring(given: argparse.Namespace) -> tuple[Run, float]:
         return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, 0.99)
 
     first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, 0.99)))(memory, block)
-    return again(jax.jit(step, donate_argnums=0), first, block, jax.random.key(3))
+    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block, jax.random.key(3))
 
 
 def copies(given: argparse.Namespace) -> tuple[Run, float]:
@@ -203,7 +190,7 @@ def copies(given: argparse.Namespace) -> tuple[Run, float]:
         return memory, jax.tree.map(take, memory.rows)
 
     first = jax.jit(lambda m, b: step((m, None), b))(memory, block)
-    return again(jax.jit(step, donate_argnums=0), first, block)
+    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block)
 
 
 def _ring(given: argparse.Namespace) -> tuple[Any, Row]:

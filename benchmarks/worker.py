@@ -40,6 +40,26 @@ class Stopwatch:
         return {"wall_s": time.perf_counter() - self._wall, "cpu_s": time.process_time() - self._cpu}
 
 
+def again(
+    function: Callable[..., Any], wait: Callable[[Any], Any], state: Any, *rest: Any
+) -> tuple[Callable[[int], None], float]:
+    """What runs `state = function(state, *rest)` over and over, and the seconds that the first call, compiling, took.
+
+    `wait(state)` returns the state when it is there.
+    """
+    watch = Stopwatch()
+    held = [wait(function(state, *rest))]
+    compile_s = watch.seconds()["wall_s"]
+
+    def run(units: int) -> None:
+        state = held.pop()
+        for _ in range(units):
+            state = function(state, *rest)
+        held.append(wait(state))
+
+    return run, round(compile_s, 2)
+
+
 def serve(run: Callable[[int], None], compile_s: float | None = None, **about: Any) -> None:
     """`run(units)` must return when they are done, not when they are dispatched."""
     say(ready=True, compile_s=compile_s, **about)

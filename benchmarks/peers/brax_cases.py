@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from worker import Stopwatch, say, serve, wanted
+from worker import Stopwatch, again, say, serve, wanted
 
 jax.device_put_replicated = lambda tree, devices: jax.tree.map(
     lambda x: jnp.stack([jnp.asarray(x)] * len(devices)), tree
@@ -67,19 +66,8 @@ def update(given: argparse.Namespace) -> None:
         target = optax.incremental_update(new_critic, target, 0.005)
         return new_actor, new_critic, target, new_alpha, (of_actor, of_critic, of_alpha)
 
-    update = jax.jit(step, donate_argnums=0)
-    begun = time.perf_counter()
     own = jax.tree.map(jnp.copy, (actor, critic, critic, alpha, opt_states))
-    held = [jax.block_until_ready(update(own, batch, keys[6]))]
-    compile_s = time.perf_counter() - begun
-
-    def run(units: int) -> None:
-        state = held.pop()
-        for _ in range(units):
-            state = update(state, batch, keys[6])
-        held.append(jax.block_until_ready(state))
-
-    serve(run, round(compile_s, 2))
+    serve(*again(jax.jit(step, donate_argnums=0), jax.block_until_ready, own, batch, keys[6]))
 
 
 class Over(Exception):

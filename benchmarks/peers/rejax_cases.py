@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rejax import SAC
 from rejax.buffers import Minibatch
-from worker import say, serve
+from worker import again, say, serve
 
 
 def make(given: argparse.Namespace) -> tuple[Any, Any]:
@@ -59,21 +59,8 @@ def update(given: argparse.Namespace) -> None:
         target = algorithm.maybe_update_target_params(state.critic_ts.params, state.critic_target_params, 1, 0)
         return {name: getattr(state, name) for name in parts} | {"critic_target_params": target}
 
-    again(jax.jit(step, donate_argnums=0), jax.tree.map(jnp.copy, learned), batch)
-
-
-def again(function: Any, state: Any, *rest: Any) -> None:
-    begun = time.perf_counter()
-    held = [jax.block_until_ready(function(state, *rest))]
-    compile_s = time.perf_counter() - begun
-
-    def run(units: int) -> None:
-        state = held.pop()
-        for _ in range(units):
-            state = function(state, *rest)
-        held.append(jax.block_until_ready(state))
-
-    serve(run, round(compile_s, 2))
+    function = jax.jit(step, donate_argnums=0)
+    serve(*again(function, jax.block_until_ready, jax.tree.map(jnp.copy, learned), batch))
 
 
 def iterations(given: argparse.Namespace) -> tuple[Any, Any]:
