@@ -79,6 +79,25 @@ def carried(step: Callable[..., Any], inner: Any, always: Any, *rest: Any) -> li
         found = wider
 
 
+def pack(state: Any, keep: list[bool]) -> list[jax.Array]:
+    """The leaves of a library's state that are carried (see `carried`)."""
+    return [leaf for leaf, kept in zip(jax.tree.leaves(state), keep, strict=True) if kept]
+
+
+def unpack(inner: list[jax.Array], keep: list[bool], like: Any) -> Any:
+    """A library's state like `like`, arrays or shapes, from what `pack` kept; leaves that no step reads are zero."""
+    leaves, structure = jax.tree.flatten(like)
+    rest = iter(inner)
+    flags = zip(leaves, keep, strict=True)
+    return jax.tree.unflatten(structure, [next(rest) if kept else _zeros(leaf) for leaf, kept in flags])
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)
+
+
 STEP = 2**31 - 1  # folded into an environment's key for its step; most ignore it, and then nothing is computed
 
 

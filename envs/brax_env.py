@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import advance, begin, carried
+from rlx.envs.base import advance, begin, carried, pack, unpack
 from rlx.envs.geoms import quietly, scene
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
@@ -46,12 +46,14 @@ class BraxEnv:
 
     def reset(self, key: Key) -> EnvState:
         physics, observation = self._brax_reset(key)
-        return begin(self._pack(physics), observation)
+        return begin(pack(physics, self._carried), observation)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         del key  # Brax's dynamics draw no random numbers
-        physics, (observation, reward, done) = self._brax_step(self._unpack(state.inner), state.observation, action)
-        return advance(state, self._pack(physics), observation, reward, done, self.spec.episode_length)
+        physics, (observation, reward, done) = self._brax_step(
+            unpack(state.inner, self._carried, self._physics), state.observation, action
+        )
+        return advance(state, pack(physics, self._carried), observation, reward, done, self.spec.episode_length)
 
     def _reset_physics(self, key: Key) -> tuple[Any, jax.Array]:
         start = self._env.reset(key)
@@ -63,22 +65,12 @@ class BraxEnv:
         after = self._env.step(before, action)
         return after.pipeline_state, (after.obs, after.reward, after.done)
 
-    def _pack(self, physics: Any) -> list[jax.Array]:
-        return [leaf for leaf, keep in zip(jax.tree.leaves(physics), self._carried, strict=True) if keep]
-
-    def _unpack(self, inner: list[jax.Array]) -> Any:
-        """Brax's physics state; leaves that no step reads are zero."""
-        leaves, structure = jax.tree.flatten(self._physics)
-        rest = iter(inner)
-        flags = zip(leaves, self._carried, strict=True)
-        return jax.tree.unflatten(structure, [next(rest) if c else jnp.zeros(x.shape, x.dtype) for x, c in flags])
-
     def scene(self) -> dict[str, Any]:
         """The geoms of the MuJoCo model, see `rlx.envs.base.Watchable`; link i is Brax's link i."""
         return scene(self._env.sys.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
-        links = self._unpack(state.inner).x
+        links = unpack(state.inner, self._carried, self._physics).x
         rotation = links.rot / jnp.linalg.norm(links.rot, axis=-1, keepdims=True)  # Brax's resets leave it unnormalised
         return jnp.concatenate([links.pos, rotation], axis=-1)
 

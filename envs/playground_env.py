@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import advance, begin, carried
+from rlx.envs.base import advance, begin, carried, pack, unpack
 from rlx.envs.geoms import quietly, scene
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
@@ -43,11 +43,13 @@ class PlaygroundEnv:
 
     def reset(self, key: Key) -> EnvState:
         state = self._reset(key)
-        return begin(self._pack(state), _flat(state.obs))
+        return begin(pack(state, self._carried), _flat(state.obs))
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        after, (observation, reward, terminated) = self._next(self._unpack(state.inner), action, key)
-        return advance(state, self._pack(after), observation, reward, terminated, self.spec.episode_length)
+        after, (observation, reward, terminated) = self._next(
+            unpack(state.inner, self._carried, self._state), action, key
+        )
+        return advance(state, pack(after, self._carried), observation, reward, terminated, self.spec.episode_length)
 
     def _step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Any]:
         info = dict(state.info) | ({"rng": key} if "rng" in state.info else {})
@@ -56,22 +58,12 @@ class PlaygroundEnv:
         observation = jnp.where(sound, _flat(after.obs), jnp.nan)
         return after, (observation, after.reward, after.done.astype(bool) & sound)
 
-    def _pack(self, state: Any) -> list[jax.Array]:
-        return [leaf for leaf, keep in zip(jax.tree.leaves(state), self._carried, strict=True) if keep]
-
-    def _unpack(self, inner: list[jax.Array]) -> Any:
-        """Playground's state; leaves that no step reads are zero."""
-        leaves, structure = jax.tree.flatten(self._state)
-        rest = iter(inner)
-        flags = zip(leaves, self._carried, strict=True)
-        return jax.tree.unflatten(structure, [next(rest) if keep else _zeros(leaf) for leaf, keep in flags])
-
     def scene(self) -> dict[str, Any]:
         """The simple geoms of the MuJoCo model; meshes are not drawn."""
         return scene(self._env.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
-        data = self._unpack(state.inner).data
+        data = unpack(state.inner, self._carried, self._state).data
         return jnp.concatenate([data.xpos[1:], data.xquat[1:]], axis=-1)
 
 
@@ -81,12 +73,6 @@ def _flat(observation: Any) -> jax.Array:
         entries = [observation["state"]] if "state" in observation else [observation[k] for k in sorted(observation)]
         return jnp.concatenate([jnp.ravel(entry) for entry in entries])
     return jnp.ravel(observation)
-
-
-def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
-    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> PlaygroundEnv:
