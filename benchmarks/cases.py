@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -193,6 +194,25 @@ def copies(given: argparse.Namespace) -> tuple[Run, float]:
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block)
 
 
+def rows(given: argparse.Namespace) -> tuple[Run, float]:
+    """That block, and as many rows of the ring, at places known beforehand: drawing and arithmetic are left out."""
+    memory, block = _ring(given)
+    slots, envs = replay.length(memory), given.num_envs
+    keys = jax.random.split(jax.random.key(4))
+    places = [
+        jax.random.randint(key, (4096, given.batch), 0, most) for key, most in zip(keys, (slots, envs), strict=True)
+    ]
+
+    def step(carry: Any, block: Row, of_slots: jax.Array, of_envs: jax.Array) -> Any:
+        memory, _ = carry
+        memory = replay.add(memory, block)
+        slot, env = (x[memory.cursor.head % len(x)] for x in (of_slots, of_envs))
+        return memory, jax.tree.map(lambda ring: ring.at[slot, env].get(mode="promise_in_bounds"), memory.rows)
+
+    first = jax.jit(lambda m, *rest: step((m, None), *rest))(memory, block, *places)
+    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block, *places)
+
+
 def _ring(given: argparse.Namespace) -> tuple[Any, Row]:
     spec = make_agent(given)[2]
     rows = make_batch(spec, (1, given.num_envs))
@@ -201,6 +221,21 @@ def _ring(given: argparse.Namespace) -> tuple[Any, Row]:
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), block)
     memory = replay.init(example, given.capacity // given.num_envs, given.num_envs)
     return memory.replace(cursor=memory.cursor.replace(size=jnp.int32(replay.length(memory)))), block
+
+
+def memory(given: argparse.Namespace) -> None:
+    """The most bytes that training held, with a replay of `--capacity` transitions, all of them written."""
+    sizes = {"num_envs": given.num_envs, "replay_capacity": given.capacity, "warmup_env_steps": 2048}
+    common = {"ratio": "1:1", "batch_size": given.batch, "total_env_steps": 4096}
+    resolved = config.resolve(given.agent, given.env, backend(given.env), **(common | sizes | plain(given.agent)))
+    made = setup(resolved)
+    run, _ = ticks(made, offline=False)
+    run(8)
+    spec = made.env.spec
+    stored = 4 * (2 * spec.observation_size + spec.action_size + 1) + 2  # and two flags
+    stats = jax.local_devices()[0].memory_stats() or {}
+    peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    say(peak_bytes=peak, capacity=given.capacity, stored_bytes=stored)
 
 
 def start(given: argparse.Namespace) -> None:
@@ -223,7 +258,7 @@ def start(given: argparse.Namespace) -> None:
 
 
 CASES: dict[str, Callable[[argparse.Namespace], Any]] = {
-    case.__name__: case for case in (update, chain, act, bare, fused, offline, ring, copies, start)
+    case.__name__: case for case in (update, chain, act, bare, fused, offline, ring, rows, copies, memory, start)
 }
 
 

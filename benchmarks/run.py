@@ -7,6 +7,7 @@ so that a run which was stopped goes on.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -30,9 +31,8 @@ class Comparison(NamedTuple):
     """Sides that do the same work; ratios are to the first."""
 
     name: str
-    unit: str  # of rates, a second
+    unit: str  # of rates, a second; or of what is measured instead: "seconds" from process start, or "bytes"
     sides: tuple[Side, ...]
-    starts: bool = False  # seconds from process start instead of rates
 
 
 def own(name: str, case: str, *flags: Any, sets: Sequence[str] = ()) -> Side:
@@ -69,6 +69,11 @@ def fused(env: str, num_envs: int, others: Iterable[Side] = (), agent: str = "sa
     return Comparison(f"fused {agent} {env}, {num_envs} environments", "vector steps", sides)
 
 
+def of_rows(capacity: int) -> tuple[Side, Side]:
+    """Replay against the rows that it copies, taken at places known beforehand."""
+    return own("rows alone", "rows", "--capacity", capacity), own("rlx", "ring", "--capacity", capacity)
+
+
 def own_comparisons() -> list[Comparison]:
     """`make bench`."""
     small = [name for name in PLAIN if name.startswith("critic")]
@@ -85,9 +90,16 @@ def own_comparisons() -> list[Comparison]:
         *training,
         Comparison("seeds vmapped, sac inverted_pendulum, 128 environments", "vector steps", tuple(seeds)),
         Comparison("replay, add 128 and sample 256", "turns", (own("bare copy", "copies"), *capacities)),
+        *(
+            Comparison(f"replay of {n:,}, beside its rows alone", "turns", of_rows(n))
+            for n in (10_240, 102_400, 1_024_000)
+        ),
+        Comparison(
+            "memory of a transition, fused sac hopper", "bytes", (own("rlx", "memory", "--env", "brax:hopper"),)
+        ),
         Comparison("acting, 128 observations", "calls", tuple(acting)),
         Comparison("offline iql", "updates", offline),
-        Comparison("start to first epoch", "seconds", start, starts=True),
+        Comparison("start to first epoch", "seconds", start),
     ]
 
 
@@ -105,7 +117,7 @@ def peer_comparisons() -> list[Comparison]:
         update("sac", 256, others=everyone),
         update("tqc", 256, "tqc 2 x 25", two, [peer("sbx", "update", "--agent", "tqc")]),
         *(training(env, n) for env in ("inverted_pendulum", "hopper") for n in (128, 1024)),
-        Comparison("start to first epoch", "seconds", start, starts=True),
+        Comparison("start to first epoch", "seconds", start),
     ]
 
 
@@ -124,6 +136,7 @@ def gpu_comparisons() -> list[Comparison]:
             "turns",
             tuple(own(name, case, "--num-envs", 4096, "--batch", 8192, "--capacity", 2**n) for name, case, n in rings),
         ),
+        Comparison("memory of a transition, fused sac ant", "bytes", (own("rlx", "memory", "--env", "brax:ant"),)),
     ]
 
 
@@ -146,6 +159,28 @@ def time_starts(sides: Sequence[Side], repeats: int) -> dict[str, dict[str, Any]
         name: {"failed": failed[name]} if name in failed else {kind: spread(values) for kind, values in found.items()}
         for name, found in seconds.items()
     }
+
+
+def weigh(
+    sides: Sequence[Side], repeats: int, capacities: tuple[int, int] = (2**18, 2**22)
+) -> dict[str, dict[str, Any]]:
+    """Bytes that one transition more takes, from the peaks of two sizes of replay, and the bytes that it stores."""
+    found = {}
+    for side in sides:
+        taken, said = [], {"stored_bytes": 1}
+        for _ in range(repeats):
+            peaks = []
+            for capacity in capacities:
+                command = [*side.command, "--capacity", str(capacity)]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+                if done.returncode != 0:
+                    return {side.name: {"failed": (done.stderr.strip().splitlines() or ["it said nothing"])[-1]}}
+                said = json.loads(done.stdout)
+                peaks.append(said["peak_bytes"])
+            taken.append((peaks[1] - peaks[0]) / (capacities[1] - capacities[0]))
+        ratio = [bytes_taken / said["stored_bytes"] for bytes_taken in taken]
+        found[side.name] = {"stored": said["stored_bytes"], "taken": spread(taken), "ratio": spread(ratio)}
+    return found
 
 
 def backend() -> str:
@@ -180,8 +215,10 @@ def main() -> None:
             continue
         print(f"{comparison.name} ...", flush=True)
         begun = time.perf_counter()
-        if comparison.starts:
+        if comparison.unit == "seconds":
             sides = time_starts(comparison.sides, max(1, given.repeats // 2))
+        elif comparison.unit == "bytes":
+            sides = weigh(comparison.sides, max(1, given.repeats // 2))
         else:
             sides = take_turns(comparison.sides, given.seconds, given.repeats, cores, clock)
         results.keep(comparison.name, comparison.unit, sides, round(time.perf_counter() - begun, 1))

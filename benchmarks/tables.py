@@ -48,10 +48,8 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     """One comparison as a section with a table."""
     sides, unit = comparison["sides"], comparison["unit"]
     rows = [_row(side, found) for side, found in sides.items()]
-    if unit == "seconds":
-        head = ["", "cold", "warm"]
-    else:
-        head = ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"]
+    heads = {"seconds": ["", "cold", "warm"], "bytes": ["", "bytes stored", "bytes taken", "taken to stored"]}
+    head = heads.get(unit, ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"])
     made = comparison["made"]
     versions = made["versions"]
     kind = made["hardware"]["kind"]
@@ -68,6 +66,8 @@ def _row(side: str, found: dict[str, Any]) -> list[str]:
         return [side, f"failed: {found['failed']}"]
     if "cold" in found:
         return [side, *(f"{_spread(found[kind])} s" for kind in ("cold", "warm"))]
+    if "taken" in found:
+        return [side, f"{found['stored']}", _spread(found["taken"]), _spread(found["ratio"])]
     return [
         side,
         _spread(found["rate"]),

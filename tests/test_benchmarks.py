@@ -131,6 +131,7 @@ PENDULUM = ("--env", "gymnax:Pendulum-v1", "--num-envs", "8")
         ("offline", ("--agent", "bc", "--capacity", "100", "--set", "actor_hidden_sizes=8,8")),
         ("ring", ("--num-envs", "8", "--capacity", "64")),
         ("copies", ("--num-envs", "8", "--capacity", "64")),
+        ("rows", ("--num-envs", "8", "--capacity", "64")),
     ],
 )
 def test_cases_answer(case: str, flags: tuple[str, ...]) -> None:
@@ -141,6 +142,27 @@ def test_cases_answer(case: str, flags: tuple[str, ...]) -> None:
 
 def test_start_says_when_the_first_epoch_is_over() -> None:
     assert small("start", *PENDULUM, "--steps", "2", *TINY) == [{"first_epoch": True}]
+
+
+def test_memory_is_told_with_what_a_transition_stores() -> None:
+    """Pendulum: 3 + 1 + 1 + 3 numbers of four bytes, and two flags."""
+    (said,) = small("memory", *PENDULUM, "--capacity", "4096")
+    assert said["stored_bytes"] == 34 and said["capacity"] == 4096
+    assert 2**26 < said["peak_bytes"] < 2**34
+
+
+WEIGHED = """
+import json, sys
+capacity = int(sys.argv[-1])
+print(json.dumps({"peak_bytes": 5000 + 33 * capacity, "capacity": capacity, "stored_bytes": 30}))
+"""
+
+
+def test_bytes_of_a_transition_are_the_slope_of_two_peaks() -> None:
+    found = run.weigh([Side("ring", [sys.executable, "-c", WEIGHED])], repeats=2, capacities=(10, 30))
+    assert found == {"ring": {"stored": 30, "taken": (33, 33, 33), "ratio": (1.1, 1.1, 1.1)}}
+    broken = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
+    assert "nothing_of_that_name" in run.weigh([broken], repeats=1)["broken"]["failed"]
 
 
 @pytest.mark.parametrize("group", run.GROUPS)
@@ -162,10 +184,13 @@ def test_results_are_kept_and_written(tmp_path: Path) -> None:
     }
     results.keep("update sac", "updates", sides, 3.0)
     results.keep("start", "seconds", {"rlx": {"cold": spread([20.0]), "warm": spread([5.0])}}, 3.0)
+    weighed = {"rlx": {"stored": 106, "taken": spread([105.0]), "ratio": spread([0.99])}}
+    results.keep("memory", "bytes", weighed, 3.0)
     page = tables.Results(tmp_path, "own").write().read_text()
     assert "| rlx | 250 (240 to 260) | 1 (1 to 1) | 2.0 s |" in page
     assert "| chain | 1,300 (1,300 to 1,300) | 1.25 (1.25 to 1.25) | 0.0 s |" in page
     assert "| gone | failed: no module |" in page and "| rlx | 20 (20 to 20) s | 5 (5 to 5) s |" in page
+    assert "| rlx | 106 | 105 (105 to 105) | 0.99 (0.99 to 0.99) |" in page
     assert "jax 0." in page and "cores" in page
 
 

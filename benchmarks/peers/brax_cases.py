@@ -6,6 +6,7 @@ The wheel calls `jax.device_put_replicated`, which jax has removed: one line put
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -149,8 +150,10 @@ def learn(given: argparse.Namespace) -> None:
     """Trains by its SAC or PPO and says every evaluation of 32 greedy episodes."""
     from brax.training.agents.ppo import train as ppo
 
+    watch = Stopwatch()
+
     def progress(steps: int, metrics: dict[str, Any]) -> None:
-        say(env_steps=int(steps), value=float(metrics["eval/episode_reward"]))
+        say(env_steps=int(steps), value=float(metrics["eval/episode_reward"]), cpu_s=round(watch.seconds()["cpu_s"], 1))
 
     common = {"episode_length": 1000, "num_eval_envs": 32, "deterministic_eval": True, "normalize_observations": True}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -162,6 +165,9 @@ def learn(given: argparse.Namespace) -> None:
     module, own = kinds[given.case]
     env = envs.get_environment(given.env, backend="spring")
     settings = common | own | json.loads(given.settings)
+    if "hidden_layer_sizes" in settings:  # of SAC's networks
+        sizes = settings.pop("hidden_layer_sizes")
+        settings["network_factory"] = functools.partial(networks.make_sac_networks, hidden_layer_sizes=sizes)
     module.train(environment=env, progress_fn=progress, seed=given.seed, **settings)
 
 
