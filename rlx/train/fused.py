@@ -157,9 +157,7 @@ class Fused:
         start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), everyone))
         self.start = Program("start", start, *self.first, given, seldom=True)
         tick = jax.jit(partial(schedule.tick, task))  # so that it is traced once, for its shapes and for the program
-        spread_tick = spread(tick, ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
-        shape = jax.eval_shape(spread_tick, self.data, self.shapes)[1]
-        self.no_totals = alarms.zeros_like(shape)
+        self._spread_tick = spread(tick, ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
         train = spread(
             partial(advance, tick),
             ((own, None, None, None), (own, None)),
@@ -168,7 +166,7 @@ class Fused:
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
         judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), self.devices)
-        self.train = Program("train", train, self.shapes, shape, self.data, zero)
+        self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
         self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
         self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes), seldom=True)
         self.programs = (self.train, *([self.reset] if schedule.refill else []), self.start, self.judge)
@@ -177,6 +175,11 @@ class Fused:
     def shapes(self) -> Any:
         """Shapes and types of the state, `[D, ...]`."""
         return self.start.shapes
+
+    @cached_property
+    def no_totals(self) -> Totals:
+        """What a tick reports, all zero, on the host; found by tracing the tick, which takes its time."""
+        return alarms.zeros_like(jax.eval_shape(self._spread_tick, self.data, self.shapes)[1])
 
     def init(self) -> Any:
         """The state before the first tick."""

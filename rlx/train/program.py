@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -11,11 +14,34 @@ import jax
 
 from rlx import parallel
 
+_pausing = threading.Lock()
+_paused = 0  # by how many threads
+_was_on = True
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Python's garbage collector pauses inside: jax traces into many small objects that live on."""
+    global _paused, _was_on
+    with _pausing:
+        if _paused == 0:
+            _was_on = gc.isenabled()
+            gc.disable()
+        _paused += 1
+    try:
+        yield
+    finally:
+        with _pausing:
+            _paused -= 1
+            if _paused == 0 and _was_on:
+                gc.enable()
+
 
 class Program:
     """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
 
     A call with other shapes or types fails instead of compiling again, so each program is compiled exactly once.
+    Where shapes take long to find, give the function that finds them: it is called when compiling begins.
     `seldom` programs run so rarely that compiling them quickly matters more than running them quickly.
     """
 
@@ -28,7 +54,7 @@ class Program:
     @property
     def shapes(self) -> Any:
         """Shapes and types of the result."""
-        return jax.eval_shape(self._function, *self._arguments)
+        return jax.eval_shape(self._function, *self._shapes_given())
 
     def start(self, pool: ThreadPoolExecutor) -> None:
         """Begins to compile on a thread of `pool`."""
@@ -50,6 +76,11 @@ class Program:
         if parallel.several_processes():  # jax cannot lower such a pmap ahead of time: it compiles in the first call
             return self._function
         options = parallel.quick_compilation() if self.seldom else None
-        compiled = self._function.lower(*self._arguments).compile(options)
+        with tracing():
+            lowered = self._function.lower(*self._shapes_given())
+        compiled = lowered.compile(options)
         self.compile_s = time.perf_counter() - begun
         return compiled
+
+    def _shapes_given(self) -> list[Any]:
+        return [found() if callable(found) else found for found in self._arguments]

@@ -1,0 +1,63 @@
+"""Programs: what compiles when, and Python's garbage collector meanwhile."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from rlx.train.program import Program, tracing
+
+SHAPE = jax.ShapeDtypeStruct((3,), jnp.float32)
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Leaves the garbage collector as it was."""
+    on = gc.isenabled()
+    gc.enable()
+    yield
+    (gc.enable if on else gc.disable)()
+
+
+def test_shapes_may_be_found_later() -> None:
+    """A function that finds a shape is called once compiling begins, on the compiling thread, and for `shapes`."""
+    asked: list[bool] = []
+
+    def found() -> jax.ShapeDtypeStruct:
+        asked.append(gc.isenabled())
+        return SHAPE
+
+    program = Program("sum", jax.jit(lambda x, y: x + y), SHAPE, found)
+    assert asked == []
+    with ThreadPoolExecutor(1) as pool:
+        program.start(pool)
+        assert program(jnp.ones(3), jnp.full(3, 2.0)).tolist() == [3, 3, 3]
+    assert asked == [False]  # while it traces, the collector pauses
+    assert program.shapes.shape == (3,)
+    with pytest.raises(TypeError):
+        program(jnp.ones(4), jnp.ones(4))
+
+
+@pytest.mark.parametrize("switch, after", [(gc.enable, True), (gc.disable, False)])
+def test_the_collector_is_left_as_it_was(switch: Callable[[], None], after: bool) -> None:
+    """Also after an error, and where somebody has switched it off for good."""
+    switch()
+    with pytest.raises(ZeroDivisionError), tracing(), tracing():
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled() == after
+
+
+def test_the_collector_pauses_until_the_last_thread_is_done() -> None:
+    first, second = tracing(), tracing()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
