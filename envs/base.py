@@ -12,6 +12,7 @@ from flax.struct import PyTreeNode
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx.errors import RlxError
+from rlx.fusion import in_blocks
 from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
 
 
@@ -166,7 +167,8 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
         return jax.vmap(init_one, in_axes=(None, 0))(pool, keys)
 
     def step(state: VectorState, action: jax.Array, pool: EnvState, keys: Key) -> tuple[VectorState, Step]:
-        return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
+        every = jax.vmap(step_one, in_axes=(0, 0, None, 0))
+        return in_blocks(lambda block: every(*block[:2], pool, block[2]), (state, action, keys))
 
     return VectorEnv(env.spec, num_envs, pool_size, make_pool, init, step)
 

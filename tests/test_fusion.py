@@ -1,0 +1,56 @@
+"""Batches in blocks: the same results, and a loop only where a batch is large, on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import fusion
+from rlx.fusion import in_blocks
+
+
+def halves(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Something of every row, of two shapes and types, and with keys."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, (2,)))(batch["key"])
+    return batch["x"] * 0.5 + noise, batch["n"] // 2
+
+
+def make(rows: int) -> dict[str, Any]:
+    x = jnp.arange(2.0 * rows).reshape(rows, 2)
+    return {"x": x, "n": jnp.arange(rows), "key": jax.random.split(jax.random.key(0), rows)}
+
+
+def loops(rows: int) -> bool:
+    return "scan" in str(jax.make_jaxpr(lambda batch: in_blocks(halves, batch))(make(rows)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "blocks"),
+    [(1, False), (128, False), (129, False), (200, True), (256, True), (257, False), (1024, True), (1031, False)],
+)
+def test_large_batches_that_divide_go_in_blocks(rows: int, blocks: bool) -> None:
+    """129 = 3 x 43 would make blocks that are too small; 257 and 1031 are primes; 200 is twice 100."""
+    assert loops(rows) == blocks
+
+
+@pytest.mark.parametrize("rows", [5, 200, 1024])
+def test_blocks_change_nothing(rows: int) -> None:
+    """Plain, jitted, and under vmap over members."""
+    whole = halves(make(rows))
+    for function in (in_blocks, jax.jit(in_blocks, static_argnums=0)):
+        for got, wanted in zip(function(halves, make(rows)), whole, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+    members = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), make(rows))
+    both = jax.vmap(lambda batch: in_blocks(halves, batch))(members)
+    for got, wanted in zip(both, whole, strict=True):
+        np.testing.assert_allclose(got[0], wanted, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(got[1], wanted[::-1], rtol=1e-6, atol=1e-6)
+
+
+def test_an_accelerator_gets_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion.jax, "default_backend", lambda: "gpu")
+    assert not loops(1024)
