@@ -3,12 +3,13 @@
 Every run is a process of its own that says, at each evaluation of 32 greedy episodes, how old it is, how many
 environment steps it has made and what they return. It is stopped when the return reaches the threshold, or after
 `--limit` seconds. Sides take turns, seed by seed, with the settings in SETTINGS: for rlx its preset, for the peers the
-best that were found (benchmarks/README.md says how). Runs that were made are kept in `.cache/bench/learn.json`.
+best that were found (benchmarks/README.md says how). Runs that were made are kept, as JSON and as a page.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -27,7 +28,7 @@ from benchmarks.run import KEPT, PEERS  # noqa: E402
 
 THRESHOLDS = {"ant": 2000.0, "Pendulum-v1": -200.0, "humanoid": 4000.0}
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
-    ("rlx", "ant"): {},
+    ("rlx", "ant"): {"eval_every": 20_000},  # as often as Brax's
     ("rlx", "Pendulum-v1"): {},
     ("rlx-pql", "ant"): {},
     ("rlx-pql", "humanoid"): {"preset": "4096"},
@@ -83,7 +84,10 @@ def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
         alarm.cancel()
         process.kill()
         process.wait()
-    return {"side": side, "env": env, "seed": seed, "reached": reached, "curve": curve}
+    from rlx.results import origin
+
+    made = {"date": datetime.date.today().isoformat(), **origin(), "processor": tables.processor()}
+    return {"side": side, "env": env, "seed": seed, "reached": reached, "curve": curve, "made": made}
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -101,6 +105,25 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def page(runs: list[dict[str, Any]]) -> str:
+    """The table with what was run: on what, with which settings, and how each run went."""
+    notes = dict.fromkeys(tables.origin_of(run["made"]) for run in runs)
+    used = dict.fromkeys((run["side"], run["env"]) for run in runs)
+    parts = [
+        "# Learning, beside peers\n",
+        "Made by `make bench-learn`; benchmarks/README.md says how.\n",
+        table(runs),
+        "",
+    ]
+    parts += [*notes, "", "Settings beside those of the preset (rlx) or of benchmarks/peers (peers):\n"]
+    parts += [f"- {side}, {env}: `{json.dumps(SETTINGS[side, env])}`" for side, env in used]
+    parts += ["", "Returns at every evaluation, of 32 greedy episodes:\n"]
+    for run in runs:
+        course = ", ".join(f"{p['value']:.0f} at {p['env_steps']:,} ({p['wall_s']:.0f} s)" for p in run["curve"])
+        parts.append(f"- {run['side']}, {run['env']}, seed {run['seed']}: {course}")
+    return "\n".join(parts) + "\n"
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--be"]:
         agent, env, seed, settings = sys.argv[2:]
@@ -111,10 +134,11 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["rlx", "brax-sac"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--limit", type=float, default=900, help="seconds after which a run has failed")
+    parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
     given = parser.parse_args()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
-    KEPT.mkdir(parents=True, exist_ok=True)
-    kept = KEPT / "learn.json"
+    given.out.mkdir(parents=True, exist_ok=True)
+    kept = given.out / "learn.json"
     runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
     for seed in given.seeds:
         for side in given.sides:
@@ -125,9 +149,10 @@ def main() -> None:
             runs.append(run(side, given.env, seed, given.limit))
             print(json.dumps({name: runs[-1][name] for name in ("side", "env", "seed", "reached")}), flush=True)
             draft = kept.with_suffix(".draft")
-            draft.write_text(json.dumps({"runs": runs, "processor": tables.processor()}, indent=1) + "\n")
+            draft.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
             draft.replace(kept)
     print(table(runs))
+    kept.with_suffix(".md").write_text(page(runs))
 
 
 if __name__ == "__main__":

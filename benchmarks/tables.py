@@ -50,15 +50,19 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     rows = [_row(side, found) for side, found in sides.items()]
     heads = {"seconds": ["", "cold", "warm"], "bytes": ["", "bytes stored", "bytes taken", "taken to stored"]}
     head = heads.get(unit, ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"])
-    made = comparison["made"]
+    note = origin_of(comparison["made"])
+    lines = [f"## {name}\n", _line(head), _line(["---"] * len(head)), *map(_line, rows), "", note, ""]
+    return "\n".join(lines)
+
+
+def origin_of(made: dict[str, Any]) -> str:
+    """When, on what and by which code something was measured, in a line."""
     versions = made["versions"]
     kind = made["hardware"]["kind"]
     device = made["processor"] if kind == "cpu" else kind
     commit = str(versions.get("commit", "unknown"))
     commit = commit[:12] + "-dirty" * commit.endswith("-dirty")
-    note = f"{made['date']}, {device}, jax {versions['jax']}, commit {commit}."
-    lines = [f"## {name}\n", _line(head), _line(["---"] * len(head)), *map(_line, rows), "", note, ""]
-    return "\n".join(lines)
+    return f"{made['date']}, {device}, jax {versions['jax']}, commit {commit}."
 
 
 def _row(side: str, found: dict[str, Any]) -> list[str]:

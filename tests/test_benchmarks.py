@@ -199,3 +199,23 @@ def test_table_of_learning() -> None:
     runs = [{"side": "rlx", "env": "ant", "seed": i, "reached": point} for i, point in enumerate([*reached, None])]
     row = learn.table(runs).splitlines()[-1]
     assert row == "| rlx, ant | 2000 | 2 of 3 | 70 (60 to 80) | 150,000 (100,000 to 200,000) |"
+
+
+def test_page_of_learning() -> None:
+    """The table, where it was made, the settings, and each run's course; what is the same is said once."""
+    made = {
+        "date": "2026-01-02",
+        "processor": "2 cores, quick",
+        "hardware": {"kind": "cpu"},
+        "versions": {"jax": "0.9", "commit": "0123456789abcdef"},
+    }
+    curve = [
+        {"wall_s": 50.0, "env_steps": 90_000, "value": 1100.4},
+        {"wall_s": 60.0, "env_steps": 100_000, "value": 2100.0},
+    ]
+    one = {"side": "brax-sac", "env": "ant", "reached": curve[1], "curve": curve, "made": made}
+    page = learn.page([one | {"seed": 0}, one | {"seed": 1}])
+    assert "| brax-sac, ant | 2000 | 2 of 2 | 60 (60 to 60) |" in page
+    assert page.count("2026-01-02, 2 cores, quick, jax 0.9, commit 0123456789ab.") == 1
+    assert page.count("- brax-sac, ant: `{") == 1 and "learning_rate" in page
+    assert "- brax-sac, ant, seed 1: 1100 at 90,000 (50 s), 2100 at 100,000 (60 s)" in page
