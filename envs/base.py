@@ -167,8 +167,12 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
         return jax.vmap(init_one, in_axes=(None, 0))(pool, keys)
 
     def step(state: VectorState, action: jax.Array, pool: EnvState, keys: Key) -> tuple[VectorState, Step]:
-        every = jax.vmap(step_one, in_axes=(0, 0, None, 0))
-        return in_blocks(lambda block: every(*block[:2], pool, block[2]), (state, action, keys))
+        def block(given: tuple[VectorState, jax.Array, Key]) -> tuple[VectorState, Step]:
+            state, action, keys = given
+            return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
+
+        found: tuple[VectorState, Step] = in_blocks(block, (state, action, keys))
+        return found
 
     return VectorEnv(env.spec, num_envs, pool_size, make_pool, init, step)
 

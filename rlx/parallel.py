@@ -234,10 +234,12 @@ def over(
 
 
 def quick_compilation() -> dict[str, Any] | None:
-    """Compiler options that halve the compilation of a program whose speed does not matter; a CPU knows them."""
+    """Compiler options for a program whose speed does not matter; on a CPU it compiles in half to a sixth of the time."""
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    # loops made by way of MLIR are better but take longer; from jax 0.11 on there are no others
+    return options if jax.__version_info__ >= (0, 11) else options | {"xla_cpu_use_fusion_emitters": False}
 
 
 def index(axes: Axes) -> jax.Array:

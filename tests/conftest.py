@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -9,5 +10,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # the suite compiles far longer than it computes
+if importlib.metadata.version("jax").startswith("0.10."):  # see rlx.parallel.quick_compilation
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 os.environ["NPROC"] = "16"  # collectives over forced host devices dead-lock in a thread pool as small as two cores
 os.environ["MPLBACKEND"] = "Agg"
