@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
-        found, unknown = self.parse_known_args(list(arguments))
+        help_asked = [word for word in arguments if word in ("-h", "--help")]  # also by a flag that lacks its value
+        found, unknown = self.parse_known_args(help_asked or list(arguments))
         for text in unknown:
             if not text.startswith("-"):
                 raise RlxError(f"{text!r}: belongs to no flag of `{self.prog}`, or is one value too many")

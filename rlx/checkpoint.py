@@ -50,6 +50,11 @@ def locate(folder: Folder) -> epath.Path:
     return epath.Path(folder)
 
 
+def home(folder: Folder, base: str) -> epath.Path:
+    """Where a run keeps its checkpoints of everything: in its own folder, or under `base` where that is named."""
+    return locate(base) / locate(folder).name if base else locate(folder) / "resume"
+
+
 def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
     """Writes `tree` (host arrays) as `folder/step`, whole or not at all; returns the digest of everything in it.
 
@@ -144,18 +149,23 @@ def remove_after(folder: Folder, step: int) -> None:
             (locate(folder) / str(later)).rmtree()
 
 
+def choose(folder: Folder, step: int | None) -> int:
+    """The step that is meant, the last where none is named. Raises RlxError where it is not there."""
+    place = locate(folder)
+    found = steps(place)
+    if not found:
+        raise RlxError(f"{place}: holds no checkpoint; train the run first")
+    if step is not None and step not in found:
+        raise RlxError(f"{place}: has no step {step}; it has {', '.join(map(str, found))}")
+    return found[-1] if step is None else step
+
+
 def restore(folder: Folder, template: Any, step: int | None = None) -> Any:
     """The tree saved at `step` (the last by default), with `template`'s structure, shapes and types.
 
     Raises RlxError, naming the leaf, where what is saved does not fit the template, or nothing can be read.
     """
-    place = locate(folder)
-    found = steps(place)
-    if not found:
-        raise RlxError(f"{place}: holds no checkpoint; train the run first")
-    step = found[-1] if step is None else step
-    if step not in found:
-        raise RlxError(f"{place}: has no step {step}; it has {', '.join(map(str, found))}")
+    place, step = locate(folder), choose(folder, step)
     try:
         verify(place, step)
     except Damaged as error:

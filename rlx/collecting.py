@@ -16,6 +16,7 @@ from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.experiment import Setup, make_driver, setup
+from rlx.notices import say_compiling
 from rlx.replay import Row
 from rlx.rollout import Act, collect, derive
 from rlx.train import roles
@@ -24,6 +25,8 @@ from rlx.types import Key
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
 MEDIUM = 1 / 3  # of the way from the random to the expert return, as D4RL's medium policies (arXiv 2004.07219)
+SHARES = {"medium": (MEDIUM / 2, (MEDIUM + 1) / 2), "expert": (1 / 2, np.inf)}  # nearer to there than to either end
+CLEARLY = 2  # standard errors that a policy must be above random actions
 ENVS, STRETCH = 64, 5  # the most environments stepped at once, and the episodes that should fit into what each gives
 EPISODES = 64  # of every return that is measured
 
@@ -50,8 +53,8 @@ def make_dataset(
     `kind` is random; expert, the last policy; medium, the policy a third of the way there; mixed, half of each; or
     replay, what the run itself collected, all of it where that is less. `step` chooses another checkpoint for medium
     (also in mixed) or expert; `env` and `backend` another environment of the same sizes. The set knows the random and
-    the expert return in this very environment, and those of who collected. Raises RlxError for a run or kind that
-    cannot be.
+    the expert return in this very environment, and those of who collected; a note says where that is not what the kind
+    promises. Raises RlxError for a run or kind that cannot be.
     """
     if kind not in KINDS:
         raise RlxError(f"--kind {kind}: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
@@ -64,14 +67,19 @@ def make_dataset(
     if kind == "replay" and (env or backend):
         raise RlxError("--env, --backend: replay is of the run's own environment; leave them out")
     collector = Collector(folder, size, seed, env, backend)
+    if step is not None:
+        checkpoint.choose(folder / "checkpoints", step)
     if kind == "replay":
-        found, behaviours = collector.replay(size), []
+        found, behaviours, notes = collector.replay(size), [], []
+        say_compiling(f"took {found.size:,} transitions of {folder}; judging random actions and its last policy")
     else:
+        say_compiling(f"collecting {size:,} transitions of {folder}, {kind}")
         chosen = collector.choose(kind, step)
         shares = [size // len(chosen) + (i < size % len(chosen)) for i in range(len(chosen))]
         found = data.concatenate([collector.collect(b, n) for b, n in zip(chosen, shares, strict=True)])
         behaviours = [collector.told(behaviour) for behaviour in chosen]
-    found = found._replace(info=collector.info(kind, found, behaviours) | {"name": out.name})
+        notes = collector.doubts(chosen)
+    found = found._replace(info=collector.info(kind, found, behaviours) | {"name": out.name, "notes": notes})
     data.write(found, out)
     return found
 
@@ -87,7 +95,7 @@ class Collector:
             raise RlxError(f"{folder}: holds no policy; train the run first")
         self.driver = make_driver(_as_collector(self.saved, size, seed))
         self.task: Task = self.driver.task._replace(axes=())
-        self._returns: dict[tuple[int | None, bool], float] = {}
+        self._returns: dict[tuple[int | None, bool], np.ndarray] = {}
         self._collect = jax.jit(self._rollout)
         self._evaluate = jax.jit(self._episodes, static_argnames="greedy")
         self._make_pool = jax.jit(self.task.batch.make_pool)
@@ -114,11 +122,21 @@ class Collector:
             return None
         return jax.tree.map(lambda x: x[0], runs.load(self.folder, self.driver, step))
 
-    def worth(self, step: int | None, greedy: bool = True) -> float:
-        """The mean return of a checkpoint, or of random actions, over fixed starts; greedy, or as it explores."""
+    def returns(self, step: int | None, greedy: bool = True) -> np.ndarray:
+        """Returns of a checkpoint, or of random actions, from fixed starts, `[EPISODES]`; greedy, or as it explores."""
         if (step, greedy) not in self._returns:
-            self._returns[step, greedy] = float(np.mean(self._evaluate(self.policy(step), greedy=greedy)))
+            self._returns[step, greedy] = np.asarray(self._evaluate(self.policy(step), greedy=greedy))
         return self._returns[step, greedy]
+
+    def worth(self, step: int | None, greedy: bool = True) -> float:
+        """Their mean."""
+        return float(np.mean(self.returns(step, greedy)))
+
+    def doubts(self, behaviours: list[Behaviour]) -> list[str]:
+        """A line where somebody who collects is not what the kind promises."""
+        references = self.returns(None), self.returns(self.policies[-1])
+        found = (doubt(who, self.returns(who.step, greedy=False), *references) for who in behaviours)
+        return [line for line in found if line][:1]
 
     def collect(self, behaviour: Behaviour, size: int) -> Dataset:
         """`size` transitions; where the time is up in the middle of an episode, it is cut there."""
@@ -200,6 +218,32 @@ class Collector:
             "behaviour_return": found.info["behaviour_return"] if own is None else float(own),
             "behaviours": behaviours,
         }
+
+
+def doubt(who: Behaviour, returns: np.ndarray, random: np.ndarray, last: np.ndarray) -> str | None:
+    """Why a policy with these returns `[N]`, as it explores, is not what its name promises; None where it is.
+
+    It and the run's last policy must be clearly above random actions, and its share of the way from them to the last
+    policy nearer to its name's own than to either end.
+    """
+    if who.name not in SHARES:
+        return None
+    mean, low, high = (float(x.mean()) for x in (returns, random, last))
+    if not clearly_above(last, random):
+        said = f"the run's last policy returns {high:.1f} and random actions {low:.1f}"
+        return f"{said}, so there is no {who.name} policy; collect from a run that has learnt more"
+    share, (least, most) = (mean - low) / (high - low), SHARES[who.name]
+    if least <= share <= most and clearly_above(returns, random):
+        return None
+    said = f"the {who.name} policy, of step {who.step}, returns {mean:.1f} as it explores"
+    way = f"{share:.0%} of the way from random actions' {low:.1f} to the last policy's {high:.1f}"
+    return f"{said}, {way}; choose another by --step, or train with a smaller --eval-every"
+
+
+def clearly_above(returns: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the mean of some returns `[N]` is over that of others `[M]` by more than chance would have it."""
+    error = np.sqrt(returns.var(ddof=1) / len(returns) + others.var(ddof=1) / len(others))
+    return bool(returns.mean() - others.mean() > CLEARLY * error)
 
 
 def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunConfig:

@@ -6,7 +6,6 @@ import csv
 import difflib
 import io
 import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 from rlx import config, metrics
 from rlx.errors import RlxError
 from rlx.folders import standing
+from rlx.notices import say
 from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 FORMATS = ("table", "md", "csv")
@@ -52,27 +52,18 @@ class Comparison(NamedTuple):
     improvement: dict[tuple[str, str], Interval]  # (X, Y): how likely a seed of X ends above one of Y
 
 
-def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
+def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False) -> list[Curve]:
     """The curves of runs, one for each combination of hyper-parameters that a run trained.
 
     `metric` is `eval`, the greedy return, or a name in metrics.jsonl that has a value for every seed. A curve that ends
-    as no finite number is left out, and that is said. Raises RlxError for runs that are not finished, lack the metric,
-    are given twice or are of different environments, and where no curve is left.
+    as no finite number is left out, and that is said. Raises RlxError for runs that are not finished (unless those are
+    welcome, too), lack the metric, are given twice or are of different environments, and where no curve is left.
     """
     summaries = {}
     for folder in folders:
         if folder in summaries:
             raise RlxError(f"{folder}: is given twice; name each run once")
-        if not (folder / "summary.json").is_file():
-            remedy = "give folders that `rlx train` made"
-            if (folder / "sweep.json").is_file():
-                remedy = f"it is a sweep: give its parts, such as {folder / 'chunk-0'}"
-            if (folder / "config.json").is_file():
-                remedy = f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
-                if standing(folder).state == "running":
-                    remedy = "it is still training; wait for it"
-            raise RlxError(f"{folder}: holds no finished run (no summary.json); {remedy}")
-        summaries[folder] = metrics.read_json(folder / "summary.json")
+        summaries[folder] = summary_of(folder, unfinished)
         _demand(folder / "summary.json", summaries[folder], "env", "backend", "members")
     first, *others = ((folder, _environment(summary)) for folder, summary in summaries.items())
     for folder, env in others:
@@ -87,6 +78,37 @@ def read(folders: Sequence[Path], metric: str = "eval") -> list[Curve]:
     return _finite(curves, metric)
 
 
+def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
+    """A run's summary; of one that is not finished, where those are welcome, what is known of it by then.
+
+    Raises RlxError for one that is not finished, or (where those are welcome) was not evaluated yet.
+    """
+    if (folder / "summary.json").is_file():
+        return metrics.read_json(folder / "summary.json")
+    has_begun = unfinished and (folder / "config.json").is_file()
+    if has_begun and any(EVAL in line for line in _written(folder)):
+        asked = config.from_json(folder / "config.json")
+        return {"agent": asked.agent, "env": asked.env, "backend": asked.backend, "members": config.members(asked)}
+    lacking = "evaluation yet" if has_begun else "finished run (no summary.json)"
+    raise RlxError(f"{folder}: holds no {lacking}; {_remedy(folder)}")
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about a folder without a summary."""
+    if (folder / "config.json").is_file():
+        if standing(folder).state == "running":
+            return "it is still training; wait for it"
+        return f"go on with `rlx train --resume {shlex.quote(str(folder))}`"
+    if (folder / "sweep.json").is_file():
+        return f"it is a sweep: give its parts, such as {folder / 'chunk-0'}"
+    return "give folders that `rlx train` made"
+
+
+def _written(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    return metrics.read(path) if path.is_file() else []
+
+
 def _finite(curves: Sequence[Curve], metric: str) -> list[Curve]:
     """The curves whose seeds all ended as finite numbers; says which do not. Raises RlxError where none does."""
     kept = [curve for curve in curves if np.isfinite(curve.values[-1]).all()]
@@ -95,7 +117,7 @@ def _finite(curves: Sequence[Curve], metric: str) -> list[Curve]:
     for curve in curves:
         if bad := int((~np.isfinite(curve.values[-1])).sum()):
             seeds = f"{bad} of {curve.values.shape[1]} seeds"
-            print(f"rlx: {curve.name}: {metric} of {seeds} ended as no finite number; left out", file=sys.stderr)
+            say(f"rlx: {curve.name}: {metric} of {seeds} ended as no finite number; left out")
     return kept
 
 
@@ -121,8 +143,7 @@ def _curves(folder: Path, name: str, members: list[dict[str, float]], metric: st
 
 def _lines(folder: Path, metric: str, members: int) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl that have the metric. Raises RlxError, with the nearest name, where none has."""
-    path = folder / "metrics.jsonl"
-    lines = metrics.read(path) if path.is_file() else []
+    path, lines = folder / "metrics.jsonl", _written(folder)
     known = {key for line in lines for key, value in line.items() if isinstance(value, list) and len(value) == members}
     if metric not in known:
         close = difflib.get_close_matches(metric, sorted(known), n=1, cutoff=0.0)

@@ -73,6 +73,7 @@ class Panelled:
         self.latest: dict[str, list[float | None]] = {}
         self.pace: deque[tuple[int, float]] = deque(maxlen=RECENT)  # (run_step, seconds) of lines that learned
         self.memory: parallel.Memory | None = None
+        self.phase = "compiling"
         self.seen = self.begun = time.monotonic()
         self.device = f"{devices} x {parallel.describe()['kind']}".removeprefix("1 x ")
 
@@ -135,12 +136,9 @@ class Panelled:
 
     def __rich_console__(self, terminal: Terminal, options: ConsoleOptions) -> RenderResult:
         step, elapsed, left = self.line.get("run_step", 0), time.monotonic() - self.begun, self.left_s()
-        state = "compiling" if not self.line else "warming up" if not self.line["critic_step"] else ""
-        told = [
-            f"{step:,} of {self.total:,} steps",
-            duration(elapsed),
-            state or (duration(left) + " left" if left else ""),
-        ]
+        told = [f"{step:,} of {self.total:,} steps", duration(elapsed)]
+        told += [self.phase] if self.phase != "training" or not left else []
+        told += [f"{duration(left)} left"] if left else []
         head, table = Table.grid(expand=True), Table.grid(padding=(0, 2))
         head.add_row(ProgressBar(total=self.total, completed=step))
         head.add_row(Text("   ".join(told), no_wrap=True, overflow="ellipsis"))
@@ -164,8 +162,11 @@ class Console:
             self._title = f"{part_of}: {self._title}"
         self._panel = Panelled(self._title, plan.run_step(plan.ticks), count, _devices(run_config.train))
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
+        self._rounded = rounded(run_config)
 
     def __enter__(self) -> Self:
+        for line in self._rounded:
+            self._terminal.print(line)
         if self._terminal.is_terminal:
             self._live.start()
         else:
@@ -175,7 +176,12 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.begin("done" if error is None else "stopped")
         self._live.stop()
+
+    def begin(self, phase: str) -> None:
+        """Says on the panel what the host turns to: compiling, evaluating, saving."""
+        self._panel.phase = phase
 
     def show(self, line: dict[str, Any]) -> None:
         """Renews the panel, or prints a line where nobody watches one: then evaluations only."""
@@ -206,6 +212,21 @@ class Console:
         for name, value in rows.items():
             table.add_row(name, value)
         self._summary.print(table)
+
+
+def rounded(run_config: RunConfig) -> list[str]:
+    """What will be done beyond what was asked, because a run is made of whole ticks: a line each."""
+    plan, train = final_plan(run_config), run_config.train
+    updates = (plan.ticks if plan.offline else plan.prior_ticks) * plan.tick_critic_steps
+    parts = (
+        ("updates on the data set", train.offline_steps, updates, plan.tick_critic_steps),
+        ("environment steps", train.total_env_steps, plan.ticks * plan.tick_env_steps, plan.tick_env_steps),
+    )
+    return [
+        f"{made:,} {what}: {asked:,} rounded up to whole ticks of {tick:,}"
+        for what, asked, made, tick in parts
+        if made > asked
+    ]
 
 
 def _devices(train: TrainConfig) -> int:

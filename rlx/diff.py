@@ -1,24 +1,59 @@
-"""Where two runs part: what they were asked, what made them, and the first number and state that are not the same."""
+"""Where two runs part: what they were asked, what made them, and the first numbers and states that are not the same."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlx import checkpoint, config, metrics, wholes
 from rlx.checkpoint import Damaged
 
-MOST = 8  # leaves that are named
+WIDTH = 120  # of a line
+SHORT = 20  # of a value, of which that much is always shown
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def differences(one: Path, other: Path, verbose: bool = False) -> list[str]:
     """Where two runs differ, a line each; none where they are the same. Seconds never count, and no array is loaded.
 
-    Raises RlxError where one is no run folder.
+    Lines are short, and count what they leave out; with `verbose` every number and leaf has one, in full. Raises
+    RlxError where one is no run folder.
     """
-    return [*_of_origins(one, other), *_of_metrics(one, other), *_of_checkpoints(one, other)]
+    return [
+        *_of_origins(one, other, verbose),
+        *_of_metrics(one, other, verbose),
+        *_of_checkpoints(one, other, verbose),
+    ]
+
+
+def _lines(head: str, parts: Sequence[str], verbose: bool) -> list[str]:
+    """One line with as many parts as it holds, or each part below the head."""
+    if verbose:
+        return [f"{head}:", *(f"  {part}" for part in parts)]
+    line, left = f"{head}: {parts[0]}", ", ..."
+    for part in parts[1:]:
+        if len(f"{line}, {part}{left}") > WIDTH:
+            line += left
+            break
+        line += f", {part}"
+    return [line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."]
+
+
+def _pair(before: str, one: Any, other: Any, verbose: bool) -> str:
+    """Two values, to stand after what is `before` in a line; of long ones what is about the first sign that differs."""
+    texts = [str(one), str(other)]
+    room = max(SHORT, (WIDTH - len(f"{before} and ")) // 2)
+    alike = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    begin = max(0, alike - room // 2)
+    return " and ".join(text if verbose else _about(text, begin, room) for text in texts)
+
+
+def _about(text: str, begin: int, room: int) -> str:
+    if len(text) <= room:
+        return text
+    left, right = "..." * (begin > 0), "..." * (begin + room < len(text))
+    return left + text[begin : begin + room - len(left + right)] + right
 
 
 def numbers(line: dict[str, Any]) -> dict[str, Any]:
@@ -26,12 +61,12 @@ def numbers(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if not name.endswith("_s")}
 
 
-def _of_origins(one: Path, other: Path) -> Iterator[str]:
+def _of_origins(one: Path, other: Path, verbose: bool) -> Iterator[str]:
     """Settings, versions and hardware."""
     there, here = _origin(one), _origin(other)
     for name in dict.fromkeys([*there, *here]):
         if there.get(name) != here.get(name):
-            yield f"{name}: {there.get(name)} and {here.get(name)}"
+            yield f"{name}: {_pair(f'{name}: ', there.get(name), here.get(name), verbose)}"
 
 
 def _origin(folder: Path) -> dict[str, Any]:
@@ -41,27 +76,29 @@ def _origin(folder: Path) -> dict[str, Any]:
     return saved | content.get("versions", {}) | content.get("hardware", {})
 
 
-def _of_metrics(one: Path, other: Path) -> Iterator[str]:
-    """The first line in which a number differs, or the one from which only one run goes on."""
-    there, here = ([numbers(line) for line in _lines(folder)] for folder in (one, other))
+def _of_metrics(one: Path, other: Path, verbose: bool) -> Iterator[str]:
+    """The first line in which numbers differ, or the one from which only one run goes on."""
+    there, here = ([numbers(line) for line in _written(folder)] for folder in (one, other))
     for first, second in zip(there, here, strict=False):
         if first != second:
-            names = [name for name in dict.fromkeys([*first, *second]) if first.get(name) != second.get(name)]
-            name, step = names[0], min(first["run_step"], second["run_step"])
-            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            yield f"metrics.jsonl, step {step}: {name} is {first.get(name)} and {second.get(name)}{more}"
+            known = dict.fromkeys([*first, *second])
+            found = {name: (first.get(name), second.get(name)) for name in known if first.get(name) != second.get(name)}
+            head = f"metrics.jsonl, step {min(first['run_step'], second['run_step'])}"
+            head += f": {len(found)} of {len(known)} numbers differ"
+            told = [f"{name} is {_pair(f'{head}: {name} is ', *pair, verbose)}" for name, pair in found.items()]
+            yield from _lines(head, told, verbose)
             return
     if len(there) != len(here):
         longer, lines = (one, there) if len(there) > len(here) else (other, here)
         yield f"metrics.jsonl: only {longer} has step {lines[min(len(there), len(here))]['run_step']}"
 
 
-def _lines(folder: Path) -> list[dict[str, Any]]:
+def _written(folder: Path) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     return metrics.read(path) if path.exists() else []
 
 
-def _of_checkpoints(one: Path, other: Path) -> Iterator[str]:
+def _of_checkpoints(one: Path, other: Path, verbose: bool) -> Iterator[str]:
     """The first step that both saved and in which a leaf differs: of everything, and of the policies."""
     for name, there, here in (
         *_parts(_wholes(one), _wholes(other)),
@@ -75,8 +112,8 @@ def _of_checkpoints(one: Path, other: Path) -> Iterator[str]:
                 break
             names = [leaf for leaf in dict.fromkeys([*first, *second]) if first.get(leaf) != second.get(leaf)]
             if names:
-                shown = ", ".join(names[:MOST]) + (", ..." if len(names) > MOST else "")
-                yield f"{name}/{step}: {len(names)} of {len({*first, *second})} leaves differ: {shown}"
+                count = f"{len(names)} of {len({*first, *second})} leaves differ"
+                yield from _lines(f"{name}/{step}: {count}", names, verbose)
                 break
 
 

@@ -26,6 +26,7 @@ from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.offline import OFFLINE, OFFLINE_LAGGED
 from rlx.train.offline_pipelined import OfflinePipelined
 from rlx.train.pipelined import Groups, Pipelined
+from rlx.train.program import tracing
 from rlx.train.settings import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.tick import LAGGED
 from rlx.types import Env, Key, Spec, State
@@ -84,7 +85,8 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
     Raises RlxError for a data set that cannot be read, or that does not fit the environment.
     """
     final_plan(config)  # what cannot be is said before anything is made or read
-    env = envs.make(config.env, backend=config.backend) if env is None else env
+    with tracing():
+        env = envs.make(config.env, backend=config.backend) if env is None else env
     found, notes = prepare(config.train, env.spec) if config.train.dataset else (None, ())
     if found is not None:
         config = _scaled(config, found)
@@ -137,10 +139,14 @@ def _planned(config: RunConfig) -> RunConfig:
     """The configuration with the length of a schedule that was left open: the planned number of actor updates."""
     if getattr(config.network, "actor_decay_steps", None) != 0:
         return config
+    return replace(config, network=replace(config.network, actor_decay_steps=planned_actor_updates(config)))
+
+
+def planned_actor_updates(config: RunConfig) -> int:
+    """How many updates a run makes of its actor, both parts together."""
     plan = final_plan(config)
     learned = plan.ticks if plan.offline else plan.ticks - plan.warmup_ticks
-    length = plan.steps(plan.ticks, learned)[2]
-    return replace(config, network=replace(config.network, actor_decay_steps=length))
+    return plan.steps(plan.ticks, learned)[2]
 
 
 def _split(config: RunConfig, env: Env) -> RunConfig:
@@ -169,7 +175,8 @@ def make_driver(given: Setup, offline: bool = False) -> Driver:
 
     Raises RlxError where memory cannot hold the run.
     """
-    return _make_driver(given, lay_out(given.config.train, asked_split(given.config.train)), offline)
+    with tracing():
+        return _make_driver(given, lay_out(given.config.train, asked_split(given.config.train)), offline)
 
 
 def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
@@ -240,14 +247,18 @@ def run(
     learned: Any = None,
     resumed: Resumed | None = None,
     asked_to_end: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda phase: None,
 ) -> Iterator[Moment]:
-    """Trains from the part of `driver` to the last, from `learned` if given, or from where the run was."""
+    """Trains from the part of `driver` to the last, from `learned` if given, or from where the run was.
+
+    `tell` hears what is begun, see `rlx.train.driver.train`.
+    """
     offline = driver.task.plan.offline
-    for report in host.train(driver, learned, resumed, asked_to_end):
+    for report in host.train(driver, learned, resumed, asked_to_end, tell):
         yield Moment(driver, report, offline)
     if offline and given.config.train.total_env_steps and not report.ended:
         learned = driver.fetch(driver.learned(report.state))
-        yield from run(given, make_driver(given), learned, None, asked_to_end)
+        yield from run(given, make_driver(given), learned, None, asked_to_end, tell)
 
 
 def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:

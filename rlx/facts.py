@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx import config, metrics
+from rlx import compare, config, experiment, folders, metrics
 from rlx.errors import RlxError
 from rlx.markup import Cell
 
@@ -19,15 +19,26 @@ class Run(NamedTuple):
     content: dict[str, Any]  # config.json
     summary: dict[str, Any]
     lines: list[dict[str, Any]]  # metrics.jsonl
+    unfinished: str = ""  # where it stands, in words
 
 
 def read(folder: Path, name: str) -> Run:
-    """Reads a finished run's folder. Raises RlxError where a file is damaged."""
-    content, summary = (metrics.read_json(folder / f"{kind}.json") for kind in ("config", "summary"))
+    """Reads the folder of a run that was evaluated. Raises RlxError where a file is damaged."""
+    content = metrics.read_json(folder / "config.json")
     for key, kind in (("agent", str), ("settings", dict)):
         if not isinstance(content.get(key), kind):
             raise RlxError(f"{folder / 'config.json'}: has no {key!r}; restore it from a copy, or leave the run out")
-    return Run(name, folder, content, summary, metrics.read(folder / "metrics.jsonl"))
+    lines, summary = metrics.read(folder / "metrics.jsonl"), compare.summary_of(folder, unfinished=True)
+    if (folder / "summary.json").is_file():
+        return Run(name, folder, content, summary, lines)
+    return Run(name, folder, content, summary | {"wall_time_s": lines[-1]["wall_time_s"]}, lines, _stand(folder))
+
+
+def _stand(folder: Path) -> str:
+    """Where an unfinished run stands, in words."""
+    found, plan = folders.standing(folder), experiment.final_plan(config.from_json(folder / "config.json"))
+    at = f"at step {found.run_step:,} of {plan.run_step(plan.ticks):,}"
+    return f"still training, {at}" if found.state == "running" else f"{found.state} {at}"
 
 
 def time_split(summary: dict[str, Any], lines: Sequence[dict[str, Any]], settings: dict[str, Any]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlx.errors import RlxError
+from rlx.notices import say
 
 if TYPE_CHECKING:
     import mujoco
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 SIZES = {".gif": (240, 320), ".mp4": (360, 480)}  # height and width of one episode's picture
 FPS = {".gif": 20, ".mp4": 30}  # at most
 SUN = np.asarray([-0.15, 0.75, -1.1])  # where its light goes
-AZIMUTH, ELEVATION = 126.0, -17.0  # whence the camera looks
+AZIMUTH, ELEVATION, FOVY = 126.0, -17.0, 45.0  # whence the camera looks, and how much it sees from below to above
+FILLED = 0.85  # how much of a picture's height and width a robot may take
 SMOOTH = 12  # steps on either side over which the camera's path is averaged: it should not shake with every stride
 WORLD = """
 <mujoco>
   <visual>
     <headlight ambient=".45 .45 .45" diffuse=".45 .45 .45" specular=".1 .1 .1"/>
-    <global offheight="{height}" offwidth="{width}"/>
+    <global offheight="{height}" offwidth="{width}" fovy="{fovy}"/>
     <quality shadowsize="2048"/>
     <map znear=".01" zfar="60" fogstart="6" fogend="30" shadowclip="1.5"/>
     <rgba fog=".8 .86 .93 1" haze=".8 .86 .93 1"/>
@@ -83,7 +85,9 @@ def write(path: Path, scene: Mapping[str, Any], episodes: Sequence[Mapping[str, 
         raise RlxError(f"{path}: an episode holds no finite pose to film; the run has diverged, so play another --step")
     skip = max(1, math.ceil(1 / (scene["dt"] * FPS[kind]) - 1e-6))  # steps a frame
     steps = min(max(len(episode["poses"]) for episode in episodes), max(1, round(seconds / scene["dt"])))
-    frames = pictures(scene, episodes, range(0, steps, skip), SIZES[kind])
+    moments = range(0, steps, skip)
+    say(f"drawing {path}: {len(moments)} pictures of {len(episodes)} episode{'s' * (len(episodes) > 1)} ...")
+    frames = pictures(scene, episodes, moments, SIZES[kind])
     try:
         _write_gif(path, frames, scene["dt"] * skip) if kind == ".gif" else _write_mp4(path, frames, scene["dt"] * skip)
     except OSError as error:
@@ -123,18 +127,19 @@ def pictures(
     """
     import mujoco
 
-    paths = [camera_path(scene, np.asarray(episode["poses"])) for episode in episodes]
+    paths = [camera_path(scene, np.asarray(episode["poses"]), size) for episode in episodes]
     totals = [np.cumsum(episode["rewards"]) for episode in episodes]
-    radius = max(radius for _, radius in paths)
+    distance = max(distance for _, distance in paths)
+    radius = distance / 2
     cell, height = 2.0 ** round(math.log2(radius)), ground(scene, episodes)
-    look = {"height": size[0], "width": size[1], "extent": radius, "sun": " ".join(map(str, SUN))}
+    look = {"height": size[0], "width": size[1], "fovy": FOVY, "extent": radius, "sun": " ".join(map(str, SUN))}
     xml = WORLD.format(**look, repeat=0.5 / cell, ground=height)
     with renderer(mujoco.MjModel.from_xml_string(xml), size) as draw:
         for moment in moments:
             tiles = []
             for episode, (centres, _), total in zip(episodes, paths, totals, strict=True):
                 t = min(moment, len(total) - 1)
-                _aim(draw, centres[t], radius)
+                _aim(draw, centres[t], distance)
                 fill(draw.scene, scene["geoms"], np.asarray(episode["poses"][t]))
                 tiles.append(_labelled(draw.render(), f"{episode['label']}   return {total[t]:.1f}"))
             yield tile(tiles)
@@ -154,19 +159,26 @@ def renderer(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.Renderer:
         ) from None
 
 
-def _aim(draw: mujoco.Renderer, centre: np.ndarray, radius: float) -> None:
-    """Begins a frame: the ground and the sky, with what is within `radius` of `centre` in the middle and in the sun."""
+def camera(centre: np.ndarray, distance: float) -> mujoco.MjvCamera:
+    """MuJoCo's camera that looks at `centre`."""
     import mujoco
 
-    camera = mujoco.MjvCamera()
-    camera.lookat[:], camera.distance = centre, 2.0 * radius
-    camera.azimuth, camera.elevation = AZIMUTH, ELEVATION
+    made = mujoco.MjvCamera()
+    made.lookat[:], made.distance = centre, distance
+    made.azimuth, made.elevation = AZIMUTH, ELEVATION
+    return made
+
+
+def _aim(draw: mujoco.Renderer, centre: np.ndarray, distance: float) -> None:
+    """Begins a frame: the ground and the sky, with `centre` in the middle and in the sun."""
+    import mujoco
+
     data = mujoco.MjData(draw.model)
     mujoco.mj_forward(draw.model, data)
-    draw.update_scene(data, camera)
+    draw.update_scene(data, camera(centre, distance))
     for light in draw.scene.lights[: draw.scene.nlight]:
         if not light.headlight:
-            light.pos[:] = centre - 3 * radius * SUN  # shadows are found about here
+            light.pos[:] = centre - 1.5 * distance * SUN  # shadows are found about here
 
 
 def fill(drawn: mujoco.MjvScene, geoms: Sequence[Mapping[str, Any]], poses: np.ndarray) -> None:
@@ -208,31 +220,56 @@ def matrix(quaternion: np.ndarray) -> np.ndarray:
     )
 
 
-def reach(geom: Mapping[str, Any]) -> float:
-    """How far a geom goes from its middle."""
-    return float(sum(geom["size"]) if geom["shape"] == "capsule" else np.linalg.norm(geom["size"]))
+def support(geom: Mapping[str, Any], directions: np.ndarray) -> np.ndarray:
+    """How far a geom goes from its middle along `directions` `[..., 3]` of its own frame, in units of their lengths."""
+    size, along = np.asarray(geom["size"], float), np.abs(directions)
+    if geom["shape"] in ("sphere", "capsule"):
+        return size[0] * np.linalg.norm(along, axis=-1) + (size[1] * along[..., 2] if len(size) > 1 else 0.0)
+    if geom["shape"] == "cylinder":
+        return size[0] * np.hypot(along[..., 0], along[..., 1]) + size[1] * along[..., 2]
+    if geom["shape"] == "ellipsoid":
+        return np.linalg.norm(size * along, axis=-1)
+    return along[..., : len(size)] @ size
 
 
-def camera_path(scene: Mapping[str, Any], poses: np.ndarray) -> tuple[np.ndarray, float]:
-    """What the camera looks at, `[T, 3]`, and the radius that it must see there; `poses` are `[T, links, 7]`.
-
-    A robot that stays about where it is has one camera that does not move.
-    """
+def reach(scene: Mapping[str, Any], poses: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """How far what moves goes along each of `directions` `[D, 3]` at each moment, from the origin: `[T, D]`."""
     moving = [geom for geom in scene["geoms"] if geom["link"] >= 0]
-    points = np.asarray([[placed(geom, frame)[0] for geom in moving] for frame in poses])  # [T, G, 3]
-    middles = (points.min(axis=1) + points.max(axis=1)) / 2
-    low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
-    reaches = np.asarray([reach(geom) for geom in moving])
+    found = np.empty((len(poses), len(moving), len(directions)))
+    for t, frame in enumerate(poses):
+        for i, geom in enumerate(moving):
+            position, rotation = placed(geom, frame)
+            found[t, i] = directions @ position + support(geom, directions @ rotation)
+    return found.max(axis=1)
 
-    def radius(centres: np.ndarray) -> np.ndarray:
-        return (np.linalg.norm(points - centres[:, None], axis=-1) + reaches).max(axis=1)  # [T]
 
-    if np.linalg.norm(high - low) / 2 < 1.5 * radius(middles)[0]:
-        centres = np.broadcast_to((low + high) / 2, middles.shape)
+def camera_path(scene: Mapping[str, Any], poses: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+    """What the camera looks at, `[T, 3]`, and from how far, so that all of a robot is in each picture of `size`.
+
+    `poses` are `[T, links, 7]`. A robot that stays about where it is has one camera that does not move.
+    """
+    edges = _edges(size)
+    far = reach(scene, poses, np.concatenate([np.eye(3), -np.eye(3), edges]))
+    high, low = far[:, :3], -far[:, 3:6]
+    middles = (low + high) / 2
+    if np.linalg.norm(np.ptp(middles, axis=0)) < 1.5 * np.linalg.norm(high - low, axis=1).max():
+        centres = np.broadcast_to((low.min(axis=0) + high.max(axis=0)) / 2, middles.shape)
     else:
         near = [slice(max(t - SMOOTH, 0), t + SMOOTH + 1) for t in range(len(middles))]
         centres = np.stack([middles[window].mean(axis=0) for window in near])
-    return centres, float(radius(centres).max())
+    return centres, float((far[:, 6:] - centres @ edges.T).max())
+
+
+def _edges(size: tuple[int, int]) -> np.ndarray:
+    """For the right, left, upper and lower edge of a picture, the direction along which far is near the edge, `[4, 3]`.
+
+    A point x, seen from the distance d of the centre c, lies inside an edge where edge . (x - c) <= d.
+    """
+    turn, tilt, up = math.radians(AZIMUTH), math.radians(ELEVATION), FILLED * math.tan(math.radians(FOVY) / 2)
+    forward = np.asarray([math.cos(tilt) * math.cos(turn), math.cos(tilt) * math.sin(turn), math.sin(tilt)])
+    right = np.asarray([math.sin(turn), -math.cos(turn), 0.0])
+    across, above = right / (up * size[1] / size[0]), np.cross(right, forward) / up
+    return np.stack([across, -across, above, -above]) - forward
 
 
 def ground(scene: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]]) -> float:
@@ -240,14 +277,8 @@ def ground(scene: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]]) -> f
     for geom in scene["geoms"]:
         if geom["shape"] == "plane":
             return float(geom["position"][2])
-    moving = [geom for geom in scene["geoms"] if geom["link"] >= 0]
-    heights = [
-        placed(geom, frame)[0][2] - reach(geom)
-        for one in episodes
-        for frame in np.asarray(one["poses"])
-        for geom in moving
-    ]
-    return float(min(heights))
+    down = np.asarray([[0.0, 0.0, -1.0]])
+    return -max(float(reach(scene, np.asarray(one["poses"]), down).max()) for one in episodes)
 
 
 def tile(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx import metrics, parallel
+from rlx import checkpoint, metrics, parallel
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 
@@ -102,7 +102,8 @@ class Standing(NamedTuple):
 
     name: str
     state: str
-    run_step: int | None
+    run_step: int | None  # how far it got
+    saved_step: int | None  # from which it would go on, 0 where it would begin again
     eval_return: float | None
     size_bytes: int
 
@@ -113,11 +114,25 @@ def standing(folder: Path) -> Standing:
         state = json.loads((folder / STATUS).read_text())["state"]
         if state == "running" and not _is_claimed(folder):
             state = "interrupted"
-        last = _last_lines(folder / "metrics.jsonl")
+        last, saved = _last_lines(folder / "metrics.jsonl"), _saved_step(folder)
         returns = [line["eval/return_mean"] for line in last if line.get("eval/return_mean") is not None]
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return Standing(folder.name, state, last[-1]["run_step"] if last else None, (returns or [None])[-1], size)
-    return Standing(folder.name, "unreadable", None, None, 0)
+        reached = max([line["run_step"] for line in last[-1:]] + [saved] * bool(saved), default=None)
+        return Standing(folder.name, state, reached, saved, (returns or [None])[-1], size)
+    return Standing(folder.name, "unreadable", None, None, None, 0)
+
+
+def _saved_step(folder: Path) -> int | None:
+    """The newest step of which everything was saved, by all of several processes; no cloud is asked."""
+    try:
+        base = metrics.read_json(folder / RUN)["settings"]["checkpoint_dir"]
+    except (RlxError, KeyError, TypeError):
+        return None
+    if "://" in base:
+        return None
+    place = checkpoint.home(folder, base)
+    parts = sorted(place.glob("process-*")) if place.exists() else []
+    return min(max(checkpoint.steps(part), default=0) for part in parts or [place])
 
 
 def _is_claimed(folder: Path) -> bool:

@@ -13,6 +13,7 @@ body { margin: 0; color: var(--ink); background: var(--wash); font: 15px/1.55 sy
 .sheet { max-width: 1160px; margin: 0 auto; padding: 28px 20px 56px; }
 .sheet > h1 { margin: 0; font-size: 28px; line-height: 1.25; }
 .sheet > .about { margin: 4px 0 20px; color: var(--soft); overflow-wrap: anywhere; }
+.sheet > .warning { margin: -8px 0 20px; padding: 8px 14px; background: #fff4d6; border-radius: 8px; }
 .card { margin: 0 0 18px; padding: 18px 22px; background: var(--paper); border: 1px solid var(--line);
   border-radius: 10px; }
 .card h2 { margin: 0 0 10px; font-size: 18px; }
@@ -91,6 +92,11 @@ def tiles(found: Iterable[tuple[str, str]]) -> str:
 def note(text: str) -> str:
     """A paragraph in small print."""
     return f'<p class="note">{html.escape(text)}</p>'
+
+
+def warning(text: str) -> str:
+    """A paragraph to be read before all others."""
+    return f'<p class="warning">{html.escape(text)}</p>'
 
 
 def words(lines: Iterable[str]) -> str:

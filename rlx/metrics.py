@@ -67,12 +67,14 @@ def record(report: Report, wall_time_s: float) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl. Raises RlxError naming a line that is broken."""
-    lines = []
-    for number, text in enumerate(path.read_text().splitlines(), 1):
+    """The lines of a metrics.jsonl, but for a last one that is being written. Raises RlxError naming a broken one."""
+    lines, whole = [], path.read_text()
+    for number, text in enumerate(whole.splitlines(), 1):
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError as error:
+            if whole.endswith(text):
+                break  # without its end: the run is writing it, or was killed
             raise RlxError(f"{path}, line {number}: is not JSON ({error.msg}); remove the line") from None
     return lines
 

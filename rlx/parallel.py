@@ -234,7 +234,7 @@ def over(
 
 
 def quick_compilation() -> dict[str, Any] | None:
-    """Compiler options for a program whose speed does not matter; on a CPU it compiles in half to a sixth of the time."""
+    """Compiler options for a program whose speed does not matter: on a CPU, half to a sixth of the time to compile."""
     if jax.default_backend() != "cpu":
         return None
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

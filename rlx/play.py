@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import config, film, results, runs, viewer
+from rlx import checkpoint, config, film, results, runs, viewer
 from rlx.errors import RlxError
 from rlx.evaluate import watchable
 from rlx.experiment import make_driver, setup
+from rlx.notices import say_compiling
 from rlx.train import roles
 
 MOST = 36  # episodes on one page
@@ -55,7 +56,9 @@ def play(
     chosen = replace(saved.train, **runs.NO_TRAINING, eval_episodes=episodes)
     chosen = chosen if eval_seed is None else replace(chosen, eval_seed=eval_seed)
     driver = make_driver(setup(replace(saved, train=chosen)))
-    learned = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runs.load(folder, driver, step))
+    shown = checkpoint.choose(folder / "checkpoints", step)
+    learned = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runs.load(folder, driver, shown))
+    say_compiling(f"playing {_number(episodes, len(members))} of {folder}, step {shown:,}")
     judge = jax.jit(jax.vmap(partial(roles.judge, driver.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, judge(learned))
     scene, found, labels = watchable(driver.task.env), [], config.told_apart(everyone)
@@ -66,6 +69,12 @@ def play(
             found.append(episode | {"label": ", ".join([*of, f"episode {i}"])})
     at = "" if step is None else f", step {step:,}"
     return Played(f"{saved.agent} on {saved.env}{at}", scene, found)
+
+
+def _number(episodes: int, members: int) -> str:
+    """How many episodes, in words."""
+    said = f"{episodes} episode{'s' * (episodes > 1)}"
+    return said if members == 1 else f"{said} of each of {members} members"
 
 
 def make(

@@ -14,6 +14,7 @@ from rlx import compare, facts, figures, markup, results, viewer
 from rlx.compare import Comparison, Curve
 from rlx.errors import RlxError
 from rlx.facts import Run
+from rlx.notices import say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,14 +35,18 @@ class Picture(NamedTuple):
 
 
 def make(folders: Sequence[Path], out: Path) -> Comparison:
-    """Writes the report of finished runs into the folder `out`, and returns the scores that it tells of.
+    """Writes the report of runs into the folder `out`, and returns the scores that it tells of.
 
-    `index.html` needs no other file; `figures/` holds its figures as PNG and SVG. Raises RlxError for runs that
-    `compare.read` refuses, and where `out` is there already and is no report.
+    Of a run that is not finished it shows what there is, and says so. `index.html` needs no other file; `figures/`
+    holds its figures as PNG and SVG. Raises RlxError for runs that `compare.read` refuses, and where `out` is there
+    already and is no report.
     """
-    curves = compare.read(folders)
+    curves = compare.read(folders, unfinished=True)
     _refuse_others(out)
     runs = [facts.read(folder, name) for folder, name in zip(folders, compare.names(folders), strict=True)]
+    for folder, run in zip(folders, runs, strict=True):
+        if run.unfinished:
+            say(f"rlx: {folder}: is not finished ({run.unfinished}); the report shows what there is")
     found = compare.compare(curves)
     pictures = _pictures(runs, curves, found)
     _write_figures(out / "figures", pictures)
@@ -90,7 +95,8 @@ def _pictures(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison) -
     if len(curves) > len(alone):
         rows = {row.name: row.iqm for row in found.rows}
         text = "Interquartile mean over seeds of the last evaluation, with its 95 % bootstrap interval."
-        made.append(Picture("scores", figures.intervals(rows, "final return"), "final return of each run", text))
+        value = f"{_last(runs)} return"
+        made.append(Picture("scores", figures.intervals(rows, value), f"{value} of each run", text))
     spent = {run.name: facts.time_split(run.summary, run.lines, run.content["settings"]) for run in runs}
     if any(spent.values()):
         text = "Where the run's seconds went, as the host saw them."
@@ -113,14 +119,20 @@ def _body(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison, pictu
     about = " · ".join([*(run.name for run in runs), *([f"{backend} backend"] if backend else [])])
     parts = [
         f'<h1>{html.escape(_title(runs))}</h1><p class="about">{html.escape(about)}</p>',
+        *(markup.warning(f"{run.name} is not finished: {run.unfinished}") for run in runs if run.unfinished),
         markup.tiles(_tiles(runs[0], found)) if len(curves) == 1 else "",
         markup.card("Learning curves", markup.beside(*(markup.figure(*drawn[stem]) for stem in FIGURES[:2]))),
         _player(runs),
-        markup.card("Final scores", *_scores(runs, found, colors, drawn.get("scores"))),
+        markup.card(f"{_last(runs).capitalize()} scores", *_scores(runs, found, colors, drawn.get("scores"))),
         markup.card("Time", *_time(runs, colors, drawn.get("time"))),
         markup.card("Configuration", *_configuration(runs, colors)),
     ]
     return f'<div class="sheet">{"".join(parts)}</div>'
+
+
+def _last(runs: Sequence[Run]) -> str:
+    """What the last evaluations are called."""
+    return "last" if any(run.unfinished for run in runs) else "final"
 
 
 def _tiles(run: Run, found: Comparison) -> list[tuple[str, str]]:
@@ -128,7 +140,7 @@ def _tiles(run: Run, found: Comparison) -> list[tuple[str, str]]:
     spread = f", 95 % interval {row.iqm.low:,.1f} to {row.iqm.high:,.1f}" if row.seeds > 1 else ""
     middle = "interquartile mean" if row.seeds >= 4 else "mean"
     of = f"{middle} of {row.seeds} seeds" if row.seeds > 1 else "one seed"
-    shown = [(f"{row.iqm.estimate:,.1f}", f"final return, {of}{spread}")]
+    shown = [(f"{row.iqm.estimate:,.1f}", f"{_last([run])} return, {of}{spread}")]
     shown.append((f"{row.steps:,}", results.counted(run.content["settings"])))
     shown.append((results.duration(row.wall_s), "to the last evaluation"))
     if "env_steps_per_s" in summary:
@@ -157,7 +169,7 @@ def _scores(
         chances = markup.subtitle("Probability of improvement") + markup.table(table, colors)
         chances += markup.note("How likely a seed of the row ends above one of the column, with 95 % intervals.")
     if drawn:
-        interval = markup.subtitle("Final return with its interval") + markup.figure(*drawn)
+        interval = markup.subtitle(f"{_last(runs).capitalize()} return with its interval") + markup.figure(*drawn)
         parts.append(markup.beside(interval, chances))
     elif chances:
         parts.append(chances)
@@ -170,7 +182,8 @@ def _player(runs: Sequence[Run]) -> str:
     """The episodes of one run, or the first of each of several, from the pages that training left."""
     told = [(run, data) for run in runs if (data := viewer.recorded(run.folder / "rollout.html"))][:PANES]
     if not told:
-        return markup.card("Rollout", markup.note("No run here left a rollout.html to show."))
+        text = "No run here left a rollout.html to show; training writes it when it ends."
+        return markup.card("Rollout", markup.note(text))
     (_, data), *_ = told
     if len(runs) > 1:
         firsts = [episode | {"label": run.name} for run, one in told for episode in one["episodes"][:1]]

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,14 +15,16 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx import checkpoint, config, folders, metrics, parallel, results, sinks, wholes
+from rlx import checkpoint, config, extending, folders, metrics, parallel, results, sinks, wholes
 from rlx.config import RunConfig
 from rlx.console import Console
 from rlx.errors import RlxError
 from rlx.experiment import Setup, make_driver, parts, run, setup
 from rlx.interrupts import Interrupted, Interrupts
+from rlx.notices import say, say_compiling
 from rlx.train.driver import Driver, Report, Resumed
 
+CHANGEABLE = (*wholes.HOW, *extending.TOTALS)  # settings that a resumed run may be given anew
 NO_TRAINING: dict[str, Any] = {  # settings under which judging a run asks for no more room than judging needs
     "driver": "fused",
     "split": "1",
@@ -44,7 +45,7 @@ NO_TRAINING: dict[str, Any] = {  # settings under which judging a run asks for n
 
 def warn(text: str) -> None:
     """Tells the user what was found and dealt with."""
-    print(f"rlx: {text}", file=sys.stderr, flush=True)
+    say(f"rlx: {text}")
 
 
 def train(
@@ -80,41 +81,50 @@ def resume(
     part_of: str = "",
     interrupts: Interrupts | None = None,
 ) -> dict[str, Any]:
-    """Goes on with a run that was interrupted, from its newest good checkpoint, and returns the summary.
+    """Goes on with a run, from its newest good checkpoint, and returns the summary.
 
-    `changes` are settings of `wholes.HOW` it runs. A run without a checkpoint begins again; a finished one is left
-    alone.
+    `changes` are of CHANGEABLE: how it runs, and larger totals. A run without a checkpoint begins again; one that has
+    finished is left alone, unless it is to become longer.
     """
     saved = config.from_json(folder / "config.json")
     content = metrics.read_json(folder / "config.json")
     if content.get("identity") != wholes.identity(saved):
         raise RlxError(f"{folder / 'config.json'}: is not as the run wrote it; restore it from a copy")
-    if (folder / "summary.json").exists():
-        warn(f"{folder}: is finished; nothing is left to do")
+    finished = (folder / "summary.json").exists()
+    totals = {name: changes[name] for name in extending.TOTALS if name in changes}
+    if finished and not totals:
+        warn(f"{folder}: is finished; {extending.remedy(saved, folder)}")
         return metrics.read_json(folder / "summary.json")
-    names, settings = (saved.agent, saved.env, saved.backend), config.flat(saved) | changes
+    wanted = extending.longer(saved, folder, totals) if totals else saved
+    names, settings = (saved.agent, saved.env, saved.backend), config.flat(wanted) | changes
     resolved = config.resolve(*names, paired=saved.paired, **settings)
     sinks.check(resolved)
     given = setup(resolved)
-    if wholes.identity(given.config) != content["identity"]:
+    if wholes.identity(extending.as_it_was(given.config, saved)) != content["identity"]:
         raise RlxError(f"{saved.train.dataset}: is not the data set that the run began with; put that one back")
+    place = wholes.place(given.config, folder)
+    if finished and not checkpoint.steps(place):
+        raise extending.needs_checkpoint(folder)
     with _listening(interrupts) as interrupts, _claimed(folder, fresh=False):
-        place, begun = wholes.place(given.config, folder), time.perf_counter()
+        begun = time.perf_counter()
         found = wholes.find(place, warn)
         found_s = time.perf_counter() - begun
+        if found is None and finished:
+            raise extending.needs_checkpoint(folder)
+        if totals:
+            given = extending.at_its_pace(given, saved, folder, found)
         if found is None:
             warn(f"{folder}: holds no checkpoint of everything; beginning again")
             driver = make_driver(given, parts(given.config)[0])
             start = Start(learned=_initial(driver, content["init_from"]))
         else:
-            run_step, offline = found
-            driver = make_driver(given, offline)
-            begun = time.perf_counter()
-            resumed = wholes.unpack(place, run_step, driver)
-            start = Start(resumed=resumed, run_step=run_step, restore_s=found_s + time.perf_counter() - begun)
-            if checkpoint.manifest(place, run_step)["about"]["identity"] != content["identity"]:
+            driver = make_driver(given, offline=found[1])
+            start = _restored(place, found[0], driver, found_s)
+            if checkpoint.manifest(place, start.run_step)["about"]["identity"] not in extending.identities(content):
                 raise RlxError(f"{place}: holds another run's checkpoints; put back those of {folder}")
             _tell_differences(content, saved, given.config)
+        if totals and parallel.is_first_process():
+            extending.write(folder, saved, given.config)
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
 
 
@@ -133,6 +143,13 @@ class Start(NamedTuple):
     resumed: Resumed | None = None
     run_step: int = -1  # what was done before
     restore_s: float | None = None  # that finding, verifying and reading it took
+
+
+def _restored(place: checkpoint.Folder, run_step: int, driver: Driver, found_s: float) -> Start:
+    """What a driver goes on with, from a step that took `found_s` to find and verify."""
+    begun = time.perf_counter()
+    resumed = wholes.unpack(place, run_step, driver)
+    return Start(resumed=resumed, run_step=run_step, restore_s=found_s + time.perf_counter() - begun)
 
 
 def is_deterministic(folder: Path) -> bool:
@@ -191,7 +208,7 @@ def _train(
         warn(note)
     sink = sinks.Sinks(given.config if writes else None, folder, start.run_step, warn)
     with keeper, sink, console, _lines(folder, writes) as lines:
-        for moment in run(given, driver, start.learned, start.resumed, interrupts.asked):
+        for moment in run(given, driver, start.learned, start.resumed, interrupts.asked, console.begin):
             found = moment.report
             line = metrics.record(found, spent_s + metrics.process_age_s())
             if found.metrics and found.run_step > start.run_step:
@@ -200,15 +217,19 @@ def _train(
                 clock.saw(found)
                 sink.write(line)
                 console.show(line)
+            if found.saves or found.evaluation:
+                console.begin("saving")
             keeper.keep(moment)
             if found.ended:
                 keeper.wait()
                 _leave(folder, found, interrupts)
-    keeper.wait()
-    assert found.evaluation is not None  # the last report always evaluates
+        console.begin("saving")
+        keeper.wait()
+        assert found.evaluation is not None  # the last report always evaluates
+        if writes:
+            results.draw(folder, given.config, moment.driver, found.evaluation)
     summary = results.summarise(given, moment, clock, keeper)
     if writes:
-        results.draw(folder, given.config, moment.driver, found.evaluation)
         summary["wall_time_s"] = round(spent_s + metrics.process_age_s(), 2)
         written = metrics.read(folder / "metrics.jsonl")  # also those of a run that was resumed after its last update
         summary["time_to_first_update_s"] = next(x["wall_time_s"] for x in written if x["critic_step"] > 0)
@@ -262,7 +283,10 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     given: dict[str, Any] = {"eval_episodes": episodes, "eval_seed": eval_seed}
     chosen = replace(saved.train, **NO_TRAINING, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(setup(replace(saved, train=chosen)))
-    evaluation = driver.fetch(driver.evaluate(driver.place(load(folder, driver, step))))
+    learned = driver.place(load(folder, driver, step))
+    each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
+    say_compiling(f"judging {chosen.eval_episodes} episodes of {each}{folder}")
+    evaluation = driver.fetch(driver.evaluate(learned))
     found = results.verdict(evaluation.returns, saved, metrics.read_json(folder / "config.json").get("data", {}))
     spread = " ".join(f"{value:.1f}" for value in found["eval_return_per_seed"])
     return "\n".join(

@@ -6,8 +6,6 @@ import csv
 import io
 import math
 import shlex
-import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,26 +15,14 @@ import numpy as np
 
 from rlx import compare, config, experiment, folders, metrics, results, runs, scores, sinks, sweep_figures, wholes
 from rlx.config import RunConfig
+from rlx.draws import Range, Wish, draw, grid, parse_range, take_ranges
 from rlx.errors import RlxError
 from rlx.interrupts import Interrupted, Interrupts
+from rlx.notices import say
 
 SHOWN = 20  # combinations that the table lists
 FRESH_SEEDS = 5  # that the printed command confirms the best on
 NOT_TUNED = ("seed", "num_seeds", "eval_seed", "checkpoint_dir", *wholes.HOW)  # of how and where: not in best.json
-
-
-class Range(NamedTuple):
-    """Where a hyper-parameter is drawn from."""
-
-    low: float
-    high: float
-    log: bool  # evenly over its logarithm
-
-    def __str__(self) -> str:
-        return f"{self.low!r}:{self.high!r}" + ":log" * self.log
-
-
-Wish = Range | tuple[float, ...]  # draw from, or one of
 
 
 class Sweep(NamedTuple):
@@ -58,17 +44,6 @@ class Judged(NamedTuple):
     iqm: scores.Interval  # over seeds
 
 
-def parse_range(flag: str, text: str) -> Range:
-    """`1e-5:1e-3:log` or `0.9:0.99`. Raises RlxError for what is no range."""
-    low, *rest = text.split(":")
-    if len(rest) not in (1, 2) or rest[1:] not in ([], ["log"]):
-        raise RlxError(f"{flag} {text}: must be LOW:HIGH, or LOW:HIGH:log to draw evenly over the logarithm")
-    found = Range(config.convert(flag, float, low), config.convert(flag, float, rest[0]), len(rest) == 2)
-    if found.low >= found.high or (found.log and found.low <= 0):
-        raise RlxError(f"{flag} {text}: must begin below its end" + " and over 0" * found.log)
-    return found
-
-
 def make(
     agent: str,
     env: str,
@@ -87,23 +62,9 @@ def make(
     """
     known = config.settings(agent)
     hypers = [name for name, setting in known.items() if setting.section == "hypers"]
-    wishes: dict[str, Wish] = {}
-    for name, value in list(given.items()):
-        values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
-        flag, single = f"--{name.replace('_', '-')}", name in known and not known[name].many
-        if name in hypers and any(isinstance(x, str) and ":" in x for x in values):
-            if len(values) > 1:
-                raise RlxError(f"{flag} {' '.join(map(str, values))}: give one range, or values without one")
-            wishes[name] = found = parse_range(flag, values[0])
-            config.check_within(flag, known[name], found.low)
-            config.check_within(flag, known[name], found.high)
-            del given[name]
-        elif single and len(values) > 1:
-            raise RlxError(f"{flag}: takes one value; only hyper-parameters can be swept: {', '.join(hypers)}")
-        elif single:
-            given[name] = values[0]
-    base = config.resolve(agent, env, backend, preset, **{"on_nonfinite": "skip"} | given)
-    wishes |= {name: values for name, values in base.hypers.items() if len(values) > 1}
+    ranges, rest = take_ranges(known, given)
+    base = config.resolve(agent, env, backend, preset, **{"on_nonfinite": "skip"} | rest)
+    wishes = ranges | {name: values for name, values in base.hypers.items() if len(values) > 1}
     wishes = {name: wishes[name] for name in hypers if name in wishes}
     base = replace(base, hypers={name: values[:1] for name, values in base.hypers.items()})
     _check(wishes, hypers, random, confirm, chunk)
@@ -135,34 +96,6 @@ def _check_division(base: RunConfig, count: int, chunk: int | None, confirm: int
         if runs_at_once % devices:
             must = f"must divide over {devices} devices, with --spread seeds"
             raise RlxError(f"{named}: {runs_at_once} runs at once {must}")
-
-
-def grid(wishes: Mapping[str, Wish]) -> list[dict[str, float]]:
-    """Every combination of values; the last hyper-parameter varies fastest."""
-    rows: list[dict[str, float]] = [{}]
-    for name, values in wishes.items():
-        rows = [row | {name: value} for row in rows for value in values]
-    return rows
-
-
-def draw(wishes: Mapping[str, Wish], number: int, seed: int) -> list[dict[str, float]]:
-    """Random combinations. Each hyper-parameter has a stream of its own: others and more draws change none before.
-
-    Values have six digits, so that they print as they are.
-    """
-    columns = {}
-    for name, wish in wishes.items():
-        shares = np.random.default_rng([seed, zlib.crc32(name.encode())]).random(number)
-        columns[name] = [_at(wish, float(share)) for share in shares]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _at(wish: Wish, share: float) -> float:
-    if not isinstance(wish, Range):
-        return wish[int(share * len(wish))]
-    low, high, log = wish
-    value = low * (high / low) ** share if log else low + share * (high - low)
-    return min(max(float(f"{value:.6g}"), low), high)
 
 
 def _fitting(base: RunConfig, count: int, chunk: int | None) -> int:
@@ -232,7 +165,7 @@ def run(sweep: Sweep, folder: Path, fresh: bool, quiet: bool = False) -> None:
             save(sweep, folder)
         parts = chunks(sweep)
         if not quiet:
-            print(f"rlx: {_plan(sweep)}", file=sys.stderr, flush=True)
+            say(f"rlx: {_plan(sweep)}")
         for i, part in enumerate(parts):
             name = f"chunk-{i} of {len(parts)}" if len(parts) > 1 else "sweep"
             _train(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts)

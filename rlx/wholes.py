@@ -37,8 +37,7 @@ def identity(run_config: RunConfig) -> str:
 
 def place(run_config: RunConfig, folder: Path) -> checkpoint.Folder:
     """Where a run keeps its checkpoints of everything; each of several processes its own."""
-    base = run_config.train.checkpoint_dir
-    root = checkpoint.locate(base) / folder.name if base else checkpoint.locate(folder) / "resume"
+    root = checkpoint.home(folder, run_config.train.checkpoint_dir)
     return root / f"process-{parallel.process()}" if parallel.several_processes() else root
 
 

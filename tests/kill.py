@@ -18,49 +18,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 from tests import conftest as conftest  # sets what must stand before jax starts
 from tests import processes
+from tests.damage import damages
+from tests.kill_cases import CASES, Case, find_case, prepare
+from tests.kill_table import Found, table, write_table
 
 TIMEOUT_S = 240.0
 AGAIN = 0.75  # how often a resumed run is killed again
 COLD = 0.1  # how often a process finds no compiled programs
 POLL_S = 0.001
-MARKS = "<!-- measured kills: begin -->", "<!-- measured kills: end -->"
-
-
-class Case(NamedTuple):
-    """What is killed."""
-
-    agent: str
-    driver: str
-    devices: int
-    flags: str
-
-
-SMALL = (
-    "--env gymnax:Pendulum-v1 --batch-size 8 --eval-episodes 2 --pool-size 4 --seed 3 --quiet"
-    " --actor-hidden-sizes 16 --critic-hidden-sizes 16"
-)
-ONLINE = (
-    f"{SMALL} --num-envs 4 --total-env-steps 2400 --warmup-env-steps 200 --replay-capacity 1000"
-    " --log-every 100 --checkpoint-every 100 --eval-every 400"
-)
-OFFLINE = (
-    f"{SMALL} --total-env-steps 0 --offline-steps 2400 --log-every 100 --checkpoint-every 100 --eval-every 400"
-    " --dataset {dataset}"
-)
-CASES = (
-    Case("sac", "fused", 1, f"{ONLINE} --ratio 1:1"),
-    Case("pql", "pipelined", 3, f"{ONLINE} --ratio 2:1 --driver pipelined --split 1,1,1"),
-    Case("iql", "offline", 1, OFFLINE),
-)
 
 
 class Moment(NamedTuple):
@@ -69,66 +42,6 @@ class Moment(NamedTuple):
     phase: str  # start: `delay` seconds after its start; train: after line `lines` of metrics; save: in a save after it
     lines: int
     delay: float
-
-
-@dataclass
-class Found:
-    """What a torture found out."""
-
-    agent: str = ""
-    driver: str = ""
-    devices: int = 1
-    ticks_lines: int = 0  # lines of metrics of the whole run
-    kills: dict[str, int] = field(default_factory=dict)  # by signal and phase
-    runs: int = 0
-    identical: int = 0  # kills after which the run ended as if nothing had happened
-    differences: list[str] = field(default_factory=list)
-    cut_saves: int = 0  # unfinished steps and Orbax's temporary folders that kills left
-    exit_s: list[float] = field(default_factory=list)  # from SIGTERM to the end of the process
-    restore_s: list[float] = field(default_factory=list)
-    lost_steps: list[int] = field(default_factory=list)  # by a SIGKILL: reported, and made again
-    blocked_s: list[float] = field(default_factory=list)  # by one save
-    damages: int = 0
-    damages_found: int = 0
-    seconds: float = 0.0
-
-    @property
-    def fine(self) -> bool:
-        return (
-            self.identical == sum(self.kills.values()) and not self.differences and self.damages == self.damages_found
-        )
-
-
-def find_case(agent: str, driver: str) -> Case:
-    return next(case for case in CASES if (case.agent, case.driver) == (agent, driver))
-
-
-def prepare(case: Case, root: Path) -> list[str]:
-    """The command's arguments; makes the data set where there is one to learn from."""
-    dataset = root / "dataset"
-    if "{dataset}" in case.flags:
-        write_dataset(dataset)
-    return ["rlx.cli", "train", case.agent, *case.flags.format(dataset=dataset).split(), "--run-dir", str(root)]
-
-
-def write_dataset(folder: Path) -> None:
-    """A few hundred random steps shaped like the pendulum's."""
-    import numpy as np
-
-    from rlx import data
-
-    rng, rows = np.random.default_rng(0), 400
-    states = rng.uniform(-1, 1, size=(rows + 1, 3)).astype(np.float32)
-    dataset = data.make_dataset(
-        {"name": "pendulum"},
-        observation=states[:-1],
-        action=rng.uniform(-1, 1, size=(rows, 1)).astype(np.float32),
-        reward=rng.normal(size=rows).astype(np.float32),
-        terminated=np.zeros(rows, bool),
-        truncated=np.arange(rows) % 100 == 99,
-        next_observation=states[1:],
-    )
-    data.write(dataset, folder)
 
 
 def start(arguments: Sequence[str], devices: int, log: Path, cache: Path | None = None) -> subprocess.Popen[bytes]:
@@ -336,23 +249,6 @@ def damage(root: Path, found: Found, seed: int) -> None:
         shutil.rmtree(copy)
 
 
-def damages(step: Path, rng: random.Random) -> Iterator[tuple[Path, Any]]:
-    """Every file of a step with every way to hurt it: five bits, two lengths, and its absence."""
-    for path in sorted(path.relative_to(step) for path in step.rglob("*") if path.is_file()):
-        size = (step / path).stat().st_size
-        yield path, Path.unlink
-        for bit in rng.sample(range(8 * size), min(5, 8 * size)):
-            yield path, lambda file, bit=bit: flip(file, bit)
-        for length in {0, size // 2} - {size}:
-            yield path, lambda file, length=length: os.truncate(file, length)
-
-
-def flip(path: Path, bit: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
-
-
 def tail(path: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-15:])
 
@@ -366,41 +262,6 @@ def torture(case: Case, root: Path, kills: int, seed: int = 0, workers: int = 1,
             future.result()
     job.found.seconds = time.monotonic() - begun
     return job.found
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median and most."""
-    return f"{median(values):.{digits}f} / {max(values):.{digits}f}" if values else "-"
-
-
-def table(results: Sequence[Found]) -> str:
-    """What was found, in Markdown."""
-    rows: list[tuple[str, Any]] = [
-        ("", lambda f: f"{f.agent.upper()} / {f.driver}" + (f", {f.devices} devices" if f.devices > 1 else "")),
-        ("ended identical / kills", lambda f: f"{f.identical} / {sum(f.kills.values())}"),
-        *(
-            (f"{name} while {phase}", lambda f, key=f"{name} {phase_}": f.kills.get(key, 0))
-            for name in ("SIGKILL", "SIGTERM")
-            for phase_, phase in (("start", "starting, compiling"), ("train", "training"), ("save", "saving"))
-        ),
-        ("runs that were killed, to their ends", lambda f: f.runs),
-        ("saves that kills cut short", lambda f: f.cut_saves),
-        ("seconds from SIGTERM to exit, median / most", lambda f: spread(f.exit_s)),
-        ("seconds a restore takes, median / most", lambda f: spread(f.restore_s)),
-        ("steps lost per SIGKILL, median / most", lambda f: spread(f.lost_steps, 0)),
-        ("seconds a save blocks, median / most of runs' means", lambda f: spread(f.blocked_s, 3)),
-        ("damaged files found / files damaged", lambda f: f"{f.damages_found} / {f.damages}"),
-        ("minutes in all", lambda f: f"{f.seconds / 60:.1f}"),
-    ]
-    lines = ["| " + " | ".join([title, *(str(cell(f)) for f in results)]) + " |" for title, cell in rows]
-    return "\n".join([lines[0], "|---" * (len(results) + 1) + "|", *lines[1:]])
-
-
-def write_table(page: Path, results: Sequence[Found]) -> None:
-    """Puts the table between the page's two markers."""
-    before, _, rest = page.read_text().partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    page.write_text(f"{before}{MARKS[0]}\n{table(results)}\n{MARKS[1]}{after}")
 
 
 def main() -> int:

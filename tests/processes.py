@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def environment(devices: int, long: bool = False) -> dict[str, str]:
     """This process's environment with `devices` CPU devices, for programs that are compiled quickly or run `long`."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": "16", "JAX_PLATFORMS": "cpu"}
-    return os.environ | flags | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false" if long else "true"}
+    quick = "" if long else os.environ.get("XLA_FLAGS", "")  # the same bits as in this process need the same flags
+    flags = {"XLA_FLAGS": f"{quick} --xla_force_host_platform_device_count={devices}".strip(), "NPROC": "16"}
+    options = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false" if long else "true"}
+    return os.environ | flags | options
 
 
 def start(arguments: list[str], devices: int, long: bool = False) -> subprocess.Popen[str]:

@@ -16,7 +16,7 @@ def geom(shape: str, size: list[float], link: int = 0, position: tuple[float, ..
     return {"shape": shape, "size": size, "link": link, "position": position, "rotation": [1, 0, 0, 0], "color": color}
 
 
-SCENE = {
+SCENE: dict[str, Any] = {
     "dt": 0.05,
     "geoms": [
         geom("plane", [0.0, 0.0], link=-1),
@@ -43,6 +43,24 @@ def episode(steps: int, links: int = 2, actions: int = 3, observations: int = 4)
         "actions": rng.uniform(-1, 1, (steps, actions)),
         "return": float(rewards.sum()),
     }
+
+
+PENDULUM: dict[str, Any] = {  # a rod on a cart
+    "dt": 0.02,
+    "geoms": [
+        geom("capsule", [0.02, 1.0], link=-1),
+        geom("capsule", [0.1, 0.1], 0),
+        geom("capsule", [0.05, 0.3], 1, (0, 0, 0.3)),
+    ],
+}
+
+
+def swings(angles: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Poses `[T, 2, 7]` of `PENDULUM`: the angle of the rod about y and where the cart is, both `[T]`."""
+    zero, one = np.zeros_like(angles), np.ones_like(angles)
+    cart = [positions, zero, zero, one, zero, zero, zero]
+    rod = [positions, zero, zero, np.cos(angles / 2), zero, np.sin(angles / 2), zero]
+    return np.stack([np.stack(cart, axis=-1), np.stack(rod, axis=-1)], axis=1)
 
 
 def embedded(page: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from flax.struct import PyTreeNode
 from rlx import checkpoint
 from rlx.checkpoint import Damaged
 from rlx.errors import RlxError
-from tests import kill, processes
+from tests import damage, processes
 
 
 class Part(PyTreeNode):
@@ -87,7 +87,7 @@ def test_a_digest_is_that_of_the_content(saved: Path, tmp_path: Path) -> None:
 def test_every_damage_to_every_file(saved: Path, tmp_path: Path) -> None:
     """Is found and set aside, the step before is used, and the next save works."""
     found = 0
-    for name, hurt in kill.damages(saved / "20", random.Random(0)):
+    for name, hurt in damage.damages(saved / "20", random.Random(0)):
         copy, said = shutil.copytree(saved, tmp_path / "copy"), list[str]()
         hurt(copy / "20" / name)
         assert checkpoint.newest(copy, said.append) == 10, name
@@ -104,7 +104,7 @@ def test_every_damage_to_every_file(saved: Path, tmp_path: Path) -> None:
 def test_damage_is_named(folder: Path) -> None:
     """By the file; `restore` of a named step sets nothing aside."""
     largest = max((folder / "20" / "default" / "d").iterdir(), key=lambda path: path.stat().st_size)
-    kill.flip(largest, 100)
+    damage.flip(largest, 100)
     with pytest.raises(RlxError) as error:
         checkpoint.restore(folder, tree(0))
     assert str(error.value) == f"{largest}: is damaged; choose another --step"

@@ -21,7 +21,7 @@ from rlx import agents, checkpoint, cli, config, folders, metrics
 from rlx.arguments import Parser
 from rlx.diff import numbers
 from rlx.train.program import Program
-from tests import kill
+from tests import damage
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = "gymnax:Pendulum-v1"
@@ -188,6 +188,17 @@ def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str], say: Calla
     assert say("--version").out == f"rlx {rlx.__version__}\n"
 
 
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_help_needs_no_values(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--resume` has no run here, which would otherwise be an error that names this very help."""
+    with pytest.raises(SystemExit) as exit:
+        cli.main([command, "--resume", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert exit.value.code == 0 and f"rlx {command} --resume" in text
+    if command == "train":  # what a run keeps where nothing is given is its own
+        assert "--total-env-steps INT" in text and "(default: 1000000)" not in text and "the run's own" in text
+
+
 @pytest.mark.parametrize("value", ["-1e-1", "-.5", "-2:-0.5"])
 def test_negative_values_are_no_flags(value: str) -> None:
     parser = Parser(prog="rlx train sac")
@@ -296,6 +307,8 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
 def test_eval_of_more_episodes(run: Path, say: Callable[..., Said]) -> None:
     said = say("eval", run, "--episodes", 7, "--eval-seed", 5)
     assert said.code == 0 and ": 7 greedy episodes of each" in said.out
+    assert said.err.startswith(f"judging 7 episodes of each of 2 seeds of {run} (compiling takes ")
+    assert said.err.count("\n") == 1
     assert f"return {read(run / 'summary.json')['eval_return_mean']:.1f}" not in said.out
 
 
@@ -407,7 +420,7 @@ def test_a_damaged_checkpoint(run: Path, refused: Callable[..., str], tmp_path: 
     broken = shutil.copytree(run, tmp_path / "broken")
     step = broken / "checkpoints" / "600"
     hurt = max((path for path in step.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    kill.flip(hurt, 1000)
+    damage.flip(hurt, 1000)
     assert refused("eval", broken) == f"{hurt}: is damaged; choose another --step"
     (step / "manifest.json").unlink()
     assert checkpoint.steps(broken / "checkpoints") == [300]

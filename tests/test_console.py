@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import pytest
 from rich.console import Console as Terminal
 
-from rlx import config, console, parallel
+from rlx import cli, config, console, parallel
 from rlx.console import Console, Panelled, sparkline
 from rlx.experiment import Layout
 
@@ -51,6 +52,7 @@ def panel(monkeypatch: pytest.MonkeyPatch) -> Panelled:
     monkeypatch.setattr(console.time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(parallel, "memory_in_use", lambda: parallel.Memory(3 * 2**29, 2**36, of_device=True))
     made = Panelled("sac on x, 2 runs", 2000, 2, 1)
+    made.phase = "training"
     made.take(line(0, critic_step=0, actor_step=0))
     made.take(line(500, **{"train/episode_return": [1.0, 2.0], "eval/return_per_seed": [10.0, 20.0]}))
     made.take(line(1000, **{"train/episode_return": [3.0, 4.0]}))
@@ -91,6 +93,71 @@ def test_before_the_first_line() -> None:
     assert "0 of 2,000 steps   0.0 s   compiling" in shown(Panelled("x", 2000, 1, 1), 60)[2]
 
 
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [("training", "10 s left"), ("evaluating", "evaluating   10 s left"), ("saving", "saving   10 s left")],
+)
+def test_what_the_host_is_at(phase: str, words: str, panel: Panelled) -> None:
+    """Training goes without saying."""
+    panel.phase = phase
+    assert f"1,000 of 2,000 steps   0.0 s   {words} " in shown(panel, 80)[2]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("a bug")])
+def test_what_is_said_last(error: BaseException | None) -> None:
+    """Not what the host was at when it ended."""
+    made = Console(config.resolve("sac", "gymnax:Pendulum-v1"), quiet=True)
+    with contextlib.suppress(ValueError), made:
+        made.begin("saving")
+        if error:
+            raise error
+    assert made._panel.phase == ("stopped" if error else "done")
+
+
+def test_a_run_says_what_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first moment to its last, with the lines of metrics between."""
+    said: list[str | int] = []
+    monkeypatch.setattr(Console, "begin", lambda console, phase: said.append(phase))
+    monkeypatch.setattr(Console, "show", lambda console, line: said.append(line["run_step"]))
+    sizes = "--num-envs 4 --warmup-env-steps 40 --eval-episodes 1 --ratio 1:1 --batch-size 8 --replay-capacity 80"
+    often = "--total-env-steps 120 --log-every 40 --eval-every 120 --checkpoint-every 80 --pool-size 4"
+    nets = "--actor-hidden-sizes 8 --critic-hidden-sizes 8 --quiet"
+    where = ["--run-dir", str(tmp_path), "--env", "gymnax:Pendulum-v1"]
+    assert cli.main(["train", "sac", *where, *f"{sizes} {often} {nets}".split()]) == 0
+    assert said == [
+        *("compiling", "warming up", 40, "training", 44, "training", 80, "saving"),
+        *("training", "evaluating", 120, "saving", "saving", "done"),
+    ]
+
+
+# What is done beyond what was asked
+
+DATA = {"dataset": "x", "offline_steps": 100}
+ROUNDED = [
+    ({"total_env_steps": 6400}, []),
+    ({"total_env_steps": 20_000}, ["20,032 environment steps: 20,000 rounded up to whole ticks of 64"]),
+    (
+        {"total_env_steps": 20_000, "rollout_length": 5},
+        ["20,160 environment steps: 20,000 rounded up to whole ticks of 320"],
+    ),
+    (DATA | {"total_env_steps": 0}, ["104 updates on the data set: 100 rounded up to whole ticks of 8"]),
+    (DATA | {"total_env_steps": 6400}, ["104 updates on the data set: 100 rounded up to whole ticks of 8"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "lines"), ROUNDED)
+@pytest.mark.parametrize("quiet", [False, True])
+def test_whole_ticks(
+    settings: dict[str, Any], lines: list[str], quiet: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before anything is compiled, and not when quiet."""
+    usual = {"num_envs": 64, "ratio": "8:8", "warmup_env_steps": 640}
+    run_config = config.resolve("iql", "gymnax:Pendulum-v1", **usual | settings)
+    with Console(run_config, quiet):
+        said = capsys.readouterr().out.splitlines()
+    assert said == ([] if quiet else [*lines, "iql on gymnax:Pendulum-v1: compiling"])
+
+
 def test_nothing_waits_for_the_device(panel: Panelled) -> None:
     with jax.transfer_guard("disallow"):
         panel.take(line(1500))
@@ -99,7 +166,7 @@ def test_nothing_waits_for_the_device(panel: Panelled) -> None:
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Where nobody watches: evaluations alone; and nothing at all when quiet."""
-    run_config = config.resolve("sac", "gymnax:Pendulum-v1", num_seeds=2)
+    run_config = config.resolve("sac", "gymnax:Pendulum-v1", num_seeds=2, total_env_steps=12_800)
     for quiet in (False, True):
         with Console(run_config, quiet, part_of="chunk-0 of 3") as made:
             made.show(line(500))
@@ -117,7 +184,7 @@ def test_names_are_shown_as_they_are(folder: str, capsys: pytest.CaptureFixture[
     counts = {f"{name}_steps": 10 for name in ("env", "critic", "actor")} | {"eval_episodes": 2}
     rates = {"env_steps_per_s": 1.0, "updates_per_s": 1.0, "wall_time_s": 2.0, "time_to_first_update_s": 1.0}
     spread = {"eval_return_mean": 1.0, "eval_return_interval": [0.0, 2.0], "eval_return_iqm": 1.0}
-    with Console(config.resolve("sac", "gymnax:Pendulum-v1"), quiet=False) as made:
+    with Console(config.resolve("sac", "gymnax:Pendulum-v1", total_env_steps=12_800), quiet=False) as made:
         made._title = folder
         made.finish(counts | rates | spread | {"eval_return_per_seed": [1.0]}, Path(folder))
     said = capsys.readouterr().out

@@ -184,11 +184,13 @@ def test_describe() -> None:
         "of 20 numbers 2 at exactly +-1, 0 outside",
         "odd: next_observation has NaN or infinity in 1 rows, first in row 4",
         "odd: observation dimensions [0] never change",
-        "quality: 30.0 mean normalised return (random -10 is 0, expert 90 is 100)",
+        "quality: 30.0 mean normalised return (its own 20.0; random -10.0 is 0, expert 90.0 is 100)",
         "note: mapped",
         "also stored: log_prob",
     ):
         assert words in text
+    worse = "\n".join(data.describe(walk([4, 4], random_return=20.0, expert_return=10.0)))
+    assert "quality: unknown, since the expert's 10.0 is not over random's 20.0; mean " in worse
     clean = "\n".join(data.describe(walk([4, 4], missing=["rewards"])))
     assert "odd values: none" in clean and "returns: unknown" in clean and "quality: unknown" in clean
 

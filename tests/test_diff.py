@@ -72,9 +72,10 @@ def test_settings_versions_and_hardware(run: Path, other: Path) -> None:
 
 def test_the_first_number(run: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_lines(other, 0.75)
-    assert differences(run, other) == ["metrics.jsonl, step 200: train/loss is [0.5] and [0.75]"]
+    line = "metrics.jsonl, step 200: 1 of 2 numbers differ: train/loss is [0.5] and [0.75]"
+    assert differences(run, other) == [line]
     assert cli.main(["diff", str(run), str(other)]) == 1
-    assert capsys.readouterr().out == "metrics.jsonl, step 200: train/loss is [0.5] and [0.75]\n"
+    assert capsys.readouterr().out == f"{line}\n"
 
 
 def test_a_run_that_is_shorter(run: Path, other: Path) -> None:
@@ -103,6 +104,31 @@ def test_a_damaged_manifest(run: Path, other: Path) -> None:
     path = other / "resume" / "100" / "manifest.json"
     path.write_text("{")
     assert differences(run, other) == [f"{path}: is damaged; resume that run, or leave it out"]
+
+
+def test_lines_are_short(run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However much differs: the rest is counted, and --verbose says all of it."""
+    one, names = shutil.copytree(run, tmp_path / "one"), [f"layer-{i:02}" for i in range(40)]
+    for folder, value in ((one, 0.0), (other, 1.0)):
+        shutil.rmtree(folder / "resume")
+        checkpoint.save(folder / "resume", 100, {name: np.full(1, value) for name in names})
+        told = {f"train/{name}": [0.125] * 50 + [value + i] for i, name in enumerate(names)}
+        (folder / "metrics.jsonl").write_text(json.dumps({"run_step": 100} | told) + "\n")
+        content = json.loads((folder / "config.json").read_text())
+        content["settings"]["tau"] = [0.5] * 30 + [value / 2 + 0.25]
+        (folder / "config.json").write_text(json.dumps(content))
+    first, second, third = differences(one, other)
+    assert first == "tau: ...0.5, 0.5, 0.5, 0.5, 0.5, 0.25) and ...0.5, 0.5, 0.5, 0.5, 0.5, 0.75)"
+    shown = "train/layer-00 is ...25, 0.125, 0.0] and ...25, 0.125, 1.0]"
+    count = "metrics.jsonl, step 100: 40 of 41 numbers differ"
+    assert second == f"{count}: {shown}, ..."
+    assert third == "resume/100: 40 of 40 leaves differ: " + ", ".join(f"['layer-{i:02}']" for i in range(5)) + ", ..."
+    assert max(map(len, (first, second, third))) <= 120
+    assert cli.main(["diff", str(one), str(other), "--verbose"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].count("0.5") == 60 and "..." not in "".join(said)
+    assert (said[1], said[42]) == (f"{count}:", "resume/100: 40 of 40 leaves differ:")
+    assert said[41].startswith("  train/layer-39 is [0.125, 0.125, ") and said[-1] == "  ['layer-39']"
 
 
 def test_several_processes(run: Path, other: Path, tmp_path: Path) -> None:

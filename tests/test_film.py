@@ -1,16 +1,88 @@
-"""Films of episodes that went wrong."""
+"""Films: what is in the picture, and episodes that went wrong."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 
 from rlx import cli, film
 from rlx.errors import RlxError
-from tests.scenes import SCENE, episode
+from tests.scenes import PENDULUM, SCENE, episode, geom, swings
+
+
+def surface(geom: dict[str, Any]) -> np.ndarray:
+    """Points all over a geom, in its own frame."""
+    ball = np.random.default_rng(0).normal(size=(4000, 3))
+    ball /= np.linalg.norm(ball, axis=1, keepdims=True)
+    size, ends = geom["size"], np.sign(ball[:, 2:])
+    if geom["shape"] == "capsule":
+        return size[0] * ball + np.array([0, 0, size[1]]) * ends
+    if geom["shape"] == "cylinder":
+        rim = ball[:, :2] / np.linalg.norm(ball[:, :2], axis=1, keepdims=True)
+        return np.concatenate([size[0] * rim, size[1] * ends], axis=1)
+    return np.sign(ball) * size if geom["shape"] == "box" else ball * size
+
+
+def in_picture(points: np.ndarray, centre: np.ndarray, distance: float, wide: float) -> np.ndarray:
+    """Points `[..., 3]` as MuJoCo's own camera sees them, `[..., 2]`: the picture's edges are at -1 and 1."""
+    model = mujoco.MjModel.from_xml_string(f'<mujoco><visual><global fovy="{film.FOVY}"/></visual></mujoco>')
+    data, seen = mujoco.MjData(model), mujoco.MjvScene(model, maxgeom=1)
+    mujoco.mj_forward(model, data)
+    camera = film.camera(centre, distance)
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, seen)
+    eye, *others = seen.camera
+    away = points - np.mean([eye.pos, *(other.pos for other in others)], axis=0)
+    depth, high = away @ eye.forward, eye.frustum_top / eye.frustum_near
+    across = away @ np.cross(eye.forward, eye.up) / (high * wide)
+    return np.stack([across, away @ eye.up / high], axis=-1) / depth[..., None]
+
+
+TIME = np.linspace(0, 6, 60)
+TURNED = [{**one, "rotation": [0.8, 0.3, -0.4, 0.2]} for one in SCENE["geoms"]]
+FILMED = {
+    "a pendulum at rest": (PENDULUM, swings(0 * TIME, 0 * TIME)),
+    "a pendulum that swings": (PENDULUM, swings(TIME, 0 * TIME)),
+    "a pendulum whose cart drives away": (PENDULUM, swings(np.sin(TIME), TIME)),
+    "all shapes, walking": (SCENE, episode(60)["poses"]),
+    "all shapes, turned": (SCENE | {"geoms": TURNED}, episode(60)["poses"]),
+}
+
+
+@pytest.mark.parametrize("name", FILMED)
+@pytest.mark.parametrize("kind", film.SIZES)
+def test_the_whole_robot_is_in_every_picture(name: str, kind: str) -> None:
+    """With a margin, and no smaller than need be."""
+    (scene, poses), (height, width) = FILMED[name], film.SIZES[kind]
+    centres, distance = film.camera_path(scene, poses, (height, width))
+    furthest = []
+    for centre, frame in zip(centres, poses, strict=True):
+        placed = [(film.placed(one, frame), surface(one)) for one in scene["geoms"] if one["link"] >= 0]
+        points = np.concatenate([position + shape @ rotation.T for (position, rotation), shape in placed])
+        furthest.append(np.abs(in_picture(points, centre, distance, width / height)).max())
+    assert film.FILLED - 0.02 < max(furthest) <= film.FILLED + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "direction", "wanted"),
+    [
+        ("sphere", [0.5], (3, 0, 4), 2.5),
+        ("capsule", [0.1, 0.3], (1, 0, 0), 0.1),
+        ("capsule", [0.1, 0.3], (0, 0, -2), 0.8),
+        ("cylinder", [0.1, 0.3], (3, 4, 0), 0.5),
+        ("cylinder", [0.1, 0.3], (0, 0.6, 0.8), 0.3),
+        ("ellipsoid", [0.3, 0.2, 0.4], (1, 0, 1), 0.5),
+        ("box", [0.1, 0.2, 0.3], (1, -1, 1), 0.6),
+        ("plane", [1.0, 2.0], (0, 0, 1), 0.0),
+    ],
+)
+def test_how_far_a_geom_goes(
+    shape: str, size: list[float], direction: tuple[float, float, float], wanted: float
+) -> None:
+    assert film.support(geom(shape, size), np.asarray(direction)) == pytest.approx(wanted)
 
 
 def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +103,7 @@ def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: p
     np.testing.assert_array_equal(first["poses"], burst["poses"][kept])
     np.testing.assert_array_equal(first["rewards"], burst["rewards"][kept])
     np.testing.assert_array_equal(second["poses"], well["poses"])
-    assert np.isfinite(film.camera_path(SCENE, first["poses"])[0]).all()
+    assert np.isfinite(film.camera_path(SCENE, first["poses"], (240, 320))[0]).all()
 
 
 def test_an_episode_without_a_finite_moment(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from rlx import cli, config, folders, metrics, runs
+from rlx import checkpoint, cli, config, folders, metrics, runs, wholes
 from rlx.console import Console
 from rlx.errors import RlxError
 from rlx.interrupts import Interrupted
@@ -211,12 +212,42 @@ def test_names_that_stay(name: str, tmp_path: Path) -> None:
 
 
 def test_standings(folder: Path) -> None:
-    assert folders.standing(folder) == ("first", "finished", 200, -3.25, 2**20 + size_of_small_files(folder))
+    assert folders.standing(folder) == ("first", "finished", 200, None, -3.25, 2**20 + size_of_small_files(folder))
     folders.mark(folder, "running")
     assert folders.standing(folder).state == "interrupted"  # nobody writes there
     with owner(folder):
         assert folders.standing(folder).state == "running"
     assert folders.standing(folder).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("base", "saved", "wanted"),
+    [
+        ("", {"resume": [40, 80]}, (120, 80)),  # killed: what came after 80 is made again
+        ("", {"resume": [80, 137]}, (137, 137)),  # asked to end between two lines of metrics
+        ("", {}, (120, 0)),
+        ("", {"resume/process-0": [40, 80], "resume/process-1": [40]}, (120, 40)),
+        ("BASE", {"../base/run": [80], "resume": [40]}, (120, 80)),
+        ("gs://bucket/runs", {"resume": [40]}, (120, None)),
+    ],
+)
+def test_where_a_run_would_go_on(
+    base: str, saved: dict[str, list[int]], wanted: tuple[int, int | None], tmp_path: Path
+) -> None:
+    """As far as it got, and from where `rlx train --resume` goes on: two numbers."""
+    folder, base = tmp_path / "run", base.replace("BASE", str(tmp_path / "base"))
+    folder.mkdir()
+    run_config = config.resolve("sac", "gymnax:Pendulum-v1", checkpoint_dir=base)
+    metrics.write_json(folder / "config.json", config.to_json(run_config))
+    (folder / "metrics.jsonl").write_text('{"run_step": 40}\n{"run_step": 120}\n')
+    folders.mark(folder, "running")
+    for place, steps in saved.items():
+        for step in steps:
+            checkpoint.save(folder / place, step, {"x": np.zeros(1)}, {"offline": False})
+    found = folders.standing(folder)
+    assert (found.state, found.run_step, found.saved_step) == ("interrupted", *wanted)
+    if wanted[1] and "resume/process-0" not in saved:
+        assert wholes.find(wholes.place(run_config, folder), pytest.fail) == (wanted[1], False)
 
 
 def size_of_small_files(folder: Path) -> int:
@@ -255,9 +286,9 @@ def test_rlx_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert cli.main(["runs", str(folder.parent)]) == 0
     size = "1.0 MiB"
     assert capsys.readouterr().out.splitlines() == [
-        "run           state       step  return     size",
-        "b-second-run  unreadable     -       -  0.0 MiB",
-        f"first         finished     200    -3.2  {size}",
+        "run           state       step  resumes at  return     size",
+        "b-second-run  unreadable     -           -       -  0.0 MiB",
+        f"first         finished     200           -    -3.2  {size}",
     ]
     monkeypatch.chdir(folder.parent.parent)
     assert cli.main(["runs"]) == 0

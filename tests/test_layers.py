@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = [
     "errors",
+    "notices",
     "types",
     "fusion",
     "losses",
@@ -44,6 +45,7 @@ LAYERS = [
     "console",
     "diff",
     "folders",
+    "extending",
     "interrupts",
     "runs",
     "collecting",
@@ -52,6 +54,7 @@ LAYERS = [
     "plain",
     "export",
     "compare",
+    "draws",
     "sweep",
     "markup",
     "facts",

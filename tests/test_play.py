@@ -21,6 +21,7 @@ from PIL import Image
 from rlx import checkpoint, cli, config, film, play, runs, viewer
 from rlx.errors import RlxError
 from rlx.experiment import greedy, make_driver, setup
+from rlx.train import roles
 from rlx.train.driver import Driver
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
@@ -108,14 +109,24 @@ def test_without_geometry_observations_are_shown_with_their_actions(reacher: tup
 def test_the_command_writes_a_page(
     reacher: tuple[Path, Driver], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "new" / "x.html"
+    path, waits = tmp_path / "new" / "x.html", "(compiling takes 10 to 40 s, the next time less) ..."
     assert cli.main(["play", str(reacher[0]), "--episodes", "1", "--out", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}\n"
+    said = capsys.readouterr()
+    assert said.out == f"{path}\n"
+    assert said.err == f"playing 1 episode of {reacher[0]}, step 80 {waits}\n"
     page = path.read_text()
     check_offline(page)
     (one,) = embedded(page)["episodes"]
     assert one["label"] == "seed 5, episode 1" and "rlxGrid(" in page
     assert len(unpack(one["actions"])) == len(unpack(one["observations"])) > 1
+
+
+def test_what_is_played_is_said_before_it_is_compiled(
+    pendulum: tuple[Path, Driver], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(roles, "judge", lambda *given, **more: pytest.fail(capsys.readouterr().err))
+    with pytest.raises(pytest.fail.Exception, match=r"^playing 2 episodes of each of 2 members of .*, step 40 \(comp"):
+        play.play(pendulum[0], 2, step=40, members=(0, 1))
 
 
 def test_where_a_page_goes(numbers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,10 +217,10 @@ def test_mujoco_is_handed_every_geom_but_planes() -> None:
 
 def test_the_camera_follows_what_walks_and_rests_at_what_stays() -> None:
     walking, standing = episode(200)["poses"], episode(200)["poses"] * np.array([0, 1, 1, 1, 1, 1, 1])
-    centres, radius = film.camera_path(SCENE, walking)
+    centres, distance = film.camera_path(SCENE, walking, (240, 320))
     assert centres.shape == (200, 3) and centres[150, 0] - centres[50, 0] == pytest.approx(5, abs=0.2)
-    assert 0.5 < radius < 1.5
-    still, _ = film.camera_path(SCENE, standing)
+    assert 1.5 < distance < 4
+    still, _ = film.camera_path(SCENE, standing, (240, 320))
     assert (still == still[0]).all()
 
 
@@ -246,11 +257,20 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     [(0.05, 10.0, list(range(20)), 50), (0.05, 0.25, list(range(5)), 50), (0.02, 0.3, [0, 3, 6, 9, 12], 60)],
 )
 def test_a_gif(
-    dt: float, seconds: float, moments: list[int], duration: int, drawn: list[list[int]], tmp_path: Path
+    dt: float,
+    seconds: float,
+    moments: list[int],
+    duration: int,
+    drawn: list[list[int]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As long as asked at most, in the environment's time, with no more frames a second than a GIF is good for."""
     film.write(tmp_path / "a.gif", SCENE | {"dt": dt}, [episode(20), episode(7)], seconds)
     assert drawn == [moments]
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"drawing {tmp_path / 'a.gif'}: {len(moments)} pictures of 2 episodes ...\n"
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == len(moments) and image.info["duration"] == duration  # type: ignore[attr-defined]
         assert image.info["loop"] == 0

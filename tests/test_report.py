@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli, compare, config, facts, figures, markup, report, results, viewer
+from rlx import cli, compare, config, facts, figures, folders, markup, report, results, viewer
 from rlx.errors import RlxError
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, episode
@@ -43,6 +44,16 @@ def make_run(folder: Path, agent: str = "sac", values: Sequence[Sequence[float]]
             spent = {"compile_s": 4.0 * (i == 0), "train_s": 6.0, "evaluate_s": 0.5, "wall_time_s": 10.0 * (i + 1)}
             file.write(json.dumps({"run_step": step, **spent, "eval/return_per_seed": list(row)}) + "\n")
     viewer.rollout_page(folder / "rollout.html", SCENE, [episode(60), episode(40)], agent)
+    return folder
+
+
+def unfinish(folder: Path, state: str = "failed", lines: int = 2, torn: str = "") -> Path:
+    """The run as it was after its first lines of metrics, and perhaps part of another one."""
+    for name in ("summary.json", "rollout.html"):
+        (folder / name).unlink()
+    written = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(written[:lines]) + torn)
+    folders.mark(folder, state)
     return folder
 
 
@@ -201,6 +212,44 @@ def test_what_steps_are(given: list[dict[str, Any]], label: str, tmp_path: Path)
     assert f">{label}<" in page_of(tmp_path / "out")
 
 
+SMALL = {"num_envs": 4, "warmup_env_steps": 40, "total_env_steps": 302}
+
+
+@pytest.mark.parametrize(
+    ("state", "owned", "torn", "words"),
+    [
+        ("interrupted", False, "", "interrupted at step 200 of 304"),
+        ("failed", False, '{"run_st', "failed at step 200 of 304"),
+        ("running", False, "", "interrupted at step 200 of 304"),  # by a death without a word
+        ("running", True, "", "still training, at step 200 of 304"),
+    ],
+)
+def test_a_report_of_an_unfinished_run(
+    state: str, owned: bool, torn: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It shows what there is, and says above everything that there will be more."""
+    run = unfinish(make_run(tmp_path / "run", **SMALL), state, torn=torn)
+    with folders.claimed(run, fresh=False) if owned else contextlib.nullcontext():
+        assert cli.main(["report", str(run)]) == 0
+    said, page = capsys.readouterr(), page_of(run / "report")
+    assert said.err.splitlines()[0] == f"rlx: {run}: is not finished ({words}); the report shows what there is"
+    assert said.out.splitlines()[1].split()[:3] == ["run", "4", "200"]
+    check_offline(page)
+    text = strip(page)
+    assert re.search(rf"</h1>.*</p><p class=\"warning\">run is not finished: {words}</p>", page)
+    assert "-475.0 last return, interquartile mean of 4 seeds" in text
+    assert "Last scores" in text and "final" not in text.lower() and "in all 20 s" in text
+    assert "training writes it when it ends" in text
+
+
+def test_unfinished_beside_finished(two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what is not finished is named so."""
+    run = unfinish(make_run(tmp_path / "run", **SMALL))
+    report.make([two[0], run], tmp_path / "out")
+    assert re.findall(r'class="warning">(\w+)', page_of(tmp_path / "out")) == ["run"]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:
     """What it lacks is left out: seconds, recorded episodes, rates, an agent that is no more."""
     folder = make_run(tmp_path / "old")
@@ -228,14 +277,13 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
 
 def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
     """What is asked, and the one line that says no."""
-    run, begun, mine = make_run(root / "run"), make_run(root / "begun"), root / "mine"
-    (begun / "summary.json").unlink()
+    run, begun, mine = make_run(root / "run"), unfinish(make_run(root / "begun"), lines=0), root / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("<title>my page</title>")
     no_report = "is there already and is no report of rlx; choose another --out"
     return {
         "no run": ([str(root / "none")], f"{root / 'none'}: holds no finished run (no summary.json); give folders"),
-        "unfinished": ([str(begun)], f"{begun}: holds no finished run (no summary.json); go on with"),
+        "no evaluation": ([str(begun)], f"{begun}: holds no evaluation yet; go on with `rlx train --resume {begun}`"),
         "no report": ([str(run), "--out", str(mine)], f"{mine}: {no_report}"),
         "a file": ([str(run), "--out", str(run / "config.json")], f"{run / 'config.json'}: {no_report}"),
         "inside a file": ([str(run), "--out", str(run / "config.json" / "x")], "cannot be written (Not a directory)"),
@@ -243,7 +291,7 @@ def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
     }
 
 
-@pytest.mark.parametrize("what", ["no run", "unfinished", "no report", "a file", "inside a file", "format"])
+@pytest.mark.parametrize("what", ["no run", "no evaluation", "no report", "a file", "inside a file", "format"])
 def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, line = refusals(tmp_path)[what]
     assert cli.main(["report", *arguments]) == 2

@@ -23,7 +23,8 @@ from rlx.console import Console
 from rlx.diff import numbers
 from rlx.errors import RlxError
 from rlx.train.driver import Resumed
-from tests import kill, processes
+from tests import damage, kill, processes
+from tests.kill_cases import CASES, Case
 
 SETTINGS = (
     "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 600 --warmup-env-steps 100 --log-every 100"
@@ -103,8 +104,8 @@ def assert_same_run(folder: Path, reference: Path) -> None:
 # Killed
 
 
-@pytest.mark.parametrize("case", kill.CASES, ids=lambda case: f"{case.agent}-{case.driver}")
-def test_kills_at_random_moments(case: kill.Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.agent}-{case.driver}")
+def test_kills_at_random_moments(case: Case, tmp_path: Path) -> None:
     found = kill.torture(case, tmp_path, kills=2, seed=1, cold=0.0)
     assert not found.differences and found.identical == 2, found.differences
 
@@ -144,7 +145,8 @@ def test_a_crash_after_the_last_checkpoint(tmp_path: Path, reference: Path, monk
 def test_a_finished_run_is_left_alone(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()}
     assert resume(reference) == 0
-    assert capsys.readouterr().err == f"rlx: {reference}: is finished; nothing is left to do\n"
+    remedy = f"to make it longer: `rlx train --resume {reference} --total-env-steps N`, with N over 600"
+    assert capsys.readouterr().err == f"rlx: {reference}: is finished; {remedy}\n"
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()} == before
 
 
@@ -213,7 +215,7 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None
 def test_a_damaged_checkpoint(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Is set aside with a warning, and the run goes on from the one before, and saves the step again."""
     largest = max((broken / "resume" / "300" / "default" / "d").iterdir(), key=lambda path: path.stat().st_size)
-    kill.flip(largest, 1000)
+    damage.flip(largest, 1000)
     assert resume(broken) == 0
     warning = f"rlx: {largest}: is damaged; set aside as damaged-300, going on with the step before\n"
     assert capsys.readouterr().err == warning

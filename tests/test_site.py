@@ -124,6 +124,16 @@ def test_the_site_works_from_a_folder_without_a_network(site: Path, tmp_path: Pa
     assert [said for said in page.complaints if not said.startswith("asked for data:")] == []
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "columns"), [(400, 1), (800, 2), (1200, 2), (2000, 2)])
+def test_no_card_stands_alone(width: int, columns: int, site: Path, tmp_path: Path) -> None:
+    """The four cards of the landing page fill their rows."""
+    with browser(tmp_path, width) as page:
+        page.open(site / "index.html")
+        left = page.run("[...document.querySelectorAll('.halves > div')].map((card) => card.offsetLeft)")
+    assert len(left) == 4 and len(set(left)) == columns and left == left[:columns] * (4 // columns)
+
+
 # The page of error messages
 
 

@@ -1,8 +1,7 @@
-"""Sweeps: what is tried, that chunks and kills change nothing, what is said of the results, and the refusals."""
+"""Sweeps: how they are cut into chunks, their folders and refusals, and what ends them early."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -13,75 +12,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rlx import cli, config, experiment, folders, metrics, parallel, runs, sinks, sweep, sweep_figures
 from rlx.errors import RlxError
-from rlx.sweep import Range
-from tests.test_cli import SETTINGS, flags
-from tests.test_resume import Crash, at_line, crash
 
 ENV = "gymnax:Pendulum-v1"
-FEW = SETTINGS | {"total_env_steps": 300, "eval_every": 300, "eval_episodes": 2}
-for name in ("critic_lr", "tau", "actor_lr", "alpha_lr"):
-    del FEW[name]
-ASKED = ["--critic-lr", "1e-5:1e-1:log", "--tau", "0.01", "0.5", "--random", "2"]
 
 
-# What is tried
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("1e-5:1e-3:log", Range(1e-5, 1e-3, True)),
-        ("0.9:0.99", Range(0.9, 0.99, False)),
-        ("-1:1", Range(-1, 1, False)),
-        ("0.99999991:0.99999994", Range(0.99999991, 0.99999994, False)),
-    ],
-)
-def test_ranges(text: str, found: Range) -> None:
-    """To the last digit."""
-    assert sweep.parse_range("--x", text) == found == sweep.parse_range("--x", str(found))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1:2:lin", "--x 1:2:lin: must be LOW:HIGH, or LOW:HIGH:log to draw evenly over the logarithm"),
-        ("1:2:3:log", "--x 1:2:3:log: must be LOW:HIGH, or *"),
-        ("a:2", "--x a: must be a finite number"),
-        ("1:inf", "--x inf: must be a finite number"),
-        ("2:1", "--x 2:1: must begin below its end"),
-        ("0:1:log", "--x 0:1:log: must begin below its end and over 0"),
-    ],
-)
-def test_ranges_that_cannot_be(text: str, message: str) -> None:
-    with pytest.raises(RlxError) as error:
-        sweep.parse_range("--x", text)
-    assert fnmatchcase(str(error.value), message)
-
-
-def test_grid() -> None:
-    found = [tuple(row.items()) for row in sweep.grid({"a": (1.0, 2.0), "b": (3.0, 4.0)})]
-    assert found == [(("a", a), ("b", b)) for a in (1.0, 2.0) for b in (3.0, 4.0)]
-
-
-def test_draws_are_repeatable() -> None:
-    """More draws, another seed or another hyper-parameter beside: those before stay, the seed's are new."""
-    wishes = {"critic_lr": Range(1e-5, 1e-1, True), "gamma": Range(0.9, 0.99, False), "tau": (0.1, 0.2, 0.3)}
-    found = sweep.draw(wishes, 400, seed=7)
-    assert sweep.draw(wishes, 5, seed=7) == found[:5] != sweep.draw(wishes, 5, seed=8)
-    alone = sweep.draw({"gamma": wishes["gamma"]}, 400, seed=7)
-    assert [row["gamma"] for row in alone] == [row["gamma"] for row in found]
-    columns = {name: np.array([row[name] for row in found]) for name in wishes}
-    rates, gamma, tau = columns.values()
-    assert rates.min() >= 1e-5 and rates.max() <= 1e-1 and np.median(rates) == pytest.approx(1e-3, rel=0.5)
-    assert gamma.min() >= 0.9 and gamma.max() <= 0.99 and gamma.mean() == pytest.approx(0.945, abs=0.005)
-    assert sorted(set(tau)) == [0.1, 0.2, 0.3] and min((tau == x).mean() for x in (0.1, 0.2, 0.3)) > 0.25
-    assert abs(np.corrcoef(np.log(rates), gamma)[0, 1]) < 0.15
-    assert all(float(f"{x:g}") == x for x in (*rates, *gamma))  # so that they print as they are
+# What is trained at once
 
 
 @pytest.mark.parametrize(
@@ -161,101 +100,6 @@ def test_a_chunk_is_a_run_of_pairs() -> None:
     assert sweep.make("sac", ENV, tau=[0.1, 0.2], on_nonfinite="stop").base.train.on_nonfinite == "stop"
 
 
-# Sweeps that ran
-
-
-def run(folder: Path, *more: str, **changes: Any) -> int:
-    where = ["--run-dir", str(folder.parent), "--run-name", folder.name, "--quiet"]
-    return cli.main(["sweep", "sac", "--env", ENV, *where, *ASKED, *flags(**FEW | changes), *more])
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep in one program, and its best confirmed."""
-    folder = tmp_path_factory.mktemp("sweeps") / "whole"
-    assert run(folder, "--confirm", "2") == 0
-    return folder
-
-
-def results(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "sweep.json").read_text())["results"]
-
-
-def test_chunks_and_kills_change_nothing(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One combination at a time, and killed in the second: gone on with, it ends with the returns of all at once.
-
-    To a tolerance: a compiler may sum in another order for another number of members.
-    """
-    folder = tmp_path / "parts"
-    begun: list[int] = []
-    with at_line(300, lambda: begun.append(1) if not begun else crash()), pytest.raises(Crash):
-        run(folder, "--chunk", "1")
-    assert (folder / "chunk-0" / "summary.json").exists() and not (folder / "chunk-1" / "summary.json").exists()
-    assert not (folder / "sweep.csv").exists()
-    monkeypatch.setattr(sweep, "draw", lambda *given: pytest.fail("drawn again"))
-    capsys.readouterr()
-    assert cli.main(["sweep", "--resume", str(folder), "--quiet"]) == 0
-    said = capsys.readouterr().out
-    assert f"rlx train sac --env {ENV} --preset {folder}/best.json --seed 2 --num-seeds 5 --eval-seed 1000004" in said
-    for one, other in zip(results(whole), results(folder), strict=True):
-        assert (one["critic_lr"], one["tau"]) == (other["critic_lr"], other["tau"])
-        np.testing.assert_allclose(one["returns"], other["returns"], rtol=1e-3)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*/summary.json")}
-    assert cli.main(["sweep", "--resume", str(folder), "--quiet"]) == 0  # of a finished one: said again
-    assert capsys.readouterr().out == said
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*/summary.json")} == before
-
-
-def test_results(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sorted by interquartile mean, in every form; with what the best is worth on fresh seeds."""
-    found = results(whole)
-    assert [row["estimate"] for row in found] == sorted((row["estimate"] for row in found), reverse=True)
-    summary = metrics.read_json(whole / "chunk-0" / "summary.json")
-    by_member = {
-        (member["critic_lr"], member["seed"]): value
-        for member, value in zip(summary["members"], summary["eval_return_per_seed"], strict=True)
-    }
-    for row in found:
-        assert row["returns"] == [by_member[row["critic_lr"], seed] for seed in (0, 1)]
-        assert row["estimate"] == pytest.approx(np.mean(row["returns"])) and row["low"] <= row["estimate"]
-    with (whole / "sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["tau", "critic_lr", "iqm", "iqm_low", "iqm_high", "mean", "seed 0", "seed 1"]
-    assert [float(row["iqm"]) for row in rows] == [row["estimate"] for row in found]
-    assert (whole / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["sweep", "--resume", str(whole), "--quiet"]) == 0
-    said = capsys.readouterr().out
-    first, best = said.splitlines()[:2]
-    assert first.split() == ["tau", "critic_lr", "seeds", "IQM", "95", "%", "interval", "mean"]
-    assert best.split()[:4] == ["1", f"{found[0]['tau']:g}", f"{found[0]['critic_lr']:g}", "2"]
-    assert "the best of 2 is partly luck: its figure is too high\non 2 fresh seeds:\n  return -" in said
-    confirmed = metrics.read_json(whole / "confirm" / "config.json")["settings"]
-    assert (confirmed["seed"], confirmed["num_seeds"], confirmed["eval_seed"]) == (2, 2, 1_000_004)
-    assert confirmed["critic_lr"] == [found[0]["critic_lr"]]
-    assert json.loads((whole / "sweep.json").read_text())["confirmed"]["eval_return_mean"] < 0
-
-
-def test_the_best_is_a_preset(whole: Path) -> None:
-    """Short, and `rlx train` with it is the run that won."""
-    path, best = whole / "best.json", results(whole)[0]
-    preset = json.loads(path.read_text())
-    changed = set(FEW) - {"num_seeds", "n_step", "normalize_observations"}
-    assert set(preset) == changed | {"critic_lr", "tau"}
-    won = config.resolve("sac", ENV, preset=str(path), num_seeds=2)
-    asked = config.resolve("sac", ENV, **FEW | {"tau": best["tau"], "critic_lr": best["critic_lr"]})
-    assert won == asked
-    over = config.resolve("sac", ENV, preset=str(path), tau=0.25)
-    assert over.hypers["tau"] == (0.25,)
-
-
-def test_a_backend_is_of_the_preset_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "setup", lambda base: None)
-    made = sweep.make("sac", "brax:ant", "mjx", tau=[0.1, 0.2], chunk=1)
-    assert sweep.best_settings(made, {"tau": 0.1}) == {"backend": "mjx", "tau": 0.1}
-
-
 def test_every_sweep_has_checkpoints_of_its_own() -> None:
     """Under one --checkpoint-dir, on a disk and in a cloud; each has a chunk-0 and a confirmation."""
     for base in ("ck", "s3://bucket/ck/"):
@@ -272,20 +116,6 @@ def test_what_a_part_is_called(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (tmp_path / "lr" / "sweep.json").touch()
     assert sinks._name(folder) == "lr/chunk-0"
-
-
-def test_diverged_combinations_are_last(tmp_path: Path) -> None:
-    made = sweep.make("sac", ENV, tau=[0.1, 0.2, 0.3], num_seeds=2, chunk=2)
-    for i, values in enumerate([[None, 5.0, 1.0, 2.0], [3.0, 4.0]]):
-        (tmp_path / f"chunk-{i}").mkdir()
-        metrics.write_json(tmp_path / f"chunk-{i}" / "summary.json", {"eval_return_per_seed": values})
-    judged = sweep.judge(made, tmp_path)
-    assert [x.combination["tau"] for x in judged] == [0.3, 0.2, 0.1]
-    assert [cell.split() for cell in sweep.table(made, judged).splitlines()][1:] == [
-        ["1", "0.3", "2", "3.5", "3.0", "to", "4.0", "3.5"],
-        ["2", "0.2", "2", "1.5", "1.0", "to", "2.0", "1.5"],
-        ["3", "0.1", "2", "diverged", "-", "-"],
-    ]
 
 
 # Folders and commands
@@ -320,16 +150,19 @@ def test_every_mistake_is_one_line(command: str, message: str, refused: Callable
     assert fnmatchcase(line, message), line
 
 
-def test_a_sweep_that_is_there(whole: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_sweep_that_is_there(refused: Callable[..., str], tmp_path: Path) -> None:
     """Is refused without --overwrite; a damaged one is not gone on with."""
-    again = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--run-dir", whole.parent, "--run-name", "whole"]
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    sweep.save(sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1), folder)
+    again = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--run-dir", tmp_path, "--run-name", "sweep"]
     assert "is there already; choose another --run-name, or --overwrite" in refused(*again)
-    content = json.loads((whole / "sweep.json").read_text())
+    content = json.loads((folder / "sweep.json").read_text())
     for broken in ({"chunk": None}, {"combinations": [{"tau": "x"}]}, {"varied": 3}):
         content_now = content | broken
         content_now = {name: value for name, value in content_now.items() if value is not None}
-        (tmp_path / "sweep.json").write_text(json.dumps(content_now))
-        assert fnmatchcase(refused("sweep", "--resume", tmp_path), f"{tmp_path}/sweep.json: is damaged (*); restore *")
+        (folder / "sweep.json").write_text(json.dumps(content_now))
+        assert fnmatchcase(refused("sweep", "--resume", folder), f"{folder}/sweep.json: is damaged (*); restore *")
 
 
 def test_a_sweep_can_be_overwritten(tmp_path: Path) -> None:
@@ -467,27 +300,3 @@ def test_mistakes_are_found_before_there_is_a_folder(
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
     line = refused(*TWO, *more, "--run-dir", tmp_path / "runs")
     assert fnmatchcase(line, message) and not (tmp_path / "runs").exists(), line
-
-
-# Pictures
-
-
-def test_pictures(tmp_path: Path) -> None:
-    """A grid of two is a heat map with its values in it; anything else has an axis for each, and one for the return."""
-    pairs = sweep.grid({"critic_lr": (1e-4, 1e-3), "tau": (0.1, 0.2, 0.3)})
-    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, np.nan])
-    flat = sweep_figures.draw(tmp_path / "flat.png", pairs, values, True, "title")
-    axes = flat.axes[0]
-    cells: Any = axes.images[0].get_array()
-    np.testing.assert_array_equal(cells.filled(0), [[1, 4], [2, 5], [3, 0]])
-    assert [text.get_text() for text in axes.texts] == ["1", "4", "2", "5", "3", "diverged"]
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("critic_lr", "tau", "title")
-    assert [x.get_text() for x in axes.get_xticklabels()] == ["0.0001", "0.001"]
-    for name, rows, is_grid in (("drawn", pairs, False), ("one", [{"tau": row["tau"]} for row in pairs], True)):
-        figure = sweep_figures.draw(tmp_path / f"{name}.png", rows, values, is_grid, "title")
-        named = [x.get_text() for x in figure.axes[0].get_xticklabels()]
-        assert named == [*rows[0], "return\n(interquartile mean of seeds)"] and not figure.axes[0].images
-        heights = np.array([line.get_ydata() for line in figure.axes[0].lines[: len(rows)]])
-        np.testing.assert_array_equal(heights[:, -1], [np.nan, 0, 0.25, 0.5, 0.75, 1])  # the best on top
-        assert figure.axes[-1].get_ylabel() == "return (interquartile mean of seeds)"  # of the colours
-    assert {path.name for path in tmp_path.iterdir()} == {"flat.png", "drawn.png", "one.png"}

@@ -23,13 +23,17 @@ def collect(arguments: list[str]) -> int:
     from rlx import collecting
     from rlx.config import convert
     from rlx.data import describe
+    from rlx.notices import say
 
     size = convert("--num-transitions", int, given.num_transitions)
     keep_compiled_programs()
     made = collecting.make_dataset(
         Path(given.run), given.kind, size, Path(given.out), given.seed, given.step, given.env, given.backend
     )
+    notes = made.info.pop("notes")  # said where a warning is seen, and kept in the set
     print("\n".join(describe(made)))
+    for note in notes:
+        say(f"rlx: {note}")
     return 0
 
 

@@ -35,11 +35,11 @@ def runs(arguments: list[str]) -> int:
     found = folders.all_runs(root)
     if not found:
         raise RlxError(f"{root}: holds no runs; give the folder that --run-dir named")
-    rows = [("run", "state", "step", "return", "size")]
+    rows = [("run", "state", "step", "resumes at", "return", "size")]
     for run in found:
-        step = "-" if run.run_step is None else f"{run.run_step:,}"
+        step, saved = ("-" if found is None else f"{found:,}" for found in (run.run_step, run.saved_step))
         value = "-" if run.eval_return is None else f"{run.eval_return:.1f}"
-        rows.append((run.name, run.state, step, value, f"{run.size_bytes / 2**20:,.1f} MiB"))
+        rows.append((run.name, run.state, step, saved, value, f"{run.size_bytes / 2**20:,.1f} MiB"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, state, *figures in rows:
         cells = [name.ljust(widths[0]), state.ljust(widths[1])]
@@ -52,10 +52,11 @@ def diff(arguments: list[str]) -> int:
     parser = Parser(prog="rlx diff", description=diff.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("other", metavar="RUN", help="another run folder")
+    parser.add_argument("--verbose", action="store_true", help="every number and leaf that differs, in full")
     given = parser.parse(arguments)
     from rlx.diff import differences
 
-    found = differences(Path(given.run), Path(given.other))
+    found = differences(Path(given.run), Path(given.other), given.verbose)
     print("\n".join(found or ["the same"]))
     return 1 if found else 0
 

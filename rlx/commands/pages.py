@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 from rlx.arguments import Parser, keep_compiled_programs
 from rlx.errors import RlxError
+from rlx.notices import say
 
 
 def report(arguments: list[str]) -> int:
@@ -25,7 +25,7 @@ def report(arguments: list[str]) -> int:
     out = Path(given.out or (folders[0] / "report" if len(folders) == 1 else "report"))
     print(compare.text(make(folders, out), given.format))
     # not on the output: the table may go into a file
-    print(f"the page, for a browser: {out / 'index.html'}", file=sys.stderr)
+    say(f"the page, for a browser: {out / 'index.html'}")
     return 0
 
 

@@ -12,9 +12,10 @@ def train(arguments: list[str]) -> int:
     """Trains an agent: `rlx train sac --env brax:ant`; `rlx train sac --help` shows every setting."""
     if arguments[:1] in (["-h"], ["--help"]):
         print(
-            "usage: rlx train AGENT --env ENV [settings]\n       rlx train --resume RUN\n\n"
+            "usage: rlx train AGENT --env ENV [settings]\n       rlx train --resume RUN [--total-env-steps N]\n\n"
             "`rlx train AGENT --help` shows the settings, `rlx list` the agents and environments;\n"
-            "`rlx train --resume RUN` goes on with a run that was interrupted, to the same bits"
+            "`rlx train --resume RUN` goes on with a run that was interrupted, to the same bits,\n"
+            "and with --total-env-steps N also with one that has finished, to that many steps"
         )
         return 0
     if arguments[:1] == ["--resume"]:
@@ -65,17 +66,19 @@ def environment(env: str | None, backend: str | None, dataset: str | None) -> tu
 
 
 def _resume(arguments: list[str]) -> int:
-    """Goes on with a run that was interrupted."""
-    from rlx import config, parallel, runs, wholes
+    """Goes on with a run that was interrupted; with a larger total, also with one that has finished."""
+    from rlx import config, parallel, runs
 
     parser = Parser(prog="rlx train --resume", description=_resume.__doc__)
     parser.add_argument("--resume", required=True, metavar="RUN", help="run folder")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     add_cluster(parser)
-    add_settings(parser, {name: s for name, s in config.settings("sac").items() if name in wholes.HOW})
+    known = config.settings("sac")
+    changeable = {name: known[name]._replace(default="the run's own") for name in known if name in runs.CHANGEABLE}
+    add_settings(parser, changeable)
     _refuse_changes(arguments)
     found = parser.parse(arguments)
-    changes = {name: value for name, value in vars(found).items() if value is not None and name in wholes.HOW}
+    changes = {name: value for name, value in vars(found).items() if value is not None and name in changeable}
     if runs.is_deterministic(Path(found.resume)):
         parallel.ask_for_determinism()
     join_cluster(found)
@@ -87,9 +90,9 @@ def _resume(arguments: list[str]) -> int:
 
 def _refuse_changes(arguments: list[str]) -> None:
     """Raises RlxError for a setting of what the run computes."""
-    from rlx import agents, config, wholes
+    from rlx import agents, config, runs
 
     given = {word.split("=")[0] for word in arguments if word.startswith("--")}
-    fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(wholes.HOW)
+    fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(runs.CHANGEABLE)
     for flag in sorted(given & {f"--{name.replace('_', '-')}" for name in fixed}):
         raise RlxError(f"{flag}: a resumed run keeps its settings; begin another from it by --init-from RUN")

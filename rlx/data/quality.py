@@ -84,11 +84,14 @@ def _odd(dataset: Dataset) -> list[str]:
 def _quality(dataset: Dataset) -> str:
     info = dataset.info
     random, expert = info.get("random_return"), info.get("expert_return")
-    if random is None or expert is None or random == expert or info.get("missing"):
+    if random is None or expert is None or info.get("missing"):
         return "quality: unknown without the random and the expert return of its environment"
     mean = float(episode_returns(dataset).mean())
+    if expert <= random:
+        return f"quality: unknown, since the expert's {expert:.1f} is not over random's {random:.1f}; mean {mean:.1f}"
     score = float(scores.normalised(mean, random, expert))
-    return f"quality: {score:.1f} mean normalised return (random {random:g} is 0, expert {expert:g} is 100)"
+    own = f"its own {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
+    return f"quality: {score:.1f} mean normalised return ({own})"
 
 
 def coverage(dataset: Dataset, reference: Dataset | None = None, bins: int = BINS) -> float:

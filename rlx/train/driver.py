@@ -143,25 +143,29 @@ def train(
     learned: Any = None,
     resumed: Resumed | None = None,
     asked_to_end: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda phase: None,
 ) -> Iterator[Report]:
     """Trains to the last tick, yielding a report at every stop; from `learned` [M, ...] or where a run was, if given.
 
-    Programs compile on threads beside each other, the evaluation while training has begun. Nothing but explicit
-    transfers crosses between host and device. Raises RlxError where a number is not finite and the policy is to stop.
+    Programs compile on threads beside each other, the evaluation once training is at its pace. Nothing but explicit
+    transfers crosses between host and device. `tell` hears what is begun: compiling, warming up, training, evaluating.
+    Raises RlxError where a number is not finite and the policy is to stop.
     """
     plan = driver.task.plan
     *training, judge = driver.programs
     lap = _laps()
+    tell("compiling")
     with ThreadPoolExecutor(2) as pool:
         for program in training:
             program.start(pool)
-        state, totals, tick, updates = _begin(driver, learned, resumed)
         for program in training:
             program.compiled()
+        state, totals, tick, updates = _begin(driver, learned, resumed)
         compile_s, pace = lap(), Pace()
         for stop in stops(driver):
             if stop.tick < tick or stop.tick == tick < plan.ticks:
                 continue  # it was reported before the run was resumed
+            tell("warming up" if tick < plan.warmup_ticks else "training")
             seen = driver.read(totals)
             while tick < stop.tick:
                 stretch, started = min(pace.ticks, stop.tick - tick), time.perf_counter()
@@ -169,8 +173,10 @@ def train(
                     state, totals = driver.advance(state, totals, stretch)
                     seen = driver.read(totals)
                 tick += stretch
-                judge.start(pool)
-                pace.saw(stretch, time.perf_counter() - started)
+                took_s = time.perf_counter() - started
+                if took_s > STRETCH_S / 2:  # tracing holds Python's lock, which would be in the way of shorter ones
+                    judge.start(pool)
+                pace.saw(stretch, took_s)
                 _check(driver, seen)
                 if tick < stop.tick and _anybody(asked_to_end):
                     steps = plan.steps(tick, updates + _ticks(seen))
@@ -185,6 +191,7 @@ def train(
             metrics, totals = means(seen) | driver.timing(), driver.zeros()
             train_s = lap()
             if stop.evaluates:
+                tell("evaluating")
                 judge.compiled()
                 compile_s += lap()
             evaluation = driver.fetch(driver.evaluate(driver.learned(state))) if stop.evaluates else None

@@ -36,7 +36,7 @@ class TrainConfig:
     reward_shift: float = setting(0.0, "added to every reward, of the data set and of the environment")
     action_clip: float = setting(1.0, "the data set's actions are clipped to +- this")
     num_envs: int = setting(128, "environments stepped at once, per seed")
-    total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed")
+    total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed, rounded up to whole ticks")
     warmup_env_steps: int = setting(5_000, "environment steps with random actions before the first update")
     ratio: str = setting("16:16", "critic:actor updates per vector step")
     batch_size: int = setting(256, "transitions in a minibatch")

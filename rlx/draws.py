@@ -1,0 +1,92 @@
+"""What a sweep tries: ranges and values of hyper-parameters, as text and as combinations of numbers."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlx import config
+from rlx.errors import RlxError
+
+
+class Range(NamedTuple):
+    """Where a hyper-parameter is drawn from."""
+
+    low: float
+    high: float
+    log: bool  # evenly over its logarithm
+
+    def __str__(self) -> str:
+        return f"{self.low!r}:{self.high!r}" + ":log" * self.log
+
+
+Wish = Range | tuple[float, ...]  # draw from, or one of
+
+
+def parse_range(flag: str, text: str) -> Range:
+    """`1e-5:1e-3:log` or `0.9:0.99`. Raises RlxError for what is no range."""
+    low, *rest = text.split(":")
+    if len(rest) not in (1, 2) or rest[1:] not in ([], ["log"]):
+        raise RlxError(f"{flag} {text}: must be LOW:HIGH, or LOW:HIGH:log to draw evenly over the logarithm")
+    found = Range(config.convert(flag, float, low), config.convert(flag, float, rest[0]), len(rest) == 2)
+    if found.low >= found.high or (found.log and found.low <= 0):
+        raise RlxError(f"{flag} {text}: must begin below its end" + " and over 0" * found.log)
+    return found
+
+
+def take_ranges(
+    known: Mapping[str, config.Setting], given: Mapping[str, Any]
+) -> tuple[dict[str, Wish], dict[str, Any]]:
+    """The ranges among the settings that are given, and the others as `config.resolve` takes them.
+
+    Raises RlxError for a range that cannot be, and for several values of what is no hyper-parameter.
+    """
+    hypers = [name for name, setting in known.items() if setting.section == "hypers"]
+    ranges: dict[str, Wish] = {}
+    rest = dict(given)
+    for name, value in given.items():
+        values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+        flag, single = f"--{name.replace('_', '-')}", name in known and not known[name].many
+        if name in hypers and any(isinstance(x, str) and ":" in x for x in values):
+            if len(values) > 1:
+                raise RlxError(f"{flag} {' '.join(map(str, values))}: give one range, or values without one")
+            ranges[name] = found = parse_range(flag, values[0])
+            config.check_within(flag, known[name], found.low)
+            config.check_within(flag, known[name], found.high)
+            del rest[name]
+        elif single and len(values) > 1:
+            raise RlxError(f"{flag}: takes one value; only hyper-parameters can be swept: {', '.join(hypers)}")
+        elif single:
+            rest[name] = values[0]
+    return ranges, rest
+
+
+def grid(wishes: Mapping[str, Wish]) -> list[dict[str, float]]:
+    """Every combination of values; the last hyper-parameter varies fastest."""
+    rows: list[dict[str, float]] = [{}]
+    for name, values in wishes.items():
+        rows = [row | {name: value} for row in rows for value in values]
+    return rows
+
+
+def draw(wishes: Mapping[str, Wish], number: int, seed: int) -> list[dict[str, float]]:
+    """Random combinations. Each hyper-parameter has a stream of its own: others and more draws change none before.
+
+    Values have six digits, so that they print as they are.
+    """
+    columns = {}
+    for name, wish in wishes.items():
+        shares = np.random.default_rng([seed, zlib.crc32(name.encode())]).random(number)
+        columns[name] = [_at(wish, float(share)) for share in shares]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _at(wish: Wish, share: float) -> float:
+    if not isinstance(wish, Range):
+        return wish[int(share * len(wish))]
+    low, high, log = wish
+    value = low * (high / low) ** share if log else low + share * (high - low)
+    return min(max(float(f"{value:.6g}"), low), high)

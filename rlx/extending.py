@@ -1,0 +1,106 @@
+"""Longer runs: one that has finished, or was interrupted, goes on to a larger total than it was given."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rlx import config, experiment, folders, metrics, wholes
+from rlx.config import RunConfig
+from rlx.errors import RlxError
+from rlx.experiment import Setup
+
+TOTALS = ("total_env_steps", "offline_steps")  # settings that a resumed run may be given anew, if they are larger
+PACE = ("log_every", "eval_every")  # that follow from a total where they were left open
+
+
+def flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def remedy(saved: RunConfig, folder: Path) -> str:
+    """How to go on with a run that has finished."""
+    name = TOTALS[not saved.train.total_env_steps]
+    command = f"rlx train --resume {shlex.quote(str(folder))} {flag(name)} N"
+    return f"to make it longer: `{command}`, with N over {getattr(saved.train, name)}"
+
+
+def longer(saved: RunConfig, folder: Path, totals: Mapping[str, Any]) -> RunConfig:
+    """The run's configuration with larger totals; a schedule that ended with the run is left open again.
+
+    Raises RlxError for a total that is not larger, or that this run cannot be given.
+    """
+    settings = config.flat(saved) | dict(totals)
+    wanted = config.resolve(saved.agent, saved.env, saved.backend, paired=saved.paired, **settings)
+    for name in totals:
+        old, new = getattr(saved.train, name), getattr(wanted.train, name)
+        if new <= old:
+            raise RlxError(f"{flag(name)} {new}: is not over the run's {old}; give more, or leave it out")
+        if name == "offline_steps" and saved.train.total_env_steps:
+            raise RlxError(f"{flag(name)} {new}: the run goes on in its environment; raise --total-env-steps instead")
+    if (folder.parent / folders.SWEEP).is_file():
+        raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
+    if getattr(saved.network, "actor_decay_steps", None) == experiment.planned_actor_updates(saved):
+        wanted = replace(wanted, network=replace(wanted.network, actor_decay_steps=0))
+    return wanted
+
+
+def as_it_was(now: RunConfig, saved: RunConfig) -> RunConfig:
+    """A longer run's configuration with what `longer` changed put back."""
+    totals = {name: getattr(saved.train, name) for name in TOTALS}
+    return replace(now, train=replace(now.train, **totals), network=saved.network)
+
+
+def needs_checkpoint(folder: Path) -> RlxError:
+    """Of a finished run that cannot go on: beginning it again would cost what it has learnt."""
+    return RlxError(f"{folder}: holds no checkpoint of everything to go on from; begin another run by --init-from")
+
+
+def at_its_pace(given: Setup, saved: RunConfig, folder: Path, found: tuple[int, bool] | None) -> Setup:
+    """The longer run as it goes on from `found`, with notes on what a run as long from its start would do otherwise.
+
+    Where the part that becomes longer has begun, its log points and evaluations stay as far apart as they were: at log
+    points the pools of initial states are refreshed, so other ones would give other bits.
+    """
+    run, notes = given.config, []
+    if found is None:
+        return given
+    begun = not found[1] or run.train.offline_steps > saved.train.offline_steps
+    if begun and (pace := _pace(saved)):
+        run = replace(run, train=replace(run.train, **pace))
+        flags = " ".join(f"{flag(name)} {steps}" for name, steps in pace.items())
+        notes.append(f"{folder}: keeps its pace, as by {flags}")
+    if run.network != saved.network:
+        notes.append(f"{folder}: its actor's learning rate now falls to 0 at the new end, so it is higher from here")
+    return given._replace(config=run, notes=(*given.notes, *notes))
+
+
+def _pace(saved: RunConfig) -> dict[str, Any]:
+    """Steps between log points and between evaluations, where they follow from the total."""
+    plan = experiment.final_plan(saved)
+    tick_steps = plan.tick_critic_steps if plan.offline else plan.tick_env_steps
+    steps = (plan.log_ticks * tick_steps, plan.eval_ticks * tick_steps)
+    return {name: every for name, every in zip(PACE, steps, strict=True) if not getattr(saved.train, name)}
+
+
+def write(folder: Path, saved: RunConfig, run: RunConfig) -> None:
+    """Makes a run's folder the longer run's; how and where it runs stays as config.json had it.
+
+    The summary goes first: a kill before config.json is replaced leaves the shorter run without its summary, which
+    resuming makes again.
+    """
+    changed = {name: getattr(run.train, name) for name in (*TOTALS, *PACE)}
+    kept = replace(saved, train=replace(saved.train, **changed), network=run.network)
+    content = metrics.read_json(folder / "config.json")
+    shorter = {"identity": content["identity"]} | {name: getattr(saved.train, name) for name in TOTALS}
+    content |= config.to_json(kept) | {"identity": wholes.identity(kept)}
+    (folder / "summary.json").unlink(missing_ok=True)
+    metrics.write_json(folder / "config.json", content | {"extended": [*content.get("extended", []), shorter]})
+
+
+def identities(content: Mapping[str, Any]) -> set[str]:
+    """Of a run and of the shorter ones that it was, from its config.json: whose checkpoints it may go on from."""
+    return {content["identity"], *(shorter["identity"] for shorter in content.get("extended", []))}

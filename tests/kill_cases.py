@@ -1,0 +1,66 @@
+"""What `tests.kill` kills: a run of every driver, small enough to be made hundreds of times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """What is killed."""
+
+    agent: str
+    driver: str
+    devices: int
+    flags: str
+
+
+SMALL = (
+    "--env gymnax:Pendulum-v1 --batch-size 8 --eval-episodes 2 --pool-size 4 --seed 3 --quiet"
+    " --actor-hidden-sizes 16 --critic-hidden-sizes 16"
+)
+ONLINE = (
+    f"{SMALL} --num-envs 4 --total-env-steps 2400 --warmup-env-steps 200 --replay-capacity 1000"
+    " --log-every 100 --checkpoint-every 100 --eval-every 400"
+)
+OFFLINE = (
+    f"{SMALL} --total-env-steps 0 --offline-steps 2400 --log-every 100 --checkpoint-every 100 --eval-every 400"
+    " --dataset {dataset}"
+)
+CASES = (
+    Case("sac", "fused", 1, f"{ONLINE} --ratio 1:1"),
+    Case("pql", "pipelined", 3, f"{ONLINE} --ratio 2:1 --driver pipelined --split 1,1,1"),
+    Case("iql", "offline", 1, OFFLINE),
+)
+
+
+def find_case(agent: str, driver: str) -> Case:
+    return next(case for case in CASES if (case.agent, case.driver) == (agent, driver))
+
+
+def prepare(case: Case, root: Path) -> list[str]:
+    """The command's arguments; makes the data set where there is one to learn from."""
+    dataset = root / "dataset"
+    if "{dataset}" in case.flags:
+        write_dataset(dataset)
+    return ["rlx.cli", "train", case.agent, *case.flags.format(dataset=dataset).split(), "--run-dir", str(root)]
+
+
+def write_dataset(folder: Path) -> None:
+    """A few hundred random steps shaped like the pendulum's."""
+    import numpy as np
+
+    from rlx import data
+
+    rng, rows = np.random.default_rng(0), 400
+    states = rng.uniform(-1, 1, size=(rows + 1, 3)).astype(np.float32)
+    dataset = data.make_dataset(
+        {"name": "pendulum"},
+        observation=states[:-1],
+        action=rng.uniform(-1, 1, size=(rows, 1)).astype(np.float32),
+        reward=rng.normal(size=rows).astype(np.float32),
+        terminated=np.zeros(rows, bool),
+        truncated=np.arange(rows) % 100 == 99,
+        next_observation=states[1:],
+    )
+    data.write(dataset, folder)

@@ -1,0 +1,281 @@
+"""A run is made longer: it ends in the bits of one that was as long from its start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlx import checkpoint, cli, config, metrics
+from rlx.diff import differences
+from tests import damage, kill
+from tests.kill_cases import write_dataset
+from tests.test_resume import LINES, SETTINGS, Crash, assert_same_run, at_line, crash, resume, state_of
+
+SHORT, LONG = "--total-env-steps 300", "--total-env-steps 600"  # SETTINGS have a log point every 100
+
+
+def train(folder: Path, more: str = "", agent: str = "sac", settings: str = SETTINGS) -> Path:
+    where = ["--run-dir", str(folder.parent), "--run-name", folder.name]
+    assert cli.main(["train", agent, *settings.split(), *where, *more.split()]) == 0
+    return folder
+
+
+def longer(folder: Path, flags: str = LONG) -> int:
+    return resume(folder, *flags.split())
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "config.json").read_text())["settings"])
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """All that a run wrote, but for how it stands and the pid of who did."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("status.json", "lock")]
+    return {path.relative_to(folder): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that had the larger total from its start."""
+    return train(tmp_path_factory.mktemp("long") / "run", LONG)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("short") / "run", SHORT)
+
+
+@pytest.fixture
+def short(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to go on with."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def assert_same(folder: Path, long: Path) -> None:
+    """In everything that a run writes down, settings included; no line twice."""
+    assert_same_run(folder, long)
+    assert differences(folder, long) == []
+    assert json.loads((folder / "summary.json").read_text())["env_steps"] == settings_of(long)["total_env_steps"]
+
+
+def test_a_finished_run(short: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Goes on after its last line; its pages and summary are the longer run's."""
+    before, rollout = (short / "metrics.jsonl").read_text(), (short / "rollout.html").read_text()
+    assert longer(short) == 0
+    assert capsys.readouterr().err == ""
+    assert (short / "metrics.jsonl").read_text().startswith(before)
+    assert [line["run_step"] for line in metrics.read(short / "metrics.jsonl")] == LINES
+    assert (short / "rollout.html").read_text() != rollout
+    assert_same(short, long)
+
+
+def test_twice(short: Path, long: Path) -> None:
+    """And how it runs is for that time only, as ever."""
+    assert longer(short, "--total-env-steps 400 --keep 5") == 0
+    assert (settings_of(short)["total_env_steps"], settings_of(short)["keep"]) == (400, 2)
+    assert longer(short) == 0
+    content = json.loads((short / "config.json").read_text())
+    assert [shorter["total_env_steps"] for shorter in content["extended"]] == [300, 400]
+    (difference,) = differences(short, long)  # 400 was an end, which is judged
+    assert difference.startswith("metrics.jsonl, step 400: ") and "eval/return_mean is -" in difference
+    assert kill.result(short)["digest"] == kill.result(long)["digest"]
+
+
+def test_an_interrupted_run(tmp_path: Path, long: Path) -> None:
+    with at_line(200, crash), pytest.raises(Crash):
+        train(tmp_path / "run", SHORT)
+    assert longer(tmp_path / "run") == 0
+    assert_same(tmp_path / "run", long)
+
+
+def test_a_run_without_a_checkpoint_begins_again(
+    tmp_path: Path, long: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing was begun that would keep its pace."""
+    with at_line(100, crash), pytest.raises(Crash):
+        train(tmp_path / "run", SHORT)
+    assert longer(tmp_path / "run") == 0
+    assert "holds no checkpoint of everything; beginning again\n" in capsys.readouterr().err
+    assert_same(tmp_path / "run", long)
+
+
+# Killed
+
+
+def kill_at_write(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
+    """A kill just before, or just after, config.json is replaced."""
+    write = metrics.write_json
+
+    def written(path: Path, content: dict[str, Any]) -> None:
+        if path.name == "config.json" and not after:
+            raise Crash
+        write(path, content)
+        if path.name == "config.json":
+            raise Crash
+
+    monkeypatch.setattr(metrics, "write_json", written)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_while_it_becomes_longer(
+    after: bool, short: Path, finished: Path, long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaves the one or the other run, and resuming goes to its end."""
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        kill_at_write(patch, after)
+        longer(short)
+    assert settings_of(short) == settings_of(long if after else finished)
+    assert not (short / "summary.json").exists()
+    assert resume(short) == 0
+    assert_same(short, long if after else finished)
+    if not after:
+        assert longer(short) == 0
+        assert_same(short, long)
+
+
+def test_a_kill_later(short: Path, long: Path) -> None:
+    """Before and after the first checkpoint of the longer run."""
+    for run_step in (400, 500):
+        with at_line(run_step, crash), pytest.raises(Crash):
+            longer(short) if run_step == 400 else resume(short)
+    assert checkpoint.steps(short / "resume")[0] >= 200 and state_of(short) == "failed"
+    assert resume(short) == 0
+    assert_same(short, long)
+
+
+# What follows from the total
+
+OPEN = " ".join(SETTINGS.replace("--log-every 100 --eval-every 300 --checkpoint-every 100", "").split())
+
+
+def test_a_pace_that_was_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stays: an end in the midst of it is a line and an evaluation more, and no other bit; 605 steps are 608."""
+    first = train(tmp_path / "first", "--total-env-steps 605", settings=OPEN)
+    whole = train(tmp_path / "whole", "--total-env-steps 720 --log-every 12 --eval-every 60", settings=OPEN)
+    capsys.readouterr()
+    assert longer(first, "--total-env-steps 720") == 0
+    assert capsys.readouterr().err == f"rlx: {first}: keeps its pace, as by --log-every 12 --eval-every 60\n"
+    assert settings_of(first) == settings_of(whole)
+    there, here = (kill.result(folder) for folder in (first, whole))
+    assert there["digest"] == here["digest"]
+    assert set(there["policies"]) - set(here["policies"]) == {"608"}
+    others = [line["run_step"] for line in there["metrics"] if line not in here["metrics"]]
+    assert others == [608, 612]  # the second tells of one tick
+    assert len(there["metrics"]) == len(here["metrics"]) + 1
+
+
+def test_roles_at_once(tmp_path: Path) -> None:
+    """What lies between the roles goes on, too."""
+    settings = f"{SETTINGS} --driver pipelined"
+    whole = train(tmp_path / "whole", LONG, "pql", settings)
+    assert longer(train(tmp_path / "first", SHORT, "pql", settings)) == 0
+    assert_same(tmp_path / "first", whole)
+
+
+@pytest.fixture(scope="module")
+def cloning(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Behaviour cloning, of 100 updates unless told otherwise; no two folders are one."""
+    root = tmp_path_factory.mktemp("cloning")
+    write_dataset(root / "data")
+    sizes = SETTINGS.replace("--critic-hidden-sizes 8", "").replace("--warmup-env-steps 100", "--warmup-env-steps 40")
+    offline = f"{sizes} --dataset {root / 'data'} --total-env-steps 0 --offline-steps 100 --log-every 50"
+
+    def cloning(name: str, more: str = "") -> Path:
+        return train(root / name, more, "bc", offline)
+
+    return cloning
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "pace"), [("offline", "--offline-steps 200", 50), ("online", "--total-env-steps 200", 0)]
+)
+def test_runs_from_data(name: str, total: str, pace: int, cloning: Callable[..., Path]) -> None:
+    """Make more updates, or go on in their environment, where the pace follows from that part's own total."""
+    whole = cloning(f"{name}-whole", f"{total} --eval-every {pace}")
+    first = cloning(f"{name}-first", "--eval-every 0")
+    assert longer(first, total) == 0
+    assert kill.result(first) == kill.result(whole)
+    assert differences(first, whole) == []
+
+
+def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """So it falls anew, and that is said; one that was asked for stays."""
+    first, asked = cloning("schedule", "--actor-decay-steps 0"), cloning("asked", "--actor-decay-steps 70")
+    capsys.readouterr()
+    assert settings_of(first)["actor_decay_steps"] == 100
+    assert longer(first, "--offline-steps 200") == 0
+    said = f"rlx: {first}: its actor's learning rate now falls to 0 at the new end, so it is higher from here\n"
+    assert said in capsys.readouterr().err
+    assert settings_of(first)["actor_decay_steps"] == 200
+    assert longer(asked, "--offline-steps 200") == 0
+    assert "learning rate" not in capsys.readouterr().err and settings_of(asked)["actor_decay_steps"] == 70
+
+
+# Refusals
+
+REFUSED = {
+    "--total-env-steps 300": "--total-env-steps 300: is not over the run's 300; give more, or leave it out",
+    "--total-env-steps 2e2": "--total-env-steps 200: is not over the run's 300; give more, or leave it out",
+    "--total-env-steps 1e20": "--total-env-steps 100000000000000000000: more than 2147483647 vector steps cannot be",
+    "--total-env-steps more": "--total-env-steps more: must be a whole number",
+    "--offline-steps 100": "--offline-steps 100: the run goes on in its environment; raise --total-env-steps instead",
+    f"{LONG} --log-every 50": "--log-every: a resumed run keeps its settings; begin another from it by --init-from",
+    f"{LONG} --seed 1": "--seed: a resumed run keeps its settings; begin another from it by --init-from RUN",
+}
+
+
+def assert_refused(folder: Path, flags: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before, stands = files(folder), (folder / "status.json").read_text()
+    assert longer(folder, flags) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.startswith("rlx: ") and said.count("\n") == 1, said
+    assert files(folder) == before and (folder / "status.json").read_text() == stands
+
+
+@pytest.mark.parametrize("flags", REFUSED)
+def test_refusals(flags: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, and nothing is changed."""
+    assert_refused(finished, flags, REFUSED[flags], capsys)
+
+
+def test_a_finished_run_without_a_checkpoint(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is not begun again: what it has learnt would be lost."""
+    shutil.rmtree(short / "resume")
+    assert_refused(short, LONG, f"{short}: holds no checkpoint of everything to go on from; begin another", capsys)
+
+
+def test_a_finished_run_with_damaged_checkpoints(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in checkpoint.steps(short / "resume"):
+        damage.flip(short / "resume" / str(step) / "manifest.json", 1000)
+    lines = (short / "metrics.jsonl").read_text()
+    assert longer(short) == 2
+    assert capsys.readouterr().err.endswith("to go on from; begin another run by --init-from\n")
+    assert (short / "metrics.jsonl").read_text() == lines and (short / "summary.json").exists()
+    assert settings_of(short)["total_env_steps"] == 300
+
+
+def test_a_part_of_a_sweep(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (short.parent / "sweep.json").write_text("{}")
+    assert_refused(short, LONG, f"{short}: is part of a sweep, whose runs are all as long", capsys)
+
+
+def test_another_runs_checkpoints(short: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a longer run are no shorter run's, as ever; config.json stays."""
+    shutil.rmtree(short / "resume")
+    shutil.copytree(long / "resume", short / "resume")
+    assert longer(short, "--total-env-steps 900") == 2
+    assert f"{short / 'resume'}: holds another run's checkpoints" in capsys.readouterr().err
+    assert settings_of(short)["total_env_steps"] == 300 and (short / "summary.json").exists()
+
+
+def test_config_json_is_still_the_runs_own(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who writes a larger total there by hand is refused."""
+    path = short / "config.json"
+    path.write_text(path.read_text().replace('"total_env_steps": 300', '"total_env_steps": 600'))
+    assert config.from_json(path).train.total_env_steps == 600
+    assert_refused(short, "--total-env-steps 900", "is not as the run wrote it; restore it from a copy", capsys)
