@@ -18,7 +18,7 @@ if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
 from rlx.envs.base import VectorEnv, VectorState, Watchable, check_count, vectorise
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from rlx.types import Env
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _why_not(name: str) -> str:
     if name in BROKEN:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
     if family == "playground" and not _has_playground():
-        return f'{name} needs MuJoCo Playground, which is not here: pip install "rlx[playground]"'
+        return f"{name} needs MuJoCo Playground, which is not here; {install('playground')}"
     return f"no environment {name!r}; the nearest is {_nearest(name, names())!r}"
 
 

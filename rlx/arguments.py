@@ -23,6 +23,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         said = message.removeprefix("argument ").replace("the following arguments are required:", "missing")
+        flag, _, wrong = said.partition(": ")
+        action = self._option_string_actions.get(flag.split("/")[0])
+        if action is not None and wrong.startswith("expected "):
+            said = f"{flag}: lacks its {action.metavar or action.dest.upper()}"
         raise RlxError(f"{said}; see `{self.prog} --help`")
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -34,8 +38,10 @@ class Parser(argparse.ArgumentParser):
                 raise RlxError(f"{text!r}: belongs to no flag of `{self.prog}`, or is one value too many")
             from rlx.config import nearest
 
-            flag = text.split("=")[0]
-            raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {nearest(flag, self._option_string_actions)}")
+            flag, known = text.split("=")[0], self._option_string_actions
+            kinds = [name for name in known if name.endswith(f"-{flag.lstrip('-')}")]  # --actor-lr, for --lr
+            hint = f"did you mean {' or '.join(kinds)}?" if kinds else nearest(flag, known)
+            raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {hint}")
         return found
 
 

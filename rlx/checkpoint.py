@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 
 from rlx import parallel
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1
@@ -46,7 +46,7 @@ def locate(folder: Folder) -> epath.Path:
         raise RlxError(f"{folder}: must be a folder, or an address that begins with gs:// or s3://")
     if is_address and importlib.util.find_spec(CLOUDS[scheme][0]) is None:
         package, extra = CLOUDS[scheme]
-        raise RlxError(f"{folder}: {scheme}:// needs {package}, which is not here; install rlx[{extra}]")
+        raise RlxError(f"{folder}: {scheme}:// needs {package}, which is not here; {install(extra)}")
     return epath.Path(folder)
 
 

@@ -19,6 +19,7 @@ from rlx.notices import say
 from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 FORMATS = ("table", "md", "csv")
+ENOUGH = 5  # seeds, below which a reader is warned
 SHARES = (0.5, 0.9)  # of the way from the first evaluation to the best run's last: where thresholds stand by default
 EVAL = "eval/return_per_seed"
 
@@ -50,6 +51,7 @@ class Comparison(NamedTuple):
     thresholds: tuple[float, ...]
     rows: list[Row]
     improvement: dict[tuple[str, str], Interval]  # (X, Y): how likely a seed of X ends above one of Y
+    chosen: bool  # whether the thresholds were given, and do not follow from the curves
 
 
 def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False) -> list[Curve]:
@@ -89,8 +91,9 @@ def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
     if has_begun and any(EVAL in line for line in _written(folder)):
         asked = config.from_json(folder / "config.json")
         return {"agent": asked.agent, "env": asked.env, "backend": asked.backend, "members": config.members(asked)}
-    lacking = "evaluation yet" if has_begun else "finished run (no summary.json)"
-    raise RlxError(f"{folder}: holds no {lacking}; {_remedy(folder)}")
+    lacking = "evaluation yet" if has_begun else "run" if unfinished else "finished run (no summary.json)"
+    found = f"holds no {lacking}" if folder.exists() else "is not there"
+    raise RlxError(f"{folder}: {found}; {_remedy(folder)}")
 
 
 def _remedy(folder: Path) -> str:
@@ -168,6 +171,7 @@ def compare(curves: Sequence[Curve], thresholds: Sequence[float] | None = None) 
     `SHARES` of the way from the lowest first to the highest last interquartile mean, so that returns may be negative.
     """
     middles = [interquartile_mean(curve.values) for curve in curves]  # [T] each
+    chosen = thresholds is not None
     if thresholds is None:
         low, high = min(middle[0] for middle in middles), max(middle[-1] for middle in middles)
         thresholds = [low + share * (high - low) for share in SHARES] if high > low else []
@@ -184,7 +188,7 @@ def compare(curves: Sequence[Curve], thresholds: Sequence[float] | None = None) 
         for y in curves
         if x.name != y.name
     }
-    return Comparison(tuple(map(float, thresholds)), rows, improvement)
+    return Comparison(tuple(map(float, thresholds)), rows, improvement, chosen)
 
 
 def _first(curve: Curve, met: np.ndarray) -> tuple[int, float] | None:
@@ -201,13 +205,28 @@ def text(found: Comparison, format: str = "table") -> str:
     if format == "csv":
         return _csv(found)
     lay = _markdown if format == "md" else aligned
-    return "\n\n".join(lay(table) for table in tables(found))
+    said = "\n".join(notes(found))
+    return "\n\n".join([*(lay(table) for table in tables(found)), *([said] if said else [])])
+
+
+def notes(found: Comparison) -> list[str]:
+    """What to know before a comparison is believed."""
+    said = []
+    fewest = min(row.seeds for row in found.rows)
+    if 1 < fewest < ENOUGH:
+        said.append(f"{fewest} seeds are few: an interval or a chance from them is rough; {ENOUGH} or more say more.")
+    if len({row.steps for row in found.rows}) > 1:
+        said.append("The runs are not equally long; mean, IQM and chances are of the last evaluation of each.")
+    if found.thresholds and not found.chosen:
+        shares = " and ".join(f"{share:.0%}" for share in SHARES)
+        said.append(f"Thresholds: {shares} of the way from the lowest first to the highest last IQM of all.")
+    return said
 
 
 def tables(found: Comparison) -> list[list[list[str]]]:
     """A comparison as rows of cells, headings first: what is said of each curve, and of several, each pair."""
     columns = [f"{what} to {_number(x)}" for x in found.thresholds for what in ("steps", "s")]
-    table = [["run", "seeds", "steps", "s", "mean", "IQM", "95 % interval", *columns]]
+    table = [["run", "seeds", "steps", "s", "mean", "IQM", "95 % over seeds", *columns]]
     for row in found.rows:
         figures = [str(row.seeds), f"{row.steps:,}", f"{row.wall_s:.1f}", _number(row.mean), _number(row.iqm.estimate)]
         spread = f"{_number(row.iqm.low)} to {_number(row.iqm.high)}" if row.seeds > 1 else "-"

@@ -183,7 +183,10 @@ def from_json(path: Path) -> RunConfig:
         names, paired = (content["agent"], content["env"], content["backend"]), bool(content.get("paired"))
         return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
-        raise RlxError(f"{path.parent}: is not a run folder (no {path.name}); give one that `rlx train` made") from None
+        found = f"is not a run folder (no {path.name})" if path.parent.exists() else "is not there"
+        inside = sorted(path.parent.glob(f"*/{path.name}"))
+        example = f", such as {inside[0].parent}" if inside else ""
+        raise RlxError(f"{path.parent}: {found}; give a folder that `rlx train` made{example}") from None
     except KeyError as error:
         raise RlxError(f"{path}: is damaged ({error} is missing); restore it from a copy") from None
     except (RlxError, ValueError, TypeError, OSError) as error:

@@ -21,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlx import parallel
+from rlx import metrics, parallel
 from rlx.config import RunConfig, members
 from rlx.experiment import asked_split, final_plan, lay_out
 from rlx.results import duration, in_words
@@ -32,6 +32,7 @@ SPARKS = 24  # values that a sparkline shows
 RECENT = 10  # lines from which the time left is told
 MANY = 12  # members whose returns are no longer listed one by one
 GREEDY, TRAINING = "eval/return_per_seed", "train/episode_return"
+OVER = ("done", "stopped")  # phases of a panel that says no more
 
 
 def brief(line: dict[str, Any]) -> str:
@@ -108,7 +109,7 @@ class Panelled:
         if not ascii_only:
             text.append(f"  {sparkline(self.returns[name])}", style="cyan")
         if len(known) > 1:
-            text.append(f"  {min(known):.1f} to {max(known):.1f}", style="dim")
+            text.append(f"  seeds from {min(known):.1f} to {max(known):.1f}", style="dim")
         return text
 
     def rows(self, ascii_only: bool) -> dict[str, Text]:
@@ -125,7 +126,7 @@ class Panelled:
             losses = {name: _mean(x) for name, x in line.items() if name.endswith("_loss") and isinstance(x, list)}
             if losses:
                 shown = (
-                    f"{name.removeprefix('train/').removesuffix('_loss')} {'-' if x is None else f'{x:.3g}'}"
+                    f"of {name.removeprefix('train/').removesuffix('_loss')} {'-' if x is None else f'{x:.3g}'}"
                     for name, x in losses.items()
                 )
                 rows["losses"] = Text("  ".join(shown))
@@ -138,7 +139,7 @@ class Panelled:
         step, elapsed, left = self.line.get("run_step", 0), time.monotonic() - self.begun, self.left_s()
         told = [f"{step:,} of {self.total:,} steps", duration(elapsed)]
         told += [self.phase] if self.phase != "training" or not left else []
-        told += [f"{duration(left)} left"] if left else []
+        told += [f"{duration(left)} left"] if left and self.phase not in OVER else []
         head, table = Table.grid(expand=True), Table.grid(padding=(0, 2))
         head.add_row(ProgressBar(total=self.total, completed=step))
         head.add_row(Text("   ".join(told), no_wrap=True, overflow="ellipsis"))
@@ -161,12 +162,14 @@ class Console:
         if part_of:
             self._title = f"{part_of}: {self._title}"
         self._panel = Panelled(self._title, plan.run_step(plan.ticks), count, _devices(run_config.train))
+        if not part_of:
+            self._panel.begun -= metrics.process_age_s()  # as all other seconds that are told of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
         self._rounded = rounded(run_config)
 
     def __enter__(self) -> Self:
         for line in self._rounded:
-            self._terminal.print(line)
+            self._terminal.print(line, soft_wrap=True)
         if self._terminal.is_terminal:
             self._live.start()
         else:
@@ -176,7 +179,7 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.begin("done" if error is None else "stopped")
+        self.begin(OVER[error is not None])
         self._live.stop()
 
     def begin(self, phase: str) -> None:
@@ -199,12 +202,13 @@ class Console:
         speed = [f"{update_rate:,.0f} updates/s"]
         if env:  # offline there are none
             steps, speed = [f"{env:,} environment", *steps], [f"{env_rate:,.0f} environment steps/s", *speed]
+        first_s = summary["time_to_first_update_s"]
         rows = {
             "greedy episodes": "\n".join(in_words(summary)),
             "per seed": f"{_each(summary['eval_return_per_seed'])}, each over {summary['eval_episodes']} episodes",
             "steps": ", ".join(steps),
             "speed": ", ".join(speed) + (", of all runs together" if len(summary["eval_return_per_seed"]) > 1 else ""),
-            "time": f"{summary['wall_time_s']:.1f} s; first update after {summary['time_to_first_update_s']:.1f} s",
+            "time": f"{summary['wall_time_s']:.1f} s in all, first update after {first_s:.1f} s",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),
             "judge it again": f"rlx eval {folder}",
@@ -223,7 +227,7 @@ def rounded(run_config: RunConfig) -> list[str]:
         ("environment steps", train.total_env_steps, plan.ticks * plan.tick_env_steps, plan.tick_env_steps),
     )
     return [
-        f"{made:,} {what}: {asked:,} rounded up to whole ticks of {tick:,}"
+        f"{made:,} {what}: {asked:,} rounded up to a multiple of {tick:,} (one tick)"
         for what, asked, made, tick in parts
         if made > asked
     ]

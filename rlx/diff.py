@@ -80,10 +80,14 @@ def _of_metrics(one: Path, other: Path, verbose: bool) -> Iterator[str]:
     """The first line in which numbers differ, or the one from which only one run goes on."""
     there, here = ([numbers(line) for line in _written(folder)] for folder in (one, other))
     for first, second in zip(there, here, strict=False):
+        steps = first["run_step"], second["run_step"]
+        if steps[0] != steps[1]:
+            yield f"metrics.jsonl: lines are of other steps from {steps[0]} and {steps[1]} on; not compared further"
+            return
         if first != second:
             known = dict.fromkeys([*first, *second])
             found = {name: (first.get(name), second.get(name)) for name in known if first.get(name) != second.get(name)}
-            head = f"metrics.jsonl, step {min(first['run_step'], second['run_step'])}"
+            head = f"metrics.jsonl, step {steps[0]}"
             head += f": {len(found)} of {len(known)} numbers differ"
             told = [f"{name} is {_pair(f'{head}: {name} is ', *pair, verbose)}" for name, pair in found.items()]
             yield from _lines(head, told, verbose)

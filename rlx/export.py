@@ -76,6 +76,7 @@ def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx
         "run": folder.resolve().name,
         "run_step": step,
         "member": member,
+        "members": len(everyone),
         "seed": everyone[member]["seed"],
         "hypers": {name: x for name, x in everyone[member].items() if name != "seed"},
         "checkpoint_digest": checkpoint.manifest(folder / "checkpoints", step)["digest"],

@@ -72,7 +72,7 @@ def at_its_pace(given: Setup, saved: RunConfig, folder: Path, found: tuple[int, 
     if begun and (pace := _pace(saved)):
         run = replace(run, train=replace(run.train, **pace))
         flags = " ".join(f"{flag(name)} {steps}" for name, steps in pace.items())
-        notes.append(f"{folder}: keeps its pace, as by {flags}")
+        notes.append(f"{folder}: logs and evaluates as often as before, as by {flags}")
     if run.network != saved.network:
         notes.append(f"{folder}: its actor's learning rate now falls to 0 at the new end, so it is higher from here")
     return given._replace(config=run, notes=(*given.notes, *notes))

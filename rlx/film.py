@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from rlx.notices import say
 
 if TYPE_CHECKING:
     import mujoco
 
 SIZES = {".gif": (240, 320), ".mp4": (360, 480)}  # height and width of one episode's picture
+STRIP, PAPER = 24, (243, 245, 248)  # height of the strip above it that says which one it is, and the strip's colour
 FPS = {".gif": 20, ".mp4": 30}  # at most
 SUN = np.asarray([-0.15, 0.75, -1.1])  # where its light goes
 AZIMUTH, ELEVATION, FOVY = 126.0, -17.0, 45.0  # whence the camera looks, and how much it sees from below to above
@@ -70,7 +71,7 @@ def files(gif: str | None, mp4: str | None) -> list[Path]:
         if not path.parent.is_dir():
             raise RlxError(f"{flag}: there is no folder {path.parent}; make it first")
         if kind == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-            raise RlxError(f"{flag}: needs ffmpeg; install rlx[video], or make a GIF by --gif")
+            raise RlxError(f"{flag}: needs ffmpeg; {install('video')}, or make a GIF by --gif")
     return [Path(name) for name in asked.values() if name is not None]
 
 
@@ -122,8 +123,8 @@ def pictures(
 ) -> Iterator[np.ndarray]:
     """The episodes at each of the moments as one picture `[H, W, 3]` of bytes, with labels and returns.
 
-    Each has the height and width `size`; one that has ended stands still. Raises RlxError where MuJoCo finds nothing to
-    draw with.
+    Each has the height and width `size`, and above it a strip of STRIP; one that has ended stands still.
+    Raises RlxError where MuJoCo finds nothing to draw with.
     """
     import mujoco
 
@@ -296,6 +297,7 @@ def tile(pictures: Sequence[np.ndarray]) -> np.ndarray:
 def _labelled(picture: np.ndarray, text: str) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
-    image = Image.fromarray(picture)
-    ImageDraw.Draw(image).text((12, 8), text, fill=(28, 35, 48), font=ImageFont.load_default(16))
+    image = Image.new("RGB", (picture.shape[1], STRIP + picture.shape[0]), PAPER)
+    image.paste(Image.fromarray(picture), (0, STRIP))
+    ImageDraw.Draw(image).text((12, 2), text, fill=(28, 35, 48), font=ImageFont.load_default(16))
     return np.asarray(image)

@@ -33,6 +33,8 @@ def pick_devices(count: int | None = None) -> list[jax.Device]:
     if not 1 <= count <= len(devices):
         kind = devices[0].platform
         remedy = "leave it out" if len(devices) == 1 else f"choose 1 to {len(devices)}"
+        if kind == "cpu" and count > 0:
+            remedy += f", or set XLA_FLAGS=--xla_force_host_platform_device_count={count} to cut this CPU up"
         raise RlxError(f"--num-devices {count}: this machine shows {len(devices)} {kind} device(s); {remedy}")
     return devices[:count]
 

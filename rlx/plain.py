@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from rlx.types import Params
 
 OPSET, IR_VERSION = 20, 10  # of ONNX; the first with Gelu
@@ -76,7 +76,7 @@ def to_arrays(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
 def check_onnx() -> None:
     """Raises RlxError where the package is not installed."""
     if importlib.util.find_spec("onnx") is None:
-        raise RlxError("--onnx: needs the package onnx, which is not here; install rlx[onnx]")
+        raise RlxError(f"--onnx: needs the package onnx, which is not here; {install('onnx')}")
 
 
 def to_onnx(layers: Sequence[Layer], observation_size: int) -> bytes:

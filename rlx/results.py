@@ -119,7 +119,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
         low, high = found[f"{name}_interval"]
         mean, middle = found[f"{name}_mean"], found[f"{name}_iqm"]
         of_all = f"interquartile mean of all episodes {middle:.1f}"
-        return f"{what} {mean:.1f} (95 % interval {low:.1f} to {high:.1f}), {of_all}"
+        return f"{what} {mean:.1f} (95 % interval over seeds and episodes {low:.1f} to {high:.1f}), {of_all}"
 
     lines = [line("return", "eval_return")]
     if "eval_score_mean" in found:

@@ -281,6 +281,8 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     if episodes is not None and episodes < 1:
         raise RlxError(f"--episodes {episodes}: must be at least 1")
     given: dict[str, Any] = {"eval_episodes": episodes, "eval_seed": eval_seed}
+    if step is not None:
+        checkpoint.choose(folder / "checkpoints", step)
     chosen = replace(saved.train, **NO_TRAINING, **{name: value for name, value in given.items() if value is not None})
     driver = make_driver(setup(replace(saved, train=chosen)))
     learned = driver.place(load(folder, driver, step))

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 from rlx import metrics
 from rlx.config import RunConfig, members, to_json
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 
 FEW = 8  # members that are logged one by one, beside their mean
 PATIENCE_S = 60.0  # for W&B to send the rest when a run is over; what is left stays on disk
@@ -121,7 +121,7 @@ class WandB:
 def check(config: RunConfig) -> None:
     """Raises RlxError where a package is missing, before anything is made."""
     if config.train.wandb and importlib.util.find_spec("wandb") is None:
-        raise RlxError('--wandb: needs the package wandb; install it by pip install "rlx[wandb]", or leave it out')
+        raise RlxError(f"--wandb: needs the package wandb; {install('wandb')}, or leave it out")
 
 
 class Sinks:

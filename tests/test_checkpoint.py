@@ -21,7 +21,7 @@ from flax.struct import PyTreeNode
 
 from rlx import checkpoint
 from rlx.checkpoint import Damaged
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from tests import damage, processes
 
 
@@ -312,7 +312,7 @@ def test_a_cloud_without_its_package(scheme: str, package: str, extra: str, monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RlxError) as error:
         checkpoint.locate(f"{scheme}://bucket/runs")
-    needs = f"{scheme}:// needs {package}, which is not here; install rlx[{extra}]"
+    needs = f"{scheme}:// needs {package}, which is not here; {install(extra)}"
     assert str(error.value) == f"{scheme}://bucket/runs: {needs}"
 
 

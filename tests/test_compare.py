@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rlx import cli, folders
-from rlx.compare import Comparison, Curve, compare, read, tables, text
+from rlx.compare import Comparison, Curve, compare, notes, read, tables, text
 from rlx.errors import RlxError
 
 STEPS = (100, 200, 300)
@@ -167,9 +167,10 @@ def shown(two: list[Path]) -> Comparison:
 
 
 def test_as_a_table(shown: Comparison) -> None:
-    first, second = text(shown).split("\n\n")
+    first, second, noted = text(shown).split("\n\n")
+    assert noted == "3 seeds are few: an interval or a chance from them is rough; 5 or more say more."
     head, good, fair = first.splitlines()
-    named = "run seeds steps s mean IQM 95 % interval steps to -1000.0 s to -1000.0 steps to -200.0 s to -200.0"
+    named = "run seeds steps s mean IQM 95 % over seeds steps to -1000.0 s to -1000.0 steps to -200.0 s to -200.0"
     assert head.split() == named.split()
     assert good.split()[:6] == "good 5 300 7.5 -361.0 -155.0".split()
     assert good.split()[-4:] == "200 5.0 300 7.5".split()
@@ -182,7 +183,7 @@ def test_as_a_table(shown: Comparison) -> None:
 
 def test_as_markdown(shown: Comparison) -> None:
     lines = text(shown, "md").splitlines()
-    assert lines[0].startswith("| run | seeds | steps | s | mean | IQM | 95 % interval | steps to -1000.0 |")
+    assert lines[0].startswith("| run | seeds | steps | s | mean | IQM | 95 % over seeds | steps to -1000.0 |")
     assert lines[1] == "| --- |" + " ---: |" * 10
     assert lines[3] == "| fair | 3 | 300 | 7.5 | -496.7 | -496.7 | -800.0 to -190.0 | 300 | 7.5 | - | - |"
     assert lines[5] == "| P(row ends above column) | good | fair |"
@@ -230,7 +231,7 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
         "backend": ([ant, mjx], "is of brax:ant (mjx) but"),
         "twice": ([ant, ant], f"{ant}: is given twice"),
         "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
-        "nothing": ([root / "none"], f"{root / 'none'}: holds no finished run (no summary.json); give folders that"),
+        "nothing": ([root / "none"], f"{root / 'none'}: is not there; give folders that"),
         "sweep": ([sweep], f"it is a sweep: give its parts, such as {sweep / 'chunk-0'}"),
         "bad end": ([bad], "bad: eval/return_per_seed ended as no finite number; there is no curve to compare"),
         "old lines": ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', an older rlx wrote it; train again, or"),
@@ -272,4 +273,18 @@ def test_an_unknown_metric_is_told_the_nearest(two: list[Path]) -> None:
 
 @pytest.mark.parametrize("lay", [text, lambda found: text(found, "md"), lambda found: text(found, "csv")])
 def test_a_single_run_is_compared_with_nothing(lay: Callable[[Comparison], str], two: list[Path]) -> None:
-    assert "\n\n" not in lay(compare(read(two[:1])))
+    assert "P(row" not in lay(compare(read(two[:1])))
+
+
+def test_what_to_know_before_it_is_believed(tmp_path: Path) -> None:
+    """Few seeds, runs of other lengths, and where thresholds stand if nobody chose them: 0 + 50 and 90 % of 8."""
+    long = write_run(tmp_path / "long", [[0, 0], [4, 4], [8, 8]])
+    short = write_run(tmp_path / "short", [[0, 0], [1, 1], [2, 2]])
+    lines = (short / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (short / "metrics.jsonl").write_text("".join(lines[:-2]))
+    found = compare(read([long, short]))
+    few, lengths, thresholds = notes(found)
+    assert few.startswith("2 seeds are few") and lengths.startswith("The runs are not equally long")
+    assert found.thresholds == pytest.approx((4, 7.2)) and "50% and 90% of the way" in thresholds
+    alone = write_run(tmp_path / "alone", [[0], [4], [8]])
+    assert notes(compare(read([alone]), [3.0])) == []

@@ -66,9 +66,9 @@ def test_what_the_panel_says(panel: Panelled) -> None:
         "1,000 of 2,000 steps   0.0 s   10 s left",
         "steps     200/s  1,000 a run",  # 500 steps of each of two in 5 s
         "updates   100/s  500 critic, 250 actor",
-        "greedy    15.0  ▁  10.0 to 20.0",  # of the evaluation before
-        "training  3.5  ▁█  3.0 to 4.0",
-        "losses    critic 1.5  actor -",
+        "greedy    15.0  ▁  seeds from 10.0 to 20.0",  # of the evaluation before
+        "training  3.5  ▁█  seeds from 3.0 to 4.0",
+        "losses    of critic 1.5  of actor -",
         "memory    1.5 of 64.0 GiB on the first device",
     ):
         assert words in text, text
@@ -86,7 +86,7 @@ def test_a_terminal_without_such_signs(panel: Panelled) -> None:
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Terminal(file=file, width=80, force_terminal=True, color_system=None).print(panel)
     file.seek(0)
-    assert "greedy    15.0  10.0 to 20.0" in file.read()
+    assert "greedy    15.0  seeds from 10.0 to 20.0" in file.read()
 
 
 def test_before_the_first_line() -> None:
@@ -135,13 +135,22 @@ def test_a_run_says_what_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 DATA = {"dataset": "x", "offline_steps": 100}
 ROUNDED = [
     ({"total_env_steps": 6400}, []),
-    ({"total_env_steps": 20_000}, ["20,032 environment steps: 20,000 rounded up to whole ticks of 64"]),
+    (
+        {"total_env_steps": 20_000},
+        ["20,032 environment steps: 20,000 rounded up to a multiple of 64 (one tick)"],
+    ),
     (
         {"total_env_steps": 20_000, "rollout_length": 5},
-        ["20,160 environment steps: 20,000 rounded up to whole ticks of 320"],
+        ["20,160 environment steps: 20,000 rounded up to a multiple of 320 (one tick)"],
     ),
-    (DATA | {"total_env_steps": 0}, ["104 updates on the data set: 100 rounded up to whole ticks of 8"]),
-    (DATA | {"total_env_steps": 6400}, ["104 updates on the data set: 100 rounded up to whole ticks of 8"]),
+    (
+        DATA | {"total_env_steps": 0},
+        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one tick)"],
+    ),
+    (
+        DATA | {"total_env_steps": 6400},
+        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one tick)"],
+    ),
 ]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from rlx import agents, checkpoint, cli, config, envs, experiment, export, networks, normalize, plain, runs
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from rlx.evaluate import evaluate
 from rlx.experiment import make_driver, setup
 from rlx.train.driver import Driver
@@ -287,7 +287,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (run / "file").touch()
     refused(f"{run / 'file' / 'x'}: cannot be written (Not a directory)", run, run / "file" / "x")
     monkeypatch.setattr(plain.importlib.util, "find_spec", lambda name: None)
-    refused("--onnx: needs the package onnx, which is not here; install rlx[onnx]", run, out, onnx=True)
+    refused(f"--onnx: needs the package onnx, which is not here; {install('onnx')}", run, out, onnx=True)
     monkeypatch.setattr(plain, "check_onnx", lambda: None)
     refused("--onnx: the policy of idql is no plain MLP; leave it out, policy.jax holds it", run, out, onnx=True)
     (run / "checkpoints").rename(run / "elsewhere")

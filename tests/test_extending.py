@@ -159,7 +159,10 @@ def test_a_pace_that_was_left_open(tmp_path: Path, capsys: pytest.CaptureFixture
     whole = train(tmp_path / "whole", "--total-env-steps 720 --log-every 12 --eval-every 60", settings=OPEN)
     capsys.readouterr()
     assert longer(first, "--total-env-steps 720") == 0
-    assert capsys.readouterr().err == f"rlx: {first}: keeps its pace, as by --log-every 12 --eval-every 60\n"
+    assert (
+        capsys.readouterr().err
+        == f"rlx: {first}: logs and evaluates as often as before, as by --log-every 12 --eval-every 60\n"
+    )
     assert settings_of(first) == settings_of(whole)
     there, here = (kill.result(folder) for folder in (first, whole))
     assert there["digest"] == here["digest"]

@@ -294,7 +294,12 @@ def test_rlx_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert cli.main(["runs"]) == 0
     assert "first" in capsys.readouterr().out
     assert cli.main(["runs", str(folder)]) == 2
-    assert capsys.readouterr().err == f"rlx: {folder}: holds no runs; give the folder that --run-dir named\n"
+    assert capsys.readouterr().err == f"rlx: {folder}: holds no runs; {REMEDY}\n"
+    assert cli.main(["runs", "nowhere"]) == 2
+    assert capsys.readouterr().err == f"rlx: nowhere: is no folder in {Path.cwd()}; {REMEDY}\n"
+
+
+REMEDY = "go where you trained, or give the folder that --run-dir named"
 
 
 def test_rlx_runs_lists_those_of_sweeps(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

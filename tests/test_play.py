@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from rlx import checkpoint, cli, config, film, play, runs, viewer
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from rlx.experiment import greedy, make_driver, setup
 from rlx.train import roles
 from rlx.train.driver import Driver
@@ -294,7 +294,7 @@ def test_without_ffmpeg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Said before anything is simulated."""
     monkeypatch.setattr(film.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["play", "runs/none", "--mp4", "a.mp4"]) == 2
-    assert capsys.readouterr().err == "rlx: --mp4 a.mp4: needs ffmpeg; install rlx[video], or make a GIF by --gif\n"
+    assert capsys.readouterr().err == f"rlx: --mp4 a.mp4: needs ffmpeg; {install('video')}, or make a GIF by --gif\n"
 
 
 @pytest.mark.parametrize("error", [ImportError("no EGL\nat all"), mujoco.FatalError("no OpenGL"), RuntimeError()])
@@ -331,7 +331,7 @@ from rlx import film
 film.choose_renderer()
 import sys
 from pathlib import Path
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from tests.scenes import SCENE, episode
 try:
     film.write(Path(sys.argv[1]), SCENE, [episode(6) | {"label": "a"}, episode(3) | {"label": "b"}], 10.0)

@@ -161,7 +161,8 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(name.startswith("playground:") for name in rlx.envs.names())
     with pytest.raises(RlxError) as error:
         rlx.envs.make("playground:CartpoleBalance")
-    said = 'playground:CartpoleBalance needs MuJoCo Playground, which is not here: pip install "rlx[playground]"'
+    how = 'in the clone, pip install -c constraints.txt -e ".[playground]"'
+    said = f"playground:CartpoleBalance needs MuJoCo Playground, which is not here; {how}"
     assert str(error.value) == said
 
 

@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 
 from rlx import cli, config, metrics, sinks, wholes
 from rlx.diff import numbers
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from tests.test_resume import SETTINGS, Crash, at_line, crash
 
 ENV = "gymnax:Pendulum-v1"
@@ -147,7 +147,7 @@ def test_without_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     """One line, before anything is made."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert train(tmp_path / "run", "--wandb") == 2
-    said = 'rlx: --wandb: needs the package wandb; install it by pip install "rlx[wandb]", or leave it out\n'
+    said = f"rlx: --wandb: needs the package wandb; {install('wandb')}, or leave it out\n"
     assert capsys.readouterr().err == said and not (tmp_path / "run").exists()
     with pytest.raises(RlxError, match="needs the package wandb"):
         sinks.check(config.resolve("sac", ENV, wandb=True))

@@ -34,7 +34,8 @@ def runs(arguments: list[str]) -> int:
 
     found = folders.all_runs(root)
     if not found:
-        raise RlxError(f"{root}: holds no runs; give the folder that --run-dir named")
+        where = "holds no runs" if root.is_dir() else f"is no folder in {Path.cwd()}"
+        raise RlxError(f"{root}: {where}; go where you trained, or give the folder that --run-dir named")
     rows = [("run", "state", "step", "resumes at", "return", "size")]
     for run in found:
         step, saved = ("-" if found is None else f"{found:,}" for found in (run.run_step, run.saved_step))
@@ -84,12 +85,13 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the policy")
     parser.add_argument("--step", type=int, help="checkpoint to take, in environment steps (default: the last)")
     parser.add_argument("--member", type=int, default=0, help="which of the run's seeds, from 0 (default: 0)")
-    parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs rlx[onnx]")
+    parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs the extra onnx")
     given = parser.parse(arguments)
     from rlx.export import save
 
     made = save(Path(given.run), Path(given.out), given.step, given.member, given.onnx)
-    print(f"{made['agent']} on {made['env']}, seed {made['seed']}, step {made['run_step']:,}: {given.out}")
+    of = f" (member {made['member']} of {made['members']}; --member chooses)" if made["members"] > 1 else ""
+    print(f"{made['agent']} on {made['env']}, seed {made['seed']}{of}, step {made['run_step']:,}: {given.out}")
     for name, file in made["files"].items():
         print(f"  {name:12}{file['bytes'] / 1024:9,.1f} KiB")
     return 0

@@ -40,7 +40,7 @@ def play(arguments: list[str]) -> int:
     parser.add_argument("--member", type=int, nargs="+", default=[0], metavar="INT", help=members)
     parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/play.html)")
     parser.add_argument("--gif", metavar="FILE", help="a film of the same episodes, too; needs EGL or OSMesa")
-    parser.add_argument("--mp4", metavar="FILE", help="a film in another format; needs rlx[video], too")
+    parser.add_argument("--mp4", metavar="FILE", help="a film in another format; needs the extra video, too")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a film at most (default: 10)")
     given = parser.parse(arguments)
     if not 0 < given.seconds < math.inf:

@@ -15,7 +15,8 @@ def sweep(arguments: list[str]) -> int:
         print(
             "usage: rlx sweep AGENT --env ENV [settings]\n       rlx sweep --resume SWEEP\n\n"
             "a hyper-parameter takes several values, every combination of which is trained (a grid), or with\n"
-            "--random N a range, LOW:HIGH or LOW:HIGH:log, to draw from; `rlx sweep AGENT --help` shows them.\n"
+            "--random N a range, LOW:HIGH or LOW:HIGH:log, to draw from; `rlx sweep AGENT --help` shows them all, and\n"
+            "--confirm, --chunk, --run-name and others that say how to sweep.\n"
             "`rlx sweep --resume SWEEP` goes on with a sweep that was interrupted"
         )
         return 0

@@ -56,7 +56,7 @@ def environment(env: str | None, backend: str | None, dataset: str | None) -> tu
     if env is not None:
         return env, backend
     if dataset is None:
-        raise RlxError("missing --env; see `rlx list`")
+        raise RlxError("missing --env, as in --env brax:ant; see `rlx list`")
     from rlx import data
 
     known = data.read(dataset).info

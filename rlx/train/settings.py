@@ -58,7 +58,9 @@ class TrainConfig:
     keep: int = setting(2, "checkpoints of everything to keep, the newest; policies of evaluations are all kept")
     checkpoint_replay: bool = setting(True, "save replay, too: without, a resumed run collects a new one first")
     tensorboard: bool = setting(False, "metrics as event files, too, in the run folder's tensorboard/")
-    wandb: bool = setting(False, "metrics to Weights & Biases, too (rlx[wandb]); WANDB_MODE=offline needs no network")
+    wandb: bool = setting(
+        False, "metrics to Weights & Biases, too (the extra wandb); WANDB_MODE=offline needs no network"
+    )
     on_nonfinite: str = setting(
         "stop",
         "NaN or infinity: stop; reset-env: restart a diverged environment; skip: that, and leave out bad updates",
@@ -185,7 +187,8 @@ def make_offline_plan(config: TrainConfig, shards: int) -> Plan:
     """The plan of the updates on the data set. Raises RlxError, naming the flag, for sizes that cannot be."""
     common, ticks = _common(config, shards), _offline_ticks(config)
     if not config.dataset:
-        raise RlxError(f"--offline-steps {config.offline_steps}: need a data set; give --dataset, or --offline-steps 0")
+        why = f"--offline-steps {config.offline_steps} learn from data"
+        raise RlxError(f"missing --dataset: {why}; give one (see `rlx list`), or --offline-steps 0")
     return Plan(
         **common,
         **_intervals(config, ticks, common["tick_critic_steps"]),
