@@ -33,14 +33,11 @@ Hypers = sac.Hypers
 
 
 def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Parts:
-    """SAC's parts, but for the critics: estimates are quantiles, [N, B, M], and the target has N M atoms, [B, N M].
-
-    The loss drops the largest of those; the metric `target_mean` is of all.
-    """
+    """SAC's parts, but for the critics: estimates are quantiles, [N, B, M]."""
     return sac.make_parts(config, spec, axes)._replace(
         critic=sac.make_critic(config, spec, config.num_quantiles),
-        bootstrap=losses.pool_atoms,
-        regress=partial(losses.quantile_huber_loss, dropped=config.drop_per_critic * config.num_critics),
+        bootstrap=partial(losses.truncate_atoms, drop_per_critic=config.drop_per_critic),
+        regress=losses.quantile_huber_loss,
         action_value=partial(jnp.mean, axis=(0, -1)),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -124,8 +123,7 @@ B, COLUMN, N = array(1, 2), array([1], [2]), array([1, 2], [3, 4])
         (losses.td3_bc_lambda, (N,)),
         (losses.expectile_loss, (B, B)),
         (losses.exponential_loss, (B, B)),
-        (losses.pool_atoms, (N,)),
-        (losses.kept_atoms, (B, 0)),
+        (losses.truncate_atoms, (N, 0)),
         (losses.quantile_huber_loss, (N, N)),
         (losses.quantile_huber_loss, (N[None], array([1, 2]))),
         (losses.lower_mean, (N, B)),
@@ -266,30 +264,20 @@ def test_exponential_loss_stays_finite() -> None:
 # Quantile critics
 
 
-@pytest.mark.parametrize(("num_atoms", "dropped"), [(125, 10), (15, 12), (7, 3), (6, 0)])
-def test_kept_atoms(num_atoms: int, dropped: int) -> None:
-    atoms = draw(0, 4, num_atoms)
-    want = [np.argsort(np.argsort(row)) < num_atoms - dropped for row in atoms]
-    for got in three_ways(lambda a: losses.kept_atoms(a, dropped), atoms):
+@pytest.mark.parametrize(("num_critics", "num_quantiles", "drop"), [(5, 25, 2), (3, 5, 4), (1, 7, 3), (2, 3, 0)])
+def test_truncate_atoms(num_critics: int, num_quantiles: int, drop: int) -> None:
+    """The largest of all critics' atoms together go, not the largest of each."""
+    atoms = draw(0, num_critics, 4, num_quantiles)
+    atoms[0] += 3  # one optimist
+    want = [sorted(atoms[:, b].ravel())[: num_critics * (num_quantiles - drop)] for b in range(4)]
+    for got in three_ways(lambda a: losses.truncate_atoms(a, drop), atoms):
         np.testing.assert_array_equal(got, want)
 
 
-def test_equal_atoms_at_the_edge_share_what_is_kept() -> None:
-    """Of 1, 3, 3, 3, 5 the 5 goes and one of three 3s; of four that are all equal, a quarter of each."""
-    got = losses.kept_atoms(array([3, 1, 3, 5, 3], [2, 2, 2, 2, 9]), 2)
-    np.testing.assert_allclose(got, [[2 / 3, 1, 2 / 3, 0, 2 / 3], [0.75, 0.75, 0.75, 0.75, 0]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("dropped", [-1, 3])
-def test_something_is_kept(dropped: int) -> None:
+@pytest.mark.parametrize("drop", [-1, 3])
+def test_truncate_atoms_keeps_something(drop: int) -> None:
     with pytest.raises(RlxError, match="choose 0 to 2"):
-        losses.kept_atoms(jnp.zeros((1, 3)), dropped)
-
-
-def test_pool_atoms() -> None:
-    atoms = draw(0, 3, 4, 5)
-    for got in three_ways(losses.pool_atoms, atoms):
-        np.testing.assert_array_equal(got, np.concatenate(list(atoms), axis=1))
+        losses.truncate_atoms(jnp.zeros((2, 1, 3)), drop)
 
 
 def direct_quantile_huber(quantiles: Any, target: Any, kappa: Any) -> Any:
@@ -309,20 +297,6 @@ def test_quantile_huber_against_the_formula(num_critics: int, num_quantiles: int
     for got, gradient in three_ways(jax.value_and_grad(losses.quantile_huber_loss), quantiles, target, kappa):
         np.testing.assert_allclose(got, want, rtol=1e-5)
         np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize("dropped", [1, 6])
-def test_dropped_atoms_count_for_nothing(dropped: int) -> None:
-    """The loss against the smallest atoms alone, and its gradient; a bad number among them is not hidden."""
-    quantiles, target = draw(0, 3, 6, 4), draw(1, 6, 9)
-    kept = np.sort(target, axis=1)[:, : 9 - dropped]
-    want, slope = jax.value_and_grad(direct_quantile_huber)(quantiles, kept, 1.0)
-    drop = partial(losses.quantile_huber_loss, dropped=dropped)
-    for got, gradient in three_ways(jax.value_and_grad(drop), quantiles, target, 1.0):
-        np.testing.assert_allclose(got, want, rtol=1e-5)
-        np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-7)
-    target[2, 3] = np.nan
-    assert np.isnan(drop(quantiles, target))
 
 
 # Categorical critics
