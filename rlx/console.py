@@ -100,7 +100,7 @@ class Panelled:
     def _rate(self, counter: str) -> str:
         """Of all members together, a second of training since the line before."""
         seconds, steps = self.line.get("train_s", 0), self.line[counter] - self.before.get(counter, 0)
-        return f"{steps * self.count / seconds:,.0f}/s" if seconds and self.before else "-"
+        return f"{steps * self.count / seconds:,.0f}/s now" if seconds and self.before else "-"
 
     def _returns(self, name: str, ascii_only: bool) -> Text:
         values = self.latest[name]
@@ -202,12 +202,12 @@ class Console:
         speed = [f"{update_rate:,.0f} updates/s"]
         if env:  # offline there are none
             steps, speed = [f"{env:,} environment", *steps], [f"{env_rate:,.0f} environment steps/s", *speed]
-        first_s = summary["time_to_first_update_s"]
+        first_s, count = summary["time_to_first_update_s"], len(summary["eval_return_per_seed"])
         rows = {
             "greedy episodes": "\n".join(in_words(summary)),
             "per seed": f"{_each(summary['eval_return_per_seed'])}, each over {summary['eval_episodes']} episodes",
             "steps": ", ".join(steps),
-            "speed": ", ".join(speed) + (", of all runs together" if len(summary["eval_return_per_seed"]) > 1 else ""),
+            "speed": ", ".join(speed) + " on average" + (", of all runs together" if count > 1 else ""),
             "time": f"{summary['wall_time_s']:.1f} s in all, first update after {first_s:.1f} s",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),

@@ -73,6 +73,7 @@ def _origin(folder: Path) -> dict[str, Any]:
     saved = config.to_json(config.from_json(folder / "config.json"))
     content = json.loads((folder / "config.json").read_text())
     saved |= {"init_from": content.get("init_from")} | saved.pop("settings")
+    saved |= {name: saved[name] or "left open" for name in ("log_every", "eval_every")}
     return saved | content.get("versions", {}) | content.get("hardware", {})
 
 

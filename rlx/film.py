@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SIZES = {".gif": (240, 320), ".mp4": (360, 480)}  # height and width of one episode's picture
 STRIP, PAPER = 24, (243, 245, 248)  # height of the strip above it that says which one it is, and the strip's colour
 FPS = {".gif": 20, ".mp4": 30}  # at most
+MANY = 100  # pictures, from which on it is said how far their drawing is
 SUN = np.asarray([-0.15, 0.75, -1.1])  # where its light goes
 AZIMUTH, ELEVATION, FOVY = 126.0, -17.0, 45.0  # whence the camera looks, and how much it sees from below to above
 FILLED = 0.85  # how much of a picture's height and width a robot may take
@@ -88,7 +89,7 @@ def write(path: Path, scene: Mapping[str, Any], episodes: Sequence[Mapping[str, 
     steps = min(max(len(episode["poses"]) for episode in episodes), max(1, round(seconds / scene["dt"])))
     moments = range(0, steps, skip)
     say(f"drawing {path}: {len(moments)} pictures of {len(episodes)} episode{'s' * (len(episodes) > 1)} ...")
-    frames = pictures(scene, episodes, moments, SIZES[kind])
+    frames = _counted(pictures(scene, episodes, moments, SIZES[kind]), len(moments))
     try:
         _write_gif(path, frames, scene["dt"] * skip) if kind == ".gif" else _write_mp4(path, frames, scene["dt"] * skip)
     except OSError as error:
@@ -100,6 +101,14 @@ def finite(episode: Mapping[str, Any]) -> dict[str, Any]:
     poses = np.asarray(episode["poses"])
     kept = np.isfinite(poses).all(axis=(1, 2))
     return {**episode, "poses": poses[kept], "rewards": np.asarray(episode["rewards"])[kept]}
+
+
+def _counted(frames: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """The frames; of many, says at each quarter how many are drawn."""
+    for i, frame in enumerate(frames, 1):
+        yield frame
+        if count >= MANY and i % (count // 4) == 0 and i < count:
+            say(f"  {i} of {count}")
 
 
 def _write_gif(path: Path, frames: Iterator[np.ndarray], frame_s: float) -> None:

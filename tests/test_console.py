@@ -64,8 +64,8 @@ def test_what_the_panel_says(panel: Panelled) -> None:
     for words in (
         "sac on x, 2 runs",
         "1,000 of 2,000 steps   0.0 s   10 s left",
-        "steps     200/s  1,000 a run",  # 500 steps of each of two in 5 s
-        "updates   100/s  500 critic, 250 actor",
+        "steps     200/s now  1,000 a run",  # 500 steps of each of two in 5 s
+        "updates   100/s now  500 critic, 250 actor",
         "greedy    15.0  ▁  seeds from 10.0 to 20.0",  # of the evaluation before
         "training  3.5  ▁█  seeds from 3.0 to 4.0",
         "losses    of critic 1.5  of actor -",

@@ -118,3 +118,12 @@ def test_an_episode_without_a_finite_moment(tmp_path: Path) -> None:
 def test_a_film_has_an_end(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["play", "runs/none", "--gif", "a.gif", f"--seconds={seconds}"]) == 2
     assert capsys.readouterr().err == f"rlx: --seconds {seconds}: must be more than 0 and finite\n"
+
+
+def test_a_long_film_says_how_far_its_drawing_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """At each quarter; a short one says nothing, and no frame is lost."""
+    frames = [np.full(1, i) for i in range(120)]
+    assert [int(frame[0]) for frame in film._counted(iter(frames), 120)] == list(range(120))
+    assert capsys.readouterr().err == "  30 of 120\n  60 of 120\n  90 of 120\n"
+    assert len(list(film._counted(iter(frames[:99]), 99))) == 99
+    assert capsys.readouterr().err == ""
