@@ -98,7 +98,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train --env brax:ant", "name the agent right after `rlx train`, as in *"),
     ("train sca --env brax:ant", "unknown agent 'sca': did you mean sac?"),
     ("train xyz --env brax:ant", f"unknown agent 'xyz': choose from {', '.join(agents.REGISTRY)}"),
-    ("train sac", "missing --env; see `rlx list`"),
+    ("train sac", "missing --env, as in --env brax:ant; see `rlx list`"),
     ("train sac --env brax:antt", "no environment 'brax:antt'; the nearest is 'brax:ant'"),
     ("train sac --env Pendulum", "no environment 'Pendulum'; the nearest is 'gymnax:Pendulum-v1'"),
     ("train sac --env brax:ant --backend sprong", "no backend 'sprong'; the nearest is 'spring' of *"),
@@ -112,7 +112,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
         "train sac E --batch-size 64 128",
         "'128': belongs to no flag of `rlx train sac`, or is one value too many",
     ),
-    ("train sac E --num-envs", "--num-envs: expected one argument; see `rlx train sac --help`"),
+    ("train sac E --num-envs", "--num-envs: lacks its INT; see `rlx train sac --help`"),
     ("train sac E --preset huge", "--preset huge: unknown for sac on gymnax:Pendulum-v1; *"),
     # sizes
     ("train sac E --num-envs few", "--num-envs few: must be a whole number"),
@@ -145,10 +145,10 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --run-name ..", "--run-name '..': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name=", "--run-name '': use letters, *, so that it stays inside runs"),
     ("train sac E --run-dir /dev/null/runs", "/dev/null/runs/*: cannot be written (Not a directory); choose *"),
-    ("train sac E --init-from nowhere", "nowhere: is not a run folder (no config.json); give one *"),
+    ("train sac E --init-from nowhere", "nowhere: is not there; give *"),
     ("eval", "missing RUN; see `rlx eval --help`"),
-    ("eval nowhere", "nowhere: is not a run folder (no config.json); give one that `rlx train` made"),
-    ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give one that `rlx train` made"),
+    ("eval nowhere", "nowhere: is not there; give a folder that `rlx train` made"),
+    ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give a folder that `rlx train` made"),
     ("eval runs --epsodes 3", "unknown argument '--epsodes' of `rlx eval`: did you mean --episodes?"),
     ("list agents", "'agents': belongs to no flag of `rlx list`, or is one value too many"),
 ]
@@ -300,7 +300,7 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
         assert said.code == 0
         first, middle, last = said.out.splitlines()
         assert first == f"sac on {ENV}: 4 greedy episodes of each of 2 runs"
-        assert middle.startswith(f"  return {mean:.1f} (95 % interval ")
+        assert middle.startswith(f"  return {mean:.1f} (95 % interval over seeds and episodes ")
         assert last == f"  per run {per_seed}; mean length 200"
 
 

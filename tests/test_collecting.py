@@ -378,7 +378,7 @@ def refused(said: Said, words: str) -> None:
 def test_a_run_without_what_is_needed_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = tmp_path / "bare"
     collect = ["collect", bare, "--out", tmp_path / "set", "--num-transitions", 501]
-    refused(rlx(capsys, *collect), "is not a run folder")
+    refused(rlx(capsys, *collect), "is not there")
     bare.mkdir()
     shutil.copy(run / "config.json", bare)
     refused(rlx(capsys, *collect), "bare: holds no policy; train the run first")

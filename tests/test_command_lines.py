@@ -99,7 +99,8 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(report, "make", lambda *given: None)
     monkeypatch.setattr(play, "make", lambda *given: [])
     monkeypatch.setattr(film, "files", lambda *given: [])
-    monkeypatch.setattr(export, "save", lambda *given: {"agent": "", "env": "", "seed": 0, "run_step": 0, "files": {}})
+    made: dict[str, Any] = {"agent": "", "env": "", "seed": 0, "run_step": 0, "members": 1, "files": {}}
+    monkeypatch.setattr(export, "save", lambda *given: made)
     monkeypatch.setattr(config, "preset_file", lambda *given: {})
     monkeypatch.setattr(sweep, "_fitting", lambda base, count, chunk: count)
     monkeypatch.setattr(sweep, "load", lambda *given: SimpleNamespace(base=config.resolve("sac", "brax:ant")))

@@ -278,7 +278,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             export.save(*given, **options)
         assert "\n" not in str(error.value) and not out.exists()
 
-    refused(f"{tmp_path / 'none'}: is not a run folder", tmp_path / "none", out)
+    refused(f"{tmp_path / 'none'}: is not there", tmp_path / "none", out)
     there = f"{tmp_path / 'there'}: is there already; choose another --out, such as {tmp_path / 'there-3'}"
     refused(there, run, tmp_path / "there")
     refused(f"--member 2: {run} has 0 to 1; choose one of those", run, out, member=2)
@@ -405,7 +405,7 @@ def test_the_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert cli.main(["export", str(place / "runs" / "pendulum"), "--out", str(tmp_path / "p"), "--member", "1"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"sac on {PENDULUM}, seed 1, step 40: {tmp_path / 'p'}"
+    assert said[0] == f"sac on {PENDULUM}, seed 1 (member 1 of 2; --member chooses), step 40: {tmp_path / 'p'}"
     assert [line.split()[0] for line in said[1:]] == ["policy.jax", "policy.npz"]
 
 

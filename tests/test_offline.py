@@ -311,7 +311,7 @@ def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[...,
     ("changes", "words"),
     [
         ({"offline_steps": 0, "total_env_steps": 40}, "goes with --offline-steps"),
-        ({"dataset": "", "offline_steps": 12}, "need a data set; give --dataset"),
+        ({"dataset": "", "offline_steps": 12}, "missing --dataset: --offline-steps 12 learn from data; give one"),
         ({"dataset": "no-such-file"}, "no-such-file does not exist"),
         ({"offline_fraction": 1.5}, "--offline-fraction 1.5: must be between 0 and 1"),
         ({"action_clip": 0.0}, "--action-clip 0.0: must be over 0 and at most 1"),

@@ -350,7 +350,7 @@ def test_a_film_or_the_reason_why_not(tmp_path: Path) -> None:
         assert done.stdout.startswith("no film: MuJoCo has nothing to draw with (") and done.stdout.count("\n") == 1
         return
     with Image.open(tmp_path / "a.gif") as image:
-        assert (image.n_frames, image.size) == (6, (640, 240))  # type: ignore[attr-defined]
+        assert (image.n_frames, image.size) == (6, (640, 264))  # type: ignore[attr-defined]
         frames = []
         for i in range(6):
             image.seek(i)

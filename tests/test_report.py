@@ -147,7 +147,7 @@ def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
             assert " ".join(row) in re.sub(r"\s+", " ", said), row
     for text in ("sac, tqc on gymnax:Pendulum-v1", "Learning curves", "Probability of improvement", "Configuration"):
         assert text in said
-    assert "return -151.2 (95 % interval -161.0 to -131.0)" in said
+    assert "return -151.2 (95 % interval over seeds and episodes -161.0 to -131.0)" in said
     assert "collect and learn 18 s (45%) 18 s (45%)" in said
     assert "aaaaaaaaaaaa-dirty" in said and "abacus" in said
     data = viewer.recorded(tmp_path / "out" / "index.html")
@@ -282,7 +282,7 @@ def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
     (mine / "index.html").write_text("<title>my page</title>")
     no_report = "is there already and is no report of rlx; choose another --out"
     return {
-        "no run": ([str(root / "none")], f"{root / 'none'}: holds no finished run (no summary.json); give folders"),
+        "no run": ([str(root / "none")], f"{root / 'none'}: is not there; give folders"),
         "no evaluation": ([str(begun)], f"{begun}: holds no evaluation yet; go on with `rlx train --resume {begun}`"),
         "no report": ([str(run), "--out", str(mine)], f"{mine}: {no_report}"),
         "a file": ([str(run), "--out", str(run / "config.json")], f"{run / 'config.json'}: {no_report}"),

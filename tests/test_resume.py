@@ -234,7 +234,7 @@ def test_unfinished_saves(broken: Path, reference: Path, capsys: pytest.CaptureF
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no run": (shutil.rmtree, "*/run: is not a run folder (no config.json); give one that `rlx train` made"),
+    "no run": (shutil.rmtree, "*/run: is not there; give a folder that `rlx train` made"),
     "edited config.json": (
         lambda run: edit(run / "config.json", '"seed": 0', '"seed": 1'),
         "*/run/config.json: is not as the run wrote it; restore it from a copy",

@@ -137,7 +137,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     [
         ("", "name the agent right after `rlx sweep`, as in *"),
         ("sca --env x", "unknown agent 'sca': did you mean sac?"),
-        ("sac --tau 0.1 0.2", "missing --env; see `rlx list`"),
+        ("sac --tau 0.1 0.2", "missing --env, as in --env brax:ant; see `rlx list`"),
         (f"sac --env {ENV}", "nothing to sweep: *"),
         (f"sac --env {ENV} --tua 1 2", "unknown argument '--tua' of `rlx sweep sac`: did you mean --tau?"),
         (f"sac --env {ENV} --batch-size 8 16", "--batch-size: takes one value; only hyper-parameters can be swept: *"),
