@@ -39,8 +39,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PIP) --no-build-isolation --editable ".[dev]"
 	@touch $@
 
+# 130: stopped by Ctrl-C, and saved, which is no error.
 train: install
-	$(BIN)/rlx train sac --env brax:ant $(ARGS)
+	$(BIN)/rlx train sac --env brax:ant $(ARGS) || test $$? = 130
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
