@@ -184,7 +184,7 @@ class Collector:
         place = wholes.place(self.saved, self.folder)
         saved = wholes.find(place, runs.warn)
         driver = make_driver(setup(replace(self.saved, train=train)))
-        if saved is None or not hasattr(driver.shapes, "replay"):
+        if saved is None or not hasattr(driver.whole_shapes["state"], "replay"):
             raise RlxError(f"{self.folder}: holds no replay of the fused driver; train it so, or choose another --kind")
         ring = wholes.unpack(place, saved[0], driver).whole["state"].replay
         count, head = int(ring.cursor.size), int(ring.cursor.head)

@@ -21,6 +21,7 @@ from rlx.metrics import process_age_s, record
 from rlx.replay import Replay
 from rlx.train import autosplit, memory, roles
 from rlx.train import driver as host
+from rlx.train.apart import Apart
 from rlx.train.driver import Driver, Report, Resumed
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.offline import OFFLINE, OFFLINE_LAGGED
@@ -93,8 +94,19 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
     config = _planned(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
-    shards = lay_out(config.train, asked_split(config.train)).shards
-    return Setup(replace(config, train=replace(config.train, num_shards=shards)), env, found, notes)
+    layout = lay_out(config.train, asked_split(config.train))
+    decided = {"num_shards": layout.shards, "members": _arranged(config, layout)}
+    return Setup(replace(config, train=replace(config.train, **decided)), env, found, notes)
+
+
+def _arranged(config: RunConfig, layout: Layout) -> str:
+    """Whether members run together or apart. Raises RlxError where they cannot be apart."""
+    fits = not layout.split and len(layout.groups[0]) == 1
+    if config.train.members == "apart" and not fits:
+        raise RlxError("--members apart: goes with one device; leave it out, or use --num-devices 1")
+    if config.train.members != "auto":
+        return config.train.members
+    return "apart" if fits and len(members(config)) > 1 and parallel.on_cpu() else "together"
 
 
 def prepare(train: TrainConfig, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
@@ -191,11 +203,11 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     sequential = config.train.driver == "fused"
     if offline and split and table is not None:
         return OfflinePipelined(task, groups[1:], *first, table)
-    if offline:
-        return Fused(task, groups[0], *first, OFFLINE if sequential else OFFLINE_LAGGED, table)
-    if split:
+    if split and not offline:
         return Pipelined(task, Groups(*groups), *first)
-    return Fused(task, groups[0], *first, SEQUENTIAL if sequential else LAGGED, table)
+    schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
+    several = Apart if config.train.members == "apart" and len(everyone) > 1 else Fused
+    return several(task, groups[0], *first, schedule, table)
 
 
 def _task(given: Setup, layout: Layout, offline: bool) -> tuple[roles.Task, Replay | None]:

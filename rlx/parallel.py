@@ -162,6 +162,11 @@ def _sum_everywhere() -> Any:
     return pmap(lambda x: jax.lax.psum(x, DEVICE), jax.devices())
 
 
+def on_cpu() -> bool:
+    """Whether programs run on a CPU unless told otherwise."""
+    return jax.default_backend() == "cpu"
+
+
 def describe() -> dict[str, Any]:
     """What the run ran on, for config.json and summary.json."""
     first = jax.devices()[0]
@@ -237,7 +242,7 @@ def over(
 
 def quick_compilation() -> dict[str, Any] | None:
     """Compiler options for a program whose speed does not matter: on a CPU, half to a sixth of the time to compile."""
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return None
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     # loops made by way of MLIR are better but take longer; from jax 0.11 on there are no others

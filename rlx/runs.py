@@ -32,6 +32,7 @@ NO_TRAINING: dict[str, Any] = {  # settings under which judging a run asks for n
     "offline_steps": 0,
     "total_env_steps": 100,
     "num_devices": 1,
+    "members": "auto",
     "num_shards": 1,
     "num_envs": 1,
     "rollout_length": 1,
@@ -269,8 +270,7 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
     count = len(config.members(saved))
     if count not in (1, driver.members):
         raise RlxError(f"{folder}: holds {count} members but {driver.members} are to start; use one, or as many")
-    shapes = driver.learned(driver.shapes)
-    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[2:]), x.dtype), shapes)
+    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), driver.learned_shapes)
     learned = checkpoint.restore(folder / "checkpoints", template, step)
     return jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), learned)
 

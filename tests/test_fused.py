@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "pool_size": 4,
     "noise_min": 0.1,
     "noise_max": 0.3,
+    "members": "together",  # tests/test_apart.py has the other way
     "actor_hidden_sizes": (8,),
     "critic_hidden_sizes": (8,),
 }

@@ -35,7 +35,7 @@ class Driver(Protocol):
     def programs(self) -> Sequence[Program]: ...  # in the order to compile them; the last evaluates
 
     @property
-    def shapes(self) -> Any: ...  # of the state
+    def learned_shapes(self) -> Any: ...  # of what `learned` returns, fetched, [M, ...]
 
     @property
     def whole_shapes(self) -> Any: ...  # of what `whole` returns

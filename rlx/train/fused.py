@@ -183,8 +183,12 @@ class Fused:
 
     def init(self) -> Any:
         """The state before the first tick."""
-        given = self.reset(self.first[0], self._ticks(0)) if self.schedule.refill else self.data
-        return self.start(*self.first, given)
+        return self.begin(*self.first)
+
+    def begin(self, seeds: Any, hypers: Any) -> Any:
+        """The state before the first tick of as many members, from what they are given on the devices."""
+        given = self.reset(seeds, self._ticks(0)) if self.schedule.refill else self.data
+        return self.start(seeds, hypers, given)
 
     def advance(self, state: Any, totals: Totals, ticks: int) -> tuple[Any, Totals]:
         """Makes `ticks` ticks, adding to `totals`; both are donated. Returns at once, with what is being computed."""
@@ -207,6 +211,11 @@ class Fused:
     def learned(self, state: Any) -> Any:
         """What a policy needs later, agent and statistics; `fetch` it to keep it."""
         return self.schedule.learned(state)
+
+    @property
+    def learned_shapes(self) -> Any:
+        """Shapes and types of a fetched `learned`, `[M, ...]`."""
+        return self._layout(0, None).gathered(self.learned(self.shapes))
 
     def adopt(self, state: Any, learned: Any) -> Any:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""

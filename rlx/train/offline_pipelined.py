@@ -158,6 +158,11 @@ class OfflinePipelined:
         layout = Layout(0, None)
         return {"state": layout.gathered(self.shapes), "totals": layout.gathered(self.no_reports)}
 
+    @property
+    def learned_shapes(self) -> Any:
+        """Shapes and types of a fetched `learned`, `[M, ...]`."""
+        return Layout(0, None).gathered(self._learned_shapes())
+
     def _learned_shapes(self) -> Any:
         agent = State(critic=self.shapes.value.own, actor=self.shapes.policy.own)
         return {"agent": agent, "statistics": self.shapes.policy.given.statistics}

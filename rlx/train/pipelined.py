@@ -121,6 +121,11 @@ class Pipelined:
         """What a policy needs later, agent and statistics, on the collectors; `fetch` it to keep it."""
         return parallel.broadcast(LAGGED.learned(state), self.groups.collectors)
 
+    @property
+    def learned_shapes(self) -> Any:
+        """Shapes and types of a fetched `learned`, `[M, ...]`."""
+        return Layout(0, None).gathered(LAGGED.learned(self.shapes))
+
     def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
         own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)

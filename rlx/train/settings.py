@@ -15,6 +15,7 @@ MOST = 2**31 - 1  # what the counters on the device, int32, can count
 CHOICES = {
     "driver": ("fused", "pipelined"),
     "spread": ("data", "seeds"),
+    "members": ("auto", "together", "apart"),
     "scale_rewards": ("none", "range"),
     "on_nonfinite": ("stop", "skip", "reset-env"),
 }
@@ -67,9 +68,12 @@ class TrainConfig:
     )
     deterministic: bool = setting(False, "make a GPU give the same bits every time; slower (a CPU always does)")
     seed: int = setting(0, "first seed")
-    num_seeds: int = setting(1, "training runs vmapped in one program: seeds seed, seed + 1, ...")
+    num_seeds: int = setting(1, "training runs at once: seeds seed, seed + 1, ...")
     num_devices: int = setting(1, "devices to train on")
     spread: str = setting("data", "what several devices share out: data (environments and batches) or seeds")
+    members: str = setting(
+        "auto", "several runs on one device: together, vmapped; apart, each on a thread; auto: apart on a CPU"
+    )
     num_shards: int = setting(0, "logical shards of environments, replay and batch (0: one for each device)")
 
 

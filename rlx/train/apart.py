@@ -1,0 +1,134 @@
+"""Several members on a CPU: each for itself, by the programs of one, on a thread of its own.
+
+vmapped, the activations of several members leave the caches, and little of what XLA computes for a CPU is shared out to
+its cores. Apart, each member keeps its caches, members use all cores, there is one member's program to compile, and a
+member's bits do not depend on who trains beside it. No thread waits for another, so nothing can dead-lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlx.evaluate import Evaluation
+from rlx.replay import Replay
+from rlx.train.fused import SEQUENTIAL, Fused, Schedule
+from rlx.train.layout import Layout
+from rlx.train.roles import Task, Totals
+
+Each = tuple[Any, ...]  # of every member, as the driver of one has it
+
+
+class Apart:
+    """The members of a run on one device, each as a `Fused` driver of one has it.
+
+    States, totals and what is learned are tuples with one entry a member; on the host they are as those of `Fused`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        devices: Sequence[jax.Device],
+        seeds: np.ndarray,
+        hypers: Any,
+        schedule: Schedule = SEQUENTIAL,
+        data: Replay | None = None,
+    ) -> None:
+        self.members = len(seeds)
+        self.firsts = [
+            jax.tree.map(lambda x, i=i: x[i : i + 1], (np.asarray(seeds, np.uint32), hypers))
+            for i in range(self.members)
+        ]
+        self.one = Fused(task, devices, *self.firsts[0], schedule, data)
+        self.task, self.programs = task, self.one.programs
+        self._threads = ThreadPoolExecutor(min(self.members, len(os.sched_getaffinity(0))))
+
+    def init(self) -> Each:
+        """The states before the first tick."""
+        return tuple(self.one.begin(*map(self.one.place, first)) for first in self.firsts)
+
+    def advance(self, state: Each, totals: Each, ticks: int) -> tuple[Each, Each]:
+        """Makes `ticks` ticks of every member, adding to `totals`; both are donated. Returns when they are done."""
+        self.one.train.compiled()
+        made = self._each(lambda *own: self.one.advance(*own, ticks), state, totals)
+        return tuple(own for own, _ in made), tuple(own for _, own in made)
+
+    def zeros(self) -> Each:
+        """What to start totals from."""
+        return tuple(self.one.zeros() for _ in range(self.members))
+
+    def read(self, totals: Each) -> Totals:
+        """Totals as they are reported, `[M, ...]` on the host."""
+        return self.fetch(totals)
+
+    def refresh(self, state: Each) -> Each:
+        """New pools of initial states."""
+        return tuple(map(self.one.refresh, state))
+
+    def learned(self, state: Each) -> Each:
+        """What policies need later, agent and statistics; `fetch` it to keep it."""
+        return tuple(map(self.one.learned, state))
+
+    @property
+    def learned_shapes(self) -> Any:
+        """Shapes and types of what a fetched `learned` is, `[M, ...]`."""
+        return self._alike.widened(self.one.learned_shapes, self.members)
+
+    def adopt(self, state: Each, learned: Any) -> Each:
+        """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
+        return tuple(self.one.adopt(own, self._alike.part(learned, i)) for i, own in enumerate(state))
+
+    def timing(self) -> dict[str, float]:
+        """Seconds by role since the last call: one program has no roles to time."""
+        return {}
+
+    def evaluate(self, learned: Each) -> Each:
+        """The greedy policies' episodes."""
+        self.one.judge.compiled()
+        found: tuple[Evaluation, ...] = self._each(self.one.evaluate, learned)
+        return found
+
+    def place(self, tree: Any) -> Each:
+        """Puts what every member has, `[M, ...]` on the host, on the device."""
+        return tuple(self.one.place(self._alike.part(tree, i)) for i in range(self.members))
+
+    def fetch(self, trees: Each) -> Any:
+        """Waits for a result and returns it on the host, `[M, ...]`."""
+        return self._alike.join([self.one.fetch(tree) for tree in trees])
+
+    def whole(self, state: Each, totals: Each) -> Any:
+        """Everything that the run's future hangs on, on the host: `[M, shards, ...]`."""
+        wholes = [self.one.whole(*own) for own in zip(state, totals, strict=True)]
+        return self._whole.join(wholes)
+
+    def place_whole(self, whole: Any) -> tuple[Each, Each]:
+        """States and totals from what `whole` returned."""
+        placed = [self.one.place_whole(self._whole.part(whole, i)) for i in range(self.members)]
+        return tuple(own for own, _ in placed), tuple(own for _, own in placed)
+
+    @property
+    def whole_shapes(self) -> Any:
+        """Shapes and types of what `whole` returns."""
+        return self._whole.widened(self.one.whole_shapes, self.members)
+
+    @property
+    def _whole(self) -> Layout:
+        return Layout({"state": self.one.schedule.members, "totals": 0}, None)
+
+    @property
+    def _alike(self) -> Layout:
+        return Layout(0, None)
+
+    def _each(self, function: Callable[..., Any], *given: Each) -> Each:
+        """`function` of every member's arguments, on the threads; waits for all."""
+
+        def alone(*own: Any) -> Any:
+            with jax.transfer_guard("disallow"):  # a thread does not inherit it
+                return jax.block_until_ready(function(*own))
+
+        return tuple(self._threads.map(alone, *given))

@@ -1,0 +1,134 @@
+"""Members apart, as on a CPU: who trains beside a member must not matter, and on the host all is as with `together`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from rlx import config, envs, experiment
+from rlx.errors import RlxError
+from rlx.train import driver as host
+from rlx.train.apart import Apart
+from rlx.train.fused import Fused
+from tests.test_fused import RATES, SEEDS, SETTINGS, Run, close, same
+from tests.walk import Walk
+
+MANY: dict[str, Any] = {"num_seeds": len(SEEDS), "critic_lr": RATES}
+
+
+@pytest.fixture(scope="module")
+def make() -> Iterator[Callable[..., Any]]:
+    """Drivers of SAC on the walk."""
+
+    def make(**changes: Any) -> Any:
+        given = SETTINGS | {"members": "apart"} | changes
+        return experiment.make_driver(experiment.setup(config.resolve("sac", "walk", **given)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envs, "make", lambda name, backend: Walk())
+        yield make
+
+
+@pytest.fixture(scope="module")
+def many(make: Callable[..., Any]) -> Run:
+    return Run(make(**MANY))
+
+
+@pytest.fixture(scope="module")
+def together(make: Callable[..., Any]) -> Run:
+    return Run(make(members="together", **MANY))
+
+
+@pytest.fixture(scope="module")
+def wholes(many: Run) -> list[host.Resumed]:
+    """Everything there was at each report of that run, on the host."""
+    driver = many.driver
+    return [host.Resumed(driver.whole(r.state, r.totals), r.tick, r.learned) for r in host.train(driver)]
+
+
+def test_every_member_is_its_solo_run_to_the_bit(make: Callable[..., Any], many: Run) -> None:
+    for i, (rate, seed) in enumerate((rate, seed) for rate in RATES for seed in SEEDS):
+        if i in (0, 3):
+            solo = Run(make(seed=seed, critic_lr=rate))
+            assert isinstance(solo.driver, Fused)
+            same(many.reports[-1].state[i], solo.reports[-1].state)
+            for one, other in zip(many.reports, solo.reports, strict=True):
+                found = jax.tree.map(lambda x, i=i: x[i : i + 1], (one.metrics, one.evaluation))
+                same(found, (other.metrics, other.evaluation))
+
+
+def test_one_members_programs_serve_all(many: Run) -> None:
+    assert isinstance(many.driver, Apart) and many.driver.members == 4
+    assert len(many.compiled) == len(many.driver.programs) == 4
+
+
+def test_reports_are_those_of_members_together(many: Run, together: Run) -> None:
+    """The same names and shapes, and after one learning tick the same numbers, before chaos has its way."""
+    assert isinstance(together.driver, Fused)
+    for one, other in zip(many.reports, together.reports, strict=True):
+        assert one[:6] == other[:6] and one.bad == other.bad == {}
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), (r.metrics, r.evaluation)) for r in (one, other)]
+        assert shapes[0] == shapes[1]
+    close(many.reports[0].metrics, together.reports[0].metrics)
+
+
+def test_a_whole_is_that_of_members_together(many: Run, together: Run, wholes: list[host.Resumed]) -> None:
+    """So what one way saves has the leaves, shapes and types of the other; and nothing is lost in placing it."""
+    assert jax.tree.map(_kind, many.driver.whole_shapes) == jax.tree.map(_kind, together.driver.whole_shapes)
+    assert jax.tree.map(_kind, many.driver.learned_shapes) == jax.tree.map(_kind, together.driver.learned_shapes)
+    whole = wholes[-1].whole
+    assert jax.tree.map(_kind, whole) == jax.tree.map(_kind, many.driver.whole_shapes)
+    placed = many.driver.place_whole(whole)
+    same(many.driver.whole(*placed), whole)
+    learned = many.driver.fetch(many.driver.learned(placed[0]))
+    assert jax.tree.map(_kind, learned) == jax.tree.map(_kind, many.driver.learned_shapes)
+    same(learned["agent"], whole["state"].agent)
+
+
+def test_a_resumed_run_has_the_same_bits(many: Run, wholes: list[host.Resumed]) -> None:
+    *_, last = host.train(many.driver, resumed=wholes[1])
+    same(jax.device_get(last.state), many.reports[-1].state)
+
+
+def test_members_go_on_from_what_was_learned(make: Callable[..., Any], many: Run, wholes: list[host.Resumed]) -> None:
+    """Each with its own agent, under the hyper-parameters of the new run."""
+    driver = make(num_seeds=len(SEEDS), critic_lr=[rate * 2 for rate in RATES])
+    state = wholes[-1].whole["state"]
+    adopted = driver.adopt(driver.init(), {"agent": state.agent, "statistics": state.statistics})
+    agent = driver.fetch(driver.learned(adopted))["agent"]
+    same(agent.critic.params, state.agent.critic.params)
+    np.testing.assert_allclose(agent.critic.hypers.critic_lr, np.repeat(RATES, len(SEEDS)) * 2, rtol=1e-6)
+
+
+def test_a_hidden_transfer_is_an_error(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard holds on the members' threads, too."""
+    driver = make(**MANY)
+    train = driver.one.train
+    monkeypatch.setattr(
+        driver.one, "advance", lambda state, totals, ticks: train(state, totals, None, np.full(1, ticks, np.int32))
+    )
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        next(host.train(driver))
+
+
+def test_what_is_chosen(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apart on one CPU, and only there; one member has nobody to be apart from."""
+    chosen = make(members="auto", **MANY)
+    assert isinstance(chosen, Apart) and chosen.task.config.members == "apart"
+    assert isinstance(make(members="auto"), Fused) and make(members="auto").task.config.members == "together"
+    monkeypatch.setattr("rlx.parallel.on_cpu", lambda: False)
+    assert isinstance(make(members="auto", **MANY), Fused)
+
+
+def test_apart_needs_one_device(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlx.parallel.pick_devices", lambda count: jax.devices() * 2)
+    with pytest.raises(RlxError, match=r"^--members apart: goes with one device; .*--num-devices 1$"):
+        make(**MANY)
+
+
+def _kind(x: Any) -> tuple[tuple[int, ...], Any]:
+    return tuple(x.shape), np.dtype(x.dtype)
