@@ -215,11 +215,20 @@ def _task(given: Setup, layout: Layout, offline: bool) -> tuple[roles.Task, Repl
     config, env, found, _ = given
     train, shards = config.train, layout.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
-    axes = (parallel.DEVICE, parallel.SHARD) if train.spread == "data" else (parallel.SHARD,)
+    axes = _axes(layout, train.spread == "data")
     batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
+    # so that each half is traced once, for the memory estimate and for the tick
+    agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
     table = _table(found, train) if found is not None and plan.shard_offline else None
     return roles.Task(agent, env, batch, train, plan, axes), table
+
+
+def _axes(layout: Layout, over_devices: bool) -> parallel.Axes:
+    """What gradients and statistics are averaged over; an axis with one row is none, which spares tracing it."""
+    devices = [len(group) if over_devices else 1 for group in layout.groups]
+    several = {parallel.DEVICE: max(devices) > 1, parallel.SHARD: any(layout.shards > count for count in devices)}
+    return tuple(axis for axis, needed in several.items() if needed)
 
 
 def most_members(given: Setup, unit: int, most: int) -> int:

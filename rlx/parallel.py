@@ -230,14 +230,43 @@ def pmap(
 
 
 def over(
-    function: Callable[..., Any], shard_axes: tuple[Any, Any], member_axes: tuple[Any, Any], shards: int
+    function: Callable[..., Any],
+    shard_axes: tuple[Any, Any],
+    member_axes: tuple[Any, Any],
+    shards: int,
+    members: int,
+    axes: Axes,
 ) -> Callable[..., Any]:
-    """`function`, written for one member and one logical shard, over members and the `shards` shards of a device.
+    """`function`, written for one member and one logical shard, over a device's `members` and `shards`.
 
     `shard_axes` and `member_axes` are (in_axes, out_axes) as of vmap; arguments and results are `[M, shards, ...]`,
-    without the axes that are None.
+    without the axes that are None. `axes` are those that `function` averages over.
     """
-    return jax.vmap(jax.vmap(function, *shard_axes, axis_name=SHARD, axis_size=shards), *member_axes)
+    mapped = jax.vmap(function, *shard_axes, axis_name=SHARD, axis_size=shards)
+    return along(mapped if SHARD in axes else _one(function, *shard_axes), members, *member_axes)
+
+
+def along(function: Callable[..., Any], size: int, in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
+    """`function` over an axis of that size: a vmap, and of a single row what it would be, without tracing it again."""
+    return _one(function, in_axes, out_axes) if size == 1 else jax.vmap(function, in_axes, out_axes)
+
+
+def _one(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        given = _where(in_axes, arguments, lambda x: jax.lax.squeeze(x, (0,)))
+        return _where(out_axes, function(*given), lambda x: jax.lax.expand_dims(x, (0,)))
+
+    return call
+
+
+def _where(axes: Any, tree: Any, change: Callable[[jax.Array], jax.Array]) -> Any:
+    """The tree, changed where `axes`, a prefix of it, are 0 and not None."""
+
+    def is_none(node: Any) -> bool:
+        return node is None
+
+    full = jax.tree.broadcast(axes, tree, is_leaf=is_none)
+    return jax.tree.map(lambda axis, x: x if axis is None or x is None else change(x), full, tree, is_leaf=is_none)
 
 
 def quick_compilation() -> dict[str, Any] | None:

@@ -51,10 +51,10 @@ def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...
         rng = np.random.default_rng(step)
 
         def draw(x: Any) -> np.ndarray:
-            noise = rng.normal(size=x.shape[1:]) * (scale if x.ndim > 3 else 1)  # noqa: B023 -- used at once
+            noise = rng.normal(size=x.shape) * (scale if x.ndim > 2 else 1)  # noqa: B023 -- used at once
             return np.asarray(noise, x.dtype)
 
-        learned = jax.tree.map(draw, driver.learned(driver.shapes))
+        learned = jax.tree.map(draw, driver.learned_shapes)
         statistics = learned["statistics"]
         learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
         checkpoint.save(folder / "checkpoints", step, learned)

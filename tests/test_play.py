@@ -34,10 +34,9 @@ def make_run(folder: Path, env: str = PENDULUM) -> Driver:
     sizes = {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}
     asked = config.resolve("sac", env, num_seeds=2, seed=5, total_env_steps=1000, eval_episodes=3, **sizes)
     driver = make_driver(setup(replace(asked, train=replace(asked.train, **runs.NO_TRAINING))))
-    shapes = driver.learned(driver.shapes)
     for step in (40, 80):
         rng = np.random.default_rng(step)
-        learned = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape[1:]), x.dtype), shapes)  # noqa: B023
+        learned = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape), x.dtype), driver.learned_shapes)  # noqa: B023
         statistics = learned["statistics"]
         learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
         checkpoint.save(folder / "checkpoints", step, learned)

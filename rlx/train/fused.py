@@ -143,9 +143,11 @@ class Fused:
         self.task, self.devices, self.members, self.schedule = task, list(devices), len(seeds), schedule
         self.split_members = task.config.spread == "seeds"
         shards = task.plan.shards if self.split_members else task.plan.shards // len(self.devices)
+        members = self.members // len(self.devices) if self.split_members else self.members
 
         def spread(function: Any, shard_axes: Any, member_axes: Any, donate: tuple[int, ...] = ()) -> Any:
-            return parallel.pmap(parallel.over(function, shard_axes, member_axes, shards), self.devices, donate=donate)
+            mapped = parallel.over(function, shard_axes, member_axes, shards, members, task.axes)
+            return parallel.pmap(mapped, self.devices, donate=donate)
 
         own, everyone = schedule.shards, schedule.members
         zero = self._ticks(0)
@@ -165,7 +167,7 @@ class Fused:
             donate=(0, 1),
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
-        judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), self.devices)
+        judge = parallel.pmap(parallel.along(partial(roles.judge, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
         self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
         self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes), seldom=True)

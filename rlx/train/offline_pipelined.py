@@ -71,7 +71,7 @@ class OfflinePipelined:
         self.no_reports = (of_critic, of_actor)
         publish = self._over(partial(_publish, task), 1, ((0, 0), 0))
         self.publish = Program("publish", publish, self.shapes.policy.own, self.shapes.policy.other)
-        judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), self.groups[1])
+        judge = parallel.pmap(parallel.along(partial(roles.judge, task), self.members), self.groups[1])
         self.judge = Program("evaluate", judge, _like(self._learned_shapes(), len(parallel.local(self.groups[1]))))
         self.programs = (self.learn_value, self.learn_policy, *self.starts, self.publish, self.judge)
 
@@ -171,7 +171,7 @@ class OfflinePipelined:
         """`function` over all members and the shards of a device of the group, which all have the same state."""
         shards = self.task.plan.shards // len(self.groups[group])
         alike = tuple(None for _ in member_axes[0])
-        mapped = parallel.over(function, (alike, None), member_axes, shards)
+        mapped = parallel.over(function, (alike, None), member_axes, shards, self.members, self.task.axes)
         return parallel.pmap(mapped, self.groups[group], donate=donate)
 
     def _role(self, i: int, tick: Callable[..., Any]) -> tuple[Program, Any]:

@@ -57,7 +57,7 @@ class Pipelined:
         self._make_roles()
         self._make_edges()
         rows = len(parallel.local(groups.collectors))
-        judge = parallel.pmap(jax.vmap(partial(roles.judge, task)), groups.collectors)
+        judge = parallel.pmap(parallel.along(partial(roles.judge, task), self.members), groups.collectors)
         self.judge = Program("evaluate", judge, _placed_like(LAGGED.learned(self.shapes), rows))
         self.programs = (
             *(self.learn_value, self.collect, self.learn_policy, self.reset, *self.starts),
@@ -187,7 +187,8 @@ class Pipelined:
 
     def _over(self, function: Callable[..., Any], role: int, shard_axes: Any, member_axes: Any) -> Callable[..., Any]:
         """`function` over all members and the shards of a device of the role's group."""
-        return parallel.over(function, shard_axes, member_axes, self.task.plan.shards // self.split[role])
+        shards = self.task.plan.shards // self.split[role]
+        return parallel.over(function, shard_axes, member_axes, shards, self.members, self.task.axes)
 
     def _make_starts(self) -> None:
         collectors = self.groups.collectors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -293,13 +294,18 @@ def after_warmup(
 ) -> tuple[Any, Learned, jax.Array]:
     """`learn(learner)` where `learning`; else the learner as it is, and reports of zero.
 
-    Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them.
+    Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them. Off a CPU
+    ticks of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a branch, in
+    every tick, and warm-ups are short.
     """
 
     def wait(learner: Any) -> tuple[Any, Learned]:
         return learner, zeros_like(jax.eval_shape(learn, learner)[1])
 
-    learner, learned = jax.lax.cond(learning, learn, wait, learner)
+    if parallel.on_cpu():
+        learner, learned = jax.lax.cond(learning, learn, wait, learner)
+    else:
+        learner, learned = jax.tree.map(partial(jnp.where, learning), learn(learner), wait(learner))
     return learner, learned, learning.astype(jnp.float32)
 
 
