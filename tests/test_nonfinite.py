@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -254,6 +255,19 @@ def test_alarms_keep_the_first_tick_and_count_all() -> None:
     second = alarms.sound({"reward": jnp.float32(3), "action": jnp.float32(1)}, jnp.int32(6))
     both = alarms.add(alarms.add(alarms.zeros_like(first), first), second)
     assert jax.tree.map(int, both) == {"reward": Alarm(6, 3), "action": Alarm(5, 3)}
+
+
+def test_packed_reports_add_up_to_the_same() -> None:
+    def report(number: float, bad: int, tick: int) -> dict[str, Any]:
+        sounded = alarms.sound({"reward": jnp.float32(bad), "action": jnp.float32(0)}, jnp.int32(tick))
+        lags = jnp.arange(4) * number
+        counted = jnp.int32(2**24 + tick)  # more digits than a float32 has
+        return {"lags": lags, "alarms": sounded, "counted": counted, "nan": jnp.float32(jnp.nan), "mean": number / 3}
+
+    reports = [jax.tree.map(jnp.asarray, report(number, bad, tick)) for number, bad, tick in ((1, 0, 3), (2, 5, 4))]
+    packed = alarms.add_packed(*map(alarms.pack, reports))
+    assert len(packed) == 3  # first ticks, float32, int32
+    chex.assert_trees_all_equal(alarms.unpack(packed, reports[0]), alarms.add(*reports), strict=True)
 
 
 def test_watched_updates() -> None:

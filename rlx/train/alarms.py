@@ -53,6 +53,35 @@ def add(one: Any, other: Any) -> Any:
     return jax.tree.map(both, one, other, is_leaf=_is_alarm)
 
 
+def pack(report: Any) -> dict[str, jax.Array]:
+    """A report as a vector for each type of its numbers, and one for the alarms' first ticks; see `add_packed`."""
+    groups: dict[str, list[jax.Array]] = {}
+    for kind, leaf in zip(_kinds(report), jax.tree.leaves(report), strict=True):
+        groups.setdefault(kind, []).append(leaf.ravel())
+    return {kind: jnp.concatenate(leaves) for kind, leaves in groups.items()}
+
+
+def unpack(packed: dict[str, jax.Array], like: Any) -> Any:
+    """The report that was packed, in the structure and the shapes of `like`."""
+    ends, leaves = dict.fromkeys(packed, 0), []
+    for kind, leaf in zip(_kinds(like), jax.tree.leaves(like), strict=True):
+        begin, ends[kind] = ends[kind], ends[kind] + leaf.size
+        leaves.append(packed[kind][begin : ends[kind]].reshape(leaf.shape))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def add_packed(one: dict[str, jax.Array], other: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """`add` of two packed reports: a kernel for each vector, where a GPU would need one for each number."""
+    return {kind: jnp.minimum(x, other[kind]) if kind == "first" else x + other[kind] for kind, x in one.items()}
+
+
+def _kinds(report: Any) -> list[str]:
+    """Which vector each leaf belongs to."""
+    nodes = jax.tree.leaves(report, is_leaf=_is_alarm)
+    pairs = [("first", node.number.dtype.name) if _is_alarm(node) else (node.dtype.name,) for node in nodes]
+    return [kind for pair in pairs for kind in pair]
+
+
 def zeros_like(shapes: Any) -> Any:
     """What to start such a sum from, as NumPy arrays."""
 

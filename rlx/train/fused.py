@@ -110,12 +110,13 @@ def advance(
 ) -> tuple[Any, Totals]:
     """Makes `ticks` ticks (traced, so one program serves every length) and adds what they report to `totals`."""
 
-    def body(_: jax.Array, carry: tuple[Any, Totals]) -> tuple[Any, Totals]:
-        state, totals = carry
+    def body(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, packed = carry
         state, new = tick(data, state)
-        return state, alarms.add(totals, new)
+        return state, alarms.add_packed(packed, alarms.pack(new))
 
-    return jax.lax.fori_loop(0, ticks, body, (state, totals))
+    state, packed = jax.lax.fori_loop(0, ticks, body, (state, alarms.pack(totals)))
+    return state, alarms.unpack(packed, totals)
 
 
 def reset(task: Task, seed: jax.Array, tick: jax.Array) -> EnvState:
