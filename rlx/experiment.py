@@ -95,8 +95,8 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
     layout = lay_out(config.train, asked_split(config.train))
-    decided = {"num_shards": layout.shards, "members": _arranged(config, layout)}
-    return Setup(replace(config, train=replace(config.train, **decided)), env, found, notes)
+    train = replace(config.train, num_shards=layout.shards, members=_arranged(config, layout))
+    return Setup(replace(config, train=train), env, found, notes)
 
 
 def _arranged(config: RunConfig, layout: Layout) -> str:
@@ -206,8 +206,8 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     if split and not offline:
         return Pipelined(task, Groups(*groups), *first)
     schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
-    several = Apart if config.train.members == "apart" and len(everyone) > 1 else Fused
-    return several(task, groups[0], *first, schedule, table)
+    kind: type[Apart] | type[Fused] = Apart if config.train.members == "apart" and len(everyone) > 1 else Fused
+    return kind(task, groups[0], *first, schedule, table)
 
 
 def _task(given: Setup, layout: Layout, offline: bool) -> tuple[roles.Task, Replay | None]:

@@ -134,10 +134,30 @@ def test_one_device_equals_four() -> None:
 
 def test_environments_are_numbered_over_all_shards(make: Callable[..., Fused]) -> None:
     """Device after device, shard after shard: the numbers that noise and randomness hang on."""
-    task = make().task
+    task = make().task._replace(axes=(parallel.DEVICE, parallel.SHARD))
     on_a_device = jax.vmap(lambda _: roles.env_index(task), axis_name=parallel.SHARD)
     numbers = jax.vmap(on_a_device, axis_name=parallel.DEVICE)(jnp.zeros((2, 3)))  # two devices of three shards
     assert numbers.reshape(-1).tolist() == list(range(6 * SETTINGS["num_envs"]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shards", "over_devices", "axes"),
+    [
+        ((1, 1, 1), 1, True, ()),
+        ((1, 1, 1), 3, True, ("shard",)),
+        ((4, 4, 4), 4, True, ("device",)),
+        ((4, 4, 4), 8, True, ("device", "shard")),
+        ((2, 1, 1), 2, True, ("device", "shard")),  # learners have both shards on one device
+        ((4, 4, 4), 1, False, ()),  # whole runs on each
+        ((4, 4, 4), 2, False, ("shard",)),
+    ],
+)
+def test_what_is_averaged_over(
+    sizes: tuple[int, ...], shards: int, over_devices: bool, axes: tuple[str, ...], make: Callable[..., Fused]
+) -> None:
+    """Every axis along which there are several rows, or gradients of shards would go apart; and no other."""
+    groups = [jax.devices() * size for size in sizes]
+    assert experiment._axes(experiment.Layout(groups, shards, False), over_devices) == axes
 
 
 def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> None:
@@ -145,6 +165,19 @@ def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> Non
     same(again.final, solo.final)
     for one, other in zip(again.reports, solo.reports, strict=True):
         same((one.metrics, one.evaluation), (other.metrics, other.evaluation))
+
+
+def test_without_a_branch_the_bits_are_the_same(
+    make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no CPU, ticks of the warm-up learn and throw it away; nothing of it is left, not even a count."""
+    monkeypatch.setattr(parallel, "on_cpu", lambda: False)
+    again = Run(make())
+    close(again.final, solo.final)
+    same((again.final.agent.critic.step, again.final.tick), (solo.final.agent.critic.step, solo.final.tick))
+    for one, other in zip(again.reports, solo.reports, strict=True):
+        assert one[:6] == other[:6] and one.bad == other.bad
+        close((one.metrics, one.evaluation), (other.metrics, other.evaluation), rtol=1e-2)
 
 
 # Compiling and transfers.

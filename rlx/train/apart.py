@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx.evaluate import Evaluation
 from rlx.replay import Replay
 from rlx.train.fused import SEQUENTIAL, Fused, Schedule
 from rlx.train.layout import Layout
@@ -40,22 +39,21 @@ class Apart:
         data: Replay | None = None,
     ) -> None:
         self.members = len(seeds)
-        self.firsts = [
-            jax.tree.map(lambda x, i=i: x[i : i + 1], (np.asarray(seeds, np.uint32), hypers))
-            for i in range(self.members)
-        ]
-        self.one = Fused(task, devices, *self.firsts[0], schedule, data)
+        given = np.asarray(seeds, np.uint32), hypers
+        self.firsts = [self._alike.part(given, i) for i in range(self.members)]
+        first_seed, first_hypers = self.firsts[0]
+        self.one = Fused(task, devices, first_seed, first_hypers, schedule, data)
         self.task, self.programs = task, self.one.programs
-        self._threads = ThreadPoolExecutor(min(self.members, len(os.sched_getaffinity(0))))
+        self._threads = ThreadPoolExecutor(min(self.members, os.cpu_count() or 1))
 
     def init(self) -> Each:
         """The states before the first tick."""
-        return tuple(self.one.begin(*map(self.one.place, first)) for first in self.firsts)
+        return tuple(self.one.begin(self.one.place(seed), self.one.place(hypers)) for seed, hypers in self.firsts)
 
     def advance(self, state: Each, totals: Each, ticks: int) -> tuple[Each, Each]:
         """Makes `ticks` ticks of every member, adding to `totals`; both are donated. Returns when they are done."""
         self.one.train.compiled()
-        made = self._each(lambda *own: self.one.advance(*own, ticks), state, totals)
+        made = self._each(lambda own, told: self.one.advance(own, told, ticks), state, totals)
         return tuple(own for own, _ in made), tuple(own for _, own in made)
 
     def zeros(self) -> Each:
@@ -90,8 +88,7 @@ class Apart:
     def evaluate(self, learned: Each) -> Each:
         """The greedy policies' episodes."""
         self.one.judge.compiled()
-        found: tuple[Evaluation, ...] = self._each(self.one.evaluate, learned)
-        return found
+        return self._each(self.one.evaluate, learned)
 
     def place(self, tree: Any) -> Each:
         """Puts what every member has, `[M, ...]` on the host, on the device."""

@@ -295,8 +295,8 @@ def after_warmup(
     """`learn(learner)` where `learning`; else the learner as it is, and reports of zero.
 
     Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them. Off a CPU
-    ticks of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a branch, in
-    every tick, and warm-ups are short.
+    ticks of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a branch,
+    in every tick, and warm-ups are short.
     """
 
     def wait(learner: Any) -> tuple[Any, Learned]:
