@@ -316,6 +316,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, capsys: pytest
     [
         ("--kind exprt", "--kind exprt: must be random, medium, expert, mixed or replay"),
         ("--num-transitions 0", "--num-transitions 0: must be at least 1"),
+        ("--num-transitions 1e18", " GiB of memory but "),
         ("--num-transitions few", "--num-transitions few: must be a whole number"),
         ("--step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
         ("--step 0", "has no step 0; it has 200, "),
