@@ -25,6 +25,7 @@ from rlx.errors import RlxError, install
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1
+DAMAGED, UNFINISHED = "damaged", "unfinished"  # what a step is called that was set aside
 ALONE = "process"  # where one of several processes keeps its leaves
 CLOUDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # the package that each needs, and the extra that brings it
 Folder = str | os.PathLike[str]  # also gs:// and s3://
@@ -65,7 +66,9 @@ def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = No
     try:
         set_unfinished_aside(place)
         _write_alone(place, step, leaves) if parallel.several_processes() else _write(place, step, leaves)
-        return _write_manifest(place / str(step), leaves, about or {})
+        digest = _write_manifest(place / str(step), leaves, about or {})
+        _remove_unfinished(place, step)
+        return digest
     except RlxError:
         raise
     except Exception as error:  # Orbax and TensorStore raise what they please where a disk is full
@@ -116,7 +119,7 @@ def newest(folder: Folder, warn: Callable[[str], None]) -> int | None:
             verify(place, step)
             return step
         except Damaged as error:
-            kept = _set_aside(place / str(step))
+            kept = _set_aside(place / str(step), DAMAGED)
             warn(f"{error}; set aside as {kept.name}, going on with the step before")
     return None
 
@@ -127,11 +130,20 @@ def set_unfinished_aside(place: epath.Path, warn: Callable[[str], None] = lambda
         return
     for path in sorted(place.iterdir()):
         if path.name.isdecimal() and not (path / MANIFEST).exists():
-            warn(f"{path}: has no {MANIFEST}; set aside as {_set_aside(path).name}")
+            kept = _set_aside(path, UNFINISHED)
+            warn(f"{path}: has no {MANIFEST}; set aside as {kept.name} until that step or a later one is saved")
 
 
-def _set_aside(path: epath.Path) -> epath.Path:
-    names = (f"damaged-{path.name}" + (f"-{i}" if i else "") for i in range(1000))
+def _remove_unfinished(place: epath.Path, step: int) -> None:
+    """Removes what was never finished of steps up to `step`, which is whole."""
+    for path in place.glob(f"{UNFINISHED}-*"):
+        number = path.name.split("-")[1]
+        if number.isdecimal() and int(number) <= step:
+            path.rmtree() if path.is_dir() else path.unlink()
+
+
+def _set_aside(path: epath.Path, kind: str) -> epath.Path:
+    names = (f"{kind}-{path.name}" + (f"-{i}" if i else "") for i in range(1000))
     kept = next(path.parent / name for name in names if not (path.parent / name).exists())
     return path.rename(kept)
 

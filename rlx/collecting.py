@@ -12,7 +12,7 @@ import numpy as np
 
 from rlx import checkpoint, config, data, envs, metrics, runs, wholes
 from rlx.config import RunConfig
-from rlx.data import Dataset
+from rlx.data import Dataset, limits
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.experiment import Setup, make_driver, setup
@@ -21,13 +21,14 @@ from rlx.replay import Row
 from rlx.rollout import Act, collect, derive
 from rlx.train import roles
 from rlx.train.roles import Task
-from rlx.types import Key
+from rlx.types import Key, Spec
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
 MEDIUM = 1 / 3  # of the way from the random to the expert return, as D4RL's medium policies (arXiv 2004.07219)
 SHARES = {"medium": (MEDIUM / 2, (MEDIUM + 1) / 2), "expert": (1 / 2, np.inf)}  # nearer to there than to either end
 CLEARLY = 2  # standard errors that a policy must be above random actions
 ENVS, STRETCH = 64, 5  # the most environments stepped at once, and the episodes that should fit into what each gives
+COPIES = 3  # of all rows, at most at once
 EPISODES = 64  # of every return that is measured
 
 
@@ -73,6 +74,7 @@ def make_dataset(
         found, behaviours, notes = collector.replay(size), [], []
         say_compiling(f"took {found.size:,} transitions of {folder}; judging random actions and its last policy")
     else:
+        _check_memory(collector.task.env.spec, size)
         say_compiling(f"collecting {size:,} transitions of {folder}, {kind}")
         chosen = collector.choose(kind, step)
         shares = [size // len(chosen) + (i < size % len(chosen)) for i in range(len(chosen))]
@@ -255,6 +257,17 @@ def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunCon
     if (own.observation.shape, own.action.shape) != (other.observation.shape, other.action.shape):
         raise RlxError(f"--env {there.env}: the environment's sizes are not those of the run's; choose one like it")
     return there
+
+
+def _check_memory(spec: Spec, size: int) -> None:
+    """Raises RlxError for more transitions than memory holds: what comes off the device, whole columns, and the set."""
+    row = 4 * (2 * spec.observation_size + spec.action_size + 3)  # reward, log-probability and flags
+    wanted, free = COPIES * row * size, limits.free_memory()
+    if wanted > free:
+        raise RlxError(
+            f"--num-transitions {size}: needs {wanted / limits.GIB:,.1f} GiB of memory but {free / limits.GIB:,.1f} are"
+            " free; collect fewer"
+        )
 
 
 def _as_collector(saved: RunConfig, size: int, seed: int) -> Setup:

@@ -61,9 +61,9 @@ def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False
     as no finite number is left out, and that is said. Raises RlxError for runs that are not finished (unless those are
     welcome, too), lack the metric, are given twice or are of different environments, and where no curve is left.
     """
-    summaries = {}
-    for folder in folders:
-        if folder in summaries:
+    summaries: dict[Path, dict[str, Any]] = {}
+    for i, folder in enumerate(folders):
+        if folder.resolve() in (other.resolve() for other in folders[:i]):
             raise RlxError(f"{folder}: is given twice; name each run once")
         summaries[folder] = summary_of(folder, unfinished)
         _demand(folder / "summary.json", summaries[folder], "env", "backend", "members")
@@ -169,7 +169,10 @@ def compare(curves: Sequence[Curve], thresholds: Sequence[float] | None = None) 
 
     A threshold is met at the first moment whose interquartile mean over seeds is no lower. By default they stand at
     `SHARES` of the way from the lowest first to the highest last interquartile mean, so that returns may be negative.
+    Raises RlxError for a threshold that is no finite number.
     """
+    if thresholds is not None and not np.isfinite(thresholds).all():
+        raise RlxError("--thresholds: must be finite numbers, returns that a run might reach")
     middles = [interquartile_mean(curve.values) for curve in curves]  # [T] each
     chosen = thresholds is not None
     if thresholds is None:

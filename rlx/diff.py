@@ -72,7 +72,7 @@ def _of_origins(one: Path, other: Path, verbose: bool) -> Iterator[str]:
 def _origin(folder: Path) -> dict[str, Any]:
     saved = config.to_json(config.from_json(folder / "config.json"))
     content = json.loads((folder / "config.json").read_text())
-    saved |= {"init_from": content.get("init_from")} | saved.pop("settings")
+    saved |= {name: content.get(name) or "none" for name in ("init_from", "data_digest")} | saved.pop("settings")
     saved |= {name: saved[name] or "left open" for name in ("log_every", "eval_every")}
     return saved | content.get("versions", {}) | content.get("hardware", {})
 

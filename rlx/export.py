@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -150,11 +151,9 @@ def _digest(content: bytes) -> str:
 
 
 def _free(out: Path) -> Path:
-    """A name beside `out` that nothing has."""
-    number = 2
-    while (name := out.with_name(f"{out.name}-{number}")).exists():
-        number += 1
-    return name
+    """A name beside `out` that nothing has, or inside it where it is a folder without a name, such as `.`."""
+    base = out if out.name.strip(".") else out / "policy"
+    return next(name for i in itertools.count(2) if not (name := base.with_name(f"{base.name}-{i}")).exists())
 
 
 def _write(out: Path, files: dict[str, bytes], about: dict[str, Any]) -> None:

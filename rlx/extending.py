@@ -28,18 +28,22 @@ def remedy(saved: RunConfig, folder: Path) -> str:
     return f"to make it longer: `{command}`, with N over {getattr(saved.train, name)}"
 
 
-def longer(saved: RunConfig, folder: Path, totals: Mapping[str, Any]) -> RunConfig:
-    """The run's configuration with larger totals; a schedule that ended with the run is left open again.
+def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunConfig:
+    """The run's configuration with the larger totals among `changes`; `saved` itself where none is larger.
 
-    Raises RlxError for a total that is not larger, or that this run cannot be given.
+    A total that the run has already changes nothing, so that a command which made it longer may be given again. A
+    schedule that ended with the run is left open again. Raises RlxError for a smaller total, or one that this run
+    cannot be given.
     """
-    settings = config.flat(saved) | dict(totals)
+    settings = config.flat(saved) | {name: changes[name] for name in TOTALS if name in changes}
     wanted = config.resolve(saved.agent, saved.env, saved.backend, paired=saved.paired, **settings)
-    for name in totals:
+    if not is_longer(wanted, saved):
+        return saved
+    for name in TOTALS:
         old, new = getattr(saved.train, name), getattr(wanted.train, name)
-        if new <= old:
-            raise RlxError(f"{flag(name)} {new}: is not over the run's {old}; give more, or leave it out")
-        if name == "offline_steps" and saved.train.total_env_steps:
+        if new < old:
+            raise RlxError(f"{flag(name)} {new}: is less than the run's {old}; give more, or leave it out")
+        if name == "offline_steps" and new > old and saved.train.total_env_steps:
             raise RlxError(f"{flag(name)} {new}: the run goes on in its environment; raise --total-env-steps instead")
     if (folder.parent / folders.SWEEP).is_file():
         raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
@@ -48,10 +52,9 @@ def longer(saved: RunConfig, folder: Path, totals: Mapping[str, Any]) -> RunConf
     return wanted
 
 
-def as_it_was(now: RunConfig, saved: RunConfig) -> RunConfig:
-    """A longer run's configuration with what `longer` changed put back."""
-    totals = {name: getattr(saved.train, name) for name in TOTALS}
-    return replace(now, train=replace(now.train, **totals), network=saved.network)
+def is_longer(wanted: RunConfig, saved: RunConfig) -> bool:
+    """Whether a configuration has other totals than the run's."""
+    return any(getattr(wanted.train, name) != getattr(saved.train, name) for name in TOTALS)
 
 
 def needs_checkpoint(folder: Path) -> RlxError:
@@ -60,13 +63,13 @@ def needs_checkpoint(folder: Path) -> RlxError:
 
 
 def at_its_pace(given: Setup, saved: RunConfig, folder: Path, found: tuple[int, bool] | None) -> Setup:
-    """The longer run as it goes on from `found`, with notes on what a run as long from its start would do otherwise.
+    """A longer run as it goes on from `found`, with notes on what a run as long from its start would do otherwise.
 
     Where the part that becomes longer has begun, its log points and evaluations stay as far apart as they were: at log
     points the pools of initial states are refreshed, so other ones would give other bits.
     """
     run, notes = given.config, []
-    if found is None:
+    if found is None or not is_longer(run, saved):
         return given
     begun = not found[1] or run.train.offline_steps > saved.train.offline_steps
     if begun and (pace := _pace(saved)):
@@ -87,11 +90,13 @@ def _pace(saved: RunConfig) -> dict[str, Any]:
 
 
 def write(folder: Path, saved: RunConfig, run: RunConfig) -> None:
-    """Makes a run's folder the longer run's; how and where it runs stays as config.json had it.
+    """Makes a run's folder a longer run's; how and where it runs stays as config.json had it.
 
     The summary goes first: a kill before config.json is replaced leaves the shorter run without its summary, which
     resuming makes again.
     """
+    if not is_longer(run, saved):
+        return
     changed = {name: getattr(run.train, name) for name in (*TOTALS, *PACE)}
     kept = replace(saved, train=replace(saved.train, **changed), network=run.network)
     content = metrics.read_json(folder / "config.json")

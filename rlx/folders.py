@@ -135,6 +135,12 @@ def _saved_step(folder: Path) -> int | None:
     return min(max(checkpoint.steps(part), default=0) for part in parts or [place])
 
 
+def damaged(folder: Path) -> list[Path]:
+    """The checkpoints in a run folder that were found damaged and set aside."""
+    patterns = (f"*/{checkpoint.DAMAGED}-*", f"*/process-*/{checkpoint.DAMAGED}-*")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
 def _is_claimed(folder: Path) -> bool:
     try:
         with (folder / LOCK).open() as file:

@@ -82,8 +82,9 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
 def verdict(returns: ArrayLike, run_config: RunConfig, known: dict[str, Any]) -> dict[str, Any]:
     """What greedy returns `[M, N]` say: mean, interquartile mean and 95 % bootstrap intervals over seeds and episodes.
 
-    With what is `known` of a data set that was collected in the run's environment, normalised by its references, too,
-    and beside who collected it; returns of another simulator say nothing here.
+    With what is `known` of a data set that was collected in the run's environment, normalised by its references, too
+    (or `no_score`, why they can be no measure), and beside who collected it; returns of another simulator say nothing
+    here.
     """
     returns = np.asarray(returns)
     found: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
@@ -94,8 +95,13 @@ def verdict(returns: ArrayLike, run_config: RunConfig, known: dict[str, Any]) ->
     if known.get("behaviour_return") is not None:
         found["behaviour_return"] = known["behaviour_return"]
         found["behaviour_greedy_return"] = max((b["greedy_return"] for b in behaviours), default=None)
-    if None not in (known.get("random_return"), known.get("expert_return")):
-        normalise = partial(scores.normalised, random=known["random_return"], expert=known["expert_return"])
+    random, expert = known.get("random_return"), known.get("expert_return")
+    if random is None or expert is None:
+        return found
+    if flaw := scores.flaw_of_references(random, expert):
+        found["no_score"] = f"of the data set's references {flaw}"
+    else:
+        normalise = partial(scores.normalised, random=random, expert=expert)
         found |= {"eval_score_mean": normalise(returns).mean()} | _spread("eval_score", normalise(returns))
         for name in ("behaviour", "behaviour_greedy"):
             if found.get(f"{name}_return") is not None:
@@ -124,6 +130,8 @@ def in_words(found: dict[str, Any]) -> list[str]:
     lines = [line("return", "eval_return")]
     if "eval_score_mean" in found:
         lines.append(line("normalised score (random 0, expert 100)", "eval_score"))
+    if "no_score" in found:
+        lines.append(f"no normalised score: {found['no_score']}")
     if "behaviour_return" in found:
         greedy = found["behaviour_greedy_return"]
         of_greedy = "" if greedy is None else f", its best policy acting greedily {greedy:.1f}"

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx import checkpoint, config, extending, folders, metrics, parallel, results, sinks, wholes
+from rlx import checkpoint, config, data, extending, folders, metrics, parallel, results, sinks, wholes
 from rlx.config import RunConfig
 from rlx.console import Console
 from rlx.errors import RlxError
@@ -56,21 +56,26 @@ def train(
     quiet: bool = False,
     part_of: str = "",
     interrupts: Interrupts | None = None,
+    beside: Path | None = None,
 ) -> dict[str, Any]:
     """Trains a configuration into `folder` and returns the summary; of several processes, the first one writes.
 
     `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. `interrupts`
-    are entered by who trains other parts too. Raises Interrupted where a signal ended it early.
+    are entered by who trains other parts too, and `beside` is a part that began before, from the same data set. Raises
+    Interrupted where a signal ended it early.
     """
     sinks.check(run_config)
     wholes.place(run_config, folder)  # what a cloud's address lacks is said before anything is made
     given = setup(run_config)
+    if given.data is not None and beside is not None:
+        _check_data(given.data, run_config.train.dataset, metrics.read_json(beside / "config.json"))
     driver = make_driver(given, parts(given.config)[0])
     start = Start(learned=_initial(driver, init_from))
     with _listening(interrupts) as interrupts, _claimed(folder, fresh=True):
         if parallel.is_first_process():
             content = config.to_json(given.config) | {"identity": wholes.identity(given.config)}
             content |= {"init_from": init_from, "data": given.data.info if given.data else {}}
+            content |= {"data_digest": data.digest(given.data) if given.data else ""}
             metrics.write_json(folder / "config.json", content | results.origin())
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
 
@@ -92,17 +97,17 @@ def resume(
     if content.get("identity") != wholes.identity(saved):
         raise RlxError(f"{folder / 'config.json'}: is not as the run wrote it; restore it from a copy")
     finished = (folder / "summary.json").exists()
-    totals = {name: changes[name] for name in extending.TOTALS if name in changes}
-    if finished and not totals:
+    wanted = extending.longer(saved, folder, changes)
+    if finished and not extending.is_longer(wanted, saved):
         warn(f"{folder}: is finished; {extending.remedy(saved, folder)}")
         return metrics.read_json(folder / "summary.json")
-    wanted = extending.longer(saved, folder, totals) if totals else saved
     names, settings = (saved.agent, saved.env, saved.backend), config.flat(wanted) | changes
     resolved = config.resolve(*names, paired=saved.paired, **settings)
     sinks.check(resolved)
     given = setup(resolved)
-    if wholes.identity(extending.as_it_was(given.config, saved)) != content["identity"]:
-        raise RlxError(f"{saved.train.dataset}: is not the data set that the run began with; put that one back")
+    if given.data is not None:
+        _check_data(given.data, saved.train.dataset, content)
+        given = given._replace(data=given.data._replace(info=content.get("data", given.data.info)))
     place = wholes.place(given.config, folder)
     if finished and not checkpoint.steps(place):
         raise extending.needs_checkpoint(folder)
@@ -112,8 +117,7 @@ def resume(
         found_s = time.perf_counter() - begun
         if found is None and finished:
             raise extending.needs_checkpoint(folder)
-        if totals:
-            given = extending.at_its_pace(given, saved, folder, found)
+        given = extending.at_its_pace(given, saved, folder, found)
         if found is None:
             warn(f"{folder}: holds no checkpoint of everything; beginning again")
             driver = make_driver(given, parts(given.config)[0])
@@ -124,9 +128,16 @@ def resume(
             if checkpoint.manifest(place, start.run_step)["about"]["identity"] not in extending.identities(content):
                 raise RlxError(f"{place}: holds another run's checkpoints; put back those of {folder}")
             _tell_differences(content, saved, given.config)
-        if totals and parallel.is_first_process():
+        if parallel.is_first_process():
             extending.write(folder, saved, given.config)
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
+
+
+def _check_data(found: data.Dataset, path: str, content: dict[str, Any]) -> None:
+    """Raises RlxError for another data set than that of the run whose config.json is given."""
+    known = content.get("data_digest")  # an rlx before this one did not write it
+    if known and data.digest(found) != known:
+        raise RlxError(f"{path}: is not the data set that the run began with; put that one back")
 
 
 def _console(given: Setup, quiet: bool, part_of: str) -> Console:

@@ -5,6 +5,7 @@ Of arXiv 2108.13264 (Agarwal et al. 2021), whose library is no longer kept up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,13 +42,16 @@ class Interval(NamedTuple):
 def normalised(returns: ArrayLike, random: float, expert: float) -> np.ndarray:
     """100 (x - random) / (expert - random), the D4RL score (arXiv 2004.07219), of any shape.
 
-    Raises RlxError where the references are equal.
+    Raises RlxError where the expert is not above random: better would then score lower, or nothing score at all.
     """
-    if expert == random:
-        raise RlxError(
-            f"random and expert return are both {random:g}, so no score can be normalised: measure them again"
-        )
+    if flaw := flaw_of_references(random, expert):
+        raise RlxError(f"no score can be normalised, since {flaw}: measure them again")
     return 100 * (np.asarray(returns, np.float64) - random) / (expert - random)
+
+
+def flaw_of_references(random: float, expert: float) -> str:
+    """Why nothing can be scored between a random and an expert return, or nothing where it can."""
+    return "" if 0 < expert - random < math.inf else f"the expert's {expert:.1f} is not over random's {random:.1f}"
 
 
 def mean(values: ArrayLike) -> np.ndarray:

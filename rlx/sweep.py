@@ -199,7 +199,9 @@ def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrup
     try:
         if (folder / "config.json").is_file():
             return runs.resume(folder, {}, quiet, name, interrupts)
-        return runs.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts)
+        first = folder.parent / "chunk-0"
+        beside = first if folder != first else None
+        return runs.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, beside=beside)
     except Interrupted as end:
         raise Interrupted(end.code - 128, f"saved in {folder}; {remedy}") from None
 

@@ -91,8 +91,10 @@ def test_every_damage_to_every_file(saved: Path, tmp_path: Path) -> None:
         copy, said = shutil.copytree(saved, tmp_path / "copy"), list[str]()
         hurt(copy / "20" / name)
         assert checkpoint.newest(copy, said.append) == 10, name
-        assert len(said) == 1 and "20" in said[0] and "; set aside as damaged-20" in said[0], said
-        assert (copy / "damaged-20").is_dir() and checkpoint.steps(copy) == [10]
+        kept = "damaged-20" if (copy / "damaged-20").is_dir() else "unfinished-20"
+        assert (kept == "unfinished-20") == (not (copy / kept / "manifest.json").exists()), name
+        assert len(said) == 1 and "20" in said[0] and f"; set aside as {kept}" in said[0], said
+        assert (copy / kept).is_dir() and checkpoint.steps(copy) == [10]
         if found % 12 == 0:  # a save takes far longer than all the rest
             checkpoint.save(copy, 20, tree(20))
             assert_trees_equal(checkpoint.restore(copy, tree(0)), tree(20))
@@ -137,10 +139,29 @@ def test_steps_that_were_never_finished(folder: Path) -> None:
     said: list[str] = []
     assert checkpoint.newest(folder, said.append) == 10
     assert [text.split(": ", 1)[1] for text in said] == [
-        f"has no manifest.json; set aside as damaged-{step}" for step in (20, 40, 60)
+        f"has no manifest.json; set aside as unfinished-{step} until that step or a later one is saved"
+        for step in (20, 40, 60)
     ]
     checkpoint.save(folder, 30, tree(30))
     assert_trees_equal(checkpoint.restore(folder, tree(0)), tree(30))
+
+
+def test_what_was_never_finished_goes_with_the_next_whole_step(folder: Path) -> None:
+    """What is of later steps waits for its own; what was damaged is kept."""
+    (folder / "20" / "manifest.json").write_text("{")
+    for name in ("25", "40"):
+        (folder / name).mkdir()
+    (folder / "60").write_text("a file")
+    assert checkpoint.newest(folder, lambda text: None) == 10
+
+    def aside() -> list[str]:
+        return sorted(path.name for path in folder.iterdir() if not path.name.isdecimal())
+
+    assert aside() == ["damaged-20", "unfinished-25", "unfinished-40", "unfinished-60"]
+    checkpoint.save(folder, 30, tree(30))
+    assert aside() == ["damaged-20", "unfinished-40", "unfinished-60"]
+    checkpoint.save(folder, 60, tree(60))
+    assert aside() == ["damaged-20"]
 
 
 def test_pruning(folder: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,12 @@ def test_a_first_meeting_counts_though_it_is_lost_again() -> None:
     steps = np.asarray([1, 2, 3])
     curve = Curve("x", steps, steps / 10, np.asarray([[0.0], [5.0], [2.0]]))
     assert compare([curve], [4.0]).rows[0].reached == ((2, 0.2),)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf])
+def test_thresholds_are_finite(threshold: float, two: list[Path]) -> None:
+    with pytest.raises(RlxError, match="--thresholds: must be finite numbers"):
+        compare(read(two), [1.0, threshold])
 
 
 def test_without_progress_there_are_no_thresholds() -> None:
@@ -230,6 +237,7 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
         "env": ([ant, pendulum], f"{pendulum}: is of gymnax:Pendulum-v1 but {ant} of brax:ant (spring)"),
         "backend": ([ant, mjx], "is of brax:ant (mjx) but"),
         "twice": ([ant, ant], f"{ant}: is given twice"),
+        "twice in other words": ([ant, ant / ".." / ant.name], "is given twice; name each run once"),
         "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
         "nothing": ([root / "none"], f"{root / 'none'}: is not there; give folders that"),
         "sweep": ([sweep], f"it is a sweep: give its parts, such as {sweep / 'chunk-0'}"),

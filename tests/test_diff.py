@@ -64,9 +64,16 @@ def test_settings_versions_and_hardware(run: Path, other: Path) -> None:
     content["settings"] |= {"seed": 3, "tau": [0.1]}
     content["versions"] |= {"jax": "1.1"}
     content["hardware"] |= {"devices": 4}
+    content["data_digest"] = "12ab"
     (other / "config.json").write_text(json.dumps(content))
     tau = config.from_json(run / "config.json").hypers["tau"]
-    told = {"seed: 0 and 3", f"tau: {tau} and (0.1,)", "jax: 1.0 and 1.1", "devices: 1 and 4"}
+    told = {
+        "seed: 0 and 3",
+        f"tau: {tau} and (0.1,)",
+        "jax: 1.0 and 1.1",
+        "devices: 1 and 4",
+        "data_digest: none and 12ab",
+    }
     assert set(differences(run, other)) == told
 
 

@@ -281,6 +281,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused(f"{tmp_path / 'none'}: is not there", tmp_path / "none", out)
     there = f"{tmp_path / 'there'}: is there already; choose another --out, such as {tmp_path / 'there-3'}"
     refused(there, run, tmp_path / "there")
+    refused(".: is there already; choose another --out, such as policy-2", run, Path(""))
     refused(f"--member 2: {run} has 0 to 1; choose one of those", run, out, member=2)
     refused(f"--member -1: {run} has 0 to 1", run, out, member=-1)
     refused("has no step 41; it has 40", run, out, step=41)

@@ -138,14 +138,23 @@ def test_a_kill_while_it_becomes_longer(
         assert_same(short, long)
 
 
-def test_a_kill_later(short: Path, long: Path) -> None:
-    """Before and after the first checkpoint of the longer run."""
+@pytest.mark.parametrize("again", [resume, longer])
+def test_a_kill_later(again: Callable[[Path], int], short: Path, long: Path) -> None:
+    """Before and after the first checkpoint of the longer run; the command that began it goes on, too."""
     for run_step in (400, 500):
         with at_line(run_step, crash), pytest.raises(Crash):
-            longer(short) if run_step == 400 else resume(short)
+            longer(short) if run_step == 400 else again(short)
     assert checkpoint.steps(short / "resume")[0] >= 200 and state_of(short) == "failed"
-    assert resume(short) == 0
+    assert again(short) == 0
     assert_same(short, long)
+    assert len(json.loads((short / "config.json").read_text())["extended"]) == 1
+
+
+def test_once_more_when_it_has_finished(long: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is left to do, and that is no error."""
+    before = files(long)
+    assert longer(long) == 0 and files(long) == before
+    assert capsys.readouterr().err.startswith(f"rlx: {long}: is finished; to make it longer: ")
 
 
 # What follows from the total
@@ -206,6 +215,17 @@ def test_runs_from_data(name: str, total: str, pace: int, cloning: Callable[...,
     assert differences(first, whole) == []
 
 
+def test_a_kill_while_it_makes_more_updates(cloning: Callable[..., Path]) -> None:
+    """The same totals once more go on; fewer updates are refused."""
+    more = "--offline-steps 200 --total-env-steps 200"
+    whole, first = cloning("more-whole", more), cloning("more-first")
+    with at_line(150, crash), pytest.raises(Crash):
+        longer(first, more)
+    assert longer(first, "--offline-steps 150") == 2
+    assert longer(first, more) == 0
+    assert kill.result(first)["digest"] == kill.result(whole)["digest"]
+
+
 def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     """So it falls anew, and that is said; one that was asked for stays."""
     first, asked = cloning("schedule", "--actor-decay-steps 0"), cloning("asked", "--actor-decay-steps 70")
@@ -222,8 +242,7 @@ def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys
 # Refusals
 
 REFUSED = {
-    "--total-env-steps 300": "--total-env-steps 300: is not over the run's 300; give more, or leave it out",
-    "--total-env-steps 2e2": "--total-env-steps 200: is not over the run's 300; give more, or leave it out",
+    "--total-env-steps 2e2": "--total-env-steps 200: is less than the run's 300; give more, or leave it out",
     "--total-env-steps 1e20": "--total-env-steps 100000000000000000000: more than 2147483647 vector steps cannot be",
     "--total-env-steps more": "--total-env-steps more: must be a whole number",
     "--offline-steps 100": "--offline-steps 100: the run goes on in its environment; raise --total-env-steps instead",

@@ -299,6 +299,18 @@ def test_rlx_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert capsys.readouterr().err == f"rlx: nowhere: is no folder in {Path.cwd()}; {REMEDY}\n"
 
 
+def test_rlx_runs_names_what_was_set_aside(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside the table; what was never finished goes by itself."""
+    for name in ("damaged-80", "unfinished-90", "process-1/damaged-40"):
+        (folder / "resume" / name).mkdir(parents=True)
+    assert cli.main(["runs", str(folder.parent)]) == 0
+    said = capsys.readouterr()
+    remedy = "is a damaged checkpoint that was set aside; delete it when you have looked at it"
+    names = ("damaged-80", "process-1/damaged-40")
+    assert said.err.splitlines() == [f"rlx: {folder / 'resume' / name}: {remedy}" for name in names]
+    assert len(said.out.splitlines()) == 2
+
+
 REMEDY = "go where you trained, or give the folder that --run-dir named"
 
 

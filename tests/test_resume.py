@@ -229,8 +229,10 @@ def test_unfinished_saves(broken: Path, reference: Path, capsys: pytest.CaptureF
     (broken / "resume" / "400.orbax-checkpoint-tmp").mkdir()
     (broken / "metrics.jsonl").open("a").write('{"run_step": 50')
     assert resume(broken) == 0
-    assert "400: has no manifest.json; set aside as damaged-400\n" in capsys.readouterr().err
+    said = "400: has no manifest.json; set aside as unfinished-400 until that step or a later one is saved\n"
+    assert said in capsys.readouterr().err
     assert_same_run(broken, reference)
+    assert all(path.name.isdecimal() for path in (broken / "resume").iterdir())
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -13,8 +15,12 @@ def test_normalised() -> None:
     assert scores.normalised([-20.0, 40.0, 100.0], -20.0, 100.0).tolist() == [0, 50, 100]
     np.testing.assert_allclose(scores.normalised(3234.3, *scores.D4RL_REFERENCES["hopper"]), 100)
     np.testing.assert_allclose(scores.normalised(6000.0, -280.178953, 12135.0), 50.584683, rtol=1e-7)
-    with pytest.raises(RlxError, match="both 3, so no score"):
-        scores.normalised([1.0], 3.0, 3.0)
+
+
+@pytest.mark.parametrize(("random", "expert"), [(3.0, 3.0), (20.0, 10.0), (0.0, math.nan), (-math.inf, 5.0)])
+def test_references_that_are_no_measure(random: float, expert: float) -> None:
+    with pytest.raises(RlxError, match=f"since the expert's {expert:.1f} is not over random's {random:.1f}: measure"):
+        scores.normalised([1.0], random, expert)
 
 
 def test_interquartile_mean() -> None:

@@ -214,6 +214,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def train(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
         begun.append(folder.name)
+        assert given["beside"] == (folder.parent / "chunk-0" if begun[0] != folder.name else None)
         folder.mkdir()
         returns = [member["tau"] for member in config.members(run_config)]
         summary = {"eval_return_per_seed": returns, "members": config.members(run_config)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlx.arguments import Parser, keep_compiled_programs
 from rlx.errors import RlxError
+from rlx.notices import say
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -45,6 +46,8 @@ def runs(arguments: list[str]) -> int:
     for name, state, *figures in rows:
         cells = [name.ljust(widths[0]), state.ljust(widths[1])]
         print("  ".join(cells + [text.rjust(width) for text, width in zip(figures, widths[2:], strict=True)]))
+    for path in (path for run in found for path in folders.damaged(root / run.name)):
+        say(f"rlx: {path}: is a damaged checkpoint that was set aside; delete it when you have looked at it")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -119,6 +120,15 @@ def check(dataset: Dataset) -> None:
             raise RlxError(
                 f"{dataset.name}: {name} does not fit the flags from row {at} on: build it with `make_dataset`"
             )
+
+
+def digest(dataset: Dataset) -> str:
+    """A digest of all rows, to the bit: the same for the same content, wherever and in whatever format it lies."""
+    found = hashlib.sha256()
+    for name, leaf in sorted(leaves(dataset.rows).items()):
+        found.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def ends(dataset: Dataset) -> np.ndarray:

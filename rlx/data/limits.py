@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
     def check_memory(self, path: Path, declared: int) -> None:
         """Raises RlxError if arrays of so many bytes do not fit."""
-        allowed = _free_memory() // 2 if self.memory_bytes is None else self.memory_bytes
+        allowed = free_memory() // 2 if self.memory_bytes is None else self.memory_bytes
         if declared > allowed:
             raise RlxError(
                 f"{path} declares arrays of {declared / GIB:,.1f} GiB, and {allowed / GIB:,.1f} GiB are allowed here: "
@@ -49,7 +49,8 @@ class Limits(NamedTuple):
 DEFAULT = Limits()
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
+    """Bytes that the system has for more, as it says."""
     try:
         with open("/proc/meminfo") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024

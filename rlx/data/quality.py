@@ -87,8 +87,8 @@ def _quality(dataset: Dataset) -> str:
     if random is None or expert is None or info.get("missing"):
         return "quality: unknown without the random and the expert return of its environment"
     mean = float(episode_returns(dataset).mean())
-    if expert <= random:
-        return f"quality: unknown, since the expert's {expert:.1f} is not over random's {random:.1f}; mean {mean:.1f}"
+    if flaw := scores.flaw_of_references(random, expert):
+        return f"quality: unknown, since {flaw}; mean {mean:.1f}"
     score = float(scores.normalised(mean, random, expert))
     own = f"its own {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
     return f"quality: {score:.1f} mean normalised return ({own})"

@@ -1,0 +1,45 @@
+"""What a run's returns are said to be worth."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from rlx import config, results
+
+ENV = "gymnax:Pendulum-v1"
+RETURNS = [[-10.0, 30.0], [20.0, 40.0]]
+
+
+def verdict(**known: Any) -> dict[str, Any]:
+    return results.verdict(RETURNS, config.resolve("bc", ENV), {"env": ENV, "backend": None} | known)
+
+
+def test_scores_between_the_references() -> None:
+    found = verdict(random_return=-30.0, expert_return=70.0, behaviour_return=20.0)
+    assert (found["eval_score_mean"], found["behaviour_score"]) == (50.0, 50.0)
+    assert [line.split(" (")[0] for line in results.in_words(found)] == [
+        "return 20.0",
+        "normalised score",
+        "the data's own return 20.0",
+    ]
+
+
+@pytest.mark.parametrize(("random", "expert"), [(20.0, 10.0), (20.0, 20.0), (20.0, math.nan)])
+def test_references_that_are_no_measure(random: float, expert: float) -> None:
+    """The score is left out, and why is said once; returns stay, and summary.json can be written."""
+    found = verdict(random_return=random, expert_return=expert, behaviour_return=15.0)
+    assert not [name for name in found if (name.endswith("_score") and name != "no_score") or "eval_score" in name]
+    assert (found["eval_return_mean"], found["behaviour_return"]) == (20.0, 15.0)
+    why = f"no normalised score: of the data set's references the expert's {expert:.1f} is not over random's 20.0"
+    assert [line for line in results.in_words(found) if "score" in line] == [why]
+
+
+@pytest.mark.parametrize(
+    "known", [{}, {"random_return": 1.0}, {"random_return": 2.0, "expert_return": 1.0, "env": "x"}]
+)
+def test_without_references_there_is_nothing_to_say(known: dict[str, Any]) -> None:
+    found = verdict(**known)
+    assert "no_score" not in found and len(results.in_words(found)) == 1

@@ -1,0 +1,118 @@
+"""A run that goes on learns from the data set that it began with, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlx import cli, config, data, metrics, runs
+from rlx.errors import RlxError
+from tests import kill
+from tests.datasets import d4rl_arrays, walk, write_hdf5
+from tests.kill_cases import write_dataset
+from tests.test_resume import Crash, at_line, crash, resume
+
+SETTINGS = (
+    "--env gymnax:Pendulum-v1 --offline-steps 100 --log-every 20 --eval-every 100 --checkpoint-every 20 --pool-size 4"
+    " --eval-episodes 2 --batch-size 8 --actor-hidden-sizes 8 --quiet"
+)
+
+
+def train(folder: Path, dataset: Path) -> int:
+    where = ["--dataset", str(dataset), "--run-dir", str(folder.parent), "--run-name", folder.name]
+    return cli.main(["train", "bc", *SETTINGS.split(), *where])
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that nothing ended, and one of the same data set that something did."""
+    root = tmp_path_factory.mktemp("runs")
+    write_dataset(root / "data")
+    assert train(root / "whole", root / "data") == 0
+    with at_line(60, crash), pytest.raises(Crash):
+        train(root / "run", root / "data")
+    return root / "whole", root / "run"
+
+
+def swap(dataset: Path, place: Path, change: Callable[[Any], Any]) -> None:
+    """Puts a changed copy of a data set at its place, in another format."""
+    arrays = change(d4rl_arrays(data.read(dataset)))
+    shutil.rmtree(dataset)
+    write_hdf5(place, arrays)
+
+
+def other_reward(arrays: dict[str, Any]) -> dict[str, Any]:
+    arrays["rewards"][7] += 1
+    return arrays
+
+
+def other_order(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: column.reshape(4, 100, *column.shape[1:])[::-1].reshape(column.shape) for name, column in arrays.items()
+    }
+
+
+def fewer(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: column[:300] for name, column in arrays.items()}
+
+
+@pytest.fixture
+def placed(crashed: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A copy of the interrupted run, and its data set, which is put back in the end."""
+    run, dataset = shutil.copytree(crashed[1], tmp_path / "run"), crashed[1].parent / "data"
+    yield run, dataset
+    shutil.rmtree(dataset) if dataset.is_dir() else dataset.unlink()
+    write_dataset(dataset)
+
+
+@pytest.mark.parametrize("change", [other_reward, other_order, fewer])
+def test_another_data_set(
+    change: Callable[[Any], Any], placed: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the same name and, but for one, of the same size: refused in one line, and nothing is changed."""
+    run, dataset = placed
+    swap(dataset, dataset, change)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert resume(run) == 2
+    said = f"rlx: {dataset}: is not the data set that the run began with; put that one back\n"
+    assert capsys.readouterr().err == said
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_content_in_another_format(placed: tuple[Path, Path], crashed: tuple[Path, Path]) -> None:
+    """Goes on, to the bits of the run that nothing ended."""
+    run, dataset = placed
+    swap(dataset, dataset, lambda arrays: arrays)
+    assert resume(run) == 0
+    assert kill.result(run) == kill.result(crashed[0])
+    summaries = [metrics.read_json(folder / "summary.json") for folder in (run, crashed[0])]
+    assert summaries[0]["eval_return_interval"] == summaries[1]["eval_return_interval"]
+
+
+def test_parts_of_a_sweep_have_one_data_set(crashed: tuple[Path, Path], tmp_path: Path) -> None:
+    """A part that begins after the data set was swapped is refused before it has a folder."""
+    _, run = crashed
+    saved = config.from_json(run / "config.json")
+    first = shutil.copytree(run, tmp_path / "chunk-0")
+    path = first / "config.json"
+    metrics.write_json(path, metrics.read_json(path) | {"data_digest": "of another"})
+    with pytest.raises(RlxError, match="data: is not the data set that the run began with; put that one back"):
+        runs.train(saved, tmp_path / "chunk-1", quiet=True, beside=first)
+    assert not (tmp_path / "chunk-1").exists()
+
+
+def test_the_digest_of_a_data_set() -> None:
+    """Every column counts, extras too; names and places do not."""
+    found = walk([3, 4])
+    same = found._replace(info={"name": "other"})
+    assert data.digest(found) == data.digest(same) != data.digest(walk([3, 4], seed=1))
+    for name, leaf in found.rows._asdict().items():
+        leaf = leaf["log_prob"] if name == "extras" else leaf
+        changed = leaf.copy()
+        changed.flat[-1] = not changed.flat[-1] if changed.dtype == bool else changed.flat[-1] + 1
+        rows = found.rows._replace(**{name: {"log_prob": changed} if name == "extras" else changed})
+        assert data.digest(found._replace(rows=rows)) != data.digest(found), name
