@@ -26,7 +26,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-PART := update fused seeds replay
+PART := targets learn update switches rest
 
 .PHONY: bench bench-peers bench-learn bench-gpu install train test smoke learn browser torture docs notebooks check python
 
@@ -88,7 +88,7 @@ bench-learn: install
 	$(BIN)/python benchmarks/learn.py $(ARGS)
 
 bench-gpu: install
-	$(BIN)/python benchmarks/run.py gpu --only $(PART) $(ARGS)
+	$(BIN)/python benchmarks/run.py gpu --part $(PART) --repeats 5 --budget 500 $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to be run from anywhere
 
 from benchmarks import bounds
-from benchmarks.worker import again, say, serve
+from benchmarks.worker import again, say, scanned, serve
 from rlx import agents, config, envs, replay
 from rlx import data as datasets
 from rlx.experiment import Setup, fit, make_driver, setup
@@ -56,11 +56,17 @@ def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
 
 
 def update(given: argparse.Namespace) -> tuple[Run, float]:
-    """`agent.update`, the state donated and the whole of it returned."""
+    """`agent.update`, the state donated and the whole of it returned; with `--scan` so many of them in one program."""
     agent, _, spec = make_agent(given)
-    step = jax.jit(lambda state, *rest: agent.update(state, *rest)[0], donate_argnums=0)
+    shape, key = (given.batch,), jax.random.key(2)
+
+    def step(state: Any, *rest: Any) -> Any:
+        return agent.update(state, *rest)[0]
+
+    if given.scan:
+        shape, key, step = (given.scan, *shape), jax.random.split(key, given.scan), scanned(step)
     state = jax.jit(agent.init)(jax.random.key(0))
-    return again(step, jax.block_until_ready, state, make_batch(spec, (given.batch,)), jax.random.key(2))
+    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, state, make_batch(spec, shape), key)
 
 
 def chain(given: argparse.Namespace) -> tuple[Run, float]:
@@ -262,7 +268,7 @@ CASES: dict[str, Callable[[argparse.Namespace], Any]] = {
 }
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--agent", default="sac")
@@ -271,10 +277,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--capacity", type=int, default=100_000)
+    parser.add_argument("--scan", type=int, default=0, help="updates in one program, of `update`; 0: one, and no loop")
     parser.add_argument("--steps", type=int, default=200, help="vector steps that learn, of `start`")
     parser.add_argument("--sizes", type=int, nargs=2, default=list(bounds.Sizes()), help="of observation and action")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings as of `rlx train`")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from benchmarks import bounds, learn, run, tables
-from benchmarks.turns import Side, spread, take_turns
+from benchmarks import bounds, cases, comparisons, gpu, learn, run, tables
+from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,9 @@ def run(units):
         pass
 serve(run, 1.5)
 """
+
+
+TEXT = WORKER.format(folder=str(ROOT / "benchmarks"), seconds=0.001)
 
 
 def side(name: str, seconds: float) -> Side:
@@ -70,6 +75,27 @@ def test_a_side_that_fails_late_costs_no_other_its_turns() -> None:
     assert "out of memory, say" in after["dies"]["failed"] and after["fine"]["ratio"] == (1, 1, 1)
     before = take_turns([dies, side("fine", 0.001)], seconds=0.01, repeats=2)
     assert "rate" in before["fine"] and "ratio" not in before["fine"]
+
+
+def test_sides_start_abreast() -> None:
+    """Each is ready after 1.5 s: together, hardly later than one."""
+    slow = [Side(name, [sys.executable, "-c", f"import time; time.sleep(1.5)\n{TEXT}"]) for name in ("a", "b", "c")]
+    begun = time.monotonic()
+    found = take_turns(slow, seconds=0.01, repeats=1, abreast=3)
+    assert all("rate" in side for side in found.values()) and time.monotonic() - begun < 4.0
+
+
+def test_what_is_not_done_in_time_is_no_failure() -> None:
+    """A silent side is ended at the deadline."""
+    silent = Side("silent", [sys.executable, "-c", "import time; time.sleep(60)"])
+    begun = time.monotonic()
+    with pytest.raises(OutOfTime):
+        take_turns([side("fine", 0.001), silent], seconds=0.01, repeats=1, deadline=begun + 2)
+    with pytest.raises(OutOfTime):
+        run.weigh([silent], repeats=1, deadline=begun + 3)
+    with pytest.raises(OutOfTime):
+        learn.race([silent], [1.0], limit_s=60, deadline=time.monotonic() + 30)
+    assert time.monotonic() - begun < 15
 
 
 def test_spread() -> None:
@@ -116,6 +142,99 @@ def small(case: str, *flags: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def parsed(side: Side) -> SimpleNamespace:
+    """What a side's script reads from its command."""
+    script, *words = side.command[1:]
+    if script.endswith("learn.py"):
+        return SimpleNamespace(case="learn", **dict(zip(("agent", "env", "seed", "settings"), words[1:], strict=True)))
+    if script.endswith("brax_cases.py"):
+        from benchmarks.peers import brax_cases
+
+        return brax_cases.parse(words)
+    return cases.parse(words)
+
+
+def test_parts_cover_what_was_promised_of_a_gpu() -> None:
+    """Every case at a GPU's sizes, Brax beside rlx, and PQL beside PPO, all in this environment."""
+    sides = [(c.name.split()[0], parsed(side), side) for c in gpu.comparisons() for side in c.sides]
+    assert all(side.command[0] == sys.executable for _, _, side in sides)
+
+    def sizes(case: str, name: str, script: str = "/cases.py", **wanted: Any) -> set[Any]:
+        found = [given for _, given, side in sides if given.case == case and side.command[1].endswith(script)]
+        return {getattr(g, name) for g in found if all(getattr(g, key) == value for key, value in wanted.items())}
+
+    for batch in (256, 8192):
+        assert sizes("update", "agent", batch=batch) == sizes("chain", "agent", batch=batch) == set(agents.REGISTRY)
+    assert sizes("update", "batch", "brax_cases.py") == {256, 8192}
+    assert sizes("update", "scan", "brax_cases.py") == sizes("update", "scan", agent="sac") == {0, gpu.SCAN}
+    trained = sizes("fused", "num_envs", env="brax:ant", agent="sac")
+    assert trained == sizes("bare", "num_envs") == {128, 1024, 4096, 16384}
+    assert sizes("fused", "num_envs", "brax_cases.py") == {128, 1024, 4096}
+    assert sizes("fused", "seeds", env="brax:inverted_pendulum") == {1, 8, 32}
+    assert sizes("fused", "batch", agent="pql") == {8192}
+    assert sizes("ring", "capacity") == {2**20, 2**22} and sizes("copies", "capacity") == {2**20}
+    for case in ("memory", "offline", "act", "rows"):
+        assert sizes(case, "batch")
+    raced = {(s.name, given.env) for part, given, s in sides if part == "learn"}
+    assert {env for side, env in raced if side.startswith("rlx-pql")} == {"ant", "humanoid"}
+    assert {env for side, env in raced if side == "brax-ppo"} == {"ant", "humanoid"}
+
+
+def test_every_part_can_be_begun_within_its_time() -> None:
+    """Nothing needs more than a part's budget of 500 seconds, and what must be known first comes first."""
+    assert all(comparison.needs_s <= 500 for comparison in gpu.comparisons())
+    assert sum(comparison.needs_s for comparison in gpu.races()) <= 500
+    assert next(iter(gpu.PARTS)) == "targets" and gpu.comparisons()[0].name == "learner sac, batch 256"
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"PART := {' '.join(gpu.PARTS)}\n" in makefile and "--budget 500" in makefile
+
+
+def test_a_rehearsal_is_the_same_but_smaller() -> None:
+    """No side is left out, none keeps a large size, and each command still parses."""
+    for comparison in gpu.comparisons():
+        small = gpu.rehearsed(comparison)
+        assert [s.name for s in small.sides] == [s.name for s in comparison.sides]
+        for large, little in zip(comparison.sides, small.sides, strict=True):
+            before, after = parsed(large), parsed(little)
+            assert before.case == after.case and large.command[:3] == little.command[:3]
+            for flag, most in {"--num-envs": 64, "--batch": 128, "--seeds": 4, "--scan": 4, "--capacity": 1024}.items():
+                assert flag not in little.command or int(little.command[list(little.command).index(flag) + 1]) <= most
+            if comparison.goals:
+                assert (
+                    json.loads(little.command[-1])["num_envs"] == 16 < json.loads(large.command[-1]).get("num_envs", 99)
+                )
+
+
+def test_a_rehearsal_is_never_a_result(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "gpu", "--rehearse", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "--rehearse writes no results" in capsys.readouterr().err
+    results = tables.Results(tmp_path, "rehearsal")
+    results.keep("learner", "updates", {"rlx": {"failed": "no memory"}, "brax": {"rate": spread([1.0])}}, 1.0)
+    assert results.failures() == ["learner: rlx: no memory"]
+    assert results.write().read_text().startswith("# A rehearsal: nothing here is a result\n")
+
+
+def test_one_line_says_what_no_time_was_left_for(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same command goes on: what is kept is not made again."""
+
+    def comparison(name: str, needs_s: float) -> comparisons.Comparison:
+        return comparisons.Comparison(name, "updates", (side("rlx", 0.001),), needs_s)
+
+    made = [comparison("first", 1), comparison("long", 900), comparison("last", 1)]
+    monkeypatch.setitem(run.GROUPS, "own", lambda: made)
+    command = ["run.py", "own", "--budget", "60", "--repeats", "1", "--seconds", "0.01", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    run.main()
+    assert "No time was left: long. The same command goes on from there.\n" in capsys.readouterr().out
+    made[1] = comparison("long", 1)
+    run.main()
+    said = capsys.readouterr().out
+    assert "long ..." in said and "first ..." not in said and "No time" not in said
+
+
 TINY = ("--set", "actor_hidden_sizes=8,8", "critic_hidden_sizes=8,8")
 PENDULUM = ("--env", "gymnax:Pendulum-v1", "--num-envs", "8")
 
@@ -124,6 +243,7 @@ PENDULUM = ("--env", "gymnax:Pendulum-v1", "--num-envs", "8")
     ("case", "flags"),
     [
         ("update", TINY),
+        ("update", ("--scan", "4", *TINY)),
         ("chain", TINY),
         ("act", TINY),
         ("bare", PENDULUM),
@@ -192,6 +312,25 @@ def test_results_are_kept_and_written(tmp_path: Path) -> None:
     assert "| gone | failed: no module |" in page and "| rlx | 20 (20 to 20) s | 5 (5 to 5) s |" in page
     assert "| rlx | 106 | 105 (105 to 105) | 0.99 (0.99 to 0.99) |" in page
     assert "jax 0." in page and "cores" in page
+
+
+def test_race_tells_of_every_goal() -> None:
+    """A side that says 10, 20, 30 is stopped at the last goal; one that says nothing has failed."""
+    text = "import json, time\nfor i in range(1, 9): print(json.dumps({'env_steps': i, 'value': 10 * i}), flush=True)"
+    sides = [Side("says", [sys.executable, "-c", text]), Side("mute", [sys.executable, "-c", "pass"])]
+    found = learn.race(sides, (15.0, 30.0, 1e6), 30.0, time.monotonic() + 90)
+    steps = [point and point["env_steps"] for point in found["says"]["goals"].values()]
+    assert steps == [2, 3, None] and len(found["says"]["curve"]) == 8 and "said nothing" in found["mute"]["failed"]
+    assert len(learn.curve_of(sides[0].command, 30.0, 30.0)) == 3
+    curve = [
+        {"wall_s": 9.6, "env_steps": 70_000, "value": 1100.0},
+        {"wall_s": 20.0, "env_steps": 90_000, "value": 900.0},
+    ]
+    run_there = {"goals": {"1000": curve[0], "2000": None}, "curve": curve}
+    made = {"date": "2026-01-02", "processor": "p", "hardware": {"kind": "cpu"}, "versions": {"jax": "0.9"}}
+    page = tables.one("learn ant", {"unit": "return", "sides": {"rlx": run_there}, "made": made})
+    assert "|  | to 1000 | to 2000 |" in page
+    assert "| rlx | 10 s, 70,000 steps | not; 1,100 after 10 s, 70,000 steps |" in page
 
 
 def test_table_of_learning() -> None:
