@@ -26,8 +26,9 @@ from benchmarks import bounds
 from benchmarks.worker import again, say, scanned, serve
 from rlx import agents, config, envs, replay
 from rlx import data as datasets
-from rlx.experiment import Setup, fit, make_driver, setup
+from rlx.experiment import fit, make_driver, setup
 from rlx.replay import Row
+from rlx.train.memory import estimate as of_run
 from rlx.types import Spec, Transition
 
 Run = Callable[[int], None]
@@ -122,7 +123,7 @@ def fused(given: argparse.Namespace) -> tuple[Run, float]:
     sizes = {"warmup_env_steps": warmup, "total_env_steps": 2 * warmup, "replay_capacity": 2**17}
     given_settings = common | sizes | plain(given.agent) | settings(given)
     resolved = config.resolve(given.agent, given.env, backend(given.env), **given_settings)
-    return ticks(setup(resolved), offline=False)
+    return ticks(make_driver(setup(resolved)))
 
 
 def backend(env: str) -> str | None:
@@ -148,12 +149,11 @@ def offline(given: argparse.Namespace) -> tuple[Run, float]:
         datasets.write(made_up, Path(folder) / "data")
         common = {"dataset": str(Path(folder) / "data"), "offline_steps": 10**6, "ratio": "1:1", "total_env_steps": 0}
         resolved = config.resolve(given.agent, "brax:halfcheetah", **(common | settings(given)))
-        return ticks(setup(resolved, env), offline=True)
+        return ticks(make_driver(setup(resolved, env), offline=True))
 
 
-def ticks(given: Setup, offline: bool) -> tuple[Run, float]:
+def ticks(driver: Any) -> tuple[Run, float]:
     """A driver's ticks, past the warm-up."""
-    driver = make_driver(given, offline)
     begun = time.perf_counter()
     for program in driver.programs[:-1]:
         program.compiled()
@@ -230,18 +230,23 @@ def _ring(given: argparse.Namespace) -> tuple[Any, Row]:
 
 
 def memory(given: argparse.Namespace) -> None:
-    """The most bytes that training held, with a replay of `--capacity` transitions, all of them written."""
+    """The most bytes that training held, with a replay of `--capacity` transitions, all of them written.
+
+    A device that keeps count is held against what rlx had estimated; a process holds more than the device's part.
+    """
     sizes = {"num_envs": given.num_envs, "replay_capacity": given.capacity, "warmup_env_steps": 2048}
     common = {"ratio": "1:1", "batch_size": given.batch, "total_env_steps": 4096}
     resolved = config.resolve(given.agent, given.env, backend(given.env), **(common | sizes | plain(given.agent)))
-    made = setup(resolved)
-    run, _ = ticks(made, offline=False)
+    driver = make_driver(setup(resolved))
+    run, _ = ticks(driver)
     run(8)
-    spec = made.env.spec
+    spec = driver.task.env.spec
     stored = 4 * (2 * spec.observation_size + spec.action_size + 1) + 2  # and two flags
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    say(peak_bytes=peak, capacity=given.capacity, stored_bytes=stored)
+    groups = [driver.devices] * 3  # each role's
+    estimate = {"estimated_bytes": of_run(driver.task, driver.members, groups).total} if stats else {}
+    say(peak_bytes=peak, capacity=given.capacity, stored_bytes=stored, **estimate)
 
 
 def start(given: argparse.Namespace) -> None:

@@ -62,7 +62,10 @@ def time_starts(sides: Sequence[Side], repeats: int) -> dict[str, dict[str, Any]
 def weigh(
     sides: Sequence[Side], repeats: int, capacities: tuple[int, int] = (2**18, 2**22), deadline: float = math.inf
 ) -> dict[str, dict[str, Any]]:
-    """Bytes that one transition more takes, from the peaks of two sizes of replay, and the bytes that it stores."""
+    """Bytes that one transition more takes, from the peaks of two sizes of replay, and the bytes that it stores.
+
+    Where devices keep count, also what rlx had estimated of the larger one, over its peak.
+    """
     found = {}
     for side in sides:
         taken, said = [], {"stored_bytes": 1}
@@ -77,6 +80,8 @@ def weigh(
             taken.append((peaks[1] - peaks[0]) / (capacities[1] - capacities[0]))
         ratio = [bytes_taken / said["stored_bytes"] for bytes_taken in taken]
         found[side.name] = {"stored": said["stored_bytes"], "taken": spread(taken), "ratio": spread(ratio)}
+        if "estimated_bytes" in said:
+            found[side.name]["estimate"] = said["estimated_bytes"] / said["peak_bytes"]
     return found
 
 

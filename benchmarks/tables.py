@@ -58,7 +58,10 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     """One comparison as a section with a table."""
     sides, unit = comparison["sides"], comparison["unit"]
     rows = [_row(side, found) for side, found in sides.items()]
-    heads = {"seconds": ["", "cold", "warm"], "bytes": ["", "bytes stored", "bytes taken", "taken to stored"]}
+    heads = {
+        "seconds": ["", "cold", "warm"],
+        "bytes": ["", "bytes stored", "bytes taken", "taken to stored", "estimate to peak"],
+    }
     heads["return"] = ["", *(f"to {goal}" for goal in next((x["goals"] for x in sides.values() if "goals" in x), {}))]
     head = heads.get(unit, ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"])
     note = origin_of(comparison["made"])
@@ -84,7 +87,8 @@ def _row(side: str, found: dict[str, Any]) -> list[str]:
     if "goals" in found:
         return [side, *(_reached(found["curve"], point) for point in found["goals"].values())]
     if "taken" in found:
-        return [side, f"{found['stored']}", _spread(found["taken"]), _spread(found["ratio"])]
+        estimate = f"{found['estimate']:.2f}" if "estimate" in found else "-"
+        return [side, f"{found['stored']}", _spread(found["taken"]), _spread(found["ratio"]), estimate]
     return [
         side,
         _spread(found["rate"]),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bounds, cases, comparisons, gpu, learn, run, tables
+from benchmarks import bounds, comparisons, learn, run, tables
 from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents
 
@@ -142,80 +142,6 @@ def small(case: str, *flags: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def parsed(side: Side) -> SimpleNamespace:
-    """What a side's script reads from its command."""
-    script, *words = side.command[1:]
-    if script.endswith("learn.py"):
-        return SimpleNamespace(case="learn", **dict(zip(("agent", "env", "seed", "settings"), words[1:], strict=True)))
-    if script.endswith("brax_cases.py"):
-        from benchmarks.peers import brax_cases
-
-        return brax_cases.parse(words)
-    return cases.parse(words)
-
-
-def test_parts_cover_what_was_promised_of_a_gpu() -> None:
-    """Every case at a GPU's sizes, Brax beside rlx, and PQL beside PPO, all in this environment."""
-    sides = [(c.name.split()[0], parsed(side), side) for c in gpu.comparisons() for side in c.sides]
-    assert all(side.command[0] == sys.executable for _, _, side in sides)
-
-    def sizes(case: str, name: str, script: str = "/cases.py", **wanted: Any) -> set[Any]:
-        found = [given for _, given, side in sides if given.case == case and side.command[1].endswith(script)]
-        return {getattr(g, name) for g in found if all(getattr(g, key) == value for key, value in wanted.items())}
-
-    for batch in (256, 8192):
-        assert sizes("update", "agent", batch=batch) == sizes("chain", "agent", batch=batch) == set(agents.REGISTRY)
-    assert sizes("update", "batch", "brax_cases.py") == {256, 8192}
-    assert sizes("update", "scan", "brax_cases.py") == sizes("update", "scan", agent="sac") == {0, gpu.SCAN}
-    trained = sizes("fused", "num_envs", env="brax:ant", agent="sac")
-    assert trained == sizes("bare", "num_envs") == {128, 1024, 4096, 16384}
-    assert sizes("fused", "num_envs", "brax_cases.py") == {128, 1024, 4096}
-    assert sizes("fused", "seeds", env="brax:inverted_pendulum") == {1, 8, 32}
-    assert sizes("fused", "batch", agent="pql") == {8192}
-    assert sizes("ring", "capacity") == {2**20, 2**22} and sizes("copies", "capacity") == {2**20}
-    for case in ("memory", "offline", "act", "rows"):
-        assert sizes(case, "batch")
-    raced = {(s.name, given.env) for part, given, s in sides if part == "learn"}
-    assert {env for side, env in raced if side.startswith("rlx-pql")} == {"ant", "humanoid"}
-    assert {env for side, env in raced if side == "brax-ppo"} == {"ant", "humanoid"}
-
-
-def test_every_part_can_be_begun_within_its_time() -> None:
-    """Nothing needs more than a part's budget of 500 seconds, and what must be known first comes first."""
-    assert all(comparison.needs_s <= 500 for comparison in gpu.comparisons())
-    assert sum(comparison.needs_s for comparison in gpu.races()) <= 500
-    assert next(iter(gpu.PARTS)) == "targets" and gpu.comparisons()[0].name == "learner sac, batch 256"
-    makefile = (ROOT / "Makefile").read_text()
-    assert f"PART := {' '.join(gpu.PARTS)}\n" in makefile and "--budget 500" in makefile
-
-
-def test_a_rehearsal_is_the_same_but_smaller() -> None:
-    """No side is left out, none keeps a large size, and each command still parses."""
-    for comparison in gpu.comparisons():
-        small = gpu.rehearsed(comparison)
-        assert [s.name for s in small.sides] == [s.name for s in comparison.sides]
-        for large, little in zip(comparison.sides, small.sides, strict=True):
-            before, after = parsed(large), parsed(little)
-            assert before.case == after.case and large.command[:3] == little.command[:3]
-            for flag, most in {"--num-envs": 64, "--batch": 128, "--seeds": 4, "--scan": 4, "--capacity": 1024}.items():
-                assert flag not in little.command or int(little.command[list(little.command).index(flag) + 1]) <= most
-            if comparison.goals:
-                assert (
-                    json.loads(little.command[-1])["num_envs"] == 16 < json.loads(large.command[-1]).get("num_envs", 99)
-                )
-
-
-def test_a_rehearsal_is_never_a_result(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["run.py", "gpu", "--rehearse", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        run.main()
-    assert "--rehearse writes no results" in capsys.readouterr().err
-    results = tables.Results(tmp_path, "rehearsal")
-    results.keep("learner", "updates", {"rlx": {"failed": "no memory"}, "brax": {"rate": spread([1.0])}}, 1.0)
-    assert results.failures() == ["learner: rlx: no memory"]
-    assert results.write().read_text().startswith("# A rehearsal: nothing here is a result\n")
-
-
 def test_one_line_says_what_no_time_was_left_for(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the same command goes on: what is kept is not made again."""
 
@@ -281,6 +207,9 @@ print(json.dumps({"peak_bytes": 5000 + 33 * capacity, "capacity": capacity, "sto
 def test_bytes_of_a_transition_are_the_slope_of_two_peaks() -> None:
     found = run.weigh([Side("ring", [sys.executable, "-c", WEIGHED])], repeats=2, capacities=(10, 30))
     assert found == {"ring": {"stored": 30, "taken": (33, 33, 33), "ratio": (1.1, 1.1, 1.1)}}
+    counted = WEIGHED.replace('"stored_bytes"', '"estimated_bytes": 8985, "stored_bytes"')
+    found = run.weigh([Side("ring", [sys.executable, "-c", counted])], repeats=1, capacities=(10, 30))
+    assert found["ring"]["estimate"] == 8985 / 5990
     broken = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
     assert "nothing_of_that_name" in run.weigh([broken], repeats=1)["broken"]["failed"]
 
@@ -304,13 +233,13 @@ def test_results_are_kept_and_written(tmp_path: Path) -> None:
     }
     results.keep("update sac", "updates", sides, 3.0)
     results.keep("start", "seconds", {"rlx": {"cold": spread([20.0]), "warm": spread([5.0])}}, 3.0)
-    weighed = {"rlx": {"stored": 106, "taken": spread([105.0]), "ratio": spread([0.99])}}
+    weighed = {"rlx": {"stored": 106, "taken": spread([105.0]), "ratio": spread([0.99]), "estimate": 1.2}}
     results.keep("memory", "bytes", weighed, 3.0)
     page = tables.Results(tmp_path, "own").write().read_text()
     assert "| rlx | 250 (240 to 260) | 1 (1 to 1) | 2.0 s |" in page
     assert "| chain | 1,300 (1,300 to 1,300) | 1.25 (1.25 to 1.25) | 0.0 s |" in page
     assert "| gone | failed: no module |" in page and "| rlx | 20 (20 to 20) s | 5 (5 to 5) s |" in page
-    assert "| rlx | 106 | 105 (105 to 105) | 0.99 (0.99 to 0.99) |" in page
+    assert "| rlx | 106 | 105 (105 to 105) | 0.99 (0.99 to 0.99) | 1.20 |" in page
     assert "jax 0." in page and "cores" in page
 
 
