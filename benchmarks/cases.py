@@ -32,6 +32,7 @@ from rlx.train.memory import estimate as of_run
 from rlx.types import Spec, Transition
 
 Run = Callable[[int], None]
+GAMMA: Any = 0.99  # of replay's windows
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -42,9 +43,9 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
 def make_agent(given: argparse.Namespace) -> tuple[Any, Any, Spec]:
     """The agent's functions, the configuration of its networks, and what it knows of an environment."""
     sizes = bounds.Sizes(*given.sizes)
-    shapes = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
+    observation, action = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes)
     network = config.resolve(given.agent, "none", **settings(given)).network
-    spec = Spec(*shapes, 1000)
+    spec = Spec(observation, action, 1000)
     return agents.load(given.agent).make(network, spec), network, spec
 
 
@@ -59,7 +60,8 @@ def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
 def update(given: argparse.Namespace) -> tuple[Run, float]:
     """`agent.update`, the state donated and the whole of it returned; with `--scan` so many of them in one program."""
     agent, _, spec = make_agent(given)
-    shape, key = (given.batch,), jax.random.key(2)
+    key = jax.random.key(2)
+    shape: tuple[int, ...] = (given.batch,)
 
     def step(state: Any, *rest: Any) -> Any:
         return agent.update(state, *rest)[0]
@@ -142,12 +144,17 @@ def offline(given: argparse.Namespace) -> tuple[Run, float]:
     """Updates on a made-up data set of `--capacity` transitions, by the offline driver."""
     env = envs.make("brax:halfcheetah")
     rows = jax.tree.map(np.asarray, make_batch(env.spec, (given.capacity,)))
-    flag = np.zeros(given.capacity, bool)
+    flag: Any = np.zeros(given.capacity, bool)
     content = Row(rows.observation, rows.action, rows.reward, flag, flag, rows.next_observation)._asdict()
     with tempfile.TemporaryDirectory() as folder:
         made_up = datasets.make_dataset({"name": "bench/made-up-v0"}, **content)
         datasets.write(made_up, Path(folder) / "data")
-        common = {"dataset": str(Path(folder) / "data"), "offline_steps": 10**6, "ratio": "1:1", "total_env_steps": 0}
+        common: dict[str, Any] = {
+            "dataset": str(Path(folder) / "data"),
+            "offline_steps": 10**6,
+            "ratio": "1:1",
+            "total_env_steps": 0,
+        }
         resolved = config.resolve(given.agent, "brax:halfcheetah", **(common | settings(given)))
         return ticks(make_driver(setup(resolved, env), offline=True))
 
@@ -174,9 +181,9 @@ def ring(given: argparse.Namespace) -> tuple[Run, float]:
     def step(carry: Any, block: Row, key: Any) -> Any:
         memory, _ = carry
         memory = replay.add(memory, block)
-        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, 0.99)
+        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, GAMMA)
 
-    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, 0.99)))(memory, block)
+    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, GAMMA)))(memory, block)
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block, jax.random.key(3))
 
 
@@ -237,7 +244,7 @@ def memory(given: argparse.Namespace) -> None:
     sizes = {"num_envs": given.num_envs, "replay_capacity": given.capacity, "warmup_env_steps": 2048}
     common = {"ratio": "1:1", "batch_size": given.batch, "total_env_steps": 4096}
     resolved = config.resolve(given.agent, given.env, backend(given.env), **(common | sizes | plain(given.agent)))
-    driver = make_driver(setup(resolved))
+    driver: Any = make_driver(setup(resolved))
     run, _ = ticks(driver)
     run(8)
     spec = driver.task.env.spec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ from rlx import agents
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def parsed(side: Side) -> SimpleNamespace:
+def parsed(side: Side) -> Any:
     """What a side's script reads from its command."""
     script, *words = side.command[1:]
     if script.endswith("learn.py"):
@@ -62,6 +64,19 @@ def test_every_part_can_be_begun_within_its_time() -> None:
     assert next(iter(gpu.PARTS)) == "targets" and gpu.comparisons()[0].name == "learner sac, batch 256"
     makefile = (ROOT / "Makefile").read_text()
     assert f"PART := {' '.join(gpu.PARTS)}\n" in makefile and "--budget 500" in makefile
+
+
+def test_switches_are_known_to_jax() -> None:
+    """XLA ends a process for a flag that it does not know, and jax does for a precision."""
+    set_by_sides = [side.environment for comparison in gpu.switches() for side in comparison.sides]
+    text = "import jax; x = jax.numpy.ones((4, 4)); print(jax.jit(lambda x: x @ x)(x).sum())"
+    for name in ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION"):
+        values = {given[name] for given in set_by_sides if name in given}
+        assert len(values) > 1
+        for value in [" ".join(sorted(values))] if name == "XLA_FLAGS" else values:
+            environment = {**os.environ, name: value, "JAX_PLATFORMS": "cpu"}
+            done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True)
+            assert done.stdout.strip() == "64.0", done.stderr[-500:]
 
 
 def test_a_rehearsal_is_the_same_but_smaller() -> None:

@@ -58,7 +58,8 @@ def test_ticks_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, setti
     resolved = config.resolve(
         agent, "gymnax:Pendulum-v1", **(sizes | {"warmup_env_steps": 256, "total_env_steps": 1024} | SMALL | settings)
     )
-    train = make_driver(setup(resolved)).train
+    driver: Any = make_driver(setup(resolved))
+    train = driver.train
     text = for_cuda(train._function, *train._shapes_given())
     assert "256x3xf32" in text and "128x3xf32" not in text  # Pendulum's observations: all rows, and no block of them
     assert KEPT_APART not in text and "tf.aliasing_output" in text  # replay is updated in place

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from worker import Stopwatch, again, say, scanned, serve, wanted
 
-jax.device_put_replicated = lambda tree, devices: jax.tree.map(
+jax.device_put_replicated = lambda tree, devices: jax.tree.map(  # type: ignore[assignment, attr-defined, unused-ignore]
     lambda x: jnp.stack([jnp.asarray(x)] * len(devices)), tree
 )
 
