@@ -14,7 +14,8 @@ import pytest
 
 from benchmarks import cases, gpu, run, tables
 from benchmarks.turns import Side, spread
-from rlx import agents
+from rlx import agents, config
+from rlx.train.settings import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,6 +65,20 @@ def test_every_part_can_be_begun_within_its_time() -> None:
     assert next(iter(gpu.PARTS)) == "targets" and gpu.comparisons()[0].name == "learner sac, batch 256"
     makefile = (ROOT / "Makefile").read_text()
     assert f"PART := {' '.join(gpu.PARTS)}\n" in makefile and "--budget 500" in makefile
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_races_can_be_planned(small: bool) -> None:
+    """A race is no place to find that sizes do not divide: rlx's plan is made, and Brax's one condition holds."""
+    for comparison in gpu.races():
+        for side in (gpu.rehearsed(comparison) if small else comparison).sides:
+            given, settings = parsed(side), json.loads(side.command[-1])
+            if side.name.startswith("rlx"):
+                plan = make_plan(config.resolve(given.agent, f"brax:{given.env}", **settings).train, shards=1)
+                assert plan.steps(plan.eval_ticks, 0)[0] * 2 <= plan.steps(plan.ticks, 0)[0]
+            else:
+                assert settings["batch_size"] * settings["num_minibatches"] % settings["num_envs"] == 0
+                assert given.case == "learn-ppo"
 
 
 def test_switches_are_known_to_jax() -> None:
