@@ -3,7 +3,7 @@
 # make check   format, lint and types                       make learn   the long learning runs
 # make browser opens the pages that rlx makes in a headless Chromium, which it installs where it may
 # make docs    build the site into build/docs               make notebooks   run the notebooks and save what they show
-# make bench   rlx against its bounds; bench-peers, bench-learn, bench-gpu: see benchmarks/README.md
+# make bench   rlx against its bounds; bench-peers, bench-learn, bench-gpu PART=targets: see benchmarks/README.md
 # make torture kills 150 runs and resumes them, a quarter of an hour; fills the table of docs/reliability.md
 # Another Python lives beside the first, in a folder of its own: make test PYTHON=python3.12
 
@@ -26,7 +26,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-PART := update fused seeds replay
+PART := targets learn update switches rest
 
 .PHONY: bench bench-peers bench-learn bench-gpu install train test smoke learn browser torture docs notebooks check python
 
@@ -88,7 +88,7 @@ bench-learn: install
 	$(BIN)/python benchmarks/learn.py $(ARGS)
 
 bench-gpu: install
-	$(BIN)/python benchmarks/run.py gpu --only $(PART) $(ARGS)
+	$(BIN)/python benchmarks/run.py gpu --part $(PART) --repeats 5 --budget 500 $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

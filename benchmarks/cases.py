@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to be run from anywhere
 
 from benchmarks import bounds
-from benchmarks.worker import again, say, serve
+from benchmarks.worker import again, say, scanned, serve
 from rlx import agents, config, envs, replay
 from rlx import data as datasets
-from rlx.experiment import Setup, fit, make_driver, setup
+from rlx.experiment import fit, make_driver, setup
 from rlx.replay import Row
+from rlx.train.memory import estimate as of_run
 from rlx.types import Spec, Transition
 
 Run = Callable[[int], None]
+GAMMA: Any = 0.99  # of replay's windows
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -41,9 +43,9 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
 def make_agent(given: argparse.Namespace) -> tuple[Any, Any, Spec]:
     """The agent's functions, the configuration of its networks, and what it knows of an environment."""
     sizes = bounds.Sizes(*given.sizes)
-    shapes = [jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes]
+    observation, action = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes)
     network = config.resolve(given.agent, "none", **settings(given)).network
-    spec = Spec(*shapes, 1000)
+    spec = Spec(observation, action, 1000)
     return agents.load(given.agent).make(network, spec), network, spec
 
 
@@ -56,11 +58,18 @@ def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
 
 
 def update(given: argparse.Namespace) -> tuple[Run, float]:
-    """`agent.update`, the state donated and the whole of it returned."""
+    """`agent.update`, the state donated and the whole of it returned; with `--scan` so many of them in one program."""
     agent, _, spec = make_agent(given)
-    step = jax.jit(lambda state, *rest: agent.update(state, *rest)[0], donate_argnums=0)
+    key = jax.random.key(2)
+    shape: tuple[int, ...] = (given.batch,)
+
+    def step(state: Any, *rest: Any) -> Any:
+        return agent.update(state, *rest)[0]
+
+    if given.scan:
+        shape, key, step = (given.scan, *shape), jax.random.split(key, given.scan), scanned(step)
     state = jax.jit(agent.init)(jax.random.key(0))
-    return again(step, jax.block_until_ready, state, make_batch(spec, (given.batch,)), jax.random.key(2))
+    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, state, make_batch(spec, shape), key)
 
 
 def chain(given: argparse.Namespace) -> tuple[Run, float]:
@@ -116,7 +125,7 @@ def fused(given: argparse.Namespace) -> tuple[Run, float]:
     sizes = {"warmup_env_steps": warmup, "total_env_steps": 2 * warmup, "replay_capacity": 2**17}
     given_settings = common | sizes | plain(given.agent) | settings(given)
     resolved = config.resolve(given.agent, given.env, backend(given.env), **given_settings)
-    return ticks(setup(resolved), offline=False)
+    return ticks(make_driver(setup(resolved)))
 
 
 def backend(env: str) -> str | None:
@@ -135,19 +144,23 @@ def offline(given: argparse.Namespace) -> tuple[Run, float]:
     """Updates on a made-up data set of `--capacity` transitions, by the offline driver."""
     env = envs.make("brax:halfcheetah")
     rows = jax.tree.map(np.asarray, make_batch(env.spec, (given.capacity,)))
-    flag = np.zeros(given.capacity, bool)
+    flag: Any = np.zeros(given.capacity, bool)
     content = Row(rows.observation, rows.action, rows.reward, flag, flag, rows.next_observation)._asdict()
     with tempfile.TemporaryDirectory() as folder:
         made_up = datasets.make_dataset({"name": "bench/made-up-v0"}, **content)
         datasets.write(made_up, Path(folder) / "data")
-        common = {"dataset": str(Path(folder) / "data"), "offline_steps": 10**6, "ratio": "1:1", "total_env_steps": 0}
+        common: dict[str, Any] = {
+            "dataset": str(Path(folder) / "data"),
+            "offline_steps": 10**6,
+            "ratio": "1:1",
+            "total_env_steps": 0,
+        }
         resolved = config.resolve(given.agent, "brax:halfcheetah", **(common | settings(given)))
-        return ticks(setup(resolved, env), offline=True)
+        return ticks(make_driver(setup(resolved, env), offline=True))
 
 
-def ticks(given: Setup, offline: bool) -> tuple[Run, float]:
+def ticks(driver: Any) -> tuple[Run, float]:
     """A driver's ticks, past the warm-up."""
-    driver = make_driver(given, offline)
     begun = time.perf_counter()
     for program in driver.programs[:-1]:
         program.compiled()
@@ -168,9 +181,9 @@ def ring(given: argparse.Namespace) -> tuple[Run, float]:
     def step(carry: Any, block: Row, key: Any) -> Any:
         memory, _ = carry
         memory = replay.add(memory, block)
-        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, 0.99)
+        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, GAMMA)
 
-    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, 0.99)))(memory, block)
+    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, GAMMA)))(memory, block)
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block, jax.random.key(3))
 
 
@@ -224,18 +237,23 @@ def _ring(given: argparse.Namespace) -> tuple[Any, Row]:
 
 
 def memory(given: argparse.Namespace) -> None:
-    """The most bytes that training held, with a replay of `--capacity` transitions, all of them written."""
+    """The most bytes that training held, with a replay of `--capacity` transitions, all of them written.
+
+    A device that keeps count is held against what rlx had estimated; a process holds more than the device's part.
+    """
     sizes = {"num_envs": given.num_envs, "replay_capacity": given.capacity, "warmup_env_steps": 2048}
     common = {"ratio": "1:1", "batch_size": given.batch, "total_env_steps": 4096}
     resolved = config.resolve(given.agent, given.env, backend(given.env), **(common | sizes | plain(given.agent)))
-    made = setup(resolved)
-    run, _ = ticks(made, offline=False)
+    driver: Any = make_driver(setup(resolved))
+    run, _ = ticks(driver)
     run(8)
-    spec = made.env.spec
+    spec = driver.task.env.spec
     stored = 4 * (2 * spec.observation_size + spec.action_size + 1) + 2  # and two flags
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    say(peak_bytes=peak, capacity=given.capacity, stored_bytes=stored)
+    groups = [driver.devices] * 3  # each role's
+    estimate = {"estimated_bytes": of_run(driver.task, driver.members, groups).total} if stats else {}
+    say(peak_bytes=peak, capacity=given.capacity, stored_bytes=stored, **estimate)
 
 
 def start(given: argparse.Namespace) -> None:
@@ -262,7 +280,7 @@ CASES: dict[str, Callable[[argparse.Namespace], Any]] = {
 }
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--agent", default="sac")
@@ -271,10 +289,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--capacity", type=int, default=100_000)
+    parser.add_argument("--scan", type=int, default=0, help="updates in one program, of `update`; 0: one, and no loop")
     parser.add_argument("--steps", type=int, default=200, help="vector steps that learn, of `start`")
     parser.add_argument("--sizes", type=int, nargs=2, default=list(bounds.Sizes()), help="of observation and action")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings as of `rlx train`")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import tables  # noqa: E402
-from benchmarks.run import KEPT, PEERS  # noqa: E402
+from benchmarks.comparisons import KEPT, PEERS  # noqa: E402
+from benchmarks.turns import OutOfTime, Side  # noqa: E402
 
-THRESHOLDS = {"ant": 2000.0, "Pendulum-v1": -200.0, "humanoid": 4000.0}
+THRESHOLDS = {"ant": 2000.0, "Pendulum-v1": -200.0}
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("rlx", "ant"): {"eval_every": 20_000},  # as often as Brax's
     ("rlx", "Pendulum-v1"): {},
-    ("rlx-pql", "ant"): {},
-    ("rlx-pql", "humanoid"): {"preset": "4096"},
+    ("rlx-pql", "ant"): {"eval_every": 25_000, "total_env_steps": 1_000_000},
+    ("rlx-pql-4096", "ant"): {"preset": "4096", "eval_every": 500_000},
+    ("rlx-pql-4096", "humanoid"): {"preset": "4096", "eval_every": 500_000},
     ("brax-sac", "ant"): {
         "num_envs": 256,
         "grad_updates_per_step": 64,
@@ -44,60 +47,97 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         "num_timesteps": 1_000_000,
         "num_evals": 51,
     },
-    ("brax-ppo", "ant"): {"num_envs": 2048, "batch_size": 1024, "num_minibatches": 32, "learning_rate": 3e-4},
-    ("brax-ppo", "humanoid"): {"num_envs": 2048, "batch_size": 1024, "num_minibatches": 32, "learning_rate": 3e-4},
+    # of its notebook
+    ("brax-ppo", "ant"): {"num_envs": 4096, "batch_size": 2048, "reward_scaling": 10, "unroll_length": 5}
+    | {"num_minibatches": 32, "num_updates_per_batch": 4, "entropy_cost": 1e-2, "learning_rate": 3e-4},
+    ("brax-ppo", "humanoid"): {"num_envs": 2048, "batch_size": 1024, "reward_scaling": 0.1, "unroll_length": 10}
+    | {"num_minibatches": 32, "num_updates_per_batch": 8, "entropy_cost": 1e-3, "learning_rate": 3e-4},
+}
+REHEARSED: dict[
+    str, dict[str, Any]
+] = {  # only for seeing that a side runs: two evaluations, of an agent that knows nothing
+    "rlx": {"num_envs": 16, "batch_size": 16, "replay_capacity": 4096, "warmup_env_steps": 64, "total_env_steps": 128}
+    | {"eval_every": 64, "eval_episodes": 2},
+    "brax": {"num_envs": 16, "batch_size": 16, "num_minibatches": 2, "num_timesteps": 640, "num_evals": 3}
+    | {"num_eval_envs": 2},
 }
 
 
-def command(side: str, env: str, seed: int) -> list[str]:
-    """What runs one side."""
+def smaller(side: str, settings: str) -> str:
+    """A side's settings, the last word of its command, for a rehearsal."""
+    return json.dumps(json.loads(settings) | REHEARSED[side.split("-")[0]])
+
+
+def command(side: str, env: str, seed: int, python: str = "") -> list[str]:
+    """What runs one side; a peer's in its own environment, unless another `python` is named. Settings come last."""
+    maker, agent, *_ = [*side.split("-"), "sac"]
     settings = json.dumps(SETTINGS[side, env])
-    if side.startswith("rlx"):
-        agent = side.removeprefix("rlx").lstrip("-") or "sac"
+    if maker == "rlx":
         return [sys.executable, str(Path(__file__).resolve()), "--be", agent, env, str(seed), settings]
     script = ROOT / "benchmarks" / "peers" / "brax_cases.py"
     flags = ["--env", env, "--seed", str(seed), "--settings", settings]
-    return [str(PEERS / "brax" / "bin" / "python"), str(script), f"learn-{side.removeprefix('brax-')}", *flags]
+    return [python or str(PEERS / "brax" / "bin" / "python"), str(script), f"learn-{agent}", *flags]
 
 
 def be(agent: str, env: str, seed: int, settings: dict[str, Any]) -> None:
     """rlx's side: trains with its preset, and says every evaluation."""
     from benchmarks.worker import say
     from rlx import fit
-    from rlx.config import presets
 
     name = f"gymnax:{env}" if env.endswith("v1") else f"brax:{env}"
-    chosen = presets(agent, name, settings.pop("preset", None)) | settings
 
     def told(line: dict[str, Any]) -> None:
         if "eval/return_mean" in line:
             say(wall_s=line["wall_time_s"], env_steps=line["env_step"], value=line["eval/return_mean"])
 
-    fit(agent, name, progress=told, seed=seed, **chosen)
+    fit(agent, name, progress=told, seed=seed, **settings)
 
 
-def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
-    """One run: its curve, and when it reached the threshold."""
+def curve_of(command: Sequence[str], goal: float, limit_s: float) -> list[dict[str, float]]:
+    """What a side says at its evaluations, until `goal` is reached or `limit_s` is over."""
     begun = time.perf_counter()
-    process = subprocess.Popen(command(side, env, seed), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     curve: list[dict[str, float]] = []
-    reached = None
     alarm = threading.Timer(limit_s, process.kill)
     alarm.start()
     try:
         for text in process.stdout:
             curve.append(json.loads(text) | {"wall_s": round(time.perf_counter() - begun, 2)})
-            if curve[-1]["value"] >= THRESHOLDS[env]:
-                reached = curve[-1]
+            if curve[-1]["value"] >= goal:
                 break
     finally:
         alarm.cancel()
         process.kill()
         process.wait()
+    return curve
+
+
+def first(curve: list[dict[str, float]], goal: float) -> dict[str, float] | None:
+    """The evaluation that first reached `goal`."""
+    return next((point for point in curve if point["value"] >= goal), None)
+
+
+def race(sides: Sequence[Side], goals: Sequence[float], limit_s: float, deadline: float) -> dict[str, dict[str, Any]]:
+    """When each side, one after the other, first reached each of the goals. Raises OutOfTime past the deadline."""
+    found: dict[str, dict[str, Any]] = {}
+    for side in sides:
+        if time.monotonic() + limit_s > deadline:
+            raise OutOfTime
+        curve = curve_of(side.command, goals[-1], limit_s)
+        found[side.name] = {"goals": {f"{goal:g}": first(curve, goal) for goal in goals}, "curve": curve}
+        if not curve:
+            found[side.name] = {"failed": f"it said nothing in {limit_s:.0f} s"}
+    return found
+
+
+def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
+    """One run: its curve, and when it reached the threshold."""
+    curve = curve_of(command(side, env, seed), THRESHOLDS[env], limit_s)
     from rlx.results import origin
 
     made = {"date": datetime.date.today().isoformat(), **origin(), "processor": tables.processor()}
+    reached = first(curve, THRESHOLDS[env])
     return {"side": side, "env": env, "seed": seed, "reached": reached, "curve": curve, "made": made}
 
 

@@ -8,136 +8,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.turns import Side, spread, take_turns  # noqa: E402
+from benchmarks import gpu, learn, tables  # noqa: E402
+from benchmarks.comparisons import KEPT, Comparison, own_comparisons, peer_comparisons  # noqa: E402
+from benchmarks.turns import OutOfTime, Side, patience, spread, take_turns  # noqa: E402
 
-KEPT = ROOT / ".cache" / "bench"
-PEERS = ROOT / ".cache" / "peers"
-PLAIN = ("actor_hidden_sizes=256,256", "critic_hidden_sizes=256,256")
-
-
-class Comparison(NamedTuple):
-    """Sides that do the same work; ratios are to the first."""
-
-    name: str
-    unit: str  # of rates, a second; or of what is measured instead: "seconds" from process start, or "bytes"
-    sides: tuple[Side, ...]
+GROUPS = {"own": own_comparisons, "peers": peer_comparisons, "gpu": gpu.comparisons}
 
 
-def own(name: str, case: str, *flags: Any, sets: Sequence[str] = ()) -> Side:
-    """A case of rlx's, or a bound."""
-    given = [*map(str, flags), *(["--set", *sets] if sets else [])]
-    return Side(name, [sys.executable, str(ROOT / "benchmarks" / "cases.py"), case, *given])
-
-
-def peer(name: str, case: str, *flags: Any) -> Side:
-    """A peer's case, in its own environment."""
-    script = ROOT / "benchmarks" / "peers" / f"{name}_cases.py"
-    return Side(name, [str(PEERS / name / "bin" / "python"), str(script), case, *map(str, flags)])
-
-
-def update(
-    agent: str, batch: int, label: str = "", sets: Sequence[str] = (), others: Iterable[Side] = ()
-) -> Comparison:
-    """Updates against the chain of their matrix products, and others."""
-    flags = ("--agent", agent, "--batch", batch)
-    sides = (own("rlx", "update", *flags, sets=sets), own("chain", "chain", *flags, sets=sets), *others)
-    return Comparison(f"update {label or agent}, batch {batch}", "updates", sides)
-
-
-def fused(env: str, num_envs: int, others: Iterable[Side] = (), agent: str = "sac") -> Comparison:
-    """Vector steps with one update each, against the environment alone and the update's products alone."""
-    sizes = {"inverted_pendulum": (4, 1), "hopper": (11, 3), "ant": (27, 8)}[env]
-    where = ("--env", f"brax:{env}", "--num-envs", num_envs)
-    sides = (
-        own("rlx", "fused", *where, "--agent", agent),
-        *others,
-        own("environment alone", "bare", *where),
-        own("chain", "chain", "--agent", agent, "--sizes", *sizes, sets=PLAIN),
-    )
-    return Comparison(f"fused {agent} {env}, {num_envs} environments", "vector steps", sides)
-
-
-def of_rows(capacity: int) -> tuple[Side, Side]:
-    """Replay against the rows that it copies, taken at places known beforehand."""
-    return own("rows alone", "rows", "--capacity", capacity), own("rlx", "ring", "--capacity", capacity)
-
-
-def own_comparisons() -> list[Comparison]:
-    """`make bench`."""
-    small = [name for name in PLAIN if name.startswith("critic")]
-    updates = [update(agent, 256) for agent in ("sac", "iql", "idql", "td3_bc", "bc", "pql")]
-    updates += [update("tqc", 256, f"tqc {n} x 25", (f"num_critics={n}", *small)) for n in (2, 5)]
-    training = [fused("inverted_pendulum", n) for n in (128, 1024)]
-    seeds = [own(f"{n} seeds", "fused", "--seeds", n) for n in (1, 8, 32)]
-    capacities = [own(f"capacity {n:,}", "ring", "--capacity", n) for n in (10_240, 102_400, 1_024_000)]
-    acting = [own(agent, "act", "--agent", agent, "--batch", 128) for agent in ("sac", "pql", "iql", "idql")]
-    offline = (own("update alone", "update", "--agent", "iql"), own("offline driver", "offline", "--agent", "iql"))
-    start = (own("rlx", "start"),)
-    return [
-        *updates,
-        *training,
-        Comparison("seeds vmapped, sac inverted_pendulum, 128 environments", "vector steps", tuple(seeds)),
-        Comparison("replay, add 128 and sample 256", "turns", (own("bare copy", "copies"), *capacities)),
-        *(
-            Comparison(f"replay of {n:,}, beside its rows alone", "turns", of_rows(n))
-            for n in (10_240, 102_400, 1_024_000)
-        ),
-        Comparison(
-            "memory of a transition, fused sac hopper", "bytes", (own("rlx", "memory", "--env", "brax:hopper"),)
-        ),
-        Comparison("acting, 128 observations", "calls", tuple(acting)),
-        Comparison("offline iql", "updates", offline),
-        Comparison("start to first epoch", "seconds", start),
-    ]
-
-
-def peer_comparisons() -> list[Comparison]:
-    """`make bench-peers`."""
-    two = ("num_critics=2", "critic_hidden_sizes=256,256")
-    everyone = [peer(name, "update") for name in ("sbx", "rejax", "brax")]
-
-    def training(env: str, num_envs: int) -> Comparison:
-        flags = ("--env", env, "--num-envs", num_envs)
-        return fused(env, num_envs, [peer("brax", "fused", *flags), peer("rejax", "fused", *flags)])
-
-    start = (own("rlx", "start"), *(peer(name, "start") for name in ("brax", "rejax", "sbx")))
-    return [
-        update("sac", 256, others=everyone),
-        update("tqc", 256, "tqc 2 x 25", two, [peer("sbx", "update", "--agent", "tqc")]),
-        *(training(env, n) for env in ("inverted_pendulum", "hopper") for n in (128, 1024)),
-        Comparison("start to first epoch", "seconds", start),
-    ]
-
-
-def gpu_comparisons() -> list[Comparison]:
-    """`make bench-gpu`: parts of a few minutes each, without a network."""
-    small = ("num_critics=5", "critic_hidden_sizes=256,256")
-    seeds = [own(f"{n} seeds", "fused", "--seeds", n) for n in (1, 8, 32)]
-    rings = [("bare copy", "copies", 20), ("2^20", "ring", 20), ("2^22", "ring", 22)]
-    return [
-        *(update(agent, batch) for agent in ("sac", "iql", "idql", "pql") for batch in (256, 8192)),
-        update("tqc", 256, "tqc 5 x 25", small),
-        *(fused("ant", n) for n in (128, 1024, 4096, 16384)),
-        Comparison("seeds vmapped, sac inverted_pendulum, 128 environments", "vector steps", tuple(seeds)),
-        Comparison(
-            "replay, add 4096 and sample 8192",
-            "turns",
-            tuple(own(name, case, "--num-envs", 4096, "--batch", 8192, "--capacity", 2**n) for name, case, n in rings),
-        ),
-        Comparison("memory of a transition, fused sac ant", "bytes", (own("rlx", "memory", "--env", "brax:ant"),)),
-    ]
+def finished(
+    command: Sequence[str], environment: Mapping[str, str], deadline: float = math.inf
+) -> subprocess.CompletedProcess[str]:
+    """A process that has ended by itself. Raises OutOfTime for one that has not."""
+    try:
+        return subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=patience(deadline)
+        )
+    except subprocess.TimeoutExpired:
+        raise OutOfTime from None
 
 
 def time_starts(sides: Sequence[Side], repeats: int) -> dict[str, dict[str, Any]]:
@@ -148,9 +47,8 @@ def time_starts(sides: Sequence[Side], repeats: int) -> dict[str, dict[str, Any]
         for side in sides:
             cache = KEPT / "xla" / f"{os.getpid()}-{i}-{side.name}"
             for kind in ("cold", "warm"):
-                environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
                 begun = time.perf_counter()
-                done = subprocess.run(side.command, env=environment, capture_output=True, text=True, timeout=600)
+                done = finished(side.command, {"JAX_COMPILATION_CACHE_DIR": str(cache)})
                 if "first_epoch" in done.stdout:
                     seconds[side.name][kind].append(time.perf_counter() - begun)
                 else:
@@ -162,17 +60,19 @@ def time_starts(sides: Sequence[Side], repeats: int) -> dict[str, dict[str, Any]
 
 
 def weigh(
-    sides: Sequence[Side], repeats: int, capacities: tuple[int, int] = (2**18, 2**22)
+    sides: Sequence[Side], repeats: int, capacities: tuple[int, int] = (2**18, 2**22), deadline: float = math.inf
 ) -> dict[str, dict[str, Any]]:
-    """Bytes that one transition more takes, from the peaks of two sizes of replay, and the bytes that it stores."""
+    """Bytes that one transition more takes, from the peaks of two sizes of replay, and the bytes that it stores.
+
+    Where devices keep count, also what rlx had estimated of the larger one, over its peak.
+    """
     found = {}
     for side in sides:
         taken, said = [], {"stored_bytes": 1}
         for _ in range(repeats):
             peaks = []
             for capacity in capacities:
-                command = [*side.command, "--capacity", str(capacity)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+                done = finished([*side.command, "--capacity", str(capacity)], side.environment, deadline)
                 if done.returncode != 0:
                     return {side.name: {"failed": (done.stderr.strip().splitlines() or ["it said nothing"])[-1]}}
                 said = json.loads(done.stdout)
@@ -180,6 +80,8 @@ def weigh(
             taken.append((peaks[1] - peaks[0]) / (capacities[1] - capacities[0]))
         ratio = [bytes_taken / said["stored_bytes"] for bytes_taken in taken]
         found[side.name] = {"stored": said["stored_bytes"], "taken": spread(taken), "ratio": spread(ratio)}
+        if "estimated_bytes" in said:
+            found[side.name]["estimate"] = said["estimated_bytes"] / said["peak_bytes"]
     return found
 
 
@@ -189,41 +91,88 @@ def backend() -> str:
     return subprocess.run(ask, capture_output=True, text=True).stdout.strip()
 
 
-GROUPS = {"own": own_comparisons, "peers": peer_comparisons, "gpu": gpu_comparisons}
+def measure(comparison: Comparison, given: argparse.Namespace, deadline: float) -> dict[str, dict[str, Any]]:
+    """What each side of a comparison takes. Raises OutOfTime past the deadline."""
+    on_gpu = given.group == "gpu"
+    if comparison.unit == "return":
+        return learn.race(comparison.sides, comparison.goals, comparison.limit_s, deadline)
+    if comparison.unit == "seconds":
+        return time_starts(comparison.sides, max(1, given.repeats // 2))
+    if comparison.unit == "bytes":
+        capacities = (2**12, 2**14) if given.rehearse else (2**18, 2**22)
+        return weigh(comparison.sides, 1 if on_gpu else max(1, given.repeats // 2), capacities, deadline)
+    everywhere = sorted(os.sched_getaffinity(0))
+    cores, clock = ((), "wall_s") if on_gpu else (everywhere[-1:], "cpu_s")
+    abreast = max(1, len(everywhere) // 4) if on_gpu else 1
+    return take_turns(comparison.sides, given.seconds, given.repeats, cores, clock, abreast, deadline)
 
 
-def main() -> None:
+def prepare(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """The environment of all sides, and where results go. A rehearsal's never go where results are kept."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
+    if given.group != "gpu":
+        if given.rehearse or given.part:
+            parser.error("--rehearse and --part go with gpu")
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    elif given.rehearse:
+        if given.out != KEPT:
+            parser.error("--rehearse writes no results, so it takes no --out")
+        given.out, given.seconds, given.repeats, given.budget = KEPT / "rehearsal", 0.05, 2, math.inf
+        os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    elif backend() != "gpu":
+        parser.error(
+            'jax finds no GPU here: install its jax with pip install -c constraints.txt -e ".[cuda]",'
+            " or give --rehearse to see that everything runs"
+        )
+    if given.group == "gpu":  # several sides hold memory at once; jax would give three quarters of it to the first
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("group", choices=GROUPS)
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="comparisons whose name has one of these")
+    parser.add_argument("--part", nargs="+", default=[], choices=gpu.PARTS, help="of gpu; all, the most telling first")
     parser.add_argument("--again", action="store_true", help="make them again, and not only what is missing")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each side in each repeat, about")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds for all of it; the rest is for later")
+    parser.add_argument("--rehearse", action="store_true", help="gpu: at tiny sizes on any device, for no result")
     parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
     given = parser.parse_args()
-    on_gpu = given.group == "gpu"
-    cores, clock = ((), "wall_s") if on_gpu else ((max(os.sched_getaffinity(0)),), "cpu_s")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
-    if not on_gpu:
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    elif backend() != "gpu":
-        parser.error('jax finds no GPU here: install its jax with pip install -c constraints.txt -e ".[cuda]"')
-    results = tables.Results(given.out, given.group)
-    for comparison in GROUPS[given.group]():
+    prepare(parser, given)
+    return given
+
+
+def main() -> None:
+    begun = time.monotonic()
+    given = parse()
+    deadline = begun + given.budget
+    results = tables.Results(given.out, "rehearsal" if given.rehearse else given.group)
+    left = []
+    for comparison in gpu.comparisons(given.part) if given.group == "gpu" else GROUPS[given.group]():
         wanted = not given.only or any(word in comparison.name for word in given.only)
         if not wanted or (comparison.name in results.comparisons and not given.again):
             continue
+        if given.rehearse:
+            comparison = gpu.rehearsed(comparison)
+        started = time.monotonic()
+        if started + comparison.needs_s > deadline:
+            left.append(comparison.name)
+            continue
         print(f"{comparison.name} ...", flush=True)
-        begun = time.perf_counter()
-        if comparison.unit == "seconds":
-            sides = time_starts(comparison.sides, max(1, given.repeats // 2))
-        elif comparison.unit == "bytes":
-            sides = weigh(comparison.sides, max(1, given.repeats // 2))
-        else:
-            sides = take_turns(comparison.sides, given.seconds, given.repeats, cores, clock)
-        results.keep(comparison.name, comparison.unit, sides, round(time.perf_counter() - begun, 1))
+        try:
+            sides = measure(comparison, given, deadline)
+        except OutOfTime:
+            left.append(comparison.name)
+            continue
+        results.keep(comparison.name, comparison.unit, sides, round(time.monotonic() - started, 1))
         print(tables.one(comparison.name, results.comparisons[comparison.name]), flush=True)
+    if left:
+        print(f"No time was left: {'; '.join(left)}. The same command goes on from there.")
     print(f"\nAll of it: {results.write()}")
+    if given.rehearse and (failed := results.failures()):
+        sys.exit(f"failed: {'; '.join(failed)}")
 
 
 if __name__ == "__main__":

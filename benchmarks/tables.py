@@ -12,7 +12,8 @@ from typing import Any
 TITLES = {
     "own": "rlx against its bounds",
     "peers": "rlx beside its peers",
-    "gpu": "rlx on a GPU, against its bounds",
+    "gpu": "rlx on a GPU, against its bounds and Brax",
+    "rehearsal": "A rehearsal: nothing here is a result",
 }
 
 
@@ -35,6 +36,15 @@ class Results:
         draft.write_text(json.dumps({"comparisons": self.comparisons}, indent=1) + "\n")
         draft.replace(self._path)
 
+    def failures(self) -> list[str]:
+        """Each side that failed, with what it said."""
+        return [
+            f"{name}: {side}: {found['failed']}"
+            for name, comparison in self.comparisons.items()
+            for side, found in comparison["sides"].items()
+            if "failed" in found
+        ]
+
     def write(self) -> Path:
         """The page beside the JSON."""
         page = self._path.with_suffix(".md")
@@ -48,7 +58,11 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     """One comparison as a section with a table."""
     sides, unit = comparison["sides"], comparison["unit"]
     rows = [_row(side, found) for side, found in sides.items()]
-    heads = {"seconds": ["", "cold", "warm"], "bytes": ["", "bytes stored", "bytes taken", "taken to stored"]}
+    heads = {
+        "seconds": ["", "cold", "warm"],
+        "bytes": ["", "bytes stored", "bytes taken", "taken to stored", "estimate to peak"],
+    }
+    heads["return"] = ["", *(f"to {goal}" for goal in next((x["goals"] for x in sides.values() if "goals" in x), {}))]
     head = heads.get(unit, ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"])
     note = origin_of(comparison["made"])
     lines = [f"## {name}\n", _line(head), _line(["---"] * len(head)), *map(_line, rows), "", note, ""]
@@ -70,14 +84,25 @@ def _row(side: str, found: dict[str, Any]) -> list[str]:
         return [side, f"failed: {found['failed']}"]
     if "cold" in found:
         return [side, *(f"{_spread(found[kind])} s" for kind in ("cold", "warm"))]
+    if "goals" in found:
+        return [side, *(_reached(found["curve"], point) for point in found["goals"].values())]
     if "taken" in found:
-        return [side, f"{found['stored']}", _spread(found["taken"]), _spread(found["ratio"])]
+        estimate = f"{found['estimate']:.2f}" if "estimate" in found else "-"
+        return [side, f"{found['stored']}", _spread(found["taken"]), _spread(found["ratio"]), estimate]
     return [
         side,
         _spread(found["rate"]),
         _spread(found["ratio"]) if "ratio" in found else "-",
         f"{found.get('compile_s', 0):.1f} s",
     ]
+
+
+def _reached(curve: list[dict[str, float]], point: dict[str, float] | None) -> str:
+    """When a goal was reached, or how far it was when the run ended."""
+    if point is None:
+        best = max(curve, key=lambda point: point["value"])
+        return f"not; {best['value']:,.0f} after {best['wall_s']:,.0f} s, {best['env_steps']:,.0f} steps"
+    return f"{point['wall_s']:,.0f} s, {point['env_steps']:,.0f} steps"
 
 
 def _spread(values: Any) -> str:
@@ -106,4 +131,5 @@ HOW = {
     "peers": "Made by `make bench-peers`. One core, but starts on all; medians and ranges of turns that alternate;\n"
     "benchmarks/README.md says how.\n",
     "gpu": "Made by `make bench-gpu`. Seconds on the clock; medians and ranges of turns that alternate.\n",
+    "rehearsal": "Made by `make bench-gpu ARGS=--rehearse`, at sizes at which no number means anything.\n",
 }

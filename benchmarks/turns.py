@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 OVER_S = 600.0  # a side that is silent for so long has failed
@@ -34,11 +37,15 @@ class Failed(Exception):
     """A side ended, or was silent; the text says what it said last."""
 
 
-class Worker:
-    """A started side."""
+class OutOfTime(Exception):
+    """The time for all of it was over first."""
 
-    def __init__(self, side: Side) -> None:
-        self.side = side
+
+class Worker:
+    """A started side; killed where it is silent until `deadline`, on the clock of `time.monotonic`."""
+
+    def __init__(self, side: Side, deadline: float = math.inf) -> None:
+        self.side, self._deadline = side, deadline
         self._said = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
             side.command,
@@ -72,7 +79,7 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
-        alarm = threading.Timer(OVER_S, self._process.kill)
+        alarm = threading.Timer(patience(self._deadline), self._process.kill)
         alarm.start()
         line = self._process.stdout.readline()
         alarm.cancel()
@@ -88,13 +95,25 @@ class Worker:
         return f"{self.side.name}: exit code {self._process.returncode}: {said[-1] if said else 'it said nothing'}"
 
 
+def patience(deadline: float) -> float:
+    """Seconds that a silent side is given."""
+    return max(0.0, min(OVER_S, deadline - time.monotonic()))
+
+
 def take_turns(
-    sides: Sequence[Side], seconds: float, repeats: int, cores: Sequence[int] = (), clock: str = "cpu_s"
+    sides: Sequence[Side],
+    seconds: float,
+    repeats: int,
+    cores: Sequence[int] = (),
+    clock: str = "cpu_s",
+    abreast: int = 1,
+    deadline: float = math.inf,
 ) -> dict[str, dict[str, Any]]:
     """Rates of all sides in units a second, and ratios of each to the first, of neighbours in time.
 
-    All sides compile first, then every round gives each about `seconds`. `clock` is `cpu_s`, of the side's own threads,
-    or `wall_s`. A side that fails has, in place of rates, what it said; if that is the first one, nobody has ratios.
+    All sides compile first, so many `abreast`, then every round gives each about `seconds`. `clock` is `cpu_s`, of the
+    side's own threads, or `wall_s`. A side that fails has, in place of rates, what it said; if that is the first one,
+    nobody has ratios. Raises OutOfTime where all of it is not done before `deadline`.
     """
     everywhere = os.sched_getaffinity(0)
     workers: dict[str, Worker] = {}
@@ -102,16 +121,22 @@ def take_turns(
     rates: dict[str, list[float]] = {side.name: [] for side in sides}
     counts: dict[str, int] = {}
 
-    def each(act: Callable[[str], Any]) -> None:
-        for side in sides:
-            if side.name not in failed:
-                try:
-                    act(side.name)
-                except Failed as error:
-                    failed[side.name] = str(error)
+    def each(act: Callable[[str], Any], abreast: int = 1) -> None:
+        def tried(name: str) -> None:
+            try:
+                act(name)
+            except Failed as error:
+                if time.monotonic() >= deadline:
+                    raise OutOfTime from None
+                failed[name] = str(error)
+
+        if time.monotonic() >= deadline:
+            raise OutOfTime
+        with ThreadPoolExecutor(abreast) as pool:
+            list(pool.map(tried, [side.name for side in sides if side.name not in failed]))
 
     def start(name: str) -> None:
-        workers[name] = Worker(next(side for side in sides if side.name == name))
+        workers[name] = Worker(next(side for side in sides if side.name == name), deadline)
         workers[name].run(1)
 
     def count(name: str) -> None:
@@ -122,7 +147,7 @@ def take_turns(
 
     try:
         os.sched_setaffinity(0, set(cores) or everywhere)  # what is started inherits it
-        each(start)
+        each(start, abreast)
         each(count)
         for _ in range(repeats):
             each(turn)

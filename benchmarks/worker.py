@@ -60,6 +60,16 @@ def again(
     return run, round(compile_s, 2)
 
 
+def scanned(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`state = step(state, *row)` for every row of what follows the state, in one program, as in training loops."""
+    import jax
+
+    def steps(state: Any, *rows: Any) -> Any:
+        return jax.lax.scan(lambda state, row: (step(state, *row), None), state, rows)[0]
+
+    return steps
+
+
 def serve(run: Callable[[int], None], compile_s: float | None = None, **about: Any) -> None:
     """`run(units)` must return when they are done, not when they are dispatched."""
     say(ready=True, compile_s=compile_s, **about)

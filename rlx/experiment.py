@@ -316,6 +316,10 @@ def fit(
     agent = agent if isinstance(agent, str) else agents.register(agent)
     name, own = (env, None) if isinstance(env, str) else (type(env).__name__, env)
     given = setup(resolve(agent, name, backend, **settings), own)
+    if given.config.train.deterministic and not parallel.is_deterministic():
+        raise RlxError(
+            f"deterministic: jax has begun without it; set XLA_FLAGS={parallel.DETERMINISTIC} before Python starts"
+        )
     lines = []
     for driver, found, _ in run(given, make_driver(given, parts(given.config)[0])):  # noqa: B007 -- the last one is what counts
         lines.append(record(found, process_age_s()))

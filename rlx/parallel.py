@@ -180,9 +180,14 @@ def describe() -> dict[str, Any]:
 
 def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
     """Bytes free on each of the devices; those of a CPU share the machine's memory. None where nobody tells."""
-    stats = local(devices)[0].memory_stats()
+    device = local(devices)[0]
+    stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    if (
+        device.platform != "cpu"
+    ):  # some of jax's allocators for GPUs keep no count, and the machine's memory is not theirs
+        return None
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":", 1) for line in file)
@@ -215,11 +220,18 @@ def memory_in_use() -> Memory | None:
         return None
 
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
 def ask_for_determinism() -> None:
     """Has a GPU give the same bits every time; call it before anything touches a device. A CPU does so anyway."""
-    flag = "--xla_gpu_deterministic_ops=true"
-    if flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    if DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
+
+
+def is_deterministic() -> bool:
+    """Whether the same program gives the same bits every time, here."""
+    return jax.default_backend() != "gpu" or DETERMINISTIC in os.environ.get("XLA_FLAGS", "")
 
 
 def pmap(

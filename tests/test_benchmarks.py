@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from benchmarks import bounds, learn, run, tables
-from benchmarks.turns import Side, spread, take_turns
+from benchmarks import bounds, comparisons, learn, run, tables
+from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,9 @@ def run(units):
         pass
 serve(run, 1.5)
 """
+
+
+TEXT = WORKER.format(folder=str(ROOT / "benchmarks"), seconds=0.001)
 
 
 def side(name: str, seconds: float) -> Side:
@@ -70,6 +75,27 @@ def test_a_side_that_fails_late_costs_no_other_its_turns() -> None:
     assert "out of memory, say" in after["dies"]["failed"] and after["fine"]["ratio"] == (1, 1, 1)
     before = take_turns([dies, side("fine", 0.001)], seconds=0.01, repeats=2)
     assert "rate" in before["fine"] and "ratio" not in before["fine"]
+
+
+def test_sides_start_abreast() -> None:
+    """Each is ready after 1.5 s: together, hardly later than one."""
+    slow = [Side(name, [sys.executable, "-c", f"import time; time.sleep(1.5)\n{TEXT}"]) for name in ("a", "b", "c")]
+    begun = time.monotonic()
+    found = take_turns(slow, seconds=0.01, repeats=1, abreast=3)
+    assert all("rate" in side for side in found.values()) and time.monotonic() - begun < 4.0
+
+
+def test_what_is_not_done_in_time_is_no_failure() -> None:
+    """A silent side is ended at the deadline."""
+    silent = Side("silent", [sys.executable, "-c", "import time; time.sleep(60)"])
+    begun = time.monotonic()
+    with pytest.raises(OutOfTime):
+        take_turns([side("fine", 0.001), silent], seconds=0.01, repeats=1, deadline=begun + 2)
+    with pytest.raises(OutOfTime):
+        run.weigh([silent], repeats=1, deadline=begun + 3)
+    with pytest.raises(OutOfTime):
+        learn.race([silent], [1.0], limit_s=60, deadline=time.monotonic() + 30)
+    assert time.monotonic() - begun < 15
 
 
 def test_spread() -> None:
@@ -116,6 +142,25 @@ def small(case: str, *flags: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def test_one_line_says_what_no_time_was_left_for(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the same command goes on: what is kept is not made again."""
+
+    def comparison(name: str, needs_s: float) -> comparisons.Comparison:
+        return comparisons.Comparison(name, "updates", (side("rlx", 0.001),), needs_s)
+
+    made = [comparison("first", 1), comparison("long", 900), comparison("last", 1)]
+    monkeypatch.setitem(run.GROUPS, "own", lambda: made)
+    command = ["run.py", "own", "--budget", "60", "--repeats", "1", "--seconds", "0.01", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    run.main()
+    assert "No time was left: long. The same command goes on from there.\n" in capsys.readouterr().out
+    made[1] = comparison("long", 1)
+    run.main()
+    said = capsys.readouterr().out
+    assert "long ..." in said and "first ..." not in said and "No time" not in said
+
+
 TINY = ("--set", "actor_hidden_sizes=8,8", "critic_hidden_sizes=8,8")
 PENDULUM = ("--env", "gymnax:Pendulum-v1", "--num-envs", "8")
 
@@ -124,6 +169,7 @@ PENDULUM = ("--env", "gymnax:Pendulum-v1", "--num-envs", "8")
     ("case", "flags"),
     [
         ("update", TINY),
+        ("update", ("--scan", "4", *TINY)),
         ("chain", TINY),
         ("act", TINY),
         ("bare", PENDULUM),
@@ -161,6 +207,9 @@ print(json.dumps({"peak_bytes": 5000 + 33 * capacity, "capacity": capacity, "sto
 def test_bytes_of_a_transition_are_the_slope_of_two_peaks() -> None:
     found = run.weigh([Side("ring", [sys.executable, "-c", WEIGHED])], repeats=2, capacities=(10, 30))
     assert found == {"ring": {"stored": 30, "taken": (33, 33, 33), "ratio": (1.1, 1.1, 1.1)}}
+    counted = WEIGHED.replace('"stored_bytes"', '"estimated_bytes": 8985, "stored_bytes"')
+    found = run.weigh([Side("ring", [sys.executable, "-c", counted])], repeats=1, capacities=(10, 30))
+    assert found["ring"]["estimate"] == 8985 / 5990
     broken = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
     assert "nothing_of_that_name" in run.weigh([broken], repeats=1)["broken"]["failed"]
 
@@ -184,14 +233,33 @@ def test_results_are_kept_and_written(tmp_path: Path) -> None:
     }
     results.keep("update sac", "updates", sides, 3.0)
     results.keep("start", "seconds", {"rlx": {"cold": spread([20.0]), "warm": spread([5.0])}}, 3.0)
-    weighed = {"rlx": {"stored": 106, "taken": spread([105.0]), "ratio": spread([0.99])}}
+    weighed = {"rlx": {"stored": 106, "taken": spread([105.0]), "ratio": spread([0.99]), "estimate": 1.2}}
     results.keep("memory", "bytes", weighed, 3.0)
     page = tables.Results(tmp_path, "own").write().read_text()
     assert "| rlx | 250 (240 to 260) | 1 (1 to 1) | 2.0 s |" in page
     assert "| chain | 1,300 (1,300 to 1,300) | 1.25 (1.25 to 1.25) | 0.0 s |" in page
     assert "| gone | failed: no module |" in page and "| rlx | 20 (20 to 20) s | 5 (5 to 5) s |" in page
-    assert "| rlx | 106 | 105 (105 to 105) | 0.99 (0.99 to 0.99) |" in page
+    assert "| rlx | 106 | 105 (105 to 105) | 0.99 (0.99 to 0.99) | 1.20 |" in page
     assert "jax 0." in page and "cores" in page
+
+
+def test_race_tells_of_every_goal() -> None:
+    """A side that says 10, 20, 30 is stopped at the last goal; one that says nothing has failed."""
+    text = "import json, time\nfor i in range(1, 9): print(json.dumps({'env_steps': i, 'value': 10 * i}), flush=True)"
+    sides = [Side("says", [sys.executable, "-c", text]), Side("mute", [sys.executable, "-c", "pass"])]
+    found = learn.race(sides, (15.0, 30.0, 1e6), 30.0, time.monotonic() + 90)
+    steps = [point and point["env_steps"] for point in found["says"]["goals"].values()]
+    assert steps == [2, 3, None] and len(found["says"]["curve"]) == 8 and "said nothing" in found["mute"]["failed"]
+    assert len(learn.curve_of(sides[0].command, 30.0, 30.0)) == 3
+    curve = [
+        {"wall_s": 9.6, "env_steps": 70_000, "value": 1100.0},
+        {"wall_s": 20.0, "env_steps": 90_000, "value": 900.0},
+    ]
+    run_there = {"goals": {"1000": curve[0], "2000": None}, "curve": curve}
+    made = {"date": "2026-01-02", "processor": "p", "hardware": {"kind": "cpu"}, "versions": {"jax": "0.9"}}
+    page = tables.one("learn ant", {"unit": "return", "sides": {"rlx": run_there}, "made": made})
+    assert "|  | to 1000 | to 2000 |" in page
+    assert "| rlx | 10 s, 70,000 steps | not; 1,100 after 10 s, 70,000 steps |" in page
 
 
 def test_table_of_learning() -> None:

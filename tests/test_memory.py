@@ -157,9 +157,11 @@ def test_free_memory() -> None:
     """A device that keeps count says so itself; CPU devices share what the machine has."""
     counted: Any = SimpleNamespace(process_index=0, memory_stats=lambda: {"bytes_limit": 100, "bytes_in_use": 30})
     assert parallel.memory_bytes([counted]) == 70
-    silent: Any = SimpleNamespace(process_index=0, memory_stats=lambda: None)
+    silent: Any = SimpleNamespace(process_index=0, memory_stats=lambda: None, platform="cpu")
     room = parallel.memory_bytes([silent])
     assert room is None or MiB < room < 2**50
+    silent.platform = "gpu"  # under XLA_PYTHON_CLIENT_ALLOCATOR=platform: what the machine has is not what it has
+    assert parallel.memory_bytes([silent]) is None
 
 
 def test_as_many_members_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from worker import Stopwatch, again, say, serve, wanted
+from worker import Stopwatch, again, say, scanned, serve, wanted
 
-jax.device_put_replicated = lambda tree, devices: jax.tree.map(
+jax.device_put_replicated = lambda tree, devices: jax.tree.map(  # type: ignore[assignment, attr-defined, unused-ignore]
     lambda x: jnp.stack([jnp.asarray(x)] * len(devices)), tree
 )
 
@@ -35,24 +36,28 @@ RATE = 3e-4
 
 
 def update(given: argparse.Namespace) -> None:
-    """One update of critics, actor, temperature and targets, its own losses and optimisers joined in one program."""
+    """One update of critics, actor, temperature and targets, its own losses and optimisers joined in one program.
+
+    With `--scan` so many of them, over minibatches of their own, as its training loop has them.
+    """
     o, a = given.sizes
-    made = networks.make_sac_networks(o, a, running_statistics.normalize)
-    losses_of = losses.make_losses(made, reward_scaling=1.0, discounting=0.99, action_size=a)
+    networks_of = networks.make_sac_networks(o, a, running_statistics.normalize)
+    losses_of = losses.make_losses(networks_of, reward_scaling=1.0, discounting=0.99, action_size=a)
     optimiser = optax.adam(RATE)
     alpha_step, critic_step, actor_step = (gradients.gradient_update_fn(f, optimiser, None) for f in losses_of)
     keys = jax.random.split(jax.random.key(0), 8)
-    actor, critic = made.policy_network.init(keys[0]), made.q_network.init(keys[1])
+    actor, critic = networks_of.policy_network.init(keys[0]), networks_of.q_network.init(keys[1])
     alpha, statistics = jnp.zeros(()), running_statistics.init_state(specs.Array((o,), jnp.dtype("float32")))
     opt_states = tuple(optimiser.init(x) for x in (actor, critic, alpha))
-    observation, following = (jax.random.normal(key, (given.batch, o)) for key in keys[2:4])
+    shape = (given.scan, given.batch) if given.scan else (given.batch,)
+    observation, following = (jax.random.normal(key, (*shape, o)) for key in keys[2:4])
     batch = Transition(
         observation=observation,
-        action=jnp.tanh(jax.random.normal(keys[4], (given.batch, a))),
-        reward=jax.random.normal(keys[5], (given.batch,)),
-        discount=jnp.ones(given.batch),
+        action=jnp.tanh(jax.random.normal(keys[4], (*shape, a))),
+        reward=jax.random.normal(keys[5], shape),
+        discount=jnp.ones(shape),
         next_observation=following,
-        extras={"state_extras": {"truncation": jnp.zeros(given.batch)}, "policy_extras": {}},
+        extras={"state_extras": {"truncation": jnp.zeros(shape)}, "policy_extras": {}},
     )
 
     def step(state: Any, batch: Transition, key: Any) -> Any:
@@ -68,7 +73,8 @@ def update(given: argparse.Namespace) -> None:
         return new_actor, new_critic, target, new_alpha, (of_actor, of_critic, of_alpha)
 
     own = jax.tree.map(jnp.copy, (actor, critic, critic, alpha, opt_states))
-    serve(*again(jax.jit(step, donate_argnums=0), jax.block_until_ready, own, batch, keys[6]))
+    made, key = (scanned(step), jax.random.split(keys[6], given.scan)) if given.scan else (step, keys[6])
+    serve(*again(jax.jit(made, donate_argnums=0), jax.block_until_ready, own, batch, key))
 
 
 class Over(Exception):
@@ -97,14 +103,13 @@ def training(given: argparse.Namespace, epochs: int, steps: int, progress: Any) 
 
 
 def fused(given: argparse.Namespace) -> None:
-    """Turns are epochs of its own loop: between two, `progress_fn` waits to be asked. Evaluations do not count."""
+    """Turns are epochs of its own loop: between two, `progress_fn` waits to be asked. Evaluations are left out."""
     steps, watch = given.steps, [Stopwatch()]
     ended: list[dict[str, float]] = []
-    evaluate = acting.Evaluator.run_evaluation
 
-    def after_epoch(self: Any, *arguments: Any, **options: Any) -> Any:
+    def after_epoch(self: Any, policy: Any, training_metrics: Any) -> Any:
         ended.append(watch[0].seconds())
-        return evaluate(self, *arguments, **options)
+        return training_metrics
 
     acting.Evaluator.run_evaluation = after_epoch
     asked: list[int] = []
@@ -171,17 +176,22 @@ def learn(given: argparse.Namespace) -> None:
     module.train(environment=env, progress_fn=progress, seed=given.seed, **settings)
 
 
-def main() -> None:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=("update", "fused", "start", "learn-sac", "learn-ppo"))
     parser.add_argument("--env", default="inverted_pendulum")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--num-envs", type=int, default=128)
+    parser.add_argument("--scan", type=int, default=0, help="updates in one program, of `update`; 0: one, and no loop")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sizes", type=int, nargs=2, default=[17, 6])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", default="{}", help="of its train function, as JSON")
-    given = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    given = parse()
     {"update": update, "fused": fused, "start": start}.get(given.case, learn)(given)
 
 

@@ -1,0 +1,79 @@
+"""What can be said of GPUs without one: every program lowers for CUDA, and what asks for a GPU is told what is so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import rlx
+from rlx import agents, config, fusion, parallel
+from rlx.errors import RlxError
+from rlx.experiment import make_driver, setup
+from rlx.types import Spec, Transition
+
+KEPT_APART = "inlineable"  # how rlx/fusion.py tells XLA for CPUs to leave steps as they are
+SMALL = {"actor_hidden_sizes": (8, 8), "critic_hidden_sizes": (8, 8)}
+
+
+def for_cuda(function: Any, *shapes: Any) -> str:
+    """The program that a GPU would be given to compile."""
+    return function.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def shape(*sizes: int) -> Any:
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_updates_lower_for_cuda(name: str) -> None:
+    """And without what only XLA for CPUs needs to be told."""
+    known = config.settings(name)
+    network = config.resolve(name, "none", **{k: v for k, v in SMALL.items() if k in known}).network
+    agent = agents.load(name).make(network, Spec(shape(3), shape(2), 1000))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(agent.init, key)
+    batch = Transition(shape(4, 3), shape(4, 2), shape(4), shape(4), shape(4, 3))
+    function = jax.jit(lambda state, *rest: agent.update(state, *rest)[0])
+    assert "dot_general" in (text := for_cuda(function, state, batch, key)) and KEPT_APART not in text
+    if name == "sac":
+        assert KEPT_APART in function.lower(state, batch, key).as_text()
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings"), [("sac", {"num_seeds": 2}), ("pql", {"driver": "pipelined", "split": "1"})]
+)
+def test_ticks_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, settings: dict[str, Any]) -> None:
+    """Collecting, replay and learning in one program, fused and lagged; the environments go in one block."""
+
+    def on_one(function: Any, devices: Any, in_axes: Any = 0, donate: tuple[int, ...] = ()) -> Any:
+        mapped = jax.vmap(function, in_axes=in_axes, axis_name=parallel.DEVICE)  # a pmap lowers for what is here only
+        return jax.jit(mapped, donate_argnums=donate)
+
+    monkeypatch.setattr(parallel, "pmap", on_one)
+    monkeypatch.setattr(fusion.jax, "default_backend", lambda: "gpu")
+    sizes = {"num_envs": 256, "batch_size": 8, "replay_capacity": 1024, "pool_size": 64, "ratio": "1:1"}
+    resolved = config.resolve(
+        agent, "gymnax:Pendulum-v1", **(sizes | {"warmup_env_steps": 256, "total_env_steps": 1024} | SMALL | settings)
+    )
+    driver: Any = make_driver(setup(resolved))
+    train = driver.train
+    text = for_cuda(train._function, *train._shapes_given())
+    assert "256x3xf32" in text and "128x3xf32" not in text  # Pendulum's observations: all rows, and no block of them
+    assert KEPT_APART not in text and "tf.aliasing_output" in text  # replay is updated in place
+
+
+def test_a_gpu_that_was_not_asked_in_time_is_no_deterministic_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert parallel.is_deterministic()
+    monkeypatch.setattr(parallel.jax, "default_backend", lambda: "gpu")
+    assert not parallel.is_deterministic()
+    settings = {"total_env_steps": 1024, "num_envs": 8, "warmup_env_steps": 64}
+    with pytest.raises(RlxError, match=f"set XLA_FLAGS={parallel.DETERMINISTIC} before"):
+        rlx.fit("sac", "gymnax:Pendulum-v1", deterministic=True, **settings)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=b")
+    parallel.ask_for_determinism()
+    parallel.ask_for_determinism()
+    assert parallel.is_deterministic() and parallel.os.environ["XLA_FLAGS"] == f"--xla_a=b {parallel.DETERMINISTIC}"
