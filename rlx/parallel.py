@@ -184,9 +184,7 @@ def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
-    if (
-        device.platform != "cpu"
-    ):  # some of jax's allocators for GPUs keep no count, and the machine's memory is not theirs
+    if device.platform != "cpu":  # some allocators for GPUs keep no count, and the machine's memory is not theirs
         return None
     try:
         with open("/proc/meminfo") as file:
