@@ -230,7 +230,7 @@ def quantile_huber_loss(quantiles: jax.Array, target: jax.Array, kappa: Scalar =
 
     # Loss and slope are summed atom by atom: autodiff of the direct form keeps several [N, B, M, K] arrays, and took
     # 33 times as long (N = 5, B = 256, M = 25, K = 115, one core). Unrolling spares accelerators kernel launches.
-    zeros = jnp.zeros_like(quantiles)
+    zeros = jnp.zeros_like(quantiles, jnp.result_type(quantiles, target, kappa))
     (loss, gradient), _ = jax.lax.scan(add_atom, (zeros, zeros), jax.lax.stop_gradient(target.T), unroll=8)
     return jnp.mean(loss + gradient * (quantiles - fixed)) / num_atoms  # the second term is 0 and carries the gradient
 

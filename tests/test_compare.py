@@ -249,7 +249,8 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
 
 
 @pytest.mark.parametrize(
-    "what", "env,backend,twice,unfinished,nothing,sweep,bad end,old lines,old summary,no lines".split(",")
+    "what",
+    "env,backend,twice,twice in other words,unfinished,nothing,sweep,bad end,old lines,old summary,no lines".split(","),
 )
 def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders, line = refusals(tmp_path)[what]

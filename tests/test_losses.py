@@ -299,6 +299,16 @@ def test_quantile_huber_against_the_formula(num_critics: int, num_quantiles: int
         np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-7)
 
 
+def test_quantile_huber_takes_targets_of_another_type() -> None:
+    """As rewards in float64 make them of critics in float32; slopes are of the critics' own type."""
+    quantiles, target = draw(0, 2, 6, 5), draw(1, 6, 9)
+    want = direct_quantile_huber(quantiles, target, 1.0)
+    with jax.enable_x64(True):
+        found, slope = jax.value_and_grad(losses.quantile_huber_loss)(quantiles, target.astype(jnp.float64))
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    assert slope.dtype == quantiles.dtype
+
+
 # Categorical critics
 
 
