@@ -115,14 +115,15 @@ def _line(cells: list[str]) -> str:
 
 
 def processor() -> str:
-    """How many cores may be used, and of what kind."""
+    """How many cores may be used, and of what kind: a name, and the numbers that tell generations of it apart."""
     kind = platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        kind = names[0] if names else kind
+        pairs = [line.split(":", 1) for line in info.read_text().splitlines() if ":" in line]
+        told = {name.strip(): text.strip() for name, text in reversed(pairs)}  # the first core's stay
+        kind = told.get("model name", kind)
+        if {"cpu family", "model"} <= told.keys():
+            kind += f" family {told['cpu family']} model {told['model']}"
     return f"{len(os.sched_getaffinity(0))} cores, {kind}"
 
 
