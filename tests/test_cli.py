@@ -253,8 +253,8 @@ def test_run_folder(run: Path) -> None:
 
 def test_config_json(run: Path) -> None:
     """Enough to run it again, and where it was run."""
-    found = read(run / "config.json")
-    assert config.from_json(run / "config.json") == config.resolve("sac", ENV, num_shards=1, **SETTINGS)
+    found, decided = read(run / "config.json"), {"num_shards": 1, "members": "apart"}
+    assert config.from_json(run / "config.json") == config.resolve("sac", ENV, **decided, **SETTINGS)
     assert {"jax", "flax", "brax", "python"} <= set(found["versions"])
     assert len(found["versions"].get("commit", "0" * 40).removesuffix("-dirty")) == 40
     assert found["hardware"]["platform"] == jax.devices()[0].platform

@@ -359,8 +359,10 @@ def test_cloning_from_the_command_line(
     collected: Callable[..., Dataset], run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The environment is the data set's own; the summary gives scores by its references, beside who collected it."""
-    known = collected("mixed", 501).info
-    command = ["train", "bc", "--dataset", run.parent / "mixed-501-0-v0", "--offline-steps", 20, "--num-seeds", 2]
+    made = collected("mixed", 501)
+    known = made.info | {"expert_return": made.info["random_return"] + 100.0}  # a policy after 600 steps is no expert
+    data.write(made._replace(info=known), run.parent / "scored-v0")
+    command = ["train", "bc", "--dataset", run.parent / "scored-v0", "--offline-steps", 20, "--num-seeds", 2]
     small = ["--eval-episodes", 4, "--eval-every", 20, "--actor-hidden-sizes", 8, "--batch-size", 8]
     said = rlx(capsys, *command, *small, "--run-dir", run.parent, "--run-name", "clone")
     assert said.code == 0 and "normalised score" in said.out

@@ -97,6 +97,6 @@ def test_two_processes_save_at_the_same_step_and_resume(tmp_path: Path) -> None:
 
 def finish_both(pair: list[Any], code: int) -> list[str]:
     """What two processes say that have to end with `code`."""
-    found = [processes.finish(process, timeout=120) for process in pair]
+    found = [processes.finish(process, timeout=300) for process in pair]
     assert [each[0] for each in found] == [code] * 2, "\n".join(each[2][-2000:] for each in found)
     return [each[2] for each in found]
