@@ -125,6 +125,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --num-devices 99", "--num-devices 99: this machine shows * device(s); *"),
     ("train sac E --total-env-steps 9 --warmup-env-steps 9", "--total-env-steps 9: ends before the first update*"),
     ("train sac E --seed 4294967296", "--seed 4294967296: must stay under 2^32, the last seed there is"),
+    ("train sac E --num-critics 0", "--num-critics 0: must be at least 1"),
     ("train sac E --actor-hidden-sizes 8 0", "hidden sizes 8 0 (--actor-hidden-sizes, --critic-hidden-sizes): *"),
     # values
     ("train sac E --critic-lr nan", "--critic-lr nan: must be a finite number"),
