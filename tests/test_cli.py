@@ -150,6 +150,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("eval", "missing RUN; see `rlx eval --help`"),
     ("eval nowhere", "nowhere: is not there; give a folder that `rlx train` made"),
     ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give a folder that `rlx train` made"),
+    ("eval runs --episodes 2.5", "--episodes 2.5: must be a whole number"),
     ("eval runs --epsodes 3", "unknown argument '--epsodes' of `rlx eval`: did you mean --episodes?"),
     ("list agents", "'agents': belongs to no flag of `rlx list`, or is one value too many"),
 ]
@@ -207,6 +208,16 @@ def test_negative_values_are_no_flags(value: str) -> None:
     parser.add_argument("--seed")
     found = parser.parse(["--target-entropy-per-action", value, "-0.5", "--seed", "1"])
     assert found.target_entropy_per_action == [value, "-0.5"] and found.seed == "1"
+
+
+def test_counts_are_whole_numbers_however_written() -> None:
+    """As settings are; a default stays as it is."""
+    parser = Parser(prog="rlx play")
+    parser.add_argument("--episodes", type=int)
+    parser.add_argument("--member", type=int, nargs="+")
+    parser.add_argument("--step", type=int)
+    found = parser.parse(["--episodes", "1e3", "--member", "0", "2.0"])
+    assert (found.episodes, found.member, found.step) == (1000, [0, 2], None) and type(found.episodes) is int
 
 
 def test_list(say: Callable[..., Said]) -> None:
@@ -318,7 +329,7 @@ def test_eval_of_more_episodes(run: Path, say: Callable[..., Said]) -> None:
     [
         ("--episodes 0", "--episodes 0: must be at least 1"),
         ("--episodes -3", "--episodes -3: must be at least 1"),
-        ("--episodes x", "--episodes: invalid int value: 'x'; see `rlx eval --help`"),
+        ("--episodes x", "--episodes x: must be a whole number"),
         ("--eval-seed -1", "--eval-seed -1: must be a finite number, 0 or more"),
         ("--step 5", "*/checkpoints: has no step 5; it has 300, 600"),
     ],

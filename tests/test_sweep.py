@@ -141,7 +141,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         (f"sac --env {ENV}", "nothing to sweep: *"),
         (f"sac --env {ENV} --tua 1 2", "unknown argument '--tua' of `rlx sweep sac`: did you mean --tau?"),
         (f"sac --env {ENV} --batch-size 8 16", "--batch-size: takes one value; only hyper-parameters can be swept: *"),
-        (f"sac --env {ENV} --tau 1 2 --random x", "--random: invalid int value: 'x'; see `rlx sweep sac --help`"),
+        (f"sac --env {ENV} --tau 1 2 --random x", "--random x: must be a whole number"),
         ("--resume nowhere", "nowhere: holds no sweep (no sweep.json); give a folder that `rlx sweep` made"),
     ],
 )
