@@ -65,7 +65,7 @@ def train(
     Interrupted where a signal ended it early.
     """
     sinks.check(run_config)
-    wholes.place(run_config, folder)  # what a cloud's address lacks is said before anything is made
+    wholes.check_place(run_config, folder)  # before anything is made
     given = setup(run_config)
     if given.data is not None and beside is not None:
         _check_data(given.data, run_config.train.dataset, metrics.read_json(beside / "config.json"))
