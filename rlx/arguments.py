@@ -29,6 +29,14 @@ class Parser(argparse.ArgumentParser):
             said = f"{flag}: lacks its {action.metavar or action.dest.upper()}"
         raise RlxError(f"{said}; see `{self.prog} --help`")
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """A flag's value; whole numbers as settings are read, so 1e3 is one. Raises RlxError naming the flag."""
+        if action.type is not int:
+            return super()._get_value(action, arg_string)
+        from rlx.config import convert
+
+        return convert(action.option_strings[0], int, arg_string)
+
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
         help_asked = [word for word in arguments if word in ("-h", "--help")]  # also by a flag that lacks its value

@@ -60,7 +60,7 @@ def epsilon_loss(schedule: Schedule, epsilon: Epsilon, x: jax.Array, key: Key) -
     chex.assert_rank(x, 2)
     time_key, noise_key = jax.random.split(key)
     time = jax.random.randint(time_key, x.shape[:1], 0, schedule.num_steps)
-    noise = jax.random.normal(noise_key, x.shape, x.dtype)
+    noise = jax.random.normal(noise_key, x.shape, jnp.result_type(x, float))
     error = epsilon(add_noise(schedule, x, time, noise), time) - noise
     return jnp.mean(jnp.sum(jnp.square(error), axis=-1))
 

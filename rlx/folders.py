@@ -22,11 +22,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LOCK, STATUS = "lock", "status.json"
 
 
-def choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool, prefix: str = "") -> Path:
+def choose_folder(root: Path | str, name: str | None, run_config: RunConfig, overwrite: bool, prefix: str = "") -> Path:
     """The folder of a new run, the same for all processes; one that is not named begins with `prefix`.
 
-    Raises RlxError, in all of them, for a name that leaves the root or a folder that is there already.
+    Raises RlxError, in all of them, for no root, a name that leaves it or a folder that is there already.
     """
+    if not str(root):  # as a path it would be the current folder
+        raise RlxError("--run-dir '': names no folder; name one, or leave it out")
+    root = Path(root)
     try:
         said = str(_choose_folder(root, name, run_config, overwrite, prefix)) if parallel.is_first_process() else ""
     except RlxError as error:

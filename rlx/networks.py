@@ -233,8 +233,10 @@ def make_critic(
     With `num_atoms` M the output is `[N, ..., M]`: quantiles, or logits over a support. Parameters are stacked on axis
     0. Raises RlxError for `num_critics` or `num_atoms` below 1.
     """
-    if num_critics < 1 or (num_atoms is not None and num_atoms < 1):
-        raise RlxError(f"num_critics {num_critics} and num_atoms {num_atoms} must be at least 1")
+    if num_critics < 1:
+        raise RlxError(f"--num-critics {num_critics}: must be at least 1")
+    if num_atoms is not None and num_atoms < 1:
+        raise RlxError(f"num_atoms {num_atoms}: must be at least 1")
     network = _network(MLP(hidden_sizes, num_atoms or 1, **options), spec.observation_size + spec.action_size)
 
     def apply(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:

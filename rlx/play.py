@@ -46,7 +46,7 @@ def play(
     for member in members:
         if not 0 <= member < len(everyone):
             there = f"0 to {len(everyone) - 1}" if len(everyone) > 1 else "0 alone"
-            raise RlxError(f"--member {member}: {folder} has {there}; choose of those")
+            raise RlxError(f"--member {member}: {folder} has {there}; choose one of those")
     if len(set(members)) < len(members):
         raise RlxError(f"--member {' '.join(map(str, members))}: name each once")
     if episodes < 1:

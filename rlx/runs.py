@@ -65,7 +65,9 @@ def train(
     Interrupted where a signal ended it early.
     """
     sinks.check(run_config)
-    wholes.place(run_config, folder)  # what a cloud's address lacks is said before anything is made
+    wholes.check_place(run_config, folder)  # before anything is made
+    if beside is not None:
+        _check_there(run_config.train.dataset)
     given = setup(run_config)
     if given.data is not None and beside is not None:
         _check_data(given.data, run_config.train.dataset, metrics.read_json(beside / "config.json"))
@@ -104,6 +106,7 @@ def resume(
     names, settings = (saved.agent, saved.env, saved.backend), config.flat(wanted) | changes
     resolved = config.resolve(*names, paired=saved.paired, **settings)
     sinks.check(resolved)
+    _check_there(saved.train.dataset)
     given = setup(resolved)
     if given.data is not None:
         _check_data(given.data, saved.train.dataset, content)
@@ -131,6 +134,13 @@ def resume(
         if parallel.is_first_process():
             extending.write(folder, saved, given.config)
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
+
+
+def _check_there(path: str) -> None:
+    """Raises RlxError where the data set that a run or sweep began with is gone."""
+    if path and not Path(path).exists():
+        elsewhere = "" if Path(path).is_absolute() else f", or go where you trained: {Path.cwd()} has none"
+        raise RlxError(f"{path}: is gone, the data set that the run began with; put it back{elsewhere}")
 
 
 def _check_data(found: data.Dataset, path: str, content: dict[str, Any]) -> None:

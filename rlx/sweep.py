@@ -73,7 +73,7 @@ def make(
     if base.train.spread == "seeds":
         _check_division(base, len(combinations), chunk, confirm)
     sinks.check(base)
-    wholes.place(base, Path())
+    wholes.check_place(base, Path())
     return Sweep(base, wishes, random, combinations, _fitting(base, len(combinations), chunk), confirm)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,16 @@ def place(run_config: RunConfig, folder: Path) -> checkpoint.Folder:
     """Where a run keeps its checkpoints of everything; each of several processes its own."""
     root = checkpoint.home(folder, run_config.train.checkpoint_dir)
     return root / f"process-{parallel.process()}" if parallel.several_processes() else root
+
+
+def check_place(run_config: RunConfig, folder: Path) -> None:
+    """Raises RlxError where a run's checkpoints cannot go: an address that cannot be, or a file in the way."""
+    found, base = place(run_config, folder), run_config.train.checkpoint_dir
+    if not base or "://" in base:
+        return
+    for path in (Path(found), *Path(found).parents):
+        if os.path.exists(path) and not os.path.isdir(path):  # which answer also where nothing may be looked at
+            raise RlxError(f"{path}: is no folder, so checkpoints cannot go there; choose another --checkpoint-dir")
 
 
 def _is_ring(node: Any) -> bool:

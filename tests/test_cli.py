@@ -125,6 +125,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --num-devices 99", "--num-devices 99: this machine shows * device(s); *"),
     ("train sac E --total-env-steps 9 --warmup-env-steps 9", "--total-env-steps 9: ends before the first update*"),
     ("train sac E --seed 4294967296", "--seed 4294967296: must stay under 2^32, the last seed there is"),
+    ("train sac E --num-critics 0", "--num-critics 0: must be at least 1"),
     ("train sac E --actor-hidden-sizes 8 0", "hidden sizes 8 0 (--actor-hidden-sizes, --critic-hidden-sizes): *"),
     # values
     ("train sac E --critic-lr nan", "--critic-lr nan: must be a finite number"),
@@ -144,11 +145,15 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --run-name .", "--run-name '.': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name ..", "--run-name '..': use letters, *, so that it stays inside runs"),
     ("train sac E --run-name=", "--run-name '': use letters, *, so that it stays inside runs"),
+    ("train sac E --checkpoint-dir /dev/null", "/dev/null: is no folder, so checkpoints cannot go there; choose *"),
+    ("train sac E --checkpoint-dir /dev/null/x", "/dev/null: is no folder, *; choose another --checkpoint-dir"),
+    ("train sac E --run-dir=", "--run-dir '': names no folder; name one, or leave it out"),
     ("train sac E --run-dir /dev/null/runs", "/dev/null/runs/*: cannot be written (Not a directory); choose *"),
     ("train sac E --init-from nowhere", "nowhere: is not there; give *"),
     ("eval", "missing RUN; see `rlx eval --help`"),
     ("eval nowhere", "nowhere: is not there; give a folder that `rlx train` made"),
     ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give a folder that `rlx train` made"),
+    ("eval runs --episodes 2.5", "--episodes 2.5: must be a whole number"),
     ("eval runs --epsodes 3", "unknown argument '--epsodes' of `rlx eval`: did you mean --episodes?"),
     ("list agents", "'agents': belongs to no flag of `rlx list`, or is one value too many"),
 ]
@@ -206,6 +211,16 @@ def test_negative_values_are_no_flags(value: str) -> None:
     parser.add_argument("--seed")
     found = parser.parse(["--target-entropy-per-action", value, "-0.5", "--seed", "1"])
     assert found.target_entropy_per_action == [value, "-0.5"] and found.seed == "1"
+
+
+def test_counts_are_whole_numbers_however_written() -> None:
+    """As settings are; a default stays as it is."""
+    parser = Parser(prog="rlx play")
+    parser.add_argument("--episodes", type=int)
+    parser.add_argument("--member", type=int, nargs="+")
+    parser.add_argument("--step", type=int)
+    found = parser.parse(["--episodes", "1e3", "--member", "0", "2.0"])
+    assert (found.episodes, found.member, found.step) == (1000, [0, 2], None) and type(found.episodes) is int
 
 
 def test_list(say: Callable[..., Said]) -> None:
@@ -317,7 +332,7 @@ def test_eval_of_more_episodes(run: Path, say: Callable[..., Said]) -> None:
     [
         ("--episodes 0", "--episodes 0: must be at least 1"),
         ("--episodes -3", "--episodes -3: must be at least 1"),
-        ("--episodes x", "--episodes: invalid int value: 'x'; see `rlx eval --help`"),
+        ("--episodes x", "--episodes x: must be a whole number"),
         ("--eval-seed -1", "--eval-seed -1: must be a finite number, 0 or more"),
         ("--step 5", "*/checkpoints: has no step 5; it has 300, 600"),
     ],

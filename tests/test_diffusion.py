@@ -66,6 +66,13 @@ def test_loss_of_a_perfect_and_of_a_silent_network() -> None:
     assert np.unique(np.asarray(seen[0])).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_loss_of_whole_numbers() -> None:
+    """Data of integers is that of the same floats: noise is no whole number."""
+    data = jnp.array([[1, 0], [-1, 1], [0, 0]])
+    losses = [diffusion.epsilon_loss(FIVE, perfect, x, jax.random.key(0)) for x in (data, data.astype(jnp.float32))]
+    assert losses[0].dtype == jnp.float32 and losses[0] == losses[1] > 0
+
+
 def test_a_perfect_denoiser_gives_back_the_data() -> None:
     found = jax.jit(lambda key: diffusion.ddpm(FIVE, perfect, (50, 2), key))(jax.random.key(0))
     np.testing.assert_allclose(found, np.broadcast_to(POINT, (50, 2)), atol=1e-5)

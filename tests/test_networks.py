@@ -193,8 +193,8 @@ def test_product_and_its_gradient(shape: tuple[int, ...]) -> None:
         (lambda: networks.make_value(SPEC, HIDDEN, activation="rleu"), "unknown activation 'rleu': did you mean relu"),
         (lambda: networks.make_value(SPEC, HIDDEN, activation="xyz"), "choose from relu, elu"),
         (lambda: networks.make_value(SPEC, (16, 0)), "hidden sizes 16 0 .*: each must be at least 1"),
-        (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "at least 1"),
-        (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "at least 1"),
+        (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "^--num-critics 0: must be at least 1$"),
+        (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "^num_atoms 0: must be at least 1$"),
     ],
 )
 def test_mistakes_are_named(make: Callable[[], Network], message: str) -> None:

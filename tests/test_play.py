@@ -141,7 +141,7 @@ def test_where_a_page_goes(numbers: None, tmp_path: Path, capsys: pytest.Capture
     [
         (["--episodes", "0"], "--episodes 0: must be at least 1"),
         (["--episodes", "19", "--member", "0", "1"], "--episodes 19 of 2 members: a page shows 36; ask for fewer"),
-        (["--member", "2"], "--member 2: RUN has 0 to 1; choose of those"),
+        (["--member", "2"], "--member 2: RUN has 0 to 1; choose one of those"),
         (["--member", "1", "1"], "--member 1 1: name each once"),
         (["--step", "41"], "41"),
         (["--out", "RUN/config.json"], "RUN/config.json: is there already and no page of rlx; choose another --out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rlx import cli, config, data, metrics, runs
+from rlx import cli, config, data, metrics, runs, wholes
 from rlx.errors import RlxError
 from tests import kill
 from tests.datasets import d4rl_arrays, walk, write_hdf5
@@ -81,6 +82,21 @@ def test_another_data_set(
     said = f"rlx: {dataset}: is not the data set that the run began with; put that one back\n"
     assert capsys.readouterr().err == said
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("place", ["gone", "/nowhere/gone"])
+def test_no_data_set(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that goes on, and of a sweep's later part: it can only be put back, or be where the path is right."""
+    monkeypatch.chdir(tmp_path)
+    saved = config.resolve("bc", "gymnax:Pendulum-v1", dataset=place, offline_steps=10)
+    metrics.write_json(tmp_path / "config.json", config.to_json(saved) | {"identity": wholes.identity(saved)})
+    elsewhere = f", or go where you trained: {tmp_path} has none" if place == "gone" else ""
+    message = re.escape(f"{place}: is gone, the data set that the run began with; put it back{elsewhere}")
+    with pytest.raises(RlxError, match=f"^{message}$"):
+        runs.resume(tmp_path, {}, quiet=True)
+    with pytest.raises(RlxError, match=f"^{message}$"):
+        runs.train(saved, tmp_path / "chunk-1", quiet=True, beside=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_the_same_content_in_another_format(placed: tuple[Path, Path], crashed: tuple[Path, Path]) -> None:

@@ -141,7 +141,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         (f"sac --env {ENV}", "nothing to sweep: *"),
         (f"sac --env {ENV} --tua 1 2", "unknown argument '--tua' of `rlx sweep sac`: did you mean --tau?"),
         (f"sac --env {ENV} --batch-size 8 16", "--batch-size: takes one value; only hyper-parameters can be swept: *"),
-        (f"sac --env {ENV} --tau 1 2 --random x", "--random: invalid int value: 'x'; see `rlx sweep sac --help`"),
+        (f"sac --env {ENV} --tau 1 2 --random x", "--random x: must be a whole number"),
         ("--resume nowhere", "nowhere: holds no sweep (no sweep.json); give a folder that `rlx sweep` made"),
     ],
 )
@@ -292,6 +292,8 @@ def test_a_sweep_replaces_a_sweep(trained: list[str], tmp_path: Path) -> None:
         (["--env", "gymnax:Pendulun-v1"], "no environment 'gymnax:Pendulun-v1'; *"),
         (["--wandb"], "--wandb: needs the package wandb; *"),
         (["--checkpoint-dir", "ftp://x"], "ftp://x: must be a folder, or an address that begins with gs:// or s3://"),
+        (["--checkpoint-dir", "/dev/null"], "/dev/null: is no folder, *; choose another --checkpoint-dir"),
+        (["--run-dir="], "--run-dir '': names no folder; name one, or leave it out"),
         (["--num-devices", "99"], "--num-devices 99: this machine shows *"),
     ],
 )
@@ -299,5 +301,6 @@ def test_mistakes_are_found_before_there_is_a_folder(
     more: list[str], message: str, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
-    line = refused(*TWO, *more, "--run-dir", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    line = refused(*TWO, "--run-dir", tmp_path / "runs", *more)
     assert fnmatchcase(line, message) and not (tmp_path / "runs").exists(), line

@@ -51,7 +51,7 @@ def sweep(arguments: list[str]) -> int:
     env, backend = environment(found.env, found.backend, dataset)
     keep_compiled_programs()
     made = sweeping.make(agent, env, backend, found.preset, found.random, found.chunk, found.confirm, **given)
-    folder = folders.choose_folder(Path(found.run_dir), found.run_name, made.base, found.overwrite, "sweep-")
+    folder = folders.choose_folder(found.run_dir, found.run_name, made.base, found.overwrite, "sweep-")
     sweeping.run(made, folder, fresh=True, quiet=found.quiet)
     return 0
 

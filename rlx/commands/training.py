@@ -45,7 +45,7 @@ def train(arguments: list[str]) -> int:
     env, backend = environment(found.env, found.backend, given.get("dataset"))
     resolved = config.resolve(agent, env, backend, found.preset, **given)
     keep_compiled_programs()
-    folder = folders.choose_folder(Path(found.run_dir), found.run_name, resolved, found.overwrite)
+    folder = folders.choose_folder(found.run_dir, found.run_name, resolved, found.overwrite)
     with parallel.all_or_none():
         runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
     return 0
