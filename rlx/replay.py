@@ -66,7 +66,10 @@ def length(replay: Replay) -> int:
 
 
 def add(replay: Replay, rows: Any) -> Replay:
-    """Writes a block `[K, E, ...]` over the oldest slots. K must divide the ring's length, so a block never wraps."""
+    """Writes a block `[K, E, ...]` over the oldest slots. K must divide the ring's length, so a block never wraps.
+
+    Raises RlxError for a block that does not fit: of a smaller one, the rest of each slot would be kept and sampled.
+    """
     block = jax.tree.leaves(rows)[0].shape[0]
     slots = length(replay)
     if slots % block:
@@ -74,6 +77,8 @@ def add(replay: Replay, rows: Any) -> Replay:
     head, size = replay.cursor.head, replay.cursor.size
 
     def write(ring: jax.Array, new: jax.Array) -> jax.Array:
+        if new.shape != (block, *ring.shape[1:]):
+            raise RlxError(f"rows of shape {new.shape} do not fit the replay: give {(block, *ring.shape[1:])}")
         return jax.lax.dynamic_update_slice_in_dim(ring, new.astype(ring.dtype), head, axis=0)
 
     cursor = Cursor(head=(head + block) % slots, size=jnp.minimum(size + block, slots))
@@ -113,9 +118,12 @@ def sample(replay: Replay, key: Key, shape: tuple[int, ...], n: int, gamma: jax.
 
     A window stops at a termination or truncation and never crosses a reset: `reward` is the discounted sum of the
     m <= n rewards really taken, `discount` is `gamma^(m-1) * (1 - terminated)`, `next_observation` the m-th successor.
-    A ring without `n` vector steps (see `can_sample`) gives rows of zeros.
+    A ring that does not hold `n` vector steps yet (see `can_sample`) gives rows that mean nothing. Raises RlxError for
+    an `n` that the ring can never hold, or none.
     """
     rows: Row = replay.rows
+    if not 1 <= n <= length(replay):
+        raise RlxError(f"windows of {n} steps: choose 1 to the replay's {length(replay)} slots")
     slot, env = _draw(replay, key, shape, n)
     if n == 1:
         last, reward = slot, rows.reward[slot, env]

@@ -214,3 +214,18 @@ def test_a_block_that_does_not_divide_the_ring() -> None:
     ring = replay.init(jnp.zeros(()), 12, 1)
     with pytest.raises(RlxError, match="a block of 5 vector steps does not divide the replay's 12 slots"):
         replay.add(ring, jnp.zeros((5, 1)))
+
+
+@pytest.mark.parametrize("shape", [(1, ENVS - 1, 2), (1, ENVS, 1)])
+def test_a_block_smaller_than_a_slot_is_refused(shape: tuple[int, ...]) -> None:
+    """It would leave zeros, or older rows, beside it, and they would be sampled."""
+    ring = replay.init(jax.ShapeDtypeStruct((2,), jnp.float32), TIME, ENVS)
+    with pytest.raises(RlxError, match=re.escape(f"rows of shape {shape} do not fit the replay: give (1, {ENVS}, 2)")):
+        add(ring, np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("n", [0, TIME + 1])
+def test_windows_that_cannot_be(n: int) -> None:
+    """Longer than the ring, a window would read its own start again."""
+    with pytest.raises(RlxError, match=f"windows of {n} steps: choose 1 to the replay's {TIME} slots"):
+        draw(EMPTY, jax.random.key(0), (4,), n, GAMMA)
