@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -151,7 +152,9 @@ def distribution(actor: Network, params: Params, observation: jax.Array) -> Any:
 
 def actor_loss(params: Params, actor: Network, transition: Transition, weights: jax.Array) -> tuple[jax.Array, Metrics]:
     """-mean(weights * log pi(a|s)), `weights` [B] (arXiv 2110.06169, eq. 7): scalar and metrics."""
-    log_prob = distribution(actor, params, transition.observation).log_prob(transition.action)
+    policy = distribution(actor, params, transition.observation)
+    chex.assert_shape(transition.action, policy.batch_shape + policy.event_shape)  # [B] would broadcast to [B, B]
+    log_prob = policy.log_prob(transition.action)
     loss = -jnp.mean(weights * log_prob)
     return loss, {"actor_loss": loss, "data_log_prob": log_prob.mean()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rlx.agents import bc, iql
 from rlx.types import Spec, State, Transition
@@ -53,3 +54,12 @@ def test_its_loss_is_the_mean_log_probability() -> None:
     expected = (0.5 * z**2 + log_std + 0.5 * np.log(2 * np.pi)).sum(-1).mean()
     _, metrics = agent.update_actor(state.actor, None, batch, jax.random.key(0))
     np.testing.assert_allclose(metrics["actor_loss"], expected, rtol=1e-5)
+
+
+def test_actions_of_another_shape_are_refused() -> None:
+    """Against means [B, A] actions [A], or [B] where A is 1, would broadcast: all rows would learn all actions."""
+    agent, batch = bc.make(bc.Config(actor_hidden_sizes=(8,)), SPEC), demonstrations(2)
+    state = agent.init(jax.random.key(1))
+    for action in (batch.action[0], batch.action[:, :1], batch.action[:, 0]):
+        with pytest.raises(AssertionError, match="shape"):
+            agent.update(state, batch._replace(action=action), jax.random.key(0))
