@@ -69,7 +69,7 @@ def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key,
     """Draws data of `shape` `[..., A]` by ancestral sampling with variance beta (arXiv 2006.11239, algorithm 2).
 
     x is clipped to +-`bound` after every step; the last step adds no noise. A perfect `epsilon` of a single point gives
-    back the point.
+    back the point. All is in the schedule's type, float32.
     """
     beta, alpha_bar = schedule.beta, schedule.alpha_bar
     scale = 1 / np.sqrt(1 - beta)
@@ -79,12 +79,12 @@ def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key,
 
     def step(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
         time, scale, removed, added, key = now
-        x = scale * x - removed * epsilon(x, time) + added * jax.random.normal(key, shape)
-        return jnp.clip(x, -bound, bound), None
+        x = scale * x - removed * epsilon(x, time) + added * jax.random.normal(key, shape, beta.dtype)
+        return jnp.clip(x, -bound, bound).astype(beta.dtype), None
 
-    steps = (np.arange(schedule.num_steps, dtype=np.int32), scale, removed, added.astype(np.float32))
+    steps = (np.arange(schedule.num_steps, dtype=np.int32), scale, removed, added.astype(beta.dtype))
     backwards = (*(jnp.asarray(s[::-1]) for s in steps), jax.random.split(noise_key, schedule.num_steps))
-    return jax.lax.scan(step, jax.random.normal(start_key, shape), backwards)[0]
+    return jax.lax.scan(step, jax.random.normal(start_key, shape, beta.dtype), backwards)[0]
 
 
 def ddim(

@@ -274,7 +274,8 @@ def categorical_projection(probs: jax.Array, atoms: jax.Array, support: jax.Arra
         return projected + prob[:, None] * share, None
 
     # Atom by atom: no [B, M, M] array (18 times as fast at B = 8192), and no scatter, which GPUs add in any order.
-    return jax.lax.scan(add_atom, jnp.zeros_like(probs), (position.T, probs.T), unroll=8)[0]
+    zeros = jnp.zeros_like(probs, jnp.result_type(probs, position))
+    return jax.lax.scan(add_atom, zeros, (position.T, probs.T), unroll=8)[0]
 
 
 def cross_entropy_loss(logits: jax.Array, target_probs: jax.Array) -> jax.Array:

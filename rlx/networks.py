@@ -114,7 +114,8 @@ class GaussianHead(nn.Module):
         if self.state_dependent:
             mean, log_std = jnp.split(output, 2, axis=-1)
             return mean, log_std
-        return output, jnp.broadcast_to(self.param("log_std", nn.initializers.zeros, output.shape[-1:]), output.shape)
+        log_std = self.param("log_std", nn.initializers.zeros, output.shape[-1:], jnp.float32)
+        return output, jnp.broadcast_to(log_std, output.shape)
 
 
 class FourierFeatures(nn.Module):
@@ -124,7 +125,7 @@ class FourierFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        frequencies = self.param("frequencies", nn.initializers.normal(0.2), (self.size // 2,))
+        frequencies = self.param("frequencies", nn.initializers.normal(0.2), (self.size // 2,), jnp.float32)
         angle = 2 * jnp.pi * x[..., None] * frequencies
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
@@ -169,8 +170,8 @@ class ScoreNet(nn.Module):
         times = nn.swish(Dense(self.width, kernel_init=HIDDEN_INIT)(times))
         times = Dense(self.width, kernel_init=HIDDEN_INIT)(times)
         sizes = (action.shape[-1], observation.shape[-1], self.width)
-        kernel = self.param("kernel", HIDDEN_INIT, (sum(sizes), self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        kernel = self.param("kernel", HIDDEN_INIT, (sum(sizes), self.width), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         of_action, of_observation, of_time = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
         row = jax.nn.one_hot(time, self.num_steps, dtype=action.dtype)
         x = action @ of_action + observation @ of_observation + row @ (times @ of_time + bias)

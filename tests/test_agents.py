@@ -129,6 +129,22 @@ def test_update_of_many(name: str, variant: int) -> None:
     assert together[0].critic.step.tolist() == together[0].actor.step.tolist() == [1, 1, 1]
 
 
+@every_agent
+def test_float64_stays_outside(name: str, variant: int) -> None:
+    """Under jax_enable_x64, and with data in float64, states scan and actions are float32 as without it."""
+    agent = make(name, variant)
+    data = jax.tree.map(lambda x: np.asarray(x[0], np.float64), probes.batches(probes.PROBES["policy"], 1, 8))
+    with jax.enable_x64(True):
+        state = jax.eval_shape(agent.init, jax.random.key(0))
+        assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+        after, _ = jax.eval_shape(agent.update, state, data, jax.random.key(1))
+        assert after == state
+        for act in (agent.act, agent.act_greedy):
+            policy = jax.eval_shape(agent.acting, state)
+            action, _ = jax.eval_shape(act, policy, data.observation, jax.random.key(1))
+            assert action.dtype == jnp.float32
+
+
 def test_time_limit_in_the_driver() -> None:
     """Reward 1 a step, cut after every fifth: three-step windows cross the cuts, the value is still 1 / (1 - gamma)."""
     env, module = probes.EndlessReward(), agents.load("sac")
