@@ -28,8 +28,10 @@ PARTS = ("Config", "Hypers", "PRESETS", "make")  # of an agent's module
 def register(module: ModuleType) -> str:
     """Adds an agent of your own, a module that was imported, under the last part of its name; returns that.
 
-    Raises RlxError where the module lacks a part, or another agent has the name.
+    Raises RlxError where it is no module or lacks a part, or another agent has the name.
     """
+    if not isinstance(module, ModuleType):
+        raise RlxError(f"an agent is the name of one or a module, not {type(module).__name__}: give the file's module")
     name = module.__name__.rpartition(".")[2]
     for part in PARTS:
         if not hasattr(module, part):

@@ -104,7 +104,7 @@ def resolve(
     in one program. Raises RlxError for an unknown name (with the nearest) or a value that cannot be.
     """
     known = settings(agent)
-    chosen = presets(agent, env, preset)
+    chosen = presets(agent, env, None if preset is None else convert("--preset", str, preset))
     tuned = chosen.pop("backend", None)
     backend = tuned if backend is None else backend
     sections: dict[str, dict[str, Any]] = {"train": {}, "network": {}, "hypers": {}}

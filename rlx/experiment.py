@@ -292,10 +292,25 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
         return task.agent.act_greedy(policy, roles.observed(task, learned["statistics"], observation), key)[0]
 
     def policy(observation: Any, member: int = 0) -> np.ndarray:
+        rows, size = np.asarray(observation, np.float32), task.env.spec.observation_size
+        if rows.shape[-1:] != (size,):
+            raise RlxError(f"observations are {list(rows.shape)}: this policy reads {size} numbers, [..., {size}]")
         one = jax.tree.map(lambda x: x[member], learned)
-        return np.asarray(act(one, np.asarray(observation, np.float32), jax.random.key(0)))
+        return np.asarray(act(one, rows, jax.random.key(0)))
 
     return policy
+
+
+def _name_of(env: Any, backend: str | None) -> str:
+    """What an environment of the user's is called. Raises RlxError for another library's, or what is none."""
+    name = env.__name__ if isinstance(env, type) else type(env).__name__
+    there = isinstance(getattr(env, "spec", None), Spec), hasattr(env, "reset"), hasattr(env, "step")
+    if isinstance(env, type) or not all(there):
+        remedy = "give a name (see `rlx list`), or an object as rlx.types.Env has it"
+        raise RlxError(f"env {name}: is no environment with rlx's spec, reset and step; {remedy}")
+    if backend is not None:
+        raise RlxError(f"{name} has one physics only: leave out the backend {backend!r}")
+    return name
 
 
 def fit(
@@ -314,7 +329,9 @@ def fit(
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """
     agent = agent if isinstance(agent, str) else agents.register(agent)
-    name, own = (env, None) if isinstance(env, str) else (type(env).__name__, env)
+    if progress is not None and not callable(progress):
+        raise RlxError(f"progress {progress!r}: must be a function of a line of metrics, such as print")
+    name, own = (env, None) if isinstance(env, str) else (_name_of(env, backend), env)
     given = setup(resolve(agent, name, backend, **settings), own)
     if given.config.train.deterministic and not parallel.is_deterministic():
         raise RlxError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -158,6 +159,28 @@ def test_time_limit_in_the_driver() -> None:
     params = jax.tree.map(lambda x: x[0], result.state.critic.params)
     found = critic.apply(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
     np.testing.assert_allclose(found, probes.FOR_EVER, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"agent": None}, "an agent is the name of one or a module, not NoneType: give the file's module"),
+        (
+            {"env": envs.to_gymnasium(envs.make("gymnax:Pendulum-v1"))},
+            "env GymnasiumEnv: is no environment with rlx's spec, *",
+        ),
+        ({"env": envs.vectorise(probes.EndlessReward(), 1, 1)}, "env VectorEnv: is no environment with rlx's spec, *"),
+        ({"env": probes.EndlessReward}, "env EndlessReward: is no environment with rlx's spec, *"),
+        ({"env": probes.EndlessReward(), "backend": "mjx"}, "EndlessReward has one physics only: leave out the *"),
+        ({"progress": True}, "progress True: must be a function of a line of metrics, such as print"),
+        ({"preset": 4}, "--preset 4: must be text"),
+    ],
+)
+def test_what_fit_cannot_take(given: dict[str, Any], message: str) -> None:
+    """Is said in one line, before anything is compiled."""
+    with pytest.raises(RlxError) as error:
+        rlx.fit(**{"agent": "sac", "env": "gymnax:Pendulum-v1"} | given)
+    assert fnmatchcase(str(error.value), message)
 
 
 @pytest.mark.parametrize("name", agents.REGISTRY)

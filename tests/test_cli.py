@@ -20,6 +20,7 @@ import rlx
 from rlx import agents, checkpoint, cli, config, folders, metrics
 from rlx.arguments import Parser
 from rlx.diff import numbers
+from rlx.errors import RlxError
 from rlx.train.program import Program
 from tests import damage
 
@@ -420,6 +421,8 @@ def test_fit_is_the_same_run(run: Path) -> None:
     assert action.shape == (2, 1) and (np.abs(action) <= 1).all()
     np.testing.assert_allclose(result.act(observation[1], member=1), action[1], rtol=1e-5)
     assert not np.allclose(result.act(observation), action)
+    with pytest.raises(RlxError, match=r"^observations are \[2\]: this policy reads 3 numbers, \[..., 3\]$"):
+        result.act([1.0, 0.0])
 
 
 def test_a_run_that_diverges(run: Path, say: Callable[..., Said]) -> None:
