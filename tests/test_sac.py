@@ -16,6 +16,7 @@ from rlx.agents import sac
 from rlx.distributions import TanhNormal
 from rlx.networks import Network
 from rlx.types import Key, Metrics, Spec, State, Transition
+from tests import probes
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 PARTS = sac.make_parts(sac.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,)), SPEC)
@@ -246,3 +247,17 @@ def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.Mon
     expected = jax.jit(AGENT.update)(state, joined, keys[0])
     for i in range(4):
         same(jax.tree.map(lambda x, i=i: x[i], found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_are_constants_to_gradients_through_updates() -> None:
+    """As docs/concepts.md says: by gamma and the reward scale a gradient is 0, by a learning rate it is not."""
+    agent = sac.make(sac.Config(actor_hidden_sizes=(8,), critic_hidden_sizes=(8,)), probes.SPEC)
+    data = probes.batches(probes.PROBES["discounting"], 2, 8)
+
+    def loss(hypers: sac.Hypers) -> jax.Array:
+        state = agent.init(jax.random.key(0), hypers)
+        _, metrics = jax.lax.scan(lambda s, batch: agent.update(s, batch, jax.random.key(1)), state, data)
+        return metrics["critic_loss"][-1]
+
+    slopes = jax.jit(jax.grad(loss))(jax.tree.map(jnp.float32, sac.Hypers()))
+    assert slopes.gamma == slopes.reward_scale == 0 and slopes.critic_lr != 0
