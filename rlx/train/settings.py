@@ -175,6 +175,11 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             f" {warmup * tick_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
     prior = _offline_ticks(config)
+    if prior and config.driver == "pipelined" and config.offline_fraction > 0:
+        raise RlxError(
+            f"--offline-fraction {config.offline_fraction}: in the environment the pipelined driver learns from replay"
+            " alone; use --driver fused, or --offline-fraction 0"
+        )
     return Plan(
         **common,
         **_intervals(config, ticks, tick_env_steps),
