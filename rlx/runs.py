@@ -105,6 +105,9 @@ def resume(
         return metrics.read_json(folder / "summary.json")
     names, settings = (saved.agent, saved.env, saved.backend), config.flat(wanted) | changes
     resolved = config.resolve(*names, paired=saved.paired, **settings)
+    several = resolved.train.num_devices > 1 or resolved.train.split != "1"
+    if several and "members" not in changes:  # they cannot be apart, as they may have been on one device
+        resolved = replace(resolved, train=replace(resolved.train, members="together"))
     sinks.check(resolved)
     _check_there(saved.train.dataset)
     given = setup(resolved)
@@ -183,7 +186,7 @@ def _tell_differences(content: dict[str, Any], saved: RunConfig, now: RunConfig)
     """Says what has changed since the run began, so that its bits may differ from those of an uninterrupted one."""
     there, here = ({**c["versions"], **c["hardware"]} for c in (content, results.origin()))
     changed = [f"{name} {there[name]} is now {here.get(name)}" for name in there if there[name] != here.get(name)]
-    for name in ("num_devices", "split"):
+    for name in ("num_devices", "split", "members"):
         if (old := getattr(saved.train, name)) != (new := getattr(now.train, name)):
             changed.append(f"{name} {old} is now {new}")
     if changed:
