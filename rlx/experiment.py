@@ -166,6 +166,8 @@ def _split(config: RunConfig, env: Env) -> RunConfig:
     train, count = config.train, parallel.local_device_count()
     if count < 3:
         raise RlxError(f"--split auto: needs 3 devices but there are {count}; use --split 1")
+    if not train.total_env_steps:
+        raise RlxError("--split auto: times roles in the environment, where this run makes no step; name a split")
     probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
     alone = Layout([[device] for device in parallel.local_devices()[:3]], 1, True)
     driver = _make_driver(Setup(replace(config, train=probe), env), alone, offline=False)

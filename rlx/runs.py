@@ -105,6 +105,9 @@ def resume(
         return metrics.read_json(folder / "summary.json")
     names, settings = (saved.agent, saved.env, saved.backend), config.flat(wanted) | changes
     resolved = config.resolve(*names, paired=saved.paired, **settings)
+    several = resolved.train.num_devices > 1 or resolved.train.split != "1"
+    if several and "members" not in changes:  # they cannot be apart, as they may have been on one device
+        resolved = replace(resolved, train=replace(resolved.train, members="together"))
     sinks.check(resolved)
     _check_there(saved.train.dataset)
     given = setup(resolved)
@@ -126,6 +129,7 @@ def resume(
             driver = make_driver(given, parts(given.config)[0])
             start = Start(learned=_initial(driver, content["init_from"]))
         else:
+            _check_split(saved, given.config, offline=found[1])
             driver = make_driver(given, offline=found[1])
             start = _restored(place, found[0], driver, found_s)
             if checkpoint.manifest(place, start.run_step)["about"]["identity"] not in extending.identities(content):
@@ -148,6 +152,13 @@ def _check_data(found: data.Dataset, path: str, content: dict[str, Any]) -> None
     known = content.get("data_digest")  # an rlx before this one did not write it
     if known and data.digest(found) != known:
         raise RlxError(f"{path}: is not the data set that the run began with; put that one back")
+
+
+def _check_split(saved: RunConfig, now: RunConfig, offline: bool) -> None:
+    """Raises RlxError where one program is to go on with what two groups learned from data, or they with its."""
+    old, new = saved.train.split, now.train.split
+    if offline and (old == "1") != (new == "1"):
+        raise RlxError(f"--split {new}: updates on data that began with --split {old} do not go on so; leave it out")
 
 
 def _console(given: Setup, quiet: bool, part_of: str) -> Console:
@@ -183,7 +194,7 @@ def _tell_differences(content: dict[str, Any], saved: RunConfig, now: RunConfig)
     """Says what has changed since the run began, so that its bits may differ from those of an uninterrupted one."""
     there, here = ({**c["versions"], **c["hardware"]} for c in (content, results.origin()))
     changed = [f"{name} {there[name]} is now {here.get(name)}" for name in there if there[name] != here.get(name)]
-    for name in ("num_devices", "split"):
+    for name in ("num_devices", "split", "members"):
         if (old := getattr(saved.train, name)) != (new := getattr(now.train, name)):
             changed.append(f"{name} {old} is now {new}")
     if changed:

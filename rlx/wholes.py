@@ -25,7 +25,7 @@ from rlx.train.driver import Driver, Report, Resumed
 
 HOW = (  # not what
     *("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay"),
-    *("tensorboard", "wandb"),
+    *("tensorboard", "wandb", "members"),
 )
 
 

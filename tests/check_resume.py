@@ -47,7 +47,23 @@ def main() -> None:
     assert cli.main([*resume, "--num-devices", "4", "--quiet"]) == 0
     compare(*(metrics.read(root / name / "metrics.jsonl") for name in ("still", "moved")))
     assert json.loads((root / "moved" / "summary.json").read_text())["device"]["devices"] == 4
+    goes_on_from_one(root)
     print("resumed on 2 and on 4")
+
+
+def goes_on_from_one(root: Path) -> None:
+    """Runs that were apart on one device go on vmapped on two, and apart again on one."""
+    train = ["train", "sac", *f"{SETTINGS} --num-seeds 2 --spread seeds --run-dir {root}".split()]
+    resume = ["train", "--resume", str(root / "spread")]
+    assert cli.main([*train, "--run-name", "apart"]) == 0
+    assert interrupted(200, *train, "--run-name", "spread") == 143
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = interrupted(400, *resume, "--num-devices", "2")
+    told = said.getvalue()
+    assert code == 143, told
+    assert "(num_devices 1 is now 2; members apart is now together)" in told, told
+    assert cli.main([*resume, "--quiet"]) == 0
+    compare(*(metrics.read(root / name / "metrics.jsonl") for name in ("apart", "spread")))
 
 
 if __name__ == "__main__":

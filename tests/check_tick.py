@@ -30,10 +30,14 @@ def make(split: tuple[int, ...]) -> Any:
     return Pipelined(task, Groups(*parallel.split_devices(split)), seeds, hypers)
 
 
-def run(driver: Any) -> dict[str, Any]:
-    state = driver.init()
+def run(driver: Any, begins: Any = None) -> dict[str, Any]:
+    """What comes of all ticks; of those that another driver `begins`, what it saves goes on here."""
+    begins = begins or driver
+    state = begins.init()
     with jax.transfer_guard("disallow"):
-        state, first = driver.advance(state, driver.zeros(), 20)
+        state, first = begins.advance(state, begins.zeros(), 20)
+        if begins is not driver:
+            state, first = driver.place_whole(begins.whole(state, first))
         state, last = driver.advance(state, driver.zeros(), TICKS - 20)
     values, policies = state.value_learner, state.policy_learner
     rows = parallel.fetch_rows(values.replay.rows)  # [D, M, shards of a device, T, E, ...]
@@ -60,10 +64,10 @@ def ordered(found: dict[str, Any]) -> Any:
 def main(splits: list[str]) -> None:
     wanted = oracle.run(linear.make_task(CONFIG, SHARDS), SEED, TICKS)
     results = {}
-    for text in splits:
-        split = tuple(int(size) for size in text.split(","))
-        driver = make(split)
-        found, again = run(driver), run(driver)
+    drivers = [make(tuple(int(size) for size in text.split(","))) for text in splits]
+    for i, (text, driver) in enumerate(zip(splits, drivers, strict=True)):
+        found, again, moved = run(driver), run(driver), run(driver, begins=drivers[i - 1])
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), moved, found)
         same = jax.tree.map(np.array_equal, found, again)
         ring = ordered(found)
         for s, rows in enumerate(wanted["replay"]):

@@ -195,6 +195,13 @@ def test_plan() -> None:
     assert (shortest.log_ticks, shortest.eval_ticks) == (1, 6)  # a fiftieth and a tenth of the run
 
 
+def test_a_report_counts_no_more_ticks_than_float32_can() -> None:
+    """Its sums are of float32, where 2^24 and 1 is 2^24."""
+    longest = plan(num_envs=1, rollout_length=1, total_env_steps=2**30, log_every=2**29, eval_every=2**29)
+    assert longest.ticks == 2**30 and longest.log_ticks == 2**24
+    assert longest.eval_ticks == longest.checkpoint_ticks == 2**29
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -226,6 +233,10 @@ def test_plan() -> None:
         (
             {"replay_capacity": 10**11},
             f"--replay-capacity 100000000000: more than {MOST} vector steps cannot be counted; lower it",
+        ),
+        (
+            {"dataset": "some", "offline_steps": 10**12},
+            f"--offline-steps 1000000000000: more than {MOST} ticks cannot be counted; lower it",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import config, data, envs, experiment, normalize, replay
+from rlx import config, data, envs, experiment, normalize, replay, runs
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.experiment import Moment
@@ -314,6 +314,7 @@ def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[...,
         ({"dataset": "", "offline_steps": 12}, "missing --dataset: --offline-steps 12 learn from data; give one"),
         ({"dataset": "no-such-file"}, "no-such-file does not exist"),
         ({"offline_fraction": 1.5}, "--offline-fraction 1.5: must be between 0 and 1"),
+        ({"driver": "pipelined", "total_env_steps": 40}, "--offline-fraction 0.5: .* from replay alone"),
         ({"action_clip": 0.0}, "--action-clip 0.0: must be over 0 and at most 1"),
         ({"scale_rewards": "rang"}, "--scale-rewards rang: must be none or range"),
         ({"offline_steps": 0, "dataset": ""}, "nothing to do"),
@@ -336,6 +337,23 @@ def test_a_data_set_of_another_environment_is_refused(make: Callable[..., experi
 
 
 # On two groups of devices.
+
+
+def test_auto_has_no_roles_to_time(make: Callable[..., experiment.Setup], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlx.parallel.local_device_count", lambda: 3)
+    with pytest.raises(RlxError, match=r"^--split auto: times roles in the environment, .*; name a split$"):
+        make(driver="pipelined", split="auto")
+
+
+def test_one_program_and_two_groups_do_not_go_on_with_each_others_updates() -> None:
+    one, two, three = (config.resolve("iql", "walk", driver="pipelined", split=s) for s in ("1", "1,1,1", "1,1,2"))
+    for saved, now in ((one, two), (two, one)):
+        with pytest.raises(
+            RlxError, match=f"^--split {now.train.split}: .* --split {saved.train.split} .*; leave it out$"
+        ):
+            runs._check_split(saved, now, offline=True)
+        runs._check_split(saved, now, offline=False)
+    runs._check_split(two, three, offline=True)
 
 
 def test_halves_on_devices_of_their_own_learn_the_same() -> None:

@@ -166,21 +166,21 @@ class Pipelined:
     def whole(self, state: PipelineState, reports: Reports) -> Any:
         """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
         gathered = [self._layout(i).gather(role) for i, role in enumerate(state)]
-        return {"state": PipelineState(*gathered), "totals": parallel.fetch(reports)}
+        return {"state": PipelineState(*gathered), "totals": self.read(reports)}  # as of `--split 1`
 
     def place_whole(self, whole: Any) -> tuple[PipelineState, Reports]:
         """State and reports from what `whole` returned, here or on other devices."""
         state = (self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(whole["state"]))
-        reports = (
-            parallel.replicate(report, group) for report, group in zip(whole["totals"], self.groups, strict=True)
-        )
+        parts = pipeline.part(whole["totals"], self.no_reports)
+        reports = (parallel.replicate(report, group) for report, group in zip(parts, self.groups, strict=True))
         return PipelineState(*state), tuple(reports)
 
     @property
     def whole_shapes(self) -> Any:
         """Shapes and types of what `whole` returns."""
         gathered = [self._layout(i).gathered(role) for i, role in enumerate(self.shapes)]
-        return {"state": PipelineState(*gathered), "totals": Layout(0, None).gathered(self.no_reports)}
+        totals = pipeline.join(*Layout(0, None).gathered(self.no_reports))
+        return {"state": PipelineState(*gathered), "totals": totals}
 
     def _layout(self, role: int) -> Layout:
         return Layout(MEMBERS[role], OWN[role])

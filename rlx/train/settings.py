@@ -12,6 +12,7 @@ from rlx.errors import RlxError
 from rlx.types import setting
 
 MOST = 2**31 - 1  # what the counters on the device, int32, can count
+REPORTED = 2**24  # ticks that one report, sums of float32, can count
 CHOICES = {
     "driver": ("fused", "pipelined"),
     "spread": ("data", "seeds"),
@@ -175,6 +176,11 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             f" {warmup * tick_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
     prior = _offline_ticks(config)
+    if prior and config.driver == "pipelined" and config.offline_fraction > 0:
+        raise RlxError(
+            f"--offline-fraction {config.offline_fraction}: in the environment the pipelined driver learns from replay"
+            " alone; use --driver fused, or --offline-fraction 0"
+        )
     return Plan(
         **common,
         **_intervals(config, ticks, tick_env_steps),
@@ -206,7 +212,10 @@ def make_offline_plan(config: TrainConfig, shards: int) -> Plan:
 
 
 def _offline_ticks(config: TrainConfig) -> int:
-    return math.ceil(config.offline_steps / (parse_ratio(config.ratio)[0] * config.rollout_length))
+    ticks = math.ceil(config.offline_steps / (parse_ratio(config.ratio)[0] * config.rollout_length))
+    if ticks > MOST:
+        raise RlxError(f"--offline-steps {config.offline_steps}: more than {MOST} ticks cannot be counted; lower it")
+    return ticks
 
 
 def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
@@ -240,7 +249,7 @@ def _intervals(config: TrainConfig, ticks: int, tick_steps: int) -> dict[str, in
     def every(steps: int, parts: int) -> int:
         return max(1, math.ceil(steps / tick_steps) if steps else ticks // parts)
 
-    log = every(config.log_every, 50)
+    log = min(every(config.log_every, 50), REPORTED)
     evaluate = math.ceil(every(config.eval_every, 10) / log) * log
     checkpoint = math.ceil(every(config.checkpoint_every or config.eval_every, 10) / log) * log
     return {"log_ticks": log, "eval_ticks": evaluate, "checkpoint_ticks": checkpoint}

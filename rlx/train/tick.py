@@ -11,6 +11,7 @@ counted, not assumed: it is 1, always. (A block's version is that of the tick af
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -209,6 +210,24 @@ def join(seen: Report, of_values: Report, of_policies: Report) -> Totals:
     assert seen.episodes is not None  # only learners see none
     alarms = seen.alarms | of_values.alarms | of_policies.alarms
     return Totals(of_values.metrics | of_policies.metrics, of_values.learned, seen.episodes, lags, alarms)
+
+
+def part(totals: Totals, like: Sequence[Report]) -> tuple[Report, ...]:
+    """The reports that `join` makes into `totals`, each of what the one in `like` tells of."""
+
+    def own(one: Report) -> Report:
+        def of(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
+            return {name: there[name] for name in here}
+
+        return Report(
+            episodes=None if one.episodes is None else totals.episodes,
+            metrics=of(totals.metrics, one.metrics),
+            learned=totals.learned,
+            lags=of(totals.lags, one.lags),
+            alarms=of(totals.alarms, one.alarms),
+        )
+
+    return tuple(map(own, like))
 
 
 def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> PipelineState:
