@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
-from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx.errors import RlxError
 from rlx.fusion import in_blocks
@@ -61,42 +60,6 @@ def advance(
         truncated=(time >= episode_length) & ~terminated,
         metrics={},
     )
-
-
-def carried(step: Callable[..., Any], inner: Any, always: Any, *rest: Any) -> list[bool]:
-    """Which leaves of a library's state decide what steps return, now or later; `step` recomputes the others.
-
-    `step(inner, *rest)` returns the next state and what is seen of it; `always` has the structure of `inner`, with True
-    for leaves to carry in any case. Leaves without a number in them are never carried.
-    """
-    jaxpr, after = jax.make_jaxpr(step, return_shape=True)(inner, *rest)
-    shown = [True] * len(jax.tree.leaves(after[1]))
-    found = jax.tree.leaves(always)
-    while True:
-        _, read = dce_jaxpr(jaxpr.jaxpr, found + shown)
-        wider = [a or b for a, b in zip(found, read[: len(found)], strict=True)]
-        if wider == found:
-            return [keep and leaf.size > 0 for keep, leaf in zip(found, jax.tree.leaves(inner), strict=True)]
-        found = wider
-
-
-def pack(state: Any, keep: list[bool]) -> list[jax.Array]:
-    """The leaves of a library's state that are carried (see `carried`)."""
-    return [leaf for leaf, kept in zip(jax.tree.leaves(state), keep, strict=True) if kept]
-
-
-def unpack(inner: list[jax.Array], keep: list[bool], like: Any) -> Any:
-    """A library's state like `like`, arrays or shapes, from what `pack` kept; leaves that no step reads are zero."""
-    leaves, structure = jax.tree.flatten(like)
-    rest = iter(inner)
-    flags = zip(leaves, keep, strict=True)
-    return jax.tree.unflatten(structure, [next(rest) if kept else _zeros(leaf) for leaf, kept in flags])
-
-
-def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
-    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 STEP = 2**31 - 1  # folded into an environment's key for its step; most ignore it, and then nothing is computed

@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import advance, begin, carried, pack, unpack
+from rlx.envs.base import advance, begin
+from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import quietly, scene
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
@@ -30,26 +31,22 @@ class PlaygroundEnv:
 
     def __init__(self, env: Any, episode_length: int):
         self._env = env
-        self._reset = jax.jit(env.reset)
-        self._next = jax.jit(self._step)
         key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
-        self._state = jax.eval_shape(self._reset, key)
-        shown = jax.tree.map(lambda _: False, self._state)
-        shown = shown.replace(data=shown.data.replace(xpos=True, xquat=True))  # poses, to be drawn
-        self._carried = carried(self._next, self._state, shown, action, key)
-        observation = jax.eval_shape(lambda: _flat(self._state.obs))
-        self.spec = Spec(jax.ShapeDtypeStruct(observation.shape, jnp.float32), action, episode_length)
+        self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key)
+        observation = jax.ShapeDtypeStruct(self._dynamics.first_seen.shape, jnp.float32)
+        self.spec = Spec(observation, action, episode_length)
 
     def reset(self, key: Key) -> EnvState:
-        state = self._reset(key)
-        return begin(pack(state, self._carried), _flat(state.obs))
+        return begin(*self._dynamics.reset(key))
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        after, (observation, reward, terminated) = self._next(
-            unpack(state.inner, self._carried, self._state), action, key
-        )
-        return advance(state, pack(after, self._carried), observation, reward, terminated, self.spec.episode_length)
+        inner, (observation, reward, terminated) = self._dynamics.step(state.inner, action, key)
+        return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
+
+    def _start(self, key: Key) -> tuple[Any, jax.Array]:
+        state = self._env.reset(key)
+        return state, _flat(state.obs)
 
     def _step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Any]:
         info = dict(state.info) | ({"rng": key} if "rng" in state.info else {})
@@ -63,8 +60,13 @@ class PlaygroundEnv:
         return scene(self._env.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
-        data = unpack(state.inner, self._carried, self._state).data
+        data = self._dynamics.unpack(state.inner).data
         return jnp.concatenate([data.xpos[1:], data.xquat[1:]], axis=-1)
+
+
+def _mark_poses(flags: Any) -> Any:
+    """Poses are carried to be drawn."""
+    return flags.replace(data=flags.data.replace(xpos=True, xquat=True))
 
 
 def _flat(observation: Any) -> jax.Array:
