@@ -96,7 +96,8 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
     where terminated | truncated; and `bad_observation` and `bad_reward` `[E]`, whether they were not finite.
 
     With `contain` a step that is not finite truncates its episode: the reward is 0 and the successor the observation
-    before, so nothing bad is ever seen outside. Raises RlxError where a count is not a positive integer.
+    before, so nothing bad is ever seen outside. Raises RlxError where a count is not a positive integer; a step
+    does for actions of another shape.
     """
     check_count("num_envs", num_envs)
     check_count("pool_size", pool_size)
@@ -134,6 +135,9 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
             state, action, keys = given
             return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
 
+        wanted = (keys.shape[0], *env.spec.action.shape)
+        if jnp.shape(action) != wanted:  # which might broadcast
+            raise RlxError(f"actions have shape {jnp.shape(action)}: give {wanted}, one row for each environment")
         found: tuple[VectorState, Step] = in_blocks(block, (state, action, keys))
         return found
 

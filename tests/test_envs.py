@@ -16,6 +16,7 @@ import pytest
 
 import rlx.envs
 from rlx.envs.base import advance, begin
+from rlx.envs.dynamics import Dynamics
 from rlx.errors import RlxError
 from rlx.types import EnvState, Spec, Step
 
@@ -175,6 +176,16 @@ def test_counts_are_checked(count):
         rlx.envs.vectorise(Counter(), 1, count)
 
 
+def test_actions_of_another_shape_are_refused():
+    """They would broadcast: here one action for all environments, there all for one."""
+    vector = rlx.envs.vectorise(rlx.envs.make("gymnax:Pendulum-v1"), 3, 2)
+    pool = vector.make_pool(jax.random.key(0))
+    state = vector.init(pool, keys_of(0, 3))
+    for shape in ((3,), (1, 1), (3, 2)):
+        with pytest.raises(RlxError, match=r"actions have shape \(.*\): give \(3, 1\), one row for each environment"):
+            vector.step(state, jnp.zeros(shape), pool, keys_of(0, 3))
+
+
 # Gymnax
 
 
@@ -323,6 +334,41 @@ def test_brax_is_traced_once(monkeypatch):
         pool = jax.eval_shape(vector.make_pool, jax.random.key(0))
         state = jax.eval_shape(vector.init, pool, keys_of(0, num_envs))
         jax.eval_shape(vector.step, state, jnp.zeros((num_envs, 1)), pool, keys_of(0, num_envs))
+    pools = jax.eval_shape(jax.pmap(vector.make_pool), jax.random.split(jax.random.key(0), 1))
+    assert pools.observation.shape == (1, 4, 4)
+
+
+def test_brax_takes_actions_of_any_type(pole):
+    """What was traced is for float32; others are traced anew."""
+    state = pole.reset(jax.random.key(0))
+    _, exact = pole.step(state, jnp.full((1,), 0.5), jax.random.key(1))
+    for action in (jnp.full((1,), 0.5, jnp.bfloat16), np.full((1,), 0.5)):
+        after, step = pole.step(state, action, jax.random.key(1))
+        assert types_of(after) == types_of(state)
+        np.testing.assert_allclose(step.observation, exact.observation, atol=1e-6)
+
+
+def test_only_what_later_steps_read_is_carried():
+    """By hand: `a` is read by the next step, `b` by `a`'s, `c` by nothing, `d` is wanted, `e` holds no number."""
+
+    def reset(key):
+        draw = jax.random.uniform(key)
+        return {"a": draw, "b": 2 * draw, "c": 3 * draw, "d": 4 * draw, "e": jnp.zeros((0,))}, draw
+
+    def step(state, push):
+        after = {"a": state["a"] + state["b"], "b": state["b"] * push, "c": state["a"], "d": push, "e": state["e"]}
+        return after, {"seen": state["a"] * 10}
+
+    dynamics = Dynamics(reset, step, lambda flags: flags | {"d": True}, jax.ShapeDtypeStruct((), jnp.float32))
+    packed, draw = dynamics.reset(jax.random.key(3))
+    np.testing.assert_allclose(packed, [draw, 2 * draw, 4 * draw], rtol=1e-6)
+    packed, shown = dynamics.step(packed, jnp.float32(0.5))
+    np.testing.assert_allclose(packed, [3 * draw, draw, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(shown["seen"], 10 * draw, rtol=1e-6)
+    whole = dynamics.unpack(packed)
+    assert whole["c"] == 0 and whole["e"].shape == (0,) and whole["d"] == 0.5
+    batch, _ = jax.jit(jax.vmap(dynamics.step))([jnp.stack([x, x]) for x in packed], jnp.array([1.0, 2.0]))
+    np.testing.assert_allclose(batch[1], [draw, 2 * draw], rtol=1e-6)
 
 
 def test_brax_takes_any_kind_of_key(pole):
