@@ -19,7 +19,7 @@ from rlx.train.roles import RECORDED, Source, Task, actor_rows, init_replay, min
 
 # XLA's working memory against the values that are alive at once in the traced function: of a step of simulated physics
 # it fuses most away, of an update it keeps matrices in a second layout. Tests hold both against compiled programs.
-STEP_SHARE = 0.5
+STEP_SHARE = 0.75
 UPDATE_SHARE = 2
 BLOCK_COPIES = 3  # of what is collected in a tick: as it is scanned, as it is stored, and one to spare
 BATCH_COPIES = 3  # of minibatches: gathered, widened, normalised
