@@ -25,6 +25,15 @@ def interrupted(run_step: int, *arguments: str) -> int:
         return cli.main([*arguments, "--quiet"])
 
 
+def goes_on_upon_two(resume: list[str], changes: str) -> None:
+    """For a while, on two devices, and says what has changed."""
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = interrupted(400, *resume, "--num-devices", "2")
+    told = said.getvalue()
+    assert code == 143, told
+    assert f"resumed elsewhere ({changes}): results are as good, but bits may differ" in told, told
+
+
 def compare(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     assert len(one) == len(other)
     for first, second in zip(map(numbers, one), map(numbers, other), strict=True):
@@ -39,11 +48,7 @@ def main() -> None:
     resume = ["train", "--resume", str(root / "moved")]
     assert cli.main([*train, "--run-name", "still"]) == 0
     assert interrupted(200, *train, "--run-name", "moved") == 143
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = interrupted(400, *resume, "--num-devices", "2")
-    told = said.getvalue()
-    assert code == 143, told
-    assert "resumed elsewhere (num_devices 4 is now 2): results are as good, but bits may differ" in told, told
+    goes_on_upon_two(resume, "num_devices 4 is now 2")
     assert cli.main([*resume, "--num-devices", "4", "--quiet"]) == 0
     compare(*(metrics.read(root / name / "metrics.jsonl") for name in ("still", "moved")))
     assert json.loads((root / "moved" / "summary.json").read_text())["device"]["devices"] == 4
@@ -57,11 +62,7 @@ def goes_on_from_one(root: Path) -> None:
     resume = ["train", "--resume", str(root / "spread")]
     assert cli.main([*train, "--run-name", "apart"]) == 0
     assert interrupted(200, *train, "--run-name", "spread") == 143
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = interrupted(400, *resume, "--num-devices", "2")
-    told = said.getvalue()
-    assert code == 143, told
-    assert "(num_devices 1 is now 2; members apart is now together)" in told, told
+    goes_on_upon_two(resume, "num_devices 1 is now 2; members apart is now together")
     assert cli.main([*resume, "--quiet"]) == 0
     compare(*(metrics.read(root / name / "metrics.jsonl") for name in ("apart", "spread")))
 
