@@ -53,6 +53,7 @@ def run(driver: Any, begins: Any = None) -> dict[str, Any]:
         "head": int(parallel.fetch(values.replay.cursor.head)),
         "learned": sum(float(t.learned[0]) for t in totals),
         "lags": lags,
+        "told": [jax.tree.map(np.asarray, (t.metrics, t.episodes)) for t in totals],
     }
 
 
