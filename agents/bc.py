@@ -15,7 +15,7 @@ from flax.struct import PyTreeNode
 
 from rlx import parallel
 from rlx.agents import iql
-from rlx.gradients import cosine_decay
+from rlx.optim import cosine_decay
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 

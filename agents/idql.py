@@ -18,8 +18,8 @@ from flax.struct import PyTreeNode
 from rlx import diffusion, losses, networks, parallel
 from rlx.agents import iql
 from rlx.errors import RlxError
-from rlx.gradients import adam, cosine_decay, descend
 from rlx.networks import Network
+from rlx.optim import adam, cosine_decay, descend
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 

@@ -14,8 +14,8 @@ import optax
 from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
-from rlx.gradients import adam, descend
 from rlx.networks import Network
+from rlx.optim import adam, descend
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 

@@ -134,7 +134,7 @@ def race(sides: Sequence[Side], goals: Sequence[float], limit_s: float, deadline
 def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
     """One run: its curve, and when it reached the threshold."""
     curve = curve_of(command(side, env, seed), THRESHOLDS[env], limit_s)
-    from rlx.results import origin
+    from rlx.runs.summaries import origin
 
     made = {"date": datetime.date.today().isoformat(), **origin(), "processor": tables.processor()}
     reached = first(curve, THRESHOLDS[env])

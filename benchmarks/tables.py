@@ -28,7 +28,7 @@ class Results:
 
     def keep(self, name: str, unit: str, sides: dict[str, Any], took_s: float) -> None:
         """Adds a comparison, or replaces it, and writes everything."""
-        from rlx.results import origin
+        from rlx.runs.summaries import origin
 
         made = {"date": datetime.date.today().isoformat(), "took_s": took_s, **origin(), "processor": processor()}
         self.comparisons[name] = {"unit": unit, "sides": sides, "made": made}

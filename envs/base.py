@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx.errors import RlxError
-from rlx.fusion import in_blocks
 from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
+from rlx.xla import in_blocks
 
 
 class Watchable(Env, Protocol):

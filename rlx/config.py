@@ -14,7 +14,7 @@ from typing import Any
 
 from rlx import agents
 from rlx.errors import RlxError
-from rlx.train.settings import TrainConfig
+from rlx.train.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import distrax
 import jax
 import jax.numpy as jnp
 
-from rlx.fusion import apart
 from rlx.types import Key
+from rlx.xla import apart
 
 
 class TanhNormal(distrax.Distribution):

@@ -17,19 +17,19 @@ from rlx.config import RunConfig, members, resolve
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
-from rlx.metrics import process_age_s, record
 from rlx.replay import Replay
-from rlx.train import autosplit, memory, roles
-from rlx.train import driver as host
-from rlx.train.apart import Apart
-from rlx.train.driver import Driver, Report, Resumed
+from rlx.train import autosplit, memory, steps
+from rlx.train import loop as host
+from rlx.train.compile import tracing
+from rlx.train.config import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.fused import SEQUENTIAL, Fused
+from rlx.train.loop import Driver, Resumed
 from rlx.train.offline import OFFLINE, OFFLINE_LAGGED
 from rlx.train.offline_pipelined import OfflinePipelined
+from rlx.train.pipeline import LAGGED
 from rlx.train.pipelined import Groups, Pipelined
-from rlx.train.program import tracing
-from rlx.train.settings import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
-from rlx.train.tick import LAGGED
+from rlx.train.report import Report, process_age_s, record
+from rlx.train.threads import Apart
 from rlx.types import Env, Key, Spec, State
 
 
@@ -212,7 +212,7 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     return kind(task, groups[0], *first, schedule, table)
 
 
-def _task(given: Setup, layout: Layout, offline: bool) -> tuple[roles.Task, Replay | None]:
+def _task(given: Setup, layout: Layout, offline: bool) -> tuple[steps.Task, Replay | None]:
     """What the driver of a part needs, and the part's data set."""
     config, env, found, _ = given
     train, shards = config.train, layout.shards
@@ -223,7 +223,7 @@ def _task(given: Setup, layout: Layout, offline: bool) -> tuple[roles.Task, Repl
     # so that each half is traced once, for the memory estimate and for the tick
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
     table = _table(found, train) if found is not None and plan.shard_offline else None
-    return roles.Task(agent, env, batch, train, plan, axes), table
+    return steps.Task(agent, env, batch, train, plan, axes), table
 
 
 def _axes(layout: Layout, over_devices: bool) -> parallel.Axes:
@@ -274,7 +274,7 @@ def run(
 ) -> Iterator[Moment]:
     """Trains from the part of `driver` to the last, from `learned` if given, or from where the run was.
 
-    `tell` hears what is begun, see `rlx.train.driver.train`.
+    `tell` hears what is begun, see `rlx.train.loop.train`.
     """
     offline = driver.task.plan.offline
     for report in host.train(driver, learned, resumed, asked_to_end, tell):
@@ -291,7 +291,7 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
     @jax.jit
     def act(learned: Any, observation: jax.Array, key: Key) -> jax.Array:
         policy = task.agent.acting(learned["agent"])
-        return task.agent.act_greedy(policy, roles.observed(task, learned["statistics"], observation), key)[0]
+        return task.agent.act_greedy(policy, steps.observed(task, learned["statistics"], observation), key)[0]
 
     def policy(observation: Any, member: int = 0) -> np.ndarray:
         rows, size = np.asarray(observation, np.float32), task.env.spec.observation_size

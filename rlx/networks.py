@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from rlx.errors import RlxError
-from rlx.fusion import apart
 from rlx.types import Key, Params, Spec
+from rlx.xla import apart
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,

@@ -11,7 +11,9 @@ import io
 import sys
 from pathlib import Path
 
-from rlx import figures, metrics
+from rlx import json_files
+from rlx.runs import metrics
+from rlx.visual import plots
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images" / "agents"
 
@@ -20,12 +22,12 @@ def draw(run: Path) -> str:
     """One picture, and its run's final return in words."""
     from PIL import Image
 
-    summary = metrics.read_json(run / "summary.json")
+    summary = json_files.read(run / "summary.json")
     lines = [line for line in metrics.read(run / "metrics.jsonl") if "eval/return_per_seed" in line]
     offline = summary["env_steps"] == 0
     steps = [line["run_step"] for line in lines]
-    series = figures.Series("", steps, [line["eval/return_per_seed"] for line in lines])
-    figure = figures.curve([series], "updates on the data set" if offline else figures.STEPS)
+    series = plots.Series("", steps, [line["eval/return_per_seed"] for line in lines])
+    figure = plots.curve([series], "updates on the data set" if offline else plots.STEPS)
     axes = figure.axes[0]
     if offline:
         for name, style in (("behaviour_return", "-"), ("behaviour_greedy_return", "--")):

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rlx import metrics, report
+from rlx import json_files
+from rlx.analysis import report
 
 TASKS, KINDS, AGENTS = ("inverted_pendulum", "ant"), ("medium", "mixed"), ("bc", "td3_bc", "iql", "idql")
 NAMES = {"bc": "BC", "td3_bc": "TD3+BC", "iql": "IQL", "idql": "IDQL"}
@@ -14,7 +15,7 @@ NAMES = {"bc": "BC", "td3_bc": "TD3+BC", "iql": "IQL", "idql": "IDQL"}
 
 def summary(folder: Path, name: str) -> dict[str, Any]:
     """What a run of the study ended with."""
-    return metrics.read_json(folder / name / "summary.json")
+    return json_files.read(folder / name / "summary.json")
 
 
 def cell(found: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 
-from rlx.cli import main
+from rlx.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

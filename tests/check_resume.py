@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from rlx import cli, metrics
-from rlx.diff import numbers
+from rlx.analysis.diff import numbers
+from rlx.commands import main as cli
+from rlx.runs import metrics
 from tests.test_resume import SETTINGS, at_line
 
 SHARED = "--num-shards 4 --batch-size 16"

@@ -14,8 +14,8 @@ jax.config.update("jax_enable_x64", True)
 
 from rlx import parallel  # noqa: E402
 from rlx.train.fused import Fused  # noqa: E402
+from rlx.train.pipeline import LAGGED  # noqa: E402
 from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
-from rlx.train.tick import LAGGED  # noqa: E402
 from tests import linear, oracle  # noqa: E402
 
 TICKS, SEED, SHARDS = 50, 7, 2

@@ -89,7 +89,7 @@ def wait_for(moment: Moment, folder: Path, process: subprocess.Popen[bytes]) -> 
 
 def result(folder: Path) -> dict[str, Any]:
     """All by which two runs are compared."""
-    from rlx.diff import numbers
+    from rlx.analysis.diff import numbers
 
     steps = {path.parent.name: json.loads(path.read_text().partition("\n")[2])["digest"] for path in policies(folder)}
     lines = [numbers(json.loads(text)) for text in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -147,7 +147,7 @@ class Torture:
         while True:
             resumed = (folder / "config.json").exists()
             fresh = [*self.arguments, "--run-name", folder.name, "--overwrite"]
-            arguments = ["rlx.cli", "train", "--resume", str(folder), "--quiet"] if resumed else fresh
+            arguments = ["rlx", "train", "--resume", str(folder), "--quiet"] if resumed else fresh
             moment = self._plan(rng, folder, first=kills == 0)
             with tempfile.TemporaryDirectory(dir=self.root) as cold:
                 process = start(arguments, self.case.devices, log, Path(cold) if rng.random() < self.cold else None)
@@ -236,7 +236,7 @@ def last_step(folder: Path) -> int:
 
 def damage(root: Path, found: Found, seed: int) -> None:
     """Hurts every file of the reference's newest checkpoint in every way: the step before is to be used."""
-    from rlx import checkpoint
+    from rlx.runs import checkpoint
 
     whole = root / "reference" / "resume"
     before, last = checkpoint.steps(whole)[-2:]

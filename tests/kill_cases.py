@@ -43,7 +43,14 @@ def prepare(case: Case, root: Path) -> list[str]:
     dataset = root / "dataset"
     if "{dataset}" in case.flags:
         write_dataset(dataset)
-    return ["rlx.cli", "train", case.agent, *case.flags.format(dataset=dataset).split(), "--run-dir", str(root)]
+    return [
+        "rlx.commands.main",
+        "train",
+        case.agent,
+        *case.flags.format(dataset=dataset).split(),
+        "--run-dir",
+        str(root),
+    ]
 
 
 def write_dataset(folder: Path) -> None:

@@ -10,9 +10,9 @@ from flax.struct import PyTreeNode
 
 from rlx import parallel
 from rlx.envs.base import vectorise
-from rlx.gradients import descend
-from rlx.train.roles import Task
-from rlx.train.settings import TrainConfig, make_plan
+from rlx.optim import descend
+from rlx.train.config import TrainConfig, make_plan
+from rlx.train.steps import Task
 from rlx.types import Agent, EnvState, Spec, State, Step
 
 SIZE, A = 3, 2

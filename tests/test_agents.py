@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import rlx
-from rlx import agents, cli, config, envs
+from rlx import agents, config, envs
+from rlx.commands import main as cli
 from rlx.errors import RlxError
-from rlx.train.settings import make_offline_plan, make_plan
+from rlx.train.config import make_offline_plan, make_plan
 from rlx.types import Agent, Key
 from tests import probes
 

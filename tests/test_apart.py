@@ -11,9 +11,9 @@ import pytest
 
 from rlx import config, envs, experiment
 from rlx.errors import RlxError
-from rlx.train import driver as host
-from rlx.train.apart import Apart
+from rlx.train import loop as host
 from rlx.train.fused import Fused
+from rlx.train.threads import Apart
 from tests.test_fused import RATES, SEEDS, SETTINGS, Run, close, same
 from tests.walk import Walk
 

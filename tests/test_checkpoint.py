@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from flax.struct import PyTreeNode
 
-from rlx import checkpoint
-from rlx.checkpoint import Damaged
 from rlx.errors import RlxError, install
+from rlx.runs import checkpoint
+from rlx.runs.checkpoint import Damaged
 from tests import damage, processes
 
 

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 import rlx
-from rlx import agents, checkpoint, cli, config, folders, metrics
-from rlx.arguments import Parser
-from rlx.diff import numbers
+from rlx import agents, config
+from rlx.analysis.diff import numbers
+from rlx.commands import main as cli
+from rlx.commands.arguments import Parser
 from rlx.errors import RlxError
-from rlx.train.program import Program
+from rlx.runs import checkpoint, folders, metrics
+from rlx.train.compile import Program
 from tests import damage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,7 +168,7 @@ def test_every_mistake_is_one_line(command: str, message: str, refused: Callable
     assert fnmatchcase(line, message), line
 
 
-@pytest.mark.parametrize("command", [["scripts/train.py", "sca", "--env", ENV], ["-m", "rlx.cli", "eval", "/nowhere"]])
+@pytest.mark.parametrize("command", [["scripts/train.py", "sca", "--env", ENV], ["-m", "rlx", "eval", "/nowhere"]])
 def test_a_mistake_in_a_process_of_its_own(command: list[str]) -> None:
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")

@@ -14,29 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rlx import (
-    agents,
-    cli,
-    collecting,
-    compare,
-    config,
-    data,
-    diff,
-    envs,
-    experiment,
-    export,
-    film,
-    folders,
-    parallel,
-    play,
-    report,
-    runs,
-    sweep,
-)
+from rlx import agents, config, data, envs, experiment, parallel
+from rlx.analysis import compare, diff, play, report
 from rlx.commands import COMMANDS
+from rlx.commands import main as cli
 from rlx.config import RunConfig
 from rlx.errors import RlxError
-from rlx.train.settings import make_offline_plan, make_plan, parse_split
+from rlx.export import policy as export
+from rlx.runs import collect_dataset, folders, runner
+from rlx.sweep import sweep
+from rlx.train.config import make_offline_plan, make_plan, parse_split
+from rlx.visual import video
 from tests import datasets
 from tests.pages import ROOT, blocks, every_page
 from tests.test_launcher import LAUNCHER, launch
@@ -84,21 +72,21 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(folders, "choose_folder", lambda *given: tmp_path)
     monkeypatch.setattr(folders, "all_runs", lambda *given: [folders.standing(tmp_path)])
     monkeypatch.setattr(diff, "differences", lambda *given: [])
-    monkeypatch.setattr(runs, "is_deterministic", lambda *given: False)
-    monkeypatch.setattr(runs, "resume", lambda *given: {})
+    monkeypatch.setattr(runner, "is_deterministic", lambda *given: False)
+    monkeypatch.setattr(runner, "resume", lambda *given: {})
     monkeypatch.setattr(config, "preset_file", lambda *given: {})
-    monkeypatch.setattr(collecting, "Collector", collects)
+    monkeypatch.setattr(collect_dataset, "Collector", collects)
     monkeypatch.setattr(data, "read", lambda *given: SimpleNamespace(info={"env": "brax:hopper"}))
     monkeypatch.setattr(data, "convert", lambda *given: None)
     monkeypatch.setattr(data, "describe", lambda *given: [])
-    monkeypatch.setattr(runs, "train", lambda run_config, *given, **options: asked.append(run_config))
-    monkeypatch.setattr(runs, "judge", lambda *given: "")
+    monkeypatch.setattr(runner, "train", lambda run_config, *given, **options: asked.append(run_config))
+    monkeypatch.setattr(runner, "judge", lambda *given: "")
     monkeypatch.setattr(compare, "read", lambda *given: [])
     monkeypatch.setattr(compare, "compare", lambda *given: None)
     monkeypatch.setattr(compare, "text", lambda *given: "")
     monkeypatch.setattr(report, "make", lambda *given: None)
     monkeypatch.setattr(play, "make", lambda *given: [])
-    monkeypatch.setattr(film, "files", lambda *given: [])
+    monkeypatch.setattr(video, "files", lambda *given: [])
     made: dict[str, Any] = {"agent": "", "env": "", "seed": 0, "run_step": 0, "members": 1, "files": {}}
     monkeypatch.setattr(export, "save", lambda *given: made)
     monkeypatch.setattr(config, "preset_file", lambda *given: {})

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli, folders
-from rlx.compare import Comparison, Curve, compare, notes, read, tables, text
+from rlx.analysis.compare import Comparison, Curve, compare, notes, read, tables, text
+from rlx.commands import main as cli
 from rlx.errors import RlxError
+from rlx.runs import folders
 
 STEPS = (100, 200, 300)
 GOOD = [[-1500, -1400, -1600, -1700, -1550], [-600, -500, -900, -1500, -700], [-150, -160, -140, -1200, -155]]

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from rlx import agents, config, wholes
+from rlx import agents, config
 from rlx.errors import RlxError
-from rlx.train.settings import MOST, TrainConfig, make_plan, parse_ratio
+from rlx.runs import saver
+from rlx.train.config import MOST, TrainConfig, make_plan, parse_ratio
 
 ENV = "gymnax:Pendulum-v1"
 
@@ -118,7 +119,7 @@ def test_paired_values_go_together(tmp_path: Path) -> None:
     assert config.from_json(tmp_path / "config.json") == found
     product = dataclasses.replace(found, paired=False)
     assert len(config.members(product)) == 8 and "paired" not in config.to_json(product)
-    assert wholes.identity(product) != wholes.identity(found)
+    assert saver.identity(product) != saver.identity(found)
     with pytest.raises(RlxError, match=r"^paired hyper-parameters have 2 and 3 values: give as many each$"):
         config.resolve("sac", ENV, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2, 0.3], paired=True)
     assert len(config.members(config.resolve("sac", ENV, paired=True))) == 1

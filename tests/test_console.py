@@ -11,9 +11,11 @@ import jax
 import pytest
 from rich.console import Console as Terminal
 
-from rlx import cli, config, console, parallel
-from rlx.console import Console, Panelled, sparkline
+from rlx import config, parallel
+from rlx.commands import main as cli
 from rlx.experiment import Layout
+from rlx.runs import console
+from rlx.runs.console import Console, Panelled, sparkline
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import data, scores
+from rlx import data, statistics
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from tests.datasets import compact, d4rl_arrays, ogbench_arrays, walk, write_hdf5
@@ -338,7 +338,7 @@ def test_d4rl_names_and_shapes(tmp_path: Path) -> None:
     for name in ("hopper_medium-v2", "walker2d-expert-v2", "antmaze-large-v0", "mine"):
         found = data.read(write_hdf5(tmp_path / f"{name}.hdf5", arrays | {"metadata": np.zeros(3)}))
         same(found, without_extras(walk(LENGTHS)))
-        references = scores.D4RL_REFERENCES.get(name.split("_")[0].split("-")[0])
+        references = statistics.D4RL_REFERENCES.get(name.split("_")[0].split("-")[0])
         known = {} if references is None else {"random_return": references[0], "expert_return": references[1]}
         assert found.info == {"name": name, "format": "d4rl"} | ({"episode_length": 1000} | known if known else {})
 

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import checkpoint, cli, config, wholes
-from rlx.diff import differences, numbers
+from rlx import config
+from rlx.analysis.diff import differences, numbers
+from rlx.commands import main as cli
+from rlx.runs import checkpoint, saver
 
 
 def make_run(folder: Path, **settings: Any) -> Path:
     """A run as it lies on disk, with two lines of metrics and two checkpoints."""
     run_config = config.resolve("sac", "gymnax:Pendulum-v1", **settings)
     folder.mkdir()
-    content = config.to_json(run_config) | {"init_from": None, "identity": wholes.identity(run_config)}
+    content = config.to_json(run_config) | {"init_from": None, "identity": saver.identity(run_config)}
     content |= {"versions": {"jax": "1.0", "python": "3.12"}, "hardware": {"platform": "cpu", "devices": 1}}
     (folder / "config.json").write_text(json.dumps(content))
     write_lines(folder, 0.5)

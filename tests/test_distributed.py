@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import checkpoint
+from rlx.runs import checkpoint
 from tests import kill, processes
 
 TRAIN = (
-    "rlx.cli train sac --env gymnax:Pendulum-v1 --num-envs 12 --warmup-env-steps 120 --batch-size 24 --ratio 2:2"
+    "rlx train sac --env gymnax:Pendulum-v1 --num-envs 12 --warmup-env-steps 120 --batch-size 24 --ratio 2:2"
     " --actor-hidden-sizes 8 --critic-hidden-sizes 8 --eval-episodes 2 --replay-capacity 1200 --pool-size 12 --quiet"
 ).split()
 SHORT = ["--total-env-steps", "480", "--log-every", "240", "--eval-every", "480"]
@@ -89,7 +89,7 @@ def test_two_processes_save_at_the_same_step_and_resume(tmp_path: Path) -> None:
         assert f"go on with `rlx train --resume {folder}`" in errors
     steps = [checkpoint.steps(folder / "resume" / f"process-{i}")[-1] for i in range(2)]
     assert steps[0] == steps[1] < 4800
-    finish_both(both(["rlx.cli", "train", "--resume", str(folder), "--quiet"], devices=1), code=0)
+    finish_both(both(["rlx", "train", "--resume", str(folder), "--quiet"], devices=1), code=0)
     assert kill.result(folder) == kill.result(tmp_path / "still")
     last = [checkpoint.manifest(tmp_path / name / "resume" / "process-1", 4800)["digest"] for name in ("still", "told")]
     assert last[0] == last[1]

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import pytest
 
-from rlx import agents, cli, experiment
+from rlx import agents, experiment
+from rlx.commands import main as cli
 from tests import probes
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pytest
 
-from rlx.draws import Range, draw, grid, parse_range
 from rlx.errors import RlxError
+from rlx.sweep.space import Range, draw, grid, parse_range
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import agents, checkpoint, cli, config, envs, experiment, export, networks, normalize, plain, runs
+from rlx import agents, config, envs, experiment, networks, normalize
+from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.evaluate import evaluate
 from rlx.experiment import make_driver, setup
-from rlx.train.driver import Driver
+from rlx.export import mlp
+from rlx.export import policy as export
+from rlx.runs import checkpoint, runner
+from rlx.train.loop import Driver
 from rlx.types import Env, EnvState, Key, Spec, Step
 from tests.walk import Walk
 
@@ -45,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # every activation, with and without no
 def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...] = (40,), **given: Any) -> Driver:
     """A run folder as training leaves it, with random numbers for weights; returns the driver of its policy."""
     asked = config.resolve(agent, env, **{"num_seeds": 2, "total_env_steps": 1000, **SETTINGS[agent], **given})
-    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runs.NO_TRAINING))))
+    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runner.NO_TRAINING))))
     scale = 0.1 if agent == "idql" else 0.3  # with more, its actions would all end at the edges
     for step in steps:
         rng = np.random.default_rng(step)
@@ -64,7 +68,7 @@ def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...
 
 def actions(folder: Path, driver: Driver, observation: np.ndarray, member: int = 0, step: int | None = None) -> Any:
     """The agent's own, one observation after the other."""
-    act = experiment.greedy(driver, runs.load(folder, driver, step))
+    act = experiment.greedy(driver, runner.load(folder, driver, step))
     return np.stack([act(row, member) for row in observation])
 
 
@@ -124,7 +128,7 @@ def test_actions_are_the_agents(agent: str, tmp_path: Path) -> None:
 def test_every_agent_is_tried() -> None:
     assert set(SETTINGS) == set(agents.REGISTRY)
     assert {given.get("activation", "relu") for given in SETTINGS.values()} == set(networks.ACTIVATIONS)
-    assert networks.ACTIVATIONS.keys() <= plain.NUMPY.keys()
+    assert networks.ACTIVATIONS.keys() <= mlp.NUMPY.keys()
 
 
 def test_what_is_drawn_is_drawn_alike_for_every_row(tmp_path: Path) -> None:
@@ -146,34 +150,34 @@ def test_normalisation_is_inside(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def normed() -> tuple[list[plain.Layer], np.ndarray, np.ndarray]:
+def normed() -> tuple[list[mlp.Layer], np.ndarray, np.ndarray]:
     """Layers of a network with LayerNorm, observations, and the network's actions."""
     spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 5)
     network = networks.make_deterministic_policy(spec, (6, 4), layer_norm=True)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), network.init(jax.random.key(0)))
     observation = rng.normal(size=(4, 3)).astype(np.float32)
-    layers = plain.of_actor(params, "relu", 2)
+    layers = mlp.of_actor(params, "relu", 2)
     assert layers is not None
     return layers, observation, np.asarray(network.apply(params, observation))
 
 
-def test_layers_with_layer_norm(normed: tuple[list[plain.Layer], np.ndarray, np.ndarray]) -> None:
+def test_layers_with_layer_norm(normed: tuple[list[mlp.Layer], np.ndarray, np.ndarray]) -> None:
     layers, observation, action = normed
     names = "dense layer_norm relu dense layer_norm relu dense tanh"
     assert [layer.operation for layer in layers] == names.split()
-    np.testing.assert_allclose(plain.forward(layers, observation), action, atol=1e-5)
+    np.testing.assert_allclose(mlp.forward(layers, observation), action, atol=1e-5)
 
 
 def test_layers_that_give_other_actions_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of an agent whose greedy action would be another function of its network."""
     make_run(tmp_path / "run", "sac")
-    monkeypatch.setattr(plain, "of_actor", lambda *given: [*OF_ACTOR(*given), plain.Layer("tanh")])
+    monkeypatch.setattr(mlp, "of_actor", lambda *given: [*OF_ACTOR(*given), mlp.Layer("tanh")])
     assert export.save(tmp_path / "run", tmp_path / "policy")["layers"] == []
     assert not (tmp_path / "policy" / "policy.npz").exists()
 
 
-OF_ACTOR: Any = plain.of_actor
+OF_ACTOR: Any = mlp.of_actor
 
 
 def test_another_checkpoint(tmp_path: Path) -> None:
@@ -256,11 +260,11 @@ def test_onnx_gives_the_same_actions(tmp_path: Path) -> None:
         np.testing.assert_allclose(action, actions(run, driver, observation), atol=2e-5)
 
 
-def test_onnx_with_layer_norm(normed: tuple[list[plain.Layer], np.ndarray, np.ndarray]) -> None:
+def test_onnx_with_layer_norm(normed: tuple[list[mlp.Layer], np.ndarray, np.ndarray]) -> None:
     from onnx import reference
 
     layers, observation, expected = normed
-    (action,) = reference.ReferenceEvaluator(plain.to_onnx(layers, 3)).run(None, {"observation": observation})
+    (action,) = reference.ReferenceEvaluator(mlp.to_onnx(layers, 3)).run(None, {"observation": observation})
     np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
@@ -287,9 +291,9 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused("has no step 41; it has 40", run, out, step=41)
     (run / "file").touch()
     refused(f"{run / 'file' / 'x'}: cannot be written (Not a directory)", run, run / "file" / "x")
-    monkeypatch.setattr(plain.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(mlp.importlib.util, "find_spec", lambda name: None)
     refused(f"--onnx: needs the package onnx, which is not here; {install('onnx')}", run, out, onnx=True)
-    monkeypatch.setattr(plain, "check_onnx", lambda: None)
+    monkeypatch.setattr(mlp, "check_onnx", lambda: None)
     refused("--onnx: the policy of idql is no plain MLP; leave it out, policy.jax holds it", run, out, onnx=True)
     (run / "checkpoints").rename(run / "elsewhere")
     monkeypatch.undo()

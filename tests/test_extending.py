@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from rlx import checkpoint, cli, config, metrics
-from rlx.diff import differences
+from rlx import config, json_files
+from rlx.analysis.diff import differences
+from rlx.commands import main as cli
+from rlx.runs import checkpoint, metrics
 from tests import damage, kill
 from tests.kill_cases import write_dataset
 from tests.test_resume import LINES, SETTINGS, Crash, assert_same_run, at_line, crash, resume, state_of
@@ -109,7 +111,7 @@ def test_a_run_without_a_checkpoint_begins_again(
 
 def kill_at_write(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
     """A kill just before, or just after, config.json is replaced."""
-    write = metrics.write_json
+    write = json_files.write
 
     def written(path: Path, content: dict[str, Any]) -> None:
         if path.name == "config.json" and not after:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from rlx import figures, scores
+from rlx import statistics
+from rlx.visual import plots
 
 STEPS = np.arange(4) * 1000
 RETURNS = np.random.default_rng(0).normal(size=(4, 5))
@@ -24,27 +25,27 @@ def legend(figure: Figure) -> list[str]:
 
 
 def test_one_series_has_a_line_for_every_seed_their_middle_and_a_band(tmp_path: Path) -> None:
-    figure = figures.curve([figures.Series("sac", STEPS, RETURNS)], title="sac on brax:ant")
+    figure = plots.curve([plots.Series("sac", STEPS, RETURNS)], title="sac on brax:ant")
     (axes,) = figure.axes
     *seeds, middle = axes.get_lines()
     np.testing.assert_array_equal(np.stack([line.get_ydata() for line in seeds], axis=1), RETURNS)
-    np.testing.assert_allclose(np.asarray(middle.get_ydata()), scores.interquartile_mean(RETURNS))
+    np.testing.assert_allclose(np.asarray(middle.get_ydata()), statistics.interquartile_mean(RETURNS))
     assert middle.get_linewidth() > 2 * seeds[0].get_linewidth()
     assert axes.get_title("left") == "sac on brax:ant"
     assert "environment steps" in axes.get_xlabel() and "return" in axes.get_ylabel()
     assert legend(figure) == ["sac: interquartile mean of 5 seeds"]
-    figures.save(figure, tmp_path / "curve.png")
+    plots.save(figure, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_several_series_have_a_line_and_a_band_each() -> None:
     """Each at steps of its own; one seed has no band, and fewer than four a plain mean."""
     given = [
-        figures.Series("a", STEPS, RETURNS),
-        figures.Series("b", STEPS[:3] * 2, RETURNS[:3, :2]),
-        figures.Series("", STEPS, RETURNS[:, :1]),
+        plots.Series("a", STEPS, RETURNS),
+        plots.Series("b", STEPS[:3] * 2, RETURNS[:3, :2]),
+        plots.Series("", STEPS, RETURNS[:, :1]),
     ]
-    figure = figures.curve(given, "updates")
+    figure = plots.curve(given, "updates")
     (axes,) = figure.axes
     lines, bands = axes.get_lines(), axes.collections
     assert (len(lines), len(bands)) == (3, 2)
@@ -52,7 +53,7 @@ def test_several_series_have_a_line_and_a_band_each() -> None:
         np.testing.assert_array_equal(line.get_xdata(), series.x)
     assert len({line.get_color() for line in lines}) == 3
     edges = np.unique(np.asarray(bands[0].get_paths()[0].vertices)[:, 1].round(12))
-    found = scores.bootstrap_band(RETURNS)
+    found = statistics.bootstrap_band(RETURNS)
     assert set(np.concatenate([found.low, found.high]).round(12)) <= set(edges)
     assert axes.get_xlabel() == "updates"
     assert legend(figure) == ["a: interquartile mean of 5 seeds", "b: mean of 2 seeds", "1 seed"]
@@ -61,37 +62,37 @@ def test_several_series_have_a_line_and_a_band_each() -> None:
 @pytest.mark.parametrize("name", ["_hidden", "a$^$", "$5"])
 def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
     """Neither left out nor read as mathematics, wherever they stand."""
-    curve = figures.curve([figures.Series(name, STEPS, RETURNS)] * 2, title=name)
-    bars = figures.durations({name: {"learn": 1.0}})
-    dots = figures.intervals({name: scores.Interval(3.0, 2.0, 5.0)})
-    assert figures.svg(curve, "a").count(f">{name}: interquartile mean of 5 seeds<") == 2
-    assert all(f">{name}<" in figures.svg(figure, "a") for figure in (curve, bars, dots))
+    curve = plots.curve([plots.Series(name, STEPS, RETURNS)] * 2, title=name)
+    bars = plots.durations({name: {"learn": 1.0}})
+    dots = plots.intervals({name: statistics.Interval(3.0, 2.0, 5.0)})
+    assert plots.svg(curve, "a").count(f">{name}: interquartile mean of 5 seeds<") == 2
+    assert all(f">{name}<" in plots.svg(figure, "a") for figure in (curve, bars, dots))
 
 
 @pytest.mark.parametrize("first", [0, 10, 2000])
 def test_steps_begin_at_none(first: int) -> None:
     """With room for a marker that stands at the edge."""
-    low, high = figures.curve([figures.Series("a", STEPS + first, RETURNS)]).axes[0].get_xlim()
+    low, high = plots.curve([plots.Series("a", STEPS + first, RETURNS)]).axes[0].get_xlim()
     assert low == (0 if first == 2000 else pytest.approx(first - 60))
     assert high == pytest.approx(first + 3060)
 
 
 def test_colors_that_return_are_dashed() -> None:
-    series = [figures.Series(str(i), STEPS, RETURNS[:, :1] + i) for i in range(8)]
-    lines = figures.curve(series).axes[0].get_lines()
+    series = [plots.Series(str(i), STEPS, RETURNS[:, :1] + i) for i in range(8)]
+    lines = plots.curve(series).axes[0].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 8
 
 
 def test_a_gap_in_the_returns_is_a_gap_in_the_line() -> None:
     holed = RETURNS.copy()
     holed[1, 2] = np.nan
-    *_, middle = figures.curve([figures.Series("a", STEPS, holed)]).axes[0].get_lines()
+    *_, middle = plots.curve([plots.Series("a", STEPS, holed)]).axes[0].get_lines()
     assert np.isnan(np.asarray(middle.get_ydata(), float)).tolist() == [False, True, False, False]
 
 
 def test_intervals() -> None:
-    rows = {"good": scores.Interval(3.0, 2.0, 5.0), "bad": scores.Interval(-1.0, -2.0, 0.5)}
-    figure = figures.intervals(rows, "final return")
+    rows = {"good": statistics.Interval(3.0, 2.0, 5.0), "bad": statistics.Interval(-1.0, -2.0, 0.5)}
+    figure = plots.intervals(rows, "final return")
     (axes,) = figure.axes
     bars, dots = axes.get_lines()[::2], axes.get_lines()[1::2]
     assert [list(bar.get_xdata()) for bar in bars] == [[2, 5], [-2, 0.5]]
@@ -102,7 +103,7 @@ def test_intervals() -> None:
 
 def test_durations() -> None:
     """Parts follow each other in the run's own order; one that a run lacks has no width there."""
-    figure = figures.durations({"a": {"compile": 2.0, "learn": 5.0}, "b": {"save": 1.0, "learn": 4.0}})
+    figure = plots.durations({"a": {"compile": 2.0, "learn": 5.0}, "b": {"save": 1.0, "learn": 4.0}})
     (axes,) = figure.axes
     spans = [[(bar.get_x(), bar.get_width()) for bar in part.patches] for part in axes.containers]  # type: ignore[attr-defined]
     assert spans == [[(0, 2), (0, 0)], [(2, 5), (1, 4)], [(0, 0), (0, 1)]]
@@ -113,7 +114,7 @@ def test_durations() -> None:
 @pytest.mark.parametrize("name", ["one", "other"])
 def test_svg_goes_into_a_page(name: str) -> None:
     """Text is text, identifiers are the figure's own, and nothing points outside."""
-    found = figures.svg(figures.curve([figures.Series("sac", STEPS, RETURNS)]), name)
+    found = plots.svg(plots.curve([plots.Series("sac", STEPS, RETURNS)]), name)
     assert found.startswith("<svg") and found.endswith("</svg>")
     for text in ("environment steps per seed", "episode return", "sac: interquartile mean of 5 seeds"):
         assert f">{text}" in found

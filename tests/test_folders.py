@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import checkpoint, cli, config, folders, metrics, runs, wholes
-from rlx.console import Console
+from rlx import config, json_files
+from rlx.commands import main as cli
 from rlx.errors import RlxError
-from rlx.interrupts import Interrupted
+from rlx.runs import checkpoint, folders, metrics, runner, saver
+from rlx.runs.console import Console
+from rlx.runs.signals import Interrupted
 from tests import processes
 
 SETTINGS = (
@@ -238,7 +240,7 @@ def test_where_a_run_would_go_on(
     folder, base = tmp_path / "run", base.replace("BASE", str(tmp_path / "base"))
     folder.mkdir()
     run_config = config.resolve("sac", "gymnax:Pendulum-v1", checkpoint_dir=base)
-    metrics.write_json(folder / "config.json", config.to_json(run_config))
+    json_files.write(folder / "config.json", config.to_json(run_config))
     (folder / "metrics.jsonl").write_text('{"run_step": 40}\n{"run_step": 120}\n')
     folders.mark(folder, "running")
     for place, steps in saved.items():
@@ -247,7 +249,7 @@ def test_where_a_run_would_go_on(
     found = folders.standing(folder)
     assert (found.state, found.run_step, found.saved_step) == ("interrupted", *wanted)
     if wanted[1] and "resume/process-0" not in saved:
-        assert wholes.find(wholes.place(run_config, folder), pytest.fail) == (wanted[1], False)
+        assert saver.find(saver.place(run_config, folder), pytest.fail) == (wanted[1], False)
 
 
 def size_of_small_files(folder: Path) -> int:
@@ -267,7 +269,7 @@ def size_of_small_files(folder: Path) -> int:
 def test_how_a_run_ends_is_noted(error: BaseException | None, state: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     try:
-        with runs._claimed(folder, fresh=True):
+        with runner._claimed(folder, fresh=True):
             assert json.loads((folder / "status.json").read_text())["state"] == "running"
             if error:
                 raise error

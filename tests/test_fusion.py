@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import fusion
-from rlx.fusion import in_blocks
+from rlx import xla
+from rlx.xla import in_blocks
 
 
 def halves(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -52,5 +52,5 @@ def test_blocks_change_nothing(rows: int) -> None:
 
 
 def test_an_accelerator_gets_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusion.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(xla.jax, "default_backend", lambda: "gpu")
     assert not loops(1024)

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import pytest
 
 import rlx
-from rlx import agents, config, fusion, parallel
+from rlx import agents, config, parallel, xla
 from rlx.errors import RlxError
 from rlx.experiment import make_driver, setup
 from rlx.types import Spec, Transition
 
-KEPT_APART = "inlineable"  # how rlx/fusion.py tells XLA for CPUs to leave steps as they are
+KEPT_APART = "inlineable"  # how rlx/xla.py tells XLA for CPUs to leave steps as they are
 SMALL = {"actor_hidden_sizes": (8, 8), "critic_hidden_sizes": (8, 8)}
 
 
@@ -53,7 +53,7 @@ def test_ticks_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, setti
         return jax.jit(mapped, donate_argnums=donate)
 
     monkeypatch.setattr(parallel, "pmap", on_one)
-    monkeypatch.setattr(fusion.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(xla.jax, "default_backend", lambda: "gpu")
     sizes = {"num_envs": 256, "batch_size": 8, "replay_capacity": 1024, "pool_size": 64, "ratio": "1:1"}
     resolved = config.resolve(
         agent, "gymnax:Pendulum-v1", **(sizes | {"warmup_env_steps": 256, "total_env_steps": 1024} | SMALL | settings)

@@ -13,8 +13,8 @@ import pytest
 from rlx import losses
 from rlx.agents import iql
 from rlx.errors import RlxError
-from rlx.gradients import cosine_decay
 from rlx.networks import Network
+from rlx.optim import cosine_decay
 from rlx.types import Spec, Transition, as_arrays
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)

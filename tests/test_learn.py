@@ -23,7 +23,7 @@ ONE_PROGRAM, SPLIT = "--driver pipelined --split 1", "--driver pipelined --split
 
 def train(arguments: str, folder: Path, name: str, devices: int = 1) -> dict[str, Any]:
     """The summary of a run."""
-    command = ["rlx.cli", "train", *arguments.split(), "--run-dir", str(folder), "--run-name", name]
+    command = ["rlx", "train", *arguments.split(), "--run-dir", str(folder), "--run-name", name]
     processes.run(command, devices, timeout=1800, long=True)
     summary = json.loads((folder / name / "summary.json").read_text())
     print(f"\n{arguments}: {summary['eval_return_per_seed']} in {summary['wall_time_s']} s")

@@ -15,11 +15,11 @@ from rlx import config, envs, experiment, parallel
 from rlx.agents import sac
 from rlx.errors import RlxError
 from rlx.train import memory
+from rlx.train.compile import Program
+from rlx.train.config import make_plan
 from rlx.train.fused import Fused
 from rlx.train.memory import Estimate
-from rlx.train.program import Program
-from rlx.train.roles import Task
-from rlx.train.settings import make_plan
+from rlx.train.steps import Task
 from tests.walk import Walk
 
 MiB = 2**20

@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import checkpoint, cli, config, data, envs, experiment, metrics
+from rlx import config, data, envs, experiment
 from rlx.agents import sac
+from rlx.commands import main as cli
 from rlx.envs.base import advance, begin, vectorise
 from rlx.errors import RlxError
-from rlx.train import alarms, roles
-from rlx.train import driver as host
-from rlx.train.alarms import Alarm
+from rlx.runs import checkpoint, metrics
+from rlx.train import loop as host
+from rlx.train import nonfinite, steps
+from rlx.train.nonfinite import Alarm
 from rlx.types import Agent, EnvState, Key, Spec, Step
 
 FAULT = 30  # the step of an episode in which something breaks: of four environments the run's steps 116 to 120
@@ -79,7 +81,7 @@ def bad_action(agent: Agent) -> Agent:
 
 def bad_gradient(agent: Agent) -> Agent:
     """The gradient of the critics' only update in the tick that ends at step 120 is NaN in one number."""
-    its_key = roles.derive(jax.random.key(0), roles.CRITIC, FAULT - 1, 0, 0, 0, 0)
+    its_key = steps.derive(jax.random.key(0), steps.CRITIC, FAULT - 1, 0, 0, 0, 0)
 
     def update_critic(critic: Any, policy: Any, batch: Any, key: Key) -> tuple[Any, Any]:
         new, told = agent.update_critic(critic, policy, batch, key)
@@ -94,7 +96,7 @@ def bad_gradient(agent: Agent) -> Agent:
     return agent._replace(update_critic=update_critic)
 
 
-def nonfinite(folder: Path) -> dict[int, Any]:
+def reported(folder: Path) -> dict[int, Any]:
     """What the lines of metrics tell of bad numbers, by their run_step."""
     lines = metrics.read(folder / "metrics.jsonl")
     return {line["run_step"]: line["nonfinite"] for line in lines if "nonfinite" in line}
@@ -164,7 +166,7 @@ def test_the_run_goes_on(
 ) -> None:
     """Environments start anew, bad updates are left out; the numbers are told of, and all that is saved is finite."""
     assert train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent)) == 0
-    found = nonfinite(tmp_path / "run")
+    found = reported(tmp_path / "run")
     assert list(found) == [120, 240]  # after its reset, each breaks again 30 steps later
     assert (
         found[120] == told
@@ -179,7 +181,7 @@ def test_the_run_goes_on(
 def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int], tmp_path: Path) -> None:
     assert train(Brittle(reward=NAN)) == 2
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--quiet", "--on-nonfinite", "reset-env"]) == 0
-    assert nonfinite(tmp_path / "run") == {step: {"reward": {"run_step": step, "number": 4}} for step in (120, 240)}
+    assert reported(tmp_path / "run") == {step: {"reward": {"run_step": step, "number": 4}} for step in (120, 240)}
     assert_all_saved_is_finite(tmp_path / "run")
 
 
@@ -250,23 +252,23 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
 
 
 def test_alarms_keep_the_first_tick_and_count_all() -> None:
-    first = alarms.sound({"reward": jnp.float32(0), "action": jnp.float32(2)}, jnp.int32(5))
-    second = alarms.sound({"reward": jnp.float32(3), "action": jnp.float32(1)}, jnp.int32(6))
-    both = alarms.add(alarms.add(alarms.zeros_like(first), first), second)
+    first = nonfinite.sound({"reward": jnp.float32(0), "action": jnp.float32(2)}, jnp.int32(5))
+    second = nonfinite.sound({"reward": jnp.float32(3), "action": jnp.float32(1)}, jnp.int32(6))
+    both = nonfinite.add(nonfinite.add(nonfinite.zeros_like(first), first), second)
     assert jax.tree.map(int, both) == {"reward": Alarm(6, 3), "action": Alarm(5, 3)}
 
 
 def test_packed_reports_add_up_to_the_same() -> None:
     def report(number: float, bad: int, tick: int) -> dict[str, Any]:
-        sounded = alarms.sound({"reward": jnp.float32(bad), "action": jnp.float32(0)}, jnp.int32(tick))
+        sounded = nonfinite.sound({"reward": jnp.float32(bad), "action": jnp.float32(0)}, jnp.int32(tick))
         lags = jnp.arange(4) * number
         counted = jnp.int32(2**24 + tick)  # more digits than a float32 has
         return {"lags": lags, "alarms": sounded, "counted": counted, "nan": jnp.float32(jnp.nan), "mean": number / 3}
 
     reports = [jax.tree.map(jnp.asarray, report(number, bad, tick)) for number, bad, tick in ((1, 0, 3), (2, 5, 4))]
-    packed = alarms.add_packed(*map(alarms.pack, reports))
+    packed = nonfinite.add_packed(*map(nonfinite.pack, reports))
     assert len(packed) == 3  # first ticks, float32, int32
-    chex.assert_trees_all_equal(alarms.unpack(packed, reports[0]), alarms.add(*reports), strict=True)
+    chex.assert_trees_all_equal(nonfinite.unpack(packed, reports[0]), nonfinite.add(*reports), strict=True)
 
 
 def test_watched_updates() -> None:
@@ -278,7 +280,7 @@ def test_watched_updates() -> None:
     half = {"params": jnp.ones(3)}
     for gradient, bad in (([1.0, 2.0, 3.0], 0.0), ([1.0, np.nan, 0.0], 1.0), ([np.inf, 0.0, 0.0], 1.0)):
         for skip in (False, True):
-            new, learned = jax.jit(alarms.watched("critic", update, skip))(half, jnp.asarray(gradient))
+            new, learned = jax.jit(nonfinite.watched("critic", update, skip))(half, jnp.asarray(gradient))
             assert learned.bad["loss"] == bad
             expected = np.ones(3) if bad and skip else 1 - np.asarray(gradient)
             np.testing.assert_array_equal(new["params"], expected)

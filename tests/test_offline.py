@@ -12,16 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import config, data, envs, experiment, normalize, replay, runs
+from rlx import config, data, envs, experiment, normalize, replay
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.rollout import derive
-from rlx.train import driver as host
-from rlx.train import roles
+from rlx.runs import runner
+from rlx.train import loop as host
+from rlx.train import steps
 from rlx.train.fused import Fused
 from rlx.train.offline import OFFLINE_LAGGED
-from rlx.train.roles import Source
+from rlx.train.steps import Source
 from rlx.types import State
 from tests import processes
 from tests.test_memory import compiled
@@ -108,22 +109,22 @@ def by_hand(driver: Fused, ticks: int, lagged: bool) -> State:
     gamma = state.critic.hypers.gamma
     for tick in range(ticks):
         policy, value = agent.acting(state), agent.value(state.critic)
-        sample = derive(key, roles.SAMPLE, roles.CRITIC, tick, 0, 0)
-        batches = roles.minibatches(task, source, statistics, gamma, sample, 3)
+        sample = derive(key, steps.SAMPLE, steps.CRITIC, tick, 0, 0)
+        batches = steps.minibatches(task, source, statistics, gamma, sample, 3)
         critic, actor = state.critic, state.actor
         for i in range(3):
             batch = nth(batches, i)
             index = (tick, 0, 0, i) if lagged else (tick, 0, 0, 0, i)
-            critic, _ = agent.update_critic(critic, policy, batch, derive(key, roles.CRITIC, *index))
+            critic, _ = agent.update_critic(critic, policy, batch, derive(key, steps.CRITIC, *index))
         if lagged:
-            sample = derive(key, roles.SAMPLE, roles.ACTOR, tick, 0, 0)
-            batches = roles.minibatches(task, source, statistics, gamma, sample, 2)
+            sample = derive(key, steps.SAMPLE, steps.ACTOR, tick, 0, 0)
+            batches = steps.minibatches(task, source, statistics, gamma, sample, 2)
         else:
             batches, value = jax.tree.map(lambda x: x[1:], batches), agent.value(critic)
         for i in range(2):
             batch = nth(batches, i)
             index = (tick, 0, 0, i) if lagged else (tick, 0, 0, 0, i)
-            actor, _ = agent.update_actor(actor, value, batch, derive(key, roles.ACTOR, *index))
+            actor, _ = agent.update_actor(actor, value, batch, derive(key, steps.ACTOR, *index))
         state = State(critic=critic, actor=actor)
     return state
 
@@ -214,7 +215,7 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[.
     task = first.driver.task
     agent = jax.tree.map(lambda x: x[0, 0], first.report.state.agent)
     statistics = jax.tree.map(lambda x: x[0, 0], first.report.state.statistics)
-    seen = roles.observed(task, statistics, rows.observation[1])
+    seen = steps.observed(task, statistics, rows.observation[1])
     greedy, _ = task.agent.act_greedy(task.agent.acting(agent), seen, jax.random.key(0))
     assert float(np.abs(rows.action[1] - greedy).mean()) < 4.0  # of a unit Gaussian around it, not clipped at random
     fresh = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
@@ -231,12 +232,12 @@ def test_minibatches_hold_the_share_that_was_asked_for(
     driver = experiment.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
     assert isinstance(driver, Fused)
     task = driver.task._replace(axes=())
-    ring = roles.init_replay(task, roles.row_shapes(task))
+    ring = steps.init_replay(task, steps.row_shapes(task))
     ring = replay.Replay(
         ring.rows._replace(reward=jnp.ones_like(ring.rows.reward)), ring.cursor.replace(size=jnp.int32(16))
     )
     table = None if driver.data is None else jax.tree.map(lambda x: x[0], driver.data)
-    drawn = roles.draw(task, Source(ring, table), jnp.float32(0.9), jax.random.key(1), 5)
+    drawn = steps.draw(task, Source(ring, table), jnp.float32(0.9), jax.random.key(1), 5)
     assert drawn.observation.shape == (5, 8, 2)
     assert (drawn.reward == 7).sum(axis=1).tolist() == [count] * 5
     assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5
@@ -351,9 +352,9 @@ def test_one_program_and_two_groups_do_not_go_on_with_each_others_updates() -> N
         with pytest.raises(
             RlxError, match=f"^--split {now.train.split}: .* --split {saved.train.split} .*; leave it out$"
         ):
-            runs._check_split(saved, now, offline=True)
-        runs._check_split(saved, now, offline=False)
-    runs._check_split(two, three, offline=True)
+            runner._check_split(saved, now, offline=True)
+        runner._check_split(saved, now, offline=False)
+    runner._check_split(two, three, offline=True)
 
 
 def test_halves_on_devices_of_their_own_learn_the_same() -> None:

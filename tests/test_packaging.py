@@ -83,7 +83,7 @@ def test_wheel_contents(wheel: Path) -> None:
 def test_wheel_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         read = {Path(name).name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name}
-    assert "rlx = rlx.cli:main" in read["entry_points.txt"]
+    assert "rlx = rlx.commands.main:main" in read["entry_points.txt"]
     assert "Requires-Python: >=3.11" in read["METADATA"]
     assert re.search(r'Requires-Dist: jax\[cuda12\]; extra == "cuda"', read["METADATA"])
     assert re.search(r'Requires-Dist: jax\[tpu\]; extra == "tpu"', read["METADATA"])

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from rlx.cli import main
+from rlx.commands.main import main
 from rlx.errors import RlxError
 from rlx.train.autosplit import RoleTimes, choose
-from rlx.train.settings import parse_split
+from rlx.train.config import parse_split
 from tests import processes
 
 SPLITS = ("1", "1,1,1", "2,1,1", "2,2,2")

@@ -18,11 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlx import checkpoint, cli, config, film, play, runs, viewer
+from rlx import config
+from rlx.analysis import play
+from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.experiment import greedy, make_driver, setup
-from rlx.train import roles
-from rlx.train.driver import Driver
+from rlx.runs import checkpoint, runner
+from rlx.train import steps
+from rlx.train.loop import Driver
+from rlx.visual import video, viewer
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
 
@@ -33,7 +37,7 @@ def make_run(folder: Path, env: str = PENDULUM) -> Driver:
     """A run of two seeds as training leaves it, with random numbers for weights; returns a driver of its policy."""
     sizes = {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}
     asked = config.resolve("sac", env, num_seeds=2, seed=5, total_env_steps=1000, eval_episodes=3, **sizes)
-    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runs.NO_TRAINING))))
+    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runner.NO_TRAINING))))
     for step in (40, 80):
         rng = np.random.default_rng(step)
         learned = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape), x.dtype), driver.learned_shapes)  # noqa: B023
@@ -65,7 +69,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_episodes_are_those_that_judge(pendulum: tuple[Path, Driver]) -> None:
     """Of every member, in order: returns, lengths, and poses at the start."""
     folder, driver = pendulum
-    judged = driver.fetch(driver.evaluate(driver.place(runs.load(folder, driver))))
+    judged = driver.fetch(driver.evaluate(driver.place(runner.load(folder, driver))))
     found = play.play(folder, 3, members=(1, 0))
     assert found.title == "sac on gymnax:Pendulum-v1" and found.scene is not None
     assert [one["label"] for one in found.episodes] == [f"seed {s}, episode {i}" for s in (6, 5) for i in (1, 2, 3)]
@@ -89,7 +93,7 @@ def test_members_of_a_sweep_are_told_apart(pendulum: tuple[Path, Driver], tmp_pa
 def test_another_step_and_other_starts(pendulum: tuple[Path, Driver]) -> None:
     folder, driver = pendulum
     first, others = (play.play(folder, 1, **given) for given in ({"step": 40}, {"step": 80, "eval_seed": 3}))
-    judged = driver.fetch(driver.evaluate(driver.place(runs.load(folder, driver, 40))))
+    judged = driver.fetch(driver.evaluate(driver.place(runner.load(folder, driver, 40))))
     assert first.title.endswith("step 40")
     assert first.episodes[0]["return"] == pytest.approx(float(judged.returns[0, 0]), rel=1e-5)
     assert not np.allclose(others.episodes[0]["poses"][0], first.episodes[0]["poses"][0])
@@ -101,7 +105,7 @@ def test_without_geometry_observations_are_shown_with_their_actions(reacher: tup
     found = play.play(folder, 1, members=[1])
     (one,) = found.episodes
     assert found.scene is None and "poses" not in one
-    act = greedy(driver, runs.load(folder, driver))
+    act = greedy(driver, runner.load(folder, driver))
     np.testing.assert_allclose(one["actions"], act(one["observations"], member=1), atol=1e-5)
 
 
@@ -123,7 +127,7 @@ def test_the_command_writes_a_page(
 def test_what_is_played_is_said_before_it_is_compiled(
     pendulum: tuple[Path, Driver], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(roles, "judge", lambda *given, **more: pytest.fail(capsys.readouterr().err))
+    monkeypatch.setattr(steps, "judge", lambda *given, **more: pytest.fail(capsys.readouterr().err))
     with pytest.raises(pytest.fail.Exception, match=r"^playing 2 episodes of each of 2 members of .*, step 40 \(comp"):
         play.play(pendulum[0], 2, step=40, members=(0, 1))
 
@@ -181,16 +185,16 @@ def test_rotations_are_mujocos() -> None:
     for quaternion in np.random.default_rng(0).normal(size=(5, 4)):
         unit, expected = quaternion / np.linalg.norm(quaternion), np.zeros(9)
         mujoco.mju_quat2Mat(expected, unit)
-        np.testing.assert_allclose(film.matrix(quaternion).reshape(-1), expected, atol=1e-12)
+        np.testing.assert_allclose(video.matrix(quaternion).reshape(-1), expected, atol=1e-12)
 
 
 def test_geoms_are_carried_by_their_links() -> None:
     """By hand: a link at (1, 2, 3), turned a quarter about z, carries x to y."""
     poses = np.array([[0, 0, 0, 1, 0, 0, 0], [1, 2, 3, np.sqrt(0.5), 0, 0, np.sqrt(0.5)]])
-    position, rotation = film.placed(geom("box", [1.0, 1.0, 1.0], 1, (0.5, 0, 0)), poses)
+    position, rotation = video.placed(geom("box", [1.0, 1.0, 1.0], 1, (0.5, 0, 0)), poses)
     np.testing.assert_allclose(position, [1, 2.5, 3], atol=1e-12)
     np.testing.assert_allclose(rotation, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)
-    position, _ = film.placed(geom("box", [1.0, 1.0, 1.0], -1, (0.5, 0, 0)), poses)
+    position, _ = video.placed(geom("box", [1.0, 1.0, 1.0], -1, (0.5, 0, 0)), poses)
     np.testing.assert_array_equal(position, [0.5, 0, 0])
 
 
@@ -205,34 +209,34 @@ def test_mujoco_is_handed_every_geom_but_planes() -> None:
     mujoco.mjv_updateScene(model, data, option, None, mujoco.MjvCamera(), mujoco.mjtCatBit.mjCAT_ALL, theirs)
     geoms: Any = SCENE["geoms"]
     poses = episode(3)["poses"][2]
-    film.fill(ours, geoms, poses)
+    video.fill(ours, geoms, poses)
     assert ours.ngeom == theirs.ngeom == 5
     for own, other, given in zip(ours.geoms, theirs.geoms, geoms[1:], strict=False):
         assert own.type == other.type and own.category == other.category
         np.testing.assert_allclose(own.size, other.size)
-        np.testing.assert_allclose(own.pos, film.placed(given, poses)[0], atol=1e-6)
+        np.testing.assert_allclose(own.pos, video.placed(given, poses)[0], atol=1e-6)
         np.testing.assert_allclose(own.rgba, [0.9, 0.2, 0.1, 1])
 
 
 def test_the_camera_follows_what_walks_and_rests_at_what_stays() -> None:
     walking, standing = episode(200)["poses"], episode(200)["poses"] * np.array([0, 1, 1, 1, 1, 1, 1])
-    centres, distance = film.camera_path(SCENE, walking, (240, 320))
+    centres, distance = video.camera_path(SCENE, walking, (240, 320))
     assert centres.shape == (200, 3) and centres[150, 0] - centres[50, 0] == pytest.approx(5, abs=0.2)
     assert 1.5 < distance < 4
-    still, _ = film.camera_path(SCENE, standing, (240, 320))
+    still, _ = video.camera_path(SCENE, standing, (240, 320))
     assert (still == still[0]).all()
 
 
 def test_the_ground_is_the_planes_or_just_below() -> None:
     one = episode(5)
-    assert film.ground(SCENE, [one]) == 0
+    assert video.ground(SCENE, [one]) == 0
     floating = {"geoms": [geom("sphere", [0.2], 0), geom("capsule", [0.1, 0.3], 1)]}
-    assert film.ground(floating, [one]) == pytest.approx(0.5 - 0.4)
+    assert video.ground(floating, [one]) == pytest.approx(0.5 - 0.4)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
 def test_pictures_side_by_side(count: int, size: tuple[int, int]) -> None:
-    whole = film.tile([np.full((2, 3, 3), i + 100, np.uint8) for i in range(count)])
+    whole = video.tile([np.full((2, 3, 3), i + 100, np.uint8) for i in range(count)])
     assert whole.shape == (*size, 3)
     assert (whole[-1, -1] == (100 + count - 1 if count in (1, 2) else (28, 35, 48))).all()
     assert whole[0, 0, 0] == 100 and {*np.unique(whole)} >= {*range(100, 100 + count)}
@@ -247,7 +251,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         asked.append(list(moments))
         return (np.full((*size, 3), 10 * i, np.uint8) for i, _ in enumerate(moments))
 
-    monkeypatch.setattr(film, "pictures", pictures)
+    monkeypatch.setattr(video, "pictures", pictures)
     return asked
 
 
@@ -265,7 +269,7 @@ def test_a_gif(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As long as asked at most, in the environment's time, with no more frames a second than a GIF is good for."""
-    film.write(tmp_path / "a.gif", SCENE | {"dt": dt}, [episode(20), episode(7)], seconds)
+    video.write(tmp_path / "a.gif", SCENE | {"dt": dt}, [episode(20), episode(7)], seconds)
     assert drawn == [moments]
     said = capsys.readouterr()
     assert said.out == ""
@@ -285,13 +289,13 @@ def test_an_mp4(drawn: list[list[int]], tmp_path: Path, monkeypatch: pytest.Monk
     v2 = SimpleNamespace(get_writer=get_writer)  # imageio need not be here
     monkeypatch.setitem(sys.modules, "imageio", SimpleNamespace(v2=v2))
     monkeypatch.setitem(sys.modules, "imageio.v2", v2)
-    film.write(tmp_path / "a.mp4", SCENE, [episode(4)], 10.0)
-    assert frames == [(tmp_path / "a.mp4", 20.0), *[(*film.SIZES[".mp4"], 3)] * 4, "end"]
+    video.write(tmp_path / "a.mp4", SCENE, [episode(4)], 10.0)
+    assert frames == [(tmp_path / "a.mp4", 20.0), *[(*video.SIZES[".mp4"], 3)] * 4, "end"]
 
 
 def test_without_ffmpeg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Said before anything is simulated."""
-    monkeypatch.setattr(film.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["play", "runs/none", "--mp4", "a.mp4"]) == 2
     assert capsys.readouterr().err == f"rlx: --mp4 a.mp4: needs ffmpeg; {install('video')}, or make a GIF by --gif\n"
 
@@ -303,7 +307,7 @@ def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(mujoco, "Renderer", fails)
     with pytest.raises(RlxError, match=r"no film: MuJoCo has nothing to draw with .*install libegl1, or lib") as said:
-        film.write(tmp_path / "a.gif", SCENE, [episode(4) | {"label": "a"}], 1.0)
+        video.write(tmp_path / "a.gif", SCENE, [episode(4) | {"label": "a"}], 1.0)
     assert "\n" not in str(said.value) and not (tmp_path / "a.gif").exists()
 
 
@@ -319,10 +323,10 @@ def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, t
 def test_mujoco_draws_without_a_screen(
     system: str, set_before: dict[str, str], display: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(film.platform, "system", lambda: system)
-    monkeypatch.setattr(film.os, "environ", {"DISPLAY": display} | set_before)
-    film.choose_renderer()
-    assert film.os.environ.get("MUJOCO_GL") == chosen
+    monkeypatch.setattr(video.platform, "system", lambda: system)
+    monkeypatch.setattr(video.os, "environ", {"DISPLAY": display} | set_before)
+    video.choose_renderer()
+    assert video.os.environ.get("MUJOCO_GL") == chosen
 
 
 FILM = """

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rlx.train.program import Program, tracing
+from rlx.train.compile import Program, tracing
 
 SHAPE = jax.ShapeDtypeStruct((3,), jnp.float32)
 

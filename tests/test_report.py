@@ -12,8 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli, compare, config, facts, figures, folders, markup, report, results, viewer
+from rlx import config
+from rlx.analysis import compare, report, run_data
+from rlx.commands import main as cli
 from rlx.errors import RlxError
+from rlx.runs import folders, summaries
+from rlx.visual import markup, plots, viewer
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, episode
 
@@ -74,32 +78,32 @@ def strip(page: str) -> str:
 
 def test_seconds_by_what_they_were_spent_on(tmp_path: Path) -> None:
     """They add up to the wall time."""
-    run = facts.read(make_run(tmp_path / "run"), "run")
-    found = facts.time_split(run.summary, run.lines, run.content["settings"])
+    run = run_data.read(make_run(tmp_path / "run"), "run")
+    found = run_data.time_split(run.summary, run.lines, run.content["settings"])
     assert found == {"compile": 4, "collect and learn": 18, "evaluate": 1.5, "save": 1.5, "start and the rest": 15}
     assert sum(found.values()) == run.summary["wall_time_s"]
-    offline = facts.time_split(run.summary, run.lines, {"total_env_steps": 0, "offline_steps": 300})
+    offline = run_data.time_split(run.summary, run.lines, {"total_env_steps": 0, "offline_steps": 300})
     assert offline["learn"] == 18
-    both = facts.time_split(run.summary, run.lines, {"total_env_steps": 300, "offline_steps": 300})
+    both = run_data.time_split(run.summary, run.lines, {"total_env_steps": 300, "offline_steps": 300})
     assert both["learn, offline and then online"] == 18
     old = [{"run_step": 1, "wall_time_s": 2.0}]
-    assert facts.time_split(run.summary, old, run.content["settings"]) == {}
+    assert run_data.time_split(run.summary, old, run.content["settings"]) == {}
 
 
 def test_roles_by_their_share_of_a_tick() -> None:
     lines = [{"train/busy_collect_s": 0.1, "train/busy_value_s": 0.4, "train/tick_s": 0.4}]
     lines += [{"train/busy_collect_s": 0.3, "train/busy_value_s": 0.6, "train/tick_s": 0.6}, {"train/loss": 1.0}]
-    assert facts.busy(lines) == pytest.approx({"collect": 0.375, "value": 1.0})
-    assert facts.busy([{"train/loss": 1.0}]) == {}
+    assert run_data.busy(lines) == pytest.approx({"collect": 0.375, "value": 1.0})
+    assert run_data.busy([{"train/loss": 1.0}]) == {}
 
 
 def test_settings_that_differ_come_first(two: list[Path]) -> None:
-    runs = [facts.read(folder, folder.name) for folder in two]
-    changed, rest = facts.settings_table(runs)
+    runs = [run_data.read(folder, folder.name) for folder in two]
+    changed, rest = run_data.settings_table(runs)
     assert changed[0] == rest[0] == ["setting", "good", "fair", "default"]
     rows = {row[0]: row[1:] for row in changed}
     assert rows["gamma"] == ["0.99", "0.9", "0.99"] and rows["total_env_steps"] == ["300", "300", "1,000,000"]
-    assert [isinstance(text, facts.Cell) for text in rows["gamma"]] == [False, True, False]
+    assert [isinstance(text, run_data.Cell) for text in rows["gamma"]] == [False, True, False]
     others = {row[0]: row[1:] for row in rest}
     assert rows["num_quantiles"] == ["-", "13", "25"] and others["n_step"] == ["1", "1", "1"] and "gamma" not in others
     assert {row[0] for row in changed[1:] + rest[1:]} == set(config.settings("sac")) | set(config.settings("tqc"))
@@ -111,7 +115,7 @@ DURATIONS += [(187, "3:07 min"), (3599, "59:59 min"), (3599.6, "1:00 h"), (8100,
 
 @pytest.mark.parametrize(("seconds", "text"), DURATIONS)
 def test_durations_in_words(seconds: float, text: str) -> None:
-    assert results.duration(seconds) == text
+    assert summaries.duration(seconds) == text
 
 
 def test_every_part_of_a_time_has_a_colour() -> None:
@@ -119,8 +123,8 @@ def test_every_part_of_a_time_has_a_colour() -> None:
     lines = [{"compile_s": 1.0, "train_s": 1.0, "evaluate_s": 1.0}]
     kinds = ({"total_env_steps": 1}, {"offline_steps": 1}, {"total_env_steps": 1, "offline_steps": 1})
     summary = {"save_blocked_s": 1.0, "wall_time_s": 9.0}
-    parts = {name for settings in kinds for name in facts.time_split(summary, lines, settings)}
-    assert len(parts) == len(set(figures.PARTS)) and not set(figures.PARTS) & set(figures.COLORS)
+    parts = {name for settings in kinds for name in run_data.time_split(summary, lines, settings)}
+    assert len(parts) == len(set(plots.PARTS)) and not set(plots.PARTS) & set(plots.COLORS)
 
 
 def test_colours_mark_names_alone() -> None:

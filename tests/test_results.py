@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
-from rlx import config, results
+from rlx import config
+from rlx.runs import summaries
 
 ENV = "gymnax:Pendulum-v1"
 RETURNS = [[-10.0, 30.0], [20.0, 40.0]]
 
 
 def verdict(**known: Any) -> dict[str, Any]:
-    return results.verdict(RETURNS, config.resolve("bc", ENV), {"env": ENV, "backend": None} | known)
+    return summaries.verdict(RETURNS, config.resolve("bc", ENV), {"env": ENV, "backend": None} | known)
 
 
 def test_scores_between_the_references() -> None:
     found = verdict(random_return=-30.0, expert_return=70.0, behaviour_return=20.0)
     assert (found["eval_score_mean"], found["behaviour_score"]) == (50.0, 50.0)
-    assert [line.split(" (")[0] for line in results.in_words(found)] == [
+    assert [line.split(" (")[0] for line in summaries.in_words(found)] == [
         "return 20.0",
         "normalised score",
         "the data's own return 20.0",
@@ -34,7 +35,7 @@ def test_references_that_are_no_measure(random: float, expert: float) -> None:
     assert not [name for name in found if (name.endswith("_score") and name != "no_score") or "eval_score" in name]
     assert (found["eval_return_mean"], found["behaviour_return"]) == (20.0, 15.0)
     why = f"no normalised score: of the data set's references the expert's {expert:.1f} is not over random's 20.0"
-    assert [line for line in results.in_words(found) if "score" in line] == [why]
+    assert [line for line in summaries.in_words(found) if "score" in line] == [why]
 
 
 @pytest.mark.parametrize(
@@ -42,4 +43,4 @@ def test_references_that_are_no_measure(random: float, expert: float) -> None:
 )
 def test_without_references_there_is_nothing_to_say(known: dict[str, Any]) -> None:
     found = verdict(**known)
-    assert "no_score" not in found and len(results.in_words(found)) == 1
+    assert "no_score" not in found and len(summaries.in_words(found)) == 1

@@ -18,11 +18,13 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import checkpoint, cli, config, experiment, metrics, wholes
-from rlx.console import Console
-from rlx.diff import numbers
+from rlx import config, experiment
+from rlx.analysis.diff import numbers
+from rlx.commands import main as cli
 from rlx.errors import RlxError
-from rlx.train.driver import Resumed
+from rlx.runs import checkpoint, metrics, saver
+from rlx.runs.console import Console
+from rlx.train.loop import Resumed
 from tests import damage, kill, processes
 from tests.kill_cases import CASES, Case
 
@@ -152,7 +154,16 @@ def test_a_finished_run_is_left_alone(reference: Path, capsys: pytest.CaptureFix
 
 def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, reference: Path) -> None:
     """And one that compiles everything anew."""
-    arguments = ["rlx.cli", "train", "sac", *SETTINGS.split(), "--run-dir", str(tmp_path), "--run-name", "run"]
+    arguments = [
+        "rlx.commands.main",
+        "train",
+        "sac",
+        *SETTINGS.split(),
+        "--run-dir",
+        str(tmp_path),
+        "--run-name",
+        "run",
+    ]
     process = kill.start(arguments, 1, tmp_path / "log", cache=tmp_path / "cache")
     assert process.wait(120) == 0, kill.tail(tmp_path / "log")
     assert_same_run(tmp_path / "run", reference)
@@ -300,7 +311,7 @@ def test_the_checkpoint_of_another(case: str, crashed: Path) -> None:
     given = {name: value for name, value in config.flat(saved).items() if name in known} | changes
     driver = experiment.make_driver(experiment.setup(config.resolve(agent, saved.env, **given)))
     with pytest.raises(RlxError) as error:
-        wholes.unpack(crashed / "resume", 300, driver)
+        saver.unpack(crashed / "resume", 300, driver)
     message = f"*/resume/300: [[]*{leaf}* is * there but * here; the run has another agent or networks"
     assert fnmatchcase(str(error.value), message), error.value
 
@@ -335,7 +346,7 @@ def test_whole_states_do_not_know_devices(crashed: Path) -> None:
     """What was saved holds no axis of devices, and comes back as it was."""
     saved = config.from_json(crashed / "config.json")
     driver = experiment.make_driver(experiment.setup(saved))
-    resumed: Resumed = wholes.unpack(crashed / "resume", 300, driver)
+    resumed: Resumed = saver.unpack(crashed / "resume", 300, driver)
     state, totals = driver.place_whole(resumed.whole)
     jax.tree.map(np.testing.assert_array_equal, driver.whole(state, totals), resumed.whole)
     assert (resumed.tick, resumed.learned) == (75, 50)

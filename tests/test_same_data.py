@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from rlx import cli, config, data, metrics, runs, wholes
+from rlx import config, data, json_files
+from rlx.commands import main as cli
 from rlx.errors import RlxError
+from rlx.runs import runner, saver
 from tests import kill
 from tests.datasets import d4rl_arrays, walk, write_hdf5
 from tests.kill_cases import write_dataset
@@ -89,13 +91,13 @@ def test_no_data_set(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Of a run that goes on, and of a sweep's later part: it can only be put back, or be where the path is right."""
     monkeypatch.chdir(tmp_path)
     saved = config.resolve("bc", "gymnax:Pendulum-v1", dataset=place, offline_steps=10)
-    metrics.write_json(tmp_path / "config.json", config.to_json(saved) | {"identity": wholes.identity(saved)})
+    json_files.write(tmp_path / "config.json", config.to_json(saved) | {"identity": saver.identity(saved)})
     elsewhere = f", or go where you trained: {tmp_path} has none" if place == "gone" else ""
     message = re.escape(f"{place}: is gone, the data set that the run began with; put it back{elsewhere}")
     with pytest.raises(RlxError, match=f"^{message}$"):
-        runs.resume(tmp_path, {}, quiet=True)
+        runner.resume(tmp_path, {}, quiet=True)
     with pytest.raises(RlxError, match=f"^{message}$"):
-        runs.train(saved, tmp_path / "chunk-1", quiet=True, beside=tmp_path)
+        runner.train(saved, tmp_path / "chunk-1", quiet=True, beside=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
@@ -105,7 +107,7 @@ def test_the_same_content_in_another_format(placed: tuple[Path, Path], crashed: 
     swap(dataset, dataset, lambda arrays: arrays)
     assert resume(run) == 0
     assert kill.result(run) == kill.result(crashed[0])
-    summaries = [metrics.read_json(folder / "summary.json") for folder in (run, crashed[0])]
+    summaries = [json_files.read(folder / "summary.json") for folder in (run, crashed[0])]
     assert summaries[0]["eval_return_interval"] == summaries[1]["eval_return_interval"]
 
 
@@ -115,9 +117,9 @@ def test_parts_of_a_sweep_have_one_data_set(crashed: tuple[Path, Path], tmp_path
     saved = config.from_json(run / "config.json")
     first = shutil.copytree(run, tmp_path / "chunk-0")
     path = first / "config.json"
-    metrics.write_json(path, metrics.read_json(path) | {"data_digest": "of another"})
+    json_files.write(path, json_files.read(path) | {"data_digest": "of another"})
     with pytest.raises(RlxError, match="data: is not the data set that the run began with; put that one back"):
-        runs.train(saved, tmp_path / "chunk-1", quiet=True, beside=first)
+        runner.train(saved, tmp_path / "chunk-1", quiet=True, beside=first)
     assert not (tmp_path / "chunk-1").exists()
 
 

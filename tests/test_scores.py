@@ -7,28 +7,28 @@ import math
 import numpy as np
 import pytest
 
-from rlx import scores
+from rlx import statistics
 from rlx.errors import RlxError
 
 
 def test_normalised() -> None:
-    assert scores.normalised([-20.0, 40.0, 100.0], -20.0, 100.0).tolist() == [0, 50, 100]
-    np.testing.assert_allclose(scores.normalised(3234.3, *scores.D4RL_REFERENCES["hopper"]), 100)
-    np.testing.assert_allclose(scores.normalised(6000.0, -280.178953, 12135.0), 50.584683, rtol=1e-7)
+    assert statistics.normalised([-20.0, 40.0, 100.0], -20.0, 100.0).tolist() == [0, 50, 100]
+    np.testing.assert_allclose(statistics.normalised(3234.3, *statistics.D4RL_REFERENCES["hopper"]), 100)
+    np.testing.assert_allclose(statistics.normalised(6000.0, -280.178953, 12135.0), 50.584683, rtol=1e-7)
 
 
 @pytest.mark.parametrize(("random", "expert"), [(3.0, 3.0), (20.0, 10.0), (0.0, math.nan), (-math.inf, 5.0)])
 def test_references_that_are_no_measure(random: float, expert: float) -> None:
     with pytest.raises(RlxError, match=f"since the expert's {expert:.1f} is not over random's {random:.1f}: measure"):
-        scores.normalised([1.0], random, expert)
+        statistics.normalised([1.0], random, expert)
 
 
 def test_interquartile_mean() -> None:
-    assert scores.interquartile_mean([100.0, 1.0, 0.0, 2.0]) == 1.5
-    assert scores.interquartile_mean([1.0, 2.0, 6.0]) == 3.0
+    assert statistics.interquartile_mean([100.0, 1.0, 0.0, 2.0]) == 1.5
+    assert statistics.interquartile_mean([1.0, 2.0, 6.0]) == 3.0
     values = np.random.default_rng(0).normal(size=(5, 9))
     slow = [sum(sorted(row)[2:7]) / 5 for row in values.tolist()]
-    np.testing.assert_allclose(scores.interquartile_mean(values), slow, rtol=1e-12)
+    np.testing.assert_allclose(statistics.interquartile_mean(values), slow, rtol=1e-12)
 
 
 def test_bootstrap_equals_a_slow_loop() -> None:
@@ -39,38 +39,40 @@ def test_bootstrap_equals_a_slow_loop() -> None:
         who = rng.integers(3, size=(3, 1))
         which = rng.integers(5, size=(3, 5))
         drawn.append(np.mean([values[who[i, 0], which[i, j]] for i in range(3) for j in range(5)]))
-    found = scores.bootstrap_interval(values, scores.mean, level=0.9, samples=200, seed=7)
+    found = statistics.bootstrap_interval(values, statistics.mean, level=0.9, samples=200, seed=7)
     np.testing.assert_allclose(found, [values.mean(), *np.percentile(drawn, [5, 95])], rtol=1e-12)
 
 
 def test_bootstrap_of_many_seeds_is_the_normal_interval() -> None:
     """Of 400 seeds +-1.96 standard errors of the mean; and the interval of [S] is that of [S, 1]."""
     values = np.random.default_rng(2).normal(size=400)
-    found = scores.bootstrap_interval(values, scores.mean)
+    found = statistics.bootstrap_interval(values, statistics.mean)
     error = values.std() / np.sqrt(400)
     np.testing.assert_allclose(
         (found.low, found.high), values.mean() + 1.96 * error * np.array([-1, 1]), atol=0.15 * error
     )
-    assert found == scores.bootstrap_interval(values[:, None], scores.mean)
+    assert found == statistics.bootstrap_interval(values[:, None], statistics.mean)
 
 
 def test_episodes_of_a_seed_are_not_seeds() -> None:
     """Three seeds that differ, their episodes alike: the interval reaches from seed to seed, however many episodes."""
     values = np.array([[0.0], [10.0], [20.0]]) + np.random.default_rng(3).normal(size=(3, 500)) * 0.1
-    found = scores.bootstrap_interval(values, scores.mean)
+    found = statistics.bootstrap_interval(values, statistics.mean)
     assert found.low < 4 and found.high > 16
-    alone = scores.bootstrap_interval(values[:1], scores.mean)  # one policy, its episodes
+    alone = statistics.bootstrap_interval(values[:1], statistics.mean)  # one policy, its episodes
     assert -0.02 < alone.low < alone.estimate < alone.high < 0.02
 
 
 def test_bootstrap_repeats_and_takes_any_statistic() -> None:
     values = np.random.default_rng(4).normal(size=(5, 6))
-    one, other = (scores.bootstrap_interval(values, lambda x: np.median(x, axis=-1), seed=3) for _ in range(2))
+    one, other = (statistics.bootstrap_interval(values, lambda x: np.median(x, axis=-1), seed=3) for _ in range(2))
     assert one == other and one.estimate == np.median(values) and one.low <= one.estimate <= one.high
-    assert scores.bootstrap_interval(values, samples=50) != scores.bootstrap_interval(values, samples=50, seed=1)
+    assert statistics.bootstrap_interval(values, samples=50) != statistics.bootstrap_interval(
+        values, samples=50, seed=1
+    )
     for shape in ((2, 3, 4), (0,)):
         with pytest.raises(RlxError, match="give returns as"):
-            scores.bootstrap_interval(np.zeros(shape))
+            statistics.bootstrap_interval(np.zeros(shape))
 
 
 def slow_middle(values: list[float]) -> float:
@@ -84,7 +86,7 @@ def slow_middle(values: list[float]) -> float:
 def test_a_band_equals_a_slow_loop() -> None:
     """Whole curves are drawn: the same seeds at every moment."""
     values = np.random.default_rng(5).normal(size=(6, 5)) * 3
-    found = scores.bootstrap_band(values, level=0.9, samples=150, seed=2)
+    found = statistics.bootstrap_band(values, level=0.9, samples=150, seed=2)
     draws = np.random.default_rng(2).integers(5, size=(150, 5)).tolist()
     for t, row in enumerate(values.tolist()):
         drawn = [slow_middle([row[seed] for seed in draw]) for draw in draws]
@@ -96,31 +98,31 @@ def test_a_band_equals_a_slow_loop() -> None:
 def test_a_band_ends_where_its_interval_does() -> None:
     """At one moment it is `bootstrap_interval`, but for which draws there were; of one seed it has no width."""
     values = np.random.default_rng(6).normal(size=(3, 30))
-    band = scores.bootstrap_band(values, samples=4000)
+    band = statistics.bootstrap_band(values, samples=4000)
     for t, row in enumerate(values):
-        found = scores.bootstrap_interval(row, samples=4000)
+        found = statistics.bootstrap_interval(row, samples=4000)
         np.testing.assert_allclose((band.low[t], band.high[t]), (found.low, found.high), atol=0.03)
-    alone = scores.bootstrap_band(values[:, :1])
+    alone = statistics.bootstrap_band(values[:, :1])
     assert (alone.low == values[:, 0]).all() and (alone.high == values[:, 0]).all()
 
 
 def test_what_is_no_number_is_no_high_number() -> None:
     """NaN would be sorted last, and be cut as the best quarter."""
     row = [1.0, 2.0, 3.0, 4.0, np.nan]
-    assert np.isnan(scores.interquartile_mean(row))
-    band = scores.bootstrap_band([[1.0, 2.0, 3.0, 4.0, 5.0], row])
+    assert np.isnan(statistics.interquartile_mean(row))
+    band = statistics.bootstrap_band([[1.0, 2.0, 3.0, 4.0, 5.0], row])
     assert [np.isnan(end).tolist() for end in band] == [[False, True]] * 3
 
 
 @pytest.mark.parametrize("shape", [(3,), (0, 2), (2, 2, 2)])
 def test_a_band_needs_curves(shape: tuple[int, ...]) -> None:
     with pytest.raises(RlxError, match="give a curve for each seed"):
-        scores.bootstrap_band(np.zeros(shape))
+        statistics.bootstrap_band(np.zeros(shape))
 
 
 def test_probability_of_improvement() -> None:
     x, y = [3.0, 1.0, 2.0], [2.0, 0.0]
-    found = scores.probability_of_improvement(x, y)
+    found = statistics.probability_of_improvement(x, y)
     assert found.estimate == (1 + 1 + 0 + 1 + 0.5 + 1) / 6
     assert found.low < found.estimate < found.high <= 1
 
@@ -129,9 +131,9 @@ def test_probability_of_improvement() -> None:
     for who, whom in zip(i[:, :, 0], j[:, 0], strict=True):
         wins = [1.0 if x[a] > y[b] else 0.5 if x[a] == y[b] else 0.0 for a in who for b in whom]
         drawn.append(sum(wins) / len(wins))
-    few = scores.probability_of_improvement(x, y, level=0.8, samples=100)
+    few = statistics.probability_of_improvement(x, y, level=0.8, samples=100)
     np.testing.assert_allclose((few.low, few.high), np.percentile(drawn, [10, 90]), rtol=1e-12)
 
-    assert scores.probability_of_improvement([5.0, 6.0], [1.0, 2.0, 3.0]) == (1, 1, 1)
+    assert statistics.probability_of_improvement([5.0, 6.0], [1.0, 2.0, 3.0]) == (1, 1, 1)
     with pytest.raises(RlxError, match=r"runs are \[0\] and \[1\]"):
-        scores.probability_of_improvement([], [1.0])
+        statistics.probability_of_improvement([], [1.0])

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from tensorboardX.proto import event_pb2
 
-from rlx import cli, config, metrics, sinks, wholes
-from rlx.diff import numbers
+from rlx import config
+from rlx.analysis.diff import numbers
+from rlx.commands import main as cli
 from rlx.errors import RlxError, install
+from rlx.runs import loggers, metrics, saver
 from tests.test_resume import SETTINGS, Crash, at_line, crash
 
 ENV = "gymnax:Pendulum-v1"
@@ -35,7 +37,7 @@ ENV = "gymnax:Pendulum-v1"
     ],
 )
 def test_scalars(line: dict[str, Any], members: int, found: dict[str, float]) -> None:
-    assert sinks.scalars(line, members) == found
+    assert loggers.scalars(line, members) == found
 
 
 def points(folder: Path) -> dict[str, dict[int, float]]:
@@ -123,7 +125,7 @@ def test_a_run_that_goes_on_repeats_nothing(tmp_path: Path, wandb: FakeWandB, pl
     assert points(folder)["train/critic_loss"] == pytest.approx(wanted, rel=1e-6)
     first, again = (given["id"] for given in wandb.inits)
     assert first == again
-    assert wandb.inits[0]["settings"].finish_timeout == sinks.PATIENCE_S  # a lost network holds no run up for ever
+    assert wandb.inits[0]["settings"].finish_timeout == loggers.PATIENCE_S  # a lost network holds no run up for ever
     assert wandb.inits[0]["config"]["agent"] == "sac" and wandb.inits[0]["resume"] == "allow"
     assert [(who, step) for who, step, _ in wandb.logged] == [(first, line["run_step"]) for line in lines]
     assert wandb.logged[-1][2]["eval/return_mean"] == lines[-1]["eval/return_mean"]
@@ -135,7 +137,7 @@ def test_losing_wandb_loses_nothing_else(deed: str, tmp_path: Path, wandb: FakeW
     """Whatever of it fails: one warning, the event files go on, and nothing is raised."""
     wandb.fails = deed
     warned: list[str] = []
-    with sinks.Sinks(config.resolve("sac", ENV, tensorboard=True, wandb=True), tmp_path, -1, warned.append) as both:
+    with loggers.Sinks(config.resolve("sac", ENV, tensorboard=True, wandb=True), tmp_path, -1, warned.append) as both:
         for step in (1, 2):
             both.write({"run_step": step, "train/loss": [0.5]})
     assert warned == [f"--wandb: ConnectionError: no network for {deed}; the run goes on without it"]
@@ -150,16 +152,16 @@ def test_without_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     said = f"rlx: --wandb: needs the package wandb; {install('wandb')}, or leave it out\n"
     assert capsys.readouterr().err == said and not (tmp_path / "run").exists()
     with pytest.raises(RlxError, match="needs the package wandb"):
-        sinks.check(config.resolve("sac", ENV, wandb=True))
-    sinks.check(config.resolve("sac", ENV, tensorboard=True))
+        loggers.check(config.resolve("sac", ENV, wandb=True))
+    loggers.check(config.resolve("sac", ENV, tensorboard=True))
 
 
 def test_where_metrics_go_is_not_what_a_run_is() -> None:
     plainly, told = config.resolve("sac", ENV), config.resolve("sac", ENV, tensorboard=True, wandb=True)
-    assert wholes.identity(plainly) == wholes.identity(told)
+    assert saver.identity(plainly) == saver.identity(told)
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    with sinks.Sinks(None, tmp_path, -1, pytest.fail) as nothing:
+    with loggers.Sinks(None, tmp_path, -1, pytest.fail) as nothing:
         nothing.write({"run_step": 3})
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rlx.train.stopwatch import RECENT, Stopwatch
+from rlx.train.profiler import RECENT, Stopwatch
 
 
 class Result:

@@ -14,8 +14,12 @@ from typing import Any
 
 import pytest
 
-from rlx import cli, config, experiment, folders, metrics, parallel, runs, sinks, sweep, sweep_figures
+from rlx import config, experiment, json_files, parallel
+from rlx.commands import main as cli
 from rlx.errors import RlxError
+from rlx.runs import folders, loggers, runner
+from rlx.sweep import sweep
+from rlx.visual import sweep_plots
 
 ENV = "gymnax:Pendulum-v1"
 
@@ -112,10 +116,10 @@ def test_every_sweep_has_checkpoints_of_its_own() -> None:
 def test_what_a_part_is_called(tmp_path: Path) -> None:
     """By W&B: two sweeps' first chunks are told apart, and a run has its folder's name."""
     folder = tmp_path / "lr" / "chunk-0"
-    assert sinks._name(folder) == "chunk-0"
+    assert loggers._name(folder) == "chunk-0"
     folder.mkdir(parents=True)
     (tmp_path / "lr" / "sweep.json").touch()
-    assert sinks._name(folder) == "lr/chunk-0"
+    assert loggers._name(folder) == "lr/chunk-0"
 
 
 # Folders and commands
@@ -218,12 +222,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder.mkdir()
         returns = [member["tau"] for member in config.members(run_config)]
         summary = {"eval_return_per_seed": returns, "members": config.members(run_config)}
-        metrics.write_json(folder / "summary.json", summary)
+        json_files.write(folder / "summary.json", summary)
         return summary
 
-    monkeypatch.setattr(runs, "train", train)
-    monkeypatch.setattr(sweep.results, "in_words", lambda found: ["found"])
-    monkeypatch.setattr(sweep_figures, "draw", lambda *given: None)
+    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr(sweep.summaries, "in_words", lambda found: ["found"])
+    monkeypatch.setattr(sweep_plots, "draw", lambda *given: None)
     return begun
 
 
@@ -234,7 +238,7 @@ def test_a_signal_at_the_end_of_a_chunk_ends_the_sweep(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Where the chunk itself had nothing left to save; what is printed can be pasted, and goes on."""
-    train, folder = runs.train, tmp_path / "my runs" / "x"
+    train, folder = runner.train, tmp_path / "my runs" / "x"
 
     def signalled(*given: Any, **more: Any) -> dict[str, Any]:
         found = train(*given, **more)
@@ -243,7 +247,7 @@ def test_a_signal_at_the_end_of_a_chunk_ends_the_sweep(
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "train", signalled)
+        patch.setattr(runner, "train", signalled)
         before = signal.getsignal(signal.SIGTERM)
         assert cli.main([*TWO, "--run-dir", str(folder.parent), "--run-name", "x", "--quiet"]) == 143
         assert signal.getsignal(signal.SIGTERM) is before
@@ -259,19 +263,19 @@ def test_a_signal_at_the_end_of_a_chunk_ends_the_sweep(
 def test_results_are_said_before_they_are_confirmed(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = runs.train
+    train = runner.train
 
     def fails(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
         if folder.name == "confirm":
             raise RlxError("no")
         return train(run_config, folder, **given)
 
-    monkeypatch.setattr(runs, "train", fails)
+    monkeypatch.setattr(runner, "train", fails)
     where = ["--run-dir", str(tmp_path), "--run-name", "x", "--checkpoint-dir", str(tmp_path / "ck")]
     assert cli.main([*TWO, *where, "--confirm", "2"]) == 2
     said = capsys.readouterr()
     assert "the best of 2 is partly luck" in said.out and said.err.startswith("rlx: 2 combinations, 2 runs, 2 chunks")
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(runner, "train", train)
     assert cli.main(["sweep", "--resume", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out == said.out + "on 2 fresh seeds:\n  found\n"
     confirmed = sweep.confirmation(sweep.load(tmp_path / "x"), tmp_path / "x", 2)
@@ -300,7 +304,7 @@ def test_a_sweep_replaces_a_sweep(trained: list[str], tmp_path: Path) -> None:
 def test_mistakes_are_found_before_there_is_a_folder(
     more: list[str], message: str, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
     line = refused(*TWO, "--run-dir", tmp_path / "runs", *more)
     assert fnmatchcase(line, message) and not (tmp_path / "runs").exists(), line

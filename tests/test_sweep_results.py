@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import cli, config, draws, experiment, metrics, sweep, sweep_figures
+from rlx import config, experiment, json_files
+from rlx.commands import main as cli
+from rlx.sweep import space, sweep
+from rlx.visual import sweep_plots
 from tests.test_cli import SETTINGS, flags
 from tests.test_resume import Crash, at_line, crash
 
@@ -69,7 +72,7 @@ def test_results(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sorted by interquartile mean, in every form; with what the best is worth on fresh seeds."""
     found = results(whole)
     assert [row["estimate"] for row in found] == sorted((row["estimate"] for row in found), reverse=True)
-    summary = metrics.read_json(whole / "chunk-0" / "summary.json")
+    summary = json_files.read(whole / "chunk-0" / "summary.json")
     by_member = {
         (member["critic_lr"], member["seed"]): value
         for member, value in zip(summary["members"], summary["eval_return_per_seed"], strict=True)
@@ -88,7 +91,7 @@ def test_results(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert first.split() == ["tau", "critic_lr", "seeds", "IQM", "95", "%", "interval", "mean"]
     assert best.split()[:4] == ["1", f"{found[0]['tau']:g}", f"{found[0]['critic_lr']:g}", "2"]
     assert "the best of 2 is partly luck: its figure is too high\non 2 fresh seeds:\n  return -" in said
-    confirmed = metrics.read_json(whole / "confirm" / "config.json")["settings"]
+    confirmed = json_files.read(whole / "confirm" / "config.json")["settings"]
     assert (confirmed["seed"], confirmed["num_seeds"], confirmed["eval_seed"]) == (2, 2, 1_000_004)
     assert confirmed["critic_lr"] == [found[0]["critic_lr"]]
     assert json.loads((whole / "sweep.json").read_text())["confirmed"]["eval_return_mean"] < 0
@@ -117,7 +120,7 @@ def test_diverged_combinations_are_last(tmp_path: Path) -> None:
     made = sweep.make("sac", ENV, tau=[0.1, 0.2, 0.3], num_seeds=2, chunk=2)
     for i, values in enumerate([[None, 5.0, 1.0, 2.0], [3.0, 4.0]]):
         (tmp_path / f"chunk-{i}").mkdir()
-        metrics.write_json(tmp_path / f"chunk-{i}" / "summary.json", {"eval_return_per_seed": values})
+        json_files.write(tmp_path / f"chunk-{i}" / "summary.json", {"eval_return_per_seed": values})
     judged = sweep.judge(made, tmp_path)
     assert [x.combination["tau"] for x in judged] == [0.3, 0.2, 0.1]
     assert [cell.split() for cell in sweep.table(made, judged).splitlines()][1:] == [
@@ -129,9 +132,9 @@ def test_diverged_combinations_are_last(tmp_path: Path) -> None:
 
 def test_pictures(tmp_path: Path) -> None:
     """A grid of two is a heat map with its values in it; anything else has an axis for each, and one for the return."""
-    pairs = draws.grid({"critic_lr": (1e-4, 1e-3), "tau": (0.1, 0.2, 0.3)})
+    pairs = space.grid({"critic_lr": (1e-4, 1e-3), "tau": (0.1, 0.2, 0.3)})
     values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, np.nan])
-    flat = sweep_figures.draw(tmp_path / "flat.png", pairs, values, True, "title")
+    flat = sweep_plots.draw(tmp_path / "flat.png", pairs, values, True, "title")
     axes = flat.axes[0]
     cells: Any = axes.images[0].get_array()
     np.testing.assert_array_equal(cells.filled(0), [[1, 4], [2, 5], [3, 0]])
@@ -139,7 +142,7 @@ def test_pictures(tmp_path: Path) -> None:
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == ("critic_lr", "tau", "title")
     assert [x.get_text() for x in axes.get_xticklabels()] == ["0.0001", "0.001"]
     for name, rows, is_grid in (("drawn", pairs, False), ("one", [{"tau": row["tau"]} for row in pairs], True)):
-        figure = sweep_figures.draw(tmp_path / f"{name}.png", rows, values, is_grid, "title")
+        figure = sweep_plots.draw(tmp_path / f"{name}.png", rows, values, is_grid, "title")
         named = [x.get_text() for x in figure.axes[0].get_xticklabels()]
         assert named == [*rows[0], "return\n(interquartile mean of seeds)"] and not figure.axes[0].images
         heights = np.array([line.get_ydata() for line in figure.axes[0].lines[: len(rows)]])

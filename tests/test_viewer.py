@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from rlx import play, runs, viewer
+from rlx.analysis import play
 from rlx.errors import RlxError
 from rlx.evaluate import watchable
+from rlx.runs import runner
+from rlx.visual import viewer
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
 
@@ -166,7 +168,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, full_disk: None) 
 def test_a_full_disk_after_training(tmp_path: Path, full_disk: None) -> None:
     """Is a matter of room: `rlx train` has no --out."""
     with pytest.raises(RlxError, match=r"No space left on device\); make room, then go on with `rlx train --resume"):
-        with runs._claimed(tmp_path / "run", fresh=True):
+        with runner._claimed(tmp_path / "run", fresh=True):
             viewer.rollout_page(tmp_path / "run" / "rollout.html", SCENE, [episode(3)], "a")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.arguments import Parser, keep_compiled_programs
+from rlx.commands.arguments import Parser, keep_compiled_programs
 from rlx.errors import RlxError
 
 
@@ -20,14 +20,14 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--step", type=int, help="checkpoint that acts (default: by --kind)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
     given = parser.parse(arguments)
-    from rlx import collecting
     from rlx.config import convert
     from rlx.data import describe
-    from rlx.notices import say
+    from rlx.errors import say
+    from rlx.runs import collect_dataset
 
     size = convert("--num-transitions", int, given.num_transitions)
     keep_compiled_programs()
-    made = collecting.make_dataset(
+    made = collect_dataset.make_dataset(
         Path(given.run), given.kind, size, Path(given.out), given.seed, given.step, given.env, given.backend
     )
     notes = made.info.pop("notes")  # said where a warning is seen, and kept in the set

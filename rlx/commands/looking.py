@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.arguments import Parser, keep_compiled_programs
-from rlx.errors import RlxError
-from rlx.notices import say
+from rlx.commands.arguments import Parser, keep_compiled_programs
+from rlx.errors import RlxError, say
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -17,10 +16,10 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
     parser.add_argument("--step", type=int, help="checkpoint to judge, in environment steps (default: the last)")
     given = parser.parse(arguments)
-    from rlx import runs
+    from rlx.runs import runner
 
     keep_compiled_programs()
-    print(runs.judge(Path(given.run), given.episodes, given.eval_seed, given.step))
+    print(runner.judge(Path(given.run), given.episodes, given.eval_seed, given.step))
     return 0
 
 
@@ -31,7 +30,7 @@ def runs(arguments: list[str]) -> int:
         "root", metavar="ROOT", nargs="?", default="runs", help="folder that holds runs (default: runs)"
     )
     root = Path(parser.parse(arguments).root)
-    from rlx import folders
+    from rlx.runs import folders
 
     found = folders.all_runs(root)
     if not found:
@@ -58,7 +57,7 @@ def diff(arguments: list[str]) -> int:
     parser.add_argument("other", metavar="RUN", help="another run folder")
     parser.add_argument("--verbose", action="store_true", help="every number and leaf that differs, in full")
     given = parser.parse(arguments)
-    from rlx.diff import differences
+    from rlx.analysis.diff import differences
 
     found = differences(Path(given.run), Path(given.other), given.verbose)
     print("\n".join(found or ["the same"]))
@@ -74,7 +73,7 @@ def compare(arguments: list[str]) -> int:
     parser.add_argument("--thresholds", type=float, nargs="+", metavar="FLOAT", help=levels)
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
     given = parser.parse(arguments)
-    from rlx import compare as comparing
+    from rlx.analysis import compare as comparing
 
     curves = comparing.read([Path(run) for run in given.run], given.metric)
     print(comparing.text(comparing.compare(curves, given.thresholds), given.format))
@@ -90,7 +89,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--member", type=int, default=0, help="which of the run's seeds, from 0 (default: 0)")
     parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs the extra onnx")
     given = parser.parse(arguments)
-    from rlx.export import save
+    from rlx.export.policy import save
 
     made = save(Path(given.run), Path(given.out), given.step, given.member, given.onnx)
     of = f" (member {made['member']} of {made['members']}; --member chooses)" if made["members"] > 1 else ""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rlx.arguments import Parser, keep_compiled_programs
-from rlx.errors import RlxError
-from rlx.notices import say
+from rlx.commands.arguments import Parser, keep_compiled_programs
+from rlx.errors import RlxError, say
 
 
 def report(arguments: list[str]) -> int:
@@ -18,8 +17,8 @@ def report(arguments: list[str]) -> int:
     text = "how to print the scores (default: table)"
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help=text)
     given = parser.parse(arguments)
-    from rlx import compare
-    from rlx.report import make
+    from rlx.analysis import compare
+    from rlx.analysis.report import make
 
     folders = [Path(run) for run in given.run]
     out = Path(given.out or (folders[0] / "report" if len(folders) == 1 else "report"))
@@ -45,12 +44,12 @@ def play(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     if not 0 < given.seconds < math.inf:
         raise RlxError(f"--seconds {given.seconds:g}: must be more than 0 and finite")
-    from rlx import film
+    from rlx.visual import video
 
-    films = film.files(given.gif, given.mp4)
+    films = video.files(given.gif, given.mp4)
     if films:
-        film.choose_renderer()
-    from rlx import play as playing
+        video.choose_renderer()
+    from rlx.analysis import play as playing
 
     keep_compiled_programs()
     out = Path(given.out or Path(given.run) / "play.html")

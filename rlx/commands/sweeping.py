@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.arguments import Parser, add_settings, keep_compiled_programs
+from rlx.commands.arguments import Parser, add_settings, keep_compiled_programs
 from rlx.commands.training import environment
 from rlx.errors import RlxError
 
@@ -42,8 +42,9 @@ def sweep(arguments: list[str]) -> int:
     add_settings(parser, {name: setting._replace(many=True) for name, setting in known.items()})
     found = parser.parse(arguments[1:])
     given = {name: value for name, value in vars(found).items() if value is not None and name in known}
-    from rlx import folders, parallel
-    from rlx import sweep as sweeping
+    from rlx import parallel
+    from rlx.runs import folders
+    from rlx.sweep import sweep as sweeping
 
     if given.get("deterministic"):
         parallel.ask_for_determinism()
@@ -62,7 +63,8 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("--resume", required=True, metavar="SWEEP", help="folder of the sweep")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the results")
     found = parser.parse(arguments)
-    from rlx import parallel, sweep
+    from rlx import parallel
+    from rlx.sweep import sweep
 
     folder = Path(found.resume)
     made = sweep.load(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.arguments import Parser, add_cluster, add_settings, join_cluster, keep_compiled_programs
+from rlx.commands.arguments import Parser, add_cluster, add_settings, join_cluster, keep_compiled_programs
 from rlx.errors import RlxError
 
 
@@ -22,7 +22,8 @@ def train(arguments: list[str]) -> int:
         return _resume(arguments)
     if not arguments or arguments[0].startswith("-"):
         raise RlxError("name the agent right after `rlx train`, as in `rlx train sac --env brax:ant`; see `rlx list`")
-    from rlx import config, folders, parallel, runs
+    from rlx import config, parallel
+    from rlx.runs import folders, runner
 
     agent = arguments[0]
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
@@ -47,7 +48,7 @@ def train(arguments: list[str]) -> int:
     keep_compiled_programs()
     folder = folders.choose_folder(found.run_dir, found.run_name, resolved, found.overwrite)
     with parallel.all_or_none():
-        runs.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
+        runner.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
     return 0
 
 
@@ -67,32 +68,34 @@ def environment(env: str | None, backend: str | None, dataset: str | None) -> tu
 
 def _resume(arguments: list[str]) -> int:
     """Goes on with a run that was interrupted; with a larger total, also with one that has finished."""
-    from rlx import config, parallel, runs
+    from rlx import config, parallel
+    from rlx.runs import runner
 
     parser = Parser(prog="rlx train --resume", description=_resume.__doc__)
     parser.add_argument("--resume", required=True, metavar="RUN", help="run folder")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     add_cluster(parser)
     known = config.settings("sac")
-    changeable = {name: known[name]._replace(default="the run's own") for name in known if name in runs.CHANGEABLE}
+    changeable = {name: known[name]._replace(default="the run's own") for name in known if name in runner.CHANGEABLE}
     add_settings(parser, changeable)
     _refuse_changes(arguments)
     found = parser.parse(arguments)
     changes = {name: value for name, value in vars(found).items() if value is not None and name in changeable}
-    if runs.is_deterministic(Path(found.resume)):
+    if runner.is_deterministic(Path(found.resume)):
         parallel.ask_for_determinism()
     join_cluster(found)
     keep_compiled_programs()
     with parallel.all_or_none():
-        runs.resume(Path(found.resume), changes, found.quiet)
+        runner.resume(Path(found.resume), changes, found.quiet)
     return 0
 
 
 def _refuse_changes(arguments: list[str]) -> None:
     """Raises RlxError for a setting of what the run computes."""
-    from rlx import agents, config, runs
+    from rlx import agents, config
+    from rlx.runs import runner
 
     given = {word.split("=")[0] for word in arguments if word.startswith("--")}
-    fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(runs.CHANGEABLE)
+    fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(runner.CHANGEABLE)
     for flag in sorted(given & {f"--{name.replace('_', '-')}" for name in fixed}):
         raise RlxError(f"{flag}: a resumed run keeps its settings; begin another from it by --init-from RUN")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx import scores
+from rlx import statistics
 from rlx.data import spaces
 from rlx.data.dataset import Dataset, make_dataset
 from rlx.data.hdf5 import Array, open_hdf5
@@ -86,7 +86,7 @@ def _info(path: Path) -> dict[str, Any]:
     """Name, and for known environments D4RL's reference returns and time limit."""
     info: dict[str, Any] = {"name": path.stem, "format": "d4rl"}
     task = re.split(r"[-_]", path.stem.lower())[0]
-    if task in scores.D4RL_REFERENCES:
-        random, expert = scores.D4RL_REFERENCES[task]
+    if task in statistics.D4RL_REFERENCES:
+        random, expert = statistics.D4RL_REFERENCES[task]
         info |= {"random_return": random, "expert_return": expert, "episode_length": 1000}
     return info

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx import scores
+from rlx import statistics
 from rlx.data.dataset import Dataset, episode_lengths, episode_returns, leaves, nonfinite
 from rlx.data.limits import printable
 
@@ -87,9 +87,9 @@ def _quality(dataset: Dataset) -> str:
     if random is None or expert is None or info.get("missing"):
         return "quality: unknown without the random and the expert return of its environment"
     mean = float(episode_returns(dataset).mean())
-    if flaw := scores.flaw_of_references(random, expert):
+    if flaw := statistics.flaw_of_references(random, expert):
         return f"quality: unknown, since {flaw}; mean {mean:.1f}"
-    score = float(scores.normalised(mean, random, expert))
+    score = float(statistics.normalised(mean, random, expert))
     own = f"its own {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
     return f"quality: {score:.1f} mean normalised return ({own})"
 

@@ -21,11 +21,11 @@ from rlx import normalize, parallel, replay
 from rlx.envs.base import VectorState
 from rlx.evaluate import Evaluation
 from rlx.replay import Replay
-from rlx.train import alarms, roles
-from rlx.train.alarms import Learned
-from rlx.train.layout import Layout
-from rlx.train.program import Program
-from rlx.train.roles import Source, Task, Totals
+from rlx.train import nonfinite, steps
+from rlx.train.compile import Program
+from rlx.train.nonfinite import Learned
+from rlx.train.state_layout import Layout
+from rlx.train.steps import Source, Task, Totals
 from rlx.types import EnvState, State
 
 
@@ -58,11 +58,11 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
     """A fresh run of one shard."""
     key = jax.random.key(seed)
     return FusedState(
-        agent=task.agent.init(roles.derive(key, roles.INIT_AGENT), hypers),
+        agent=task.agent.init(steps.derive(key, steps.INIT_AGENT), hypers),
         statistics=normalize.init(task.env.spec.observation_size),
-        env=roles.init_env(task, key, pool),
+        env=steps.init_env(task, key, pool),
         pool=pool,
-        replay=roles.init_replay(task, roles.row_shapes(task)),
+        replay=steps.init_replay(task, steps.row_shapes(task)),
         seed=seed,
         tick=jnp.zeros((), jnp.int32),
     )
@@ -72,16 +72,16 @@ def tick(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState
     """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
     key = jax.random.key(state.seed)
     policy = task.agent.acting(state.agent)
-    made = roles.make_block(task, policy, state.statistics, state.env, state.pool, key, state.tick)
+    made = steps.make_block(task, policy, state.statistics, state.env, state.pool, key, state.tick)
     env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
     statistics = normalize.update(state.statistics, rows.observation, task.axes or None)
 
     def learn(agent: State) -> tuple[State, Learned]:
-        return roles.learn(task, agent, Source(ring, data), statistics, key, state.tick)
+        return steps.learn(task, agent, Source(ring, data), statistics, key, state.tick)
 
-    agent, told, learned = roles.after_warmup(learn, state.agent, roles.learns(task, ring, state.tick))
-    sounded = alarms.sound(diverged._asdict() | told.bad, state.tick)
+    agent, told, learned = steps.after_warmup(learn, state.agent, steps.learns(task, ring, state.tick))
+    sounded = nonfinite.sound(diverged._asdict() | told.bad, state.tick)
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, tick=state.tick + 1)
     return state, Totals(told.metrics, learned, episodes, alarms=sounded)
 
@@ -89,7 +89,7 @@ def tick(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState
 def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
     """The run goes on with another agent and its statistics, under its own hyper-parameters."""
     del task
-    agent = roles.keep_hypers(learned["agent"], state.agent)
+    agent = steps.keep_hypers(learned["agent"], state.agent)
     return state.replace(agent=agent, statistics=learned["statistics"])
 
 
@@ -113,15 +113,15 @@ def advance(
     def body(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, packed = carry
         state, new = tick(data, state)
-        return state, alarms.add_packed(packed, alarms.pack(new))
+        return state, nonfinite.add_packed(packed, nonfinite.pack(new))
 
-    state, packed = jax.lax.fori_loop(0, ticks, body, (state, alarms.pack(totals)))
-    return state, alarms.unpack(packed, totals)
+    state, packed = jax.lax.fori_loop(0, ticks, body, (state, nonfinite.pack(totals)))
+    return state, nonfinite.unpack(packed, totals)
 
 
 def reset(task: Task, seed: jax.Array, tick: jax.Array) -> EnvState:
     """This shard's pool of initial states."""
-    return roles.make_pool(task, jax.random.key(seed), tick)
+    return steps.make_pool(task, jax.random.key(seed), tick)
 
 
 class Fused:
@@ -168,7 +168,7 @@ class Fused:
             donate=(0, 1),
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
-        judge = parallel.pmap(parallel.along(partial(roles.judge, task), members), self.devices)
+        judge = parallel.pmap(parallel.along(partial(steps.judge, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
         self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
         self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes), seldom=True)
@@ -182,7 +182,7 @@ class Fused:
     @cached_property
     def no_totals(self) -> Totals:
         """What a tick reports, all zero, on the host; found by tracing the tick, which takes its time."""
-        return alarms.zeros_like(jax.eval_shape(self._spread_tick, self.data, self.shapes)[1])
+        return nonfinite.zeros_like(jax.eval_shape(self._spread_tick, self.data, self.shapes)[1])
 
     def init(self) -> Any:
         """The state before the first tick."""

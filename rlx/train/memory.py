@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from rlx import normalize, parallel, replay
 from rlx.errors import RlxError
 from rlx.replay import Replay
-from rlx.train.roles import RECORDED, Source, Task, actor_rows, init_replay, minibatches, row_shapes
+from rlx.train.steps import RECORDED, Source, Task, actor_rows, init_replay, minibatches, row_shapes
 
 # XLA's working memory against the values that are alive at once in the traced function: of a step of simulated physics
 # it fuses most away, of an update it keeps matrices in a second layout. Tests hold both against compiled programs.

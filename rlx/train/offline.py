@@ -14,9 +14,9 @@ from flax.struct import PyTreeNode
 from rlx import normalize
 from rlx.replay import Replay
 from rlx.rollout import Episodes
-from rlx.train import alarms, roles
+from rlx.train import nonfinite, steps
 from rlx.train.fused import Schedule
-from rlx.train.roles import Source, Task, Totals
+from rlx.train.steps import Source, Task, Totals
 from rlx.types import State
 
 
@@ -40,27 +40,27 @@ class Given(NamedTuple):
 def init(task: Task, seed: jax.Array, hypers: Any, data: Replay) -> OfflineState:
     """A fresh run."""
     statistics = normalize.update(normalize.init(task.env.spec.observation_size), data.rows.observation)
-    agent = task.agent.init(roles.derive(jax.random.key(seed), roles.INIT_AGENT), hypers)
+    agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
     return OfflineState(agent, statistics, seed, jnp.zeros((), jnp.int32))
 
 
-def report(learned: alarms.Learned, tick: jax.Array) -> Totals:
+def report(learned: nonfinite.Learned, tick: jax.Array) -> Totals:
     """What a tick's updates tell."""
     none = Episodes(*[jnp.zeros(())] * 3)
-    return Totals(learned.metrics, jnp.ones(()), none, alarms=alarms.sound(learned.bad, tick))
+    return Totals(learned.metrics, jnp.ones(()), none, alarms=nonfinite.sound(learned.bad, tick))
 
 
 def tick(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
     """One burst of updates, critic and actor in turn, each seeing the last."""
     key = jax.random.key(state.seed)
-    agent, learned = roles.learn(task, state.agent, Source(None, data), state.statistics, key, state.tick)
+    agent, learned = steps.learn(task, state.agent, Source(None, data), state.statistics, key, state.tick)
     return state.replace(agent=agent, tick=state.tick + 1), report(learned, state.tick)
 
 
 def learn_value(task: Task, data: Replay, critic: Any, policy: Any, given: Given) -> tuple[Any, Any, Totals]:
     """The critic half's tick against one frozen policy: the critic, the next value, and what to report."""
     statistics, key, tick = given.statistics, jax.random.key(given.seed), given.tick
-    critic, learned = roles.learn_critic(task, critic, policy, Source(None, data), statistics, key, tick)
+    critic, learned = steps.learn_critic(task, critic, policy, Source(None, data), statistics, key, tick)
     return critic, task.agent.value(critic), report(learned, tick)
 
 
@@ -68,10 +68,10 @@ def learn_policy(task: Task, data: Replay, actor: Any, value: Any, gamma: Any, g
     """The actor half's tick against one frozen value: the actor and what to report."""
 
     def draw(key: jax.Array, count: int) -> Any:
-        return task.agent.actor_batch(roles.draw(task, Source(None, data), gamma, key, count))
+        return task.agent.actor_batch(steps.draw(task, Source(None, data), gamma, key, count))
 
     key = jax.random.key(given.seed)
-    actor, learned = roles.learn_actor(task, actor, value, draw, given.statistics, key, given.tick)
+    actor, learned = steps.learn_actor(task, actor, value, draw, given.statistics, key, given.tick)
     return actor, report(learned, given.tick)
 
 
@@ -93,7 +93,7 @@ def join(of_critic: Totals, of_actor: Totals) -> Totals:
 def adopt(task: Task, state: OfflineState, learned: Any) -> OfflineState:
     """The run goes on with another agent, under its own hyper-parameters and on its own data's statistics."""
     del task
-    return state.replace(agent=roles.keep_hypers(learned["agent"], state.agent))
+    return state.replace(agent=steps.keep_hypers(learned["agent"], state.agent))
 
 
 OFFLINE = Schedule(

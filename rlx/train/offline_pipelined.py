@@ -19,12 +19,12 @@ from flax.struct import PyTreeNode
 from rlx import parallel
 from rlx.evaluate import Evaluation
 from rlx.replay import Replay
-from rlx.train import alarms, offline, roles
-from rlx.train.layout import Layout
+from rlx.train import nonfinite, offline, steps
+from rlx.train.compile import Program
 from rlx.train.offline import Given
-from rlx.train.program import Program
-from rlx.train.roles import Task, Totals
-from rlx.train.stopwatch import Stopwatch
+from rlx.train.profiler import Stopwatch
+from rlx.train.state_layout import Layout
+from rlx.train.steps import Task, Totals
 from rlx.types import State
 
 Reports = tuple[Any, Any]  # of the critic's learners and of the actor's
@@ -71,7 +71,7 @@ class OfflinePipelined:
         self.no_reports = (of_critic, of_actor)
         publish = self._over(partial(_publish, task), 1, ((0, 0), 0))
         self.publish = Program("publish", publish, self.shapes.policy.own, self.shapes.policy.other)
-        judge = parallel.pmap(parallel.along(partial(roles.judge, task), self.members), self.groups[1])
+        judge = parallel.pmap(parallel.along(partial(steps.judge, task), self.members), self.groups[1])
         self.judge = Program("evaluate", judge, _like(self._learned_shapes(), len(parallel.local(self.groups[1]))))
         self.programs = (self.learn_value, self.learn_policy, *self.starts, self.publish, self.judge)
 
@@ -116,7 +116,7 @@ class OfflinePipelined:
     def adopt(self, state: Halves, learned: Any) -> Halves:
         """`state` with an agent `[M, ...]` from the host, under its own hyper-parameters."""
         own = State(critic=parallel.fetch(state.value.own), actor=parallel.fetch(state.policy.own))
-        agent = roles.keep_hypers(learned["agent"], own)
+        agent = steps.keep_hypers(learned["agent"], own)
         value = jax.vmap(self.task.agent.value)(agent.critic)
         policy = jax.device_get(jax.vmap(self.task.agent.policy)(agent.actor, value))
         critic, policy = parallel.replicate((agent.critic, policy), self.groups[0])
@@ -179,12 +179,12 @@ class OfflinePipelined:
         results = (MEMBERS, 0, 0) if i == 0 else (MEMBERS, 0)
         once = self._over(partial(tick, self.task), i, ((MEMBERS, None), results))
         zeros = parallel.place(
-            alarms.zeros_like(jax.eval_shape(once, self.shapes[i], self.data[i])[-1]), self.groups[i]
+            nonfinite.zeros_like(jax.eval_shape(once, self.shapes[i], self.data[i])[-1]), self.groups[i]
         )
 
         def step(state: Half, data: Replay, reports: Any) -> Any:
             *rest, report = tick(self.task, state, data)
-            return *rest, alarms.add(reports, report)
+            return *rest, nonfinite.add(reports, report)
 
         program = self._over(step, i, ((MEMBERS, None, 0), results), donate=(0,))
         return Program(tick.__name__, program, self.shapes[i], self.data[i], zeros), zeros

@@ -1,4 +1,4 @@
-"""The pipelined driver: the tick of `rlx.train.tick` on three disjoint groups of devices, all at work at once.
+"""The pipelined driver: the tick of `rlx.train.pipeline` on three disjoint groups of devices, all at work at once.
 
 One thread dispatches the three roles of a tick back to back, then the edge: what each role publishes travels from
 device to device, never through the host. Nothing waits but for the oldest of `depth` ticks in flight.
@@ -18,14 +18,14 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.train import alarms, roles
-from rlx.train import tick as pipeline
+from rlx.train import nonfinite, steps
+from rlx.train import pipeline as pipeline
+from rlx.train.compile import Program
 from rlx.train.fused import reset
-from rlx.train.layout import Layout
-from rlx.train.program import Program
-from rlx.train.roles import Task, Totals
-from rlx.train.stopwatch import Stopwatch
-from rlx.train.tick import LAGGED, PipelineState
+from rlx.train.pipeline import LAGGED, PipelineState
+from rlx.train.profiler import Stopwatch
+from rlx.train.state_layout import Layout
+from rlx.train.steps import Task, Totals
 from rlx.types import State
 
 OWN, MEMBERS = LAGGED.shards, LAGGED.members
@@ -57,7 +57,7 @@ class Pipelined:
         self._make_roles()
         self._make_edges()
         rows = len(parallel.local(groups.collectors))
-        judge = parallel.pmap(parallel.along(partial(roles.judge, task), self.members), groups.collectors)
+        judge = parallel.pmap(parallel.along(partial(steps.judge, task), self.members), groups.collectors)
         self.judge = Program("evaluate", judge, _placed_like(LAGGED.learned(self.shapes), rows))
         self.programs = (
             *(self.learn_value, self.collect, self.learn_policy, self.reset, *self.starts),
@@ -129,7 +129,7 @@ class Pipelined:
     def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
         own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-        agent = roles.keep_hypers(learned["agent"], parallel.fetch(own))
+        agent = steps.keep_hypers(learned["agent"], parallel.fetch(own))
         publish = jax.jit(jax.vmap(partial(_published, self.task)))
         value, policy = jax.device_get(publish(agent))
         given = {"value": value, "policy": policy, "statistics": learned["statistics"]}
@@ -215,11 +215,11 @@ class Pipelined:
 
             def step(state: Any, reports: Any) -> Any:
                 *results, report = work(state)
-                return *after(*results), alarms.add(reports, report)
+                return *after(*results), nonfinite.add(reports, report)
 
             group = self.groups[i]
             report = jax.eval_shape(parallel.pmap(work, group), self.shapes[i])[-1]
-            zeros = parallel.place(alarms.zeros_like(report), group)
+            zeros = parallel.place(nonfinite.zeros_like(report), group)
             return Program(function.__name__, parallel.pmap(step, group, donate=(0,)), self.shapes[i], zeros), zeros
 
         def cut(state: Any, collected: Any, statistics: Any) -> Any:

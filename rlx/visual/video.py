@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlx.errors import RlxError, install
-from rlx.notices import say
+from rlx.errors import RlxError, install, say
 
 if TYPE_CHECKING:
     import mujoco

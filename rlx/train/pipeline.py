@@ -22,10 +22,10 @@ from rlx import normalize, replay
 from rlx.envs.base import VectorState
 from rlx.replay import Replay, Row
 from rlx.rollout import Episodes
-from rlx.train import roles
-from rlx.train.alarms import Alarms, Learned, sound
+from rlx.train import steps
 from rlx.train.fused import Schedule
-from rlx.train.roles import Source, Task, Totals
+from rlx.train.nonfinite import Alarms, Learned, sound
+from rlx.train.steps import Source, Task, Totals
 from rlx.types import EnvState, Metrics, State
 
 LAG_BINS = 4  # 0, 1, 2, and 3 or more ticks
@@ -102,28 +102,28 @@ class Collected(NamedTuple):
 def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> Collector:
     """The collectors before the first tick."""
     _, _, policy = _init_agent(task, seed, hypers)
-    env = roles.init_env(task, jax.random.key(seed), pool)
+    env = steps.init_env(task, jax.random.key(seed), pool)
     return Collector(env, pool, policy, _no_statistics(task), seed, _zero())
 
 
 def init_value_learner(task: Task, seed: jax.Array, hypers: Any) -> ValueLearner:
     """The value learners before the first tick."""
     agent, _, policy = _init_agent(task, seed, hypers)
-    ring = roles.init_replay(task, roles.row_shapes(task))
+    ring = steps.init_replay(task, steps.row_shapes(task))
     return ValueLearner(agent.critic, ring, _zero(), policy, _no_statistics(task), seed, _zero())
 
 
 def init_policy_learner(task: Task, seed: jax.Array, hypers: Any) -> PolicyLearner:
     """The policy learners before the first tick."""
     agent, value, _ = _init_agent(task, seed, hypers)
-    ring = roles.init_replay(task, roles.actor_rows(task, roles.row_shapes(task)))
+    ring = steps.init_replay(task, steps.actor_rows(task, steps.row_shapes(task)))
     return PolicyLearner(agent.actor, ring, _zero(), value, _no_statistics(task), seed, _zero())
 
 
 def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapshot, Report]:
     """The collectors' tick: the state, what to hand over, the next statistics, and what to report."""
     policy, statistics, version = state.policy, state.statistics, state.tick + 1
-    env, block, episodes, diverged = roles.make_block(
+    env, block, episodes, diverged = steps.make_block(
         task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.tick
     )
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
@@ -131,7 +131,7 @@ def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapsho
         "policy_at_collector": _lag(version, policy.version),
         "statistics_at_collector": _lag(version, statistics.version),
     }
-    collected = Collected(block, roles.actor_rows(task, block), version)
+    collected = Collected(block, steps.actor_rows(task, block), version)
     report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged._asdict(), state.tick))
     return state.replace(env=env, tick=version), collected, Snapshot(merged, version), report
 
@@ -142,9 +142,9 @@ def learn_value(task: Task, state: ValueLearner) -> tuple[ValueLearner, Snapshot
 
     def learn(critic: Any) -> tuple[Any, Learned]:
         source = Source(state.replay)
-        return roles.learn_critic(task, critic, state.policy.content, source, statistics, key, state.tick)
+        return steps.learn_critic(task, critic, state.policy.content, source, statistics, key, state.tick)
 
-    critic, told, learned = roles.after_warmup(learn, state.critic, roles.learns(task, state.replay, state.tick))
+    critic, told, learned = steps.after_warmup(learn, state.critic, steps.learns(task, state.replay, state.tick))
     lags = {
         "policy_at_value_learner": _lag(version, state.policy.version),
         "statistics_at_value_learner": _lag(version, state.statistics.version),
@@ -162,9 +162,9 @@ def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Repor
         return replay.sample_rows(state.replay, key, (count, task.plan.shard_batch))
 
     def learn(actor: Any) -> tuple[Any, Learned]:
-        return roles.learn_actor(task, actor, state.value.content, draw, statistics, key, state.tick)
+        return steps.learn_actor(task, actor, state.value.content, draw, statistics, key, state.tick)
 
-    actor, told, learned = roles.after_warmup(learn, state.actor, roles.learns(task, state.replay, state.tick))
+    actor, told, learned = steps.after_warmup(learn, state.actor, steps.learns(task, state.replay, state.tick))
     lags = {
         "value_at_policy_learner": _lag(version, state.value.version),
         "statistics_at_policy_learner": _lag(version, state.statistics.version),
@@ -248,7 +248,7 @@ def learned(state: PipelineState) -> dict[str, Any]:
 def adopt(task: Task, state: PipelineState, learned: dict[str, Any]) -> PipelineState:
     """The run goes on with another agent and its statistics, under its own hyper-parameters."""
     own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-    agent = roles.keep_hypers(learned["agent"], own)
+    agent = steps.keep_hypers(learned["agent"], own)
     content = task.agent.value(agent.critic)
     value = state.policy_learner.value._replace(content=content)
     policy = state.collector.policy._replace(content=task.agent.policy(agent.actor, content))
@@ -275,7 +275,7 @@ def _no_statistics(task: Task) -> Snapshot:
 
 def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapshot, Snapshot]:
     """A fresh agent with its first value and policy; every role makes it from the same key."""
-    agent = task.agent.init(roles.derive(jax.random.key(seed), roles.INIT_AGENT), hypers)
+    agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
     value = task.agent.value(agent.critic)
     return agent, Snapshot(value, _zero()), Snapshot(task.agent.policy(agent.actor, value), _zero())
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx import metrics
+from rlx import json_files
 from rlx.errors import RlxError
 
 FRAME_S = 0.05  # how long a step is shown where the environment has no time of its own
@@ -46,7 +46,7 @@ WHOLE = "html, body { margin: 0; height: 100%; } #view { height: 100vh; height: 
 def page(path: Path, title: str, style: str, body: str) -> None:
     """Writes an HTML page of ours that needs no network, whole or not at all. `body` is HTML."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    metrics.write_whole(path, PAGE.format(generator=GENERATOR, title=html.escape(title), style=style, body=body))
+    json_files.write_text(path, PAGE.format(generator=GENERATOR, title=html.escape(title), style=style, body=body))
 
 
 @contextlib.contextmanager

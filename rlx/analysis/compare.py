@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import config, metrics
-from rlx.errors import RlxError
-from rlx.folders import standing
-from rlx.notices import say
-from rlx.scores import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
+from rlx import config, json_files
+from rlx.errors import RlxError, say
+from rlx.runs import metrics
+from rlx.runs.folders import standing
+from rlx.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 FORMATS = ("table", "md", "csv")
 ENOUGH = 5  # seeds, below which a reader is warned
@@ -86,7 +86,7 @@ def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
     Raises RlxError for one that is not finished, or (where those are welcome) was not evaluated yet.
     """
     if (folder / "summary.json").is_file():
-        return metrics.read_json(folder / "summary.json")
+        return json_files.read(folder / "summary.json")
     has_begun = unfinished and (folder / "config.json").is_file()
     if has_begun and any(EVAL in line for line in _written(folder)):
         asked = config.from_json(folder / "config.json")

@@ -17,8 +17,8 @@ import numpy as np
 
 from rlx.replay import Replay
 from rlx.train.fused import SEQUENTIAL, Fused, Schedule
-from rlx.train.layout import Layout
-from rlx.train.roles import Task, Totals
+from rlx.train.state_layout import Layout
+from rlx.train.steps import Task, Totals
 
 Each = tuple[Any, ...]  # of every member, as the driver of one has it
 

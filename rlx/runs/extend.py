@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlx import config, experiment, folders, metrics, wholes
+from rlx import config, experiment, json_files
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.experiment import Setup
+from rlx.runs import folders, saver
 
 TOTALS = ("total_env_steps", "offline_steps")  # settings that a resumed run may be given anew, if they are larger
 PACE = ("log_every", "eval_every")  # that follow from a total where they were left open
@@ -99,11 +100,11 @@ def write(folder: Path, saved: RunConfig, run: RunConfig) -> None:
         return
     changed = {name: getattr(run.train, name) for name in (*TOTALS, *PACE)}
     kept = replace(saved, train=replace(saved.train, **changed), network=run.network)
-    content = metrics.read_json(folder / "config.json")
+    content = json_files.read(folder / "config.json")
     shorter = {"identity": content["identity"]} | {name: getattr(saved.train, name) for name in TOTALS}
-    content |= config.to_json(kept) | {"identity": wholes.identity(kept)}
+    content |= config.to_json(kept) | {"identity": saver.identity(kept)}
     (folder / "summary.json").unlink(missing_ok=True)
-    metrics.write_json(folder / "config.json", content | {"extended": [*content.get("extended", []), shorter]})
+    json_files.write(folder / "config.json", content | {"extended": [*content.get("extended", []), shorter]})
 
 
 def identities(content: Mapping[str, Any]) -> set[str]:

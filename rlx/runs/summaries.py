@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlx import config, figures, metrics, parallel, scores, viewer
+from rlx import config, parallel, statistics
 from rlx.config import RunConfig
 from rlx.evaluate import Evaluation, watchable
 from rlx.experiment import Moment, Setup
-from rlx.train.driver import Driver, Report
-from rlx.wholes import Keeper
+from rlx.runs import metrics
+from rlx.runs.saver import Keeper
+from rlx.train.loop import Driver, Report
+from rlx.visual import plots, viewer
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "brax", "gymnax", "orbax-checkpoint", "numpy")
 
@@ -98,10 +100,10 @@ def verdict(returns: ArrayLike, run_config: RunConfig, known: dict[str, Any]) ->
     random, expert = known.get("random_return"), known.get("expert_return")
     if random is None or expert is None:
         return found
-    if flaw := scores.flaw_of_references(random, expert):
+    if flaw := statistics.flaw_of_references(random, expert):
         found["no_score"] = f"of the data set's references {flaw}"
     else:
-        normalise = partial(scores.normalised, random=random, expert=expert)
+        normalise = partial(statistics.normalised, random=random, expert=expert)
         found |= {"eval_score_mean": normalise(returns).mean()} | _spread("eval_score", normalise(returns))
         for name in ("behaviour", "behaviour_greedy"):
             if found.get(f"{name}_return") is not None:
@@ -110,7 +112,7 @@ def verdict(returns: ArrayLike, run_config: RunConfig, known: dict[str, Any]) ->
 
 
 def _spread(name: str, values: ArrayLike) -> dict[str, Any]:
-    middle, mean = scores.bootstrap_interval(values), scores.bootstrap_interval(values, scores.mean)
+    middle, mean = statistics.bootstrap_interval(values), statistics.bootstrap_interval(values, statistics.mean)
     return {
         f"{name}_interval": [mean.low, mean.high],
         f"{name}_iqm": middle.estimate,
@@ -156,8 +158,8 @@ def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evalua
     lines = [line for line in metrics.read(folder / "metrics.jsonl") if "eval/return_per_seed" in line]
     returns = np.asarray([line["eval/return_per_seed"] for line in lines])
     steps = np.asarray([line["run_step"] for line in lines])
-    series = [figures.Series(run_config.agent, steps, returns)]
-    figures.save(figures.curve(series, counted(config.flat(run_config)), title), folder / "curve.png")
+    series = [plots.Series(run_config.agent, steps, returns)]
+    plots.save(plots.curve(series, counted(config.flat(run_config)), title), folder / "curve.png")
     scene = watchable(driver.task.env)
     viewer.rollout_page(folder / "rollout.html", scene, episodes(evaluation, scene is not None), title)
 
@@ -165,7 +167,7 @@ def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evalua
 def counted(settings: Mapping[str, Any]) -> str:
     """What `run_step` counts in a run with these settings, by name."""
     if not settings.get("offline_steps"):
-        return figures.STEPS
+        return plots.STEPS
     return "updates offline, then environment steps per seed" if settings["total_env_steps"] else "updates offline"
 
 

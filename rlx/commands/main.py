@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rlx.commands import COMMANDS
 from rlx.errors import RlxError
-from rlx.interrupts import Interrupted
+from rlx.runs.signals import Interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,3 @@ def _dispatch(arguments: list[str]) -> int:
             f"unknown command {arguments[0]!r}: " + (f"did you mean {close[0]}?" if close else "see `rlx --help`")
         )
     return COMMANDS[arguments[0]](arguments[1:])
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -11,10 +11,10 @@ import jax
 
 from rlx import parallel
 from rlx.errors import RlxError
-from rlx.evaluate import Evaluation
-from rlx.train.alarms import NEVER
-from rlx.train.program import Program
-from rlx.train.roles import Task, Totals
+from rlx.train.compile import Program
+from rlx.train.nonfinite import NEVER
+from rlx.train.report import Report, Seconds
+from rlx.train.steps import Task, Totals
 
 STRETCH_S = 1.0  # about how long a stretch of ticks takes: who asks a run to end waits no longer
 CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
@@ -76,33 +76,6 @@ class Resumed(NamedTuple):
     whole: Any  # of `Driver.whole`, on the host
     tick: int
     learned: int  # ticks that learned
-
-
-class Seconds(NamedTuple):
-    """What the host waited for since the last report."""
-
-    compile: float  # compilers, and the state before the first tick
-    train: float
-    evaluate: float
-
-
-class Report(NamedTuple):
-    """Where a run stands. Step counts are per seed; arrays are per member, `[M]`."""
-
-    tick: int
-    learned: int  # ticks that learned
-    run_step: int  # see `Plan.run_step`
-    env_step: int
-    critic_step: int
-    actor_step: int
-    metrics: dict[str, Any]  # means since the last report, [M] each; seconds of roles, histograms of lags
-    bad: dict[str, tuple[int, int]]  # quantities that were not finite since the last report: first run_step, how often
-    evaluation: Evaluation | None  # [M, N], on the host
-    state: Any  # the driver's, with `totals`; valid until the next report is asked for
-    totals: Any
-    seconds: Seconds
-    saves: bool  # whether everything is to be saved here
-    ended: bool  # whether the run ends here because it was asked to; between two reports there are no metrics
 
 
 class Stop(NamedTuple):

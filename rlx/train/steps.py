@@ -19,9 +19,9 @@ from rlx.envs.base import VectorEnv, VectorState
 from rlx.evaluate import Evaluation, evaluate
 from rlx.replay import Replay, Row
 from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, noise_scales
-from rlx.train import alarms
-from rlx.train.alarms import Alarms, Learned, zeros_like
-from rlx.train.settings import Plan, TrainConfig
+from rlx.train import nonfinite
+from rlx.train.config import Plan, TrainConfig
+from rlx.train.nonfinite import Alarms, Learned, zeros_like
 from rlx.types import Agent, Env, EnvState, Key, Metrics, State, Transition
 
 # the first index of every key
@@ -190,7 +190,7 @@ def learn_critic(
 ) -> tuple[Any, Learned]:
     """The value learner's tick: `critic_updates` for each of the K vector steps, against one frozen policy."""
     shard, count, skip = parallel.index(task.axes), task.plan.critic_updates, skips(task)
-    update_critic = alarms.watched("critic", task.agent.update_critic, skip)
+    update_critic = nonfinite.watched("critic", task.agent.update_critic, skip)
 
     def burst(critic: Any, k: jax.Array) -> tuple[Any, Learned]:
         sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
@@ -203,7 +203,7 @@ def learn_critic(
         return jax.lax.scan(update, critic, (batches, jnp.arange(count)))
 
     critic, learned = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
-    return critic, alarms.summary(learned, skip).inspected("critic", critic)
+    return critic, nonfinite.summary(learned, skip).inspected("critic", critic)
 
 
 def learn_actor(
@@ -220,7 +220,7 @@ def learn_actor(
     `draw(key, count)` gives the raw data of `count` minibatches, what `Agent.actor_batch` selects, `[count, B, ...]`.
     """
     shard, count, skip = parallel.index(task.axes), task.plan.actor_updates, skips(task)
-    update_actor = alarms.watched("actor", task.agent.update_actor, skip)
+    update_actor = nonfinite.watched("actor", task.agent.update_actor, skip)
 
     def burst(actor: Any, k: jax.Array) -> tuple[Any, Learned]:
         data = draw(derive(key, SAMPLE, ACTOR, tick, shard, k), count)
@@ -233,7 +233,7 @@ def learn_actor(
         return jax.lax.scan(update, actor, (data, jnp.arange(count)))
 
     actor, learned = jax.lax.scan(burst, actor, jnp.arange(task.config.rollout_length))
-    return actor, alarms.summary(learned, skip).inspected("actor", actor)
+    return actor, nonfinite.summary(learned, skip).inspected("actor", actor)
 
 
 def learn(
@@ -247,8 +247,8 @@ def learn(
     groups = math.gcd(plan.critic_updates, plan.actor_updates)
     critics, actors = plan.critic_updates // groups, plan.actor_updates // groups
     width = max(critics, actors)
-    update_critic = alarms.watched("critic", task.agent.update_critic, skip)
-    update_actor = alarms.watched("actor", task.agent.update_actor, skip)
+    update_critic = nonfinite.watched("critic", task.agent.update_critic, skip)
+    update_actor = nonfinite.watched("actor", task.agent.update_actor, skip)
 
     def burst(state: State, k: jax.Array) -> tuple[State, Learned]:
         gamma = state.critic.hypers.gamma
@@ -275,12 +275,12 @@ def learn(
             last = jax.tree.map(lambda x: x[width - actors :], batch)
             actor, of_actor = jax.lax.scan(actor_step, state.actor, (last, jnp.arange(actors)))
             joined = Learned(of_critic.metrics | of_actor.metrics, of_critic.bad | of_actor.bad)
-            return State(critic=critic, actor=actor), alarms.summary(joined, skip)
+            return State(critic=critic, actor=actor), nonfinite.summary(joined, skip)
 
         return jax.lax.scan(group, state, (batches, jnp.arange(groups)))
 
     state, learned = jax.lax.scan(burst, state, jnp.arange(task.config.rollout_length))
-    learned = alarms.summary(learned, skip)
+    learned = nonfinite.summary(learned, skip)
     return state, learned.inspected("critic", state.critic).inspected("actor", state.actor)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx import compare, config, experiment, folders, metrics
+from rlx import config, experiment, json_files
+from rlx.analysis import compare
 from rlx.errors import RlxError
-from rlx.markup import Cell
+from rlx.runs import folders, metrics
+from rlx.visual.markup import Cell
 
 
 class Run(NamedTuple):
@@ -24,7 +26,7 @@ class Run(NamedTuple):
 
 def read(folder: Path, name: str) -> Run:
     """Reads the folder of a run that was evaluated. Raises RlxError where a file is damaged."""
-    content = metrics.read_json(folder / "config.json")
+    content = json_files.read(folder / "config.json")
     for key, kind in (("agent", str), ("settings", dict)):
         if not isinstance(content.get(key), kind):
             raise RlxError(f"{folder / 'config.json'}: has no {key!r}; restore it from a copy, or leave the run out")

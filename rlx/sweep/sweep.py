@@ -13,16 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import compare, config, experiment, folders, metrics, results, runs, scores, sinks, sweep_figures, wholes
+from rlx import config, experiment, json_files, statistics
+from rlx.analysis import compare
 from rlx.config import RunConfig
-from rlx.draws import Range, Wish, draw, grid, parse_range, take_ranges
-from rlx.errors import RlxError
-from rlx.interrupts import Interrupted, Interrupts
-from rlx.notices import say
+from rlx.errors import RlxError, say
+from rlx.runs import folders, loggers, runner, saver, summaries
+from rlx.runs.signals import Interrupted, Interrupts
+from rlx.sweep.space import Range, Wish, draw, grid, parse_range, take_ranges
+from rlx.visual import sweep_plots
 
 SHOWN = 20  # combinations that the table lists
 FRESH_SEEDS = 5  # that the printed command confirms the best on
-NOT_TUNED = ("seed", "num_seeds", "eval_seed", "checkpoint_dir", *wholes.HOW)  # of how and where: not in best.json
+NOT_TUNED = ("seed", "num_seeds", "eval_seed", "checkpoint_dir", *saver.HOW)  # of how and where: not in best.json
 
 
 class Sweep(NamedTuple):
@@ -41,7 +43,7 @@ class Judged(NamedTuple):
 
     combination: dict[str, float]
     returns: np.ndarray  # [S], a mean for each seed; NaN where one is no finite number
-    iqm: scores.Interval  # over seeds
+    iqm: statistics.Interval  # over seeds
 
 
 def make(
@@ -72,8 +74,8 @@ def make(
     combinations = [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]  # a repeat is no more seeds
     if base.train.spread == "seeds":
         _check_division(base, len(combinations), chunk, confirm)
-    sinks.check(base)
-    wholes.check_place(base, Path())
+    loggers.check(base)
+    saver.check_place(base, Path())
     return Sweep(base, wishes, random, combinations, _fitting(base, len(combinations), chunk), confirm)
 
 
@@ -135,7 +137,7 @@ def save(sweep: Sweep, folder: Path, more: Mapping[str, Any] | None = None) -> N
     wishes = {name: str(wish) if isinstance(wish, Range) else wish for name, wish in sweep.wishes.items()}
     content = config.to_json(sweep.base) | {"varied": wishes} | sweep._asdict() | dict(more or {})
     del content["base"], content["wishes"]
-    metrics.write_json(folder / "sweep.json", content)
+    json_files.write(folder / "sweep.json", content)
 
 
 def load(folder: Path) -> Sweep:
@@ -143,7 +145,7 @@ def load(folder: Path) -> Sweep:
     path = folder / "sweep.json"
     if not path.is_file():
         raise RlxError(f"{folder}: holds no sweep (no sweep.json); give a folder that `rlx sweep` made")
-    base, content = config.from_json(path), metrics.read_json(path)
+    base, content = config.from_json(path), json_files.read(path)
     try:
         wishes = {
             name: parse_range(name, wish) if isinstance(wish, str) else tuple(wish)
@@ -175,7 +177,7 @@ def run(sweep: Sweep, folder: Path, fresh: bool, quiet: bool = False) -> None:
         if sweep.confirm and not math.isnan(judged[0].iqm.estimate):
             fresh_config = confirmation(sweep, folder, sweep.confirm)
             summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts)
-            print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *results.in_words(summary)]))
+            print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *summaries.in_words(summary)]))
             found = {name: summary[name] for name in summary if name.startswith("eval_")}
             save(sweep, folder, {"results": _plain(judged), "confirmed": found})
 
@@ -192,16 +194,16 @@ def _plan(sweep: Sweep) -> str:
 def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrupts: Interrupts) -> dict[str, Any]:
     """The summary of one run of a sweep, begun, gone on with or read."""
     if (folder / "summary.json").is_file():
-        return metrics.read_json(folder / "summary.json")
+        return json_files.read(folder / "summary.json")
     remedy = f"go on with `rlx sweep --resume {shlex.quote(str(folder.parent))}`"
     if interrupts.number is not None:  # when the run before had nothing left to save
         raise Interrupted(interrupts.number, f"left before {folder} began; {remedy}")
     try:
         if (folder / "config.json").is_file():
-            return runs.resume(folder, {}, quiet, name, interrupts)
+            return runner.resume(folder, {}, quiet, name, interrupts)
         first = folder.parent / "chunk-0"
         beside = first if folder != first else None
-        return runs.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, beside=beside)
+        return runner.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, beside=beside)
     except Interrupted as end:
         raise Interrupted(end.code - 128, f"saved in {folder}; {remedy}") from None
 
@@ -214,11 +216,11 @@ def judge(sweep: Sweep, folder: Path) -> list[Judged]:
     seeds = sweep.base.train.num_seeds
     found = []
     for i, part in enumerate(chunks(sweep)):
-        summary = metrics.read_json(folder / f"chunk-{i}" / "summary.json")
+        summary = json_files.read(folder / f"chunk-{i}" / "summary.json")
         found.append(np.asarray(summary["eval_return_per_seed"], np.float64).reshape(len(part), seeds))
     returns = np.concatenate(found)
-    bands = scores.bootstrap_band(returns)
-    rows = zip(sweep.combinations, returns, map(scores.Interval, *map(np.ndarray.tolist, bands)), strict=True)
+    bands = statistics.bootstrap_band(returns)
+    rows = zip(sweep.combinations, returns, map(statistics.Interval, *map(np.ndarray.tolist, bands)), strict=True)
     judged = [Judged(*row) for row in rows]
     return sorted(judged, key=lambda x: -math.inf if math.isnan(x.iqm.estimate) else x.iqm.estimate, reverse=True)
 
@@ -237,11 +239,11 @@ def _write(sweep: Sweep, folder: Path, judged: Sequence[Judged]) -> None:
     writer.writerow([*sweep.wishes, "iqm", "iqm_low", "iqm_high", "mean", *names])
     for x in judged:
         writer.writerow([*x.combination.values(), *x.iqm, x.returns.mean(), *x.returns])
-    metrics.write_whole(folder / "sweep.csv", buffer.getvalue())
+    json_files.write_text(folder / "sweep.csv", buffer.getvalue())
     title = f"{sweep.base.agent} on {sweep.base.env}"
     values = np.asarray([x.iqm.estimate for x in judged])
-    sweep_figures.draw(folder / "sweep.png", [x.combination for x in judged], values, sweep.random == 0, title)
-    metrics.write_json(folder / "best.json", best_settings(sweep, judged[0].combination))
+    sweep_plots.draw(folder / "sweep.png", [x.combination for x in judged], values, sweep.random == 0, title)
+    json_files.write(folder / "best.json", best_settings(sweep, judged[0].combination))
 
 
 def best_settings(sweep: Sweep, combination: Mapping[str, float]) -> dict[str, Any]:
@@ -258,7 +260,7 @@ def best_settings(sweep: Sweep, combination: Mapping[str, float]) -> dict[str, A
 def confirmation(sweep: Sweep, folder: Path, seeds: int) -> RunConfig:
     """The best configuration on seeds and starts of evaluations that the sweep has not seen."""
     base, preset = sweep.base, str(folder / "best.json")
-    how = {name: getattr(base.train, name) for name in wholes.HOW} | {"checkpoint_dir": _checkpoint_dir(sweep, folder)}
+    how = {name: getattr(base.train, name) for name in saver.HOW} | {"checkpoint_dir": _checkpoint_dir(sweep, folder)}
     fresh = {"seed": base.train.seed + base.train.num_seeds, "eval_seed": base.train.eval_seed + 1}
     return config.resolve(base.agent, base.env, base.backend, preset, **how | fresh | {"num_seeds": seeds})
 

@@ -21,13 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from rlx import __version__, checkpoint, config, metrics, plain, results, runs
+from rlx import __version__, config, json_files
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.experiment import make_driver, setup
-from rlx.plain import Layer
-from rlx.train import roles
-from rlx.train.driver import Driver
+from rlx.export import mlp
+from rlx.export.mlp import Layer
+from rlx.runs import checkpoint, runner, summaries
+from rlx.train import steps
+from rlx.train.loop import Driver
 from rlx.types import Spec
 
 if TYPE_CHECKING:
@@ -56,10 +58,10 @@ def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx
     if out.exists():
         raise RlxError(f"{out}: is there already; choose another --out, such as {_free(out)}")
     if onnx:
-        plain.check_onnx()
+        mlp.check_onnx()
     step = max(checkpoint.steps(folder / "checkpoints"), default=None) if step is None else step
-    driver = make_driver(setup(replace(saved, train=replace(saved.train, **runs.NO_TRAINING))))
-    learned = jax.tree.map(lambda x: jnp.asarray(x[member]), runs.load(folder, driver, step))
+    driver = make_driver(setup(replace(saved, train=replace(saved.train, **runner.NO_TRAINING))))
+    learned = jax.tree.map(lambda x: jnp.asarray(x[member]), runner.load(folder, driver, step))
     assert step is not None  # `load` raises where there is no checkpoint
 
     act, spec = _greedy(driver, learned), driver.task.env.spec
@@ -69,9 +71,9 @@ def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx
         raise RlxError(f"--onnx: the policy of {saved.agent} is no plain MLP; leave it out, {POLICY} holds it")
     files = {POLICY: bytes(exported.serialize())}
     if layers is not None:
-        files[ARRAYS] = _zipped(plain.to_arrays(layers))
+        files[ARRAYS] = _zipped(mlp.to_arrays(layers))
         if onnx:
-            files[ONNX] = plain.to_onnx(layers, spec.observation_size)
+            files[ONNX] = mlp.to_onnx(layers, spec.observation_size)
     about = {
         "format": FORMAT,
         "run": folder.resolve().name,
@@ -101,7 +103,7 @@ def _greedy(driver: Driver, learned: Any) -> Act:
     task = driver.task
 
     def policy(observation: jax.Array) -> jax.Array:
-        seen = roles.observed(task, learned["statistics"], observation)
+        seen = steps.observed(task, learned["statistics"], observation)
         return task.agent.act_greedy(task.agent.acting(learned["agent"]), seen, jax.random.key(0))[0]
 
     return policy
@@ -110,7 +112,7 @@ def _greedy(driver: Driver, learned: Any) -> Act:
 def _layers(driver: Driver, saved: RunConfig, learned: Any, act: Act) -> list[Layer] | None:
     """The policy as plain layers, None where it has no such form or where that gives other actions."""
     spec, train, activation = driver.task.env.spec, saved.train, getattr(saved.network, "activation", "relu")
-    layers = plain.of_actor(learned["agent"].actor.params, activation, spec.action_size)
+    layers = mlp.of_actor(learned["agent"].actor.params, activation, spec.action_size)
     if layers is None:
         return None
     mean = np.asarray(learned["statistics"].mean)
@@ -121,7 +123,7 @@ def _layers(driver: Driver, saved: RunConfig, learned: Any, act: Act) -> list[La
     rows = mean + 2 * std * np.random.default_rng(0).normal(size=(16, mean.size)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
         actions = np.asarray(jax.jit(jax.vmap(act))(rows))
-    return layers if np.allclose(plain.forward(layers, rows), actions, rtol=0, atol=TOLERANCE) else None
+    return layers if np.allclose(mlp.forward(layers, rows), actions, rtol=0, atol=TOLERANCE) else None
 
 
 def _about(saved: RunConfig, spec: Spec, exported: jax_export.Exported) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def _about(saved: RunConfig, spec: Spec, exported: jax_export.Exported) -> dict[
         "normalized": saved.train.normalize_observations,
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
-        "versions": {"rlx": __version__} | results.origin()["versions"],
+        "versions": {"rlx": __version__} | summaries.origin()["versions"],
     }
 
 
@@ -162,7 +164,7 @@ def _write(out: Path, files: dict[str, bytes], about: dict[str, Any]) -> None:
         out.mkdir(parents=True)
         for name, content in files.items():
             (out / name).write_bytes(content)
-        metrics.write_json(out / ABOUT, about)
+        json_files.write(out / ABOUT, about)
     except OSError as error:
         raise RlxError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlx.scores import Interval, bootstrap_band
+from rlx.statistics import Interval, bootstrap_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

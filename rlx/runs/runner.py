@@ -15,16 +15,17 @@ from typing import IO, Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx import checkpoint, config, data, extending, folders, metrics, parallel, results, sinks, wholes
+from rlx import config, data, json_files, parallel
 from rlx.config import RunConfig
-from rlx.console import Console
-from rlx.errors import RlxError
+from rlx.errors import RlxError, say, say_compiling
 from rlx.experiment import Setup, make_driver, parts, run, setup
-from rlx.interrupts import Interrupted, Interrupts
-from rlx.notices import say, say_compiling
-from rlx.train.driver import Driver, Report, Resumed
+from rlx.runs import checkpoint, extend, folders, loggers, metrics, saver, summaries
+from rlx.runs.console import Console
+from rlx.runs.signals import Interrupted, Interrupts
+from rlx.train import report
+from rlx.train.loop import Driver, Report, Resumed
 
-CHANGEABLE = (*wholes.HOW, *extending.TOTALS)  # settings that a resumed run may be given anew
+CHANGEABLE = (*saver.HOW, *extend.TOTALS)  # settings that a resumed run may be given anew
 NO_TRAINING: dict[str, Any] = {  # settings under which judging a run asks for no more room than judging needs
     "driver": "fused",
     "split": "1",
@@ -64,21 +65,21 @@ def train(
     are entered by who trains other parts too, and `beside` is a part that began before, from the same data set. Raises
     Interrupted where a signal ended it early.
     """
-    sinks.check(run_config)
-    wholes.check_place(run_config, folder)  # before anything is made
+    loggers.check(run_config)
+    saver.check_place(run_config, folder)  # before anything is made
     if beside is not None:
         _check_there(run_config.train.dataset)
     given = setup(run_config)
     if given.data is not None and beside is not None:
-        _check_data(given.data, run_config.train.dataset, metrics.read_json(beside / "config.json"))
+        _check_data(given.data, run_config.train.dataset, json_files.read(beside / "config.json"))
     driver = make_driver(given, parts(given.config)[0])
     start = Start(learned=_initial(driver, init_from))
     with _listening(interrupts) as interrupts, _claimed(folder, fresh=True):
         if parallel.is_first_process():
-            content = config.to_json(given.config) | {"identity": wholes.identity(given.config)}
+            content = config.to_json(given.config) | {"identity": saver.identity(given.config)}
             content |= {"init_from": init_from, "data": given.data.info if given.data else {}}
             content |= {"data_digest": data.digest(given.data) if given.data else ""}
-            metrics.write_json(folder / "config.json", content | results.origin())
+            json_files.write(folder / "config.json", content | summaries.origin())
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
 
 
@@ -95,35 +96,35 @@ def resume(
     finished is left alone, unless it is to become longer.
     """
     saved = config.from_json(folder / "config.json")
-    content = metrics.read_json(folder / "config.json")
-    if content.get("identity") != wholes.identity(saved):
+    content = json_files.read(folder / "config.json")
+    if content.get("identity") != saver.identity(saved):
         raise RlxError(f"{folder / 'config.json'}: is not as the run wrote it; restore it from a copy")
     finished = (folder / "summary.json").exists()
-    wanted = extending.longer(saved, folder, changes)
-    if finished and not extending.is_longer(wanted, saved):
-        warn(f"{folder}: is finished; {extending.remedy(saved, folder)}")
-        return metrics.read_json(folder / "summary.json")
+    wanted = extend.longer(saved, folder, changes)
+    if finished and not extend.is_longer(wanted, saved):
+        warn(f"{folder}: is finished; {extend.remedy(saved, folder)}")
+        return json_files.read(folder / "summary.json")
     names, settings = (saved.agent, saved.env, saved.backend), config.flat(wanted) | changes
     resolved = config.resolve(*names, paired=saved.paired, **settings)
     several = resolved.train.num_devices > 1 or resolved.train.split != "1"
     if several and "members" not in changes:  # they cannot be apart, as they may have been on one device
         resolved = replace(resolved, train=replace(resolved.train, members="together"))
-    sinks.check(resolved)
+    loggers.check(resolved)
     _check_there(saved.train.dataset)
     given = setup(resolved)
     if given.data is not None:
         _check_data(given.data, saved.train.dataset, content)
         given = given._replace(data=given.data._replace(info=content.get("data", given.data.info)))
-    place = wholes.place(given.config, folder)
+    place = saver.place(given.config, folder)
     if finished and not checkpoint.steps(place):
-        raise extending.needs_checkpoint(folder)
+        raise extend.needs_checkpoint(folder)
     with _listening(interrupts) as interrupts, _claimed(folder, fresh=False):
         begun = time.perf_counter()
-        found = wholes.find(place, warn)
+        found = saver.find(place, warn)
         found_s = time.perf_counter() - begun
         if found is None and finished:
-            raise extending.needs_checkpoint(folder)
-        given = extending.at_its_pace(given, saved, folder, found)
+            raise extend.needs_checkpoint(folder)
+        given = extend.at_its_pace(given, saved, folder, found)
         if found is None:
             warn(f"{folder}: holds no checkpoint of everything; beginning again")
             driver = make_driver(given, parts(given.config)[0])
@@ -132,11 +133,11 @@ def resume(
             _check_split(saved, given.config, offline=found[1])
             driver = make_driver(given, offline=found[1])
             start = _restored(place, found[0], driver, found_s)
-            if checkpoint.manifest(place, start.run_step)["about"]["identity"] not in extending.identities(content):
+            if checkpoint.manifest(place, start.run_step)["about"]["identity"] not in extend.identities(content):
                 raise RlxError(f"{place}: holds another run's checkpoints; put back those of {folder}")
             _tell_differences(content, saved, given.config)
         if parallel.is_first_process():
-            extending.write(folder, saved, given.config)
+            extend.write(folder, saved, given.config)
         return _train(given, driver, start, folder, _console(given, quiet, part_of), interrupts)
 
 
@@ -181,7 +182,7 @@ class Start(NamedTuple):
 def _restored(place: checkpoint.Folder, run_step: int, driver: Driver, found_s: float) -> Start:
     """What a driver goes on with, from a step that took `found_s` to find and verify."""
     begun = time.perf_counter()
-    resumed = wholes.unpack(place, run_step, driver)
+    resumed = saver.unpack(place, run_step, driver)
     return Start(resumed=resumed, run_step=run_step, restore_s=found_s + time.perf_counter() - begun)
 
 
@@ -192,7 +193,7 @@ def is_deterministic(folder: Path) -> bool:
 
 def _tell_differences(content: dict[str, Any], saved: RunConfig, now: RunConfig) -> None:
     """Says what has changed since the run began, so that its bits may differ from those of an uninterrupted one."""
-    there, here = ({**c["versions"], **c["hardware"]} for c in (content, results.origin()))
+    there, here = ({**c["versions"], **c["hardware"]} for c in (content, summaries.origin()))
     changed = [f"{name} {there[name]} is now {here.get(name)}" for name in there if there[name] != here.get(name)]
     for name in ("num_devices", "split", "members"):
         if (old := getattr(saved.train, name)) != (new := getattr(now.train, name)):
@@ -234,16 +235,16 @@ def _train(
 ) -> dict[str, Any]:
     """Trains from wherever the run stands, in the part of `driver`, to its end; returns the summary."""
     writes = parallel.is_first_process()
-    keeper, clock = wholes.Keeper(given.config, folder), results.Clock()
+    keeper, clock = saver.Keeper(given.config, folder), summaries.Clock()
     keeper.forget_after(start.run_step)
     spent_s = metrics.cut(folder / "metrics.jsonl", start.run_step) if writes else 0.0
     for note in (*given.notes, *_notes(given.config)):
         warn(note)
-    sink = sinks.Sinks(given.config if writes else None, folder, start.run_step, warn)
+    sink = loggers.Sinks(given.config if writes else None, folder, start.run_step, warn)
     with keeper, sink, console, _lines(folder, writes) as lines:
         for moment in run(given, driver, start.learned, start.resumed, interrupts.asked, console.begin):
             found = moment.report
-            line = metrics.record(found, spent_s + metrics.process_age_s())
+            line = report.record(found, spent_s + report.process_age_s())
             if found.metrics and found.run_step > start.run_step:
                 lines.write(json.dumps(line) + "\n")
                 lines.flush()
@@ -260,15 +261,15 @@ def _train(
         keeper.wait()
         assert found.evaluation is not None  # the last report always evaluates
         if writes:
-            results.draw(folder, given.config, moment.driver, found.evaluation)
-    summary = results.summarise(given, moment, clock, keeper)
+            summaries.draw(folder, given.config, moment.driver, found.evaluation)
+    summary = summaries.summarise(given, moment, clock, keeper)
     if writes:
-        summary["wall_time_s"] = round(spent_s + metrics.process_age_s(), 2)
+        summary["wall_time_s"] = round(spent_s + report.process_age_s(), 2)
         written = metrics.read(folder / "metrics.jsonl")  # also those of a run that was resumed after its last update
         summary["time_to_first_update_s"] = next(x["wall_time_s"] for x in written if x["critic_step"] > 0)
         if start.restore_s is not None:
             summary["restore_s"] = round(start.restore_s, 3)
-        metrics.write_json(folder / "summary.json", summary)
+        json_files.write(folder / "summary.json", summary)
         console.finish(summary, folder)
     return summary
 
@@ -321,12 +322,12 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
     say_compiling(f"judging {chosen.eval_episodes} episodes of {each}{folder}")
     evaluation = driver.fetch(driver.evaluate(learned))
-    found = results.verdict(evaluation.returns, saved, metrics.read_json(folder / "config.json").get("data", {}))
+    found = summaries.verdict(evaluation.returns, saved, json_files.read(folder / "config.json").get("data", {}))
     spread = " ".join(f"{value:.1f}" for value in found["eval_return_per_seed"])
     return "\n".join(
         [
             f"{saved.agent} on {saved.env}: {chosen.eval_episodes} greedy episodes of each of {driver.members} runs",
-            *(f"  {line}" for line in results.in_words(found)),
+            *(f"  {line}" for line in summaries.in_words(found)),
             f"  per run {spread}; mean length {evaluation.lengths.mean():.0f}",
         ]
     )

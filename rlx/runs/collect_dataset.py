@@ -10,17 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import checkpoint, config, data, envs, metrics, runs, wholes
+from rlx import config, data, envs
 from rlx.config import RunConfig
 from rlx.data import Dataset, limits
-from rlx.errors import RlxError
+from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import evaluate
 from rlx.experiment import Setup, make_driver, setup
-from rlx.notices import say_compiling
 from rlx.replay import Row
 from rlx.rollout import Act, collect, derive
-from rlx.train import roles
-from rlx.train.roles import Task
+from rlx.runs import checkpoint, metrics, runner, saver
+from rlx.train import steps
+from rlx.train.steps import Task
 from rlx.types import Key, Spec
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
@@ -122,7 +122,7 @@ class Collector:
         """What a checkpoint holds, None for random actions."""
         if step is None:
             return None
-        return jax.tree.map(lambda x: x[0], runs.load(self.folder, self.driver, step))
+        return jax.tree.map(lambda x: x[0], runner.load(self.folder, self.driver, step))
 
     def returns(self, step: int | None, greedy: bool = True) -> np.ndarray:
         """Returns of a checkpoint, or of random actions, from fixed starts, `[EPISODES]`; greedy, or as it explores."""
@@ -144,9 +144,9 @@ class Collector:
         """`size` transitions; where the time is up in the middle of an episode, it is cut there."""
         learned, blocks = self.policy(behaviour.step), []
         key = derive(jax.random.key(self.seed), behaviour.step or 0)
-        state = jax.jit(roles.init_env, static_argnums=0)(self.task, key, self._make_pool(derive(key, roles.POOL)))
+        state = jax.jit(steps.init_env, static_argnums=0)(self.task, key, self._make_pool(derive(key, steps.POOL)))
         for tick in range(-(-size // self.task.plan.tick_env_steps)):
-            pool = self._make_pool(derive(key, roles.POOL, tick))
+            pool = self._make_pool(derive(key, steps.POOL, tick))
             state, rows = self._collect(learned, state, pool, key, jnp.int32(tick))
             blocks.append(jax.device_get(rows))
         return _columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
@@ -161,11 +161,11 @@ class Collector:
             return at_random
         plan, settings = self.task.plan._replace(shard_envs=count), replace(self.task.config, num_envs=count)
         task = self.task._replace(plan=plan, config=settings)
-        return roles.behave(task, task.agent.acting(learned["agent"]), learned["statistics"])
+        return steps.behave(task, task.agent.acting(learned["agent"]), learned["statistics"])
 
     def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, tick: jax.Array) -> Any:
-        keys = derive(key, roles.COLLECT, tick), derive(key, roles.ACT, tick)
-        length, index = self.task.config.rollout_length, roles.env_index(self.task)
+        keys = derive(key, steps.COLLECT, tick), derive(key, steps.ACT, tick)
+        length, index = self.task.config.rollout_length, steps.env_index(self.task)
         return collect(self.task.batch, self._explore(learned, len(index)), state, pool, length, index, *keys)[:2]
 
     def _episodes(self, learned: Any, greedy: bool) -> jax.Array:
@@ -175,7 +175,7 @@ class Collector:
         def act(observation: jax.Array, key: Key) -> jax.Array:
             if learned is None or not greedy:
                 return explore(observation, key, jax.random.split(key, len(observation)))[0]
-            seen = roles.observed(task, learned["statistics"], observation)
+            seen = steps.observed(task, learned["statistics"], observation)
             return task.agent.act_greedy(task.agent.acting(learned["agent"]), seen, key)[0]
 
         return evaluate(task.env, act, EPISODES, jax.random.key(task.config.eval_seed)).returns
@@ -183,12 +183,12 @@ class Collector:
     def replay(self, size: int) -> Dataset:
         """The newest `size` transitions of the saved replay of the run's first member, environment by environment."""
         train = replace(self.saved.train, dataset="", offline_steps=0)
-        place = wholes.place(self.saved, self.folder)
-        saved = wholes.find(place, runs.warn)
+        place = saver.place(self.saved, self.folder)
+        saved = saver.find(place, runner.warn)
         driver = make_driver(setup(replace(self.saved, train=train)))
         if saved is None or not hasattr(driver.whole_shapes["state"], "replay"):
             raise RlxError(f"{self.folder}: holds no replay of the fused driver; train it so, or choose another --kind")
-        ring = wholes.unpack(place, saved[0], driver).whole["state"].replay
+        ring = saver.unpack(place, saved[0], driver).whole["state"].replay
         count, head = int(ring.cursor.size), int(ring.cursor.head)
         if not count:
             raise RlxError(f"{self.folder}: was trained without saving replay; choose another --kind")
@@ -279,7 +279,7 @@ def _as_collector(saved: RunConfig, size: int, seed: int) -> Setup:
     env = envs.make(saved.env, backend=saved.backend)
     count, length = min(ENVS, max(1, size // (STRETCH * env.spec.episode_length))), min(100, env.spec.episode_length)
     few = {"num_envs": count, "pool_size": count, "rollout_length": length, "replay_capacity": count * length}
-    chosen = replace(saved.train, **runs.NO_TRAINING | few | {"seed": seed, "total_env_steps": 10 * count * length})
+    chosen = replace(saved.train, **runner.NO_TRAINING | few | {"seed": seed, "total_env_steps": 10 * count * length})
     return setup(replace(saved, train=chosen), env)
 
 

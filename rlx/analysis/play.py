@@ -12,18 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import checkpoint, config, film, results, runs, viewer
-from rlx.errors import RlxError
+from rlx import config
+from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import watchable
 from rlx.experiment import make_driver, setup
-from rlx.notices import say_compiling
-from rlx.train import roles
+from rlx.runs import checkpoint, runner, summaries
+from rlx.train import steps
+from rlx.visual import video, viewer
 
 MOST = 36  # episodes on one page
 
 
 class Played(NamedTuple):
-    """Episodes as `rlx.viewer.rollout_page` takes them."""
+    """Episodes as `rlx.visual.viewer.rollout_page` takes them."""
 
     title: str
     scene: dict[str, Any] | None
@@ -53,19 +54,19 @@ def play(
         raise RlxError(f"--episodes {episodes}: must be at least 1")
     if episodes * len(members) > MOST:
         raise RlxError(f"--episodes {episodes} of {len(members)} members: a page shows {MOST}; ask for fewer")
-    chosen = replace(saved.train, **runs.NO_TRAINING, eval_episodes=episodes)
+    chosen = replace(saved.train, **runner.NO_TRAINING, eval_episodes=episodes)
     chosen = chosen if eval_seed is None else replace(chosen, eval_seed=eval_seed)
     driver = make_driver(setup(replace(saved, train=chosen)))
     shown = checkpoint.choose(folder / "checkpoints", step)
-    learned = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runs.load(folder, driver, shown))
+    learned = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runner.load(folder, driver, shown))
     say_compiling(f"playing {_number(episodes, len(members))} of {folder}, step {shown:,}")
-    judge = jax.jit(jax.vmap(partial(roles.judge, driver.task, record=episodes)))
+    judge = jax.jit(jax.vmap(partial(steps.judge, driver.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, judge(learned))
     scene, found, labels = watchable(driver.task.env), [], config.told_apart(everyone)
     for row, member in enumerate(members):
         of = [labels[member]] if labels[member] else []
         of += [f"seed {everyone[member]['seed']:g}"] if len(everyone) > 1 else []
-        for i, episode in enumerate(results.episodes(evaluation, scene is not None, row), 1):
+        for i, episode in enumerate(summaries.episodes(evaluation, scene is not None, row), 1):
             found.append(episode | {"label": ", ".join([*of, f"episode {i}"])})
     at = "" if step is None else f", step {step:,}"
     return Played(f"{saved.agent} on {saved.env}{at}", scene, found)
@@ -98,7 +99,7 @@ def make(
     for path in films:
         if played.scene is None:
             raise RlxError(f"{path}: this environment has no geometry to film; {out} shows its numbers")
-        film.write(path, played.scene, played.episodes, seconds)
+        video.write(path, played.scene, played.episodes, seconds)
     return [out, *films]
 
 

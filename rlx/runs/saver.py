@@ -16,12 +16,13 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from rlx import checkpoint, config, parallel
+from rlx import config, parallel
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.replay import Replay
-from rlx.train.driver import Driver, Report, Resumed
+from rlx.runs import checkpoint
+from rlx.train.loop import Driver, Report, Resumed
 
 HOW = (  # not what
     *("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay"),

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlx import checkpoint, config, metrics, wholes
-from rlx.checkpoint import Damaged
+from rlx import config
+from rlx.runs import checkpoint, metrics, saver
+from rlx.runs.checkpoint import Damaged
 
 WIDTH = 120  # of a line
 SHORT = 20  # of a value, of which that much is always shown
@@ -123,7 +124,7 @@ def _of_checkpoints(one: Path, other: Path, verbose: bool) -> Iterator[str]:
 
 
 def _wholes(folder: Path) -> Any:
-    return wholes.place(config.from_json(folder / "config.json"), folder)
+    return saver.place(config.from_json(folder / "config.json"), folder)
 
 
 def _parts(there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:

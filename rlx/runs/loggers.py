@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from rlx import metrics
+from rlx import json_files
 from rlx.config import RunConfig, members, to_json
 from rlx.errors import RlxError, install
 
@@ -90,7 +90,7 @@ class WandB:
         import wandb
 
         self._note, self._last = folder / "wandb.json", -1
-        known = metrics.read_json(self._note) if self._note.exists() else {}
+        known = json_files.read(self._note) if self._note.exists() else {}
         self._id, self._last = known.get("id") or uuid.uuid4().hex[:12], known.get("run_step", -1)
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "rlx"),
@@ -107,7 +107,7 @@ class WandB:
 
     def _mark(self, run_step: int) -> None:
         self._last = run_step
-        metrics.write_json(self._note, {"id": self._id, "run_step": run_step})
+        json_files.write(self._note, {"id": self._id, "run_step": run_step})
 
     def write(self, run_step: int, scalars: dict[str, float]) -> None:
         if run_step > self._last:

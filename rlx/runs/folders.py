@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx import checkpoint, metrics, parallel
+from rlx import json_files, parallel
 from rlx.config import RunConfig
 from rlx.errors import RlxError
+from rlx.runs import checkpoint
 
 RUN, SWEEP = "config.json", "sweep.json"  # what tells that a folder is a run's, or a sweep's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -97,7 +98,7 @@ def _others(folder: Path) -> list[Path]:
 
 def mark(folder: Path, state: str, reason: str = "") -> None:
     """Notes how the run stands: running, finished, interrupted or failed."""
-    metrics.write_json(folder / STATUS, {"state": state, "reason": reason})
+    json_files.write(folder / STATUS, {"state": state, "reason": reason})
 
 
 class Standing(NamedTuple):
@@ -128,7 +129,7 @@ def standing(folder: Path) -> Standing:
 def _saved_step(folder: Path) -> int | None:
     """The newest step of which everything was saved, by all of several processes; no cloud is asked."""
     try:
-        base = metrics.read_json(folder / RUN)["settings"]["checkpoint_dir"]
+        base = json_files.read(folder / RUN)["settings"]["checkpoint_dir"]
     except (RlxError, KeyError, TypeError):
         return None
     if "://" in base:

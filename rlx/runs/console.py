@@ -21,11 +21,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlx import metrics, parallel
+from rlx import parallel
 from rlx.config import RunConfig, members
 from rlx.experiment import asked_split, final_plan, lay_out
-from rlx.results import duration, in_words
-from rlx.train.settings import TrainConfig
+from rlx.runs.summaries import duration, in_words
+from rlx.train import report
+from rlx.train.config import TrainConfig
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 24  # values that a sparkline shows
@@ -163,7 +164,7 @@ class Console:
             self._title = f"{part_of}: {self._title}"
         self._panel = Panelled(self._title, plan.run_step(plan.ticks), count, _devices(run_config.train))
         if not part_of:
-            self._panel.begun -= metrics.process_age_s()  # as all other seconds that are told of a run
+            self._panel.begun -= report.process_age_s()  # as all other seconds that are told of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
         self._rounded = rounded(run_config)
 

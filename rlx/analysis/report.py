@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlx import compare, facts, figures, markup, results, viewer
-from rlx.compare import Comparison, Curve
-from rlx.errors import RlxError
-from rlx.facts import Run
-from rlx.notices import say
+from rlx.analysis import compare, run_data
+from rlx.analysis.compare import Comparison, Curve
+from rlx.analysis.run_data import Run
+from rlx.errors import RlxError, say
+from rlx.runs import summaries
+from rlx.visual import markup, plots, viewer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +44,7 @@ def make(folders: Sequence[Path], out: Path) -> Comparison:
     """
     curves = compare.read(folders, unfinished=True)
     _refuse_others(out)
-    runs = [facts.read(folder, name) for folder, name in zip(folders, compare.names(folders), strict=True)]
+    runs = [run_data.read(folder, name) for folder, name in zip(folders, compare.names(folders), strict=True)]
     for folder, run in zip(folders, runs, strict=True):
         if run.unfinished:
             say(f"rlx: {folder}: is not finished ({run.unfinished}); the report shows what there is")
@@ -70,14 +71,14 @@ def _write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
             (folder / name).unlink(missing_ok=True)  # of a report before this one
         for picture in pictures:
             for kind in ("png", "svg"):
-                figures.save(picture.figure, folder / f"{picture.stem}.{kind}")
+                plots.save(picture.figure, folder / f"{picture.stem}.{kind}")
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
 def _pictures(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison) -> list[Picture]:
-    counts = {results.counted(run.content["settings"]) for run in runs}
+    counts = {summaries.counted(run.content["settings"]) for run in runs}
     steps = counts.pop() if len(counts) == 1 else "steps per seed (updates where a run is offline)"
     alone = [curve.name for curve in curves if curve.values.shape[1] == 1]
     bands = "the band is the 95 % bootstrap interval over seeds" if len(alone) < len(curves) else ""
@@ -85,8 +86,8 @@ def _pictures(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison) -
     said += [f"{', '.join(alone)}: one seed, so there is no band"] * bool(alone)
 
     def drawn(stem: str, x: Callable[[Curve], Any], counted: str, caption: str) -> Picture:
-        series = [figures.Series(curve.name, x(curve), curve.values) for curve in curves]
-        return Picture(stem, figures.curve(series, counted, size=SIZE), f"return against {counted}", caption)
+        series = [plots.Series(curve.name, x(curve), curve.values) for curve in curves]
+        return Picture(stem, plots.curve(series, counted, size=SIZE), f"return against {counted}", caption)
 
     text = f"Greedy return at each evaluation; {'; '.join(said)}."
     made = [drawn("return-steps", lambda curve: curve.steps, steps, text)]
@@ -96,11 +97,11 @@ def _pictures(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison) -
         rows = {row.name: row.iqm for row in found.rows}
         text = "Interquartile mean over seeds of the last evaluation, with its 95 % bootstrap interval."
         value = f"{_last(runs)} return"
-        made.append(Picture("scores", figures.intervals(rows, value), f"{value} of each run", text))
-    spent = {run.name: facts.time_split(run.summary, run.lines, run.content["settings"]) for run in runs}
+        made.append(Picture("scores", plots.intervals(rows, value), f"{value} of each run", text))
+    spent = {run.name: run_data.time_split(run.summary, run.lines, run.content["settings"]) for run in runs}
     if any(spent.values()):
         text = "Where the run's seconds went, as the host saw them."
-        made.append(Picture("time", figures.durations(spent), "seconds by what they were spent on", text))
+        made.append(Picture("time", plots.durations(spent), "seconds by what they were spent on", text))
     return made
 
 
@@ -113,8 +114,8 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _body(runs: Sequence[Run], curves: Sequence[Curve], found: Comparison, pictures: Sequence[Picture]) -> str:
-    colors = {curve.name: figures.color(i) for i, curve in enumerate(curves)}
-    drawn = {p.stem: (figures.svg(p.figure, p.stem), p.words, p.caption) for p in pictures}
+    colors = {curve.name: plots.color(i) for i, curve in enumerate(curves)}
+    drawn = {p.stem: (plots.svg(p.figure, p.stem), p.words, p.caption) for p in pictures}
     backend = runs[0].summary["backend"]
     about = " · ".join([*(run.name for run in runs), *([f"{backend} backend"] if backend else [])])
     parts = [
@@ -141,8 +142,8 @@ def _tiles(run: Run, found: Comparison) -> list[tuple[str, str]]:
     middle = "interquartile mean" if row.seeds >= 4 else "mean"
     of = f"{middle} of {row.seeds} seeds" if row.seeds > 1 else "one seed"
     shown = [(f"{row.iqm.estimate:,.1f}", f"{_last([run])} return, {of}{spread}")]
-    shown.append((f"{row.steps:,}", results.counted(run.content["settings"])))
-    shown.append((results.duration(row.wall_s), "to the last evaluation"))
+    shown.append((f"{row.steps:,}", summaries.counted(run.content["settings"])))
+    shown.append((summaries.duration(row.wall_s), "to the last evaluation"))
     if "env_steps_per_s" in summary:
         name = "environment steps" if summary["env_steps"] else "updates"
         rate = summary["env_steps_per_s"] or summary["updates_per_s"]
@@ -158,7 +159,7 @@ def _scores(
         f"{run.name}: {line}"
         for run in runs
         if "eval_return_iqm" in run.summary
-        for line in results.in_words(run.summary)
+        for line in summaries.in_words(run.summary)
     ]
     parts = [markup.table(first, colors)]
     if found.thresholds:
@@ -203,30 +204,30 @@ def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, st
     for i, run in enumerate(runs):
         summary, settings = run.summary, run.content["settings"]
         whole = summary.get("wall_time_s")
-        for name, seconds in facts.time_split(summary, run.lines, settings).items():
-            add(name, i, results.duration(seconds) + (f" ({seconds / whole:.0%})" if whole else ""))
-        for role, share in facts.busy(run.lines).items():
+        for name, seconds in run_data.time_split(summary, run.lines, settings).items():
+            add(name, i, summaries.duration(seconds) + (f" ({seconds / whole:.0%})" if whole else ""))
+        for role, share in run_data.busy(run.lines).items():
             add(f"{role} busy", i, f"{share:.0%} of a tick")
         if whole:
-            add("in all", i, results.duration(whole))
+            add("in all", i, summaries.duration(whole))
         for key, name in (("time_to_first_update_s", "first update after"), ("compile_s", "all compilers' work")):
             if key in summary:
-                add(name, i, results.duration(summary[key]))
+                add(name, i, summaries.duration(summary[key]))
         for key, name in (("env_steps_per_s", "environment steps/s"), ("updates_per_s", "updates/s")):
             if summary.get(key):
                 add(name, i, f"{summary[key]:,.0f}")
     text = "Compilers work beside each other and beside training; rates are of all seeds, after the first stretch."
-    if any(not facts.busy(run.lines) and run.content["settings"].get("total_env_steps") for run in runs):
+    if any(not run_data.busy(run.lines) and run.content["settings"].get("total_env_steps") for run in runs):
         text += " Where one program collects and learns, the two cannot be told apart."
-    if any(facts.busy(run.lines) for run in runs):
+    if any(run_data.busy(run.lines) for run in runs):
         text += " The roles of a pipeline work at once: busy is the share of a tick in which each did."
     table = markup.table([["", *(run.name for run in runs)], *([name, *cells] for name, cells in rows.items())], colors)
     return [markup.beside(markup.figure(*drawn), table) if drawn else table, markup.note(text)]
 
 
 def _configuration(runs: Sequence[Run], colors: dict[str, str]) -> list[str]:
-    changed, rest = facts.settings_table(runs)
-    origin = [["", *(run.name for run in runs)], *facts.origin_table(runs)]
+    changed, rest = run_data.settings_table(runs)
+    origin = [["", *(run.name for run in runs)], *run_data.origin_table(runs)]
     parts = [markup.subtitle("Settings that are not the default")]
     parts += [markup.table(changed, colors) if len(changed) > 1 else markup.note("Every setting is the default.")]
     parts += [markup.note("What the preset of the environment changes is among them.")]

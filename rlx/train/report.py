@@ -1,0 +1,76 @@
+"""What the training loop reports, and as a line of metrics.jsonl: one object a line, per-seed values as lists."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+from rlx.evaluate import Evaluation
+from rlx.json_files import plain
+
+
+class Seconds(NamedTuple):
+    """What the host waited for since the last report."""
+
+    compile: float  # compilers, and the state before the first tick
+    train: float
+    evaluate: float
+
+
+class Report(NamedTuple):
+    """Where a run stands. Step counts are per seed; arrays are per member, `[M]`."""
+
+    tick: int
+    learned: int  # ticks that learned
+    run_step: int  # see `Plan.run_step`
+    env_step: int
+    critic_step: int
+    actor_step: int
+    metrics: dict[str, Any]  # means since the last report, [M] each; seconds of roles, histograms of lags
+    bad: dict[str, tuple[int, int]]  # quantities that were not finite since the last report: first run_step, how often
+    evaluation: Evaluation | None  # [M, N], on the host
+    state: Any  # the driver's, with `totals`; valid until the next report is asked for
+    totals: Any
+    seconds: Seconds
+    saves: bool  # whether everything is to be saved here
+    ended: bool  # whether the run ends here because it was asked to; between two reports there are no metrics
+
+
+def record(report: Report, wall_time_s: float) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    line: dict[str, Any] = {
+        "run_step": report.run_step,
+        "env_step": report.env_step,
+        "critic_step": report.critic_step,
+        "actor_step": report.actor_step,
+        "wall_time_s": round(wall_time_s, 3),
+        **{f"{name}_s": round(seconds, 3) for name, seconds in report.seconds._asdict().items()},
+        **{f"train/{name}": value for name, value in sorted(report.metrics.items())},
+    }
+    if report.bad:
+        line["nonfinite"] = {quantity: {"run_step": first, "number": n} for quantity, (first, n) in report.bad.items()}
+    if report.evaluation is not None:
+        line |= evaluation_summary(report.evaluation)
+    return plain(line)
+
+
+def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns `[M, N]` as one mean and a mean for each seed."""
+    per_seed = evaluation.returns.mean(axis=1)
+    return {
+        "eval/return_mean": float(per_seed.mean()),
+        "eval/return_per_seed": per_seed,
+        "eval/length_mean": float(evaluation.lengths.mean()),
+    }
+
+
+def process_age_s() -> float:
+    """Seconds since this process started, as the kernel counts them; elsewhere the processor seconds it used."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:
+            started = float(stat.read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return float(uptime.read().split()[0]) - started
+    except (OSError, IndexError, ValueError):
+        import time
+
+        return time.process_time()
