@@ -125,7 +125,7 @@ def fused(given: argparse.Namespace) -> tuple[Run, float]:
     sizes = {"warmup_env_steps": warmup, "total_env_steps": 2 * warmup, "replay_capacity": 2**17}
     given_settings = common | sizes | plain(given.agent) | settings(given)
     resolved = config.resolve(given.agent, given.env, backend(given.env), **given_settings)
-    return ticks(make_driver(setup(resolved)))
+    return iterations(make_driver(setup(resolved)))
 
 
 def backend(env: str) -> str | None:
@@ -156,16 +156,16 @@ def offline(given: argparse.Namespace) -> tuple[Run, float]:
             "total_env_steps": 0,
         }
         resolved = config.resolve(given.agent, "brax:halfcheetah", **(common | settings(given)))
-        return ticks(make_driver(setup(resolved, env), offline=True))
+        return iterations(make_driver(setup(resolved, env), offline=True))
 
 
-def ticks(driver: Any) -> tuple[Run, float]:
-    """A driver's ticks, past the warm-up."""
+def iterations(driver: Any) -> tuple[Run, float]:
+    """A driver's iterations, past the warm-up."""
     begun = time.perf_counter()
     for program in driver.programs[:-1]:
         program.compiled()
     compile_s = time.perf_counter() - begun
-    state, totals = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_ticks)
+    state, totals = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_iterations)
     held = [jax.block_until_ready((state, totals))]
 
     def run(units: int) -> None:
@@ -245,7 +245,7 @@ def memory(given: argparse.Namespace) -> None:
     common = {"ratio": "1:1", "batch_size": given.batch, "total_env_steps": 4096}
     resolved = config.resolve(given.agent, given.env, backend(given.env), **(common | sizes | plain(given.agent)))
     driver: Any = make_driver(setup(resolved))
-    run, _ = ticks(driver)
+    run, _ = iterations(driver)
     run(8)
     spec = driver.task.env.spec
     stored = 4 * (2 * spec.observation_size + spec.action_size + 1) + 2  # and two flags

@@ -39,8 +39,8 @@ def training(num_envs: int, *others: Side) -> Comparison:
     return fused("ant", num_envs, others)._replace(needs_s=90.0)
 
 
-def tick(batch: int = 8192) -> Comparison:
-    """PQL's tick at its own sizes: learning on what was just collected, and with the pipeline's lag of one."""
+def iteration(batch: int = 8192) -> Comparison:
+    """PQL's iteration at its own sizes: learning on what was just collected, and with the pipeline's lag of one."""
     widths = tuple(f"{half}_hidden_sizes=512,256,128" for half in ("actor", "critic"))
     where = ("--env", "brax:ant", "--num-envs", 4096)
 
@@ -53,7 +53,7 @@ def tick(batch: int = 8192) -> Comparison:
         driver("pipelined", "driver=pipelined", "split=1"),
         own("environment alone", "bare", *where),
     )
-    return Comparison("tick pql ant, 4096 environments, 8:4 updates", "ticks", sides, needs_s=90.0)
+    return Comparison("iteration pql ant, 4096 environments, 8:4 updates", "iterations", sides, needs_s=90.0)
 
 
 def targets() -> list[Comparison]:
@@ -137,11 +137,11 @@ def switches() -> list[Comparison]:
 
 
 def rest() -> list[Comparison]:
-    """The other sizes of training, ticks, replay and memory, offline learning, acting."""
+    """The other sizes of training, iterations, replay and memory, offline learning, acting."""
     rings = [("bare copy", "copies", 20), ("rows alone, 2^20", "rows", 20), ("2^20", "ring", 20), ("2^22", "ring", 22)]
     offline = ("--agent", "iql", "--batch", 256)
     return [
-        tick(),
+        iteration(),
         *(training(n, brax("fused", "--env", "ant", "--num-envs", n)) for n in (128, 1024)),
         Comparison(
             "replay, add 4096 and sample 8192",

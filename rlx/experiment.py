@@ -29,7 +29,7 @@ from rlx.train.offline_pipelined import OfflinePipelined
 from rlx.train.pipeline import LAGGED
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.report import Report, process_age_s, record
-from rlx.train.threads import Apart
+from rlx.train.threads import Threads
 from rlx.types import Env, Key, Spec, State
 
 
@@ -102,11 +102,11 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
 def _arranged(config: RunConfig, layout: Layout) -> str:
     """Whether members run together or apart. Raises RlxError where they cannot be apart."""
     fits = not layout.split and len(layout.groups[0]) == 1
-    if config.train.members == "apart" and not fits:
-        raise RlxError("--members apart: goes with one device; leave it out, or use --num-devices 1")
+    if config.train.members == "threads" and not fits:
+        raise RlxError("--members threads: goes with one device; leave it out, or use --num-devices 1")
     if config.train.members != "auto":
         return config.train.members
-    return "apart" if fits and len(members(config)) > 1 and parallel.on_cpu() else "together"
+    return "threads" if fits and len(members(config)) > 1 and parallel.on_cpu() else "vmap"
 
 
 def prepare(train: TrainConfig, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
@@ -157,8 +157,8 @@ def _planned(config: RunConfig) -> RunConfig:
 def planned_actor_updates(config: RunConfig) -> int:
     """How many updates a run makes of its actor, both parts together."""
     plan = final_plan(config)
-    learned = plan.ticks if plan.offline else plan.ticks - plan.warmup_ticks
-    return plan.steps(plan.ticks, learned)[2]
+    learned = plan.iterations if plan.offline else plan.iterations - plan.warmup_iterations
+    return plan.steps(plan.iterations, learned)[2]
 
 
 def _split(config: RunConfig, env: Env) -> RunConfig:
@@ -208,7 +208,7 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     if split and not offline:
         return Pipelined(task, Groups(*groups), *first)
     schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
-    kind: type[Apart] | type[Fused] = Apart if config.train.members == "apart" and len(everyone) > 1 else Fused
+    kind: type[Threads] | type[Fused] = Threads if config.train.members == "threads" and len(everyone) > 1 else Fused
     return kind(task, groups[0], *first, schedule, table)
 
 
@@ -220,7 +220,7 @@ def _task(given: Setup, layout: Layout, offline: bool) -> tuple[steps.Task, Repl
     axes = _axes(layout, train.spread == "data")
     batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
-    # so that each half is traced once, for the memory estimate and for the tick
+    # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
     table = _table(found, train) if found is not None and plan.shard_offline else None
     return steps.Task(agent, env, batch, train, plan, axes), table
@@ -280,7 +280,7 @@ def run(
     for report in host.train(driver, learned, resumed, asked_to_end, tell):
         yield Moment(driver, report, offline)
     if offline and given.config.train.total_env_steps and not report.ended:
-        learned = driver.fetch(driver.learned(report.state))
+        learned = driver.fetch(driver.policy_snapshot(report.state))
         yield from run(given, make_driver(given), learned, None, asked_to_end, tell)
 
 
@@ -344,7 +344,7 @@ def fit(
         lines.append(record(found, process_age_s()))
         if progress is not None:
             progress(lines[-1])
-    learned = driver.fetch(driver.learned(found.state))
+    learned = driver.fetch(driver.policy_snapshot(found.state))
     assert found.evaluation is not None  # the last report always evaluates
     act = greedy(driver, learned)
     return Result(learned["agent"], learned["statistics"], act, lines, found.evaluation, given.config)

@@ -1,6 +1,6 @@
-"""Run by test_pipelined in a process of its own: a heavy tick on three devices; prints JSON.
+"""Run by test_pipelined in a process of its own: a heavy iteration on three devices; prints JSON.
 
-The linear agent with minibatches so large that every role works for a while: how long dispatching the tick took, which
+The linear agent with minibatches so large that every role works for a while: how long dispatching the iteration took, which
 roles were still at work when it returned, and how long the work took.
 """
 
@@ -18,7 +18,7 @@ jax.config.update("jax_enable_x64", True)
 from rlx import parallel  # noqa: E402
 from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
 from tests import linear  # noqa: E402
-from tests.check_tick import CONFIG  # noqa: E402
+from tests.check_iteration import CONFIG  # noqa: E402
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     state, _ = driver.advance(driver.init(), driver.zeros(), 3)  # compiled, and past the warm-up
     jax.block_until_ready(state)
     begun = time.perf_counter()
-    state, reports = driver.tick(state, driver.no_reports)
+    state, reports = driver.iteration(state, driver.no_reports)
     dispatched = time.perf_counter()
     at_work = [not all(leaf.is_ready() for leaf in jax.tree.leaves(report)) for report in reports]
     jax.block_until_ready(state)

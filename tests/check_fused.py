@@ -1,6 +1,6 @@
 """Run by test_fused in a process of its own, on four devices: the linear agent's runs, however they are laid out.
 
-In float64 and with plain descent, so that parameters after some ticks show every raw gradient; prints the layouts that
+In float64 and with plain descent, so that parameters after some iterations show every raw gradient; prints the layouts that
 agree with one device to a relative 1e-9 (where float32 is at work, in statistics and reports: 1e-5).
 """
 
@@ -19,7 +19,7 @@ from rlx import parallel  # noqa: E402
 from rlx.train.fused import Fused  # noqa: E402
 from tests import linear  # noqa: E402
 
-SHARDS, TICKS, SEEDS = 8, 12, (3, 4, 5, 6)
+SHARDS, ITERATIONS, SEEDS = 8, 12, (3, 4, 5, 6)
 CONFIG = replace(linear.CONFIG, replay_capacity=96, pool_size=16)
 
 
@@ -33,9 +33,9 @@ def run(devices: int, seeds: tuple[int, ...], spread: str) -> dict[str, Any]:
     driver = Fused(task, parallel.pick_devices(devices), np.asarray(seeds), hypers)
     state = driver.init()
     with jax.transfer_guard("disallow"):
-        state, _ = driver.advance(state, driver.zeros(), TICKS // 2)
+        state, _ = driver.advance(state, driver.zeros(), ITERATIONS // 2)
         state = driver.refresh(state)
-        state, totals = driver.advance(state, driver.zeros(), TICKS // 2)
+        state, totals = driver.advance(state, driver.zeros(), ITERATIONS // 2)
     alike = {"agent": state.agent, "totals": totals, "statistics": state.statistics}  # [D, M, ...]
     if spread == "data":
         jax.tree.map(lambda x: np.testing.assert_array_equal(x, np.broadcast_to(x[:1], x.shape)), jax.device_get(alike))

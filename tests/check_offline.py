@@ -13,11 +13,11 @@ from rlx.train.offline_pipelined import OfflinePipelined
 from tests.test_offline import SETTINGS, walked
 from tests.walk import Walk
 
-TICKS = 6
+ITERATIONS = 6
 
 
 def run(agent: str, split: str, again: bool = False) -> tuple[Any, Any]:
-    """Agent, statistics and totals after some ticks; with `again`, through the host in the middle."""
+    """Agent, statistics and totals after some iterations; with `again`, through the host in the middle."""
     settings = SETTINGS | {"driver": "pipelined", "split": split, "num_shards": 2, "num_seeds": 2, "n_step": 2}
     known = {name: value for name, value in settings.items() if name in config.settings(agent)}
     resolved = config.resolve(agent, "walk", dataset="unread", **known)
@@ -26,14 +26,14 @@ def run(agent: str, split: str, again: bool = False) -> tuple[Any, Any]:
     assert isinstance(driver, OfflinePipelined) == (split != "1")
     state, totals = driver.init(), driver.zeros()
     with jax.transfer_guard("disallow"):
-        state, totals = driver.advance(state, totals, TICKS // 2)
+        state, totals = driver.advance(state, totals, ITERATIONS // 2)
     if again:
-        whole = jax.tree.map(np.array, driver.whole(state, totals))
+        whole = jax.tree.map(np.array, driver.training_state(state, totals))
         shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), whole)
-        assert shapes == jax.tree.map(lambda x: (x.shape, str(x.dtype)), driver.whole_shapes)
-        state, totals = driver.place_whole(whole)
-    state, totals = driver.advance(state, totals, TICKS - TICKS // 2)
-    return driver.fetch(driver.learned(state)), driver.read(totals)
+        assert shapes == jax.tree.map(lambda x: (x.shape, str(x.dtype)), driver.training_state_shapes)
+        state, totals = driver.place_training_state(whole)
+    state, totals = driver.advance(state, totals, ITERATIONS - ITERATIONS // 2)
+    return driver.fetch(driver.policy_snapshot(state)), driver.read(totals)
 
 
 def main() -> None:
@@ -43,8 +43,8 @@ def main() -> None:
         expected, found, again = run(agent, "1"), run(agent, "1,1,1"), run(agent, "1,1,1", again=True)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, expected)
         jax.tree.map(np.testing.assert_array_equal, again, found)
-        assert found[0]["agent"].critic.step.tolist() == [3 * TICKS] * 2
-        assert found[0]["agent"].actor.step.tolist() == [2 * TICKS] * 2
+        assert found[0]["agent"].critic.step.tolist() == [3 * ITERATIONS] * 2
+        assert found[0]["agent"].actor.step.tolist() == [2 * ITERATIONS] * 2
     print(json.dumps({"checked": True}))
 
 

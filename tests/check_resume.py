@@ -63,7 +63,7 @@ def goes_on_from_one(root: Path) -> None:
     resume = ["train", "--resume", str(root / "spread")]
     assert cli.main([*train, "--run-name", "apart"]) == 0
     assert interrupted(200, *train, "--run-name", "spread") == 143
-    goes_on_upon_two(resume, "num_devices 1 is now 2; members apart is now together")
+    goes_on_upon_two(resume, "num_devices 1 is now 2; members threads is now vmap")
     assert cli.main([*resume, "--quiet"]) == 0
     compare(*(metrics.read(root / name / "metrics.jsonl") for name in ("apart", "spread")))
 

@@ -1,4 +1,4 @@
-"""Run by test_pipelined in a process of its own: the tick on every split, against the NumPy oracle; prints JSON."""
+"""Run by test_pipelined in a process of its own: the iteration on every split, against the NumPy oracle; prints JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlx.train.pipeline import LAGGED  # noqa: E402
 from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
 from tests import linear, oracle  # noqa: E402
 
-TICKS, SEED, SHARDS = 50, 7, 2
+ITERATIONS, SEED, SHARDS = 50, 7, 2
 CONFIG = replace(linear.CONFIG, driver="pipelined")
 
 
@@ -31,14 +31,14 @@ def make(split: tuple[int, ...]) -> Any:
 
 
 def run(driver: Any, begins: Any = None) -> dict[str, Any]:
-    """What comes of all ticks; of those that another driver `begins`, what it saves goes on here."""
+    """What comes of all iterations; of those that another driver `begins`, what it saves goes on here."""
     begins = begins or driver
     state = begins.init()
     with jax.transfer_guard("disallow"):
         state, first = begins.advance(state, begins.zeros(), 20)
         if begins is not driver:
-            state, first = driver.place_whole(begins.whole(state, first))
-        state, last = driver.advance(state, driver.zeros(), TICKS - 20)
+            state, first = driver.place_training_state(begins.training_state(state, first))
+        state, last = driver.advance(state, driver.zeros(), ITERATIONS - 20)
     values, policies = state.value_learner, state.policy_learner
     rows = parallel.fetch_rows(values.replay.rows)  # [D, M, shards of a device, T, E, ...]
     rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), rows)  # M is 1
@@ -48,7 +48,7 @@ def run(driver: Any, begins: Any = None) -> dict[str, Any]:
         "w": parallel.fetch(values.critic.params)[0],
         "k": parallel.fetch(policies.actor.params)[0],
         "steps": [int(parallel.fetch(half.step)[0]) for half in (values.critic, policies.actor)],
-        "ticks": int(parallel.fetch(state.collector.tick)),
+        "iterations": int(parallel.fetch(state.collector.iteration)),
         "rows": rows,
         "head": int(parallel.fetch(values.replay.cursor.head)),
         "learned": sum(float(t.learned[0]) for t in totals),
@@ -63,7 +63,7 @@ def ordered(found: dict[str, Any]) -> Any:
 
 
 def main(splits: list[str]) -> None:
-    wanted = oracle.run(linear.make_task(CONFIG, SHARDS), SEED, TICKS)
+    wanted = oracle.run(linear.make_task(CONFIG, SHARDS), SEED, ITERATIONS)
     results = {}
     drivers = [make(tuple(int(size) for size in text.split(","))) for text in splits]
     for i, (text, driver) in enumerate(zip(splits, drivers, strict=True)):
@@ -81,7 +81,7 @@ def main(splits: list[str]) -> None:
             np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9)
         results[text] = {
             "bits_repeat": all(jax.tree.leaves(same)),
-            **{name: found[name] for name in ("steps", "ticks", "learned", "lags")},
+            **{name: found[name] for name in ("steps", "iterations", "learned", "lags")},
         }
     print(json.dumps(results))
 

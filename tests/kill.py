@@ -125,7 +125,7 @@ class Torture:
         if process.wait(TIMEOUT_S):
             raise SystemExit(f"the uninterrupted run failed:\n{tail(self.root / 'reference.log')}")
         self.reference = result(folder)
-        self.lines = self.found.ticks_lines = len(self.reference["metrics"])
+        self.lines = self.found.iterations_lines = len(self.reference["metrics"])
         self._note_end(folder)
 
     def work(self) -> None:

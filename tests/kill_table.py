@@ -18,7 +18,7 @@ class Found:
     agent: str = ""
     driver: str = ""
     devices: int = 1
-    ticks_lines: int = 0  # lines of metrics of the whole run
+    iterations_lines: int = 0  # lines of metrics of the whole run
     kills: dict[str, int] = field(default_factory=dict)  # by signal and phase
     runs: int = 0
     identical: int = 0  # kills after which the run ended as if nothing had happened

@@ -1,6 +1,6 @@
-"""The pipelined tick in plain NumPy and Python lists, for the linear agent of `tests.linear`.
+"""The pipelined iteration in plain NumPy and Python lists, for the linear agent of `tests.linear`.
 
-Only random numbers come from jax, by the keys that design and docstrings promise: (root, role, tick, shard or
+Only random numbers come from jax, by the keys that design and docstrings promise: (root, role, iteration, shard or
 environment, ...). Everything else, the schedule above all, is written a second time.
 """
 
@@ -24,8 +24,8 @@ def key(*indices: int) -> Any:
     return derived
 
 
-def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
-    """Parameters after `ticks` ticks, and the replay of every shard as a list of rows."""
+def run(task: Task, seed: int, iterations: int) -> dict[str, Any]:
+    """Parameters after `iterations` iterations, and the replay of every shard as a list of rows."""
     config, plan = task.config, task.plan
     dynamics, push, cost = (np.asarray(x) for x in (linear.DYNAMICS, linear.PUSH, linear.COST))
     start = task.agent.init(key(seed, INIT_AGENT))
@@ -43,8 +43,8 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
     time = [0] * config.num_envs
     replay: list[list[Any]] = [[] for _ in range(plan.shards)]  # [shard][vector step][environment]
 
-    for t in range(ticks):
-        policy, value = k.copy(), w.copy()  # the snapshots of this tick
+    for t in range(iterations):
+        policy, value = k.copy(), w.copy()  # the snapshots of this iteration
         blocks: list[list[Any]] = [[] for _ in range(plan.shards)]
         for i in range(config.rollout_length):
             for s in range(plan.shards):
@@ -58,7 +58,7 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
                     sigma = config.noise_min + (config.noise_max - config.noise_min) * e / (config.num_envs - 1)
                     noise = np.asarray(jax.random.normal(jax.random.fold_in(env_key, ACT), (linear.A,), jnp.float64))
                     action = np.clip(policy @ x[e] + sigma * noise, -1, 1)
-                    action = random[j] if t < plan.warmup_ticks else action
+                    action = random[j] if t < plan.warmup_iterations else action
                     after = dynamics @ x[e] + push @ action
                     reward = cost @ x[e] - 0.1 * action @ action
                     time[e] += 1
@@ -68,7 +68,7 @@ def run(task: Task, seed: int, ticks: int) -> dict[str, Any]:
                     x[e] = draw(s, env_key) if terminated or truncated else after
                     time[e] = 0 if terminated or truncated else time[e]
                 blocks[s].append(rows)
-        if t >= plan.warmup_ticks:
+        if t >= plan.warmup_iterations:
             for v in range(config.rollout_length):
                 for u in range(plan.critic_updates):
                     gradients = []

@@ -75,7 +75,7 @@ def test_races_can_be_planned(small: bool) -> None:
             given, settings = parsed(side), json.loads(side.command[-1])
             if side.name.startswith("rlx"):
                 plan = make_plan(config.resolve(given.agent, f"brax:{given.env}", **settings).train, shards=1)
-                assert plan.steps(plan.eval_ticks, 0)[0] * 2 <= plan.steps(plan.ticks, 0)[0]
+                assert plan.steps(plan.eval_iterations, 0)[0] * 2 <= plan.steps(plan.iterations, 0)[0]
             else:
                 assert settings["batch_size"] * settings["num_minibatches"] % settings["num_envs"] == 0
                 assert given.case == "learn-ppo"

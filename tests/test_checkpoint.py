@@ -48,7 +48,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with steps 10 and 20."""
     folder = tmp_path_factory.mktemp("saved") / "steps"
     for step in (10, 20):
-        checkpoint.save(folder, step, tree(step), {"tick": step})
+        checkpoint.save(folder, step, tree(step), {"iteration": step})
     return folder
 
 
@@ -71,7 +71,7 @@ def test_what_is_saved_comes_back(saved: Path) -> None:
     assert_trees_equal(checkpoint.restore(saved, tree(0)), tree(20))
     assert_trees_equal(checkpoint.restore(saved, tree(0), 10), tree(10))
     known = checkpoint.manifest(saved, 20)
-    assert sorted(known["leaves"]) == LEAVES and known["about"] == {"tick": 20}
+    assert sorted(known["leaves"]) == LEAVES and known["about"] == {"iteration": 20}
     assert known["leaves"]["['halves']"] | {"sha256": ""} == {"shape": [4], "dtype": "bfloat16", "sha256": ""}
 
 

@@ -271,7 +271,7 @@ def test_run_folder(run: Path) -> None:
 
 def test_config_json(run: Path) -> None:
     """Enough to run it again, and where it was run."""
-    found, decided = read(run / "config.json"), {"num_shards": 1, "members": "apart"}
+    found, decided = read(run / "config.json"), {"num_shards": 1, "members": "threads"}
     assert config.from_json(run / "config.json") == config.resolve("sac", ENV, **decided, **SETTINGS)
     assert {"jax", "flax", "brax", "python"} <= set(found["versions"])
     assert len(found["versions"].get("commit", "0" * 40).removesuffix("-dirty")) == 40
@@ -280,7 +280,7 @@ def test_config_json(run: Path) -> None:
 
 def test_metrics(run: Path) -> None:
     lines = metrics.read(run / "metrics.jsonl")
-    # 25 ticks of warm-up, then 2 critic and 1 actor updates a tick of 4 steps
+    # 25 iterations of warm-up, then 2 critic and 1 actor updates an iteration of 4 steps
     wanted = [(step, (step // 4 - 25) * 2, step // 4 - 25) for step in (100, 104, 200, 300, 400, 500, 600)]
     assert [(line["env_step"], line["critic_step"], line["actor_step"]) for line in lines] == wanted
     for line in lines:

@@ -183,24 +183,24 @@ def plan(shards: int = 1, **changes: Any) -> Any:
 
 
 def test_plan() -> None:
-    """Ticks of 16 environment steps: rounded up, the ring down to whole blocks, evaluations to log points."""
+    """Iterations of 16 environment steps: rounded up, the ring down to whole blocks, evaluations to log points."""
     found = plan(ratio="8:4", log_every=100, eval_every=150)
-    assert (found.critic_updates, found.actor_updates, found.tick_env_steps) == (8, 4, 16)
-    assert (found.ticks, found.warmup_ticks, found.slots) == (63, 7, 62)
-    assert (found.log_ticks, found.eval_ticks) == (7, 14)
+    assert (found.critic_updates, found.actor_updates, found.iteration_env_steps) == (8, 4, 16)
+    assert (found.iterations, found.warmup_iterations, found.slots) == (63, 7, 62)
+    assert (found.log_iterations, found.eval_iterations) == (7, 14)
     assert (found.shard_envs, found.shard_batch, found.shard_pool) == (8, 256, 128)
     sharded = plan(shards=4)
     assert (sharded.shards, sharded.shard_envs, sharded.shard_batch, sharded.shard_pool) == (4, 2, 64, 32)
     shortest = plan(warmup_env_steps=0, n_step=5)
-    assert shortest.warmup_ticks == 3  # until a window of five is there
-    assert (shortest.log_ticks, shortest.eval_ticks) == (1, 6)  # a fiftieth and a tenth of the run
+    assert shortest.warmup_iterations == 3  # until a window of five is there
+    assert (shortest.log_iterations, shortest.eval_iterations) == (1, 6)  # a fiftieth and a tenth of the run
 
 
-def test_a_report_counts_no_more_ticks_than_float32_can() -> None:
+def test_a_report_counts_no_more_iterations_than_float32_can() -> None:
     """Its sums are of float32, where 2^24 and 1 is 2^24."""
     longest = plan(num_envs=1, rollout_length=1, total_env_steps=2**30, log_every=2**29, eval_every=2**29)
-    assert longest.ticks == 2**30 and longest.log_ticks == 2**24
-    assert longest.eval_ticks == longest.checkpoint_ticks == 2**29
+    assert longest.iterations == 2**30 and longest.log_iterations == 2**24
+    assert longest.eval_iterations == longest.checkpoint_iterations == 2**29
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_report_counts_no_more_ticks_than_float32_can() -> None:
         ({"replay_dtype": "int8"}, "--replay-dtype int8: must be float32 or bfloat16"),
         ({"driver": "fussed"}, "--driver fussed: must be fused or pipelined"),
         ({"spread": "both"}, "--spread both: must be data or seeds"),
-        ({"depth": 1}, "--depth 1: must be 2, 3 or 4 ticks in flight"),
+        ({"depth": 1}, "--depth 1: must be 2, 3 or 4 iterations in flight"),
         ({"batch_size": 501}, "--batch-size 501: is over --replay-capacity 500; lower it or raise that"),
         (
             {"replay_capacity": 15},
@@ -237,7 +237,7 @@ def test_a_report_counts_no_more_ticks_than_float32_can() -> None:
         ),
         (
             {"dataset": "some", "offline_steps": 10**12},
-            f"--offline-steps 1000000000000: more than {MOST} ticks cannot be counted; lower it",
+            f"--offline-steps 1000000000000: more than {MOST} iterations cannot be counted; lower it",
         ),
     ],
 )

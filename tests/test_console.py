@@ -139,26 +139,26 @@ ROUNDED = [
     ({"total_env_steps": 6400}, []),
     (
         {"total_env_steps": 20_000},
-        ["20,032 environment steps: 20,000 rounded up to a multiple of 64 (one tick)"],
+        ["20,032 environment steps: 20,000 rounded up to a multiple of 64 (one iteration)"],
     ),
     (
         {"total_env_steps": 20_000, "rollout_length": 5},
-        ["20,160 environment steps: 20,000 rounded up to a multiple of 320 (one tick)"],
+        ["20,160 environment steps: 20,000 rounded up to a multiple of 320 (one iteration)"],
     ),
     (
         DATA | {"total_env_steps": 0},
-        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one tick)"],
+        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one iteration)"],
     ),
     (
         DATA | {"total_env_steps": 6400},
-        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one tick)"],
+        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one iteration)"],
     ),
 ]
 
 
 @pytest.mark.parametrize(("settings", "lines"), ROUNDED)
 @pytest.mark.parametrize("quiet", [False, True])
-def test_whole_ticks(
+def test_whole_iterations(
     settings: dict[str, Any], lines: list[str], quiet: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Said before anything is compiled, and not when quiet."""

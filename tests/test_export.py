@@ -58,7 +58,7 @@ def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...
             noise = rng.normal(size=x.shape) * (scale if x.ndim > 2 else 1)  # noqa: B023 -- used at once
             return np.asarray(noise, x.dtype)
 
-        learned = jax.tree.map(draw, driver.learned_shapes)
+        learned = jax.tree.map(draw, driver.policy_snapshot_shapes)
         statistics = learned["statistics"]
         learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
         checkpoint.save(folder / "checkpoints", step, learned)

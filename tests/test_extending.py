@@ -179,7 +179,7 @@ def test_a_pace_that_was_left_open(tmp_path: Path, capsys: pytest.CaptureFixture
     assert there["digest"] == here["digest"]
     assert set(there["policies"]) - set(here["policies"]) == {"608"}
     others = [line["run_step"] for line in there["metrics"] if line not in here["metrics"]]
-    assert others == [608, 612]  # the second tells of one tick
+    assert others == [608, 612]  # the second tells of one iteration
     assert len(there["metrics"]) == len(here["metrics"]) + 1
 
 

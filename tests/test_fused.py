@@ -25,7 +25,7 @@ from rlx.types import Agent, State
 from tests import processes
 from tests.walk import Walk
 
-# A tick is two vector steps of four environments; after two ticks of warm-up each makes 6 critic and 4 actor updates.
+# An iteration is two vector steps of four environments; after two iterations of warm-up each makes 6 critic and 4 actor updates.
 SETTINGS: dict[str, Any] = {
     "num_envs": 4,
     "rollout_length": 2,
@@ -41,11 +41,11 @@ SETTINGS: dict[str, Any] = {
     "pool_size": 4,
     "noise_min": 0.1,
     "noise_max": 0.3,
-    "members": "together",  # tests/test_apart.py has the other way
+    "members": "vmap",  # tests/test_threads.py has the other way
     "actor_hidden_sizes": (8,),
     "critic_hidden_sizes": (8,),
 }
-TICKS, RATES, SEEDS = 12, (1e-3, 1e-2), (0, 1)
+ITERATIONS, RATES, SEEDS = 12, (1e-3, 1e-2), (0, 1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -112,7 +112,7 @@ def test_every_seed_and_rate_equals_its_solo_run(
         driver = solo.driver
         monkeypatch.setattr(driver, "first", make(seed=seed, critic_lr=rate).first)
         state = driver.init()
-        for _ in range(TICKS // 3):  # as often as the run refreshed its pool
+        for _ in range(ITERATIONS // 3):  # as often as the run refreshed its pool
             state = driver.refresh(driver.advance(state, driver.zeros(), 3)[0])
         alone = driver.fetch((state.agent, state.statistics, state.env, state.replay.rows))
         beside = many.final.agent, many.final.statistics, many.final.env, many.final.replay.rows
@@ -170,11 +170,11 @@ def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> Non
 def test_without_a_branch_the_bits_are_the_same(
     make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is no CPU, ticks of the warm-up learn and throw it away; nothing of it is left, not even a count."""
+    """Where there is no CPU, iterations of the warm-up learn and throw it away; nothing of it is left, not even a count."""
     monkeypatch.setattr(parallel, "on_cpu", lambda: False)
     again = Run(make())
     close(again.final, solo.final)
-    same((again.final.agent.critic.step, again.final.tick), (solo.final.agent.critic.step, solo.final.tick))
+    same((again.final.agent.critic.step, again.final.iteration), (solo.final.agent.critic.step, solo.final.iteration))
     for one, other in zip(again.reports, solo.reports, strict=True):
         assert one[:6] == other[:6] and one.bad == other.bad
         close((one.metrics, one.evaluation), (other.metrics, other.evaluation), rtol=1e-2)
@@ -200,18 +200,20 @@ def test_nothing_crosses_to_the_host_unasked(solo: Run) -> None:
     state = driver.init()
     with jax.transfer_guard("disallow"):
         state, totals = driver.advance(state, driver.zeros(), 3)
-        evaluation = driver.evaluate(driver.learned(driver.refresh(state)))
+        evaluation = driver.evaluate(driver.policy_snapshot(driver.refresh(state)))
         driver.fetch((totals, evaluation))
 
 
 def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train` holds the guard itself: a driver that passes a host's number along does not make a tick."""
+    """`train` holds the guard itself: a driver that passes a host's number along does not make an iteration."""
     broken = make()
-    broken.programs, broken.reset, broken.start, broken.train, broken.judge = (
+    broken.programs, broken.reset, broken.start, broken.train, broken.evaluation = (
         getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "judge")
     )
     monkeypatch.setattr(
-        broken, "advance", lambda state, totals, ticks: broken.train(state, totals, None, np.full(1, ticks, np.int32))
+        broken,
+        "advance",
+        lambda state, totals, iterations: broken.train(state, totals, None, np.full(1, iterations, np.int32)),
     )
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         next(host.train(broken))
@@ -224,10 +226,10 @@ def test_counts(solo: Run) -> None:
     """Environment, critic and actor steps of every report; the last are also counted in the state."""
     seen = [(r.env_step, r.critic_step, r.actor_step, r.evaluation is not None) for r in solo.reports]
     assert seen == [(24, 6, 4, False), (48, 24, 16, True), (72, 42, 28, False), (96, 60, 40, True)]
-    final, learned = solo.final, TICKS - 2
+    final, learned = solo.final, ITERATIONS - 2
     assert final.agent.critic.step.item() == learned * 6 and final.agent.actor.step.item() == learned * 4
-    assert final.tick == TICKS and final.statistics.count.item() == 96
-    assert final.replay.cursor.size == 16 and final.replay.cursor.head == 2 * TICKS % 16
+    assert final.iteration == ITERATIONS and final.statistics.count.item() == 96
+    assert final.replay.cursor.size == 16 and final.replay.cursor.head == 2 * ITERATIONS % 16
     assert final.replay.rows.reward.shape == (1, 1, 16, 4)
     evaluation = solo.reports[-1].evaluation
     assert evaluation is not None and evaluation.returns.shape == (1, 2)
@@ -281,7 +283,7 @@ def test_updates_are_interleaved(
     actors_read: list[int | None],
     make: Callable[..., Fused],
 ) -> None:
-    """As evenly as the ratio allows, in each of the tick's two vector steps.
+    """As evenly as the ratio allows, in each of the iteration's two vector steps.
 
     The halves see each other's latest, and actor steps learn from the minibatches of the last critic steps.
     """
@@ -317,7 +319,7 @@ def starts(state: Any) -> tuple[set[tuple[float, ...]], set[tuple[float, ...]]]:
 def test_the_pool_of_starts_is_refreshed(solo: Run) -> None:
     """Episodes begin at different starts of the pool that is there, and after a refresh at those of the new one."""
     driver = solo.driver
-    state, _ = driver.advance(driver.init(), driver.zeros(), 8)  # the ring holds eight ticks
+    state, _ = driver.advance(driver.init(), driver.zeros(), 8)  # the ring holds eight iterations
     seen, first_pool = starts(state)
     assert len(first_pool) == 4 and len(seen) > 1 and seen <= first_pool
     state, _ = driver.advance(driver.refresh(state), driver.zeros(), 8)
@@ -334,7 +336,7 @@ def test_training_refreshes_the_pool(solo: Run) -> None:
 
 
 def test_means() -> None:
-    """Per member, metrics over the ticks that learned, returns over the episodes that ended; nothing where none did."""
+    """Per member, metrics over the iterations that learned, returns over the episodes that ended; nothing where none did."""
     ended = Episodes(np.array([4.0, 2.0]), np.array([10.0, -3.0]), np.array([40.0, 30.0]))
     lag = {"policy_at_collector": np.array([[0, 5, 0, 0], [0, 5, 0, 0]])}
     found = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))
@@ -348,12 +350,16 @@ def test_means() -> None:
     ("changes", "points", "evaluations"),
     [
         ({}, [3, 6, 9, 12], [6, 12]),
-        ({"warmup_ticks": 4}, [3, 5, 6, 9, 12], [6, 12]),  # the first update
-        ({"log_ticks": 5, "eval_ticks": 100, "checkpoint_ticks": 100}, [3, 5, 10, 12], [12]),  # the end always counts
+        ({"warmup_iterations": 4}, [3, 5, 6, 9, 12], [6, 12]),  # the first update
+        (
+            {"log_iterations": 5, "eval_iterations": 100, "checkpoint_iterations": 100},
+            [3, 5, 10, 12],
+            [12],
+        ),  # the end always counts
     ],
 )
 def test_stops(changes: dict[str, int], points: list[int], evaluations: list[int], solo: Run) -> None:
     plan: Plan = solo.driver.task.plan._replace(**changes)
     driver: Any = SimpleNamespace(task=solo.driver.task._replace(plan=plan))
-    assert [stop.tick for stop in host.stops(driver)] == points
-    assert [stop.tick for stop in host.stops(driver) if stop.evaluates] == evaluations
+    assert [stop.iteration for stop in host.stops(driver)] == points
+    assert [stop.iteration for stop in host.stops(driver) if stop.evaluates] == evaluations

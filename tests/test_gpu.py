@@ -45,7 +45,7 @@ def test_updates_lower_for_cuda(name: str) -> None:
 @pytest.mark.parametrize(
     ("agent", "settings"), [("sac", {"num_seeds": 2}), ("pql", {"driver": "pipelined", "split": "1"})]
 )
-def test_ticks_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, settings: dict[str, Any]) -> None:
+def test_iterations_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, settings: dict[str, Any]) -> None:
     """Collecting, replay and learning in one program, fused and lagged; the environments go in one block."""
 
     def on_one(function: Any, devices: Any, in_axes: Any = 0, donate: tuple[int, ...] = ()) -> Any:

@@ -76,7 +76,7 @@ def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = experiment.make_driver(experiment.setup(resolved))
     assert isinstance(driver, Fused)
     estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
-    judging = compiled(driver.judge)
+    judging = compiled(driver.evaluation)
     assert judging["working"] > estimate.replay
     assert memory.size(driver.shapes) + judging["made"] + judging["working"] <= estimate.total
 

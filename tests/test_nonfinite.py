@@ -1,4 +1,4 @@
-"""Bad numbers: found in the tick in which they appear, named, dealt with as --on-nonfinite says, and never saved."""
+"""Bad numbers: found in the iteration in which they appear, named, dealt with as --on-nonfinite says, and never saved."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def bad_action(agent: Agent) -> Agent:
 
 
 def bad_gradient(agent: Agent) -> Agent:
-    """The gradient of the critics' only update in the tick that ends at step 120 is NaN in one number."""
+    """The gradient of the critics' only update in the iteration that ends at step 120 is NaN in one number."""
     its_key = steps.derive(jax.random.key(0), steps.CRITIC, FAULT - 1, 0, 0, 0, 0)
 
     def update_critic(critic: Any, policy: Any, batch: Any, key: Key) -> tuple[Any, Any]:
@@ -251,7 +251,7 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
 # The alarms themselves
 
 
-def test_alarms_keep_the_first_tick_and_count_all() -> None:
+def test_alarms_keep_the_first_iteration_and_count_all() -> None:
     first = nonfinite.sound({"reward": jnp.float32(0), "action": jnp.float32(2)}, jnp.int32(5))
     second = nonfinite.sound({"reward": jnp.float32(3), "action": jnp.float32(1)}, jnp.int32(6))
     both = nonfinite.add(nonfinite.add(nonfinite.zeros_like(first), first), second)
@@ -259,15 +259,17 @@ def test_alarms_keep_the_first_tick_and_count_all() -> None:
 
 
 def test_packed_reports_add_up_to_the_same() -> None:
-    def report(number: float, bad: int, tick: int) -> dict[str, Any]:
-        sounded = nonfinite.sound({"reward": jnp.float32(bad), "action": jnp.float32(0)}, jnp.int32(tick))
+    def report(number: float, bad: int, iteration: int) -> dict[str, Any]:
+        sounded = nonfinite.sound({"reward": jnp.float32(bad), "action": jnp.float32(0)}, jnp.int32(iteration))
         lags = jnp.arange(4) * number
-        counted = jnp.int32(2**24 + tick)  # more digits than a float32 has
+        counted = jnp.int32(2**24 + iteration)  # more digits than a float32 has
         return {"lags": lags, "alarms": sounded, "counted": counted, "nan": jnp.float32(jnp.nan), "mean": number / 3}
 
-    reports = [jax.tree.map(jnp.asarray, report(number, bad, tick)) for number, bad, tick in ((1, 0, 3), (2, 5, 4))]
+    reports = [
+        jax.tree.map(jnp.asarray, report(number, bad, iteration)) for number, bad, iteration in ((1, 0, 3), (2, 5, 4))
+    ]
     packed = nonfinite.add_packed(*map(nonfinite.pack, reports))
-    assert len(packed) == 3  # first ticks, float32, int32
+    assert len(packed) == 3  # first iterations, float32, int32
     chex.assert_trees_all_equal(nonfinite.unpack(packed, reports[0]), nonfinite.add(*reports), strict=True)
 
 
@@ -289,7 +291,7 @@ def test_watched_updates() -> None:
 
 
 def test_causes_come_before_consequences() -> None:
-    """Within a tick the environment's quantities are named first: bad losses follow from them."""
+    """Within an iteration the environment's quantities are named first: bad losses follow from them."""
     names = ["actor gradients", "actor_loss", "critic gradients", "critic_loss", "entropy", "observation", "reward"]
     seen = {name: Alarm(np.asarray([7, 4 if name == "entropy" else 7]), np.ones(2)) for name in names}
     seen["action"] = Alarm(np.asarray([host.NEVER] * 2), np.zeros(2))
@@ -299,8 +301,8 @@ def test_causes_come_before_consequences() -> None:
 
     class Plan:
         @staticmethod
-        def run_step(tick: int) -> int:
-            return 10 * tick
+        def run_step(iteration: int) -> int:
+            return 10 * iteration
 
     class Driver:
         task = type("Task", (), {"plan": Plan})

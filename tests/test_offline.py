@@ -1,4 +1,4 @@
-"""Learning from a data set: what the offline driver does in a tick, and how a run goes on online."""
+"""Learning from a data set: what the offline driver does in an iteration, and how a run goes on online."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def close(found: Any, expected: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), found, expected)
 
 
-# One tick.
+# One iteration.
 
 
 def nth(tree: Any, i: int) -> Any:
     return jax.tree.map(lambda x: x[i], tree)
 
 
-def by_hand(driver: Fused, ticks: int, lagged: bool) -> State:
+def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
     """The same updates, one after the other, without any driver."""
     task, source = driver.task, Source(None, jax.tree.map(lambda x: jnp.asarray(x[0]), driver.data))
     task = task._replace(axes=())
@@ -107,31 +107,31 @@ def by_hand(driver: Fused, ticks: int, lagged: bool) -> State:
     agent = task.agent._replace()
     state = jax.tree.map(lambda x: x[0, 0], driver.init().agent)
     gamma = state.critic.hypers.gamma
-    for tick in range(ticks):
+    for iteration in range(iterations):
         policy, value = agent.acting(state), agent.value(state.critic)
-        sample = derive(key, steps.SAMPLE, steps.CRITIC, tick, 0, 0)
+        sample = derive(key, steps.SAMPLE, steps.CRITIC, iteration, 0, 0)
         batches = steps.minibatches(task, source, statistics, gamma, sample, 3)
         critic, actor = state.critic, state.actor
         for i in range(3):
             batch = nth(batches, i)
-            index = (tick, 0, 0, i) if lagged else (tick, 0, 0, 0, i)
+            index = (iteration, 0, 0, i) if lagged else (iteration, 0, 0, 0, i)
             critic, _ = agent.update_critic(critic, policy, batch, derive(key, steps.CRITIC, *index))
         if lagged:
-            sample = derive(key, steps.SAMPLE, steps.ACTOR, tick, 0, 0)
+            sample = derive(key, steps.SAMPLE, steps.ACTOR, iteration, 0, 0)
             batches = steps.minibatches(task, source, statistics, gamma, sample, 2)
         else:
             batches, value = jax.tree.map(lambda x: x[1:], batches), agent.value(critic)
         for i in range(2):
             batch = nth(batches, i)
-            index = (tick, 0, 0, i) if lagged else (tick, 0, 0, 0, i)
+            index = (iteration, 0, 0, i) if lagged else (iteration, 0, 0, 0, i)
             actor, _ = agent.update_actor(actor, value, batch, derive(key, steps.ACTOR, *index))
         state = State(critic=critic, actor=actor)
     return state
 
 
 @pytest.mark.parametrize("lagged", [False, True])
-def test_a_tick_is_the_updates_and_nothing_else(make: Callable[..., experiment.Setup], lagged: bool) -> None:
-    """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the tick."""
+def test_a_iteration_is_the_updates_and_nothing_else(make: Callable[..., experiment.Setup], lagged: bool) -> None:
+    """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the iteration."""
     given = make(driver="pipelined" if lagged else "fused", num_shards=1)
     driver = experiment.make_driver(given, offline=True)
     assert isinstance(driver, Fused) and (driver.schedule is OFFLINE_LAGGED) == lagged
@@ -140,14 +140,14 @@ def test_a_tick_is_the_updates_and_nothing_else(make: Callable[..., experiment.S
     state, totals = driver.advance(driver.init(), driver.zeros(), 2)
     driver.task = driver.task._replace(agent=plain, config=axes_free)  # without the mapped axes
     expected = jax.jit(lambda: by_hand(driver, 2, lagged))()
-    close(driver.fetch(driver.learned(state))["agent"], jax.tree.map(lambda x: x[None], expected))
+    close(driver.fetch(driver.policy_snapshot(state))["agent"], jax.tree.map(lambda x: x[None], expected))
     assert driver.read(totals).learned.tolist() == [2] and int(expected.critic.step) == 6
 
 
 def test_statistics_are_the_data_sets(make: Callable[..., experiment.Setup]) -> None:
     """Those that normalise in learning, and then in acting, are of all observations of the data set."""
     driver = experiment.make_driver(make(), offline=True)
-    statistics = driver.fetch(driver.learned(driver.init()))["statistics"]
+    statistics = driver.fetch(driver.policy_snapshot(driver.init()))["statistics"]
     observation = walked().rows.observation
     np.testing.assert_allclose(statistics.mean[0], observation.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(statistics.variance[0], observation.var(axis=0), rtol=1e-4)
@@ -219,7 +219,7 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[.
     greedy, _ = task.agent.act_greedy(task.agent.acting(agent), seen, jax.random.key(0))
     assert float(np.abs(rows.action[1] - greedy).mean()) < 4.0  # of a unit Gaussian around it, not clipped at random
     fresh = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
-    assert fresh.task.plan.prior_ticks == 4 and fresh.task.plan.warmup_ticks == 2
+    assert fresh.task.plan.prior_iterations == 4 and fresh.task.plan.warmup_iterations == 2
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
@@ -259,8 +259,8 @@ def test_a_run_resumed_in_its_second_part_ends_the_same(
     seen = []
     for moment in experiment.run(given, experiment.make_driver(given, offline=True)):
         if moment.report.run_step == 12 + 16:
-            whole = jax.tree.map(np.array, moment.driver.whole(moment.report.state, moment.report.totals))
-            seen.append(host.Resumed(whole, moment.report.tick, moment.report.learned))
+            whole = jax.tree.map(np.array, moment.driver.training_state(moment.report.state, moment.report.totals))
+            seen.append(host.Resumed(whole, moment.report.iteration, moment.report.learned))
             break
     for last in experiment.run(given, driver, resumed=seen[0]):  # noqa: B007 -- the last one counts
         pass
@@ -358,5 +358,5 @@ def test_one_program_and_two_groups_do_not_go_on_with_each_others_updates() -> N
 
 
 def test_halves_on_devices_of_their_own_learn_the_same() -> None:
-    """Critic and actor on different devices, and through the host in the middle, against the tick in one program."""
+    """Critic and actor on different devices, and through the host in the middle, against the iteration in one program."""
     assert json.loads(processes.run(["tests.check_offline"], devices=3))["checked"]

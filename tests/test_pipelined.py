@@ -17,31 +17,31 @@ from rlx.train.config import parse_split
 from tests import processes
 
 SPLITS = ("1", "1,1,1", "2,1,1", "2,2,2")
-TICKS, WARMUP_TICKS, K, CRITICS, ACTORS = 50, 3, 2, 3, 2
+ITERATIONS, WARMUP_ITERATIONS, K, CRITICS, ACTORS = 50, 3, 2, 3, 2
 
 
 @pytest.fixture(scope="module")
-def ticks() -> dict[str, Any]:
-    """Runs of check_tick, which itself holds parameters and replay against the oracle to a relative 1e-9."""
-    return json.loads(processes.run(["tests.check_tick", *SPLITS], devices=6).splitlines()[-1])
+def iterations() -> dict[str, Any]:
+    """Runs of check_iteration, which itself holds parameters and replay against the oracle to a relative 1e-9."""
+    return json.loads(processes.run(["tests.check_iteration", *SPLITS], devices=6).splitlines()[-1])
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_split_equals_the_oracle_and_repeats_its_bits(ticks: dict[str, Any], split: str) -> None:
-    assert ticks[split]["ticks"] == TICKS
-    assert ticks[split]["bits_repeat"]
+def test_every_split_equals_the_oracle_and_repeats_its_bits(iterations: dict[str, Any], split: str) -> None:
+    assert iterations[split]["iterations"] == ITERATIONS
+    assert iterations[split]["bits_repeat"]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_updates_are_exactly_the_ratio(ticks: dict[str, Any], split: str) -> None:
-    learned = TICKS - WARMUP_TICKS
-    assert ticks[split]["learned"] == learned
-    assert ticks[split]["steps"] == [learned * K * CRITICS, learned * K * ACTORS]
+def test_updates_are_exactly_the_ratio(iterations: dict[str, Any], split: str) -> None:
+    learned = ITERATIONS - WARMUP_ITERATIONS
+    assert iterations[split]["learned"] == learned
+    assert iterations[split]["steps"] == [learned * K * CRITICS, learned * K * ACTORS]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_lag_is_one_on_every_tick(ticks: dict[str, Any], split: str) -> None:
-    assert set(ticks[split]["lags"]) == {
+def test_lag_is_one_on_every_iteration(iterations: dict[str, Any], split: str) -> None:
+    assert set(iterations[split]["lags"]) == {
         "policy_at_collector",
         "statistics_at_collector",
         "statistics_at_value_learner",
@@ -51,7 +51,7 @@ def test_lag_is_one_on_every_tick(ticks: dict[str, Any], split: str) -> None:
         "value_at_policy_learner",
         "block_at_policy_learner",
     }
-    assert all(histogram == [0, TICKS, 0, 0] for histogram in ticks[split]["lags"].values())
+    assert all(histogram == [0, ITERATIONS, 0, 0] for histogram in iterations[split]["lags"].values())
 
 
 def test_dispatch_returns_while_all_roles_are_at_work() -> None:

@@ -40,7 +40,7 @@ def make_run(folder: Path, env: str = PENDULUM) -> Driver:
     driver = make_driver(setup(replace(asked, train=replace(asked.train, **runner.NO_TRAINING))))
     for step in (40, 80):
         rng = np.random.default_rng(step)
-        learned = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape), x.dtype), driver.learned_shapes)  # noqa: B023
+        learned = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape), x.dtype), driver.policy_snapshot_shapes)  # noqa: B023
         statistics = learned["statistics"]
         learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
         checkpoint.save(folder / "checkpoints", step, learned)

@@ -329,7 +329,7 @@ def test_without_replay(tmp_path: Path, reference: Path, capfd: pytest.CaptureFi
     lines, others = (metrics.read(run / "metrics.jsonl") for run in (folder, reference))
     assert [line["run_step"] for line in lines] == LINES
     assert [numbers(line) for line in lines[:3]] == [numbers(line) for line in others[:3]]
-    # the 25th tick after step 200 has as much in its replay as the warm-up gave it
+    # the 25th iteration after step 200 has as much in its replay as the warm-up gave it
     assert (lines[-1]["critic_step"], others[-1]["critic_step"]) == (101, 125)
 
 
@@ -347,6 +347,6 @@ def test_whole_states_do_not_know_devices(crashed: Path) -> None:
     saved = config.from_json(crashed / "config.json")
     driver = experiment.make_driver(experiment.setup(saved))
     resumed: Resumed = saver.unpack(crashed / "resume", 300, driver)
-    state, totals = driver.place_whole(resumed.whole)
-    jax.tree.map(np.testing.assert_array_equal, driver.whole(state, totals), resumed.whole)
-    assert (resumed.tick, resumed.learned) == (75, 50)
+    state, totals = driver.place_training_state(resumed.training_state)
+    jax.tree.map(np.testing.assert_array_equal, driver.training_state(state, totals), resumed.training_state)
+    assert (resumed.iteration, resumed.learned) == (75, 50)

@@ -1,4 +1,4 @@
-"""What each role of a pipeline took: measured from outside, one tick after the other."""
+"""What each role of a pipeline took: measured from outside, one iteration after the other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Result:
 
 
 def test_times_of_roles() -> None:
-    """Both ticks are dispatched at once, but the second begins where the first has ended everywhere."""
+    """Both iterations are dispatched at once, but the second begins where the first has ended everywhere."""
     watch = Stopwatch(("quick", "slow"))
     assert watch.read() == {} and not watch.recent
     watch.start(Result(0.0), Result(0.1))
@@ -29,12 +29,12 @@ def test_times_of_roles() -> None:
     means = watch.read()
     first, second = watch.recent
     assert second.begun == max(first.ends) == first.ends[1]
-    spent = [tick.ends[1] - tick.begun for tick in (first, second)]
-    assert means["busy_slow_s"] == means["tick_s"] == pytest.approx(sum(spent) / 2)
+    spent = [iteration.ends[1] - iteration.begun for iteration in (first, second)]
+    assert means["busy_slow_s"] == means["iteration_s"] == pytest.approx(sum(spent) / 2)
     assert sum(spent) >= 0.2 - 1e-3 and watch.read() == {}
 
 
-def test_the_last_ticks_are_remembered() -> None:
+def test_the_last_iterations_are_remembered() -> None:
     watch = Stopwatch(("only",))
     for _ in range(RECENT + 1):
         watch.start(Result(0.0))

@@ -30,7 +30,7 @@ def run(folder: Path, *more: str, **changes: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def training_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep in one program, and its best confirmed."""
     folder = tmp_path_factory.mktemp("sweeps") / "whole"
     assert run(folder, "--confirm", "2") == 0

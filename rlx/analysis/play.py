@@ -60,7 +60,7 @@ def play(
     shown = checkpoint.choose(folder / "checkpoints", step)
     learned = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runner.load(folder, driver, shown))
     say_compiling(f"playing {_number(episodes, len(members))} of {folder}, step {shown:,}")
-    judge = jax.jit(jax.vmap(partial(steps.judge, driver.task, record=episodes)))
+    judge = jax.jit(jax.vmap(partial(steps.evaluate_policy, driver.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, judge(learned))
     scene, found, labels = watchable(driver.task.env), [], config.told_apart(everyone)
     for row, member in enumerate(members):

@@ -207,7 +207,7 @@ def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, st
         for name, seconds in run_data.time_split(summary, run.lines, settings).items():
             add(name, i, summaries.duration(seconds) + (f" ({seconds / whole:.0%})" if whole else ""))
         for role, share in run_data.busy(run.lines).items():
-            add(f"{role} busy", i, f"{share:.0%} of a tick")
+            add(f"{role} busy", i, f"{share:.0%} of an iteration")
         if whole:
             add("in all", i, summaries.duration(whole))
         for key, name in (("time_to_first_update_s", "first update after"), ("compile_s", "all compilers' work")):
@@ -220,7 +220,7 @@ def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, st
     if any(not run_data.busy(run.lines) and run.content["settings"].get("total_env_steps") for run in runs):
         text += " Where one program collects and learns, the two cannot be told apart."
     if any(run_data.busy(run.lines) for run in runs):
-        text += " The roles of a pipeline work at once: busy is the share of a tick in which each did."
+        text += " The roles of a pipeline work at once: busy is the share of an iteration in which each did."
     table = markup.table([["", *(run.name for run in runs)], *([name, *cells] for name, cells in rows.items())], colors)
     return [markup.beside(markup.figure(*drawn), table) if drawn else table, markup.note(text)]
 

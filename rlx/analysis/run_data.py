@@ -39,7 +39,7 @@ def read(folder: Path, name: str) -> Run:
 def _stand(folder: Path) -> str:
     """Where an unfinished run stands, in words."""
     found, plan = folders.standing(folder), experiment.final_plan(config.from_json(folder / "config.json"))
-    at = f"at step {found.run_step:,} of {plan.run_step(plan.ticks):,}"
+    at = f"at step {found.run_step:,} of {plan.run_step(plan.iterations):,}"
     return f"still training, {at}" if found.state == "running" else f"{found.state} {at}"
 
 
@@ -62,7 +62,7 @@ def time_split(summary: dict[str, Any], lines: Sequence[dict[str, Any]], setting
 
 
 def busy(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The share of a tick in which each role of a pipeline worked, by role; empty where one program has no roles."""
+    """The share of an iteration in which each role of a pipeline worked, by role; empty where one program has no roles."""
     told = [line for line in lines if line.get("train/tick_s")]
     if not told:
         return {}

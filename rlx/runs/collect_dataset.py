@@ -145,9 +145,9 @@ class Collector:
         learned, blocks = self.policy(behaviour.step), []
         key = derive(jax.random.key(self.seed), behaviour.step or 0)
         state = jax.jit(steps.init_env, static_argnums=0)(self.task, key, self._make_pool(derive(key, steps.POOL)))
-        for tick in range(-(-size // self.task.plan.tick_env_steps)):
-            pool = self._make_pool(derive(key, steps.POOL, tick))
-            state, rows = self._collect(learned, state, pool, key, jnp.int32(tick))
+        for iteration in range(-(-size // self.task.plan.iteration_env_steps)):
+            pool = self._make_pool(derive(key, steps.POOL, iteration))
+            state, rows = self._collect(learned, state, pool, key, jnp.int32(iteration))
             blocks.append(jax.device_get(rows))
         return _columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
 
@@ -163,8 +163,8 @@ class Collector:
         task = self.task._replace(plan=plan, config=settings)
         return steps.behave(task, task.agent.acting(learned["agent"]), learned["statistics"])
 
-    def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, tick: jax.Array) -> Any:
-        keys = derive(key, steps.COLLECT, tick), derive(key, steps.ACT, tick)
+    def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, iteration: jax.Array) -> Any:
+        keys = derive(key, steps.COLLECT, iteration), derive(key, steps.ACT, iteration)
         length, index = self.task.config.rollout_length, steps.env_index(self.task)
         return collect(self.task.batch, self._explore(learned, len(index)), state, pool, length, index, *keys)[:2]
 
@@ -186,7 +186,7 @@ class Collector:
         place = saver.place(self.saved, self.folder)
         saved = saver.find(place, runner.warn)
         driver = make_driver(setup(replace(self.saved, train=train)))
-        if saved is None or not hasattr(driver.whole_shapes["state"], "replay"):
+        if saved is None or not hasattr(driver.training_state_shapes["state"], "replay"):
             raise RlxError(f"{self.folder}: holds no replay of the fused driver; train it so, or choose another --kind")
         ring = saver.unpack(place, saved[0], driver).whole["state"].replay
         count, head = int(ring.cursor.size), int(ring.cursor.head)

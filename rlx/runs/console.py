@@ -162,7 +162,7 @@ class Console:
         self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} runs" if count > 1 else "")
         if part_of:
             self._title = f"{part_of}: {self._title}"
-        self._panel = Panelled(self._title, plan.run_step(plan.ticks), count, _devices(run_config.train))
+        self._panel = Panelled(self._title, plan.run_step(plan.iterations), count, _devices(run_config.train))
         if not part_of:
             self._panel.begun -= report.process_age_s()  # as all other seconds that are told of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
@@ -220,16 +220,21 @@ class Console:
 
 
 def rounded(run_config: RunConfig) -> list[str]:
-    """What will be done beyond what was asked, because a run is made of whole ticks: a line each."""
+    """What will be done beyond what was asked, because a run is made of whole iterations: a line each."""
     plan, train = final_plan(run_config), run_config.train
-    updates = (plan.ticks if plan.offline else plan.prior_ticks) * plan.tick_critic_steps
+    updates = (plan.iterations if plan.offline else plan.prior_iterations) * plan.iteration_critic_steps
     parts = (
-        ("updates on the data set", train.offline_steps, updates, plan.tick_critic_steps),
-        ("environment steps", train.total_env_steps, plan.ticks * plan.tick_env_steps, plan.tick_env_steps),
+        ("updates on the data set", train.offline_steps, updates, plan.iteration_critic_steps),
+        (
+            "environment steps",
+            train.total_env_steps,
+            plan.iterations * plan.iteration_env_steps,
+            plan.iteration_env_steps,
+        ),
     )
     return [
-        f"{made:,} {what}: {asked:,} rounded up to a multiple of {tick:,} (one tick)"
-        for what, asked, made, tick in parts
+        f"{made:,} {what}: {asked:,} rounded up to a multiple of {iteration:,} (one iteration)"
+        for what, asked, made, iteration in parts
         if made > asked
     ]
 

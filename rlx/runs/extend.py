@@ -85,8 +85,8 @@ def at_its_pace(given: Setup, saved: RunConfig, folder: Path, found: tuple[int, 
 def _pace(saved: RunConfig) -> dict[str, Any]:
     """Steps between log points and between evaluations, where they follow from the total."""
     plan = experiment.final_plan(saved)
-    tick_steps = plan.tick_critic_steps if plan.offline else plan.tick_env_steps
-    steps = (plan.log_ticks * tick_steps, plan.eval_ticks * tick_steps)
+    iteration_steps = plan.iteration_critic_steps if plan.offline else plan.iteration_env_steps
+    steps = (plan.log_iterations * iteration_steps, plan.eval_iterations * iteration_steps)
     return {name: every for name, every in zip(PACE, steps, strict=True) if not getattr(saved.train, name)}
 
 

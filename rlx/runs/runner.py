@@ -303,7 +303,7 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
     count = len(config.members(saved))
     if count not in (1, driver.members):
         raise RlxError(f"{folder}: holds {count} members but {driver.members} are to start; use one, or as many")
-    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), driver.learned_shapes)
+    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), driver.policy_snapshot_shapes)
     learned = checkpoint.restore(folder / "checkpoints", template, step)
     return jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), learned)
 

@@ -67,12 +67,12 @@ def pack(driver: Driver, report: Report, with_replay: bool) -> Any:
         cursor = jax.tree.map(np.array if size else np.zeros_like, node.cursor)
         return Replay(jax.tree.map(lambda x: np.array(x[:, :, :size]), node.rows) if size else None, cursor)
 
-    return jax.tree.map(trimmed, driver.whole(report.state, report.totals), is_leaf=_is_ring)
+    return jax.tree.map(trimmed, driver.training_state(report.state, report.totals), is_leaf=_is_ring)
 
 
 def about(moment: Moment) -> dict[str, Any]:
     """Where a run stood, to keep beside what `pack` returned."""
-    return {"offline": moment.offline, "tick": moment.report.tick, "learned": moment.report.learned}
+    return {"offline": moment.offline, "iteration": moment.report.iteration, "learned": moment.report.learned}
 
 
 def unpack(folder: checkpoint.Folder, step: int, driver: Driver) -> Resumed:
@@ -81,7 +81,7 @@ def unpack(folder: checkpoint.Folder, step: int, driver: Driver) -> Resumed:
     Raises RlxError naming a leaf that does not fit.
     """
     known = checkpoint.manifest(folder, step)
-    saved, shapes = known["leaves"], driver.whole_shapes
+    saved, shapes = known["leaves"], driver.training_state_shapes
 
     def as_saved(path: Any, node: Any) -> Any:
         if not _is_ring(node):
@@ -102,7 +102,7 @@ def unpack(folder: checkpoint.Folder, step: int, driver: Driver) -> Resumed:
         return Replay(rows, node.cursor)
 
     whole = jax.tree.map(filled, whole, shapes, is_leaf=_is_ring)
-    return Resumed(whole, known["about"]["tick"], known["about"]["learned"])
+    return Resumed(whole, known["about"]["iteration"], known["about"]["learned"])
 
 
 def _with_slots(x: Any, size: int) -> jax.ShapeDtypeStruct:
@@ -154,7 +154,9 @@ class Keeper:
         if not found.saves and found.evaluation is None:
             return
         begun = time.perf_counter()
-        learned = jax.tree.map(np.array, driver.fetch(driver.learned(found.state))) if found.evaluation else None
+        learned = (
+            jax.tree.map(np.array, driver.fetch(driver.policy_snapshot(found.state))) if found.evaluation else None
+        )
         whole = pack(driver, found, self.train.checkpoint_replay) if found.saves else None
         self.wait()
         self._pending = self._thread.submit(self._save, learned, whole, found.run_step, about(moment))

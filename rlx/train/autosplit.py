@@ -11,30 +11,30 @@ import jax
 from rlx.errors import RlxError
 from rlx.train.pipelined import Pipelined
 
-TICKS = 5  # timed; the first ones after the warm-up
+ITERATIONS = 5  # timed; the first ones after the warm-up
 
 
 class RoleTimes(NamedTuple):
-    """Seconds a tick takes each role, alone."""
+    """Seconds an iteration takes each role, alone."""
 
     collect: float
     value: float
     policy: float
 
 
-def time_roles(driver: Pipelined, ticks: int = TICKS) -> RoleTimes:
-    """Medians over `ticks` ticks past the warm-up, each role alone on the devices that it has in `driver`."""
-    state, _ = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_ticks + 1)
+def time_roles(driver: Pipelined, iterations: int = ITERATIONS) -> RoleTimes:
+    """Medians over `iterations` iterations past the warm-up, each role alone on the devices that it has in `driver`."""
+    state, _ = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_iterations + 1)
     jax.block_until_ready(state)
     roles = (driver.collect, driver.learn_value, driver.learn_policy)
     medians = []
     for role, own, report in zip(roles, state, driver.no_reports, strict=True):
         seconds = []
-        for _ in range(ticks):
+        for _ in range(iterations):
             begun = time.perf_counter()
             own, *_ = jax.block_until_ready(role(own, report))
             seconds.append(time.perf_counter() - begun)
-        medians.append(sorted(seconds)[ticks // 2])
+        medians.append(sorted(seconds)[iterations // 2])
     return RoleTimes(*medians)
 
 

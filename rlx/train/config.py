@@ -12,11 +12,11 @@ from rlx.errors import RlxError
 from rlx.types import setting
 
 MOST = 2**31 - 1  # what the counters on the device, int32, can count
-REPORTED = 2**24  # ticks that one report, sums of float32, can count
+REPORTED = 2**24  # iterations that one report, sums of float32, can count
 CHOICES = {
     "driver": ("fused", "pipelined"),
     "spread": ("data", "seeds"),
-    "members": ("auto", "together", "apart"),
+    "members": ("auto", "vmap", "threads"),
     "scale_rewards": ("none", "range"),
     "on_nonfinite": ("stop", "skip", "reset-env"),
 }
@@ -26,11 +26,11 @@ CHOICES = {
 class TrainConfig:
     """Settings of the training loop. A vector step is one step of every environment at once."""
 
-    driver: str = setting("fused", "fused: one sequential program; pipelined: three roles at once, one tick apart")
+    driver: str = setting("fused", "fused: one sequential program; pipelined: three roles at once, one iteration apart")
     split: str = setting(
         "1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto"
     )
-    depth: int = setting(3, "pipelined: ticks in flight, 2 to 4")
+    depth: int = setting(3, "pipelined: iterations in flight, 2 to 4")
     dataset: str = setting("", "data set to learn from first, a file or folder as for `rlx data info`")
     offline_steps: int = setting(0, "critic updates on the data set, before the first environment step")
     offline_fraction: float = setting(0.5, "share of the data set in each minibatch of the steps that follow, 0 to 1")
@@ -38,11 +38,15 @@ class TrainConfig:
     reward_shift: float = setting(0.0, "added to every reward, of the data set and of the environment")
     action_clip: float = setting(1.0, "the data set's actions are clipped to +- this")
     num_envs: int = setting(128, "environments stepped at once, per seed")
-    total_env_steps: int = setting(1_000_000, "environment steps to train for, per seed, rounded up to whole ticks")
+    total_env_steps: int = setting(
+        1_000_000, "environment steps to train for, per seed, rounded up to whole iterations"
+    )
     warmup_env_steps: int = setting(5_000, "environment steps with random actions before the first update")
     ratio: str = setting("16:16", "critic:actor updates per vector step")
     batch_size: int = setting(256, "transitions in a minibatch")
-    rollout_length: int = setting(1, "vector steps collected between bursts of updates (K; the tick of the pipeline)")
+    rollout_length: int = setting(
+        1, "vector steps collected between bursts of updates (K; the iteration of the pipeline)"
+    )
     replay_capacity: int = setting(1_000_000, "transitions kept for replay, per seed")
     replay_dtype: str = setting("float32", "storage of observations and actions: float32 or bfloat16")
     n_step: int = setting(1, "steps folded into a learning target")
@@ -73,7 +77,7 @@ class TrainConfig:
     num_devices: int = setting(1, "devices to train on")
     spread: str = setting("data", "what several devices share out: data (environments and batches) or seeds")
     members: str = setting(
-        "auto", "several runs on one device: together, vmapped; apart, each on a thread; auto: apart on a CPU"
+        "auto", "several members on one device: vmap; threads: one thread a member; auto: threads on a CPU"
     )
     num_shards: int = setting(0, "logical shards of environments, replay and batch (0: one for each device)")
 
@@ -81,20 +85,20 @@ class TrainConfig:
 class Plan(NamedTuple):
     """The whole numbers that follow from a TrainConfig, for its online or its offline part.
 
-    A tick is `rollout_length` vector steps with their updates; offline, the updates alone.
+    An iteration is `rollout_length` vector steps with their updates; offline, the updates alone.
     """
 
     critic_updates: int  # per vector step
     actor_updates: int  # per vector step
-    ticks: int  # in the part
-    warmup_ticks: int
-    log_ticks: int  # between log points
-    eval_ticks: int  # between evaluations
-    checkpoint_ticks: int  # between checkpoints
-    tick_env_steps: int  # environment steps a tick makes, per seed; 0 offline
-    tick_critic_steps: int
-    tick_actor_steps: int
-    prior_ticks: int  # of the offline part, where this is the online one
+    iterations: int  # in the part
+    warmup_iterations: int
+    log_iterations: int  # between log points
+    eval_iterations: int  # between evaluations
+    checkpoint_iterations: int  # between checkpoints
+    iteration_env_steps: int  # environment steps an iteration makes, per seed; 0 offline
+    iteration_critic_steps: int
+    iteration_actor_steps: int
+    prior_iterations: int  # of the offline part, where this is the online one
     slots: int  # of the replay ring; 0 offline
     shards: int  # logical shards in all
     shard_envs: int
@@ -105,16 +109,22 @@ class Plan(NamedTuple):
     @property
     def offline(self) -> bool:
         """Whether this part learns from the data set alone."""
-        return self.tick_env_steps == 0
+        return self.iteration_env_steps == 0
 
-    def steps(self, ticks: int, learned: int) -> tuple[int, int, int]:
-        """Environment, critic and actor steps of the run after `ticks` ticks of this part; `learned` of them did."""
-        updates = self.prior_ticks + learned
-        return ticks * self.tick_env_steps, updates * self.tick_critic_steps, updates * self.tick_actor_steps
+    def steps(self, iterations: int, learned: int) -> tuple[int, int, int]:
+        """Environment, critic and actor steps of the run after `iterations` iterations of this part; `learned` of them did."""
+        updates = self.prior_iterations + learned
+        return (
+            iterations * self.iteration_env_steps,
+            updates * self.iteration_critic_steps,
+            updates * self.iteration_actor_steps,
+        )
 
-    def run_step(self, ticks: int) -> int:
+    def run_step(self, iterations: int) -> int:
         """The number that names this moment of the run: critic updates offline plus environment steps."""
-        return (self.prior_ticks + ticks * self.offline) * self.tick_critic_steps + ticks * self.tick_env_steps
+        return (
+            self.prior_iterations + iterations * self.offline
+        ) * self.iteration_critic_steps + iterations * self.iteration_env_steps
 
 
 def parse_ratio(text: str) -> tuple[int, int]:
@@ -149,8 +159,8 @@ def parse_split(text: str, devices: int) -> tuple[int, int, int]:
 def make_plan(config: TrainConfig, shards: int) -> Plan:
     """The plan of the steps in the environment. Raises RlxError, naming the flag, for sizes that cannot be."""
     common = _common(config, shards)
-    tick_env_steps = config.num_envs * config.rollout_length
-    slots = config.replay_capacity // tick_env_steps * config.rollout_length
+    iteration_env_steps = config.num_envs * config.rollout_length
+    slots = config.replay_capacity // iteration_env_steps * config.rollout_length
     if slots < max(config.rollout_length, config.n_step):
         need = config.num_envs * max(config.rollout_length, config.n_step)
         raise RlxError(
@@ -162,20 +172,22 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             f"--batch-size {config.batch_size}: is over --replay-capacity {config.replay_capacity};"
             " lower it or raise that"
         )
-    ticks = math.ceil(config.total_env_steps / tick_env_steps)
+    iterations = math.ceil(config.total_env_steps / iteration_env_steps)
     for flag, given, count in (
-        ("total-env-steps", config.total_env_steps, ticks * config.rollout_length),
+        ("total-env-steps", config.total_env_steps, iterations * config.rollout_length),
         ("replay-capacity", config.replay_capacity, slots),
     ):
         if count > MOST:
             raise RlxError(f"--{flag} {given}: more than {MOST} vector steps cannot be counted; lower it")
-    warmup = max(math.ceil(config.warmup_env_steps / tick_env_steps), math.ceil(config.n_step / config.rollout_length))
-    if warmup >= ticks:
+    warmup = max(
+        math.ceil(config.warmup_env_steps / iteration_env_steps), math.ceil(config.n_step / config.rollout_length)
+    )
+    if warmup >= iterations:
         raise RlxError(
             f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
-            f" {warmup * tick_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
+            f" {warmup * iteration_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
-    prior = _offline_ticks(config)
+    prior = _offline_iterations(config)
     if prior and config.driver == "pipelined" and config.offline_fraction > 0:
         raise RlxError(
             f"--offline-fraction {config.offline_fraction}: in the environment the pipelined driver learns from replay"
@@ -183,11 +195,11 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
         )
     return Plan(
         **common,
-        **_intervals(config, ticks, tick_env_steps),
-        ticks=ticks,
-        warmup_ticks=warmup,
-        tick_env_steps=tick_env_steps,
-        prior_ticks=prior,
+        **_intervals(config, iterations, iteration_env_steps),
+        iterations=iterations,
+        warmup_iterations=warmup,
+        iteration_env_steps=iteration_env_steps,
+        prior_iterations=prior,
         slots=slots,
         shard_offline=round(config.offline_fraction * config.batch_size / shards) if prior else 0,
     )
@@ -195,27 +207,29 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
 
 def make_offline_plan(config: TrainConfig, shards: int) -> Plan:
     """The plan of the updates on the data set. Raises RlxError, naming the flag, for sizes that cannot be."""
-    common, ticks = _common(config, shards), _offline_ticks(config)
+    common, iterations = _common(config, shards), _offline_iterations(config)
     if not config.dataset:
         why = f"--offline-steps {config.offline_steps} learn from data"
         raise RlxError(f"missing --dataset: {why}; give one (see `rlx list`), or --offline-steps 0")
     return Plan(
         **common,
-        **_intervals(config, ticks, common["tick_critic_steps"]),
-        ticks=ticks,
-        warmup_ticks=0,
-        tick_env_steps=0,
-        prior_ticks=0,
+        **_intervals(config, iterations, common["iteration_critic_steps"]),
+        iterations=iterations,
+        warmup_iterations=0,
+        iteration_env_steps=0,
+        prior_iterations=0,
         slots=0,
         shard_offline=common["shard_batch"],
     )
 
 
-def _offline_ticks(config: TrainConfig) -> int:
-    ticks = math.ceil(config.offline_steps / (parse_ratio(config.ratio)[0] * config.rollout_length))
-    if ticks > MOST:
-        raise RlxError(f"--offline-steps {config.offline_steps}: more than {MOST} ticks cannot be counted; lower it")
-    return ticks
+def _offline_iterations(config: TrainConfig) -> int:
+    iterations = math.ceil(config.offline_steps / (parse_ratio(config.ratio)[0] * config.rollout_length))
+    if iterations > MOST:
+        raise RlxError(
+            f"--offline-steps {config.offline_steps}: more than {MOST} iterations cannot be counted; lower it"
+        )
+    return iterations
 
 
 def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
@@ -234,8 +248,8 @@ def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
     return {
         "critic_updates": critic_updates,
         "actor_updates": actor_updates,
-        "tick_critic_steps": critic_updates * config.rollout_length,
-        "tick_actor_steps": actor_updates * config.rollout_length,
+        "iteration_critic_steps": critic_updates * config.rollout_length,
+        "iteration_actor_steps": actor_updates * config.rollout_length,
         "shards": shards,
         "shard_envs": config.num_envs // shards,
         "shard_batch": config.batch_size // shards,
@@ -243,16 +257,16 @@ def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
     }
 
 
-def _intervals(config: TrainConfig, ticks: int, tick_steps: int) -> dict[str, int]:
-    """Ticks between log points, evaluations and checkpoints; the latter two fall on log points."""
+def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> dict[str, int]:
+    """Iterations between log points, evaluations and checkpoints; the latter two fall on log points."""
 
     def every(steps: int, parts: int) -> int:
-        return max(1, math.ceil(steps / tick_steps) if steps else ticks // parts)
+        return max(1, math.ceil(steps / iteration_steps) if steps else iterations // parts)
 
     log = min(every(config.log_every, 50), REPORTED)
     evaluate = math.ceil(every(config.eval_every, 10) / log) * log
     checkpoint = math.ceil(every(config.checkpoint_every or config.eval_every, 10) / log) * log
-    return {"log_ticks": log, "eval_ticks": evaluate, "checkpoint_ticks": checkpoint}
+    return {"log_iterations": log, "eval_iterations": evaluate, "checkpoint_iterations": checkpoint}
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -311,4 +325,4 @@ def _check_ranges(config: TrainConfig) -> None:
     if config.driver == "fused" and config.split != "1":
         raise RlxError(f"--split {config.split}: goes with --driver pipelined; add it")
     if not 2 <= config.depth <= 4:
-        raise RlxError(f"--depth {config.depth}: must be 2, 3 or 4 ticks in flight")
+        raise RlxError(f"--depth {config.depth}: must be 2, 3 or 4 iterations in flight")

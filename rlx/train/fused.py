@@ -1,8 +1,8 @@
 """The fused driver: everything in one program, for all seeds and hyper-parameters, on any number of devices.
 
-One program makes any number of ticks, warm-up and learning alike, so it compiles once. Inside, training runs (members:
+One program makes any number of iterations, warm-up and learning alike, so it compiles once. Inside, training runs (members:
 seeds times hyper-parameter values) are a vmap, logical shards are a vmap that averages gradients, devices are a pmap.
-What a tick does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected (lag 0). A data set is
+What an iteration does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected (lag 0). A data set is
 an argument of the program, one copy a device, whatever the number of members and shards.
 """
 
@@ -30,15 +30,15 @@ from rlx.types import EnvState, State
 
 
 class Schedule(NamedTuple):
-    """A driver state and what a tick does to it, for one member and one logical shard."""
+    """A driver state and what an iteration does to it, for one member and one logical shard."""
 
     init: Callable[..., Any]  # (task, seed, hypers, given) -> state; given is a shard's pool of starts, or the data set
-    tick: Callable[[Task, Any, Any], tuple[Any, Totals]]  # (task, data, state)
+    iteration: Callable[[Task, Any, Any], tuple[Any, Totals]]  # (task, data, state)
     shards: Any  # the state's axes under the vmap over shards: 0 where each has its own, None where all have the same
     members: Any  # likewise under the vmap over members
-    learned: Callable[[Any], Any]  # state -> {"agent", "statistics"}
+    policy_snapshot: Callable[[Any], Any]  # state -> {"agent", "statistics"}
     adopt: Callable[[Task, Any, Any], Any]  # (task, state, learned) -> state
-    clock: Callable[[Any], tuple[jax.Array, jax.Array]]  # state -> (seed, tick)
+    clock: Callable[[Any], tuple[jax.Array, jax.Array]]  # state -> (seed, iteration)
     refill: Callable[[Any, EnvState], Any] | None  # (state, pool) -> state; None where no environment is stepped
 
 
@@ -51,7 +51,7 @@ class FusedState(PyTreeNode):
     pool: EnvState
     replay: Replay
     seed: jax.Array  # [] uint32
-    tick: jax.Array  # [] int32, ticks made
+    iteration: jax.Array  # [] int32, iterations made
 
 
 def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState:
@@ -64,25 +64,25 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
         pool=pool,
         replay=steps.init_replay(task, steps.row_shapes(task)),
         seed=seed,
-        tick=jnp.zeros((), jnp.int32),
+        iteration=jnp.zeros((), jnp.int32),
     )
 
 
-def tick(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState, Totals]:
+def iteration(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState, Totals]:
     """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
     key = jax.random.key(state.seed)
     policy = task.agent.acting(state.agent)
-    made = steps.make_block(task, policy, state.statistics, state.env, state.pool, key, state.tick)
+    made = steps.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
     env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
     statistics = normalize.update(state.statistics, rows.observation, task.axes or None)
 
     def learn(agent: State) -> tuple[State, Learned]:
-        return steps.learn(task, agent, Source(ring, data), statistics, key, state.tick)
+        return steps.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
 
-    agent, told, learned = steps.after_warmup(learn, state.agent, steps.learns(task, ring, state.tick))
-    sounded = nonfinite.sound(diverged._asdict() | told.bad, state.tick)
-    state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, tick=state.tick + 1)
+    agent, told, learned = steps.after_warmup(learn, state.agent, steps.learns(task, ring, state.iteration))
+    sounded = nonfinite.sound(diverged._asdict() | told.bad, state.iteration)
+    state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, iteration=state.iteration + 1)
     return state, Totals(told.metrics, learned, episodes, alarms=sounded)
 
 
@@ -95,33 +95,33 @@ def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
 
 SEQUENTIAL = Schedule(
     init=init,
-    tick=tick,
+    iteration=iteration,
     shards=FusedState(None, None, 0, 0, Replay(0, None), None, None),  # type: ignore[arg-type]
     members=FusedState(0, 0, 0, 0, Replay(0, None), 0, None),  # type: ignore[arg-type]
-    learned=lambda state: {"agent": state.agent, "statistics": state.statistics},
+    policy_snapshot=lambda state: {"agent": state.agent, "statistics": state.statistics},
     adopt=adopt,
-    clock=lambda state: (state.seed, state.tick),
+    clock=lambda state: (state.seed, state.iteration),
     refill=lambda state, pool: state.replace(pool=pool),
 )
 
 
 def advance(
-    tick: Callable[[Any, Any], tuple[Any, Totals]], state: Any, totals: Totals, data: Any, ticks: jax.Array
+    iteration: Callable[[Any, Any], tuple[Any, Totals]], state: Any, totals: Totals, data: Any, iterations: jax.Array
 ) -> tuple[Any, Totals]:
-    """Makes `ticks` ticks (traced, so one program serves every length) and adds what they report to `totals`."""
+    """Makes `iterations` iterations (traced, so one program serves every length) and adds what they report to `totals`."""
 
     def body(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, packed = carry
-        state, new = tick(data, state)
+        state, new = iteration(data, state)
         return state, nonfinite.add_packed(packed, nonfinite.pack(new))
 
-    state, packed = jax.lax.fori_loop(0, ticks, body, (state, nonfinite.pack(totals)))
+    state, packed = jax.lax.fori_loop(0, iterations, body, (state, nonfinite.pack(totals)))
     return state, nonfinite.unpack(packed, totals)
 
 
-def reset(task: Task, seed: jax.Array, tick: jax.Array) -> EnvState:
+def reset(task: Task, seed: jax.Array, iteration: jax.Array) -> EnvState:
     """This shard's pool of initial states."""
-    return steps.make_pool(task, jax.random.key(seed), tick)
+    return steps.make_pool(task, jax.random.key(seed), iteration)
 
 
 class Fused:
@@ -151,7 +151,7 @@ class Fused:
             return parallel.pmap(mapped, self.devices, donate=donate)
 
         own, everyone = schedule.shards, schedule.members
-        zero = self._ticks(0)
+        zero = self._iterations(0)
         self.data = parallel.replicate(data, self.devices)
         self.first = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
         pool = spread(partial(reset, task), ((None, None), 0), ((0, None), 0))
@@ -159,20 +159,22 @@ class Fused:
         given, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
         start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), everyone))
         self.start = Program("start", start, *self.first, given, seldom=True)
-        tick = jax.jit(partial(schedule.tick, task))  # so that it is traced once, for its shapes and for the program
-        self._spread_tick = spread(tick, ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
+        iteration = jax.jit(
+            partial(schedule.iteration, task)
+        )  # so that it is traced once, for its shapes and for the program
+        self._spread_iteration = spread(iteration, ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
         train = spread(
-            partial(advance, tick),
+            partial(advance, iteration),
             ((own, None, None, None), (own, None)),
             ((everyone, 0, None, None), (everyone, 0)),
             donate=(0, 1),
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
-        judge = parallel.pmap(parallel.along(partial(steps.judge, task), members), self.devices)
+        judge = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
-        self.judge = Program("evaluate", judge, schedule.learned(self.shapes))
-        self.adoption = Program("adopt", adopt, self.shapes, schedule.learned(self.shapes), seldom=True)
-        self.programs = (self.train, *([self.reset] if schedule.refill else []), self.start, self.judge)
+        self.evaluation = Program("evaluate", judge, schedule.policy_snapshot(self.shapes))
+        self.adoption = Program("adopt", adopt, self.shapes, schedule.policy_snapshot(self.shapes), seldom=True)
+        self.programs = (self.train, *([self.reset] if schedule.refill else []), self.start, self.evaluation)
 
     @cached_property
     def shapes(self) -> Any:
@@ -181,21 +183,21 @@ class Fused:
 
     @cached_property
     def no_totals(self) -> Totals:
-        """What a tick reports, all zero, on the host; found by tracing the tick, which takes its time."""
-        return nonfinite.zeros_like(jax.eval_shape(self._spread_tick, self.data, self.shapes)[1])
+        """What an iteration reports, all zero, on the host; found by tracing the iteration, which takes its time."""
+        return nonfinite.zeros_like(jax.eval_shape(self._spread_iteration, self.data, self.shapes)[1])
 
     def init(self) -> Any:
-        """The state before the first tick."""
+        """The state before the first iteration."""
         return self.begin(*self.first)
 
     def begin(self, seeds: Any, hypers: Any) -> Any:
-        """The state before the first tick of as many members, from what they are given on the devices."""
-        given = self.reset(seeds, self._ticks(0)) if self.schedule.refill else self.data
+        """The state before the first iteration of as many members, from what they are given on the devices."""
+        given = self.reset(seeds, self._iterations(0)) if self.schedule.refill else self.data
         return self.start(seeds, hypers, given)
 
-    def advance(self, state: Any, totals: Totals, ticks: int) -> tuple[Any, Totals]:
-        """Makes `ticks` ticks, adding to `totals`; both are donated. Returns at once, with what is being computed."""
-        return self.train(state, totals, self.data, self._ticks(ticks))
+    def advance(self, state: Any, totals: Totals, iterations: int) -> tuple[Any, Totals]:
+        """Makes `iterations` iterations, adding to `totals`; both are donated. Returns at once, with what is being computed."""
+        return self.train(state, totals, self.data, self._iterations(iterations))
 
     def zeros(self) -> Totals:
         """What to start totals from."""
@@ -211,14 +213,14 @@ class Fused:
             return state
         return self.schedule.refill(state, self.reset(*self.schedule.clock(state)))
 
-    def learned(self, state: Any) -> Any:
+    def policy_snapshot(self, state: Any) -> Any:
         """What a policy needs later, agent and statistics; `fetch` it to keep it."""
-        return self.schedule.learned(state)
+        return self.schedule.policy_snapshot(state)
 
     @property
-    def learned_shapes(self) -> Any:
+    def policy_snapshot_shapes(self) -> Any:
         """Shapes and types of a fetched `learned`, `[M, ...]`."""
-        return self._layout(0, None).gathered(self.learned(self.shapes))
+        return self._layout(0, None).gathered(self.policy_snapshot(self.shapes))
 
     def adopt(self, state: Any, learned: Any) -> Any:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
@@ -230,7 +232,7 @@ class Fused:
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
-        return self.judge(learned)
+        return self.evaluation(learned)
 
     def place(self, tree: Any) -> Any:
         """Puts what every member has, `[M, ...]` on the host, on the devices."""
@@ -240,16 +242,16 @@ class Fused:
         """Waits for a result and returns it on the host, `[M, ...]`."""
         return self._layout(0, None).gather(tree)
 
-    def whole(self, state: Any, totals: Totals) -> Any:
+    def training_state(self, state: Any, totals: Totals) -> Any:
         """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
         return {"state": self._own.gather(state), "totals": self.fetch(totals)}
 
-    def place_whole(self, whole: Any) -> tuple[Any, Totals]:
+    def place_training_state(self, whole: Any) -> tuple[Any, Totals]:
         """State and totals from what `whole` returned, here or on other devices."""
         return self._own.scatter(whole["state"], self.devices), self.place(whole["totals"])
 
     @property
-    def whole_shapes(self) -> Any:
+    def training_state_shapes(self) -> Any:
         """Shapes and types of what `whole` returns."""
         return {"state": self._own.gathered(self.shapes), "totals": self._layout(0, None).gathered(self.no_totals)}
 
@@ -260,5 +262,5 @@ class Fused:
     def _layout(self, members: Any, shards: Any) -> Layout:
         return Layout(members, shards, self.split_members)
 
-    def _ticks(self, count: int) -> jax.Array:
+    def _iterations(self, count: int) -> jax.Array:
         return parallel.replicate(np.asarray(count, np.int32), self.devices)

@@ -1,4 +1,4 @@
-"""The host's side of training: dispatches whole stretches of ticks, and reports at the points where somebody looks."""
+"""The host's side of training: dispatches whole stretches of iterations, and reports at the points where somebody looks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rlx.train.nonfinite import NEVER
 from rlx.train.report import Report, Seconds
 from rlx.train.steps import Task, Totals
 
-STRETCH_S = 1.0  # about how long a stretch of ticks takes: who asks a run to end waits no longer
+STRETCH_S = 1.0  # about how long a stretch of iterations takes: who asks a run to end waits no longer
 CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
     "stop": lambda quantity: False,
     "reset-env": lambda quantity: quantity in ("observation", "reward"),
     "skip": lambda quantity: quantity != "action",
 }
-COURSE = ("action", "observation", "reward", "critic_loss", "critic gradients", "critic parameters")  # of a tick
+COURSE = ("action", "observation", "reward", "critic_loss", "critic gradients", "critic parameters")  # of an iteration
 
 
 class Driver(Protocol):
@@ -35,10 +35,10 @@ class Driver(Protocol):
     def programs(self) -> Sequence[Program]: ...  # in the order to compile them; the last evaluates
 
     @property
-    def learned_shapes(self) -> Any: ...  # of what `learned` returns, fetched, [M, ...]
+    def policy_snapshot_shapes(self) -> Any: ...  # of what `learned` returns, fetched, [M, ...]
 
     @property
-    def whole_shapes(self) -> Any: ...  # of what `whole` returns
+    def training_state_shapes(self) -> Any: ...  # of what `whole` returns
 
     @property
     def members(self) -> int: ...  # training runs in all, M
@@ -47,13 +47,13 @@ class Driver(Protocol):
 
     def zeros(self) -> Any: ...
 
-    def advance(self, state: Any, totals: Any, ticks: int) -> tuple[Any, Any]: ...
+    def advance(self, state: Any, totals: Any, iterations: int) -> tuple[Any, Any]: ...
 
     def read(self, totals: Any) -> Totals: ...
 
     def refresh(self, state: Any) -> Any: ...
 
-    def learned(self, state: Any) -> Any: ...
+    def policy_snapshot(self, state: Any) -> Any: ...
 
     def adopt(self, state: Any, learned: Any) -> Any: ...
 
@@ -65,23 +65,23 @@ class Driver(Protocol):
 
     def fetch(self, tree: Any) -> Any: ...
 
-    def whole(self, state: Any, totals: Any) -> Any: ...
+    def training_state(self, state: Any, totals: Any) -> Any: ...
 
-    def place_whole(self, whole: Any) -> tuple[Any, Any]: ...
+    def place_training_state(self, whole: Any) -> tuple[Any, Any]: ...
 
 
 class Resumed(NamedTuple):
     """Where a run was when everything was saved."""
 
-    whole: Any  # of `Driver.whole`, on the host
-    tick: int
-    learned: int  # ticks that learned
+    training_state: Any  # of `Driver.training_state`, on the host
+    iteration: int
+    learned: int  # iterations that learned
 
 
 class Stop(NamedTuple):
-    """A tick to report after."""
+    """An iteration to report after."""
 
-    tick: int
+    iteration: int
     evaluates: bool
     saves: bool
 
@@ -91,24 +91,26 @@ def stops(driver: Driver) -> Iterator[Stop]:
     plan = driver.task.plan
 
     def points(every: int) -> set[int]:
-        return {*range(every, plan.ticks, every), plan.ticks}
+        return {*range(every, plan.iterations, every), plan.iterations}
 
-    evaluations, checkpoints = points(plan.eval_ticks), points(plan.checkpoint_ticks)
-    for tick in sorted({min(plan.warmup_ticks + 1, plan.ticks)} | points(plan.log_ticks) | evaluations | checkpoints):
-        yield Stop(tick, tick in evaluations, tick in checkpoints)
+    evaluations, checkpoints = points(plan.eval_iterations), points(plan.checkpoint_iterations)
+    for iteration in sorted(
+        {min(plan.warmup_iterations + 1, plan.iterations)} | points(plan.log_iterations) | evaluations | checkpoints
+    ):
+        yield Stop(iteration, iteration in evaluations, iteration in checkpoints)
 
 
 class Pace:
-    """How many ticks make a stretch: as many as took about STRETCH_S, but no sudden leaps."""
+    """How many iterations make a stretch: as many as took about STRETCH_S, but no sudden leaps."""
 
     def __init__(self) -> None:
-        self.ticks = 1
+        self.iterations = 1
 
-    def saw(self, ticks: int, seconds: float) -> None:
-        """A stretch of `ticks` took `seconds`. Processes agree, since they must make the same stretches."""
-        fitting = int(ticks * STRETCH_S / max(seconds, 1e-6))
-        proposed, processes = parallel.sum_over_processes(max(1, min(fitting, 4 * self.ticks)), 1)
-        self.ticks = proposed // processes
+    def saw(self, iterations: int, seconds: float) -> None:
+        """A stretch of `iterations` took `seconds`. Processes agree, since they must make the same stretches."""
+        fitting = int(iterations * STRETCH_S / max(seconds, 1e-6))
+        proposed, processes = parallel.sum_over_processes(max(1, min(fitting, 4 * self.iterations)), 1)
+        self.iterations = proposed // processes
 
 
 def train(
@@ -118,7 +120,7 @@ def train(
     asked_to_end: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda phase: None,
 ) -> Iterator[Report]:
-    """Trains to the last tick, yielding a report at every stop; from `learned` [M, ...] or where a run was, if given.
+    """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or where a run was, if given.
 
     Programs compile on threads beside each other, the evaluation once training is at its pace. Nothing but explicit
     transfers crosses between host and device. `tell` hears what is begun: compiling, warming up, training, evaluating.
@@ -133,51 +135,58 @@ def train(
             program.start(pool)
         for program in training:
             program.compiled()
-        state, totals, tick, updates = _begin(driver, learned, resumed)
+        state, totals, iteration, updates = _begin(driver, learned, resumed)
         compile_s, pace = lap(), Pace()
         for stop in stops(driver):
-            if stop.tick < tick or stop.tick == tick < plan.ticks:
+            if stop.iteration < iteration or stop.iteration == iteration < plan.iterations:
                 continue  # it was reported before the run was resumed
-            tell("warming up" if tick < plan.warmup_ticks else "training")
+            tell("warming up" if iteration < plan.warmup_iterations else "training")
             seen = driver.read(totals)
-            while tick < stop.tick:
-                stretch, started = min(pace.ticks, stop.tick - tick), time.perf_counter()
+            while iteration < stop.iteration:
+                stretch, started = min(pace.iterations, stop.iteration - iteration), time.perf_counter()
                 with jax.transfer_guard("disallow"):
                     state, totals = driver.advance(state, totals, stretch)
                     seen = driver.read(totals)
-                tick += stretch
+                iteration += stretch
                 took_s = time.perf_counter() - started
                 if took_s > STRETCH_S / 2:  # tracing holds Python's lock, which would be in the way of shorter ones
                     judge.start(pool)
                 pace.saw(stretch, took_s)
                 _check(driver, seen)
-                if tick < stop.tick and _anybody(asked_to_end):
-                    steps = plan.steps(tick, updates + _ticks(seen))
+                if iteration < stop.iteration and _anybody(asked_to_end):
+                    steps = plan.steps(iteration, updates + _iterations(seen))
                     yield Report(
-                        *(tick, updates, plan.run_step(tick), *steps, {}, {}, None, state, totals),
+                        *(iteration, updates, plan.run_step(iteration), *steps, {}, {}, None, state, totals),
                         *(Seconds(compile_s, lap(), 0.0), True, True),
                     )
                     return
-            if tick <= plan.warmup_ticks + 1:
-                pace = Pace()  # ticks that learn take far longer than those before
-            updates += _ticks(seen)
+            if iteration <= plan.warmup_iterations + 1:
+                pace = Pace()  # iterations that learn take far longer than those before
+            updates += _iterations(seen)
             metrics, totals = means(seen) | driver.timing(), driver.zeros()
             train_s = lap()
             if stop.evaluates:
                 tell("evaluating")
                 judge.compiled()
                 compile_s += lap()
-            evaluation = driver.fetch(driver.evaluate(driver.learned(state))) if stop.evaluates else None
+            evaluation = driver.fetch(driver.evaluate(driver.policy_snapshot(state))) if stop.evaluates else None
             seconds, compile_s = Seconds(compile_s, train_s, lap()), 0.0
-            ended = tick < plan.ticks and _anybody(asked_to_end)
+            ended = iteration < plan.iterations and _anybody(asked_to_end)
             yield Report(
-                *(tick, updates, plan.run_step(tick), *plan.steps(tick, updates), metrics, bad_numbers(driver, seen)),
+                *(
+                    iteration,
+                    updates,
+                    plan.run_step(iteration),
+                    *plan.steps(iteration, updates),
+                    metrics,
+                    bad_numbers(driver, seen),
+                ),
                 *(evaluation, state, totals, seconds, stop.saves or ended, ended),
             )
             if ended:
                 return
             lap()  # what was done with the report is not training
-            if tick % plan.log_ticks == 0:
+            if iteration % plan.log_iterations == 0:
                 state = driver.refresh(state)
 
 
@@ -199,18 +208,18 @@ def _anybody(asked_to_end: Callable[[], bool]) -> bool:
 
 
 def _begin(driver: Driver, learned: Any, resumed: Resumed | None) -> tuple[Any, Any, int, int]:
-    """State, totals, ticks made, and how many of them learned."""
+    """State, totals, iterations made, and how many of them learned."""
     if resumed is None:
         state = driver.init()
         return state if learned is None else driver.adopt(state, learned), driver.zeros(), 0, 0
-    state, totals = driver.place_whole(resumed.whole)
-    if resumed.tick % driver.task.plan.log_ticks == 0:
+    state, totals = driver.place_training_state(resumed.training_state)
+    if resumed.iteration % driver.task.plan.log_iterations == 0:
         state = driver.refresh(state)
-    return state, totals, resumed.tick, resumed.learned
+    return state, totals, resumed.iteration, resumed.learned
 
 
-def _ticks(totals: Totals) -> int:
-    """How many ticks learned; all members alike."""
+def _iterations(totals: Totals) -> int:
+    """How many iterations learned; all members alike."""
     return int(totals.learned.reshape(-1)[0])
 
 
@@ -225,7 +234,7 @@ def means(totals: Totals) -> dict[str, Any]:
 
 
 def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
-    """What was not finite, causes before consequences: the run_step after its first tick, and how often."""
+    """What was not finite, causes before consequences: the run_step after its first iteration, and how often."""
     firsts = {quantity: int(alarm.first.min()) for quantity, alarm in totals.alarms.items()}
     found = [(first, _place(quantity), quantity) for quantity, first in firsts.items() if first != NEVER]
     run_step = driver.task.plan.run_step
@@ -236,7 +245,7 @@ def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
 
 
 def _place(quantity: str) -> int:
-    """Where in a tick a quantity comes, so that causes are named before what follows from them."""
+    """Where in an iteration a quantity comes, so that causes are named before what follows from them."""
     late = quantity.endswith((" gradients", " parameters"))
     return COURSE.index(quantity) if quantity in COURSE else len(COURSE) + late
 

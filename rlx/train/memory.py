@@ -21,7 +21,7 @@ from rlx.train.steps import RECORDED, Source, Task, actor_rows, init_replay, min
 # it fuses most away, of an update it keeps matrices in a second layout. Tests hold both against compiled programs.
 STEP_SHARE = 0.75
 UPDATE_SHARE = 2
-BLOCK_COPIES = 3  # of what is collected in a tick: as it is scanned, as it is stored, and one to spare
+BLOCK_COPIES = 3  # of what is collected in an iteration: as it is scanned, as it is stored, and one to spare
 BATCH_COPIES = 3  # of minibatches: gathered, widened, normalised
 AGENT_COPIES = 3  # of the agent and its optimisers: the state, the next one, and one handed out
 SPARED = 0.2  # of the free memory, where as much as fits is to be taken: what is free changes
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
     """Bytes on a device."""
 
     replay: int  # and the data set
-    environments: int  # states, starts, what is collected in a tick, and the working memory of a step
+    environments: int  # states, starts, what is collected in an iteration, and the working memory of a step
     learning: int  # agent, optimisers, minibatches, and the working memory of an update
 
     @property

@@ -1,4 +1,4 @@
-"""Bad numbers, found on the device: which quantity was not finite, in which tick first, and how often."""
+"""Bad numbers, found on the device: which quantity was not finite, in which iteration first, and how often."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEVER = 2**31 - 1
 class Alarm(NamedTuple):
     """Of one quantity."""
 
-    first: jax.Array  # [] int32, the tick; NEVER where all was well
+    first: jax.Array  # [] int32, the iteration; NEVER where all was well
     number: jax.Array  # [] float32, environments or updates that it was seen in
 
 
@@ -35,9 +35,9 @@ class Learned(NamedTuple):
         return self._replace(bad=inspect(name, half) | self.bad)
 
 
-def sound(numbers: dict[str, jax.Array], tick: jax.Array) -> Alarms:
-    """Alarms of one tick, from how often each quantity was bad in it."""
-    return {name: Alarm(jnp.where(n > 0, tick, NEVER), n.astype(jnp.float32)) for name, n in numbers.items()}
+def sound(numbers: dict[str, jax.Array], iteration: jax.Array) -> Alarms:
+    """Alarms of one iteration, from how often each quantity was bad in it."""
+    return {name: Alarm(jnp.where(n > 0, iteration, NEVER), n.astype(jnp.float32)) for name, n in numbers.items()}
 
 
 def _is_alarm(node: Any) -> bool:
@@ -45,7 +45,7 @@ def _is_alarm(node: Any) -> bool:
 
 
 def add(one: Any, other: Any) -> Any:
-    """The sum of two reports, pytrees of numbers and alarms: of an alarm, the first tick and all its occurrences."""
+    """The sum of two reports, pytrees of numbers and alarms: of an alarm, the first iteration and all its occurrences."""
 
     def both(a: Any, b: Any) -> Any:
         return Alarm(jnp.minimum(a.first, b.first), a.number + b.number) if _is_alarm(a) else a + b
@@ -54,7 +54,7 @@ def add(one: Any, other: Any) -> Any:
 
 
 def pack(report: Any) -> dict[str, jax.Array]:
-    """A report as a vector for each type of its numbers, and one for the alarms' first ticks; see `add_packed`."""
+    """A report as a vector for each type of its numbers, and one for the alarms' first iterations; see `add_packed`."""
     groups: dict[str, list[jax.Array]] = {}
     for kind, leaf in zip(_kinds(report), jax.tree.leaves(report), strict=True):
         groups.setdefault(kind, []).append(leaf.ravel())

@@ -1,4 +1,4 @@
-"""Offline: updates on a data set alone. The same program as online training, with a tick that steps no environment.
+"""Offline: updates on a data set alone. The same program as online training, with an iteration that steps no environment.
 
 A run may have two parts, offline and then online: each is a driver, and the agent goes on from one to the other.
 """
@@ -26,7 +26,7 @@ class OfflineState(PyTreeNode):
     agent: State
     statistics: normalize.Statistics  # of the data set's observations; they do not change
     seed: jax.Array  # [] uint32
-    tick: jax.Array  # [] int32
+    iteration: jax.Array  # [] int32
 
 
 class Given(NamedTuple):
@@ -34,7 +34,7 @@ class Given(NamedTuple):
 
     statistics: normalize.Statistics
     seed: jax.Array
-    tick: jax.Array
+    iteration: jax.Array
 
 
 def init(task: Task, seed: jax.Array, hypers: Any, data: Replay) -> OfflineState:
@@ -44,45 +44,47 @@ def init(task: Task, seed: jax.Array, hypers: Any, data: Replay) -> OfflineState
     return OfflineState(agent, statistics, seed, jnp.zeros((), jnp.int32))
 
 
-def report(learned: nonfinite.Learned, tick: jax.Array) -> Totals:
-    """What a tick's updates tell."""
+def report(learned: nonfinite.Learned, iteration: jax.Array) -> Totals:
+    """What an iteration's updates tell."""
     none = Episodes(*[jnp.zeros(())] * 3)
-    return Totals(learned.metrics, jnp.ones(()), none, alarms=nonfinite.sound(learned.bad, tick))
+    return Totals(learned.metrics, jnp.ones(()), none, alarms=nonfinite.sound(learned.bad, iteration))
 
 
-def tick(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
+def iteration(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
     """One burst of updates, critic and actor in turn, each seeing the last."""
     key = jax.random.key(state.seed)
-    agent, learned = steps.learn(task, state.agent, Source(None, data), state.statistics, key, state.tick)
-    return state.replace(agent=agent, tick=state.tick + 1), report(learned, state.tick)
+    agent, learned = steps.learn(task, state.agent, Source(None, data), state.statistics, key, state.iteration)
+    return state.replace(agent=agent, iteration=state.iteration + 1), report(learned, state.iteration)
 
 
 def learn_value(task: Task, data: Replay, critic: Any, policy: Any, given: Given) -> tuple[Any, Any, Totals]:
-    """The critic half's tick against one frozen policy: the critic, the next value, and what to report."""
-    statistics, key, tick = given.statistics, jax.random.key(given.seed), given.tick
-    critic, learned = steps.learn_critic(task, critic, policy, Source(None, data), statistics, key, tick)
-    return critic, task.agent.value(critic), report(learned, tick)
+    """The critic half's iteration against one frozen policy: the critic, the next value, and what to report."""
+    statistics, key, iteration = given.statistics, jax.random.key(given.seed), given.iteration
+    critic, learned = steps.learn_critic(task, critic, policy, Source(None, data), statistics, key, iteration)
+    return critic, task.agent.value(critic), report(learned, iteration)
 
 
 def learn_policy(task: Task, data: Replay, actor: Any, value: Any, gamma: Any, given: Given) -> tuple[Any, Totals]:
-    """The actor half's tick against one frozen value: the actor and what to report."""
+    """The actor half's iteration against one frozen value: the actor and what to report."""
 
     def draw(key: jax.Array, count: int) -> Any:
         return task.agent.actor_batch(steps.draw(task, Source(None, data), gamma, key, count))
 
     key = jax.random.key(given.seed)
-    actor, learned = steps.learn_actor(task, actor, value, draw, given.statistics, key, given.tick)
-    return actor, report(learned, given.tick)
+    actor, learned = steps.learn_actor(task, actor, value, draw, given.statistics, key, given.iteration)
+    return actor, report(learned, given.iteration)
 
 
-def lagged_tick(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
-    """One burst of both halves' updates, each with the other half as it was before the tick (lag 1)."""
-    agent, given = state.agent, Given(state.statistics, state.seed, state.tick)
+def lagged_iteration(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
+    """One burst of both halves' updates, each with the other half as it was before the iteration (lag 1)."""
+    agent, given = state.agent, Given(state.statistics, state.seed, state.iteration)
     value = task.agent.value(agent.critic)
     policy, gamma = task.agent.policy(agent.actor, value), agent.critic.hypers.gamma
     critic, _, of_critic = learn_value(task, data, agent.critic, policy, given)
     actor, of_actor = learn_policy(task, data, agent.actor, value, gamma, given)
-    return state.replace(agent=State(critic=critic, actor=actor), tick=state.tick + 1), join(of_critic, of_actor)
+    return state.replace(agent=State(critic=critic, actor=actor), iteration=state.iteration + 1), join(
+        of_critic, of_actor
+    )
 
 
 def join(of_critic: Totals, of_actor: Totals) -> Totals:
@@ -98,12 +100,12 @@ def adopt(task: Task, state: OfflineState, learned: Any) -> OfflineState:
 
 OFFLINE = Schedule(
     init=init,
-    tick=tick,
+    iteration=iteration,
     shards=OfflineState(None, None, None, None),  # type: ignore[arg-type]
     members=OfflineState(0, 0, 0, None),  # type: ignore[arg-type]
-    learned=lambda state: {"agent": state.agent, "statistics": state.statistics},
+    policy_snapshot=lambda state: {"agent": state.agent, "statistics": state.statistics},
     adopt=adopt,
-    clock=lambda state: (state.seed, state.tick),
+    clock=lambda state: (state.seed, state.iteration),
     refill=None,
 )
-OFFLINE_LAGGED = OFFLINE._replace(tick=lagged_tick)
+OFFLINE_LAGGED = OFFLINE._replace(iteration=lagged_iteration)

@@ -1,7 +1,7 @@
 """Offline on two groups of devices: one learns the critic, one the actor, each from its own copy of the data set.
 
-The tick is that of `rlx.train.offline.lagged_tick`: both halves learn at once, each against the other as it was before
-the tick; at the edge the critic's new value and the actor's new policy travel from device to device.
+The iteration is that of `rlx.train.offline.lagged_iteration`: both halves learn at once, each against the other as it was before
+the iteration; at the edge the critic's new value and the actor's new policy travel from device to device.
 """
 
 from __future__ import annotations
@@ -66,28 +66,28 @@ class OfflinePipelined:
         self.starts = [Program(f"start {i}", starts[i], *first[i], self.data[i], seldom=True) for i in range(2)]
         self.first = first
         self.shapes = Halves(*(start.shapes for start in self.starts))
-        self.learn_value, of_critic = self._role(0, _value_tick)
-        self.learn_policy, of_actor = self._role(1, _policy_tick)
+        self.learn_value, of_critic = self._role(0, _value_iteration)
+        self.learn_policy, of_actor = self._role(1, _policy_iteration)
         self.no_reports = (of_critic, of_actor)
         publish = self._over(partial(_publish, task), 1, ((0, 0), 0))
         self.publish = Program("publish", publish, self.shapes.policy.own, self.shapes.policy.other)
-        judge = parallel.pmap(parallel.along(partial(steps.judge, task), self.members), self.groups[1])
-        self.judge = Program("evaluate", judge, _like(self._learned_shapes(), len(parallel.local(self.groups[1]))))
-        self.programs = (self.learn_value, self.learn_policy, *self.starts, self.publish, self.judge)
+        judge = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), self.members), self.groups[1])
+        self.evaluation = Program("evaluate", judge, _like(self._learned_shapes(), len(parallel.local(self.groups[1]))))
+        self.programs = (self.learn_value, self.learn_policy, *self.starts, self.publish, self.evaluation)
 
     def init(self) -> Halves:
-        """The state before the first tick."""
+        """The state before the first iteration."""
         return Halves(*(start(*self.first[i], self.data[i]) for i, start in enumerate(self.starts)))
 
     def zeros(self) -> Reports:
         """What to start reports from."""
         return self.no_reports
 
-    def advance(self, state: Halves, reports: Reports, ticks: int) -> tuple[Halves, Reports]:
-        """Makes `ticks` ticks; `state` is donated. Returns when the last are dispatched, not when they are done."""
+    def advance(self, state: Halves, reports: Reports, iterations: int) -> tuple[Halves, Reports]:
+        """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are done."""
         flying = deque[Any]()
         critics, actors = self.groups
-        for _ in range(ticks):
+        for _ in range(iterations):
             value_half, value, of_critic = self.learn_value(state.value, self.data[0], reports[0])
             policy_half, of_actor = self.learn_policy(state.policy, self.data[1], reports[1])
             reports = (of_critic, of_actor)
@@ -101,14 +101,14 @@ class OfflinePipelined:
         return state, reports
 
     def read(self, reports: Reports) -> Totals:
-        """The reports as one, `[M, ...]` on the host; waits for the ticks in flight."""
+        """The reports as one, `[M, ...]` on the host; waits for the iterations in flight."""
         return offline.join(*parallel.fetch(reports))
 
     def refresh(self, state: Halves) -> Halves:
         """No environment is stepped."""
         return state
 
-    def learned(self, state: Halves) -> Any:
+    def policy_snapshot(self, state: Halves) -> Any:
         """What a policy needs later, agent and statistics, on the actors' devices; `fetch` it to keep it."""
         agent = State(critic=parallel.broadcast(state.value.own, self.groups[1]), actor=state.policy.own)
         return {"agent": agent, "statistics": state.policy.given.statistics}
@@ -125,10 +125,10 @@ class OfflinePipelined:
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
-        return self.judge(learned)
+        return self.evaluation(learned)
 
     def timing(self) -> dict[str, float]:
-        """Mean seconds that a tick and each half in it took since the last call; waits for the ticks in flight."""
+        """Mean seconds that an iteration and each half in it took since the last call; waits for the iterations in flight."""
         return self.stopwatch.read()
 
     def place(self, tree: Any) -> Any:
@@ -139,11 +139,11 @@ class OfflinePipelined:
         """Waits for a result and returns it on the host, `[M, ...]`."""
         return parallel.fetch(tree)
 
-    def whole(self, state: Halves, reports: Reports) -> Any:
+    def training_state(self, state: Halves, reports: Reports) -> Any:
         """Everything that the run's future hangs on, on the host, whatever the devices: `[M, ...]`."""
         return {"state": Halves(*(parallel.fetch(half) for half in state)), "totals": parallel.fetch(reports)}
 
-    def place_whole(self, whole: Any) -> tuple[Halves, Reports]:
+    def place_training_state(self, whole: Any) -> tuple[Halves, Reports]:
         """State and reports from what `whole` returned, here or on other devices."""
 
         def placed(pair: Any) -> list[Any]:
@@ -153,13 +153,13 @@ class OfflinePipelined:
         return Halves(*placed(whole["state"])), (of_critic, of_actor)
 
     @property
-    def whole_shapes(self) -> Any:
+    def training_state_shapes(self) -> Any:
         """Shapes and types of what `whole` returns."""
         layout = Layout(0, None)
         return {"state": layout.gathered(self.shapes), "totals": layout.gathered(self.no_reports)}
 
     @property
-    def learned_shapes(self) -> Any:
+    def policy_snapshot_shapes(self) -> Any:
         """Shapes and types of a fetched `learned`, `[M, ...]`."""
         return Layout(0, None).gathered(self._learned_shapes())
 
@@ -174,20 +174,20 @@ class OfflinePipelined:
         mapped = parallel.over(function, (alike, None), member_axes, shards, self.members, self.task.axes)
         return parallel.pmap(mapped, self.groups[group], donate=donate)
 
-    def _role(self, i: int, tick: Callable[..., Any]) -> tuple[Program, Any]:
-        """The program of one half's tick; what it reports is added up on its devices."""
+    def _role(self, i: int, iteration: Callable[..., Any]) -> tuple[Program, Any]:
+        """The program of one half's iteration; what it reports is added up on its devices."""
         results = (MEMBERS, 0, 0) if i == 0 else (MEMBERS, 0)
-        once = self._over(partial(tick, self.task), i, ((MEMBERS, None), results))
+        once = self._over(partial(iteration, self.task), i, ((MEMBERS, None), results))
         zeros = parallel.place(
             nonfinite.zeros_like(jax.eval_shape(once, self.shapes[i], self.data[i])[-1]), self.groups[i]
         )
 
         def step(state: Half, data: Replay, reports: Any) -> Any:
-            *rest, report = tick(self.task, state, data)
+            *rest, report = iteration(self.task, state, data)
             return *rest, nonfinite.add(reports, report)
 
         program = self._over(step, i, ((MEMBERS, None, 0), results), donate=(0,))
-        return Program(tick.__name__, program, self.shapes[i], self.data[i], zeros), zeros
+        return Program(iteration.__name__, program, self.shapes[i], self.data[i], zeros), zeros
 
 
 def _start(task: Task, half: int, seed: jax.Array, hypers: Any, data: Replay) -> Half:
@@ -196,21 +196,21 @@ def _start(task: Task, half: int, seed: jax.Array, hypers: Any, data: Replay) ->
     policy = task.agent.policy(fresh.agent.actor, value)
     own, other = ((fresh.agent.critic, policy), (fresh.agent.actor, value))[half]
     gamma = jnp.copy(fresh.agent.critic.hypers.gamma)  # the learners' minibatches fold windows with it
-    return jax.tree.map(jnp.copy, Half(own, other, gamma, Given(fresh.statistics, seed, fresh.tick)))
+    return jax.tree.map(jnp.copy, Half(own, other, gamma, Given(fresh.statistics, seed, fresh.iteration)))
 
 
-def _value_tick(task: Task, state: Half, data: Replay) -> tuple[Half, Any, Totals]:
+def _value_iteration(task: Task, state: Half, data: Replay) -> tuple[Half, Any, Totals]:
     critic, value, report = offline.learn_value(task, data, state.own, state.other, state.given)
     return _next(state, critic), value, report
 
 
-def _policy_tick(task: Task, state: Half, data: Replay) -> tuple[Half, Totals]:
+def _policy_iteration(task: Task, state: Half, data: Replay) -> tuple[Half, Totals]:
     actor, report = offline.learn_policy(task, data, state.own, state.other, state.gamma, state.given)
     return _next(state, actor), report
 
 
 def _next(state: Half, own: Any) -> Half:
-    return state.replace(own=own, given=state.given._replace(tick=state.given.tick + 1))
+    return state.replace(own=own, given=state.given._replace(iteration=state.given.iteration + 1))
 
 
 def _publish(task: Task, actor: Any, value: Any) -> Any:

@@ -1,12 +1,12 @@
-"""The pipelined tick: collectors, value learners and policy learners at work at once, exactly one tick apart.
+"""The pipelined iteration: collectors, value learners and policy learners at work at once, exactly one iteration apart.
 
-Tick t reads one snapshot (P_t, V_t, N_t): the collectors make block B_t with P_t, the value learners update the critic
+Iteration t reads one snapshot (P_t, V_t, N_t): the collectors make block B_t with P_t, the value learners update the critic
 on replay that holds the blocks before t, with P_t; the policy learners update the actor on their ring of the same
-blocks, with V_t. At the edge between ticks B_t is stored, and V, P and the observation statistics N get their next
+blocks, with V_t. At the edge between iterations B_t is stored, and V, P and the observation statistics N get their next
 version. What every role consumes carries its version, so the lag (version being made minus version consumed) is
-counted, not assumed: it is 1, always. (A block's version is that of the tick after the one that made it.)
+counted, not assumed: it is 1, always. (A block's version is that of the iteration after the one that made it.)
 
-`LAGGED` is that tick as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups.
+`LAGGED` is that iteration as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from rlx.train.nonfinite import Alarms, Learned, sound
 from rlx.train.steps import Source, Task, Totals
 from rlx.types import EnvState, Metrics, State
 
-LAG_BINS = 4  # 0, 1, 2, and 3 or more ticks
+LAG_BINS = 4  # 0, 1, 2, and 3 or more iterations
 
 
 class Snapshot(NamedTuple):
     """What one role publishes for the others."""
 
     content: Any
-    version: jax.Array  # [] int32, the ticks whose learning or data it holds
+    version: jax.Array  # [] int32, the iterations whose learning or data it holds
 
 
 class Collector(PyTreeNode):
@@ -46,7 +46,7 @@ class Collector(PyTreeNode):
     policy: Snapshot
     statistics: Snapshot
     seed: jax.Array  # [] uint32
-    tick: jax.Array  # [] int32
+    iteration: jax.Array  # [] int32
 
 
 class ValueLearner(PyTreeNode):
@@ -58,7 +58,7 @@ class ValueLearner(PyTreeNode):
     policy: Snapshot
     statistics: Snapshot
     seed: jax.Array
-    tick: jax.Array
+    iteration: jax.Array
 
 
 class PolicyLearner(PyTreeNode):
@@ -70,7 +70,7 @@ class PolicyLearner(PyTreeNode):
     value: Snapshot
     statistics: Snapshot
     seed: jax.Array
-    tick: jax.Array
+    iteration: jax.Array
 
 
 class PipelineState(NamedTuple):
@@ -82,7 +82,7 @@ class PipelineState(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What one role tells of a tick; summed over ticks."""
+    """What one role tells of an iteration; summed over iterations."""
 
     episodes: Episodes | None
     metrics: Metrics
@@ -92,7 +92,7 @@ class Report(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What the collectors hand over at the edge of a tick."""
+    """What the collectors hand over at the edge of an iteration."""
 
     block: Row  # [K, E, ...]
     data: Any  # of the block, what the actor half reads, [K, E, ...]
@@ -100,31 +100,31 @@ class Collected(NamedTuple):
 
 
 def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> Collector:
-    """The collectors before the first tick."""
+    """The collectors before the first iteration."""
     _, _, policy = _init_agent(task, seed, hypers)
     env = steps.init_env(task, jax.random.key(seed), pool)
     return Collector(env, pool, policy, _no_statistics(task), seed, _zero())
 
 
 def init_value_learner(task: Task, seed: jax.Array, hypers: Any) -> ValueLearner:
-    """The value learners before the first tick."""
+    """The value learners before the first iteration."""
     agent, _, policy = _init_agent(task, seed, hypers)
     ring = steps.init_replay(task, steps.row_shapes(task))
     return ValueLearner(agent.critic, ring, _zero(), policy, _no_statistics(task), seed, _zero())
 
 
 def init_policy_learner(task: Task, seed: jax.Array, hypers: Any) -> PolicyLearner:
-    """The policy learners before the first tick."""
+    """The policy learners before the first iteration."""
     agent, value, _ = _init_agent(task, seed, hypers)
     ring = steps.init_replay(task, steps.actor_rows(task, steps.row_shapes(task)))
     return PolicyLearner(agent.actor, ring, _zero(), value, _no_statistics(task), seed, _zero())
 
 
 def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapshot, Report]:
-    """The collectors' tick: the state, what to hand over, the next statistics, and what to report."""
-    policy, statistics, version = state.policy, state.statistics, state.tick + 1
+    """The collectors' iteration: the state, what to hand over, the next statistics, and what to report."""
+    policy, statistics, version = state.policy, state.statistics, state.iteration + 1
     env, block, episodes, diverged = steps.make_block(
-        task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.tick
+        task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.iteration
     )
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
     lags = {
@@ -132,46 +132,46 @@ def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapsho
         "statistics_at_collector": _lag(version, statistics.version),
     }
     collected = Collected(block, steps.actor_rows(task, block), version)
-    report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged._asdict(), state.tick))
-    return state.replace(env=env, tick=version), collected, Snapshot(merged, version), report
+    report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged._asdict(), state.iteration))
+    return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), report
 
 
 def learn_value(task: Task, state: ValueLearner) -> tuple[ValueLearner, Snapshot, Report]:
-    """The value learners' tick: the state, the next value, and what to report."""
-    statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.tick + 1
+    """The value learners' iteration: the state, the next value, and what to report."""
+    statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
     def learn(critic: Any) -> tuple[Any, Learned]:
         source = Source(state.replay)
-        return steps.learn_critic(task, critic, state.policy.content, source, statistics, key, state.tick)
+        return steps.learn_critic(task, critic, state.policy.content, source, statistics, key, state.iteration)
 
-    critic, told, learned = steps.after_warmup(learn, state.critic, steps.learns(task, state.replay, state.tick))
+    critic, told, learned = steps.after_warmup(learn, state.critic, steps.learns(task, state.replay, state.iteration))
     lags = {
         "policy_at_value_learner": _lag(version, state.policy.version),
         "statistics_at_value_learner": _lag(version, state.statistics.version),
         "block_at_value_learner": _lag(version, state.newest),
     }
-    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.tick))
-    return state.replace(critic=critic, tick=version), Snapshot(task.agent.value(critic), version), report
+    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.iteration))
+    return state.replace(critic=critic, iteration=version), Snapshot(task.agent.value(critic), version), report
 
 
 def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Report]:
-    """The policy learners' tick: the state and what to report. The next policy waits for the next value."""
-    statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.tick + 1
+    """The policy learners' iteration: the state and what to report. The next policy waits for the next value."""
+    statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
     def draw(key: jax.Array, count: int) -> Any:
         return replay.sample_rows(state.replay, key, (count, task.plan.shard_batch))
 
     def learn(actor: Any) -> tuple[Any, Learned]:
-        return steps.learn_actor(task, actor, state.value.content, draw, statistics, key, state.tick)
+        return steps.learn_actor(task, actor, state.value.content, draw, statistics, key, state.iteration)
 
-    actor, told, learned = steps.after_warmup(learn, state.actor, steps.learns(task, state.replay, state.tick))
+    actor, told, learned = steps.after_warmup(learn, state.actor, steps.learns(task, state.replay, state.iteration))
     lags = {
         "value_at_policy_learner": _lag(version, state.value.version),
         "statistics_at_policy_learner": _lag(version, state.statistics.version),
         "block_at_policy_learner": _lag(version, state.newest),
     }
-    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.tick))
-    return state.replace(actor=actor, tick=version), report
+    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.iteration))
+    return state.replace(actor=actor, iteration=version), report
 
 
 L = TypeVar("L", ValueLearner, PolicyLearner)
@@ -183,11 +183,11 @@ def store(state: L, rows: Any, version: jax.Array) -> L:
 
 
 def next_policy(task: Task, state: PolicyLearner, value: Snapshot) -> Snapshot:
-    """The edge, where the actor is: the policy of the next tick."""
+    """The edge, where the actor is: the policy of the next iteration."""
     return Snapshot(task.agent.policy(state.actor, value.content), value.version)
 
 
-def tick(task: Task, data: None, state: PipelineState) -> tuple[PipelineState, Totals]:
+def iteration(task: Task, data: None, state: PipelineState) -> tuple[PipelineState, Totals]:
     """The three roles one after the other on the same snapshots, then the edge: what the three groups do at once."""
     del data  # a data set goes with the sequential schedule
     collector, collected, statistics, seen = collect(task, state.collector)
@@ -239,7 +239,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> PipelineSt
     )
 
 
-def learned(state: PipelineState) -> dict[str, Any]:
+def policy_snapshot(state: PipelineState) -> dict[str, Any]:
     """What a policy needs later."""
     agent = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
     return {"agent": agent, "statistics": state.policy_learner.statistics.content}
@@ -297,11 +297,11 @@ def _axes(own: int | None, alike: int | None) -> PipelineState:
 
 LAGGED = Schedule(
     init=init,
-    tick=tick,
+    iteration=iteration,
     shards=_axes(0, None),
     members=_axes(0, 0),
-    learned=learned,
+    policy_snapshot=policy_snapshot,
     adopt=adopt,
-    clock=lambda state: (state.collector.seed, state.collector.tick),
+    clock=lambda state: (state.collector.seed, state.collector.iteration),
     refill=refill,
 )

@@ -1,7 +1,7 @@
-"""The pipelined driver: the tick of `rlx.train.pipeline` on three disjoint groups of devices, all at work at once.
+"""The pipelined driver: the iteration of `rlx.train.pipeline` on three disjoint groups of devices, all at work at once.
 
-One thread dispatches the three roles of a tick back to back, then the edge: what each role publishes travels from
-device to device, never through the host. Nothing waits but for the oldest of `depth` ticks in flight.
+One thread dispatches the three roles of an iteration back to back, then the edge: what each role publishes travels from
+device to device, never through the host. Nothing waits but for the oldest of `depth` iterations in flight.
 """
 
 from __future__ import annotations
@@ -57,25 +57,25 @@ class Pipelined:
         self._make_roles()
         self._make_edges()
         rows = len(parallel.local(groups.collectors))
-        judge = parallel.pmap(parallel.along(partial(steps.judge, task), self.members), groups.collectors)
-        self.judge = Program("evaluate", judge, _placed_like(LAGGED.learned(self.shapes), rows))
+        judge = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), self.members), groups.collectors)
+        self.evaluation = Program("evaluate", judge, _placed_like(LAGGED.policy_snapshot(self.shapes), rows))
         self.programs = (
             *(self.learn_value, self.collect, self.learn_policy, self.reset, *self.starts),
-            *(self.store_block, self.store_data, self.publish, self.judge),
+            *(self.store_block, self.store_data, self.publish, self.evaluation),
         )
 
     def init(self) -> PipelineState:
-        """The state before the first tick."""
+        """The state before the first iteration."""
         zero = parallel.replicate(np.zeros((), np.int32), self.groups.collectors)
         pool = self.reset(self.first[0][0], zero)
         starts = zip(self.starts, self.first, strict=True)
         return PipelineState(*(start(*given, *([pool] if not i else [])) for i, (start, given) in enumerate(starts)))
 
-    def advance(self, state: PipelineState, reports: Reports, ticks: int) -> tuple[PipelineState, Reports]:
-        """Makes `ticks` ticks; `state` is donated. Returns when the last are dispatched, not when they are done."""
+    def advance(self, state: PipelineState, reports: Reports, iterations: int) -> tuple[PipelineState, Reports]:
+        """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are done."""
         flying = deque[Any]()
-        for _ in range(ticks):
-            state, reports = self.tick(state, reports)
+        for _ in range(iterations):
+            state, reports = self.iteration(state, reports)
             flying.append(reports)
             if len(flying) >= self.task.config.depth:
                 jax.block_until_ready(flying.popleft())
@@ -86,11 +86,11 @@ class Pipelined:
         return self.no_reports
 
     def read(self, reports: Reports) -> Totals:
-        """The reports as one, `[M, ...]` on the host; waits for the ticks in flight."""
+        """The reports as one, `[M, ...]` on the host; waits for the iterations in flight."""
         return pipeline.join(*parallel.fetch(reports))
 
-    def tick(self, state: PipelineState, reports: Reports) -> tuple[PipelineState, Reports]:
-        """Dispatches one tick and returns at once; what the roles report is added to `reports`."""
+    def iteration(self, state: PipelineState, reports: Reports) -> tuple[PipelineState, Reports]:
+        """Dispatches one iteration and returns at once; what the roles report is added to `reports`."""
         collectors, values, policies = self.groups
         collector, pieces, version, statistics, seen = self.collect(state.collector, reports[0])
         value_learner, value, of_values = self.learn_value(state.value_learner, reports[1])
@@ -117,14 +117,14 @@ class Pipelined:
         """A new pool of initial states."""
         return pipeline.refill(state, self.reset(*LAGGED.clock(state)))
 
-    def learned(self, state: PipelineState) -> Any:
+    def policy_snapshot(self, state: PipelineState) -> Any:
         """What a policy needs later, agent and statistics, on the collectors; `fetch` it to keep it."""
-        return parallel.broadcast(LAGGED.learned(state), self.groups.collectors)
+        return parallel.broadcast(LAGGED.policy_snapshot(state), self.groups.collectors)
 
     @property
-    def learned_shapes(self) -> Any:
+    def policy_snapshot_shapes(self) -> Any:
         """Shapes and types of a fetched `learned`, `[M, ...]`."""
-        return Layout(0, None).gathered(LAGGED.learned(self.shapes))
+        return Layout(0, None).gathered(LAGGED.policy_snapshot(self.shapes))
 
     def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
@@ -149,10 +149,10 @@ class Pipelined:
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
-        return self.judge(learned)
+        return self.evaluation(learned)
 
     def timing(self) -> dict[str, float]:
-        """Mean seconds that a tick and each role in it took since the last call; waits for the ticks in flight."""
+        """Mean seconds that an iteration and each role in it took since the last call; waits for the iterations in flight."""
         return self.stopwatch.read()
 
     def place(self, tree: Any) -> Any:
@@ -163,12 +163,12 @@ class Pipelined:
         """Waits for a result and returns it on the host, `[M, ...]`."""
         return parallel.fetch(tree)
 
-    def whole(self, state: PipelineState, reports: Reports) -> Any:
+    def training_state(self, state: PipelineState, reports: Reports) -> Any:
         """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
         gathered = [self._layout(i).gather(role) for i, role in enumerate(state)]
         return {"state": PipelineState(*gathered), "totals": self.read(reports)}  # as of `--split 1`
 
-    def place_whole(self, whole: Any) -> tuple[PipelineState, Reports]:
+    def place_training_state(self, whole: Any) -> tuple[PipelineState, Reports]:
         """State and reports from what `whole` returned, here or on other devices."""
         state = (self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(whole["state"]))
         parts = pipeline.part(whole["totals"], self.no_reports)
@@ -176,7 +176,7 @@ class Pipelined:
         return PipelineState(*state), tuple(reports)
 
     @property
-    def whole_shapes(self) -> Any:
+    def training_state_shapes(self) -> Any:
         """Shapes and types of what `whole` returns."""
         gathered = [self._layout(i).gathered(role) for i, role in enumerate(self.shapes)]
         totals = pipeline.join(*Layout(0, None).gathered(self.no_reports))

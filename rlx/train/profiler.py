@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-RECENT = 256  # ticks that are remembered one by one
+RECENT = 256  # iterations that are remembered one by one
 
 
-class Tick(NamedTuple):
-    """One tick as it was measured, in seconds of `time.perf_counter`."""
+class Iteration(NamedTuple):
+    """One iteration as it was measured, in seconds of `time.perf_counter`."""
 
     begun: float
     ends: tuple[float, ...]  # of each role
@@ -22,38 +22,38 @@ class Tick(NamedTuple):
 class Stopwatch:
     """Seconds that each role was busy.
 
-    A role's tick begins when the tick before has ended everywhere (it needs what all roles published) or when it is
-    dispatched, whichever is later, and ends when its own result is there. `recent` holds the last ticks that were read.
+    A role's iteration begins when the iteration before has ended everywhere (it needs what all roles published) or when it is
+    dispatched, whichever is later, and ends when its own result is there. `recent` holds the last iterations that were read.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
         self._threads = ThreadPoolExecutor(len(names))
-        self._ticks: list[tuple[float, list[Future[float]]]] = []
+        self._iterations: list[tuple[float, list[Future[float]]]] = []
         self._previous_end = 0.0
-        self.recent: deque[Tick] = deque(maxlen=RECENT)
+        self.recent: deque[Iteration] = deque(maxlen=RECENT)
 
     def start(self, *results: Any) -> None:
-        """A tick was dispatched; `results` [names] are arrays that are there when each role has done its part."""
+        """An iteration was dispatched; `results` [names] are arrays that are there when each role has done its part."""
         now = time.perf_counter()
-        self._ticks.append((now, [self._threads.submit(_when_done, result) for result in results]))
+        self._iterations.append((now, [self._threads.submit(_when_done, result) for result in results]))
 
     def read(self) -> dict[str, float]:
-        """Mean seconds a tick by role, and of the whole tick, since the last reading; waits for the ticks in flight."""
-        if not self._ticks:
+        """Mean seconds an iteration by role, and of the whole iteration, since the last reading; waits for the iterations in flight."""
+        if not self._iterations:
             return {}
         busy, whole = [0.0] * len(self._names), 0.0
-        for dispatched, futures in self._ticks:
+        for dispatched, futures in self._iterations:
             ends = [future.result() for future in futures]
             begun = max(dispatched, self._previous_end)
             busy = [total + end - begun for total, end in zip(busy, ends, strict=True)]
             whole += max(ends) - begun
-            self.recent.append(Tick(begun, tuple(ends)))
+            self.recent.append(Iteration(begun, tuple(ends)))
             self._previous_end = max(ends)
-        count = len(self._ticks)
-        self._ticks.clear()
+        count = len(self._iterations)
+        self._iterations.clear()
         means = {f"busy_{name}_s": total / count for name, total in zip(self._names, busy, strict=True)}
-        return means | {"tick_s": whole / count}
+        return means | {"iteration_s": whole / count}
 
 
 def _when_done(result: Any) -> float:

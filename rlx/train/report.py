@@ -12,7 +12,7 @@ from rlx.json_files import plain
 class Seconds(NamedTuple):
     """What the host waited for since the last report."""
 
-    compile: float  # compilers, and the state before the first tick
+    compile: float  # compilers, and the state before the first iteration
     train: float
     evaluate: float
 
@@ -20,8 +20,8 @@ class Seconds(NamedTuple):
 class Report(NamedTuple):
     """Where a run stands. Step counts are per seed; arrays are per member, `[M]`."""
 
-    tick: int
-    learned: int  # ticks that learned
+    iteration: int
+    learned: int  # iterations that learned
     run_step: int  # see `Plan.run_step`
     env_step: int
     critic_step: int

@@ -1,7 +1,7 @@
-"""What the three roles do in a tick, as pure functions of one logical shard; drivers decide where and in which order.
+"""What the three roles do in an iteration, as pure functions of one logical shard; drivers decide where and in which order.
 
-A tick collects one block of K vector steps, makes `critic_updates * K` critic and `actor_updates * K` actor updates.
-Randomness hangs on (root key, role, tick, logical shard or global environment, update), never on the device.
+An iteration collects one block of K vector steps, makes `critic_updates * K` critic and `actor_updates * K` actor updates.
+Randomness hangs on (root key, role, iteration, logical shard or global environment, update), never on the device.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ class Source(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What a driver reports, added up over ticks (see `total`); the host divides."""
+    """What a driver reports, added up over iterations (see `total`); the host divides."""
 
-    metrics: Metrics  # of the ticks that learned, each a mean over its updates
-    learned: jax.Array  # [] ticks that learned
+    metrics: Metrics  # of the iterations that learned, each a mean over its updates
+    learned: jax.Array  # [] iterations that learned
     episodes: Episodes
-    lags: dict[str, jax.Array] = {}  # noqa: RUF012 -- of the pipeline: ticks by staleness 0, 1, 2, more, of each input [4]
+    lags: dict[str, jax.Array] = {}  # noqa: RUF012 -- of the pipeline: iterations by staleness 0, 1, 2, more, of each input [4]
     alarms: Alarms = {}  # noqa: RUF012 -- of each quantity that is watched
 
 
-def learns(task: Task, ring: Replay, tick: jax.Array) -> jax.Array:
+def learns(task: Task, ring: Replay, iteration: jax.Array) -> jax.Array:
     """Whether the warm-up is over, [] bool: by the clock, and by what the ring holds (a resumed one may be empty)."""
     plan = task.plan
-    enough = min(plan.warmup_ticks * task.config.rollout_length, plan.slots)
-    return (tick >= plan.warmup_ticks) & (ring.cursor.size >= enough)
+    enough = min(plan.warmup_iterations * task.config.rollout_length, plan.slots)
+    return (iteration >= plan.warmup_iterations) & (ring.cursor.size >= enough)
 
 
 def observed(task: Task, statistics: normalize.Statistics, observation: jax.Array) -> jax.Array:
@@ -85,9 +85,9 @@ def env_index(task: Task) -> jax.Array:
     return parallel.index(task.axes) * task.plan.shard_envs + jnp.arange(task.plan.shard_envs)
 
 
-def make_pool(task: Task, key: Key, tick: jax.Array) -> EnvState:
-    """This shard's pool of initial states, `[P, ...]`, new at every tick that it is asked for."""
-    return task.batch.make_pool(derive(key, POOL, tick, parallel.index(task.axes)))
+def make_pool(task: Task, key: Key, iteration: jax.Array) -> EnvState:
+    """This shard's pool of initial states, `[P, ...]`, new at every iteration that it is asked for."""
+    return task.batch.make_pool(derive(key, POOL, iteration, parallel.index(task.axes)))
 
 
 def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
@@ -143,11 +143,13 @@ def make_block(
     env: VectorState,
     pool: EnvState,
     key: Key,
-    tick: jax.Array,
+    iteration: jax.Array,
 ) -> tuple[VectorState, Row, Episodes, Diverged]:
-    """The collector's tick: one block `[K, E, ...]`, with random actions during the warm-up of an untrained agent."""
+    """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained agent."""
     config, explore = task.config, behave(task, policy, statistics)
-    warm = (tick < task.plan.warmup_ticks) & (task.plan.prior_ticks == 0)  # a trained agent acts for itself
+    warm = (iteration < task.plan.warmup_iterations) & (
+        task.plan.prior_iterations == 0
+    )  # a trained agent acts for itself
     shape = (task.plan.shard_envs, task.env.spec.action_size)
 
     def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -157,7 +159,7 @@ def make_block(
         return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
 
     shard, index = parallel.index(task.axes), env_index(task)
-    env_key, act_key = derive(key, COLLECT, tick), derive(key, ACT, tick, shard)
+    env_key, act_key = derive(key, COLLECT, iteration), derive(key, ACT, iteration, shard)
     env, rows, *seen = collect(task.batch, act, env, pool, config.rollout_length, index, env_key, act_key)
     episodes, diverged = parallel.sum(tuple(seen), task.axes)
     return env, rows._replace(reward=rows.reward + config.reward_shift), episodes, diverged
@@ -186,19 +188,25 @@ def draw(task: Task, source: Source, gamma: jax.Array, key: Key, count: int) -> 
 
 
 def learn_critic(
-    task: Task, critic: Any, policy: Any, source: Source, statistics: normalize.Statistics, key: Key, tick: jax.Array
+    task: Task,
+    critic: Any,
+    policy: Any,
+    source: Source,
+    statistics: normalize.Statistics,
+    key: Key,
+    iteration: jax.Array,
 ) -> tuple[Any, Learned]:
-    """The value learner's tick: `critic_updates` for each of the K vector steps, against one frozen policy."""
+    """The value learner's iteration: `critic_updates` for each of the K vector steps, against one frozen policy."""
     shard, count, skip = parallel.index(task.axes), task.plan.critic_updates, skips(task)
     update_critic = nonfinite.watched("critic", task.agent.update_critic, skip)
 
     def burst(critic: Any, k: jax.Array) -> tuple[Any, Learned]:
-        sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
+        sample_key = derive(key, SAMPLE, CRITIC, iteration, shard, k)
         batches = minibatches(task, source, statistics, critic.hypers.gamma, sample_key, count)
 
         def update(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
             batch, i = given
-            return update_critic(critic, policy, batch, derive(key, CRITIC, tick, shard, k, i))
+            return update_critic(critic, policy, batch, derive(key, CRITIC, iteration, shard, k, i))
 
         return jax.lax.scan(update, critic, (batches, jnp.arange(count)))
 
@@ -213,9 +221,9 @@ def learn_actor(
     draw: Callable[[Key, int], Any],
     statistics: normalize.Statistics,
     key: Key,
-    tick: jax.Array,
+    iteration: jax.Array,
 ) -> tuple[Any, Learned]:
-    """The policy learner's tick: `actor_updates` for each of the K vector steps, against one frozen value.
+    """The policy learner's iteration: `actor_updates` for each of the K vector steps, against one frozen value.
 
     `draw(key, count)` gives the raw data of `count` minibatches, what `Agent.actor_batch` selects, `[count, B, ...]`.
     """
@@ -223,12 +231,12 @@ def learn_actor(
     update_actor = nonfinite.watched("actor", task.agent.update_actor, skip)
 
     def burst(actor: Any, k: jax.Array) -> tuple[Any, Learned]:
-        data = draw(derive(key, SAMPLE, ACTOR, tick, shard, k), count)
+        data = draw(derive(key, SAMPLE, ACTOR, iteration, shard, k), count)
 
         def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Learned]:
             raw, i = given
             batch = observed_data(task, statistics, raw)
-            return update_actor(actor, value, batch, derive(key, ACTOR, tick, shard, k, i))
+            return update_actor(actor, value, batch, derive(key, ACTOR, iteration, shard, k, i))
 
         return jax.lax.scan(update, actor, (data, jnp.arange(count)))
 
@@ -237,9 +245,9 @@ def learn_actor(
 
 
 def learn(
-    task: Task, state: State, source: Source, statistics: normalize.Statistics, key: Key, tick: jax.Array
+    task: Task, state: State, source: Source, statistics: normalize.Statistics, key: Key, iteration: jax.Array
 ) -> tuple[State, Learned]:
-    """The sequential tick: critic and actor updates interleaved as evenly as the ratio allows, each seeing the last.
+    """The sequential iteration: critic and actor updates interleaved as evenly as the ratio allows, each seeing the last.
 
     With ratio 2:1, say, two critic steps and then one actor step on the second's minibatch, again and again.
     """
@@ -252,7 +260,7 @@ def learn(
 
     def burst(state: State, k: jax.Array) -> tuple[State, Learned]:
         gamma = state.critic.hypers.gamma
-        sample_key = derive(key, SAMPLE, CRITIC, tick, shard, k)
+        sample_key = derive(key, SAMPLE, CRITIC, iteration, shard, k)
         batches = minibatches(task, source, statistics, gamma, sample_key, groups * width)
         batches = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), batches)
 
@@ -261,12 +269,12 @@ def learn(
 
             def critic_step(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
                 row, i = given
-                return update_critic(critic, policy, row, derive(key, CRITIC, tick, shard, k, g, i))
+                return update_critic(critic, policy, row, derive(key, CRITIC, iteration, shard, k, g, i))
 
             def actor_step(actor: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
                 row, i = given
                 data = task.agent.actor_batch(row)
-                return update_actor(actor, value, data, derive(key, ACTOR, tick, shard, k, g, i))
+                return update_actor(actor, value, data, derive(key, ACTOR, iteration, shard, k, g, i))
 
             policy = task.agent.acting(state)
             first = jax.tree.map(lambda x: x[:critics], batch)
@@ -295,8 +303,8 @@ def after_warmup(
     """`learn(learner)` where `learning`; else the learner as it is, and reports of zero.
 
     Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them. Off a CPU
-    ticks of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a branch,
-    in every tick, and warm-ups are short.
+    iterations of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a branch,
+    in every iteration, and warm-ups are short.
     """
 
     def wait(learner: Any) -> tuple[Any, Learned]:
@@ -315,7 +323,7 @@ def keep_hypers(agent: State, own: State) -> State:
     return State(critic=critic, actor=agent.actor.replace(hypers=own.actor.hypers))
 
 
-def judge(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
+def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
     """The greedy policy over the configuration's fixed episodes, the first `record` of them recorded.
 
     `learned` holds the agent's state and the observations' statistics.

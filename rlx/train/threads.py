@@ -1,7 +1,7 @@
 """Several members on a CPU: each for itself, by the programs of one, on a thread of its own.
 
 vmapped, the activations of several members leave the caches, and little of what XLA computes for a CPU is shared out to
-its cores. Apart, each member keeps its caches, members use all cores, there is one member's program to compile, and a
+its cores. Threads, each member keeps its caches, members use all cores, there is one member's program to compile, and a
 member's bits do not depend on who trains beside it. No thread waits for another, so nothing can dead-lock.
 """
 
@@ -23,7 +23,7 @@ from rlx.train.steps import Task, Totals
 Each = tuple[Any, ...]  # of every member, as the driver of one has it
 
 
-class Apart:
+class Threads:
     """The members of a run on one device, each as a `Fused` driver of one has it.
 
     States, totals and what is learned are tuples with one entry a member; on the host they are as those of `Fused`.
@@ -47,13 +47,13 @@ class Apart:
         self._threads = ThreadPoolExecutor(min(self.members, os.cpu_count() or 1))
 
     def init(self) -> Each:
-        """The states before the first tick."""
+        """The states before the first iteration."""
         return tuple(self.one.begin(self.one.place(seed), self.one.place(hypers)) for seed, hypers in self.firsts)
 
-    def advance(self, state: Each, totals: Each, ticks: int) -> tuple[Each, Each]:
-        """Makes `ticks` ticks of every member, adding to `totals`; both are donated. Returns when they are done."""
+    def advance(self, state: Each, totals: Each, iterations: int) -> tuple[Each, Each]:
+        """Makes `iterations` iterations of every member, adding to `totals`; both are donated. Returns when they are done."""
         self.one.train.compiled()
-        made = self._each(lambda own, told: self.one.advance(own, told, ticks), state, totals)
+        made = self._each(lambda own, told: self.one.advance(own, told, iterations), state, totals)
         return tuple(own for own, _ in made), tuple(own for _, own in made)
 
     def zeros(self) -> Each:
@@ -68,14 +68,14 @@ class Apart:
         """New pools of initial states."""
         return tuple(map(self.one.refresh, state))
 
-    def learned(self, state: Each) -> Each:
+    def policy_snapshot(self, state: Each) -> Each:
         """What policies need later, agent and statistics; `fetch` it to keep it."""
-        return tuple(map(self.one.learned, state))
+        return tuple(map(self.one.policy_snapshot, state))
 
     @property
-    def learned_shapes(self) -> Any:
+    def policy_snapshot_shapes(self) -> Any:
         """Shapes and types of what a fetched `learned` is, `[M, ...]`."""
-        return self._alike.widened(self.one.learned_shapes, self.members)
+        return self._alike.widened(self.one.policy_snapshot_shapes, self.members)
 
     def adopt(self, state: Each, learned: Any) -> Each:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
@@ -87,7 +87,7 @@ class Apart:
 
     def evaluate(self, learned: Each) -> Each:
         """The greedy policies' episodes."""
-        self.one.judge.compiled()
+        self.one.evaluation.compiled()
         return self._each(self.one.evaluate, learned)
 
     def place(self, tree: Any) -> Each:
@@ -98,20 +98,20 @@ class Apart:
         """Waits for a result and returns it on the host, `[M, ...]`."""
         return self._alike.join([self.one.fetch(tree) for tree in trees])
 
-    def whole(self, state: Each, totals: Each) -> Any:
+    def training_state(self, state: Each, totals: Each) -> Any:
         """Everything that the run's future hangs on, on the host: `[M, shards, ...]`."""
-        wholes = [self.one.whole(*own) for own in zip(state, totals, strict=True)]
+        wholes = [self.one.training_state(*own) for own in zip(state, totals, strict=True)]
         return self._whole.join(wholes)
 
-    def place_whole(self, whole: Any) -> tuple[Each, Each]:
+    def place_training_state(self, whole: Any) -> tuple[Each, Each]:
         """States and totals from what `whole` returned."""
-        placed = [self.one.place_whole(self._whole.part(whole, i)) for i in range(self.members)]
+        placed = [self.one.place_training_state(self._whole.part(whole, i)) for i in range(self.members)]
         return tuple(own for own, _ in placed), tuple(own for _, own in placed)
 
     @property
-    def whole_shapes(self) -> Any:
+    def training_state_shapes(self) -> Any:
         """Shapes and types of what `whole` returns."""
-        return self._whole.widened(self.one.whole_shapes, self.members)
+        return self._whole.widened(self.one.training_state_shapes, self.members)
 
     @property
     def _whole(self) -> Layout:

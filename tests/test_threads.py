@@ -13,7 +13,7 @@ from rlx import config, envs, experiment
 from rlx.errors import RlxError
 from rlx.train import loop as host
 from rlx.train.fused import Fused
-from rlx.train.threads import Apart
+from rlx.train.threads import Threads
 from tests.test_fused import RATES, SEEDS, SETTINGS, Run, close, same
 from tests.walk import Walk
 
@@ -25,7 +25,7 @@ def make() -> Iterator[Callable[..., Any]]:
     """Drivers of SAC on the walk."""
 
     def make(**changes: Any) -> Any:
-        given = SETTINGS | {"members": "apart"} | changes
+        given = SETTINGS | {"members": "threads"} | changes
         return experiment.make_driver(experiment.setup(config.resolve("sac", "walk", **given)))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +47,7 @@ def together(make: Callable[..., Any]) -> Run:
 def wholes(many: Run) -> list[host.Resumed]:
     """Everything there was at each report of that run, on the host."""
     driver = many.driver
-    return [host.Resumed(driver.whole(r.state, r.totals), r.tick, r.learned) for r in host.train(driver)]
+    return [host.Resumed(driver.training_state(r.state, r.totals), r.iteration, r.learned) for r in host.train(driver)]
 
 
 def test_every_member_is_its_solo_run_to_the_bit(make: Callable[..., Any], many: Run) -> None:
@@ -62,12 +62,12 @@ def test_every_member_is_its_solo_run_to_the_bit(make: Callable[..., Any], many:
 
 
 def test_one_members_programs_serve_all(many: Run) -> None:
-    assert isinstance(many.driver, Apart) and many.driver.members == 4
+    assert isinstance(many.driver, Threads) and many.driver.members == 4
     assert len(many.compiled) == len(many.driver.programs) == 4
 
 
 def test_reports_are_those_of_members_together(many: Run, together: Run) -> None:
-    """The same names and shapes, and after one learning tick the same numbers, before chaos has its way."""
+    """The same names and shapes, and after one learning iteration the same numbers, before chaos has its way."""
     assert isinstance(together.driver, Fused)
     for one, other in zip(many.reports, together.reports, strict=True):
         assert one[:6] == other[:6] and one.bad == other.bad == {}
@@ -78,14 +78,18 @@ def test_reports_are_those_of_members_together(many: Run, together: Run) -> None
 
 def test_a_whole_is_that_of_members_together(many: Run, together: Run, wholes: list[host.Resumed]) -> None:
     """So what one way saves has the leaves, shapes and types of the other; and nothing is lost in placing it."""
-    assert jax.tree.map(_kind, many.driver.whole_shapes) == jax.tree.map(_kind, together.driver.whole_shapes)
-    assert jax.tree.map(_kind, many.driver.learned_shapes) == jax.tree.map(_kind, together.driver.learned_shapes)
+    assert jax.tree.map(_kind, many.driver.training_state_shapes) == jax.tree.map(
+        _kind, together.driver.training_state_shapes
+    )
+    assert jax.tree.map(_kind, many.driver.policy_snapshot_shapes) == jax.tree.map(
+        _kind, together.driver.policy_snapshot_shapes
+    )
     whole = wholes[-1].whole
-    assert jax.tree.map(_kind, whole) == jax.tree.map(_kind, many.driver.whole_shapes)
-    placed = many.driver.place_whole(whole)
-    same(many.driver.whole(*placed), whole)
-    learned = many.driver.fetch(many.driver.learned(placed[0]))
-    assert jax.tree.map(_kind, learned) == jax.tree.map(_kind, many.driver.learned_shapes)
+    assert jax.tree.map(_kind, whole) == jax.tree.map(_kind, many.driver.training_state_shapes)
+    placed = many.driver.place_training_state(whole)
+    same(many.driver.training_state(*placed), whole)
+    learned = many.driver.fetch(many.driver.policy_snapshot(placed[0]))
+    assert jax.tree.map(_kind, learned) == jax.tree.map(_kind, many.driver.policy_snapshot_shapes)
     same(learned["agent"], whole["state"].agent)
 
 
@@ -99,7 +103,7 @@ def test_members_go_on_from_what_was_learned(make: Callable[..., Any], many: Run
     driver = make(num_seeds=len(SEEDS), critic_lr=[rate * 2 for rate in RATES])
     state = wholes[-1].whole["state"]
     adopted = driver.adopt(driver.init(), {"agent": state.agent, "statistics": state.statistics})
-    agent = driver.fetch(driver.learned(adopted))["agent"]
+    agent = driver.fetch(driver.policy_snapshot(adopted))["agent"]
     same(agent.critic.params, state.agent.critic.params)
     np.testing.assert_allclose(agent.critic.hypers.critic_lr, np.repeat(RATES, len(SEEDS)) * 2, rtol=1e-6)
 
@@ -109,16 +113,18 @@ def test_a_hidden_transfer_is_an_error(make: Callable[..., Any], monkeypatch: py
     driver = make(**MANY)
     train = driver.one.train
     monkeypatch.setattr(
-        driver.one, "advance", lambda state, totals, ticks: train(state, totals, None, np.full(1, ticks, np.int32))
+        driver.one,
+        "advance",
+        lambda state, totals, iterations: train(state, totals, None, np.full(1, iterations, np.int32)),
     )
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         next(host.train(driver))
 
 
 def test_what_is_chosen(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Apart on one CPU, and only there; one member has nobody to be apart from."""
+    """Threads on one CPU, and only there; one member has nobody to be apart from."""
     chosen = make(members="auto", **MANY)
-    assert isinstance(chosen, Apart) and chosen.task.config.members == "apart"
+    assert isinstance(chosen, Threads) and chosen.task.config.members == "threads"
     assert isinstance(make(members="auto"), Fused) and make(members="auto").task.config.members == "together"
     monkeypatch.setattr("rlx.parallel.on_cpu", lambda: False)
     assert isinstance(make(members="auto", **MANY), Fused)
@@ -126,7 +132,7 @@ def test_what_is_chosen(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatc
 
 def test_apart_needs_one_device(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlx.parallel.pick_devices", lambda count: jax.devices() * 2)
-    with pytest.raises(RlxError, match=r"^--members apart: goes with one device; .*--num-devices 1$"):
+    with pytest.raises(RlxError, match=r"^--members threads: goes with one device; .*--num-devices 1$"):
         make(**MANY)
 
 
