@@ -48,7 +48,7 @@ class CriticState(PyTreeNode):
 def equal_weights(value: None, transition: Transition, hypers: Hypers) -> jax.Array:
     """All 1, `[B]`."""
     del value, hypers
-    return jnp.ones_like(transition.reward)
+    return jnp.ones_like(transition.action[..., 0])
 
 
 def update_critic(state: CriticState, policy: Params, transition: Transition, key: Key) -> tuple[CriticState, Metrics]:
@@ -64,17 +64,15 @@ def init(parts: iql.ActorParts, key: Key, hypers: Hypers | None = None) -> State
     return jax.tree.map(jnp.copy, State(critic=critic, actor=iql.init_actor(parts, key, hypers)))
 
 
-def make(
-    config: Config, spec: Spec, axes: parallel.Axes = ()
-) -> Agent[CriticState, iql.ActorState, None, Params, Transition]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, iql.ActorState, None, Params]:
     """Behaviour cloning for environments of `spec`; gradients are averaged over the mapped `axes`."""
     network = iql.make_actor(spec, config.actor_hidden_sizes, config.activation)
     parts = iql.ActorParts(network, equal_weights, cosine_decay(config.actor_decay_steps), axes)
     return Agent(
         init=partial(init, parts),
-        value=lambda critic: None,
-        policy=lambda actor, value: actor.params,
-        actor_batch=lambda transition: transition,
+        critic_params=lambda critic: None,
+        policy_params=lambda actor, critic_params: actor.params,
+        actor_reads=("observation", "action"),
         act=partial(iql.act, network),
         act_greedy=partial(iql.act_greedy, network),
         update_critic=update_critic,

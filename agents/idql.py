@@ -19,7 +19,7 @@ from rlx import diffusion, losses, networks, parallel
 from rlx.agents import iql
 from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.optim import adam, cosine_decay, descend
+from rlx.optim import adam, cosine_decay, gradient_step
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
@@ -114,7 +114,7 @@ def update_actor(
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         return actor_loss(params, parts, transition, key)
 
-    step = descend(loss, optimizer(hypers), parts.axes)
+    step = gradient_step(loss, optimizer(hypers), parts.axes)
     params, opt_state, metrics = step(state.params, state.opt_state, hypers.actor_lr * parts.decay(state.step))
     ema_params = losses.polyak(state.ema_params, params, hypers.ema)
     return state.replace(params=params, ema_params=ema_params, opt_state=opt_state, step=state.step + 1), metrics
@@ -187,16 +187,14 @@ def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Parts:
     )
 
 
-def make(
-    config: Config, spec: Spec, axes: parallel.Axes = ()
-) -> Agent[iql.CriticState, ActorState, iql.Value, Policy, Transition]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, ActorState, iql.Value, Policy]:
     """IDQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
     parts = make_parts(config, spec, axes)
     return Agent(
         init=partial(init, parts),
-        value=lambda critic: iql.Value(critic.target_params, critic.value_params),
-        policy=lambda actor, value: Policy(actor.ema_params, value, actor.hypers),
-        actor_batch=lambda transition: transition,
+        critic_params=lambda critic: iql.Value(critic.target_params, critic.value_params),
+        policy_params=lambda actor, critic_params: Policy(actor.ema_params, critic_params, actor.hypers),
+        actor_reads=("observation", "action"),
         act=partial(act, parts, config.explore_samples),
         act_greedy=partial(act_greedy, parts, config.num_samples),
         update_critic=partial(iql.update_critic, parts.critic),

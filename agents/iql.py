@@ -21,7 +21,7 @@ from flax.struct import PyTreeNode
 from rlx import losses, networks, parallel
 from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.optim import adam, cosine_decay, descend
+from rlx.optim import adam, cosine_decay, gradient_step
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
@@ -170,14 +170,14 @@ def update_critic(
     def loss_of_value(params: Params) -> tuple[jax.Array, Metrics]:
         return value_loss(params, parts, target_q, observation, hypers)
 
-    step = descend(loss_of_value, adam, parts.axes)
+    step = gradient_step(loss_of_value, adam, parts.axes)
     value_params, value_opt_state, value_metrics = step(state.value_params, state.value_opt_state, hypers.critic_lr)
     next_value = parts.value.apply(value_params, transition.next_observation)
 
     def loss_of_critics(params: Params) -> tuple[jax.Array, Metrics]:
         return critic_loss(params, parts, next_value, transition, hypers)
 
-    step = descend(loss_of_critics, adam, parts.axes)
+    step = gradient_step(loss_of_critics, adam, parts.axes)
     params, opt_state, metrics = step(state.params, state.opt_state, hypers.critic_lr)
     state = state.replace(
         params=params,
@@ -201,7 +201,7 @@ def update_actor(
         return actor_loss(params, parts.actor, transition, weights)
 
     learning_rate = state.hypers.actor_lr * parts.decay(state.step)
-    params, opt_state, metrics = descend(loss, adam, parts.axes)(state.params, state.opt_state, learning_rate)
+    params, opt_state, metrics = gradient_step(loss, adam, parts.axes)(state.params, state.opt_state, learning_rate)
     return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
 
@@ -268,18 +268,16 @@ def make_actor(spec: Spec, hidden_sizes: tuple[int, ...], activation: str) -> Ne
     return networks.make_gaussian_policy(spec, hidden_sizes, state_dependent_std=False, activation=activation)
 
 
-def make(
-    config: Config, spec: Spec, axes: parallel.Axes = ()
-) -> Agent[CriticState, ActorState, Value, Params, Transition]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, ActorState, Value, Params]:
     """IQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
     critic = make_critic_parts(config, spec, axes)
     network = make_actor(spec, config.actor_hidden_sizes, config.activation)
     actor = ActorParts(network, partial(imitation_weights, critic), cosine_decay(config.actor_decay_steps), axes)
     return Agent(
         init=partial(init, critic, actor),
-        value=lambda critic: Value(critic.target_params, critic.value_params),
-        policy=lambda actor, value: actor.params,
-        actor_batch=lambda transition: transition,
+        critic_params=lambda critic: Value(critic.target_params, critic.value_params),
+        policy_params=lambda actor, critic_params: actor.params,
+        actor_reads=("observation", "action"),
         act=partial(act, network),
         act_greedy=partial(act_greedy, network),
         update_critic=partial(update_critic, critic),

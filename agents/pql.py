@@ -19,7 +19,7 @@ from flax.struct import PyTreeNode
 from rlx import losses, networks, parallel
 from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.optim import adam, descend
+from rlx.optim import adam, gradient_step
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
@@ -154,7 +154,7 @@ def update_critic(
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         return critic_loss(params, parts, state.target_params, transition, next_action, hypers)
 
-    step = descend(loss, optimizer(hypers), parts.axes)
+    step = gradient_step(loss, optimizer(hypers), parts.axes)
     params, opt_state, metrics = step(state.params, state.opt_state, hypers.critic_lr)
     target_params = losses.polyak(state.target_params, params, hypers.tau)
     state = state.replace(params=params, target_params=target_params, opt_state=opt_state, step=state.step + 1)
@@ -162,16 +162,16 @@ def update_critic(
 
 
 def update_actor(
-    parts: Parts, state: ActorState, value: Params, observation: jax.Array, key: Key
+    parts: Parts, state: ActorState, value: Params, batch: Transition, key: Key
 ) -> tuple[ActorState, Metrics]:
     """One step of the actor up the critics `value`."""
     del key
     hypers = state.hypers
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        return actor_loss(params, parts, value, observation, hypers)
+        return actor_loss(params, parts, value, batch.observation, hypers)
 
-    step = descend(loss, optimizer(hypers), parts.axes)
+    step = gradient_step(loss, optimizer(hypers), parts.axes)
     params, opt_state, metrics = step(state.params, state.opt_state, hypers.actor_lr)
     return state.replace(params=params, opt_state=opt_state, step=state.step + 1), metrics
 
@@ -211,16 +211,13 @@ def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Parts:
     return Parts(actor, critic, scalar_target, losses.ensemble_td_loss, lambda q, hypers: q, axes)
 
 
-def make(
-    config: Config, spec: Spec, axes: parallel.Axes = ()
-) -> Agent[CriticState, ActorState, Params, Params, jax.Array]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, ActorState, Params, Params]:
     """PQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
     parts = make_parts(config, spec, axes)
     return Agent(
         init=partial(init, parts),
-        value=lambda critic: critic.params,
-        policy=lambda actor, value: actor.params,
-        actor_batch=lambda transition: transition.observation,
+        critic_params=lambda critic: critic.params,
+        policy_params=lambda actor, critic_params: actor.params,
         act=partial(act, parts),
         act_greedy=partial(act, parts),
         update_critic=partial(update_critic, parts),

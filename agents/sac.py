@@ -15,7 +15,7 @@ from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
 from rlx.networks import Network
-from rlx.optim import adam, descend
+from rlx.optim import adam, gradient_step
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
@@ -85,7 +85,7 @@ class Parts(NamedTuple):
     axes: parallel.Axes
 
 
-SoftAgent = Agent[CriticState, ActorState, Params, Policy, jax.Array]
+SoftAgent = Agent[CriticState, ActorState, Params, Policy]
 
 
 def draw(parts: Parts, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
@@ -137,20 +137,20 @@ def update_critic(
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         return critic_loss(params, parts, state.target_params, transition, next_action, log_prob, alpha, hypers)
 
-    params, opt_state, metrics = descend(loss, adam, parts.axes)(state.params, state.opt_state, hypers.critic_lr)
+    params, opt_state, metrics = gradient_step(loss, adam, parts.axes)(state.params, state.opt_state, hypers.critic_lr)
     target_params = losses.polyak(state.target_params, params, hypers.tau)
     state = state.replace(params=params, target_params=target_params, opt_state=opt_state, step=state.step + 1)
     return state, metrics
 
 
 def update_actor(
-    parts: Parts, state: ActorState, value: Params, observation: jax.Array, key: Key
+    parts: Parts, state: ActorState, value: Params, batch: Transition, key: Key
 ) -> tuple[ActorState, Metrics]:
     """One step of the actor, then of the temperature, on the same log-probabilities."""
     hypers = state.hypers
 
     def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        loss, log_prob = actor_loss(params, parts, value, jnp.exp(state.log_alpha), observation, key)
+        loss, log_prob = actor_loss(params, parts, value, jnp.exp(state.log_alpha), batch.observation, key)
         return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean()})
 
     def alpha_loss(log_alpha: jax.Array, log_prob: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -158,10 +158,10 @@ def update_actor(
         loss = losses.temperature_loss(log_alpha, log_prob, target)
         return loss, {"alpha_loss": loss, "alpha": jnp.exp(log_alpha)}
 
-    params, opt_state, (log_prob, metrics) = descend(loss, adam, parts.axes)(
+    params, opt_state, (log_prob, metrics) = gradient_step(loss, adam, parts.axes)(
         state.params, state.opt_state, hypers.actor_lr
     )
-    log_alpha, alpha_opt_state, alpha_metrics = descend(alpha_loss, adam, parts.axes)(
+    log_alpha, alpha_opt_state, alpha_metrics = gradient_step(alpha_loss, adam, parts.axes)(
         state.log_alpha, state.alpha_opt_state, hypers.alpha_lr, log_prob
     )
     state = state.replace(
@@ -203,9 +203,8 @@ def assemble(parts: Parts) -> SoftAgent:
     """Binds the functions of a maximum-entropy agent."""
     return Agent(
         init=partial(init, parts),
-        value=lambda critic: critic.params,
-        policy=lambda actor, value: Policy(actor.params, actor.log_alpha),
-        actor_batch=lambda transition: transition.observation,
+        critic_params=lambda critic: critic.params,
+        policy_params=lambda actor, critic_params: Policy(actor.params, actor.log_alpha),
         act=partial(act, parts),
         act_greedy=partial(act_greedy, parts),
         update_critic=partial(update_critic, parts),

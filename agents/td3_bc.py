@@ -19,7 +19,7 @@ from flax.struct import PyTreeNode
 from rlx import losses, networks, parallel
 from rlx.errors import RlxError
 from rlx.networks import Network
-from rlx.optim import adam, descend
+from rlx.optim import adam, gradient_step
 from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
@@ -126,7 +126,7 @@ def update_critic(
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         return critic_loss(params, parts, state.target_params, transition, next_action, hypers)
 
-    params, opt_state, metrics = descend(loss, adam, parts.axes)(state.params, state.opt_state, hypers.critic_lr)
+    params, opt_state, metrics = gradient_step(loss, adam, parts.axes)(state.params, state.opt_state, hypers.critic_lr)
     step = state.step + 1
     tau = jnp.where(step % parts.policy_delay == 0, hypers.tau, 0.0)
     target_params = losses.polyak(state.target_params, params, tau)
@@ -143,7 +143,7 @@ def update_actor(
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         return actor_loss(params, parts, value, transition, hypers)
 
-    params, opt_state, metrics = descend(loss, adam, parts.axes)(state.params, state.opt_state, hypers.actor_lr)
+    params, opt_state, metrics = gradient_step(loss, adam, parts.axes)(state.params, state.opt_state, hypers.actor_lr)
     target_params = losses.polyak(state.target_params, params, hypers.tau)
     state = state.replace(params=params, target_params=target_params, opt_state=opt_state, step=state.step + 1)
     return state, metrics
@@ -181,16 +181,14 @@ def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Parts:
     )
 
 
-def make(
-    config: Config, spec: Spec, axes: parallel.Axes = ()
-) -> Agent[CriticState, ActorState, Params, Policy, Transition]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, ActorState, Params, Policy]:
     """TD3+BC for environments of `spec`; gradients are averaged over the mapped `axes`."""
     parts = make_parts(config, spec, axes)
     return Agent(
         init=partial(init, parts),
-        value=lambda critic: jax.tree.map(lambda x: x[:1], critic.params),  # the first critic
-        policy=lambda actor, value: Policy(actor.params, actor.target_params),
-        actor_batch=lambda transition: transition,
+        critic_params=lambda critic: jax.tree.map(lambda x: x[:1], critic.params),  # the first critic
+        policy_params=lambda actor, critic_params: Policy(actor.params, actor.target_params),
+        actor_reads=("observation", "action"),
         act=partial(act, parts),
         act_greedy=partial(act, parts),
         update_critic=partial(update_critic, parts),

@@ -82,7 +82,7 @@ def chain(given: argparse.Namespace) -> tuple[Run, float]:
 def act(given: argparse.Namespace) -> tuple[Run, float]:
     """Exploring actions for `--batch` observations."""
     agent, _, spec = make_agent(given)
-    policy = agent.acting(jax.jit(agent.init)(jax.random.key(0)))
+    policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
     observation = jax.random.normal(jax.random.key(1), (given.batch, spec.observation_size))
     step = jax.jit(lambda _, *rest: agent.act(*rest)[0])
     return again(

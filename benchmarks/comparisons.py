@@ -72,7 +72,7 @@ def own_comparisons() -> list[Comparison]:
     updates += [update("tqc", 256, f"tqc {n} x 25", (f"num_critics={n}", *small)) for n in (2, 5)]
     training = [fused("inverted_pendulum", n) for n in (128, 1024)]
     seeds = [own(f"{n} seeds", "fused", "--seeds", n) for n in (1, 8, 32)]
-    seeds.append(own("8 seeds, vmapped", "fused", "--seeds", 8, sets=("members=together",)))
+    seeds.append(own("8 seeds, vmapped", "fused", "--seeds", 8, sets=("members=vmap",)))
     capacities = [own(f"capacity {n:,}", "ring", "--capacity", n) for n in (10_240, 102_400, 1_024_000)]
     acting = [own(agent, "act", "--agent", agent, "--batch", 128) for agent in ("sac", "pql", "iql", "idql")]
     offline = (own("update alone", "update", "--agent", "iql"), own("offline driver", "offline", "--agent", "iql"))

@@ -1,9 +1,9 @@
 """The pipeline's iteration against its roles: `python benchmarks/pipeline.py --agent pql --env brax:ant --split 1,1,1`.
 
-Times every role alone on its devices (collect, value, policy), then the pipelined iteration, in turns, and prints medians
-with ranges and two ratios: iteration / max(role), whose bound is 1 where the devices are really separate, and
-iteration / sum(roles), which is what running the roles one after the other would take. On forced host devices of one CPU the
-roles share the cores: only the second ratio means something there.
+Times every role alone on its devices (collect, value, policy), then the pipelined iteration, in turns, and prints
+medians with ranges and two ratios: iteration / max(role), whose bound is 1 where the devices are really separate, and
+iteration / sum(roles), which is what running the roles one after the other would take. On forced host devices of one
+CPU the roles share the cores: only the second ratio means something there.
 """
 
 from __future__ import annotations

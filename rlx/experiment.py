@@ -290,7 +290,7 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
 
     @jax.jit
     def act(learned: Any, observation: jax.Array, key: Key) -> jax.Array:
-        policy = task.agent.acting(learned["agent"])
+        policy = task.agent.acting_params(learned["agent"])
         return task.agent.act_greedy(policy, steps.observed(task, learned["statistics"], observation), key)[0]
 
     def policy(observation: Any, member: int = 0) -> np.ndarray:

@@ -1,22 +1,23 @@
-"""One optimiser step, the same for every agent: gradient, mean over the shards, step times a traced learning rate."""
+"""Gradient steps, the same for every agent: gradient, mean over the shards, step times a traced learning rate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.struct import PyTreeNode
 
-from rlx import parallel
+from rlx import losses, parallel
 from rlx.types import Params
 
 # The tiny summand under the root gives updates a derivative where a gradient is exactly 0, as behind ReLUs.
 adam = optax.scale_by_adam(eps_root=1e-16)
 
 
-def descend(
+def gradient_step(
     loss: Callable[..., tuple[jax.Array, Any]],
     optimizer: optax.GradientTransformation,
     axes: parallel.Axes = (),
@@ -37,6 +38,38 @@ def descend(
         return optax.apply_updates(params, updates), opt_state, aux
 
     return step
+
+
+class Learner(PyTreeNode):
+    """A network's parameters with their optimiser state and, where there is one, their target copy."""
+
+    params: Params
+    opt_state: optax.OptState
+    target_params: Params | None = None
+
+    @classmethod
+    def create(cls, params: Params, optimizer: optax.GradientTransformation = adam, target: bool = False) -> Self:
+        """Parameters before their first step; with `target`, the target copy equals them."""
+        return cls(params, optimizer.init(params), params if target else None)
+
+    def step(
+        self,
+        loss: Callable[[Params], tuple[jax.Array, Any]],
+        learning_rate: Any,
+        axes: parallel.Axes = (),
+        tau: Any = None,
+        optimizer: optax.GradientTransformation = adam,
+        project: Callable[[Params], Params] | None = None,
+    ) -> tuple[Self, Any]:
+        """One step down `loss(params) -> (scalar, aux)`; returns aux, averaged over `axes`, too.
+
+        `project` maps the new parameters to allowed ones (unit-norm weights, say). With `tau`, the target copy then
+        takes one Polyak step towards the new parameters.
+        """
+        params, opt_state, aux = gradient_step(loss, optimizer, axes)(self.params, self.opt_state, learning_rate)
+        params = params if project is None else project(params)
+        target = self.target_params if tau is None else losses.polyak(self.target_params, params, tau)
+        return self.replace(params=params, opt_state=opt_state, target_params=target), aux
 
 
 def cosine_decay(steps: int) -> optax.Schedule:

@@ -20,9 +20,8 @@ Metrics = dict[str, jax.Array]  # scalars by name
 
 C = TypeVar("C", bound="Half")  # critic half
 A = TypeVar("A", bound="Half")  # actor half
-V = TypeVar("V")  # what others need of the critic half
-P = TypeVar("P")  # what acting and the critic half need of the actor half
-D = TypeVar("D")  # what the actor half reads of a batch
+V = TypeVar("V")  # parameters that the critic half publishes
+P = TypeVar("P")  # parameters that acting and the critic half read
 
 
 SHARE = (0.0, 1.0)  # what a discount, an expectile or a Polyak step lies within
@@ -116,33 +115,43 @@ class State(PyTreeNode, Generic[C, A]):
         return self.replace(critic=critic, actor=actor)
 
 
-class Agent(NamedTuple, Generic[C, A, V, P, D]):
+class Agent(NamedTuple, Generic[C, A, V, P]):
     """An algorithm as a record of pure functions in two halves, as optax's GradientTransformation is to optimisers.
 
-    Any half can be jitted, vmapped over seeds and hyper-parameters, or placed on devices of its own.
+    Either half can be jitted, vmapped over seeds and hyper-parameters, or placed on devices of its own.
     """
 
     init: Callable[..., State[C, A]]  # (key, hypers=None)
-    value: Callable[[C], V]
-    policy: Callable[[A, V], P]
-    actor_batch: Callable[[Transition], D]
+    critic_params: Callable[[C], V]  # the parameters that the critic half publishes
+    policy_params: Callable[[A, V], P]  # the parameters that acting and the critic half read
     act: Callable[[P, jax.Array, Key], tuple[jax.Array, dict[str, jax.Array]]]  # explores; [..., O] -> [..., A]
     act_greedy: Callable[[P, jax.Array, Key], tuple[jax.Array, dict[str, jax.Array]]]
     update_critic: Callable[[C, P, Transition, Key], tuple[C, Metrics]]
-    update_actor: Callable[[A, V, D, Key], tuple[A, Metrics]]
+    update_actor: Callable[[A, V, Transition, Key], tuple[A, Metrics]]  # the batch has the fields of `actor_reads` only
+    actor_reads: tuple[str, ...] = (
+        "observation",
+    )  # fields of a transition, or of its extras, that the actor half reads
 
     def update(self, state: State[C, A], transition: Transition, key: Key) -> tuple[State[C, A], Metrics]:
         """One critic step, then one actor step that sees it. For embedding: `jax.jit(agent.update)`."""
         critic_key, actor_key = jax.random.split(key)
-        policy = self.policy(state.actor, self.value(state.critic))
+        policy = self.acting_params(state)
         critic, critic_metrics = self.update_critic(state.critic, policy, transition, critic_key)
         batch = self.actor_batch(transition)
-        actor, actor_metrics = self.update_actor(state.actor, self.value(critic), batch, actor_key)
+        actor, actor_metrics = self.update_actor(state.actor, self.critic_params(critic), batch, actor_key)
         return State(critic=critic, actor=actor), critic_metrics | actor_metrics
 
-    def acting(self, state: State[C, A]) -> P:
+    def acting_params(self, state: State[C, A]) -> P:
         """The parameters to act with."""
-        return self.policy(state.actor, self.value(state.critic))
+        return self.policy_params(state.actor, self.critic_params(state.critic))
+
+    def actor_batch(self, transition: Transition) -> Transition:
+        """The batch as the actor half gets it: fields that it does not read are None, and not in the extras."""
+        fields: dict[str, Any] = {
+            name: value if name in self.actor_reads else None for name, value in transition._asdict().items()
+        }
+        fields["extras"] = {name: value for name, value in transition.extras.items() if name in self.actor_reads}
+        return Transition(**fields)
 
 
 def fix_types(tree: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Run by test_pipelined in a process of its own: the iteration on every split, against the NumPy oracle; prints JSON."""
+"""Run by test_pipelined in a process of its own: the iteration on every split, against the NumPy oracle; prints
+JSON."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from flax.struct import PyTreeNode
 
 from rlx import parallel
 from rlx.envs.base import vectorise
-from rlx.optim import descend
+from rlx.optim import gradient_step
 from rlx.train.config import TrainConfig, make_plan
 from rlx.train.steps import Task
 from rlx.types import Agent, EnvState, Spec, State, Step
@@ -97,7 +97,7 @@ def make_agent(axes: parallel.Axes) -> Agent:
             value = jnp.mean((q(w, batch.observation, batch.action) - target) ** 2)
             return value, {"critic_loss": value}
 
-        params, _, metrics = descend(loss, Plain, axes)(critic.params, (), CRITIC_LR)
+        params, _, metrics = gradient_step(loss, Plain, axes)(critic.params, (), CRITIC_LR)
         return critic.replace(params=params, step=critic.step + 1), metrics
 
     def update_actor(actor: Half, value: jax.Array, s: jax.Array, key: jax.Array) -> tuple[Half, dict[str, jax.Array]]:
@@ -105,14 +105,13 @@ def make_agent(axes: parallel.Axes) -> Agent:
             value_ = -jnp.mean(q(value, s, s @ k.T))
             return value_, {"actor_loss": value_}
 
-        params, _, metrics = descend(loss, Plain, axes)(actor.params, (), ACTOR_LR)
+        params, _, metrics = gradient_step(loss, Plain, axes)(actor.params, (), ACTOR_LR)
         return actor.replace(params=params, step=actor.step + 1), metrics
 
     return Agent(
         init=init,
-        value=lambda critic: critic.params,
-        policy=lambda actor, value: actor.params,
-        actor_batch=lambda transition: transition.observation,
+        critic_params=lambda critic: critic.params,
+        policy_params=lambda actor, critic_params: actor.params,
         act=act,
         act_greedy=act,
         update_critic=update_critic,

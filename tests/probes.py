@@ -113,7 +113,7 @@ def learner(agent: Agent) -> Callable[[Any, Transition, Transition, Key], Answer
     """A compiled `(hypers, batches [T, B, ...], questions [2, B, ...], key) -> Answers`: T updates of a fresh agent."""
 
     def ask(state: State, question: Transition, key: Key) -> Answers:
-        policy = agent.acting(state)
+        policy = agent.acting_params(state)
         _, metrics = agent.update_critic(state.critic, policy, question, key)
         greedy, _ = agent.act_greedy(policy, question.observation[0], key)
         return Answers(metrics.get("q_mean"), greedy[0])

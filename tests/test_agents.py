@@ -74,7 +74,7 @@ def test_reward_scale(name: str, variant: int) -> None:
 def test_acting(name: str, variant: int) -> None:
     """One observation or a batch, actions in [-1, 1]; the greedy ones do not depend on the key but for samplers."""
     agent = make(name, variant)
-    policy = agent.acting(agent.init(jax.random.key(0)))
+    policy = agent.acting_params(agent.init(jax.random.key(0)))
     shapes = ((1,), (2, 3, 1))
 
     @jax.jit
@@ -142,7 +142,7 @@ def test_float64_stays_outside(name: str, variant: int) -> None:
         after, _ = jax.eval_shape(agent.update, state, data, jax.random.key(1))
         assert after == state
         for act in (agent.act, agent.act_greedy):
-            policy = jax.eval_shape(agent.acting, state)
+            policy = jax.eval_shape(agent.acting_params, state)
             action, _ = jax.eval_shape(act, policy, data.observation, jax.random.key(1))
             assert action.dtype == jnp.float32
 

@@ -36,7 +36,7 @@ def test_the_gaussian_of_the_data() -> None:
         return loss, state
 
     loss, state = learn(demonstrations(1500, 64))
-    policy, places = agent.acting(state), jnp.array([[-1.0], [1.0]])
+    policy, places = agent.acting_params(state), jnp.array([[-1.0], [1.0]])
     greedy, _ = agent.act_greedy(policy, places, jax.random.key(0))
     np.testing.assert_allclose(greedy, [[-0.5, -0.2], [0.5, -0.2]], atol=0.06)
     _, log_std = iql.make_actor(SPEC, (32,), "relu").apply(policy, places)

@@ -25,7 +25,8 @@ from rlx.types import Agent, State
 from tests import processes
 from tests.walk import Walk
 
-# An iteration is two vector steps of four environments; after two iterations of warm-up each makes 6 critic and 4 actor updates.
+# An iteration is two vector steps of four environments; after two iterations of warm-up each makes 6 critic and 4
+# actor updates.
 SETTINGS: dict[str, Any] = {
     "num_envs": 4,
     "rollout_length": 2,
@@ -170,7 +171,8 @@ def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> Non
 def test_without_a_branch_the_bits_are_the_same(
     make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is no CPU, iterations of the warm-up learn and throw it away; nothing of it is left, not even a count."""
+    """Where there is no CPU, iterations of the warm-up learn and throw it away; nothing of it is left, not even a
+    count."""
     monkeypatch.setattr(parallel, "on_cpu", lambda: False)
     again = Run(make())
     close(again.final, solo.final)
@@ -252,9 +254,9 @@ def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
     """An agent of two diaries: values and policies are step counts."""
     agent = Agent(
         init=lambda key, hypers=None: None,  # type: ignore[return-value]
-        value=lambda critic: critic.step,
-        policy=lambda actor, value: actor.step,
-        actor_batch=lambda transition: transition.reward,
+        critic_params=lambda critic: critic.step,
+        policy_params=lambda actor, critic_params: actor.step,
+        actor_reads=("reward",),
         act=lambda policy, observation, key: (observation, {}),
         act_greedy=lambda policy, observation, key: (observation, {}),
         update_critic=lambda critic, policy, batch, key: (critic.write(batch.reward, policy), {}),
@@ -336,7 +338,8 @@ def test_training_refreshes_the_pool(solo: Run) -> None:
 
 
 def test_means() -> None:
-    """Per member, metrics over the iterations that learned, returns over the episodes that ended; nothing where none did."""
+    """Per member, metrics over the iterations that learned, returns over the episodes that ended; nothing where none
+    did."""
     ended = Episodes(np.array([4.0, 2.0]), np.array([10.0, -3.0]), np.array([40.0, 30.0]))
     lag = {"policy_at_collector": np.array([[0, 5, 0, 0], [0, 5, 0, 0]])}
     found = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))

@@ -226,7 +226,7 @@ def actions_at_the_fork(agent: Agent, hypers: Any) -> tuple[np.ndarray, np.ndarr
     def learn(data: Transition) -> tuple[jax.Array, ...]:
         keys = jax.random.split(jax.random.key(1), 1500)
         state, _ = jax.lax.scan(step, agent.init(jax.random.key(0), hypers), (data, keys))
-        policy, observation = agent.acting(state), jnp.zeros((500, 1))
+        policy, observation = agent.acting_params(state), jnp.zeros((500, 1))
         return tuple(act(policy, observation, jax.random.key(2))[0] for act in (agent.act, agent.act_greedy))
 
     explored, greedy = learn(data)

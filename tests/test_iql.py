@@ -231,7 +231,7 @@ def test_constant_that_a_value_loss_learns(name: str, level: float) -> None:
 def test_acting() -> None:
     """Greedily the squashed mean; else a draw around it, clipped to the bounds and with no density."""
     agent = iql.make(iql.Config(**SMALL), SPEC)
-    policy = agent.acting(agent.init(jax.random.key(0)))
+    policy = agent.acting_params(agent.init(jax.random.key(0)))
     observation = jnp.broadcast_to(jnp.asarray(normal(3)), (4000, 3))
     action, info = agent.act(policy, observation, jax.random.key(1))
     greedy, _ = agent.act_greedy(policy, observation, jax.random.key(1))

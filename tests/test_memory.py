@@ -102,7 +102,7 @@ def test_working_memory_of_an_update() -> None:
     task = small(batch_size=8192)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), memory._batches(task, count=1))
     agent = jax.eval_shape(task.agent.init, key_shapes())
-    given = agent.critic, jax.eval_shape(task.agent.acting, agent), batch, key_shapes()
+    given = agent.critic, jax.eval_shape(task.agent.acting_params, agent), batch, key_shapes()
     bound = memory.UPDATE_SHARE * memory.peak(task.agent.update_critic, *given)
     assert bound / 3 < working(task.agent.update_critic, *given) <= bound
 

@@ -1,4 +1,5 @@
-"""Bad numbers: found in the iteration in which they appear, named, dealt with as --on-nonfinite says, and never saved."""
+"""Bad numbers: found in the iteration in which they appear, named, dealt with as --on-nonfinite says, and never
+saved."""
 
 from __future__ import annotations
 

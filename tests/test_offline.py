@@ -108,7 +108,7 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
     state = jax.tree.map(lambda x: x[0, 0], driver.init().agent)
     gamma = state.critic.hypers.gamma
     for iteration in range(iterations):
-        policy, value = agent.acting(state), agent.value(state.critic)
+        policy, value = agent.acting_params(state), agent.critic_params(state.critic)
         sample = derive(key, steps.SAMPLE, steps.CRITIC, iteration, 0, 0)
         batches = steps.minibatches(task, source, statistics, gamma, sample, 3)
         critic, actor = state.critic, state.actor
@@ -120,7 +120,7 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
             sample = derive(key, steps.SAMPLE, steps.ACTOR, iteration, 0, 0)
             batches = steps.minibatches(task, source, statistics, gamma, sample, 2)
         else:
-            batches, value = jax.tree.map(lambda x: x[1:], batches), agent.value(critic)
+            batches, value = jax.tree.map(lambda x: x[1:], batches), agent.critic_params(critic)
         for i in range(2):
             batch = nth(batches, i)
             index = (iteration, 0, 0, i) if lagged else (iteration, 0, 0, 0, i)
@@ -216,7 +216,7 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[.
     agent = jax.tree.map(lambda x: x[0, 0], first.report.state.agent)
     statistics = jax.tree.map(lambda x: x[0, 0], first.report.state.statistics)
     seen = steps.observed(task, statistics, rows.observation[1])
-    greedy, _ = task.agent.act_greedy(task.agent.acting(agent), seen, jax.random.key(0))
+    greedy, _ = task.agent.act_greedy(task.agent.acting_params(agent), seen, jax.random.key(0))
     assert float(np.abs(rows.action[1] - greedy).mean()) < 4.0  # of a unit Gaussian around it, not clipped at random
     fresh = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
     assert fresh.task.plan.prior_iterations == 4 and fresh.task.plan.warmup_iterations == 2
@@ -358,5 +358,6 @@ def test_one_program_and_two_groups_do_not_go_on_with_each_others_updates() -> N
 
 
 def test_halves_on_devices_of_their_own_learn_the_same() -> None:
-    """Critic and actor on different devices, and through the host in the middle, against the iteration in one program."""
+    """Critic and actor on different devices, and through the host in the middle, against the iteration in one
+    program."""
     assert json.loads(processes.run(["tests.check_offline"], devices=3))["checked"]

@@ -223,7 +223,7 @@ def test_acting_is_the_actor_alone() -> None:
     """No target actor: what acts is the actor's parameters, and exploring adds nothing of its own."""
     agent = pql.make(pql.Config(**SMALL), SPEC)
     state: State = agent.init(jax.random.key(0))
-    policy = agent.acting(state)
+    policy = agent.acting_params(state)
     assert policy is state.actor.params
     explored, greedy = (act(policy, BATCHES.observation, jax.random.key(1))[0] for act in (agent.act, agent.act_greedy))
     np.testing.assert_array_equal(explored, greedy)

@@ -170,11 +170,11 @@ def test_update_is_a_critic_step_then_an_actor_step_that_sees_it() -> None:
     agent, state, key = sac.assemble(STUBS), stub_state(), jax.random.key(6)
     updated, metrics = agent.update(state, BATCH, key)
     critic_key, actor_key = jax.random.split(key)
-    critic, critic_metrics = agent.update_critic(state.critic, agent.acting(state), BATCH, critic_key)
-    actor, actor_metrics = agent.update_actor(state.actor, agent.value(critic), BATCH.observation, actor_key)
+    critic, critic_metrics = agent.update_critic(state.critic, agent.acting_params(state), BATCH, critic_key)
+    actor, actor_metrics = agent.update_actor(state.actor, agent.critic_params(critic), BATCH.observation, actor_key)
     same(updated, State(critic=critic, actor=actor), rtol=0)
     same(metrics, critic_metrics | actor_metrics, rtol=0)
-    _, stale = agent.update_actor(state.actor, agent.value(state.critic), BATCH.observation, actor_key)
+    _, stale = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCH.observation, actor_key)
     assert stale["actor_loss"] != metrics["actor_loss"]
 
 

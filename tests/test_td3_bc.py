@@ -106,7 +106,7 @@ def test_delayed_targets() -> None:
     """The critics move at every step, their targets at every second, towards the critics of that step."""
     agent = td3_bc.make(CONFIG, SPEC)
     state = agent.init(jax.random.key(0), HYPERS)
-    policy, critic = agent.acting(state), state.critic
+    policy, critic = agent.acting_params(state), state.critic
     update = jax.jit(agent.update_critic)
     for step in range(1, 5):
         old = critic
@@ -123,7 +123,7 @@ def test_delayed_targets() -> None:
 def test_target_actor_follows_every_actor_update() -> None:
     agent = td3_bc.make(CONFIG, SPEC)
     state = agent.init(jax.random.key(0), HYPERS)
-    actor, _ = agent.update_actor(state.actor, agent.value(state.critic), BATCHES, jax.random.key(1))
+    actor, _ = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCHES, jax.random.key(1))
     assert moved(actor.params, state.actor.params)
     near(actor.target_params, jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, state.actor.target_params, actor.params))
 
@@ -133,10 +133,10 @@ def test_the_actor_climbs_the_first_critic() -> None:
     agent = td3_bc.make(CONFIG, SPEC)
     state = agent.init(jax.random.key(0), HYPERS)
     other = state.critic.replace(params=jax.tree.map(lambda x: x.at[1].add(1.0), state.critic.params))
-    near(agent.value(state.critic), agent.value(other))
+    near(agent.critic_params(state.critic), agent.critic_params(other))
     parts = td3_bc.make_parts(CONFIG, SPEC)
     q = parts.critic.apply(state.critic.params, BATCHES.observation, BATCHES.action)
-    found = parts.first_critic.apply(agent.value(state.critic), BATCHES.observation, BATCHES.action)
+    found = parts.first_critic.apply(agent.critic_params(state.critic), BATCHES.observation, BATCHES.action)
     np.testing.assert_allclose(found, q[:1], rtol=1e-5)
 
 

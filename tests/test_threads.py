@@ -84,7 +84,7 @@ def test_a_whole_is_that_of_members_together(many: Run, together: Run, wholes: l
     assert jax.tree.map(_kind, many.driver.policy_snapshot_shapes) == jax.tree.map(
         _kind, together.driver.policy_snapshot_shapes
     )
-    whole = wholes[-1].whole
+    whole = wholes[-1].training_state
     assert jax.tree.map(_kind, whole) == jax.tree.map(_kind, many.driver.training_state_shapes)
     placed = many.driver.place_training_state(whole)
     same(many.driver.training_state(*placed), whole)
@@ -101,7 +101,7 @@ def test_a_resumed_run_has_the_same_bits(many: Run, wholes: list[host.Resumed]) 
 def test_members_go_on_from_what_was_learned(make: Callable[..., Any], many: Run, wholes: list[host.Resumed]) -> None:
     """Each with its own agent, under the hyper-parameters of the new run."""
     driver = make(num_seeds=len(SEEDS), critic_lr=[rate * 2 for rate in RATES])
-    state = wholes[-1].whole["state"]
+    state = wholes[-1].training_state["state"]
     adopted = driver.adopt(driver.init(), {"agent": state.agent, "statistics": state.statistics})
     agent = driver.fetch(driver.policy_snapshot(adopted))["agent"]
     same(agent.critic.params, state.agent.critic.params)

@@ -62,7 +62,8 @@ def time_split(summary: dict[str, Any], lines: Sequence[dict[str, Any]], setting
 
 
 def busy(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The share of an iteration in which each role of a pipeline worked, by role; empty where one program has no roles."""
+    """The share of an iteration in which each role of a pipeline worked, by role; empty where one program has no
+    roles."""
     told = [line for line in lines if line.get("train/tick_s")]
     if not told:
         return {}

@@ -104,7 +104,7 @@ def _greedy(driver: Driver, learned: Any) -> Act:
 
     def policy(observation: jax.Array) -> jax.Array:
         seen = steps.observed(task, learned["statistics"], observation)
-        return task.agent.act_greedy(task.agent.acting(learned["agent"]), seen, jax.random.key(0))[0]
+        return task.agent.act_greedy(task.agent.acting_params(learned["agent"]), seen, jax.random.key(0))[0]
 
     return policy
 

@@ -161,7 +161,7 @@ class Collector:
             return at_random
         plan, settings = self.task.plan._replace(shard_envs=count), replace(self.task.config, num_envs=count)
         task = self.task._replace(plan=plan, config=settings)
-        return steps.behave(task, task.agent.acting(learned["agent"]), learned["statistics"])
+        return steps.behave(task, task.agent.acting_params(learned["agent"]), learned["statistics"])
 
     def _rollout(self, learned: Any, state: Any, pool: Any, key: Key, iteration: jax.Array) -> Any:
         keys = derive(key, steps.COLLECT, iteration), derive(key, steps.ACT, iteration)
@@ -176,7 +176,7 @@ class Collector:
             if learned is None or not greedy:
                 return explore(observation, key, jax.random.split(key, len(observation)))[0]
             seen = steps.observed(task, learned["statistics"], observation)
-            return task.agent.act_greedy(task.agent.acting(learned["agent"]), seen, key)[0]
+            return task.agent.act_greedy(task.agent.acting_params(learned["agent"]), seen, key)[0]
 
         return evaluate(task.env, act, EPISODES, jax.random.key(task.config.eval_seed)).returns
 
@@ -188,7 +188,7 @@ class Collector:
         driver = make_driver(setup(replace(self.saved, train=train)))
         if saved is None or not hasattr(driver.training_state_shapes["state"], "replay"):
             raise RlxError(f"{self.folder}: holds no replay of the fused driver; train it so, or choose another --kind")
-        ring = saver.unpack(place, saved[0], driver).whole["state"].replay
+        ring = saver.unpack(place, saved[0], driver).training_state["state"].replay
         count, head = int(ring.cursor.size), int(ring.cursor.head)
         if not count:
             raise RlxError(f"{self.folder}: was trained without saving replay; choose another --kind")

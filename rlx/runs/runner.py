@@ -108,7 +108,7 @@ def resume(
     resolved = config.resolve(*names, paired=saved.paired, **settings)
     several = resolved.train.num_devices > 1 or resolved.train.split != "1"
     if several and "members" not in changes:  # they cannot be apart, as they may have been on one device
-        resolved = replace(resolved, train=replace(resolved.train, members="together"))
+        resolved = replace(resolved, train=replace(resolved.train, members="vmap"))
     loggers.check(resolved)
     _check_there(saved.train.dataset)
     given = setup(resolved)

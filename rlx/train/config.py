@@ -112,7 +112,8 @@ class Plan(NamedTuple):
         return self.iteration_env_steps == 0
 
     def steps(self, iterations: int, learned: int) -> tuple[int, int, int]:
-        """Environment, critic and actor steps of the run after `iterations` iterations of this part; `learned` of them did."""
+        """Environment, critic and actor steps of the run after `iterations` iterations of this part; `learned` of
+        them did."""
         updates = self.prior_iterations + learned
         return (
             iterations * self.iteration_env_steps,

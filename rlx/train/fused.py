@@ -1,9 +1,9 @@
 """The fused driver: everything in one program, for all seeds and hyper-parameters, on any number of devices.
 
-One program makes any number of iterations, warm-up and learning alike, so it compiles once. Inside, training runs (members:
-seeds times hyper-parameter values) are a vmap, logical shards are a vmap that averages gradients, devices are a pmap.
-What an iteration does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected (lag 0). A data set is
-an argument of the program, one copy a device, whatever the number of members and shards.
+One program makes any number of iterations, warm-up and learning alike, so it compiles once. Inside, training runs
+(members: seeds times hyper-parameter values) are a vmap, logical shards are a vmap that averages gradients, devices
+are a pmap. What an iteration does is a `Schedule`: here `SEQUENTIAL`, which learns on what it has just collected
+(lag 0). A data set is an argument of the program, one copy a device, whatever the number of members and shards.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
 def iteration(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState, Totals]:
     """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
     key = jax.random.key(state.seed)
-    policy = task.agent.acting(state.agent)
+    policy = task.agent.acting_params(state.agent)
     made = steps.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
     env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
@@ -108,7 +108,8 @@ SEQUENTIAL = Schedule(
 def advance(
     iteration: Callable[[Any, Any], tuple[Any, Totals]], state: Any, totals: Totals, data: Any, iterations: jax.Array
 ) -> tuple[Any, Totals]:
-    """Makes `iterations` iterations (traced, so one program serves every length) and adds what they report to `totals`."""
+    """Makes `iterations` iterations (traced, so one program serves every length) and adds what they report to
+    `totals`."""
 
     def body(_: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, packed = carry
@@ -196,7 +197,8 @@ class Fused:
         return self.start(seeds, hypers, given)
 
     def advance(self, state: Any, totals: Totals, iterations: int) -> tuple[Any, Totals]:
-        """Makes `iterations` iterations, adding to `totals`; both are donated. Returns at once, with what is being computed."""
+        """Makes `iterations` iterations, adding to `totals`; both are donated. Returns at once, with what is being
+        computed."""
         return self.train(state, totals, self.data, self._iterations(iterations))
 
     def zeros(self) -> Totals:

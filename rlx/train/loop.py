@@ -1,4 +1,5 @@
-"""The host's side of training: dispatches whole stretches of iterations, and reports at the points where somebody looks."""
+"""The host's side of training: dispatches whole stretches of iterations, and reports at the points where somebody
+looks."""
 
 from __future__ import annotations
 
@@ -120,7 +121,8 @@ def train(
     asked_to_end: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda phase: None,
 ) -> Iterator[Report]:
-    """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or where a run was, if given.
+    """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or where a run was, if
+    given.
 
     Programs compile on threads beside each other, the evaluation once training is at its pace. Nothing but explicit
     transfers crosses between host and device. `tell` hears what is begun: compiling, warming up, training, evaluating.

@@ -117,7 +117,7 @@ def _value(task: Task, members: int, devices: int) -> Estimate:
     agent = _agent(task)
     given = _batches(task, task.plan.critic_updates)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), given)
-    policy = jax.eval_shape(task.agent.acting, agent)
+    policy = jax.eval_shape(task.agent.acting_params, agent)
     working = peak(task.agent.update_critic, agent.critic, policy, batch, _key(), axes=task.axes)
     return _learner(task, members, devices, row_shapes(task), size(given), working)
 
@@ -126,7 +126,7 @@ def _policy(task: Task, members: int, devices: int) -> Estimate:
     agent, count = _agent(task), task.plan.actor_updates
     data = jax.eval_shape(task.agent.actor_batch, _batches(task, count))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
-    value = jax.eval_shape(task.agent.value, agent.critic)
+    value = jax.eval_shape(task.agent.critic_params, agent.critic)
     working = peak(task.agent.update_actor, agent.actor, value, batch, _key(), axes=task.axes)
     pipelined = task.config.driver == "pipelined" and not task.plan.offline
     row = actor_rows(task, row_shapes(task)) if pipelined else {}  # fused, both halves learn from one ring

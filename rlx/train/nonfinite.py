@@ -45,7 +45,8 @@ def _is_alarm(node: Any) -> bool:
 
 
 def add(one: Any, other: Any) -> Any:
-    """The sum of two reports, pytrees of numbers and alarms: of an alarm, the first iteration and all its occurrences."""
+    """The sum of two reports, pytrees of numbers and alarms: of an alarm, the first iteration and all its
+    occurrences."""
 
     def both(a: Any, b: Any) -> Any:
         return Alarm(jnp.minimum(a.first, b.first), a.number + b.number) if _is_alarm(a) else a + b

@@ -1,4 +1,5 @@
-"""Offline: updates on a data set alone. The same program as online training, with an iteration that steps no environment.
+"""Offline: updates on a data set alone. The same program as online training, with an iteration that steps no
+environment.
 
 A run may have two parts, offline and then online: each is a driver, and the agent goes on from one to the other.
 """
@@ -61,7 +62,7 @@ def learn_value(task: Task, data: Replay, critic: Any, policy: Any, given: Given
     """The critic half's iteration against one frozen policy: the critic, the next value, and what to report."""
     statistics, key, iteration = given.statistics, jax.random.key(given.seed), given.iteration
     critic, learned = steps.learn_critic(task, critic, policy, Source(None, data), statistics, key, iteration)
-    return critic, task.agent.value(critic), report(learned, iteration)
+    return critic, task.agent.critic_params(critic), report(learned, iteration)
 
 
 def learn_policy(task: Task, data: Replay, actor: Any, value: Any, gamma: Any, given: Given) -> tuple[Any, Totals]:
@@ -78,8 +79,8 @@ def learn_policy(task: Task, data: Replay, actor: Any, value: Any, gamma: Any, g
 def lagged_iteration(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
     """One burst of both halves' updates, each with the other half as it was before the iteration (lag 1)."""
     agent, given = state.agent, Given(state.statistics, state.seed, state.iteration)
-    value = task.agent.value(agent.critic)
-    policy, gamma = task.agent.policy(agent.actor, value), agent.critic.hypers.gamma
+    value = task.agent.critic_params(agent.critic)
+    policy, gamma = task.agent.policy_params(agent.actor, value), agent.critic.hypers.gamma
     critic, _, of_critic = learn_value(task, data, agent.critic, policy, given)
     actor, of_actor = learn_policy(task, data, agent.actor, value, gamma, given)
     return state.replace(agent=State(critic=critic, actor=actor), iteration=state.iteration + 1), join(

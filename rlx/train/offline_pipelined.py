@@ -1,7 +1,7 @@
 """Offline on two groups of devices: one learns the critic, one the actor, each from its own copy of the data set.
 
-The iteration is that of `rlx.train.offline.lagged_iteration`: both halves learn at once, each against the other as it was before
-the iteration; at the edge the critic's new value and the actor's new policy travel from device to device.
+The iteration is that of `rlx.train.offline.lagged_iteration`: both halves learn at once, each against the other as
+it was before the iteration; at the edge the critic's new value and the actor's new policy travel from device to device.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class OfflinePipelined:
         return self.no_reports
 
     def advance(self, state: Halves, reports: Reports, iterations: int) -> tuple[Halves, Reports]:
-        """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are done."""
+        """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are
+        done."""
         flying = deque[Any]()
         critics, actors = self.groups
         for _ in range(iterations):
@@ -117,8 +118,8 @@ class OfflinePipelined:
         """`state` with an agent `[M, ...]` from the host, under its own hyper-parameters."""
         own = State(critic=parallel.fetch(state.value.own), actor=parallel.fetch(state.policy.own))
         agent = steps.keep_hypers(learned["agent"], own)
-        value = jax.vmap(self.task.agent.value)(agent.critic)
-        policy = jax.device_get(jax.vmap(self.task.agent.policy)(agent.actor, value))
+        value = jax.vmap(self.task.agent.critic_params)(agent.critic)
+        policy = jax.device_get(jax.vmap(self.task.agent.policy_params)(agent.actor, value))
         critic, policy = parallel.replicate((agent.critic, policy), self.groups[0])
         actor, value = parallel.replicate((agent.actor, jax.device_get(value)), self.groups[1])
         return Halves(state.value.replace(own=critic, other=policy), state.policy.replace(own=actor, other=value))
@@ -128,7 +129,8 @@ class OfflinePipelined:
         return self.evaluation(learned)
 
     def timing(self) -> dict[str, float]:
-        """Mean seconds that an iteration and each half in it took since the last call; waits for the iterations in flight."""
+        """Mean seconds that an iteration and each half in it took since the last call; waits for the iterations in
+        flight."""
         return self.stopwatch.read()
 
     def place(self, tree: Any) -> Any:
@@ -192,8 +194,8 @@ class OfflinePipelined:
 
 def _start(task: Task, half: int, seed: jax.Array, hypers: Any, data: Replay) -> Half:
     fresh = offline.init(task, seed, hypers, data)
-    value = task.agent.value(fresh.agent.critic)
-    policy = task.agent.policy(fresh.agent.actor, value)
+    value = task.agent.critic_params(fresh.agent.critic)
+    policy = task.agent.policy_params(fresh.agent.actor, value)
     own, other = ((fresh.agent.critic, policy), (fresh.agent.actor, value))[half]
     gamma = jnp.copy(fresh.agent.critic.hypers.gamma)  # the learners' minibatches fold windows with it
     return jax.tree.map(jnp.copy, Half(own, other, gamma, Given(fresh.statistics, seed, fresh.iteration)))
@@ -214,7 +216,7 @@ def _next(state: Half, own: Any) -> Half:
 
 
 def _publish(task: Task, actor: Any, value: Any) -> Any:
-    return task.agent.policy(actor, value)
+    return task.agent.policy_params(actor, value)
 
 
 def _like(shapes: Any, devices: int) -> Any:

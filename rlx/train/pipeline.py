@@ -1,10 +1,11 @@
 """The pipelined iteration: collectors, value learners and policy learners at work at once, exactly one iteration apart.
 
-Iteration t reads one snapshot (P_t, V_t, N_t): the collectors make block B_t with P_t, the value learners update the critic
-on replay that holds the blocks before t, with P_t; the policy learners update the actor on their ring of the same
-blocks, with V_t. At the edge between iterations B_t is stored, and V, P and the observation statistics N get their next
-version. What every role consumes carries its version, so the lag (version being made minus version consumed) is
-counted, not assumed: it is 1, always. (A block's version is that of the iteration after the one that made it.)
+Iteration t reads one snapshot (P_t, V_t, N_t): the collectors make block B_t with P_t, the value learners update the
+critic on replay that holds the blocks before t, with P_t; the policy learners update the actor on their ring of the
+same blocks, with V_t. At the edge between iterations B_t is stored, and V, P and the observation statistics N get
+their next version. What every role consumes carries its version, so the lag (version being made minus version
+consumed) is counted, not assumed: it is 1, always. (A block's version is that of the iteration after the one that
+made it.)
 
 `LAGGED` is that iteration as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups.
 """
@@ -151,7 +152,7 @@ def learn_value(task: Task, state: ValueLearner) -> tuple[ValueLearner, Snapshot
         "block_at_value_learner": _lag(version, state.newest),
     }
     report = Report(None, told.metrics, learned, lags, sound(told.bad, state.iteration))
-    return state.replace(critic=critic, iteration=version), Snapshot(task.agent.value(critic), version), report
+    return state.replace(critic=critic, iteration=version), Snapshot(task.agent.critic_params(critic), version), report
 
 
 def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Report]:
@@ -184,7 +185,7 @@ def store(state: L, rows: Any, version: jax.Array) -> L:
 
 def next_policy(task: Task, state: PolicyLearner, value: Snapshot) -> Snapshot:
     """The edge, where the actor is: the policy of the next iteration."""
-    return Snapshot(task.agent.policy(state.actor, value.content), value.version)
+    return Snapshot(task.agent.policy_params(state.actor, value.content), value.version)
 
 
 def iteration(task: Task, data: None, state: PipelineState) -> tuple[PipelineState, Totals]:
@@ -249,9 +250,9 @@ def adopt(task: Task, state: PipelineState, learned: dict[str, Any]) -> Pipeline
     """The run goes on with another agent and its statistics, under its own hyper-parameters."""
     own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
     agent = steps.keep_hypers(learned["agent"], own)
-    content = task.agent.value(agent.critic)
+    content = task.agent.critic_params(agent.critic)
     value = state.policy_learner.value._replace(content=content)
-    policy = state.collector.policy._replace(content=task.agent.policy(agent.actor, content))
+    policy = state.collector.policy._replace(content=task.agent.policy_params(agent.actor, content))
     statistics = state.collector.statistics._replace(content=learned["statistics"])
     return PipelineState(
         state.collector.replace(policy=policy, statistics=statistics),
@@ -276,8 +277,8 @@ def _no_statistics(task: Task) -> Snapshot:
 def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapshot, Snapshot]:
     """A fresh agent with its first value and policy; every role makes it from the same key."""
     agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
-    value = task.agent.value(agent.critic)
-    return agent, Snapshot(value, _zero()), Snapshot(task.agent.policy(agent.actor, value), _zero())
+    value = task.agent.critic_params(agent.critic)
+    return agent, Snapshot(value, _zero()), Snapshot(task.agent.policy_params(agent.actor, value), _zero())
 
 
 def _lag(made: jax.Array, consumed: jax.Array) -> jax.Array:

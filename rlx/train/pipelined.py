@@ -72,7 +72,8 @@ class Pipelined:
         return PipelineState(*(start(*given, *([pool] if not i else [])) for i, (start, given) in enumerate(starts)))
 
     def advance(self, state: PipelineState, reports: Reports, iterations: int) -> tuple[PipelineState, Reports]:
-        """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are done."""
+        """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are
+        done."""
         flying = deque[Any]()
         for _ in range(iterations):
             state, reports = self.iteration(state, reports)
@@ -152,7 +153,8 @@ class Pipelined:
         return self.evaluation(learned)
 
     def timing(self) -> dict[str, float]:
-        """Mean seconds that an iteration and each role in it took since the last call; waits for the iterations in flight."""
+        """Mean seconds that an iteration and each role in it took since the last call; waits for the iterations in
+        flight."""
         return self.stopwatch.read()
 
     def place(self, tree: Any) -> Any:
@@ -261,8 +263,8 @@ class Pipelined:
 
 
 def _published(task: Task, agent: State) -> tuple[Any, Any]:
-    value = task.agent.value(agent.critic)
-    return value, task.agent.policy(agent.actor, value)
+    value = task.agent.critic_params(agent.critic)
+    return value, task.agent.policy_params(agent.actor, value)
 
 
 def _placed_like(shapes: Any, devices: int) -> Any:

@@ -22,8 +22,9 @@ class Iteration(NamedTuple):
 class Stopwatch:
     """Seconds that each role was busy.
 
-    A role's iteration begins when the iteration before has ended everywhere (it needs what all roles published) or when it is
-    dispatched, whichever is later, and ends when its own result is there. `recent` holds the last iterations that were read.
+    A role's iteration begins when the iteration before has ended everywhere (it needs what all roles published) or
+    when it is dispatched, whichever is later, and ends when its own result is there. `recent` holds the last
+    iterations that were read.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -39,7 +40,8 @@ class Stopwatch:
         self._iterations.append((now, [self._threads.submit(_when_done, result) for result in results]))
 
     def read(self) -> dict[str, float]:
-        """Mean seconds an iteration by role, and of the whole iteration, since the last reading; waits for the iterations in flight."""
+        """Mean seconds an iteration by role, and of the whole iteration, since the last reading; waits for the
+        iterations in flight."""
         if not self._iterations:
             return {}
         busy, whole = [0.0] * len(self._names), 0.0

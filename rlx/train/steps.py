@@ -1,7 +1,9 @@
-"""What the three roles do in an iteration, as pure functions of one logical shard; drivers decide where and in which order.
+"""What the three roles do in an iteration, as pure functions of one logical shard; drivers decide where and in which
+order.
 
-An iteration collects one block of K vector steps, makes `critic_updates * K` critic and `actor_updates * K` actor updates.
-Randomness hangs on (root key, role, iteration, logical shard or global environment, update), never on the device.
+An iteration collects one block of K vector steps, makes `critic_updates * K` critic and `actor_updates * K` actor
+updates. Randomness hangs on (root key, role, iteration, logical shard or global environment, update), never on the
+device.
 """
 
 from __future__ import annotations
@@ -72,12 +74,14 @@ def observed(task: Task, statistics: normalize.Statistics, observation: jax.Arra
     return normalize.normalize(statistics, observation, task.config.observation_clip)
 
 
-def observed_data(task: Task, statistics: normalize.Statistics, data: Any) -> Any:
-    """What `Agent.actor_batch` selected, the observation alone or the whole transition, as agents see it."""
-    if not isinstance(data, Transition):
-        return observed(task, statistics, data)
-    first, last = (observed(task, statistics, x) for x in (data.observation, data.next_observation))
-    return data._replace(observation=first, next_observation=last)
+def observed_batch(task: Task, statistics: normalize.Statistics, batch: Transition) -> Transition:
+    """A raw minibatch, or the fields of it that the actor half reads, as agents see it."""
+    seen: dict[str, Any] = {
+        name: observed(task, statistics, x)
+        for name, x in (("observation", batch.observation), ("next_observation", batch.next_observation))
+        if x is not None
+    }
+    return batch._replace(**seen)
 
 
 def env_index(task: Task) -> jax.Array:
@@ -145,7 +149,8 @@ def make_block(
     key: Key,
     iteration: jax.Array,
 ) -> tuple[VectorState, Row, Episodes, Diverged]:
-    """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained agent."""
+    """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained
+    agent."""
     config, explore = task.config, behave(task, policy, statistics)
     warm = (iteration < task.plan.warmup_iterations) & (
         task.plan.prior_iterations == 0
@@ -169,7 +174,7 @@ def minibatches(
     task: Task, source: Source, statistics: normalize.Statistics, gamma: jax.Array, key: Key, count: int
 ) -> Transition:
     """This shard's share of `count` minibatches as agents see them, `[count, B, ...]`."""
-    return observed_data(task, statistics, draw(task, source, gamma, key, count))
+    return observed_batch(task, statistics, draw(task, source, gamma, key, count))
 
 
 def draw(task: Task, source: Source, gamma: jax.Array, key: Key, count: int) -> Transition:
@@ -235,7 +240,7 @@ def learn_actor(
 
         def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Learned]:
             raw, i = given
-            batch = observed_data(task, statistics, raw)
+            batch = observed_batch(task, statistics, raw)
             return update_actor(actor, value, batch, derive(key, ACTOR, iteration, shard, k, i))
 
         return jax.lax.scan(update, actor, (data, jnp.arange(count)))
@@ -247,7 +252,8 @@ def learn_actor(
 def learn(
     task: Task, state: State, source: Source, statistics: normalize.Statistics, key: Key, iteration: jax.Array
 ) -> tuple[State, Learned]:
-    """The sequential iteration: critic and actor updates interleaved as evenly as the ratio allows, each seeing the last.
+    """The sequential iteration: critic and actor updates interleaved as evenly as the ratio allows, each seeing the
+    last.
 
     With ratio 2:1, say, two critic steps and then one actor step on the second's minibatch, again and again.
     """
@@ -276,10 +282,10 @@ def learn(
                 data = task.agent.actor_batch(row)
                 return update_actor(actor, value, data, derive(key, ACTOR, iteration, shard, k, g, i))
 
-            policy = task.agent.acting(state)
+            policy = task.agent.acting_params(state)
             first = jax.tree.map(lambda x: x[:critics], batch)
             critic, of_critic = jax.lax.scan(critic_step, state.critic, (first, jnp.arange(critics)))
-            value = task.agent.value(critic)
+            value = task.agent.critic_params(critic)
             last = jax.tree.map(lambda x: x[width - actors :], batch)
             actor, of_actor = jax.lax.scan(actor_step, state.actor, (last, jnp.arange(actors)))
             joined = Learned(of_critic.metrics | of_actor.metrics, of_critic.bad | of_actor.bad)
@@ -303,8 +309,8 @@ def after_warmup(
     """`learn(learner)` where `learning`; else the learner as it is, and reports of zero.
 
     Also returns whether it learned, [] float32. Every shard decides alike, so `learn` may average over them. Off a CPU
-    iterations of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a branch,
-    in every iteration, and warm-ups are short.
+    iterations of the warm-up learn, too, and throw it away: XLA for GPUs would copy each leaf of the state out of a
+    branch, in every iteration, and warm-ups are short.
     """
 
     def wait(learner: Any) -> tuple[Any, Learned]:
@@ -328,7 +334,7 @@ def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED)
 
     `learned` holds the agent's state and the observations' statistics.
     """
-    policy, config = task.agent.acting(learned["agent"]), task.config
+    policy, config = task.agent.acting_params(learned["agent"]), task.config
 
     def act(observation: jax.Array, key: Key) -> jax.Array:
         return task.agent.act_greedy(policy, observed(task, learned["statistics"], observation), key)[0]

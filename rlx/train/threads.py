@@ -51,7 +51,8 @@ class Threads:
         return tuple(self.one.begin(self.one.place(seed), self.one.place(hypers)) for seed, hypers in self.firsts)
 
     def advance(self, state: Each, totals: Each, iterations: int) -> tuple[Each, Each]:
-        """Makes `iterations` iterations of every member, adding to `totals`; both are donated. Returns when they are done."""
+        """Makes `iterations` iterations of every member, adding to `totals`; both are donated. Returns when they are
+        done."""
         self.one.train.compiled()
         made = self._each(lambda own, told: self.one.advance(own, told, iterations), state, totals)
         return tuple(own for own, _ in made), tuple(own for _, own in made)
