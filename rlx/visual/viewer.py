@@ -96,7 +96,7 @@ def pack(scene: Mapping[str, Any] | None, episodes: Sequence[Mapping[str, Any]],
 def player(data: Mapping[str, Any], view: str) -> str:
     """The part of a page that plays what `pack` returned; it fills the element `#view`."""
     names = ("robot.js", "viewer.js", f"{view}.js")
-    script = "\n".join(resources.files("rlx").joinpath(name).read_text("utf-8") for name in names)
+    script = "\n".join(resources.files("rlx.visual").joinpath(name).read_text("utf-8") for name in names)
     # In JSON a "<" can only stand in a string, where its escape is the same; so no string can end the script.
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     start = f'{VIEWS[view]}(document.getElementById("view"), JSON.parse(document.getElementById("data").textContent));'

@@ -1,0 +1,1 @@
+"""Reads run folders: comparisons, differences, reports and recorded episodes of a policy."""
