@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
-from rlx.envs.base import VectorEnv, VectorState, Watchable, check_count, vectorise
+from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, vectorise
 from rlx.errors import RlxError, install
 from rlx.types import Env
 
 if TYPE_CHECKING:
     from rlx.envs.gymnasium_env import GymnasiumEnv
 
-__all__ = ["VectorEnv", "VectorState", "Watchable", "make", "names", "to_gymnasium", "vectorise"]
+__all__ = ["Renderable", "VectorEnv", "VectorState", "make", "names", "to_gymnasium", "vectorise"]
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")  # Brax's physics; the first that works is the default
 BRAX = (

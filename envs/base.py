@@ -15,7 +15,7 @@ from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
 from rlx.xla import in_blocks
 
 
-class Watchable(Env, Protocol):
+class Renderable(Env, Protocol):
     """An environment that a viewer can draw; both methods are optional for an Env.
 
     `scene()` is static and can be written as JSON, or None where there is nothing to draw:

@@ -65,7 +65,7 @@ class BraxEnv:
         return Physics(after.pipeline_state, after.obs), (after.obs, after.reward, after.done)
 
     def scene(self) -> dict[str, Any]:
-        """The geoms of the MuJoCo model, see `rlx.envs.base.Watchable`; link i is Brax's link i."""
+        """The geoms of the MuJoCo model, see `rlx.envs.base.Renderable`; link i is Brax's link i."""
         return scene(self._env.sys.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:

@@ -15,7 +15,7 @@ _UNSET = (0.5, 0.5, 0.5, 1.0)  # MuJoCo's default colour, which a material repla
 
 
 def scene(model: mujoco.MjModel, dt: float) -> dict[str, Any]:
-    """The visible geoms of simple shapes, see `rlx.envs.base.Watchable`; link i is MuJoCo's body i + 1."""
+    """The visible geoms of simple shapes, see `rlx.envs.base.Renderable`; link i is MuJoCo's body i + 1."""
     shapes = [_shape(model, i) for i in range(model.ngeom)]
     shown = [i for i, shape in enumerate(shapes) if shape in _LENGTHS and _color(model, i)[3] > 0]
     return {"dt": dt, "geoms": [_geom(model, i, shapes[i]) for i in shown]}

@@ -44,7 +44,7 @@ class GymnaxEnv:
         return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
 
     def scene(self) -> dict[str, Any] | None:
-        """A rod for Pendulum-v1, see `rlx.envs.base.Watchable`; None for the others."""
+        """A rod for Pendulum-v1, see `rlx.envs.base.Renderable`; None for the others."""
         if self._env.name != PENDULUM:
             return None
         half = float(self._params.l) / 2

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import Watchable
+from rlx.envs.base import Renderable
 from rlx.types import Env, EnvState, Key
 
 
@@ -20,7 +20,7 @@ class Evaluation(NamedTuple):
     recording: dict[str, jax.Array]  # view [T, R, ...] (see `view`), action [T, R, A], reward [T, R]
 
 
-def watchable(env: Env) -> dict[str, Any] | None:
+def renderable_scene(env: Env) -> dict[str, Any] | None:
     """The environment's scene, or None where it cannot be drawn: it has none, or nothing in it moves."""
     with jax.ensure_compile_time_eval():  # scenes are made of plain numbers, also while a program is being traced
         scene = env.scene() if hasattr(env, "scene") else None
@@ -29,7 +29,7 @@ def watchable(env: Env) -> dict[str, Any] | None:
 
 def view(env: Env, state: EnvState) -> jax.Array:
     """What a recording keeps of a state: poses `[links, 7]` where the environment can be drawn, else `[O]`."""
-    return state.observation if watchable(env) is None else cast(Watchable, env).pose(state)
+    return state.observation if renderable_scene(env) is None else cast(Renderable, env).pose(state)
 
 
 def evaluate(

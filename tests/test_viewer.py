@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from rlx.analysis import play
 from rlx.errors import RlxError
-from rlx.evaluate import watchable
+from rlx.evaluate import renderable_scene
 from rlx.runs import runner
 from rlx.visual import viewer
 from tests.browser import browser
@@ -191,10 +191,10 @@ class Landscape(NamedTuple):
 @pytest.mark.parametrize("shapes", [[], [geom("plane", [0, 0], -1)], [geom("box", [1, 1, 1], -1)]])
 def test_what_does_not_move_is_not_watched(shapes: list[dict[str, Any]]) -> None:
     """The recorder and the page agree about it."""
-    assert watchable(cast(Any, Landscape(shapes))) is None
+    assert renderable_scene(cast(Any, Landscape(shapes))) is None
     assert viewer.pack(Landscape(shapes).scene(), [episode(3)], "a")["geoms"] is None
     moving = Landscape([*shapes, geom("box", [1, 1, 1], 0)])
-    assert watchable(cast(Any, moving)) == moving.scene()
+    assert renderable_scene(cast(Any, moving)) == moving.scene()
     assert viewer.pack(moving.scene(), [episode(3)], "a")["geoms"] == moving.geoms
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlx import config
 from rlx.errors import RlxError, say_compiling
-from rlx.evaluate import watchable
+from rlx.evaluate import renderable_scene
 from rlx.experiment import make_driver, setup
 from rlx.runs import checkpoint, runner, summaries
 from rlx.train import steps
@@ -62,7 +62,7 @@ def play(
     say_compiling(f"playing {_number(episodes, len(members))} of {folder}, step {shown:,}")
     judge = jax.jit(jax.vmap(partial(steps.evaluate_policy, driver.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, judge(learned))
-    scene, found, labels = watchable(driver.task.env), [], config.told_apart(everyone)
+    scene, found, labels = renderable_scene(driver.task.env), [], config.told_apart(everyone)
     for row, member in enumerate(members):
         of = [labels[member]] if labels[member] else []
         of += [f"seed {everyone[member]['seed']:g}"] if len(everyone) > 1 else []

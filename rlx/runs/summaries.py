@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from rlx import config, parallel, statistics
 from rlx.config import RunConfig
-from rlx.evaluate import Evaluation, watchable
+from rlx.evaluate import Evaluation, renderable_scene
 from rlx.experiment import Moment, Setup
 from rlx.runs import metrics
 from rlx.runs.saver import Keeper
@@ -160,7 +160,7 @@ def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evalua
     steps = np.asarray([line["run_step"] for line in lines])
     series = [plots.Series(run_config.agent, steps, returns)]
     plots.save(plots.curve(series, counted(config.flat(run_config)), title), folder / "curve.png")
-    scene = watchable(driver.task.env)
+    scene = renderable_scene(driver.task.env)
     viewer.rollout_page(folder / "rollout.html", scene, episodes(evaluation, scene is not None), title)
 
 

@@ -1,6 +1,6 @@
 // The robot in WebGL: robot(canvas, geoms) is null where the browser has no WebGL2. Else its film(poses) prepares what
 // was recorded, draw(film, moment) fills the canvas, and steer(element) turns the one camera with the pointer there.
-// Geoms are as rlx.envs.base.Watchable describes them. Vectors are arrays, quaternions [w, x, y, z], z is up.
+// Geoms are as rlx.envs.base.Renderable describes them. Vectors are arrays, quaternions [w, x, y, z], z is up.
 "use strict";
 
 const add = (a, b) => a.map((x, i) => x + b[i]);

@@ -69,7 +69,7 @@ def rollout_page(
 ) -> None:
     """Writes one HTML file that plays recorded episodes in any browser, without a network.
 
-    `scene` is what an environment's `scene()` gives (see `rlx.envs.base.Watchable`). Each episode has `return` (a
+    `scene` is what an environment's `scene()` gives (see `rlx.envs.base.Renderable`). Each episode has `return` (a
     number), `rewards` `[T]`, `actions` `[T, A]` and, for a scene, `poses` `[T, links, 7]` (position x, y, z and
     quaternion w, x, y, z); without a scene `observations` `[T, O]`, which are drawn as moving strips instead; and
     perhaps a `label`. `view` is one of `VIEWS`. A scene whose geoms all stand on the world counts as none.
