@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast
@@ -30,7 +31,7 @@ from rlx.train.pipeline import LAGGED
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.report import Report, process_age_s, record
 from rlx.train.threads import Threads
-from rlx.types import Env, Key, Spec, State
+from rlx.types import Env, Spec, State
 
 
 class Result(NamedTuple):
@@ -288,10 +289,7 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
     """The greedy policy as a plain function of raw observations: `(observation [..., O], member=0) -> [..., A]`."""
     task = driver.task
 
-    @jax.jit
-    def act(learned: Any, observation: jax.Array, key: Key) -> jax.Array:
-        policy = task.agent.acting_params(learned["agent"])
-        return task.agent.act_greedy(policy, steps.observed(task, learned["statistics"], observation), key)[0]
+    act = jax.jit(partial(steps.greedy_action, task))
 
     def policy(observation: Any, member: int = 0) -> np.ndarray:
         rows, size = np.asarray(observation, np.float32), task.env.spec.observation_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -116,7 +117,7 @@ def test_actions_are_the_agents(agent: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(policy(observation[2:3]), policy(observation)[2:3], atol=1e-6)  # alone or in a batch
     np.testing.assert_allclose(policy(observation[0]), expected[0], atol=2e-5)
     assert policy(observation[:4].reshape(2, 2, -1)).shape == (2, 2, driver.task.env.spec.action_size)
-    assert policy.about == json.loads((out / "policy.json").read_text()) == json.loads(json.dumps(about))
+    assert policy.metadata == json.loads((out / "policy.json").read_text()) == json.loads(json.dumps(about))
     assert about["platforms"] == ["cpu", "cuda", "tpu"] and (about["seed"], about["run_step"]) == (1, 40)
 
     plainly = agent != "idql"
@@ -157,7 +158,7 @@ def normed() -> tuple[list[mlp.Layer], np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), network.init(jax.random.key(0)))
     observation = rng.normal(size=(4, 3)).astype(np.float32)
-    layers = mlp.of_actor(params, "relu", 2)
+    layers = mlp.of_actor(params, "relu", spec)
     assert layers is not None
     return layers, observation, np.asarray(network.apply(params, observation))
 
@@ -169,12 +170,39 @@ def test_layers_with_layer_norm(normed: tuple[list[mlp.Layer], np.ndarray, np.nd
     np.testing.assert_allclose(mlp.forward(layers, observation), action, atol=1e-5)
 
 
-def test_layers_that_give_other_actions_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As those of an agent whose greedy action would be another function of its network."""
+def test_layers_that_give_other_actions_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for an agent whose greedy action is another function of its network. One line says so."""
     make_run(tmp_path / "run", "sac")
     monkeypatch.setattr(mlp, "of_actor", lambda *given: [*OF_ACTOR(*given), mlp.Layer("tanh")])
     assert export.save(tmp_path / "run", tmp_path / "policy")["layers"] == []
     assert not (tmp_path / "policy" / "policy.npz").exists()
+    assert "not a plain MLP" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"Dense_0": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}},  # 3 observations, 4 outputs: an MLP
+        {"Dense_0": {"kernel": np.zeros((2, 4)), "bias": np.zeros(4)}},  # another input
+        {"Dense_0": {"kernel": np.zeros((3, 1)), "bias": np.zeros(1)}},  # a value function's
+        {"Dense_0": {"kernel": np.zeros((5, 3, 4)), "bias": np.zeros((5, 4))}},  # an ensemble
+        {"Dense_0": {"kernel": np.zeros((3, 4))}},
+        {"Dense_1": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}},
+        {"LayerNorm_0": {"scale": np.zeros(3), "bias": np.zeros(3)}},
+        {"Residual_0": {}, "Dense_0": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}},
+    ],
+)
+def test_only_plain_mlps_become_layers(variables: dict[str, Any]) -> None:
+    spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 5)
+    layers = mlp.of_actor({"params": variables}, "relu", spec)
+    is_mlp = list(variables) == ["Dense_0"] and getattr(variables["Dense_0"].get("bias"), "shape", ()) == (4,)
+    if not is_mlp or variables["Dense_0"]["kernel"].shape != (3, 4):
+        assert layers is None
+    else:
+        assert layers is not None and [layer.operation for layer in layers] == ["dense", "tanh"]
 
 
 OF_ACTOR: Any = mlp.of_actor
@@ -283,18 +311,18 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert "\n" not in str(error.value) and not out.exists()
 
     refused(f"{tmp_path / 'none'}: is not there", tmp_path / "none", out)
-    there = f"{tmp_path / 'there'}: is there already; choose another --out, such as {tmp_path / 'there-3'}"
+    there = f"{tmp_path / 'there'}: already exists; choose another --out, such as {tmp_path / 'there-3'}"
     refused(there, run, tmp_path / "there")
-    refused(".: is there already; choose another --out, such as policy-2", run, Path(""))
+    refused(".: already exists; choose another --out, such as policy-2", run, Path(""))
     refused(f"--member 2: {run} has 0 to 1; choose one of those", run, out, member=2)
     refused(f"--member -1: {run} has 0 to 1", run, out, member=-1)
     refused("has no step 41; it has 40", run, out, step=41)
     (run / "file").touch()
     refused(f"{run / 'file' / 'x'}: cannot be written (Not a directory)", run, run / "file" / "x")
     monkeypatch.setattr(mlp.importlib.util, "find_spec", lambda name: None)
-    refused(f"--onnx: needs the package onnx, which is not here; {install('onnx')}", run, out, onnx=True)
+    refused(f"--onnx: needs the package onnx, which is not installed; {install('onnx')}", run, out, onnx=True)
     monkeypatch.setattr(mlp, "check_onnx", lambda: None)
-    refused("--onnx: the policy of idql is no plain MLP; leave it out, policy.jax holds it", run, out, onnx=True)
+    refused("--onnx: the policy of idql is not a plain MLP; leave out --onnx", run, out, onnx=True)
     (run / "checkpoints").rename(run / "elsewhere")
     monkeypatch.undo()
     refused("holds no checkpoint; train the run first", run, out)
@@ -319,8 +347,47 @@ def test_what_cannot_be_loaded(place: Path, tmp_path: Path) -> None:
     (damaged / "policy.jax").write_bytes(content)
     with pytest.raises(RlxError, match=r"policy\.jax: is damaged; export it again"):
         export.load(damaged)
+    for i, (name, value) in enumerate(ODD):
+        with pytest.raises(RlxError, match=r"holds no policy|does not describe|another format|is damaged"):
+            export.load(copy(f"odd{i}", **{name: value}))
+    for i, text in enumerate(("[]", "null", "[" * 10**5, "1" * 5000, '{"files": {}}', "\xff")):
+        odd = copy(f"text{i}")
+        (odd / "policy.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(RlxError, match="holds no policy"):
+            export.load(odd)
     with pytest.raises(RlxError, match=re.escape("observations are [2, 4]: this policy reads 3 numbers, [..., 3]")):
         export.load(copy("good"))(np.zeros((2, 4)))
+
+
+ODD: list[tuple[str, Any]] = [
+    ("files", None),
+    ("files", []),
+    ("files", {"policy.jax": "x"}),
+    ("files", {"policy.jax": {"sha256": 5}}),
+    ("observation", {"shape": 3}),
+    ("observation", {"shape": ["B"]}),
+    ("observation", {"shape": ["B", "3"]}),
+    ("observation", {"shape": ["B", 4]}),
+    ("action", {"shape": ["B", None]}),
+    ("action", [1]),
+    ("versions", "0.1"),
+    ("versions", {"jax": "0.10.2"}),
+    ("format", "1"),
+    ("format", float("nan")),
+]
+
+
+def test_foreign_artefacts_are_refused_in_one_line(place: Path, tmp_path: Path) -> None:
+    """Also with a digest that agrees."""
+    about = json.loads((place / "policy" / "policy.json").read_text())
+    for content in (b"", b"not a policy", (place / "policy" / "policy.jax").read_bytes()[:200]):
+        about["files"]["policy.jax"]["sha256"] = hashlib.sha256(content).hexdigest()
+        about["versions"]["jax"] = "\x1b[31m0.1"
+        (tmp_path / "policy.json").write_text(json.dumps(about))
+        (tmp_path / "policy.jax").write_bytes(content)
+        with pytest.raises(RlxError, match="cannot read what jax") as error:
+            export.load(tmp_path)
+        assert "\x1b" not in str(error.value)
 
 
 def test_a_jax_that_is_too_old_is_told_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

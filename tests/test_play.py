@@ -127,7 +127,7 @@ def test_the_command_writes_a_page(
 def test_what_is_played_is_said_before_it_is_compiled(
     pendulum: tuple[Path, Driver], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steps, "judge", lambda *given, **more: pytest.fail(capsys.readouterr().err))
+    monkeypatch.setattr(steps, "evaluate_policy", lambda *given, **more: pytest.fail(capsys.readouterr().err))
     with pytest.raises(pytest.fail.Exception, match=r"^playing 2 episodes of each of 2 members of .*, step 40 \(comp"):
         play.play(pendulum[0], 2, step=40, members=(0, 1))
 
@@ -148,7 +148,7 @@ def test_where_a_page_goes(numbers: None, tmp_path: Path, capsys: pytest.Capture
         (["--member", "2"], "--member 2: RUN has 0 to 1; choose one of those"),
         (["--member", "1", "1"], "--member 1 1: name each once"),
         (["--step", "41"], "41"),
-        (["--out", "RUN/config.json"], "RUN/config.json: is there already and no page of rlx; choose another --out"),
+        (["--out", "RUN/config.json"], "RUN/config.json: already exists and is not a page of rlx"),
         (["--seconds", "0"], "--seconds 0: must be more than 0"),
         (["--gif", "x.mp4"], "--gif x.mp4: the name must end in .gif"),
         (["--mp4", "RUN/none/x.mp4"], "--mp4 RUN/none/x.mp4: there is no folder RUN/none; make it first"),
@@ -173,7 +173,7 @@ def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
 
 def test_what_has_no_geometry_is_not_filmed(numbers: None, tmp_path: Path) -> None:
     """The page is there nevertheless."""
-    with pytest.raises(RlxError, match=r"film.gif: this environment has no geometry to film; .*play.html shows its"):
+    with pytest.raises(RlxError, match=r"film.gif: this environment has no geometry to draw; .*play.html shows"):
         play.make(tmp_path, tmp_path / "play.html", [tmp_path / "film.gif"])
     assert viewer.is_ours(tmp_path / "play.html")
 
@@ -330,14 +330,14 @@ def test_mujoco_draws_without_a_screen(
 
 
 FILM = """
-from rlx import film
-film.choose_renderer()
+from rlx.visual import video
+video.choose_renderer()
 import sys
 from pathlib import Path
 from rlx.errors import RlxError, install
 from tests.scenes import SCENE, episode
 try:
-    film.write(Path(sys.argv[1]), SCENE, [episode(6) | {"label": "a"}, episode(3) | {"label": "b"}], 10.0)
+    video.write(Path(sys.argv[1]), SCENE, [episode(6) | {"label": "a"}, episode(3) | {"label": "b"}], 10.0)
 except RlxError as error:
     print(error)
 """

@@ -1,22 +1,23 @@
-"""Policies that are plain layers one after the other: as arrays, as NumPy computes them, as an ONNX graph."""
+"""Policies that are plain MLPs: as arrays, computed in NumPy, and as an ONNX graph."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlx.errors import RlxError, install
-from rlx.types import Params
+from rlx.types import Spec
 
 OPSET, IR_VERSION = 20, 10  # of ONNX; the first with Gelu
 EPSILON = 1e-6  # flax's, in LayerNorm
 
 
 class Layer(NamedTuple):
-    """An operation of `NUMPY` and its arrays, in the order in which it takes them."""
+    """An operation of `NUMPY` and its arrays, in the order of its arguments."""
 
     operation: str
     arrays: tuple[np.ndarray, ...] = ()
@@ -44,24 +45,32 @@ def forward(layers: Sequence[Layer], observation: np.ndarray) -> np.ndarray:
     return x
 
 
-def of_actor(params: Params, activation: str, action_size: int) -> list[Layer] | None:
+def of_actor(variables: Mapping[str, Any], activation: str, spec: Spec) -> list[Layer] | None:
     """The layers of an actor made of `rlx.networks.MLP` whose greedy action is the tanh of its first A outputs.
 
-    None where `params` are those of another network.
+    None where `variables` (flax's, with the key "params") are of another network.
     """
-    tree: Mapping[str, Any] = params["params"]
-    tree = tree.get("mlp", tree)
-    if any(not name.startswith(("Dense_", "LayerNorm_")) for name in tree):
+    modules: Mapping[str, Any] = variables["params"]
+    modules = modules.get("mlp", modules)
+    if not modules or any(not re.fullmatch(r"(Dense|LayerNorm)_\d+", name) for name in modules):
         return None
-    dense = [_arrays(tree[f"Dense_{i}"], "kernel", "bias") for i in range(sum("Dense_" in name for name in tree))]
+    try:
+        count = sum(name.startswith("Dense_") for name in modules)
+        *hidden, (kernel, bias) = [_arrays(modules[f"Dense_{i}"], "kernel", "bias") for i in range(count)]
+    except (KeyError, ValueError):
+        return None
+    if any(array.ndim != 2 for array, _ in [*hidden, (kernel, bias)]) or kernel.shape[1] < spec.action_size:
+        return None
+    if (hidden[0][0] if hidden else kernel).shape[0] != spec.observation_size:
+        return None
     layers = []
-    for i, arrays in enumerate(dense[:-1]):
+    for i, arrays in enumerate(hidden):
         layers.append(Layer("dense", arrays))
-        if f"LayerNorm_{i}" in tree:
-            layers.append(Layer("layer_norm", _arrays(tree[f"LayerNorm_{i}"], "scale", "bias")))
+        if f"LayerNorm_{i}" in modules:
+            layers.append(Layer("layer_norm", _arrays(modules[f"LayerNorm_{i}"], "scale", "bias")))
         layers.append(Layer(activation))
-    last = tuple(array[..., :action_size] for array in dense[-1])  # what stands behind is the deviation
-    return [*layers, Layer("dense", last), Layer("tanh")]
+    mean = Layer("dense", (kernel[:, : spec.action_size], bias[: spec.action_size]))  # a Gaussian's deviation follows
+    return [*layers, mean, Layer("tanh")]
 
 
 def _arrays(module: Mapping[str, Any], *names: str) -> tuple[np.ndarray, ...]:
@@ -69,14 +78,14 @@ def _arrays(module: Mapping[str, Any], *names: str) -> tuple[np.ndarray, ...]:
 
 
 def to_arrays(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
-    """Array j of layer i as "i.j", for a `.npz`; the operations are kept beside it."""
+    """Array j of layer i as "i.j", for a `.npz`; the names of the operations are stored elsewhere."""
     return {f"{i}.{j}": array for i, layer in enumerate(layers) for j, array in enumerate(layer.arrays)}
 
 
 def check_onnx() -> None:
     """Raises RlxError where the package is not installed."""
     if importlib.util.find_spec("onnx") is None:
-        raise RlxError(f"--onnx: needs the package onnx, which is not here; {install('onnx')}")
+        raise RlxError(f"--onnx: needs the package onnx, which is not installed; {install('onnx')}")
 
 
 def to_onnx(layers: Sequence[Layer], observation_size: int) -> bytes:
@@ -104,9 +113,11 @@ def to_onnx(layers: Sequence[Layer], observation_size: int) -> bytes:
         x = graphs[operation](x, *(f"{i}.{j}" for j in range(len(arrays))))
     nodes[-1].output[0] = "action"
     sizes = {"observation": observation_size, "action": layers[-2].arrays[1].size}
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", size]) for name, size in sizes.items()]
+    inputs_outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", size]) for name, size in sizes.items()
+    ]
     constants = [numpy_helper.from_array(array, name) for name, array in to_arrays(layers).items()]
-    graph = helper.make_graph(nodes, "policy", ends[:1], ends[1:], constants)
+    graph = helper.make_graph(nodes, "policy", inputs_outputs[:1], inputs_outputs[1:], constants)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="rlx")
     checker.check_model(model, full_check=True)

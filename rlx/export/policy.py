@@ -1,8 +1,8 @@
-"""Taking a policy away: a file that runs with jax alone, on whatever jax runs on, and plain layers where it has them.
+"""Exports policies: an artefact that runs with jax alone, and plain NumPy layers where the policy is an MLP.
 
 The exported policy maps raw observations to actions in [-1, 1]: weights, normalisation and clip are inside. Where the
-greedy action is drawn (IDQL), every row of every batch draws with one fixed key: the action is a function of the
-observation alone, the same in a batch, by itself, and on another day.
+greedy action is random (IDQL samples candidates), every row uses one fixed key, so the action depends on the
+observation alone, whatever the batch and the day.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,73 +23,68 @@ import numpy as np
 from jax import export as jax_export
 
 from rlx import __version__, config, json_files
-from rlx.config import RunConfig
-from rlx.errors import RlxError
-from rlx.experiment import make_driver, setup
+from rlx.data.limits import printable
+from rlx.errors import RlxError, say
 from rlx.export import mlp
 from rlx.export.mlp import Layer
-from rlx.runs import checkpoint, runner, summaries
+from rlx.runs import checkpoint, policies, summaries
+from rlx.runs.policies import SavedPolicy
 from rlx.train import steps
-from rlx.train.loop import Driver
-from rlx.types import Spec
 
 if TYPE_CHECKING:
     import gymnasium
 
 FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
-POLICY, ABOUT, ARRAYS, ONNX = "policy.jax", "policy.json", "policy.npz", "policy.onnx"
-TOLERANCE = 1e-4  # of actions, between the ways to compute them
+POLICY, METADATA, ARRAYS, ONNX = "policy.jax", "policy.json", "policy.npz", "policy.onnx"
+TOLERANCE = 1e-4  # on actions: policy.npz against the agent
 
 Act = Callable[[Any], jax.Array]
 
 
 def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx: bool = False) -> dict[str, Any]:
-    """Writes a run's greedy policy into the new folder `out`; returns what `policy.json` says of it.
+    """Writes a run's greedy policy into the new folder `out`; returns the content of `policy.json`.
 
-    `policy.jax` is the policy. `policy.npz` holds its layers where it is a plain MLP, and so does `policy.onnx` if
+    `policy.jax` is the policy. Where it is a plain MLP, `policy.npz` holds its layers, and so does `policy.onnx` if
     asked for. Raises RlxError where there is no such run, checkpoint or member, where `out` exists, or where ONNX
-    cannot be had.
+    is not possible.
     """
-    saved = config.from_json(folder / "config.json")
-    everyone = config.members(saved)
-    if not 0 <= member < len(everyone):
-        there = f"0 to {len(everyone) - 1}" if len(everyone) > 1 else "0 alone"
-        raise RlxError(f"--member {member}: {folder} has {there}; choose one of those")
+    config.from_json(folder / "config.json")  # a missing run is reported before anything else
     if out.exists():
-        raise RlxError(f"{out}: is there already; choose another --out, such as {_free(out)}")
+        raise RlxError(f"{out}: already exists; choose another --out, such as {_free_name(out)}")
     if onnx:
         mlp.check_onnx()
-    step = max(checkpoint.steps(folder / "checkpoints"), default=None) if step is None else step
-    driver = make_driver(setup(replace(saved, train=replace(saved.train, **runner.NO_TRAINING))))
-    learned = jax.tree.map(lambda x: jnp.asarray(x[member]), runner.load(folder, driver, step))
-    assert step is not None  # `load` raises where there is no checkpoint
-
-    act, spec = _greedy(driver, learned), driver.task.env.spec
+    saved = policies.load(folder, [member], step)
+    snapshot, spec = jax.tree.map(lambda x: x[0], saved.snapshot), saved.task.env.spec
+    act = partial(steps.greedy_action, saved.task, snapshot, key=jax.random.key(0))
     exported = export_function(act, spec.observation_size)
-    layers = _layers(driver, saved, learned, act)
-    if onnx and layers is None:
-        raise RlxError(f"--onnx: the policy of {saved.agent} is no plain MLP; leave it out, {POLICY} holds it")
+    layers = _layers(saved, snapshot, act)
+    if layers is None:
+        what = f"the policy of {saved.config.agent} is not a plain MLP"
+        if onnx:
+            raise RlxError(f"--onnx: {what}; leave out --onnx, {POLICY} holds any policy")
+        say(f"rlx: {what}: {ARRAYS} is left out, {POLICY} holds it")
     files = {POLICY: bytes(exported.serialize())}
     if layers is not None:
-        files[ARRAYS] = _zipped(mlp.to_arrays(layers))
+        files[ARRAYS] = _npz(mlp.to_arrays(layers))
         if onnx:
             files[ONNX] = mlp.to_onnx(layers, spec.observation_size)
-    about = {
+    seed_and_hypers = dict(saved.members[member])
+    metadata = {
         "format": FORMAT,
         "run": folder.resolve().name,
-        "run_step": step,
+        "run_step": saved.step,
         "member": member,
-        "members": len(everyone),
-        "seed": everyone[member]["seed"],
-        "hypers": {name: x for name, x in everyone[member].items() if name != "seed"},
-        "checkpoint_digest": checkpoint.manifest(folder / "checkpoints", step)["digest"],
-        **_about(saved, spec, exported),
+        "members": len(saved.members),
+        "seed": seed_and_hypers.pop("seed"),
+        "hypers": seed_and_hypers,
+        "checkpoint_digest": checkpoint.manifest(folder / "checkpoints", saved.step)["digest"],
+        **_interface(saved, exported),
         "layers": [layer.operation for layer in layers or []],
         "files": {name: {"bytes": len(file), "sha256": _digest(file)} for name, file in files.items()},
     }
-    _write(out, files, about)
-    return about
+    _write(out, files, metadata)
+    return metadata
 
 
 def export_function(act: Act, observation_size: int) -> jax_export.Exported:
@@ -98,51 +94,50 @@ def export_function(act: Act, observation_size: int) -> jax_export.Exported:
     return jax_export.export(jax.jit(jax.vmap(act)), platforms=PLATFORMS)(rows)
 
 
-def _greedy(driver: Driver, learned: Any) -> Act:
-    """The greedy policy of one member: one raw observation `[O]` to an action `[A]`."""
-    task = driver.task
-
-    def policy(observation: jax.Array) -> jax.Array:
-        seen = steps.observed(task, learned["statistics"], observation)
-        return task.agent.act_greedy(task.agent.acting_params(learned["agent"]), seen, jax.random.key(0))[0]
-
-    return policy
-
-
-def _layers(driver: Driver, saved: RunConfig, learned: Any, act: Act) -> list[Layer] | None:
-    """The policy as plain layers, None where it has no such form or where that gives other actions."""
-    spec, train, activation = driver.task.env.spec, saved.train, getattr(saved.network, "activation", "relu")
-    layers = mlp.of_actor(learned["agent"].actor.params, activation, spec.action_size)
-    if layers is None:
-        return None
-    mean = np.asarray(learned["statistics"].mean)
-    std = np.maximum(np.sqrt(np.asarray(learned["statistics"].variance)), np.float32(1e-3))
+def _layers(saved: SavedPolicy, snapshot: Any, act: Act) -> list[Layer] | None:
+    """The policy as plain layers; None where none of its networks, as an MLP with tanh, gives the agent's actions."""
+    spec, train = saved.task.env.spec, saved.config.train
+    activation = getattr(saved.config.network, "activation", "relu")
+    statistics, normalize = snapshot["statistics"], list[Layer]()
+    mean = np.asarray(statistics.mean)
+    std = np.maximum(np.sqrt(np.asarray(statistics.variance)), np.float32(1e-3))
     if train.normalize_observations:
         clip = np.float32(train.observation_clip)
-        layers = [Layer("normalize", (mean, std, np.asarray(-clip), np.asarray(clip))), *layers]
+        normalize = [Layer("normalize", (mean, std, np.asarray(-clip), np.asarray(clip)))]
     rows = mean + 2 * std * np.random.default_rng(0).normal(size=(16, mean.size)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
         actions = np.asarray(jax.jit(jax.vmap(act))(rows))
-    return layers if np.allclose(mlp.forward(layers, rows), actions, rtol=0, atol=TOLERANCE) else None
+    policy = saved.task.agent.acting_params(snapshot["agent"])
+    for params in jax.tree.leaves(policy, is_leaf=_is_network):
+        layers = mlp.of_actor(params, activation, spec) if _is_network(params) else None
+        if layers and np.allclose(mlp.forward([*normalize, *layers], rows), actions, rtol=0, atol=TOLERANCE):
+            return [*normalize, *layers]
+    return None
 
 
-def _about(saved: RunConfig, spec: Spec, exported: jax_export.Exported) -> dict[str, Any]:
-    """What the policy was made for, and how it is called."""
+def _is_network(tree: Any) -> bool:
+    """Whether a tree is a flax network's variables."""
+    return isinstance(tree, Mapping) and isinstance(tree.get("params"), Mapping)
+
+
+def _interface(saved: SavedPolicy, exported: jax_export.Exported) -> dict[str, Any]:
+    """What the policy was trained for, and how it is called."""
+    spec = saved.task.env.spec
     return {
-        "agent": saved.agent,
-        "env": saved.env,
-        "backend": saved.backend,
+        "agent": saved.config.agent,
+        "env": saved.config.env,
+        "backend": saved.config.backend,
         "call": "jax.export.deserialize(bytearray(POLICY)).call(observation) -> action",
         "observation": {"shape": ["B", spec.observation_size], "dtype": "float32", "raw": True},
         "action": {"shape": ["B", spec.action_size], "dtype": "float32", "low": -1, "high": 1},
-        "normalized": saved.train.normalize_observations,
+        "normalized": saved.config.train.normalize_observations,
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
         "versions": {"rlx": __version__} | summaries.origin()["versions"],
     }
 
 
-def _zipped(arrays: dict[str, np.ndarray]) -> bytes:
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names of arrays, not options
     return buffer.getvalue()
@@ -152,19 +147,19 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _free(out: Path) -> Path:
-    """A name beside `out` that nothing has, or inside it where it is a folder without a name, such as `.`."""
+def _free_name(out: Path) -> Path:
+    """An unused name beside `out`, or inside it where `out` is a folder without a name, such as `.`."""
     base = out if out.name.strip(".") else out / "policy"
     return next(name for i in itertools.count(2) if not (name := base.with_name(f"{base.name}-{i}")).exists())
 
 
-def _write(out: Path, files: dict[str, bytes], about: dict[str, Any]) -> None:
-    """The files, and last the one without which nothing is loaded."""
+def _write(out: Path, files: dict[str, bytes], metadata: dict[str, Any]) -> None:
+    """Writes the files, policy.json last: without it nothing is loaded."""
     try:
         out.mkdir(parents=True)
         for name, content in files.items():
             (out / name).write_bytes(content)
-        json_files.write(out / ABOUT, about)
+        json_files.write(out / METADATA, metadata)
     except OSError as error:
         raise RlxError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
 
@@ -173,38 +168,47 @@ def _write(out: Path, files: dict[str, bytes], about: dict[str, Any]) -> None:
 class Policy:
     """An exported policy: call it with raw observations `[..., O]` to get actions `[..., A]` in [-1, 1]."""
 
-    about: dict[str, Any]  # policy.json
+    metadata: dict[str, Any]  # policy.json
     call: Callable[[Any], jax.Array]  # [B, O] -> [B, A], jitted
+    observation_size: int
+    action_size: int
 
     def __call__(self, observation: Any) -> np.ndarray:
         """Raises RlxError for observations of another size."""
-        rows = np.asarray(observation, np.float32)
-        size, actions = (self.about[name]["shape"][1] for name in ("observation", "action"))
+        rows, size = np.asarray(observation, np.float32), self.observation_size
         if rows.shape[-1:] != (size,):
             raise RlxError(f"observations are {list(rows.shape)}: this policy reads {size} numbers, [..., {size}]")
-        return np.asarray(self.call(rows.reshape(-1, size))).reshape(*rows.shape[:-1], actions)
+        return np.asarray(self.call(rows.reshape(-1, size))).reshape(*rows.shape[:-1], self.action_size)
 
 
 def load(path: str | Path) -> Policy:
-    """Reads what `save` wrote. Raises RlxError where it is missing, damaged, or of a jax that this one cannot read."""
+    """Reads what `save` wrote.
+
+    Raises RlxError where it is missing, damaged, not an exported policy, or from a jax that this one cannot read.
+    """
     folder = Path(path)
     try:
-        about = json.loads((folder / ABOUT).read_text())
-        content, digest = (folder / POLICY).read_bytes(), about["files"][POLICY]["sha256"]
-        made_with = about["versions"]["jax"]
-    except (OSError, ValueError, KeyError, TypeError):
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        content, digest = (folder / POLICY).read_bytes(), metadata["files"][POLICY]["sha256"]
+        sizes = tuple(metadata[name]["shape"][1] for name in ("observation", "action"))
+        versions = {name: printable(metadata["versions"][name], 40) for name in ("rlx", "jax")}
+        is_known = metadata["format"] == FORMAT
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise RlxError(f"{folder}: holds no policy; give a folder that `rlx export` made") from None
-    if about["format"] != FORMAT:
-        raise RlxError(f"{folder}: was written by rlx {about['versions']['rlx']} in another format; use that version")
+    if not is_known:
+        raise RlxError(f"{folder}: was written by rlx {versions['rlx']} in another format; use that version")
     if _digest(content) != digest:
         raise RlxError(f"{folder / POLICY}: is damaged; export it again")
     try:
         exported = jax_export.deserialize(bytearray(content))
-        exported.mlir_module()  # only here does an old jax find that it is too old
-    except (ValueError, RuntimeError):
-        here = f"jax {jax.__version__} cannot read what jax {made_with} wrote"
-        raise RlxError(f"{folder / POLICY}: {here}; use that version, or export it with this one") from None
-    return Policy(about, jax.jit(exported.call))
+        exported.mlir_module()  # only here does an old jax notice that it is too old
+        shapes = [tuple(aval.shape[1:]) for aval in (*exported.in_avals, *exported.out_avals)]
+    except Exception:  # the parser of a foreign file may raise anything
+        problem = f"jax {jax.__version__} cannot read what jax {versions['jax']} wrote"
+        raise RlxError(f"{folder / POLICY}: {problem}; use that version, or export it with this one") from None
+    if shapes != [(size,) for size in sizes]:
+        raise RlxError(f"{folder / METADATA}: does not describe {POLICY} beside it; export it again")
+    return Policy(metadata, jax.jit(exported.call), *sizes)
 
 
 def play(policy: Callable[[Any], np.ndarray], env: gymnasium.Env, episodes: int = 1, seed: int = 0) -> np.ndarray:

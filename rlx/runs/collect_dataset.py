@@ -175,8 +175,7 @@ class Collector:
         def act(observation: jax.Array, key: Key) -> jax.Array:
             if learned is None or not greedy:
                 return explore(observation, key, jax.random.split(key, len(observation)))[0]
-            seen = steps.observed(task, learned["statistics"], observation)
-            return task.agent.act_greedy(task.agent.acting_params(learned["agent"]), seen, key)[0]
+            return steps.greedy_action(task, learned, observation, key)
 
         return evaluate(task.env, act, EPISODES, jax.random.key(task.config.eval_seed)).returns
 

@@ -329,15 +329,17 @@ def keep_hypers(agent: State, own: State) -> State:
     return State(critic=critic, actor=agent.actor.replace(hypers=own.actor.hypers))
 
 
+def greedy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, key: Key) -> jax.Array:
+    """The greedy action of a policy snapshot (agent and statistics) at raw observations: `[..., O]` to `[..., A]`."""
+    policy = task.agent.acting_params(snapshot["agent"])
+    return task.agent.act_greedy(policy, observed(task, snapshot["statistics"], observation), key)[0]
+
+
 def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
     """The greedy policy over the configuration's fixed episodes, the first `record` of them recorded.
 
     `learned` holds the agent's state and the observations' statistics.
     """
-    policy, config = task.agent.acting_params(learned["agent"]), task.config
-
-    def act(observation: jax.Array, key: Key) -> jax.Array:
-        return task.agent.act_greedy(policy, observed(task, learned["statistics"], observation), key)[0]
-
-    key = jax.random.key(config.eval_seed)
+    config, key = task.config, jax.random.key(task.config.eval_seed)
+    act = partial(greedy_action, task, learned)
     return evaluate(task.env, act, config.eval_episodes, key, record=min(record, config.eval_episodes))
