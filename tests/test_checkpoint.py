@@ -271,7 +271,7 @@ def test_a_full_disk_while_orbax_writes(saved: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(saved, tmp_path / "steps")
     program = (
         "import resource, signal, sys, numpy as np\n"
-        "from rlx import checkpoint\n"
+        "from rlx.runs import checkpoint\n"
         "from rlx.errors import RlxError\n"
         "noise = np.random.default_rng(0).bytes(2**21)\n"
         "checkpoint.save(sys.argv[1], 30, {'small': np.zeros(3)})\n"

@@ -169,5 +169,5 @@ def test_what_is_no_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_seconds_are_no_numbers() -> None:
-    line = {"run_step": 1, "wall_time_s": 2.0, "train/busy_value_s": 0.1, "train/tick_s": 0.2, "train/loss": 3.0}
+    line = {"run_step": 1, "wall_time_s": 2.0, "train/busy_value_s": 0.1, "train/iteration_s": 0.2, "train/loss": 3.0}
     assert numbers(line) == {"run_step": 1, "train/loss": 3.0}

@@ -120,7 +120,7 @@ def kill_at_write(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
         if path.name == "config.json":
             raise Crash
 
-    monkeypatch.setattr(metrics, "write_json", written)
+    monkeypatch.setattr(json_files, "write", written)
 
 
 @pytest.mark.parametrize("after", [False, True])

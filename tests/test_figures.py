@@ -126,5 +126,5 @@ def test_svg_goes_into_a_page(name: str) -> None:
 
 
 def test_importing_leaves_matplotlib_alone() -> None:
-    code = "import sys, rlx.figures, rlx.report, rlx.play; sys.exit('matplotlib.figure' in sys.modules)"
+    code = "import sys, rlx.visual.plots, rlx.analysis.report, rlx.analysis.play; sys.exit('matplotlib.figure' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

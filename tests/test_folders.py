@@ -36,7 +36,7 @@ SETTINGS = (
 def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that writes in a folder until it is killed."""
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom rlx import folders\n"
+        "import sys, time\nfrom pathlib import Path\nfrom rlx.runs import folders\n"
         "with folders.claimed(Path(sys.argv[1]), fresh=False):\n"
         "    print('claimed', flush=True)\n    time.sleep(100)\n"
     )

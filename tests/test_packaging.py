@@ -74,7 +74,7 @@ def test_wheel_contents(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = [name for name in archive.namelist() if ".dist-info/" in name]
-    scripts = {f"rlx/{name}.js" for name in ("robot", "viewer", "single", "grid")}
+    scripts = {f"rlx/visual/{name}.js" for name in ("robot", "viewer", "single", "grid")}
     assert names == modules_of_checkout() | scripts | {"rlx/py.typed"}
     assert {f"rlx/{folder}/__init__.py" for folder in ("agents", "data", "envs", "train")} <= names
     assert any(name.endswith("licenses/LICENSE") for name in metadata)

@@ -91,8 +91,8 @@ def test_seconds_by_what_they_were_spent_on(tmp_path: Path) -> None:
 
 
 def test_roles_by_their_share_of_a_iteration() -> None:
-    lines = [{"train/busy_collect_s": 0.1, "train/busy_value_s": 0.4, "train/tick_s": 0.4}]
-    lines += [{"train/busy_collect_s": 0.3, "train/busy_value_s": 0.6, "train/tick_s": 0.6}, {"train/loss": 1.0}]
+    lines = [{"train/busy_collect_s": 0.1, "train/busy_value_s": 0.4, "train/iteration_s": 0.4}]
+    lines += [{"train/busy_collect_s": 0.3, "train/busy_value_s": 0.6, "train/iteration_s": 0.6}, {"train/loss": 1.0}]
     assert run_data.busy(lines) == pytest.approx({"collect": 0.375, "value": 1.0})
     assert run_data.busy([{"train/loss": 1.0}]) == {}
 

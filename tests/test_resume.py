@@ -194,7 +194,7 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None
     """In the middle of a save; the step before it is whole."""
     program = (
         "import sys, time\n"
-        "from rlx import checkpoint, cli\n"
+        "from rlx.commands import main as cli\nfrom rlx.runs import checkpoint\n"
         "save = checkpoint.save\n"
         "def slow(folder, step, *given):\n"
         "    if step > 200 and 'resume' in str(folder):\n"

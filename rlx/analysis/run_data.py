@@ -64,12 +64,14 @@ def time_split(summary: dict[str, Any], lines: Sequence[dict[str, Any]], setting
 def busy(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The share of an iteration in which each role of a pipeline worked, by role; empty where one program has no
     roles."""
-    told = [line for line in lines if line.get("train/tick_s")]
+    told = [line for line in lines if line.get("train/iteration_s")]
     if not told:
         return {}
     roles = [key for key in told[0] if key.startswith("train/busy_")]
     names = {key: key.removeprefix("train/busy_").removesuffix("_s") for key in roles}
-    return {name: sum(line[key] / line["train/tick_s"] for line in told) / len(told) for key, name in names.items()}
+    return {
+        name: sum(line[key] / line["train/iteration_s"] for line in told) / len(told) for key, name in names.items()
+    }
 
 
 def settings_table(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
