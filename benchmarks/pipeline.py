@@ -18,7 +18,7 @@ import jax
 
 from rlx import config, parallel
 from rlx.experiment import make_driver
-from rlx.runs.runner import origin
+from rlx.runs.summaries import origin
 from rlx.train import autosplit
 from rlx.train.pipelined import Pipelined
 

@@ -126,5 +126,6 @@ def test_svg_goes_into_a_page(name: str) -> None:
 
 
 def test_importing_leaves_matplotlib_alone() -> None:
-    code = "import sys, rlx.visual.plots, rlx.analysis.report, rlx.analysis.play; sys.exit('matplotlib.figure' in sys.modules)"
+    modules = "rlx.visual.plots, rlx.analysis.report, rlx.analysis.play"
+    code = f"import sys, {modules}; sys.exit('matplotlib.figure' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
