@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -138,10 +139,41 @@ def test_what_was_packed_is_read_again(tmp_path: Path) -> None:
     found = viewer.recorded(tmp_path / "a.html")
     assert found is not None and found == json.loads(json.dumps(viewer.pack(SCENE, episodes, "a")))
     assert [one["label"] for one in found["episodes"]] == ["</script>", "episode 2"]
-    for text in ("<p>", *(f'<script type="application/json" id="data">{data}</script>' for data in ("{", "{}", "[]"))):
+    for text in ("<p>", *(ISLAND % data for data in ("{", "{}", "[]", "null", "5", "[" * 10**5))):
         (tmp_path / "b.html").write_text(text)
         assert viewer.recorded(tmp_path / "b.html") is None
     assert viewer.recorded(tmp_path / "none.html") is None
+
+
+ISLAND = '<script type="application/json" id="data">%s</script>'
+ODD: list[Any] = [None, [], {}, "x", -1, 1.5, True, float("nan"), float("inf"), 10**400, ["x"], [[1]]]
+
+
+def mutated(tree: Any) -> Iterator[Any]:
+    """Copies of a JSON tree, each with one value deleted or replaced by another kind of value."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        without = tree.copy()
+        del without[key]
+        yield without
+        changed = list(mutated(tree[key])) if isinstance(tree[key], (dict, list)) else []
+        for value in [*ODD, *changed]:
+            copy = tree.copy()
+            copy[key] = value
+            yield copy
+
+
+@pytest.mark.parametrize("scene", [SCENE, None])
+def test_a_foreign_page_is_read_as_rlx_wrote_it_or_not_at_all(tmp_path: Path, scene: Any) -> None:
+    """Whatever is read can be put into a report: it is JSON, and its arrays have the sizes they state."""
+    count, path = 0, tmp_path / "a.html"
+    for data in mutated(viewer.pack(scene, [episode(2)], "a")):
+        path.write_text(ISLAND % json.dumps(data))
+        read = viewer.recorded(path)
+        if read is not None:
+            assert "<script" in viewer.player(read, "grid")
+            assert [len(unpack(one["rewards"])) for one in read["episodes"]] == [2]
+            count += 1
+    assert count < 250
 
 
 @pytest.fixture

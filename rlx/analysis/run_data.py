@@ -1,4 +1,4 @@
-"""What a run folder says of its run, as numbers and as tables: seconds, settings, versions."""
+"""The contents of a run folder, as numbers and tables: seconds, settings, versions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rlx.visual.markup import Cell
 
 
 class Run(NamedTuple):
-    """What a run folder says."""
+    """The contents of a run folder."""
 
     name: str
     folder: Path
     content: dict[str, Any]  # config.json
     summary: dict[str, Any]
     lines: list[dict[str, Any]]  # metrics.jsonl
-    unfinished: str = ""  # where it stands, in words
+    unfinished: str = ""  # its state and step, in words; empty for a finished run
 
 
 def read(folder: Path, name: str) -> Run:
@@ -33,51 +33,50 @@ def read(folder: Path, name: str) -> Run:
     lines, summary = metrics.read(folder / "metrics.jsonl"), compare.summary_of(folder, unfinished=True)
     if (folder / "summary.json").is_file():
         return Run(name, folder, content, summary, lines)
-    return Run(name, folder, content, summary | {"wall_time_s": lines[-1]["wall_time_s"]}, lines, _stand(folder))
+    return Run(name, folder, content, summary | {"wall_time_s": lines[-1]["wall_time_s"]}, lines, _progress(folder))
 
 
-def _stand(folder: Path) -> str:
-    """Where an unfinished run stands, in words."""
-    found, plan = folders.standing(folder), experiment.final_plan(config.from_json(folder / "config.json"))
-    at = f"at step {found.run_step:,} of {plan.run_step(plan.iterations):,}"
-    return f"still training, {at}" if found.state == "running" else f"{found.state} {at}"
+def _progress(folder: Path) -> str:
+    """State and step of an unfinished run, in words."""
+    status, plan = folders.standing(folder), experiment.final_plan(config.from_json(folder / "config.json"))
+    at = f"at step {status.run_step:,} of {plan.run_step(plan.iterations):,}"
+    return f"still training, {at}" if status.state == "running" else f"{status.state} {at}"
 
 
 def time_split(summary: dict[str, Any], lines: Sequence[dict[str, Any]], settings: dict[str, Any]) -> dict[str, float]:
-    """Seconds of a run by what its host waited for; they add up to its wall time. Empty where none were recorded."""
+    """Seconds of a run by what the host waited for; their sum is the wall time. Empty where none were recorded."""
     learn = "collect and learn" if settings.get("total_env_steps") else "learn"
     if learn != "learn" and settings.get("offline_steps"):
         learn = "learn, offline and then online"
     names = {"compile_s": "compile", "train_s": learn, "evaluate_s": "evaluate"}
-    found = {
+    seconds = {
         name: sum(line.get(key) or 0.0 for line in lines)
         for key, name in names.items()
         if any(key in line for line in lines)
     }
-    if found and "save_blocked_s" in summary:
-        found["save"] = float(summary["save_blocked_s"])
-    if found and "wall_time_s" in summary:
-        found["start and the rest"] = max(0.0, float(summary["wall_time_s"]) - sum(found.values()))
-    return found
+    if seconds and "save_blocked_s" in summary:
+        seconds["save"] = float(summary["save_blocked_s"])
+    if seconds and "wall_time_s" in summary:
+        seconds["start and other"] = max(0.0, float(summary["wall_time_s"]) - sum(seconds.values()))
+    return seconds
 
 
 def busy(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The share of an iteration in which each role of a pipeline worked, by role; empty where one program has no
-    roles."""
-    told = [line for line in lines if line.get("train/iteration_s")]
-    if not told:
+    """The share of an iteration in which each role of a pipeline worked; empty for other drivers."""
+    logged = [line for line in lines if line.get("train/iteration_s")]
+    if not logged:
         return {}
-    roles = [key for key in told[0] if key.startswith("train/busy_")]
+    roles = [key for key in logged[0] if key.startswith("train/busy_")]
     names = {key: key.removeprefix("train/busy_").removesuffix("_s") for key in roles}
     return {
-        name: sum(line[key] / line["train/iteration_s"] for line in told) / len(told) for key, name in names.items()
+        name: sum(line[key] / line["train/iteration_s"] for line in logged) / len(logged) for key, name in names.items()
     }
 
 
 def settings_table(runs: Sequence[Run]) -> tuple[list[list[str]], list[list[str]]]:
-    """Settings by run and their defaults, headings first: those that some run changed, and the others.
+    """Settings by run and their defaults, headings first: those that some run changed, and the rest.
 
-    An agent that is not known here has no defaults: all its settings count as changed.
+    An unknown agent has no defaults: all its settings count as changed.
     """
     defaults = [_defaults(run.content["agent"]) for run in runs]
     head = ["setting", *(run.name for run in runs), "default"]
@@ -112,13 +111,13 @@ def _text(value: Any) -> str:
 
 def origin_table(runs: Sequence[Run]) -> list[list[str]]:
     """Agent, environment, versions and hardware: a row each, with a cell for every run."""
-    told = []
+    columns = []
     for run in runs:
         content = run.content
-        about = {name: content.get(name) for name in ("agent", "env", "backend", "init_from") if content.get(name)}
+        origin = {name: content.get(name) for name in ("agent", "env", "backend", "init_from") if content.get(name)}
         versions = dict(content.get("versions", {}))
         if commit := versions.pop("commit", ""):
-            about["commit"] = commit[:12] + "-dirty" * commit.endswith("-dirty")
-        told.append(about | versions | content.get("hardware", {}))
-    names = list(dict.fromkeys(name for one in told for name in one))
-    return [[name, *(str(one.get(name, "-")) for one in told)] for name in names]
+            origin["commit"] = commit[:12] + "-dirty" * commit.endswith("-dirty")
+        columns.append(origin | versions | content.get("hardware", {}))
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    return [[name, *(str(column.get(name, "-")) for column in columns)] for name in names]

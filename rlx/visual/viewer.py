@@ -1,4 +1,4 @@
-"""Recorded episodes as a page that moves by itself: written, and read again. The scripts lie beside this file."""
+"""Animated pages of recorded episodes: written, and read back. The scripts are beside this file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import contextlib
 import html
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -17,10 +18,10 @@ import numpy as np
 from rlx import json_files
 from rlx.errors import RlxError
 
-FRAME_S = 0.05  # how long a step is shown where the environment has no time of its own
+FRAME_S = 0.05  # seconds a step is shown where the environment has no time step
 SHAPES = ("sphere", "capsule", "cylinder", "ellipsoid", "box", "plane")  # that robot.js draws
 VIEWS = {"single": "rlxSingle", "grid": "rlxGrid"}  # one episode at a time, or all of them side by side
-GENERATOR = '<meta name="generator" content="rlx">'  # by which a page of ours is known
+GENERATOR = '<meta name="generator" content="rlx">'  # marks the pages that rlx wrote
 ISLAND = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 # A page may run its own script and nothing else: the policy refuses every request over the network.
@@ -40,18 +41,18 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
-WHOLE = "html, body { margin: 0; height: 100%; } #view { height: 100vh; height: 100dvh; }"
+FULL_WINDOW = "html, body { margin: 0; height: 100%; } #view { height: 100vh; height: 100dvh; }"
 
 
 def page(path: Path, title: str, style: str, body: str) -> None:
-    """Writes an HTML page of ours that needs no network, whole or not at all. `body` is HTML."""
+    """Writes an HTML page that needs no network; atomic. `body` is HTML."""
     path.parent.mkdir(parents=True, exist_ok=True)
     json_files.write_text(path, PAGE.format(generator=GENERATOR, title=html.escape(title), style=style, body=body))
 
 
 @contextlib.contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """For commands that have an --out: where `out` cannot be written, raises RlxError that says so."""
+    """For commands with --out: turns an OSError into an RlxError that names `out`."""
     try:
         yield
     except OSError as error:
@@ -59,7 +60,7 @@ def writing(out: Path) -> Iterator[None]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is a page that `page` wrote."""
+    """Whether `page` wrote this file."""
     with path.open(encoding="utf-8", errors="replace") as file:
         return GENERATOR in file.read(1000)
 
@@ -71,15 +72,15 @@ def rollout_page(
 
     `scene` is what an environment's `scene()` gives (see `rlx.envs.base.Renderable`). Each episode has `return` (a
     number), `rewards` `[T]`, `actions` `[T, A]` and, for a scene, `poses` `[T, links, 7]` (position x, y, z and
-    quaternion w, x, y, z); without a scene `observations` `[T, O]`, which are drawn as moving strips instead; and
-    perhaps a `label`. `view` is one of `VIEWS`. A scene whose geoms all stand on the world counts as none.
-    Raises ValueError for a shape that the viewer cannot draw and for arrays that do not fit each other.
+    quaternion w, x, y, z); without a scene `observations` `[T, O]`, drawn as moving strips instead; and optionally
+    a `label`. `view` is one of `VIEWS`. A scene in which no geom can move counts as none.
+    Raises ValueError for a shape that the viewer cannot draw and for arrays that do not match.
     """
-    page(path, title, WHOLE, player(pack(scene, episodes, title), view))
+    page(path, title, FULL_WINDOW, player(pack(scene, episodes, title), view))
 
 
 def pack(scene: Mapping[str, Any] | None, episodes: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
-    """What the viewer's script reads, as JSON values."""
+    """The input of the viewer's script, as JSON values."""
     geoms = [] if scene is None else scene["geoms"]
     unknown = {geom["shape"] for geom in geoms} - set(SHAPES)
     if unknown:
@@ -94,10 +95,10 @@ def pack(scene: Mapping[str, Any] | None, episodes: Sequence[Mapping[str, Any]],
 
 
 def player(data: Mapping[str, Any], view: str) -> str:
-    """The part of a page that plays what `pack` returned; it fills the element `#view`."""
+    """The HTML that plays what `pack` returned, in the element `#view`."""
     names = ("robot.js", "viewer.js", f"{view}.js")
     script = "\n".join(resources.files("rlx.visual").joinpath(name).read_text("utf-8") for name in names)
-    # In JSON a "<" can only stand in a string, where its escape is the same; so no string can end the script.
+    # In JSON, "<" occurs only inside strings, where the escape means the same; so no string can end the script.
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     start = f'{VIEWS[view]}(document.getElementById("view"), JSON.parse(document.getElementById("data").textContent));'
     return (
@@ -108,13 +109,53 @@ def player(data: Mapping[str, Any], view: str) -> str:
 
 
 def recorded(path: Path) -> dict[str, Any] | None:
-    """What a page that `rollout_page` wrote shows, as `pack` returned it; None where there is no such page."""
+    """Reads back what a page of `rollout_page` shows, as `pack` returned it.
+
+    None where there is no such page. The file may be foreign, so every value is checked.
+    """
     try:
-        found = ISLAND.search(path.read_text("utf-8"))
-        data = {} if found is None else dict(json.loads(found[1]))
-    except (OSError, ValueError, TypeError):
+        match = ISLAND.search(path.read_text("utf-8"))
+        data = None if match is None else json.loads(match[1])
+        json.dumps(data, allow_nan=False)  # refuses NaN and infinities
+        return data if _is_packed(data) else None
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
-    return data if data.get("episodes") else None
+
+
+def _is_packed(data: Any) -> bool:
+    """Whether `data` has the form that `pack` returns; raises as it happens for other types."""
+    geoms, shown = data["geoms"], "observations" if data["geoms"] is None else "poses"
+    numbers = {"size": (1, 3), "position": (3, 3), "rotation": (4, 4), "color": (3, 3)}  # least and most of each
+    for geom in geoms or []:
+        if geom["shape"] not in SHAPES or not isinstance(geom["link"], int):
+            return False
+        for name, (least, most) in numbers.items():
+            if not least <= len(geom[name]) <= most or not all(map(_is_number, geom[name])):
+                return False
+    if not isinstance(data["title"], str) or not _is_number(data["dt"]) or data["dt"] <= 0 or not data["episodes"]:
+        return False
+    links = max((geom["link"] for geom in geoms or []), default=-1) + 1
+    return all(_is_packed_episode(episode, shown, links) for episode in data["episodes"])
+
+
+def _is_packed_episode(episode: Any, shown: str, links: int) -> bool:
+    if not isinstance(episode["label"], str) or not (episode["return"] is None or _is_number(episode["return"])):
+        return False
+    shapes = []
+    for name, rank in (("rewards", 1), ("actions", 2), (shown, 3 if shown == "poses" else 2)):
+        shape, data = episode[name]["shape"], base64.b64decode(episode[name]["data"], validate=True)
+        if len(shape) != rank or not all(isinstance(size, int) and size >= 0 for size in shape):
+            return False
+        if len(data) != 4 * math.prod(shape):
+            return False
+        shapes.append(shape)
+    if shown == "poses" and (shapes[-1][1] < links or shapes[-1][2] != 7):
+        return False
+    return shapes[0][0] > 0 and len({shape[0] for shape in shapes}) == 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _episode(episode: Mapping[str, Any], links: int) -> dict[str, Any]:
@@ -123,7 +164,7 @@ def _episode(episode: Mapping[str, Any], links: int) -> dict[str, Any]:
     steps = len(arrays["rewards"])
     if not steps or any(len(array) != steps for array in arrays.values()):
         sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
-        raise ValueError(f"an episode needs as many rows in every array, and at least one: {sizes}")
+        raise ValueError(f"the arrays of an episode need the same number of rows, at least one: {sizes}")
     if links and (arrays["poses"].shape[1] < links or arrays["poses"].shape[2] != 7):
         raise ValueError(f"poses {list(arrays['poses'].shape)} do not fit the scene: [T, {links} or more, 7]")
     total = float(episode["return"])
