@@ -1,11 +1,12 @@
-"""What the site has beyond the pages of docs/: tables of settings, notebooks, and pages from the repository.
+"""What the site has beyond the pages in docs/: API pages, tables of settings, notebooks, pages from the repository.
 
-mkdocs calls the functions named `on_...`. A page asks for a table by a comment on a line of its own:
+mkdocs calls the functions named `on_...`. A page requests a table by a comment on a line of its own:
 `<!-- settings: sac -->` (an agent's settings) or `<!-- presets: sac -->` (what its presets change).
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import posixpath
 import re
@@ -17,6 +18,35 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the hook runs before rlx is installed, too
 
+API = {  # the public modules, by the page that describes them; the registry adds the agents
+    "rlx": ("rlx.fit", "rlx.Result", "rlx.RlxError"),
+    "rlx.types": ("rlx.types",),
+    "rlx.agents": ("rlx.agents",),
+    "rlx.envs": ("rlx.envs", "rlx.envs.base", "rlx.envs.gymnasium_env"),
+    "rlx.losses": ("rlx.losses",),
+    "rlx.networks": ("rlx.networks",),
+    "rlx.distributions": ("rlx.distributions",),
+    "rlx.diffusion": ("rlx.diffusion",),
+    "rlx.optim": ("rlx.optim",),
+    "rlx.normalize": ("rlx.normalize",),
+    "rlx.replay": ("rlx.replay",),
+    "rlx.rollout": ("rlx.rollout",),
+    "rlx.evaluate": ("rlx.evaluate",),
+    "rlx.statistics": ("rlx.statistics",),
+    "rlx.data": ("rlx.data.dataset", "rlx.data.files", "rlx.data.quality", "rlx.data.limits"),
+    "rlx.train": ("rlx.train.config", "rlx.train.loop", "rlx.train.profiler"),
+    "rlx.runs.checkpoint": ("rlx.runs.checkpoint",),
+    "rlx.export": ("rlx.export.policy",),
+}
+API_INTRODUCTION = """# API
+
+Generated from the docstrings. These modules are meant for use by other code, except for names that begin with an
+underscore; modules that are not listed are internal. Every agent's module has `Config`, `Hypers`, `make` and `PRESETS`;
+the [agents' pages](../agents/index.md) list the settings.
+
+Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, M members (or quantiles, or atoms),
+O observation, A action.
+"""
 ELSEWHERE = {  # pages of the site by the file of the repository that they are made of
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -25,31 +55,72 @@ ELSEWHERE = {  # pages of the site by the file of the repository that they are m
 }
 
 
+def on_config(config: Any) -> Any:
+    """Fills in the navigation: a page for each agent of the registry, and the API pages."""
+    from rlx import agents
+
+    pages = [f"agents/{name}.md" for name in agents.REGISTRY]
+    for section in config.nav:
+        if "Agents" in section:
+            section["Agents"] = ["agents/index.md", *({heading(ROOT / "docs" / page): page} for page in pages)]
+        if "API" in section:
+            section["API"] = ["api/index.md", *({name: f"api/{name}.md"} for name in API)]
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages whose files stand outside docs/."""
+    """Adds the pages whose sources are outside docs/."""
     from mkdocs.structure.files import File
 
     for source, page in ELSEWHERE.items():
         path = ROOT / source
         text = notebook(path) if path.suffix == ".ipynb" else path.read_text()
         files.append(File.generated(config, page, content=text))
+    for page, text in api_pages().items():
+        files.append(File.generated(config, page, content=text))
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **given: Any) -> str:
-    """Fills in tables, and points links at the site's pages."""
-    found = {to: source for source, to in ELSEWHERE.items()}
-    source = found.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+def on_page_markdown(markdown: str, page: Any, **arguments: Any) -> str:
+    """Fills in tables, and turns links between files into links between pages."""
+    sources = {to: source for source, to in ELSEWHERE.items()}
+    source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     return linked(tables(markdown), source, page.file.src_uri)
 
 
-def linked(markdown: str, source: str, page: str) -> str:
-    """Links between files of the repository as links between pages; what is no page becomes plain text."""
+def heading(page: Path) -> str:
+    """The first heading of a page."""
+    return page.read_text().splitlines()[0].removeprefix("# ")
 
-    def link(found: re.Match[str]) -> str:
-        image, text, to, anchor = found.groups()
+
+def api_pages() -> dict[str, str]:
+    """The API pages, by their place in the site: a list of the modules, and a page for each entry of `API`."""
+    from rlx import agents
+
+    rows, pages = [], {}
+    for name, modules in API.items():
+        modules += tuple(agents.REGISTRY.values()) if name == "rlx.agents" else ()
+        rows.append((f"[{name}]({name}.md)", summary(name)))
+        pages[f"api/{name}.md"] = "\n\n".join([f"# {name}", *(f"::: {module}" for module in modules)]) + "\n"
+    index = f"{API_INTRODUCTION}\n{table(('module', 'what is in it'), rows)}\n"
+    return {"api/index.md": index, **pages}
+
+
+def summary(module: str) -> str:
+    """The first sentence of a module's docstring."""
+    path = ROOT / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def linked(markdown: str, source: str, page: str) -> str:
+    """Links between files of the repository as links between pages; a link to no page becomes plain text."""
+
+    def link(match: re.Match[str]) -> str:
+        image, text, to, anchor = match.groups()
         if "://" in to or to.startswith(("#", "data:")) or not to:
-            return found[0]
+            return match[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), to))
         target = ELSEWHERE.get(file, file.removeprefix("docs/") if file.startswith("docs/") else None)
         if target is None:
@@ -70,7 +141,7 @@ def tables(markdown: str) -> str:
 
 
 def settings_table(agent: str) -> str:
-    """Flag, default and help of everything that an agent has beyond what every run has."""
+    """Flag, default and help of an agent's own settings."""
     from rlx import config
 
     rows = [
@@ -78,11 +149,11 @@ def settings_table(agent: str) -> str:
         for name, setting in config.settings(agent).items()
         if setting.section != "train"
     ]
-    return table(("flag", "default", "what it is"), rows)
+    return table(("flag", "default", "meaning"), rows)
 
 
 def presets_table(agent: str) -> str:
-    """What each preset changes."""
+    """The settings that each preset changes."""
     from rlx import agents
 
     rows = []
@@ -99,14 +170,14 @@ def flag(name: str) -> str:
 
 
 def typed(name: str, value: Any) -> str:
-    """A setting as it is typed."""
+    """A setting as a flag with its value."""
     if isinstance(value, bool):
         return flag(name if value else f"no_{name}")
     return f"{flag(name)} {shown(value)}"
 
 
 def shown(value: Any) -> str:
-    """A value in words."""
+    """A value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (tuple, list)):
@@ -115,17 +186,17 @@ def shown(value: Any) -> str:
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as Markdown."""
+    """Rows as a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ("---",) * len(head), *rows])
 
 
 def notebook(path: Path) -> str:
-    """A notebook as a page: text, code, what it printed and the pictures it drew."""
+    """A notebook as a page: text, code and outputs."""
     parts = []
     for cell in json.loads(path.read_text())["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
-        parts += [output for given in cell.get("outputs", []) if (output := shown_output(given))]
+        parts += [output for raw in cell.get("outputs", []) if (output := shown_output(raw))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -134,6 +205,6 @@ def shown_output(output: dict[str, Any]) -> str:
     data = output.get("data", {})
     for kind in ("image/gif", "image/png"):
         if kind in data:
-            return f"![what the cell draws](data:{kind};base64,{''.join(data[kind]).strip()})"
+            return f"![output of the cell](data:{kind};base64,{''.join(data[kind]).strip()})"
     text = "".join(output.get("text", data.get("text/plain", "")))
     return f"``` {{ .text .shown }}\n{text.rstrip()}\n```" if text.strip() else ""

@@ -148,7 +148,7 @@ def test_what_ended_as_no_number_is_left_out(tmp_path: Path, capsys: pytest.Capt
     folder = write_run(tmp_path / "grid", [[1, 2, 3, 4], [1, 2, 3, 4], [1, None, 3, 4]], hypers=rates)
     (kept,) = read([folder])
     assert kept.name == "grid actor_lr=0.0003"
-    line = "rlx: grid actor_lr=0.001: eval/return_per_seed of 1 of 2 seeds ended as no finite number; left out\n"
+    line = "rlx: grid actor_lr=0.001: the last eval/return_per_seed of 1 of 2 seeds is not finite; left out\n"
     assert capsys.readouterr().err == line
 
 
@@ -176,7 +176,7 @@ def shown(two: list[Path]) -> Comparison:
 
 def test_as_a_table(shown: Comparison) -> None:
     first, second, noted = text(shown).split("\n\n")
-    assert noted == "3 seeds are few: an interval or a chance from them is rough; 5 or more say more."
+    assert noted == "3 seeds are few: intervals and probabilities are rough; use 5 or more."
     head, good, fair = first.splitlines()
     named = "run seeds steps s mean IQM 95 % over seeds steps to -1000.0 s to -1000.0 steps to -200.0 s to -200.0"
     assert head.split() == named.split()
@@ -235,17 +235,17 @@ def refusals(root: Path) -> dict[str, tuple[list[Path], str]]:
     (old / "metrics.jsonl").write_text(lines.replace("run_step", "step"))
     (older / "summary.json").write_text('{"env": "gymnax:Pendulum-v1"}')
     return {
-        "env": ([ant, pendulum], f"{pendulum}: is of gymnax:Pendulum-v1 but {ant} of brax:ant (spring)"),
-        "backend": ([ant, mjx], "is of brax:ant (mjx) but"),
+        "env": ([ant, pendulum], f"{pendulum}: is a run of gymnax:Pendulum-v1, and {ant} of brax:ant (spring)"),
+        "backend": ([ant, mjx], "is a run of brax:ant (mjx), and"),
         "twice": ([ant, ant], f"{ant}: is given twice"),
         "twice in other words": ([ant, ant / ".." / ant.name], "is given twice; name each run once"),
-        "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); go on with `rlx train --resume"),
-        "nothing": ([root / "none"], f"{root / 'none'}: is not there; give folders that"),
-        "sweep": ([sweep], f"it is a sweep: give its parts, such as {sweep / 'chunk-0'}"),
-        "bad end": ([bad], "bad: eval/return_per_seed ended as no finite number; there is no curve to compare"),
-        "old lines": ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', an older rlx wrote it; train again, or"),
-        "old summary": ([older], f"{older / 'summary.json'}: has no 'backend', an older rlx wrote it; train again"),
-        "no lines": ([empty], f"{empty}: has no 'eval/return_per_seed' for each seed in metrics.jsonl; it has no"),
+        "unfinished": ([begun], f"{begun}: holds no finished run (no summary.json); resume it with"),
+        "nothing": ([root / "none"], f"{root / 'none'}: does not exist; give folders"),
+        "sweep": ([sweep], f"it is a sweep: give the runs in it, such as {sweep / 'chunk-0'}"),
+        "bad end": ([bad], "bad: the last eval/return_per_seed is not finite; there is no curve to compare"),
+        "old lines": ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', since an older rlx wrote it"),
+        "old summary": ([older], f"{older / 'summary.json'}: has no 'backend', since an older rlx"),
+        "no lines": ([empty], f"{empty}: has no 'eval/return_per_seed' per seed"),
     }
 
 
@@ -262,7 +262,7 @@ def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.Capture
 
 def test_a_run_that_is_still_training_is_not_to_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with folders.claimed(tmp_path, fresh=False), pytest.raises(RlxError, match="it is still training; wait for it"):
+    with folders.claimed(tmp_path, fresh=False), pytest.raises(RlxError, match="still training"):
         folders.mark(tmp_path, "running")
         read([tmp_path])
 
@@ -277,7 +277,7 @@ SEEDS = {"one": [4.0], "three": [1.0, 2.0, 5.0]}
 
 
 def test_an_unknown_metric_is_told_the_nearest(two: list[Path]) -> None:
-    with pytest.raises(RlxError, match=r"no 'train/critic_los' for each seed.*nearest is 'train/critic_loss'"):
+    with pytest.raises(RlxError, match=r"no 'train/critic_los' per seed.*did you mean 'train/critic_loss'"):
         read(two, "train/critic_los")
 
 

@@ -81,14 +81,14 @@ def test_settings_versions_and_hardware(run: Path, other: Path) -> None:
 
 def test_what_was_left_open_is_no_number(run: Path, tmp_path: Path) -> None:
     paced = make_run(tmp_path / "paced", log_every=640)
-    assert "log_every: left open and 640" in differences(run, paced)
+    assert "log_every: default and 640" in differences(run, paced)
 
 
 def test_lines_of_other_steps_are_not_compared(run: Path, other: Path) -> None:
     """Two runs that log at another pace have means over other stretches."""
     write_lines(other, 0.7, steps=(100, 150, 200))
     assert differences(run, other) == [
-        "metrics.jsonl: lines are of other steps from 200 and 150 on; not compared further"
+        "metrics.jsonl: logged at different steps from 200 and 150 on; not compared further"
     ]
 
 

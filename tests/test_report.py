@@ -80,7 +80,7 @@ def test_seconds_by_what_they_were_spent_on(tmp_path: Path) -> None:
     """They add up to the wall time."""
     run = run_data.read(make_run(tmp_path / "run"), "run")
     found = run_data.time_split(run.summary, run.lines, run.content["settings"])
-    assert found == {"compile": 4, "collect and learn": 18, "evaluate": 1.5, "save": 1.5, "start and the rest": 15}
+    assert found == {"compile": 4, "collect and learn": 18, "evaluate": 1.5, "save": 1.5, "start and other": 15}
     assert sum(found.values()) == run.summary["wall_time_s"]
     offline = run_data.time_split(run.summary, run.lines, {"total_env_steps": 0, "offline_steps": 300})
     assert offline["learn"] == 18
@@ -236,14 +236,14 @@ def test_a_report_of_an_unfinished_run(
     with folders.claimed(run, fresh=False) if owned else contextlib.nullcontext():
         assert cli.main(["report", str(run)]) == 0
     said, page = capsys.readouterr(), page_of(run / "report")
-    assert said.err.splitlines()[0] == f"rlx: {run}: is not finished ({words}); the report shows what there is"
+    assert said.err.splitlines()[0] == f"rlx: {run}: is not finished ({words}); the report ends at its last evaluation"
     assert said.out.splitlines()[1].split()[:3] == ["run", "4", "200"]
     check_offline(page)
     text = strip(page)
     assert re.search(rf"</h1>.*</p><p class=\"warning\">run is not finished: {words}</p>", page)
     assert "-475.0 last return, interquartile mean of 4 seeds" in text
     assert "Last scores" in text and "final" not in text.lower() and "in all 20 s" in text
-    assert "training writes it when it ends" in text
+    assert "training writes it at its end" in text
 
 
 def test_unfinished_beside_finished(two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +267,7 @@ def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:
     (folder / "rollout.html").write_text("gone")
     report.make([folder], tmp_path / "out")
     said = strip(page_of(tmp_path / "out"))
-    assert "No run here left a rollout.html" in said and "collect and learn" not in said
+    assert "No run here has a rollout.html" in said and "collect and learn" not in said
     assert not (tmp_path / "out" / "figures" / "time.png").exists()
 
 
@@ -284,10 +284,13 @@ def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
     run, begun, mine = make_run(root / "run"), unfinish(make_run(root / "begun"), lines=0), root / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("<title>my page</title>")
-    no_report = "is there already and is no report of rlx; choose another --out"
+    no_report = "already exists and is not a report of rlx"
     return {
-        "no run": ([str(root / "none")], f"{root / 'none'}: is not there; give folders"),
-        "no evaluation": ([str(begun)], f"{begun}: holds no evaluation yet; go on with `rlx train --resume {begun}`"),
+        "no run": ([str(root / "none")], f"{root / 'none'}: does not exist; give folders"),
+        "no evaluation": (
+            [str(begun)],
+            f"{begun}: holds no evaluation yet; resume it with `rlx train --resume {begun}`",
+        ),
         "no report": ([str(run), "--out", str(mine)], f"{mine}: {no_report}"),
         "a file": ([str(run), "--out", str(run / "config.json")], f"{run / 'config.json'}: {no_report}"),
         "inside a file": ([str(run), "--out", str(run / "config.json" / "x")], "cannot be written (Not a directory)"),

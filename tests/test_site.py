@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,11 +46,23 @@ def test_pages_ask_for_nothing_elsewhere(site: Path) -> None:
 
 
 def test_api_pages_have_docstrings_and_fields(site: Path) -> None:
-    text = (site / "api" / "types.html").read_text()
+    text = (site / "api" / "rlx.types.html").read_text()
     assert "always in [-1, 1]" in re.sub(r"</?code>", "", text)  # a comment behind a field of Spec
     assert 'id="rlx.types.Agent.update"' in text
-    for name in agents.REGISTRY:
-        assert f'id="rlx.agents.{name}.make"' in (site / "api" / "agents.html").read_text()
+    agents_page = (site / "api" / "rlx.agents.html").read_text()
+    assert all(f'id="rlx.agents.{name}.make"' in agents_page for name in agents.REGISTRY)
+
+
+def test_a_new_agent_gets_its_pages_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "REGISTRY", {"sac": "rlx.agents.sac", "tqc": "mine.tqc"})
+    assert "::: mine.tqc" in docs_site.api_pages()["api/rlx.agents.md"]
+    config = docs_site.on_config(SimpleNamespace(nav=[{"Agents": []}, {"API": []}]))
+    assert config.nav[0]["Agents"] == ["agents/index.md", {"SAC": "agents/sac.md"}, {"TQC": "agents/tqc.md"}]
+    assert {"rlx.losses": "api/rlx.losses.md"} in config.nav[1]["API"]
+
+
+def test_every_api_entry_has_a_summary() -> None:
+    assert [name for name in docs_site.API if len(docs_site.summary(name)) < 10] == []
 
 
 def test_notebooks_are_pages(site: Path) -> None:
@@ -117,7 +130,7 @@ def test_the_site_works_from_a_folder_without_a_network(site: Path, tmp_path: Pa
     """On a phone no page is wider than the screen; search finds something."""
     with browser(tmp_path) as page:
         page.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
-        for name in ("index", "agents/sac", "api/types", "faq", "migrating", "notebooks/4_pipeline"):
+        for name in ("index", "agents/sac", "api/rlx.types", "faq", "migrating", "notebooks/4_pipeline"):
             page.open(site / f"{name}.html")
             assert page.run("document.documentElement.scrollWidth") <= 390, name
         assert page.run(SEARCH) > 3

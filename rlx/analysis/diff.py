@@ -1,4 +1,4 @@
-"""Where two runs part: what they were asked, what made them, and the first numbers and states that are not the same."""
+"""Where two runs differ: settings, versions, and the first metrics and checkpoint leaves that are not the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rlx.runs import checkpoint, metrics, saver
 from rlx.runs.checkpoint import Damaged
 
 WIDTH = 120  # of a line
-SHORT = 20  # of a value, of which that much is always shown
+SHORT = 20  # least width of a value
 
 
 def differences(one: Path, other: Path, verbose: bool = False) -> list[str]:
-    """Where two runs differ, a line each; none where they are the same. Seconds never count, and no array is loaded.
+    """Where two runs differ, one line each; none where they are the same. Seconds are ignored, and no array is loaded.
 
-    Lines are short, and count what they leave out; with `verbose` every number and leaf has one, in full. Raises
-    RlxError where one is no run folder.
+    Lines are short and count what they omit; with `verbose` every number and leaf has a full line. Raises RlxError
+    where one is not a run folder.
     """
     return [
         *_of_origins(one, other, verbose),
@@ -29,7 +29,7 @@ def differences(one: Path, other: Path, verbose: bool = False) -> list[str]:
 
 
 def _lines(head: str, parts: Sequence[str], verbose: bool) -> list[str]:
-    """One line with as many parts as it holds, or each part below the head."""
+    """One line with as many parts as fit, or with `verbose` each part on a line below the head."""
     if verbose:
         return [f"{head}:", *(f"  {part}" for part in parts)]
     line, left = f"{head}: {parts[0]}", ", ..."
@@ -42,15 +42,15 @@ def _lines(head: str, parts: Sequence[str], verbose: bool) -> list[str]:
 
 
 def _pair(before: str, one: Any, other: Any, verbose: bool) -> str:
-    """Two values, to stand after what is `before` in a line; of long ones what is about the first sign that differs."""
+    """Two values, to follow `before` in a line; long ones are cut to the part around the first difference."""
     texts = [str(one), str(other)]
     room = max(SHORT, (WIDTH - len(f"{before} and ")) // 2)
     alike = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
     begin = max(0, alike - room // 2)
-    return " and ".join(text if verbose else _about(text, begin, room) for text in texts)
+    return " and ".join(text if verbose else _excerpt(text, begin, room) for text in texts)
 
 
-def _about(text: str, begin: int, room: int) -> str:
+def _excerpt(text: str, begin: int, room: int) -> str:
     if len(text) <= room:
         return text
     left, right = "..." * (begin > 0), "..." * (begin + room < len(text))
@@ -58,45 +58,45 @@ def _about(text: str, begin: int, room: int) -> str:
 
 
 def numbers(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of metrics without seconds, which no run repeats."""
+    """A line of metrics without seconds, which differ in every run."""
     return {name: value for name, value in line.items() if not name.endswith("_s")}
 
 
 def _of_origins(one: Path, other: Path, verbose: bool) -> Iterator[str]:
     """Settings, versions and hardware."""
-    there, here = _origin(one), _origin(other)
-    for name in dict.fromkeys([*there, *here]):
-        if there.get(name) != here.get(name):
-            yield f"{name}: {_pair(f'{name}: ', there.get(name), here.get(name), verbose)}"
+    first, second = _origin(one), _origin(other)
+    for name in dict.fromkeys([*first, *second]):
+        if first.get(name) != second.get(name):
+            yield f"{name}: {_pair(f'{name}: ', first.get(name), second.get(name), verbose)}"
 
 
 def _origin(folder: Path) -> dict[str, Any]:
     saved = config.to_json(config.from_json(folder / "config.json"))
     content = json.loads((folder / "config.json").read_text())
     saved |= {name: content.get(name) or "none" for name in ("init_from", "data_digest")} | saved.pop("settings")
-    saved |= {name: saved[name] or "left open" for name in ("log_every", "eval_every")}
+    saved |= {name: saved[name] or "default" for name in ("log_every", "eval_every")}
     return saved | content.get("versions", {}) | content.get("hardware", {})
 
 
 def _of_metrics(one: Path, other: Path, verbose: bool) -> Iterator[str]:
-    """The first line in which numbers differ, or the one from which only one run goes on."""
-    there, here = ([numbers(line) for line in _written(folder)] for folder in (one, other))
-    for first, second in zip(there, here, strict=False):
+    """The first line in which numbers differ, or from which on only one run has lines."""
+    left, right = ([numbers(line) for line in _written(folder)] for folder in (one, other))
+    for first, second in zip(left, right, strict=False):
         steps = first["run_step"], second["run_step"]
         if steps[0] != steps[1]:
-            yield f"metrics.jsonl: lines are of other steps from {steps[0]} and {steps[1]} on; not compared further"
+            yield f"metrics.jsonl: logged at different steps from {steps[0]} and {steps[1]} on; not compared further"
             return
         if first != second:
-            known = dict.fromkeys([*first, *second])
-            found = {name: (first.get(name), second.get(name)) for name in known if first.get(name) != second.get(name)}
+            names = dict.fromkeys([*first, *second])
+            pairs = {name: (first.get(name), second.get(name)) for name in names if first.get(name) != second.get(name)}
             head = f"metrics.jsonl, step {steps[0]}"
-            head += f": {len(found)} of {len(known)} numbers differ"
-            told = [f"{name} is {_pair(f'{head}: {name} is ', *pair, verbose)}" for name, pair in found.items()]
-            yield from _lines(head, told, verbose)
+            head += f": {len(pairs)} of {len(names)} numbers differ"
+            parts = [f"{name} is {_pair(f'{head}: {name} is ', *pair, verbose)}" for name, pair in pairs.items()]
+            yield from _lines(head, parts, verbose)
             return
-    if len(there) != len(here):
-        longer, lines = (one, there) if len(there) > len(here) else (other, here)
-        yield f"metrics.jsonl: only {longer} has step {lines[min(len(there), len(here))]['run_step']}"
+    if len(left) != len(right):
+        longer, lines = (one, left) if len(left) > len(right) else (other, right)
+        yield f"metrics.jsonl: only {longer} has step {lines[min(len(left), len(right))]['run_step']}"
 
 
 def _written(folder: Path) -> list[dict[str, Any]]:
@@ -105,34 +105,34 @@ def _written(folder: Path) -> list[dict[str, Any]]:
 
 
 def _of_checkpoints(one: Path, other: Path, verbose: bool) -> Iterator[str]:
-    """The first step that both saved and in which a leaf differs: of everything, and of the policies."""
-    for name, there, here in (
-        *_parts(_wholes(one), _wholes(other)),
+    """The first step that both saved and in which a leaf differs, of full checkpoints and of policies."""
+    for name, left, right in (
+        *_processes(_resume_folder(one), _resume_folder(other)),
         ("checkpoints", checkpoint.locate(one) / "checkpoints", checkpoint.locate(other) / "checkpoints"),
     ):
-        for step in sorted({*checkpoint.steps(there)} & {*checkpoint.steps(here)}):
+        for step in sorted({*checkpoint.steps(left)} & {*checkpoint.steps(right)}):
             try:
-                first, second = (_digests(folder, step) for folder in (there, here))
+                first, second = (_digests(folder, step) for folder in (left, right))
             except Damaged as error:
                 yield f"{error}; resume that run, or leave it out"
                 break
-            names = [leaf for leaf in dict.fromkeys([*first, *second]) if first.get(leaf) != second.get(leaf)]
-            if names:
-                count = f"{len(names)} of {len({*first, *second})} leaves differ"
-                yield from _lines(f"{name}/{step}: {count}", names, verbose)
+            leaves = [leaf for leaf in dict.fromkeys([*first, *second]) if first.get(leaf) != second.get(leaf)]
+            if leaves:
+                count = f"{len(leaves)} of {len({*first, *second})} leaves differ"
+                yield from _lines(f"{name}/{step}: {count}", leaves, verbose)
                 break
 
 
-def _wholes(folder: Path) -> Any:
+def _resume_folder(folder: Path) -> Any:
     return saver.place(config.from_json(folder / "config.json"), folder)
 
 
-def _parts(there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The folders of checkpoints of everything: one, or one for each of several processes."""
-    yield "resume", there, here
-    if there.exists():
-        for path in sorted(there.glob("process-*")):
-            yield f"resume/{path.name}", path, here / path.name
+def _processes(left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The folders of full checkpoints: one, or one for each of several processes."""
+    yield "resume", left, right
+    if left.exists():
+        for path in sorted(left.glob("process-*")):
+            yield f"resume/{path.name}", path, right / path.name
 
 
 def _digests(folder: Any, step: int) -> dict[str, str]:

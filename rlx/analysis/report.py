@@ -175,7 +175,7 @@ def _scores(
     elif chances:
         parts.append(chances)
     if final:
-        parts += [markup.subtitle("Final policies, intervals over seeds and episodes"), markup.alt(final)]
+        parts += [markup.subtitle("Final policies, intervals over seeds and episodes"), markup.words(final)]
     return parts
 
 
