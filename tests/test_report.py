@@ -242,7 +242,7 @@ def test_a_report_of_an_unfinished_run(
     text = strip(page)
     assert re.search(rf"</h1>.*</p><p class=\"warning\">run is not finished: {words}</p>", page)
     assert "-475.0 last return, interquartile mean of 4 seeds" in text
-    assert "Last scores" in text and "final" not in text.lower() and "in all 20 s" in text
+    assert "Last scores" in text and "final" not in text.lower() and "total 20 s" in text
     assert "training writes it at its end" in text
 
 
