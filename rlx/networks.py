@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,7 +20,6 @@ import jax.numpy as jnp
 
 from rlx.errors import RlxError
 from rlx.types import Key, Params, Spec
-from rlx.xla import apart
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -39,33 +37,6 @@ class Network(NamedTuple):
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]  # (params, *inputs)
-
-
-@jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`[..., I]` times `[I, O]`, as `x @ kernel`, with a gradient that is fast on a CPU too; reverse mode only."""
-    return x @ kernel
-
-
-def _product(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return x @ kernel, (x, kernel)
-
-
-def _product_gradient(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    rows = [array.reshape(-1, array.shape[-1]) for array in (x, gradient)]
-    of_kernel = jax.lax.platform_dependent(
-        *rows,
-        # XLA's product for CPUs is faster where the first factor has been transposed in memory.
-        cpu=lambda x, gradient: transposed(x) @ gradient,
-        default=lambda x, gradient: x.T @ gradient,
-    )
-    return gradient @ kernel.T, of_kernel
-
-
-transposed = apart(lambda x: jax.lax.optimization_barrier(x.T))
-product.defvjp(_product, _product_gradient)
-Dense = partial(nn.Dense, dot_general=lambda x, kernel, dimensions, precision: product(x, kernel))
 
 
 class MLP(nn.Module):
@@ -95,7 +66,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for size in self.hidden_sizes:
-            x = Dense(size, kernel_init=HIDDEN_INIT, dtype=self.dtype)(x)
+            x = nn.Dense(size, kernel_init=HIDDEN_INIT, dtype=self.dtype)(x)
             if self.layer_norm:
                 x = nn.LayerNorm(dtype=self.dtype)(x)
             x = ACTIVATIONS[self.activation](x)
@@ -147,9 +118,9 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array, training: bool) -> jax.Array:
         size = x.shape[-1]
         y = dropout(x, self.dropout, self.make_rng("dropout")) if training else x
-        y = Dense(4 * size, kernel_init=HIDDEN_INIT)(nn.LayerNorm()(y))
+        y = nn.Dense(4 * size, kernel_init=HIDDEN_INIT)(nn.LayerNorm()(y))
         y = jax.checkpoint(nn.swish)(y)  # cheaper to compute twice than to keep
-        return x + Dense(size, kernel_init=HIDDEN_INIT)(y)
+        return x + nn.Dense(size, kernel_init=HIDDEN_INIT)(y)
 
 
 class ScoreNet(nn.Module):
@@ -167,8 +138,8 @@ class ScoreNet(nn.Module):
         # There are few times: they are embedded once each, and rows look theirs up. For the same reason the first Dense
         # on all inputs is written as a sum over its inputs: what the rows share is computed once.
         times = FourierFeatures(self.time_features)(jnp.arange(self.num_steps, dtype=action.dtype))
-        times = nn.swish(Dense(self.width, kernel_init=HIDDEN_INIT)(times))
-        times = Dense(self.width, kernel_init=HIDDEN_INIT)(times)
+        times = nn.swish(nn.Dense(self.width, kernel_init=HIDDEN_INIT)(times))
+        times = nn.Dense(self.width, kernel_init=HIDDEN_INIT)(times)
         sizes = (action.shape[-1], observation.shape[-1], self.width)
         kernel = self.param("kernel", HIDDEN_INIT, (sum(sizes), self.width), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)

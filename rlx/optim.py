@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax.struct import PyTreeNode
 
@@ -32,7 +31,6 @@ def gradient_step(
     def step(params: Params, opt_state: optax.OptState, learning_rate: Any, *arguments: Any) -> Any:
         gradient, aux = jax.grad(loss, has_aux=True)(params, *arguments)
         gradient, aux = parallel.mean((gradient, aux), axes)
-        learning_rate = _when_known(gradient, learning_rate)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         updates = jax.tree.map(lambda u: (-learning_rate * u).astype(u.dtype), updates)
         return optax.apply_updates(params, updates), opt_state, aux
@@ -75,13 +73,3 @@ class Learner(PyTreeNode):
 def cosine_decay(steps: int) -> optax.Schedule:
     """A factor on a learning rate: from 1 to 0 by half a cosine over `steps` updates; always 1 where `steps` <= 0."""
     return optax.cosine_decay_schedule(1.0, steps) if steps > 0 else optax.constant_schedule(1.0)
-
-
-def _when_known(gradient: Params, learning_rate: jax.Array) -> jax.Array:
-    """The learning rate, but known to XLA only when the whole gradient is.
-
-    Otherwise it finds no order between writing new parameters and the backward pass, which reads the old ones, and
-    copies these first: a tenth of IDQL's update on one core.
-    """
-    corner = sum(leaf.ravel()[0] for leaf in jax.tree.leaves(gradient))
-    return jnp.where(jnp.isnan(corner), jnp.nan, learning_rate)

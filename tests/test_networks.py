@@ -171,20 +171,61 @@ def product_types(jaxpr: Any) -> Iterator[Any]:
                 yield from product_types(inner.jaxpr)
 
 
-@pytest.mark.parametrize("shape", [(5,), (7, 5), (2, 3, 5)])
-def test_product_and_its_gradient(shape: tuple[int, ...]) -> None:
-    """As `x @ kernel` in every way: alone, in an ensemble, and through a gradient of a gradient."""
-    x, kernels = jax.random.normal(jax.random.key(0), shape), jax.random.normal(jax.random.key(1), (3, 5, 4))
+SCORE = networks.make_score(SPEC, num_steps=3, width=8, num_blocks=1, time_features=4)
+EVERY: dict[str, tuple[Network, Callable[[jax.Array, jax.Array], tuple[Any, ...]]]] = {
+    "critic": (networks.make_critic(SPEC, HIDDEN, layer_norm=True), lambda o, a: (o, a)),
+    "value": (networks.make_value(SPEC, HIDDEN, activation="elu"), lambda o, a: (o,)),
+    "deterministic policy": (networks.make_deterministic_policy(SPEC, HIDDEN), lambda o, a: (o,)),
+    "gaussian policy": (networks.make_gaussian_policy(SPEC, HIDDEN), lambda o, a: (o,)),
+    "score": (SCORE, lambda o, a: (o, a, jnp.ones(a.shape[:-1], jnp.int32), jax.random.key(0))),
+}
 
-    def slopes(product: Any, kernel: jax.Array, scale: Any) -> Any:
-        return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(product(x, scale * kernel))), argnums=(0, 1))(x, kernel)
 
-    def both(product: Any, kernel: jax.Array) -> Any:
-        again = jax.grad(lambda scale: sum(jnp.sum(s**2) for s in slopes(product, kernel, scale)))(1.3)
-        return slopes(product, kernel, 1.0), again
+@pytest.mark.parametrize("name", EVERY)
+def test_forward_mode_equals_reverse_mode(name: str) -> None:
+    """Slopes by parameters and inputs; and forward over reverse, which is how a Hessian is computed."""
+    network, inputs = EVERY[name]
+    params = trained(network)
 
-    got, want = (jax.jit(jax.vmap(partial(both, p)))(kernels) for p in (networks.product, jnp.matmul))
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), got, want)
+    def loss(point: Any) -> jax.Array:
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(network.apply(point[0], *inputs(*point[1:]))))  # type: ignore[return-value]
+
+    point = (params, jnp.asarray(OBSERVATION), jnp.asarray(ACTION))
+    along = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), point)
+
+    @jax.jit
+    def slopes(point: Any) -> Any:
+        gradient, second = jax.jvp(jax.grad(loss), (point,), (along,))
+        return jax.jvp(loss, (point,), (along,))[1], _dot(gradient, along), _dot(second, along)
+
+    forward, reverse, curvature = slopes(point)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-3)
+    assert np.isfinite(curvature)
+
+
+def _dot(left: Any, right: Any) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right)), jnp.zeros(()))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_gradients_under_meshes(name: str) -> None:
+    """The batch sharded explicitly, or by shard_map, over a mesh's axis: the gradient is the one without a mesh."""
+    network, inputs = EVERY[name]
+
+    def gradient(params: Any, observation: jax.Array, action: jax.Array) -> Any:
+        outputs = lambda params: network.apply(params, *inputs(observation, action))  # noqa: E731
+        return jax.grad(lambda params: sum(jnp.mean(x**2) for x in jax.tree.leaves(outputs(params))))(params)
+
+    rows = trained(network), jnp.asarray(OBSERVATION), jnp.asarray(ACTION)
+    wanted = jax.jit(gradient)(*rows)
+    data, whole = jax.P("data"), jax.P()
+    with jax.set_mesh(jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Explicit,))):
+        sharded = [jax.reshard(x, data) for x in rows[1:]]
+        explicit = jax.jit(gradient)(jax.tree.map(lambda x: jax.reshard(x, whole), rows[0]), *sharded)
+    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,))
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(whole, data, data), out_specs=whole, check_vma=False)
+    for got in (explicit, jax.jit(mapped)(*rows)):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, wanted)
 
 
 @pytest.mark.parametrize(
