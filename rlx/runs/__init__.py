@@ -1,0 +1,1 @@
+"""Runs in folders: training, resuming, checkpoints, metrics and summaries."""

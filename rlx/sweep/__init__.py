@@ -1,0 +1,1 @@
+"""Grid and random searches over hyper-parameters."""
