@@ -26,7 +26,7 @@ def cell(found: dict[str, Any]) -> str:
 def table(folder: Path) -> list[str]:
     """Greedy returns with 95 % intervals over 3 seeds and their episodes, beside who collected."""
     lines = [
-        "| data | mean return of the data | its best policy, greedy | " + " | ".join(NAMES[agent] for agent in AGENTS) + " |",
+        "| data | mean return | best policy, greedy | " + " | ".join(NAMES[agent] for agent in AGENTS) + " |",
         "| --- " * (3 + len(AGENTS)) + "|",
     ]
     for task in TASKS:
