@@ -70,6 +70,7 @@ class VectorState(PyTreeNode):
 
     env: EnvState  # [E, ...]
     episode_return: jax.Array  # [E], of the episode so far
+    carry: Any = None  # [E, ...], the acting state of an agent that has one; see `rlx.rollout.collect`
 
 
 class VectorEnv(NamedTuple):

@@ -18,6 +18,8 @@ class Evaluation(NamedTuple):
     returns: jax.Array  # [N]
     lengths: jax.Array  # [N] int32
     recording: dict[str, jax.Array]  # view [T, R, ...] (see `view`), action [T, R, A], reward [T, R]
+    sums: dict[str, jax.Array] = {}  # noqa: RUF012 -- of each scalar of `Spec.extras`, over the episode, [N]
+    lasts: dict[str, jax.Array] = {}  # noqa: RUF012 -- and of the episode's last step, [N]
 
 
 def renderable_scene(env: Env) -> dict[str, Any] | None:
@@ -34,13 +36,15 @@ def view(env: Env, state: EnvState) -> jax.Array:
 
 def evaluate(
     env: Env,
-    act: Callable[[jax.Array, Key], jax.Array],
+    act: Callable[..., Any],
     num_episodes: int,
     key: Key,
     record: int = 0,
+    carry: Any = None,
 ) -> Evaluation:
     """Runs `num_episodes` episodes at once to their end under `act(observation [N, O], key) -> action [N, A]`.
 
+    With an acting state to begin with, `carry` [N, ...], it is `act(observation, key, carry) -> (action, carry)`.
     Starts depend on `key` alone, so two policies judged with one key face the same starts. Stops as soon as every
     episode has ended, at the latest at the time limit.
     """
@@ -61,15 +65,21 @@ def evaluate(
     }
     recording = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), empty)
     zeros = jnp.zeros(num_episodes, jnp.float32)
-    carry = (jnp.zeros((), jnp.int32), state, zeros > 0, zeros, zeros.astype(jnp.int32), recording)
+    scalars = {name: zeros for name, shape in env.spec.extras.items() if shape.shape == ()}
+    extras = (scalars, scalars)
+    loop = (jnp.zeros((), jnp.int32), state, zeros > 0, zeros, zeros.astype(jnp.int32), recording, extras, carry)
 
-    def running(carry: Any) -> jax.Array:
-        time, _, ended, *_ = carry
+    def running(loop: Any) -> jax.Array:
+        time, _, ended, *_ = loop
         return (time < limit) & ~ended.all()
 
-    def step(carry: Any) -> Any:
-        time, state, ended, returns, lengths, recording = carry
-        action = act(state.observation, jax.random.fold_in(act_key, time))
+    def step(loop: Any) -> Any:
+        time, state, ended, returns, lengths, recording, (sums, lasts), carry = loop
+        act_now = jax.random.fold_in(act_key, time)
+        if carry is None:
+            action = act(state.observation, act_now)
+        else:
+            action, carry = act(state.observation, act_now, carry)
         keys = jax.random.split(jax.random.fold_in(step_key, time), num_episodes)
         after, shown = jax.vmap(env.step)(state, action, keys)
         alive = ~ended
@@ -78,7 +88,10 @@ def evaluate(
         frame = jax.vmap(while_alive)(alive[:record], shots)
         recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
         ended = ended | shown.terminated | shown.truncated
-        return time + 1, after, ended, returns + reward, lengths + alive, recording
+        now = {name: shown.extras[name].astype(jnp.float32) for name in sums}
+        sums = {name: jnp.where(alive, total + now[name], total) for name, total in sums.items()}
+        lasts = {name: jnp.where(alive, now[name], before) for name, before in lasts.items()}
+        return time + 1, after, ended, returns + reward, lengths + alive, recording, (sums, lasts), carry
 
-    _, _, _, returns, lengths, recording = jax.lax.while_loop(running, step, carry)
-    return Evaluation(returns, lengths, recording)
+    _, _, _, returns, lengths, recording, (sums, lasts), _ = jax.lax.while_loop(running, step, loop)
+    return Evaluation(returns, lengths, recording, sums, lasts)

@@ -19,8 +19,9 @@ from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
 from rlx.replay import Replay
-from rlx.train import autosplit, memory, steps
+from rlx.train import autosplit, columns, memory, steps
 from rlx.train import loop as host
+from rlx.train.columns import Columns
 from rlx.train.compile import tracing
 from rlx.train.config import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.fused import SEQUENTIAL, Fused
@@ -45,15 +46,15 @@ class Result(NamedTuple):
     config: RunConfig
 
 
-class Layout(NamedTuple):
-    """Where a run goes."""
+class Placement(NamedTuple):
+    """Which devices a run uses."""
 
     groups: list[list[Any]]  # devices that collect, learn values and learn policies; the same ones where not split
     shards: int  # logical, in all
     split: bool
 
 
-def lay_out(train: TrainConfig, split: tuple[int, int, int] | None) -> Layout:
+def lay_out(train: TrainConfig, split: tuple[int, int, int] | None) -> Placement:
     """Devices and logical shards; `split` counts each process's devices. Raises RlxError for what cannot be."""
     groups = parallel.split_devices(split) if split else [parallel.pick_devices(train.num_devices)] * 3
     unit = math.lcm(*map(len, groups)) if train.spread == "data" else 1
@@ -62,7 +63,7 @@ def lay_out(train: TrainConfig, split: tuple[int, int, int] | None) -> Layout:
         raise RlxError(f"--num-shards {shards}: must be a multiple of {unit}, so that every device holds as many")
     if split and train.spread != "data":
         raise RlxError("--spread seeds: does not go with a split; use --split 1 or --driver fused")
-    return Layout(groups, shards, split is not None)
+    return Placement(groups, shards, split is not None)
 
 
 def asked_split(train: TrainConfig) -> tuple[int, int, int] | None:
@@ -79,12 +80,14 @@ class Setup(NamedTuple):
     env: Env
     data: Dataset | None = None
     notes: tuple[str, ...] = ()  # what the user should know
+    trains: bool = True  # or only acts, and then what learning reads may be missing
 
 
-def setup(config: RunConfig, env: Env | None = None) -> Setup:
+def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Setup:
     """A configuration as it will run: environment made (unless given), data set read, what was left open decided.
 
-    Raises RlxError for a data set that cannot be read, or that does not fit the environment.
+    Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
+    also for a column that its agent reads and nobody provides.
     """
     final_plan(config)  # what cannot be is said before anything is made or read
     with tracing():
@@ -95,14 +98,17 @@ def setup(config: RunConfig, env: Env | None = None) -> Setup:
     config = _planned(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
-    layout = lay_out(config.train, asked_split(config.train))
-    train = replace(config.train, num_shards=layout.shards, members=_arranged(config, layout))
-    return Setup(replace(config, train=train), env, found, notes)
+    placement = lay_out(config.train, asked_split(config.train))
+    train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
+    made = Setup(replace(config, train=train), env, found, notes, trains)
+    for offline in parts(made.config):
+        _task(made, placement, offline)
+    return made
 
 
-def _arranged(config: RunConfig, layout: Layout) -> str:
+def _arranged(config: RunConfig, placement: Placement) -> str:
     """Whether members run together or apart. Raises RlxError where they cannot be apart."""
-    fits = not layout.split and len(layout.groups[0]) == 1
+    fits = not placement.split and len(placement.groups[0]) == 1
     if config.train.members == "threads" and not fits:
         raise RlxError("--members threads: goes with one device; leave it out, or use --num-devices 1")
     if config.train.members != "auto":
@@ -170,7 +176,7 @@ def _split(config: RunConfig, env: Env) -> RunConfig:
     if not train.total_env_steps:
         raise RlxError("--split auto: times roles in the environment, where this run makes no step; name a split")
     probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
-    alone = Layout([[device] for device in parallel.local_devices()[:3]], 1, True)
+    alone = Placement([[device] for device in parallel.local_devices()[:3]], 1, True)
     driver = _make_driver(Setup(replace(config, train=probe), env), alone, offline=False)
     times = autosplit.time_roles(cast(Pipelined, driver))
 
@@ -194,13 +200,14 @@ def make_driver(given: Setup, offline: bool = False) -> Driver:
         return _make_driver(given, lay_out(given.config.train, asked_split(given.config.train)), offline)
 
 
-def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
-    config, (groups, _, split) = given.config, layout
+def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
+    config, (groups, _, split) = given.config, placement
     module, everyone = agents.load(config.agent), members(config)
     if config.train.spread == "seeds" and len(everyone) % len(groups[0]):
         raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
-    task, table = _task(given, layout, offline)
-    memory.check(task, len(everyone), groups, table)
+    task, table = _task(given, placement, offline)
+    if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
+        memory.check(task, len(everyone), groups, table)
     hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
     first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
     sequential = config.train.driver == "fused"
@@ -213,37 +220,44 @@ def _make_driver(given: Setup, layout: Layout, offline: bool) -> Driver:
     return kind(task, groups[0], *first, schedule, table)
 
 
-def _task(given: Setup, layout: Layout, offline: bool) -> tuple[steps.Task, Replay | None]:
+def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task, Replay | None]:
     """What the driver of a part needs, and the part's data set."""
-    config, env, found, _ = given
-    train, shards = config.train, layout.shards
+    config, env, found, _, trains = given
+    train, shards = config.train, placement.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
-    axes = _axes(layout, train.spread == "data")
+    axes = _axes(placement, train.spread == "data")
     batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
+    if not trains and (agent.reads or agent.records or agent.window):
+        agent = agent._replace(reads={}, records=None, window=0, actor_reads=())
+    tables = [found.rows] if found is not None and plan.shard_offline else []
+    noise = train.noise_max > 0
+    extra = columns.resolve(config.agent, agent, env.spec, not offline, tables, axes, noise)
     # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
-    table = _table(found, train) if found is not None and plan.shard_offline else None
-    return steps.Task(agent, env, batch, train, plan, axes), table
+    table = _table(found, train, extra) if found is not None and plan.shard_offline else None
+    return steps.Task(agent, env, batch, train, plan, axes, extra), table
 
 
-def _axes(layout: Layout, over_devices: bool) -> parallel.Axes:
+def _axes(placement: Placement, over_devices: bool) -> parallel.Axes:
     """What gradients and statistics are averaged over; an axis with one row is none, which spares tracing it."""
-    devices = [len(group) if over_devices else 1 for group in layout.groups]
-    several = {parallel.DEVICE: max(devices) > 1, parallel.SHARD: any(layout.shards > count for count in devices)}
+    devices = [len(group) if over_devices else 1 for group in placement.groups]
+    several = {parallel.DEVICE: max(devices) > 1, parallel.SHARD: any(placement.shards > count for count in devices)}
     return tuple(axis for axis, needed in several.items() if needed)
 
 
 def most_members(given: Setup, unit: int, most: int) -> int:
     """How many members, in steps of `unit` and up to `most`, a device can hold at once with some room to spare."""
-    layout = lay_out(given.config.train, asked_split(given.config.train))
-    tasks = (_task(given, layout, offline) for offline in parts(given.config))
-    return min(memory.most_members(task, unit, most, layout.groups, table) for task, table in tasks)
+    placement = lay_out(given.config.train, asked_split(given.config.train))
+    tasks = (_task(given, placement, offline) for offline in parts(given.config))
+    return min(memory.most_members(task, unit, most, placement.groups, table) for task, table in tasks)
 
 
-def _table(found: Dataset, train: TrainConfig) -> Replay:
-    """The data set's transitions alone, as a ring: online rows carry no extras either."""
-    return data.to_replay(found._replace(rows=found.rows._replace(extras={})), train.reward_shift)
+def _table(found: Dataset, train: TrainConfig, extra: Columns) -> Replay:
+    """The data set as a ring with the extra columns that are read."""
+    available = found.rows.extras | {"time": found.time}
+    extras = {name: available[name] for name in extra.shapes}
+    return data.to_replay(found._replace(rows=found.rows._replace(extras=extras)), train.reward_shift)
 
 
 def parts(config: RunConfig) -> list[bool]:

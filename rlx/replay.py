@@ -6,6 +6,7 @@ n-step windows into transitions. The ring holds any pytree; `Row` is what enviro
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +15,17 @@ from flax.struct import PyTreeNode
 
 from rlx import losses
 from rlx.errors import RlxError
-from rlx.types import Key, Transition
+from rlx.types import Key, Read, Transition
+
+FIELDS = ("observation", "action", "reward", "discount", "next_observation")  # of a transition
+FOLDED = ("reward", "discount", "next_observation")  # those that n-step windows change
 
 
 class Row(NamedTuple):
-    """One environment step, as it happened: raw observations, and the true successor also where an episode ended."""
+    """One environment step, as it happened: raw observations, and the true successor also where an episode ended.
+
+    In a ring of which only some columns are read, the others are None.
+    """
 
     observation: jax.Array  # [O]
     action: jax.Array  # [A]
@@ -90,7 +97,7 @@ def can_sample(replay: Replay, n: int = 1) -> jax.Array:
     return replay.cursor.size >= n
 
 
-def _draw(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[jax.Array, jax.Array]:
+def _starts(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[jax.Array, jax.Array]:
     """Uniform window starts: slots `[*shape]`, counted from the ring's first, and environments `[*shape]`."""
     cursor = replay.cursor
     num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
@@ -107,34 +114,126 @@ def _float32(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
 
-def sample_rows(replay: Replay, key: Key, shape: tuple[int, ...]) -> Any:
-    """Rows drawn uniformly with replacement, `[*shape, ...]`, of whatever pytree the ring holds."""
-    slot, env = _draw(replay, key, shape, 1)
-    return _float32(jax.tree.map(lambda ring: ring[slot, env], replay.rows))
+def _folds(fields: Collection[str], reads: Mapping[str, Read]) -> bool:
+    """Whether a minibatch depends on more rows of a window than its first."""
+    return any(name in fields for name in FOLDED) or any(read.rule != "first" for read in reads.values())
 
 
-def sample(replay: Replay, key: Key, shape: tuple[int, ...], n: int, gamma: jax.Array) -> Transition:
+def columns(fields: Collection[str], reads: Mapping[str, Read], n: int = 1, window: int = 0) -> set[str]:
+    """The columns of rows that `sample` reads for such a minibatch."""
+    names = {"terminated" if name == "discount" else name for name in fields} | {r.column for r in reads.values()}
+    rules = {read.rule for read in reads.values()}
+    if window or "next" in rules or (n > 1 and _folds(fields, reads)):
+        names |= {"terminated", "truncated"}
+    return names | ({"time"} if "future" in rules else set())
+
+
+def reach(reads: Mapping[str, Read], n: int = 1, window: int = 0) -> int:
+    """How many consecutive vector steps `sample` reads from a window's start on."""
+    return max(n, window) + any(read.rule == "next" for read in reads.values())
+
+
+def sample(
+    replay: Replay,
+    key: Key,
+    shape: tuple[int, ...],
+    n: int,
+    gamma: jax.Array,
+    reads: Mapping[str, Read] | None = None,
+    fields: Collection[str] = FIELDS,
+    window: int = 0,
+) -> Transition:
     """Transitions `[*shape, ...]` of windows of up to `n` steps, drawn uniformly with replacement.
 
     A window stops at a termination or truncation and never crosses a reset: `reward` is the discounted sum of the
     m <= n rewards really taken, `discount` is `gamma^(m-1) * (1 - terminated)`, `next_observation` the m-th successor.
-    A ring that does not hold `n` vector steps yet (see `can_sample`) gives rows that mean nothing. Raises RlxError for
-    an `n` that the ring can never hold, or none.
+    Fields that are not in `fields` are None. Extras are as `reads` has them, by default the first row's of each column.
+
+    With `window` L, leaves are sequences of L consecutive 1-step transitions, `[*shape, L, ...]`, and
+    `extras["mask"]` `[*shape, L]` tells which belong to the first one's episode.
+
+    A ring that does not hold the rows yet (see `reach` and `can_sample`) gives rows that mean nothing. Raises RlxError
+    for an `n` or `window` that the ring can never hold, or none.
     """
     rows: Row = replay.rows
-    if not 1 <= n <= length(replay):
-        raise RlxError(f"windows of {n} steps: choose 1 to the replay's {length(replay)} slots")
-    slot, env = _draw(replay, key, shape, n)
+    slots = length(replay)
+    if reads is None:
+        reads = {name: Read(name) for name in rows.extras}
+    if not (1 <= n and reach(reads, n, window) <= slots):
+        raise RlxError(f"windows of {max(n, window)} steps: choose 1 to the replay's {slots} slots")
+    slot, env = _starts(replay, key, shape, reach(reads, n, window))
+    extras: dict[str, Any] = {}
+    if window:
+        slot, env = (slot[..., None] + jnp.arange(window)) % slots, env[..., None]
+        ended = rows.terminated[slot, env] | rows.truncated[slot, env]
+        extras["mask"] = jnp.cumsum(ended, axis=-1) - ended == 0
+    last, reward, discount, steps = slot, None, None, jnp.zeros(slot.shape, jnp.int32)
     if n == 1:
-        last, reward = slot, rows.reward[slot, env]
-        discount = 1.0 - rows.terminated[slot, env].astype(reward.dtype)
-    else:
-        window = (slot.reshape(-1) + jnp.arange(n)[:, None]) % length(replay)  # [n, B]
-        flat = (window, env.reshape(-1))
-        reward, discount, steps = losses.n_step(rows.reward[flat], rows.terminated[flat], rows.truncated[flat], gamma)
-        reward, discount = reward.reshape(shape), discount.reshape(shape)
-        last = (slot + steps.reshape(shape)) % length(replay)
-    first = jax.tree.map(lambda ring: ring[slot, env], (rows.observation, rows.action, rows.extras))
-    observation, action, extras = _float32(first)
-    next_observation = _float32(rows.next_observation[last, env])
-    return Transition(observation, action, reward, discount, next_observation, extras)
+        reward = rows.reward[slot, env] if "reward" in fields else None
+        if "discount" in fields:
+            discount = 1.0 - rows.terminated[slot, env].astype(jnp.float32 if reward is None else reward.dtype)
+    elif _folds(fields, reads):
+        around = (slot.reshape(-1) + jnp.arange(n)[:, None]) % slots  # [n, B]
+        flat = (around, env.reshape(-1))
+        ends = rows.terminated[flat], rows.truncated[flat]
+        rewards = rows.reward[flat] if "reward" in fields else jnp.zeros(around.shape)
+        reward, discount, steps = losses.n_step(rewards, *ends, gamma)
+        reward, discount, steps = reward.reshape(shape), discount.reshape(shape), steps.reshape(shape)
+        last = (slot + steps) % slots
+    table = rows._asdict() | rows.extras
+    for name, (column, rule, _) in reads.items():
+        if rule == "sum":
+            extras[name] = _discounted_sum(table[column], slot, env, steps, n, gamma)
+        else:
+            extras[name] = _float32(table[column][_row(replay, rule, slot, last, env, key), env])
+    return Transition(
+        _float32(rows.observation[slot, env]) if "observation" in fields else None,  # type: ignore[arg-type]
+        _float32(rows.action[slot, env]) if "action" in fields else None,  # type: ignore[arg-type]
+        reward if "reward" in fields else None,  # type: ignore[arg-type]
+        discount if "discount" in fields else None,  # type: ignore[arg-type]
+        _float32(rows.next_observation[last, env]) if "next_observation" in fields else None,  # type: ignore[arg-type]
+        extras,
+    )
+
+
+def _row(replay: Replay, rule: str, first: jax.Array, last: jax.Array, env: jax.Array, key: Key) -> jax.Array:
+    """The slot that a rule names, of windows from `first` to `last`."""
+    rows, slots = replay.rows, length(replay)
+    if rule == "first":
+        return first
+    if rule == "next":
+        ended = rows.terminated[last, env] | rows.truncated[last, env]
+        return jnp.where(ended, last, (last + 1) % slots)
+    if rule == "future":
+        later = _later(replay, last, env)
+        bits = jax.random.bits(jax.random.fold_in(key, 1), last.shape, jnp.uint32)
+        step = 1 + (bits % jnp.maximum(later, 1).astype(jnp.uint32)).astype(jnp.int32)
+        return (last + jnp.minimum(step, later)) % slots
+    return last
+
+
+def _later(replay: Replay, slot: jax.Array, env: jax.Array) -> jax.Array:
+    """How many later rows of its episode the ring holds, of each row; by bisection, since time counts on in it."""
+    time, slots = replay.rows.extras["time"], length(replay)
+
+    def halve(_: Any, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high + 1) // 2
+        inside = time[(slot + middle) % slots, env] == time[slot, env] + middle
+        return jnp.where(inside, middle, low), jnp.where(inside, high, middle - 1)
+
+    bounds = (jnp.zeros_like(slot), (replay.cursor.head - 1 - slot) % slots)
+    return jax.lax.fori_loop(0, slots.bit_length(), halve, bounds)[0]
+
+
+def _discounted_sum(
+    column: jax.Array, slot: jax.Array, env: jax.Array, steps: jax.Array, n: int, gamma: jax.Array
+) -> jax.Array:
+    """The sum of gamma^k times the column over the rows taken, the first and `steps` more."""
+    total: Any = 0.0
+    for k in range(n):
+        value = column[(slot + k) % column.shape[0], env].astype(jnp.promote_types(column.dtype, jnp.float32))
+        taken = (k <= steps).reshape(*steps.shape, *[1] * (value.ndim - steps.ndim))
+        total += jnp.where(taken, gamma**k * value, 0.0)
+    result: jax.Array = total
+    return result

@@ -12,8 +12,9 @@ from rlx.envs.base import VectorEnv, VectorState
 from rlx.replay import Row
 from rlx.types import EnvState, Key
 
-# (raw observation [E, O], key of the batch, keys of each environment [E]) -> action [E, A], extras
-Act = Callable[[jax.Array, Key, Key], tuple[jax.Array, dict[str, jax.Array]]]
+# (raw observation [E, O], key of the batch, keys of each environment [E]) -> action [E, A], info; of an agent with an
+# acting state, it takes that [E, ...] as well, and returns it third
+Act = Callable[..., tuple[Any, ...]]
 
 
 class Episodes(NamedTuple):
@@ -50,6 +51,11 @@ def add_noise(action: jax.Array, sigma: jax.Array, env_keys: Key) -> jax.Array:
     return jnp.clip(action + sigma[:, None] * noise, -1.0, 1.0)
 
 
+def _where(condition: jax.Array, one: Any, other: Any) -> Any:
+    """Leaves `[E, ...]` of `one` where `condition` [E], else of `other`."""
+    return jax.tree.map(lambda x, y: jnp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y), one, other)
+
+
 def collect(
     env: VectorEnv,
     act: Act,
@@ -59,21 +65,32 @@ def collect(
     env_index: jax.Array,
     env_key: Key,
     act_key: Key,
+    keep: Callable[[dict[str, jax.Array], dict[str, jax.Array]], Any] | None = None,
+    fresh: Any = None,
 ) -> tuple[VectorState, Row, Episodes, Diverged]:
     """Takes `length` vector steps.
 
     `env_index` [E] are the environments' global numbers: their randomness hangs on them and on `env_key`, not on where
-    they run. Returns the state, the rows `[length, E, ...]`, the sums over the episodes that ended and how many
-    environments showed a number that is not finite.
+    they run. `keep` makes the rows' extras of `act`'s info and of what the environment shows beside it, with "time",
+    the steps since the episode began; by default both, without the time. `fresh` [E, ...] is the acting
+    state that episodes begin with, of an agent that has one. Returns the state, the rows `[length, E, ...]`, the sums
+    over the episodes that ended and how many environments showed a number that is not finite.
     """
 
     def step(state: VectorState, i: jax.Array) -> tuple[VectorState, tuple[Row, Episodes, Diverged]]:
         observation = state.env.observation
         keys = jax.vmap(lambda e: derive(env_key, i, e))(env_index)
-        action, extras = act(observation, derive(act_key, i), keys)
+        time = state.env.time
+        given = (observation, derive(act_key, i), keys, *([] if fresh is None else [state.carry]))
+        action, info, *carry = act(*given)
         state, seen = env.step(state, action, pool, keys)
+        shown = seen.extras | {"time": time}
+        extras = info | seen.extras if keep is None else keep(info, shown)
         row = Row(observation, action, seen.reward, seen.terminated, seen.truncated, seen.next_observation, extras)
-        ended = (seen.terminated | seen.truncated).astype(jnp.float32)
+        ended = seen.terminated | seen.truncated
+        if fresh is not None:
+            state = state.replace(carry=_where(ended, fresh, carry[0]))
+        ended = ended.astype(jnp.float32)
         returns, lengths = seen.metrics["episode_return"], seen.metrics["episode_length"]
         episodes = Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum())
         bad = Diverged(seen.metrics["bad_observation"], ~jnp.isfinite(action).all(axis=-1), seen.metrics["bad_reward"])

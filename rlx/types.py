@@ -48,12 +48,34 @@ class Transition(NamedTuple):
     extras: dict[str, jax.Array] = {}  # noqa: RUF012 -- NamedTuple defaults are shared and never written
 
 
+class Read(NamedTuple):
+    """One of the extras of a minibatch: a column of the replay rows, and which row of an n-step window it is of.
+
+    The column is a field of `rlx.replay.Row`, "time" (steps since the episode began), "source" (0: collected by this
+    run; 1, 2, ...: the number of the data set), or comes from `act`'s info, `Spec.extras` or a data set's extras.
+    """
+
+    column: str
+    rule: str = "first"  # one of RULES
+    normalize: bool = False  # as observations are; only for columns of an observation's shape
+
+
+RULES = (
+    "first",  # of the row that the window starts with
+    "last",  # of the last row taken
+    "next",  # of the row after the last one taken; where the episode ended, the last one's own
+    "sum",  # over the rows taken, discounted like rewards
+    "future",  # of a row drawn uniformly from the later ones of the episode in replay; after the last, its own
+)
+
+
 class Spec(NamedTuple):
     """What an agent must know of an environment."""
 
     observation: jax.ShapeDtypeStruct  # of one observation, [O]
     action: jax.ShapeDtypeStruct  # of one action, [A], always in [-1, 1]
     episode_length: int  # steps to the time limit
+    extras: dict[str, jax.ShapeDtypeStruct] = {}  # noqa: RUF012 -- of what `Step.extras` holds, such as a cost
 
     @property
     def observation_size(self) -> int:
@@ -81,6 +103,7 @@ class Step(NamedTuple):
     terminated: jax.Array  # [] bool, the task ended
     truncated: jax.Array  # [] bool, a limit cut the episode; never together with `terminated`
     metrics: dict[str, jax.Array]  # from `vectorise`: episode_return and episode_length, of the episode so far
+    extras: dict[str, jax.Array] = {}  # noqa: RUF012 -- as `Spec.extras` has it
 
 
 class Env(Protocol):
@@ -124,13 +147,22 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     init: Callable[..., State[C, A]]  # (key, hypers=None)
     critic_params: Callable[[C], V]  # the parameters that the critic half publishes
     policy_params: Callable[[A, V], P]  # the parameters that acting and the critic half read
-    act: Callable[[P, jax.Array, Key], tuple[jax.Array, dict[str, jax.Array]]]  # explores; [..., O] -> [..., A]
-    act_greedy: Callable[[P, jax.Array, Key], tuple[jax.Array, dict[str, jax.Array]]]
+    act: Callable[..., Any]  # explores: (policy parameters, observation [..., O], key) -> (action [..., A], info)
+    act_greedy: Callable[..., Any]
     update_critic: Callable[[C, P, Transition, Key], tuple[C, Metrics]]
     update_actor: Callable[[A, V, Transition, Key], tuple[A, Metrics]]  # the batch has the fields of `actor_reads` only
-    actor_reads: tuple[str, ...] = (
-        "observation",
-    )  # fields of a transition, or of its extras, that the actor half reads
+    actor_reads: tuple[str, ...] = ("observation",)  # fields and extras of the actor half's batch
+    reads: dict[str, Read] = {}  # noqa: RUF012 -- extras of a minibatch, by the name that they get there
+    # (policy parameters, rows [K, E, ...] as the agent sees them, act's info) -> columns [K, E, ...], once a block;
+    # they are stored, and are extras of every minibatch by their own names
+    records: Callable[[P, Any, dict[str, jax.Array]], dict[str, jax.Array]] | None = None
+    log_prob: Callable[[P, jax.Array, jax.Array], jax.Array] | None = None  # of actions at observations, [...]
+    # () -> the acting state of one environment, a pytree. `act` and `act_greedy` then take it after the key, with
+    # leaves [..., *shape], and return it third; it begins anew with every episode
+    carry: Callable[[], Any] | None = None
+    window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
+    # parts that another agent's run may give: (own state, the other agent's state) -> own state
+    adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012
 
     def update(self, state: State[C, A], transition: Transition, key: Key) -> tuple[State[C, A], Metrics]:
         """One critic step, then one actor step that sees it. For embedding: `jax.jit(agent.update)`."""
@@ -147,10 +179,11 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
 
     def actor_batch(self, transition: Transition) -> Transition:
         """The batch as the actor half gets it: fields that it does not read are None, and not in the extras."""
+        names = {*self.actor_reads, "mask"}
         fields: dict[str, Any] = {
             name: value if name in self.actor_reads else None for name, value in transition._asdict().items()
         }
-        fields["extras"] = {name: value for name, value in transition.extras.items() if name in self.actor_reads}
+        fields["extras"] = {name: value for name, value in transition.extras.items() if name in names}
         return Transition(**fields)
 
 

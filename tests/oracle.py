@@ -118,7 +118,8 @@ def _critic_batch(task: Task, rows: list[Any], draw_key: Any, update: int) -> tu
 
 
 def _actor_batch(task: Task, rows: list[Any], draw_key: Any, update: int) -> np.ndarray:
-    starts, envs = _indices(task, rows, draw_key, task.plan.actor_updates, 1)
+    """The first observations of such windows."""
+    starts, envs = _indices(task, rows, draw_key, task.plan.actor_updates, task.config.n_step)
     return np.stack([rows[t][e][0] for t, e in zip(starts[update], envs[update], strict=True)])
 
 

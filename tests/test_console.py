@@ -13,7 +13,7 @@ from rich.console import Console as Terminal
 
 from rlx import config, parallel
 from rlx.commands import main as cli
-from rlx.experiment import Layout
+from rlx.experiment import Placement
 from rlx.runs import console
 from rlx.runs.console import Console, Panelled, sparkline
 
@@ -209,7 +209,7 @@ def test_devices_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     run_config = config.resolve("sac", "gymnax:Pendulum-v1")
     assert Console(run_config, quiet=True)._panel.device == "abacus"
     groups: list[list[Any]] = [["a"], ["b", "c"], ["c"]]
-    monkeypatch.setattr(console, "lay_out", lambda train, split: Layout(groups, 1, True))
+    monkeypatch.setattr(console, "lay_out", lambda train, split: Placement(groups, 1, True))
     assert Console(run_config, quiet=True)._panel.device == "3 x abacus"
 
 

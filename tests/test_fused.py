@@ -158,7 +158,7 @@ def test_what_is_averaged_over(
 ) -> None:
     """Every axis along which there are several rows, or gradients of shards would go apart; and no other."""
     groups = [jax.devices() * size for size in sizes]
-    assert experiment._axes(experiment.Layout(groups, shards, False), over_devices) == axes
+    assert experiment._axes(experiment.Placement(groups, shards, False), over_devices) == axes
 
 
 def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> None:

@@ -237,7 +237,7 @@ def test_minibatches_hold_the_share_that_was_asked_for(
         ring.rows._replace(reward=jnp.ones_like(ring.rows.reward)), ring.cursor.replace(size=jnp.int32(16))
     )
     table = None if driver.data is None else jax.tree.map(lambda x: x[0], driver.data)
-    drawn = steps.draw(task, Source(ring, table), jnp.float32(0.9), jax.random.key(1), 5)
+    drawn = steps.sample(task, Source(ring, table), jnp.float32(0.9), jax.random.key(1), 5)
     assert drawn.observation.shape == (5, 8, 2)
     assert (drawn.reward == 7).sum(axis=1).tolist() == [count] * 5
     assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5

@@ -70,14 +70,8 @@ def test_any_pytree() -> None:
 
     rng = np.random.default_rng(2)
     steps = jax.tree.map(lambda x: jnp.asarray(100 * rng.random((4, 2, *x.shape)), x.dtype), example)
-    sampled = replay.sample_rows(fill(ring, steps, block=1), jax.random.key(0), (50,))
-    assert jax.tree.map(lambda x: x.dtype, sampled) == jax.tree.map(
-        lambda x: x.dtype, example
-    )  # bfloat16 comes back wide
-    by_reward = {float(r): (t, e) for (t, e), r in np.ndenumerate(steps["reward"])}
-    rows = np.array([by_reward[float(r)] for r in sampled["reward"]]).T
-    stored = steps | {"inner": (steps["inner"][0].astype(jnp.bfloat16).astype(jnp.float32), steps["inner"][1])}
-    same(sampled, jax.tree.map(lambda x: x[*rows], stored))
+    stored = jax.tree.map(lambda x, ring: x.astype(ring.dtype), steps, ring.rows)
+    same(in_order(fill(ring, steps, block=1)), stored)
 
 
 # Windows. A row's observation is its (vector step, environment), so every sample tells where it was drawn.

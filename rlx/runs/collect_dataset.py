@@ -279,7 +279,7 @@ def _as_collector(saved: RunConfig, size: int, seed: int) -> Setup:
     count, length = min(ENVS, max(1, size // (STRETCH * env.spec.episode_length))), min(100, env.spec.episode_length)
     few = {"num_envs": count, "pool_size": count, "rollout_length": length, "replay_capacity": count * length}
     chosen = replace(saved.train, **runner.NO_TRAINING | few | {"seed": seed, "total_env_steps": 10 * count * length})
-    return setup(replace(saved, train=chosen), env)
+    return setup(replace(saved, train=chosen), env, trains=False)
 
 
 def _columns(rows: Row, size: int) -> Dataset:

@@ -41,6 +41,7 @@ def load(folder: Path, members: Sequence[int] = (0,), step: int | None = None, *
             valid = f"0 to {len(every_member) - 1}" if len(every_member) > 1 else "0 alone"
             raise RlxError(f"--member {member}: {folder} has {valid}; choose one of those")
     step = checkpoint.choose(folder / "checkpoints", step)
-    driver = make_driver(setup(replace(run_config, train=replace(run_config.train, **runner.NO_TRAINING | train))))
+    acting = replace(run_config, train=replace(run_config.train, **runner.NO_TRAINING | train))
+    driver = make_driver(setup(acting, trains=False))
     snapshot = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runner.load(folder, driver, step))
     return SavedPolicy(run_config, every_member, step, driver.task, snapshot)

@@ -317,7 +317,7 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     if step is not None:
         checkpoint.choose(folder / "checkpoints", step)
     chosen = replace(saved.train, **NO_TRAINING, **{name: value for name, value in given.items() if value is not None})
-    driver = make_driver(setup(replace(saved, train=chosen)))
+    driver = make_driver(setup(replace(saved, train=chosen), trains=False))
     learned = driver.place(load(folder, driver, step))
     each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
     say_compiling(f"judging {chosen.eval_episodes} episodes of {each}{folder}")

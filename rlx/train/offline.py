@@ -18,7 +18,7 @@ from rlx.rollout import Episodes
 from rlx.train import nonfinite, steps
 from rlx.train.fused import Schedule
 from rlx.train.steps import Source, Task, Totals
-from rlx.types import State
+from rlx.types import State, Transition
 
 
 class OfflineState(PyTreeNode):
@@ -68,11 +68,11 @@ def learn_value(task: Task, data: Replay, critic: Any, policy: Any, given: Given
 def learn_policy(task: Task, data: Replay, actor: Any, value: Any, gamma: Any, given: Given) -> tuple[Any, Totals]:
     """The actor half's iteration against one frozen value: the actor and what to report."""
 
-    def draw(key: jax.Array, count: int) -> Any:
-        return task.agent.actor_batch(steps.draw(task, Source(None, data), gamma, key, count))
+    def sample(key: jax.Array, count: int) -> Transition:
+        return steps.sample(task, Source(None, data), gamma, key, count, actor_half_only=True)
 
     key = jax.random.key(given.seed)
-    actor, learned = steps.learn_actor(task, actor, value, draw, given.statistics, key, given.iteration)
+    actor, learned = steps.learn_actor(task, actor, value, sample, given.statistics, key, given.iteration)
     return actor, report(learned, given.iteration)
 
 

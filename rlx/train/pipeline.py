@@ -27,7 +27,7 @@ from rlx.train import steps
 from rlx.train.fused import Schedule
 from rlx.train.nonfinite import Alarms, Learned, sound
 from rlx.train.steps import Source, Task, Totals
-from rlx.types import EnvState, Metrics, State
+from rlx.types import EnvState, Metrics, State, Transition
 
 LAG_BINS = 4  # 0, 1, 2, and 3 or more iterations
 
@@ -159,11 +159,12 @@ def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Repor
     """The policy learners' iteration: the state and what to report. The next policy waits for the next value."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
-    def draw(key: jax.Array, count: int) -> Any:
-        return replay.sample_rows(state.replay, key, (count, task.plan.shard_batch))
+    def sample(key: jax.Array, count: int) -> Transition:
+        source, gamma = Source(state.replay), state.actor.hypers.gamma
+        return steps.sample(task, source, gamma, key, count, actor_half_only=True)
 
     def learn(actor: Any) -> tuple[Any, Learned]:
-        return steps.learn_actor(task, actor, state.value.content, draw, statistics, key, state.iteration)
+        return steps.learn_actor(task, actor, state.value.content, sample, statistics, key, state.iteration)
 
     actor, told, learned = steps.after_warmup(learn, state.actor, steps.learns(task, state.replay, state.iteration))
     lags = {

@@ -55,12 +55,14 @@ def record(report: Report, wall_time_s: float) -> dict[str, Any]:
 
 
 def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns `[M, N]` as one mean and a mean for each seed."""
+    """Returns `[M, N]` as one mean and a mean for each seed; of the environment's extras, means of sums and lasts."""
     per_seed = evaluation.returns.mean(axis=1)
     return {
         "eval/return_mean": float(per_seed.mean()),
         "eval/return_per_seed": per_seed,
         "eval/length_mean": float(evaluation.lengths.mean()),
+        **{f"eval/{name}_sum": float(x.mean()) for name, x in evaluation.sums.items()},
+        **{f"eval/{name}_last": float(x.mean()) for name, x in evaluation.lasts.items()},
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,11 @@ from rlx.envs.base import VectorEnv, VectorState
 from rlx.evaluate import Evaluation, evaluate
 from rlx.replay import Replay, Row
 from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, noise_scales
-from rlx.train import nonfinite
+from rlx.train import columns, nonfinite
+from rlx.train.columns import Columns
 from rlx.train.config import Plan, TrainConfig
 from rlx.train.nonfinite import Alarms, Learned, zeros_like
-from rlx.types import Agent, Env, EnvState, Key, Metrics, State, Transition
+from rlx.types import Agent, Env, EnvState, Key, Metrics, Read, State, Transition, fix_types
 
 # the first index of every key
 INIT_AGENT, INIT_ENV, POOL, COLLECT, ACT, SAMPLE, CRITIC, ACTOR, OFFLINE = range(9)
@@ -41,6 +42,17 @@ class Task(NamedTuple):
     config: TrainConfig
     plan: Plan
     axes: parallel.Axes  # what gradients and statistics are averaged over
+    columns: Columns = Columns()  # of replay rows, beside the fields
+
+    @property
+    def reads(self) -> dict[str, Read]:
+        """The extras of a minibatch."""
+        return columns.reads(self.agent, self.columns.recorded)
+
+    @property
+    def reach(self) -> int:
+        """Vector steps from the first row of a sample to the last one that it depends on, both included."""
+        return replay.reach(self.reads, self.config.n_step, self.agent.window)
 
 
 class Source(NamedTuple):
@@ -63,7 +75,7 @@ class Totals(NamedTuple):
 def learns(task: Task, ring: Replay, iteration: jax.Array) -> jax.Array:
     """Whether the warm-up is over, [] bool: by the clock, and by what the ring holds (a resumed one may be empty)."""
     plan = task.plan
-    enough = min(plan.warmup_iterations * task.config.rollout_length, plan.slots)
+    enough = max(task.reach, min(plan.warmup_iterations * task.config.rollout_length, plan.slots))
     return (iteration >= plan.warmup_iterations) & (ring.cursor.size >= enough)
 
 
@@ -76,12 +88,17 @@ def observed(task: Task, statistics: normalize.Statistics, observation: jax.Arra
 
 def observed_batch(task: Task, statistics: normalize.Statistics, batch: Transition) -> Transition:
     """A raw minibatch, or the fields of it that the actor half reads, as agents see it."""
-    seen: dict[str, Any] = {
+    normalized: dict[str, Any] = {
         name: observed(task, statistics, x)
         for name, x in (("observation", batch.observation), ("next_observation", batch.next_observation))
         if x is not None
     }
-    return batch._replace(**seen)
+    reads = task.reads
+    extras = {
+        name: observed(task, statistics, x) if name in reads and reads[name].normalize else x
+        for name, x in batch.extras.items()
+    }
+    return batch._replace(**normalized, extras=extras)
 
 
 def env_index(task: Task) -> jax.Array:
@@ -96,26 +113,37 @@ def make_pool(task: Task, key: Key, iteration: jax.Array) -> EnvState:
 
 def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
     """This shard's environments at the start of an episode."""
-    return task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
+    state = task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
+    return state.replace(carry=fresh_carry(task, task.plan.shard_envs))
+
+
+def fresh_carry(task: Task, number: int) -> Any:
+    """The acting state that episodes begin with, `[number, ...]`; None for an agent without."""
+    if task.agent.carry is None:
+        return None
+    fresh = fix_types(jax.tree.map(jnp.asarray, task.agent.carry()))
+    return jax.tree.map(lambda x: jnp.repeat(x[None], number, axis=0), fresh)
 
 
 def row_shapes(task: Task) -> Row:
     """Shapes of what one environment step puts into replay."""
-    spec = task.env.spec
-    scalar, flag = jax.ShapeDtypeStruct((), spec.observation.dtype), jax.ShapeDtypeStruct((), jnp.bool_)
-    shapes: tuple[Any, ...] = (spec.observation, spec.action, scalar, flag, flag, spec.observation)
-    return Row(*shapes)
+    return columns.fields(task.env.spec)._replace(extras=task.columns.shapes)
 
 
-def actor_rows(task: Task, rows: Row) -> Any:
-    """What the actor half reads of raw rows or of their shapes, for the policy learner's ring: `Agent.actor_batch`."""
+def actor_half(task: Task) -> tuple[tuple[str, ...], dict[str, Read]]:
+    """The fields and the extras of a minibatch that the actor half reads."""
+    names = task.agent.actor_reads
+    fields = tuple(name for name in replay.FIELDS if name in names)
+    return fields, {name: read for name, read in task.reads.items() if name in names}
 
-    def select(rows: Row) -> Any:
-        discount = 1.0 - rows.terminated.astype(rows.reward.dtype)
-        transition = Transition(rows.observation, rows.action, rows.reward, discount, rows.next_observation)
-        return task.agent.actor_batch(transition)
 
-    return jax.eval_shape(select, rows) if isinstance(rows.reward, jax.ShapeDtypeStruct) else select(rows)
+def actor_rows(task: Task, rows: Row) -> Row:
+    """The columns of rows, or of their shapes, that the policy learner's ring needs; the others are None."""
+    fields, reads = actor_half(task)
+    names = replay.columns(fields, reads, task.config.n_step, task.agent.window)
+    kept: dict[str, Any] = {name: leaf if name in names else None for name, leaf in rows._asdict().items()}
+    kept["extras"] = {name: leaf for name, leaf in rows.extras.items() if name in names}
+    return Row(**kept)
 
 
 def init_replay(task: Task, row: Any) -> Replay:
@@ -131,11 +159,12 @@ def behave(task: Task, policy: Any, statistics: normalize.Statistics) -> Act:
     config, index = task.config, env_index(task)
     sigma = noise_scales(index, config.num_envs, config.noise_min, config.noise_max)
 
-    def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
-        action, info = task.agent.act(policy, observed(task, statistics, observation), key)
+    def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
+        action, info, *carried = task.agent.act(policy, observed(task, statistics, observation), key, *carry)
         if config.noise_max > 0:
-            return add_noise(action, sigma, jax.vmap(lambda k: derive(k, ACT))(env_keys)), {}
-        return action, info
+            # the info would be of another action
+            return add_noise(action, sigma, jax.vmap(lambda k: derive(k, ACT))(env_keys)), {}, *carried
+        return action, info, *carried
 
     return act
 
@@ -157,38 +186,74 @@ def make_block(
     )  # a trained agent acts for itself
     shape = (task.plan.shard_envs, task.env.spec.action_size)
 
-    def act(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
         def random() -> jax.Array:
             return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
 
-        return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
+        if not (task.columns.shapes or task.agent.records or carry):
+            return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
+        action, info, *carried = explore(observation, key, env_keys, *carry)
+        if "log_prob" in info:  # of the action that is taken
+            info = info | {"log_prob": jnp.where(warm, -shape[1] * jnp.log(2.0), info["log_prob"])}
+        return jnp.where(warm, random(), action), info, *carried
+
+    def keep(info: dict[str, jax.Array], shown: dict[str, jax.Array]) -> Any:
+        if task.agent.records:
+            return info, shown
+        return {name: (info | shown)[name] for name in task.columns.shapes}
 
     shard, index = parallel.index(task.axes), env_index(task)
     env_key, act_key = derive(key, COLLECT, iteration), derive(key, ACT, iteration, shard)
-    env, rows, *seen = collect(task.batch, act, env, pool, config.rollout_length, index, env_key, act_key)
+    given = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh_carry(task, shape[0]))
+    env, rows, *seen = collect(task.batch, act, *given)
     episodes, diverged = parallel.sum(tuple(seen), task.axes)
-    return env, rows._replace(reward=rows.reward + config.reward_shift), episodes, diverged
+    rows = rows._replace(reward=rows.reward + config.reward_shift)
+    return env, record(task, policy, statistics, rows) if task.agent.records else rows, episodes, diverged
+
+
+def record(task: Task, policy: Any, statistics: normalize.Statistics, rows: Row) -> Row:
+    """A block whose extras are `act`'s info and what the environment showed, with the columns to store in their place,
+    those of `Agent.records` included."""
+    assert task.agent.records is not None
+    info, shown = cast(Any, rows.extras)
+    first, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
+    extras = {name: shown[name] for name in task.env.spec.extras}
+    as_seen = rows._replace(observation=first, next_observation=following, extras=extras)
+    available = info | shown | task.agent.records(policy, as_seen, info)
+    return rows._replace(extras={name: available[name] for name in task.columns.shapes})
 
 
 def minibatches(
     task: Task, source: Source, statistics: normalize.Statistics, gamma: jax.Array, key: Key, count: int
 ) -> Transition:
     """This shard's share of `count` minibatches as agents see them, `[count, B, ...]`."""
-    return observed_batch(task, statistics, draw(task, source, gamma, key, count))
+    return observed_batch(task, statistics, sample(task, source, gamma, key, count))
 
 
-def draw(task: Task, source: Source, gamma: jax.Array, key: Key, count: int) -> Transition:
+def sample(
+    task: Task, source: Source, gamma: jax.Array, key: Key, count: int, actor_half_only: bool = False
+) -> Transition:
     """This shard's share of `count` raw minibatches, drawn in one gather, `[count, B, ...]`.
 
-    Of every minibatch `plan.shard_offline` rows are the data set's, if there is one.
+    Of every minibatch `plan.shard_offline` rows are the data set's, if there is one. With `actor_half_only` it has what
+    the actor half reads.
     """
-    plan, n = task.plan, task.config.n_step
+    plan, (fields, reads) = task.plan, actor_half(task) if actor_half_only else (replay.FIELDS, task.reads)
+    tags = [name for name, read in reads.items() if read.column == columns.SOURCE]
+    stored = {name: read for name, read in reads.items() if name not in tags}
+
+    def part(number: int, ring: Replay, key: Key, rows: int) -> Transition:
+        given = (task.config.n_step, gamma, stored, fields, task.agent.window)
+        batch = replay.sample(ring, key, (count, rows), *given)
+        shape = (count, rows, task.agent.window) if task.agent.window else (count, rows)
+        return batch._replace(extras=batch.extras | {name: jnp.full(shape, number) for name in tags})
+
     offline = 0 if source.data is None else plan.shard_offline
     batches = []
     if source.ring is not None and offline < plan.shard_batch:
-        batches.append(replay.sample(source.ring, key, (count, plan.shard_batch - offline), n, gamma))
+        batches.append(part(0, source.ring, key, plan.shard_batch - offline))
     if source.data is not None and offline > 0:
-        batches.append(replay.sample(source.data, derive(key, OFFLINE), (count, offline), n, gamma))
+        batches.append(part(1, source.data, derive(key, OFFLINE), offline))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *batches) if len(batches) > 1 else batches[0]
 
 
@@ -223,20 +288,20 @@ def learn_actor(
     task: Task,
     actor: Any,
     value: Any,
-    draw: Callable[[Key, int], Any],
+    sample: Callable[[Key, int], Transition],
     statistics: normalize.Statistics,
     key: Key,
     iteration: jax.Array,
 ) -> tuple[Any, Learned]:
     """The policy learner's iteration: `actor_updates` for each of the K vector steps, against one frozen value.
 
-    `draw(key, count)` gives the raw data of `count` minibatches, what `Agent.actor_batch` selects, `[count, B, ...]`.
+    `sample(key, count)` gives `count` raw minibatches of what the actor half reads, `[count, B, ...]`.
     """
     shard, count, skip = parallel.index(task.axes), task.plan.actor_updates, skips(task)
     update_actor = nonfinite.watched("actor", task.agent.update_actor, skip)
 
     def burst(actor: Any, k: jax.Array) -> tuple[Any, Learned]:
-        data = draw(derive(key, SAMPLE, ACTOR, iteration, shard, k), count)
+        data = sample(derive(key, SAMPLE, ACTOR, iteration, shard, k), count)
 
         def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Learned]:
             raw, i = given
@@ -329,10 +394,15 @@ def keep_hypers(agent: State, own: State) -> State:
     return State(critic=critic, actor=agent.actor.replace(hypers=own.actor.hypers))
 
 
-def greedy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, key: Key) -> jax.Array:
-    """The greedy action of a policy snapshot (agent and statistics) at raw observations: `[..., O]` to `[..., A]`."""
+def greedy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, key: Key, *carry: Any) -> Any:
+    """The greedy action of a policy snapshot (agent and statistics) at raw observations: `[..., O]` to `[..., A]`.
+
+    Of an agent with an acting state, which is `carry`: the action and the next state.
+    """
     policy = task.agent.acting_params(snapshot["agent"])
-    return task.agent.act_greedy(policy, observed(task, snapshot["statistics"], observation), key)[0]
+    seen = observed(task, snapshot["statistics"], observation)
+    action, _, *carried = task.agent.act_greedy(policy, seen, key, *carry)
+    return (action, *carried) if carried else action
 
 
 def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
@@ -340,6 +410,6 @@ def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED)
 
     `learned` holds the agent's state and the observations' statistics.
     """
-    config, key = task.config, jax.random.key(task.config.eval_seed)
+    key, episodes = jax.random.key(task.config.eval_seed), task.config.eval_episodes
     act = partial(greedy_action, task, learned)
-    return evaluate(task.env, act, config.eval_episodes, key, record=min(record, config.eval_episodes))
+    return evaluate(task.env, act, episodes, key, min(record, episodes), fresh_carry(task, episodes))
