@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from rlx import agents, data, envs, normalize, parallel
+from rlx import agents, data, envs, normalize, parallel, replay
 from rlx.config import RunConfig, members, resolve
 from rlx.data import Dataset
 from rlx.errors import RlxError
@@ -32,7 +33,7 @@ from rlx.train.pipeline import LAGGED
 from rlx.train.pipelined import Groups, Pipelined
 from rlx.train.report import Report, process_age_s, record
 from rlx.train.threads import Threads
-from rlx.types import Env, Spec, State
+from rlx.types import Agent, Env, Spec, State
 
 
 class Result(NamedTuple):
@@ -233,10 +234,30 @@ def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task
     tables = [found.rows] if found is not None and plan.shard_offline else []
     noise = train.noise_max > 0
     extra = columns.resolve(config.agent, agent, env.spec, not offline, tables, axes, noise)
+    _check_reach(config, agent, plan, found if plan.shard_offline else None)
     # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
     table = _table(found, train, extra) if found is not None and plan.shard_offline else None
     return steps.Task(agent, env, batch, train, plan, axes, extra), table
+
+
+def _check_reach(config: RunConfig, agent: Agent, plan: Plan, found: Dataset | None) -> None:
+    """Raises RlxError where replay or data set cannot hold the consecutive steps that a sample depends on."""
+    train = config.train
+    if agent.window and train.n_step > 1:
+        raise RlxError(f"--n-step {train.n_step}: {config.agent} learns from windows of 1-step ones; leave it out")
+    steps = replay.reach(agent.reads, train.n_step, agent.window)
+    if not plan.offline and plan.slots < steps:
+        need = -(-steps // train.rollout_length) * train.rollout_length * train.num_envs
+        raise RlxError(
+            f"--replay-capacity {train.replay_capacity}: {config.agent} learns from {need} transitions; raise it"
+        )
+    if not plan.offline and (plan.iterations - 1) * train.rollout_length < steps:
+        raise RlxError(f"--total-env-steps {train.total_env_steps}: ends before the first update; raise it")
+    if found is not None and found.size < steps:
+        raise RlxError(
+            f"{found.name}: holds {found.size} rows but {config.agent} reads {steps} in a row; use more data"
+        )
 
 
 def _axes(placement: Placement, over_devices: bool) -> parallel.Axes:
@@ -299,18 +320,25 @@ def run(
         yield from run(given, make_driver(given), learned, None, asked_to_end, tell)
 
 
-def greedy(driver: Driver, learned: Any) -> Callable[..., np.ndarray]:
-    """The greedy policy as a plain function of raw observations: `(observation [..., O], member=0) -> [..., A]`."""
-    task = driver.task
+def greedy(driver: Driver, learned: Any) -> Callable[..., Any]:
+    """The greedy policy as a plain function of raw observations: `(observation [..., O], member=0) -> [..., A]`.
 
+    Of an agent with an acting state, `(observation, member=0, carry=None) -> (action, carry)`: None begins an episode.
+    """
+    task = driver.task
     act = jax.jit(partial(steps.greedy_action, task))
 
-    def policy(observation: Any, member: int = 0) -> np.ndarray:
+    def policy(observation: Any, member: int = 0, carry: Any = None) -> Any:
         rows, size = np.asarray(observation, np.float32), task.env.spec.observation_size
         if rows.shape[-1:] != (size,):
             raise RlxError(f"observations are {list(rows.shape)}: this policy reads {size} numbers, [..., {size}]")
         one = jax.tree.map(lambda x: x[member], learned)
-        return np.asarray(act(one, rows, jax.random.key(0)))
+        if task.agent.carry is None:
+            return np.asarray(act(one, rows, jax.random.key(0)))
+        if carry is None:
+            fresh = jax.tree.map(jnp.asarray, task.agent.carry())
+            carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rows.shape[:-1], *x.shape)), fresh)
+        return jax.tree.map(np.asarray, act(one, rows, jax.random.key(0), carry))
 
     return policy
 

@@ -14,6 +14,7 @@ import pytest
 from rlx import replay
 from rlx.errors import RlxError
 from rlx.replay import Replay, Row
+from rlx.types import RULES, Read
 
 GAMMA = 0.9
 TIME, ENVS, BLOCK = 12, 3, 2  # of the rings that windows are drawn from
@@ -89,8 +90,16 @@ def history(rng: np.random.Generator, steps: int, share_ended: float) -> Row:
         terminated=ended & kind,
         truncated=ended & ~kind,
         next_observation=place + 1000,
-        extras={"log_prob": rng.normal(size=(steps, ENVS)).astype(np.float32)},
+        extras={"log_prob": rng.normal(size=(steps, ENVS)).astype(np.float32), "time": _since(ended)},
     )
+
+
+def _since(ended: np.ndarray) -> np.ndarray:
+    """Steps since the episode began."""
+    time = np.zeros(ended.shape, np.int32)
+    for t in range(1, len(ended)):
+        time[t] = np.where(ended[t - 1], 0, time[t - 1] + 1)
+    return time
 
 
 def window(rows: Row, time: int, env: int, n: int) -> tuple[Any, Any, Any]:
@@ -104,7 +113,12 @@ def window(rows: Row, time: int, env: int, n: int) -> tuple[Any, Any, Any]:
 
 
 EMPTY = replay.init(jax.tree.map(lambda x: x[0, 0], history(np.random.default_rng(0), 1, 0)), TIME, ENVS, BLOCK)
-draw = jax.jit(replay.sample, static_argnames=("shape", "n"))
+EVERY_RULE = {rule: Read("log_prob", rule) for rule in RULES} | {"later": Read("time", "future")}
+
+
+@partial(jax.jit, static_argnames=("shape", "n", "window", "extras"))
+def draw(ring: Replay, key: Any, shape: Any, n: int, gamma: Any, window: int = 0, extras: bool = False) -> Any:
+    return replay.sample(ring, key, shape, n, gamma, EVERY_RULE if extras else None, window=window)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -125,6 +139,54 @@ def test_windows_equal_a_python_loop(n: int) -> None:
         np.testing.assert_allclose(flat.reward, reward, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(flat.discount, discount, rtol=1e-6)
         same(flat.next_observation, following)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_extras_follow_their_rules(n: int) -> None:
+    """First, last, next, sum and future against a Python loop, across ends, resets and the ring's seam."""
+    rng = np.random.default_rng(n)
+    for case in range(12):
+        steps = int(rng.integers(4, 20)) * BLOCK
+        rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.3, 0.8]))
+        ring = fill(EMPTY, rows, BLOCK)
+        found = jax.device_get(draw(ring, jax.random.key(case), (1000,), n, jnp.float32(GAMMA), extras=True))
+        extras, ended, column = found.extras, rows.terminated | rows.truncated, rows.extras["log_prob"]
+        for i, (t, e) in enumerate(np.asarray(found.observation).astype(int)):
+            m = next((k for k in range(n) if ended[t + k, e]), n - 1)
+            total = sum(GAMMA**k * column[t + k, e] for k in range(m + 1))
+            last = t + m
+            assert extras["first"][i] == column[t, e] and extras["last"][i] == column[last, e]
+            assert extras["next"][i] == column[last if ended[last, e] else last + 1, e]
+            np.testing.assert_allclose(extras["sum"][i], total, rtol=1e-5, atol=1e-6)
+            end = next((k for k in range(last, steps) if ended[k, e]), steps - 1)
+            step = int(extras["later"][i] - rows.extras["time"][last, e])
+            assert step == 0 if end == last else 1 <= step <= end - last
+            assert extras["future"][i] == column[last + step, e]
+
+
+def test_future_rows_are_uniform_over_the_rest_of_the_episode() -> None:
+    rows = history(np.random.default_rng(0), TIME, 0)
+    found = draw(fill(EMPTY, rows, BLOCK), jax.random.key(0), (20_000,), 1, jnp.float32(GAMMA), extras=True)
+    first = np.asarray(found.observation[:, 0]) == 2
+    steps = np.bincount(np.asarray(found.extras["later"])[first].astype(int) - 2, minlength=TIME - 2)
+    assert steps[0] == 0 and len(steps) == TIME - 2
+    np.testing.assert_allclose(steps[1:], first.sum() / (TIME - 3), rtol=0.25)
+
+
+def test_windows_of_rows_stop_at_an_episodes_end() -> None:
+    """L consecutive rows of one environment, and a mask of those up to the first end."""
+    rng, size = np.random.default_rng(7), 5
+    for case in range(8):
+        steps = int(rng.integers(3, 20)) * BLOCK
+        rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.5]))
+        found = draw(fill(EMPTY, rows, BLOCK), jax.random.key(case), (200,), 1, jnp.float32(GAMMA), window=size)
+        time, env = np.moveaxis(np.asarray(found.observation).astype(int), -1, 0)
+        same(time - time[:, :1], np.broadcast_to(np.arange(size), time.shape))
+        assert (env == env[:, :1]).all() and time.max() < steps
+        same(found.reward, rows.reward[time, env])
+        same(found.discount, 1.0 - rows.terminated[time, env])
+        ended = (rows.terminated | rows.truncated)[time, env]
+        same(found.extras["mask"], [[not row[:k].any() for k in range(size)] for row in ended])
 
 
 @pytest.mark.parametrize("steps", [10, 30])

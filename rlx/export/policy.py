@@ -55,6 +55,8 @@ def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx
     if onnx:
         mlp.check_onnx()
     saved = policies.load(folder, [member], step)
+    if saved.task.agent.carry is not None:
+        raise RlxError(f"{folder}: {saved.config.agent} acts with a state of its own, which no exported file carries")
     snapshot, spec = jax.tree.map(lambda x: x[0], saved.snapshot), saved.task.env.spec
     act = partial(steps.greedy_action, saved.task, snapshot, key=jax.random.key(0))
     exported = export_function(act, spec.observation_size)

@@ -97,6 +97,10 @@ class Collector:
             raise RlxError(f"{folder}: holds no policy; train the run first")
         self.driver = make_driver(_as_collector(self.saved, size, seed))
         self.task: Task = self.driver.task._replace(axes=())
+        if self.task.agent.carry is not None:
+            raise RlxError(
+                f"{folder}: {self.saved.agent} acts with a state of its own, which is not collected with yet"
+            )
         self._returns: dict[tuple[int | None, bool], np.ndarray] = {}
         self._collect = jax.jit(self._rollout)
         self._evaluate = jax.jit(self._episodes, static_argnames="greedy")

@@ -49,7 +49,7 @@ def resolve(
     With exploration `noise` on top of `act`'s action, its info is that of another action, and not used.
     Raises RlxError for a column that one of them does not provide, or that they have in different shapes.
     """
-    traced = online and (agent.reads or agent.records)  # most agents read no extras, and tracing takes its time
+    traced = agent.records or (online and agent.reads)  # most agents read no extras, and tracing takes its time
     by_act, records = _traced(agent, spec, axes, noise) if traced else ({}, {})
     providers: list[tuple[str, Shapes]] = []
     if online:

@@ -135,7 +135,7 @@ def _policy(task: Task, members: int, devices: int) -> Estimate:
 
 def _batches(task: Task, count: int) -> Any:
     """Shapes of `count` minibatches of a shard."""
-    block = task.config.n_step + task.config.rollout_length  # as if it were a small ring, whatever it is drawn from
+    block = task.reach + task.config.rollout_length  # as if it were a small ring, whatever it is drawn from
     ring = jax.eval_shape(lambda: replay.init(row_shapes(task), block, 1))
     statistics = jax.eval_shape(lambda: normalize.init(task.env.spec.observation_size))
     gamma = jax.ShapeDtypeStruct((), jnp.float32)

@@ -181,16 +181,19 @@ def make_block(
     """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained
     agent."""
     config, explore = task.config, behave(task, policy, statistics)
-    warm = (iteration < task.plan.warmup_iterations) & (
-        task.plan.prior_iterations == 0
-    )  # a trained agent acts for itself
+    tells = bool(task.columns.shapes or task.agent.records or task.agent.carry)  # more than actions
+    random_iterations = task.plan.warmup_iterations
+    if tells:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
+        random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
+    # a trained agent acts for itself
+    warm = (iteration < random_iterations) & (task.plan.prior_iterations == 0)
     shape = (task.plan.shard_envs, task.env.spec.action_size)
 
     def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
         def random() -> jax.Array:
             return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
 
-        if not (task.columns.shapes or task.agent.records or carry):
+        if not tells:
             return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
         action, info, *carried = explore(observation, key, env_keys, *carry)
         if "log_prob" in info:  # of the action that is taken
