@@ -26,7 +26,7 @@ from rlx.experiment import greedy, make_driver, setup
 from rlx.runs import checkpoint, runner
 from rlx.train import steps
 from rlx.train.loop import Driver
-from rlx.visual import video, viewer
+from rlx.visual import camera, video, viewer
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
 
@@ -151,7 +151,7 @@ def test_where_a_page_goes(numbers: None, tmp_path: Path, capsys: pytest.Capture
         (["--out", "RUN/config.json"], "RUN/config.json: already exists and is not a page of rlx"),
         (["--seconds", "0"], "--seconds 0: must be more than 0"),
         (["--gif", "x.mp4"], "--gif x.mp4: the name must end in .gif"),
-        (["--mp4", "RUN/none/x.mp4"], "--mp4 RUN/none/x.mp4: there is no folder RUN/none; make it first"),
+        (["--mp4", "RUN/none/x.mp4"], "--mp4 RUN/none/x.mp4: folder RUN/none does not exist"),
     ],
 )
 def test_refusals_are_one_line(
@@ -185,16 +185,16 @@ def test_rotations_are_mujocos() -> None:
     for quaternion in np.random.default_rng(0).normal(size=(5, 4)):
         unit, expected = quaternion / np.linalg.norm(quaternion), np.zeros(9)
         mujoco.mju_quat2Mat(expected, unit)
-        np.testing.assert_allclose(video.matrix(quaternion).reshape(-1), expected, atol=1e-12)
+        np.testing.assert_allclose(camera.matrix(quaternion).reshape(-1), expected, atol=1e-12)
 
 
 def test_geoms_are_carried_by_their_links() -> None:
     """By hand: a link at (1, 2, 3), turned a quarter about z, carries x to y."""
     poses = np.array([[0, 0, 0, 1, 0, 0, 0], [1, 2, 3, np.sqrt(0.5), 0, 0, np.sqrt(0.5)]])
-    position, rotation = video.placed(geom("box", [1.0, 1.0, 1.0], 1, (0.5, 0, 0)), poses)
+    position, rotation = camera.placed(geom("box", [1.0, 1.0, 1.0], 1, (0.5, 0, 0)), poses)
     np.testing.assert_allclose(position, [1, 2.5, 3], atol=1e-12)
     np.testing.assert_allclose(rotation, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)
-    position, _ = video.placed(geom("box", [1.0, 1.0, 1.0], -1, (0.5, 0, 0)), poses)
+    position, _ = camera.placed(geom("box", [1.0, 1.0, 1.0], -1, (0.5, 0, 0)), poses)
     np.testing.assert_array_equal(position, [0.5, 0, 0])
 
 
@@ -214,24 +214,24 @@ def test_mujoco_is_handed_every_geom_but_planes() -> None:
     for own, other, given in zip(ours.geoms, theirs.geoms, geoms[1:], strict=False):
         assert own.type == other.type and own.category == other.category
         np.testing.assert_allclose(own.size, other.size)
-        np.testing.assert_allclose(own.pos, video.placed(given, poses)[0], atol=1e-6)
+        np.testing.assert_allclose(own.pos, camera.placed(given, poses)[0], atol=1e-6)
         np.testing.assert_allclose(own.rgba, [0.9, 0.2, 0.1, 1])
 
 
 def test_the_camera_follows_what_walks_and_rests_at_what_stays() -> None:
     walking, standing = episode(200)["poses"], episode(200)["poses"] * np.array([0, 1, 1, 1, 1, 1, 1])
-    centres, distance = video.camera_path(SCENE, walking, (240, 320))
+    centres, distance = camera.camera_path(SCENE, walking, (240, 320))
     assert centres.shape == (200, 3) and centres[150, 0] - centres[50, 0] == pytest.approx(5, abs=0.2)
     assert 1.5 < distance < 4
-    still, _ = video.camera_path(SCENE, standing, (240, 320))
+    still, _ = camera.camera_path(SCENE, standing, (240, 320))
     assert (still == still[0]).all()
 
 
 def test_the_ground_is_the_planes_or_just_below() -> None:
     one = episode(5)
-    assert video.ground(SCENE, [one]) == 0
+    assert camera.ground(SCENE, [one]) == 0
     floating = {"geoms": [geom("sphere", [0.2], 0), geom("capsule", [0.1, 0.3], 1)]}
-    assert video.ground(floating, [one]) == pytest.approx(0.5 - 0.4)
+    assert camera.ground(floating, [one]) == pytest.approx(0.5 - 0.4)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
@@ -251,7 +251,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
         asked.append(list(moments))
         return (np.full((*size, 3), 10 * i, np.uint8) for i, _ in enumerate(moments))
 
-    monkeypatch.setattr(video, "pictures", pictures)
+    monkeypatch.setattr(video, "render", pictures)
     return asked
 
 
@@ -273,7 +273,7 @@ def test_a_gif(
     assert drawn == [moments]
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == f"drawing {tmp_path / 'a.gif'}: {len(moments)} pictures of 2 episodes ...\n"
+    assert said.err == f"drawing {tmp_path / 'a.gif'}: {len(moments)} frames of 2 episodes ...\n"
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == len(moments) and image.info["duration"] == duration  # type: ignore[attr-defined]
         assert image.info["loop"] == 0
@@ -297,7 +297,7 @@ def test_without_ffmpeg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Said before anything is simulated."""
     monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["play", "runs/none", "--mp4", "a.mp4"]) == 2
-    assert capsys.readouterr().err == f"rlx: --mp4 a.mp4: needs ffmpeg; {install('video')}, or make a GIF by --gif\n"
+    assert capsys.readouterr().err == f"rlx: --mp4 a.mp4: needs ffmpeg; {install('video')}, or use --gif\n"
 
 
 @pytest.mark.parametrize("error", [ImportError("no EGL\nat all"), mujoco.FatalError("no OpenGL"), RuntimeError()])
@@ -306,7 +306,7 @@ def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, t
         raise error
 
     monkeypatch.setattr(mujoco, "Renderer", fails)
-    with pytest.raises(RlxError, match=r"no film: MuJoCo has nothing to draw with .*install libegl1, or lib") as said:
+    with pytest.raises(RlxError, match=r"no video: MuJoCo has no renderer here .*install libegl1, or lib") as said:
         video.write(tmp_path / "a.gif", SCENE, [episode(4) | {"label": "a"}], 1.0)
     assert "\n" not in str(said.value) and not (tmp_path / "a.gif").exists()
 
@@ -350,7 +350,7 @@ def test_a_film_or_the_reason_why_not(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     if done.stdout:
-        assert done.stdout.startswith("no film: MuJoCo has nothing to draw with (") and done.stdout.count("\n") == 1
+        assert done.stdout.startswith("no video: MuJoCo has no renderer here (") and done.stdout.count("\n") == 1
         return
     with Image.open(tmp_path / "a.gif") as image:
         assert (image.n_frames, image.size) == (6, (640, 264))  # type: ignore[attr-defined]

@@ -38,23 +38,23 @@ def play(arguments: list[str]) -> int:
     members = "which of the run's seeds, from 0 (default: 0)"
     parser.add_argument("--member", type=int, nargs="+", default=[0], metavar="INT", help=members)
     parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/play.html)")
-    parser.add_argument("--gif", metavar="FILE", help="a film of the same episodes, too; needs EGL or OSMesa")
-    parser.add_argument("--mp4", metavar="FILE", help="a film in another format; needs the extra video, too")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a film at most (default: 10)")
+    parser.add_argument("--gif", metavar="FILE", help="also render a GIF of the same episodes; needs EGL or OSMesa")
+    parser.add_argument("--mp4", metavar="FILE", help="also render an MP4; needs the extra video as well")
+    parser.add_argument("--seconds", type=float, default=10.0, help="maximum length of a video (default: 10)")
     given = parser.parse(arguments)
     if not 0 < given.seconds < math.inf:
         raise RlxError(f"--seconds {given.seconds:g}: must be more than 0 and finite")
     from rlx.visual import video
 
-    films = video.files(given.gif, given.mp4)
-    if films:
+    videos = video.files(given.gif, given.mp4)
+    if videos:
         video.choose_renderer()
     from rlx.analysis import play as playing
 
     keep_compiled_programs()
     out = Path(given.out or Path(given.run) / "play.html")
     for path in playing.make(
-        Path(given.run), out, films, given.seconds, given.episodes, given.step, given.eval_seed, given.member
+        Path(given.run), out, videos, given.seconds, given.episodes, given.step, given.eval_seed, given.member
     ):
         print(path)
     return 0

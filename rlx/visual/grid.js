@@ -66,7 +66,7 @@ function rlxGrid(root, data) {
     if (hidden.width !== stage.width || hidden.height !== stage.height) {
       [hidden.width, hidden.height] = [stage.width, stage.height];
     }
-    viewer.draw(shown.film, mine);
+    viewer.draw(shown.motion, mine);
     stage.getContext("2d").drawImage(hidden, 0, 0);
   }
 

@@ -1,4 +1,4 @@
-"""HTML of a report: its look, tables, figures and tiles. Every text is escaped here."""
+"""HTML of a report: style, tables, figures and tiles. All texts are escaped here."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ summary { cursor: pointer; color: var(--soft); }
 
 
 class Cell(str):
-    """A table's text that stands out: it is not the default."""
+    """Text of a table cell that is highlighted: it differs from the default."""
 
 
 def table(rows: Sequence[Sequence[str]], colors: Mapping[str, str] | None = None) -> str:
-    """Rows of cells, headings first; a heading or first cell that names a run has the run's colour before it."""
+    """Rows of cells, headings first; a heading or first cell with a run's name is marked with its colour."""
     keys = colors or {}
 
     def cell(text: str, tag: str, names: bool) -> str:
@@ -72,20 +72,20 @@ def card(title: str, *parts: str) -> str:
     return f'<section class="card"><h2>{html.escape(title)}</h2>{"".join(parts)}</section>'
 
 
-def figure(svg: str, name: str, caption: str) -> str:
-    """A figure, what it is in words, and its caption."""
+def figure(svg: str, alt: str, caption: str) -> str:
+    """A figure with a text alternative and a caption."""
     text = f"{svg}<figcaption>{html.escape(caption)}</figcaption>"
-    return f'<figure role="img" aria-label="{html.escape(name)}">{text}</figure>'
+    return f'<figure role="img" aria-label="{html.escape(alt)}">{text}</figure>'
 
 
 def beside(*parts: str) -> str:
-    """HTML side by side, where there is room for it."""
+    """HTML side by side, where the page is wide enough."""
     return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts if part)}</div>'
 
 
-def tiles(found: Iterable[tuple[str, str]]) -> str:
-    """Figures that matter most, each as (figure, what it is)."""
-    inner = "".join(f"<div><b>{html.escape(figure)}</b>{html.escape(what)}</div>" for figure, what in found)
+def tiles(numbers: Iterable[tuple[str, str]]) -> str:
+    """Key numbers, each as (number, caption)."""
+    inner = "".join(f"<div><b>{html.escape(number)}</b>{html.escape(text)}</div>" for number, text in numbers)
     return f'<div class="tiles">{inner}</div>'
 
 
@@ -95,7 +95,7 @@ def note(text: str) -> str:
 
 
 def warning(text: str) -> str:
-    """A paragraph to be read before all others."""
+    """A highlighted paragraph."""
     return f'<p class="warning">{html.escape(text)}</p>'
 
 
@@ -110,5 +110,5 @@ def subtitle(text: str) -> str:
 
 
 def fold(title: str, inside: str) -> str:
-    """HTML that is shown on demand."""
+    """HTML that the reader can unfold."""
     return f"<details><summary>{html.escape(title)}</summary>{inside}</details>"

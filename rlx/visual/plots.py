@@ -1,4 +1,4 @@
-"""Pictures of what runs did: learning curves, final scores and where the time went, as matplotlib figures."""
+"""Figures of runs: learning curves, final scores and time spent, as matplotlib figures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#2f6fde", "#d9622b", "#2a9d6f", "#8a4fc8", "#c23b5a", "#6b7280")
-# Of a whole, as many as `facts.time_split` has names for; no run's colours.
+# Colours of the names in `run_data.time_split`; different from those of runs.
 PARTS = ("#b6c2d4", "#35507a", "#7fa6d9", "#e0a458", "#e8ebf0", "#9cc5b0", "#cfa3bd")
-DASHES = ("-", "--", ":", "-.")  # where colours begin again
+DASHES = ("-", "--", ":", "-.")  # the next one where colours repeat
 STEPS = "environment steps per seed"
 RETURN = "episode return (sum of rewards)"
 
@@ -35,16 +35,16 @@ class Series(NamedTuple):
 
 
 def color(i: int) -> str:
-    """The colour of line `i`, the same in every picture."""
+    """The colour of line `i`, the same in every figure."""
     return COLORS[i % len(COLORS)]
 
 
 def curve(
     series: Sequence[Series], counted: str = STEPS, title: str = "", size: tuple[float, float] = (8, 4.8)
 ) -> Figure:
-    """Return against what `counted` says: the (interquartile) mean of seeds bold, its 95 % interval as a band.
+    """Return against steps or seconds (`counted`): the (interquartile) mean of seeds, its 95 % interval as a band.
 
-    The interval is `scores.bootstrap_band`'s. One series alone also shows every seed, thin. One seed has no band.
+    The interval is from `statistics.bootstrap_band`. A single series also shows every seed, thin. One seed has no band.
     """
     figure, axes = _figure(size, title)
     lines, labels = [], []
@@ -69,16 +69,16 @@ def curve(
     axes.margins(x=0.02)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     axes.grid(axis="y", color="#e3e6eb")
-    axes.legend(lines, labels, frameon=False, loc="best")  # handed over: a label that begins with "_" is hidden else
+    axes.legend(lines, labels, frameon=False, loc="best")  # explicit, since labels that begin with "_" would be hidden
     return figure
 
 
 def intervals(rows: Mapping[str, Interval], measured: str = RETURN, title: str = "") -> Figure:
-    """A dot for each estimate and a bar over its interval, one row each, the first on top."""
+    """A dot for each estimate and a bar for its interval, one row each, the first on top."""
     figure, axes = _figure((6, 0.9 + 0.4 * len(rows)), title)
-    for i, found in enumerate(rows.values()):
-        axes.plot([found.low, found.high], [i, i], color=color(i), linewidth=7, alpha=0.3, solid_capstyle="butt")
-        axes.plot([found.estimate], [i], color=color(i), marker="o", markersize=8)
+    for i, interval in enumerate(rows.values()):
+        axes.plot([interval.low, interval.high], [i, i], color=color(i), linewidth=7, alpha=0.3, solid_capstyle="butt")
+        axes.plot([interval.estimate], [i], color=color(i), marker="o", markersize=8)
     axes.set_yticks(range(len(rows)), [_literal(name) for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(measured)
@@ -88,7 +88,7 @@ def intervals(rows: Mapping[str, Interval], measured: str = RETURN, title: str =
 
 
 def durations(rows: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
-    """Seconds of each run as one bar, cut into what they were spent on, in order; a part has one colour in all bars."""
+    """Seconds of each run as a stacked bar; a part has the same colour in all bars."""
     parts = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     figure, axes = _figure((6, 1.4 + 0.4 * len(rows)), title)
     starts = [dict(zip(spent, accumulate(spent.values(), initial=0.0), strict=False)) for spent in rows.values()]
@@ -104,34 +104,34 @@ def durations(rows: Mapping[str, Mapping[str, float]], title: str = "") -> Figur
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure; the kind of picture follows the ending of `path` (.png, .svg, .pdf)."""
+    """Writes a figure in the format of the suffix of `path` (.png, .svg, .pdf)."""
     figure.savefig(path, dpi=150)
 
 
 def svg(figure: Figure, name: str) -> str:
-    """A figure as an `<svg>` element to put into a page: text stays text, nothing points outside.
+    """A figure as an `<svg>` element for a page: text stays text, and there are no links.
 
-    `name` keeps the identifiers of several figures of one page apart.
+    `name` makes the ids of several figures in one page unique.
     """
     import matplotlib
 
     text = io.StringIO()
-    nobody: dict[str, Any] = {key: None for key in ("Creator", "Date", "Format", "Type")}
+    no_metadata: dict[str, Any] = {key: None for key in ("Creator", "Date", "Format", "Type")}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", metadata=nobody)
-    found = text.getvalue()
-    found = re.sub(r"<metadata>.*?</metadata>", "", found[found.index("<svg") :], flags=re.DOTALL)
-    found = re.sub(r' xmlns(:xlink)?="[^"]*"', "", found)  # a page knows them
-    return re.sub(r'(\bid="|="#|url\(#)', rf"\g<1>{name}-", found).rstrip()
+        figure.savefig(text, format="svg", metadata=no_metadata)
+    element = text.getvalue()
+    element = re.sub(r"<metadata>.*?</metadata>", "", element[element.index("<svg") :], flags=re.DOTALL)
+    element = re.sub(r' xmlns(:xlink)?="[^"]*"', "", element)  # not needed in HTML
+    return re.sub(r'(\bid="|="#|url\(#)', rf"\g<1>{name}-", element).rstrip()
 
 
 def _literal(text: str) -> str:
-    """A text that somebody chose, so that none of it is read as mathematics."""
+    """Escapes a text so that matplotlib does not read it as mathematics."""
     return text.replace("$", r"\$")
 
 
 def _figure(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure  # half a second that most commands need not spend
+    from matplotlib.figure import Figure  # half a second of import that most commands do not need
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()

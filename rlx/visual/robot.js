@@ -1,5 +1,5 @@
-// The robot in WebGL: robot(canvas, geoms) is null where the browser has no WebGL2. Else its film(poses) prepares what
-// was recorded, draw(film, moment) fills the canvas, and steer(element) turns the one camera with the pointer there.
+// The robot in WebGL: robot(canvas, geoms) is null where the browser has no WebGL2. Otherwise motion(poses) prepares a
+// recording, draw(motion, moment) fills the canvas, and steer(element) turns the one camera with the pointer there.
 // Geoms are as rlx.envs.base.Renderable describes them. Vectors are arrays, quaternions [w, x, y, z], z is up.
 "use strict";
 
@@ -210,7 +210,7 @@ function robot(canvas, scene) {
   const reach = geoms.map(({ shape, size }) => (shape === "capsule" ? size[0] + size[1] : Math.hypot(...size)));
   const camera = { yaw: -2.2, pitch: 0.3, zoom: 1 };
 
-  function film(poses) {
+  function motion(poses) {
     const frames = Array.from({ length: poses.shape[0] }, (_, t) => {
       const placed = place(geoms, poses, t);
       return moving.map((i) => ({ p: placed[i].p, reach: reach[i] }));
@@ -243,10 +243,10 @@ function robot(canvas, scene) {
     return { eye, right: scale(right, wide), up: scale(up, high), forward: scale(back, -1), view: multiply(lens, turn) };
   }
 
-  function draw(film, moment) {
-    const { poses, centres, size, ground } = film;
+  function draw(motion, moment) {
+    const { poses, centres, size, ground } = motion;
     const before = Math.floor(moment), after = Math.min(before + 1, centres.length - 1);
-    const seen = look(mix(centres[before], centres[after], moment - before), film);
+    const seen = look(mix(centres[before], centres[after], moment - before), motion);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT | gl.STENCIL_BUFFER_BIT);
     for (const part of [world, body]) {
@@ -298,5 +298,5 @@ function robot(canvas, scene) {
     }, { passive: false });
   }
 
-  return { film, draw, steer };
+  return { motion, draw, steer };
 }

@@ -32,12 +32,12 @@ function rlxSingle(root, data) {
   let shown = choose(0);
 
   function draw(moment) {
-    const { reward, total, actions, observations, film, last } = shown, now = Math.floor(moment);
+    const { reward, total, actions, observations, motion, last } = shown, now = Math.floor(moment);
     find(".score b").textContent = total.values[now].toFixed(1);
     find(".score span").textContent = `step ${now + 1} of ${last + 1}, ${(moment * data.dt).toFixed(1)} s`;
     if (viewer) {
       fit(stage, stage.clientHeight);
-      viewer.draw(film, moment);
+      viewer.draw(motion, moment);
     }
     drawStrips(find(".strips canvas"), [reward, ...actions, ...observations], moment);
   }

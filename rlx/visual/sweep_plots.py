@@ -1,4 +1,4 @@
-"""Pictures of a sweep: a heat map of two hyper-parameters, parallel coordinates of any number."""
+"""Figures of a sweep: a heat map of two hyper-parameters, or parallel coordinates of any number."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 RETURN = "return (interquartile mean of seeds)"
 COLORS = "viridis"
 MISSING, INK = "#c9ced6", "#3b4351"
-FEW = 6  # values of a hyper-parameter that are all named on its axis
-DECADES = 10.0  # between lowest and highest value, from which an axis is logarithmic
+FEW = 6  # values of a hyper-parameter up to which its axis labels all
+DECADES = 10.0  # ratio of highest to lowest value from which an axis is logarithmic
 
 
 def draw(
     path: Path, combinations: Sequence[Mapping[str, float]], values: np.ndarray, is_grid: bool, title: str
 ) -> Figure:
-    """Draws what combinations were worth, `values` `[C]` (NaN where one diverged); saves the figure and returns it.
+    """Draws the returns `values` `[C]` of combinations (NaN where one diverged); saves the figure and returns it.
 
-    A grid of two hyper-parameters is a heat map, anything else has an axis for each and one for the return.
+    A grid of two hyper-parameters becomes a heat map; otherwise there is an axis per hyper-parameter and one for returns.
     """
     from matplotlib.figure import Figure
 
@@ -41,7 +41,7 @@ def draw(
 
 
 def _scale(values: np.ndarray) -> Any:
-    """From returns to [0, 1], where colours are."""
+    """Maps returns to [0, 1], for colours."""
     from matplotlib.colors import Normalize
 
     known = values[np.isfinite(values)]
@@ -74,15 +74,15 @@ def _parallel(axes: Axes, columns: Mapping[str, np.ndarray], values: np.ndarray)
     import matplotlib
     from matplotlib.cm import ScalarMappable
 
-    everything = {**columns, RETURN: values}
-    heights = np.stack([_height(name, column)(column) for name, column in everything.items()], axis=1)  # [C, axes]
+    axis_values = {**columns, RETURN: values}
+    heights = np.stack([_height(name, column)(column) for name, column in axis_values.items()], axis=1)  # [C, axes]
     colors, scale = matplotlib.colormaps[COLORS], _scale(values)
     for i in np.argsort(np.nan_to_num(values, nan=-np.inf)):  # the best on top
         bad = not np.isfinite(values[i])
         look: dict[str, Any] = {"color": MISSING if bad else colors(scale(values[i])), "alpha": 0.85}
         best = values[i] == np.nanmax(values)
         axes.plot(heights[i], linewidth=3.2 if best else 1.4, linestyle=":" if bad else "-", **look)
-    for position, (name, column) in enumerate(everything.items()):
+    for position, (name, column) in enumerate(axis_values.items()):
         axes.axvline(position, color=INK, linewidth=1)
         for value in _ticks(name, column):
             height = float(_height(name, column)(np.asarray(value)))
@@ -90,8 +90,8 @@ def _parallel(axes: Axes, columns: Mapping[str, np.ndarray], values: np.ndarray)
             behind: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
             place: dict[str, Any] = {"ha": "right", "va": "center", "zorder": 5}
             axes.text(position - 0.04, height, _brief(value), fontsize=9, color=INK, bbox=behind, **place)
-    labels = [name.replace(" (", "\n(") for name in everything]
-    axes.set_xticks(range(len(everything)), labels, fontsize=11)
+    labels = [name.replace(" (", "\n(") for name in axis_values]
+    axes.set_xticks(range(len(axis_values)), labels, fontsize=11)
     axes.tick_params(length=0)
     axes.set_yticks([])
     axes.set_xlim(-0.45, len(columns) + 0.1)
@@ -112,7 +112,7 @@ def _is_log(name: str, column: np.ndarray) -> bool:
 
 
 def _height(name: str, column: np.ndarray) -> Any:
-    """From a column's values to heights in [0, 1]; those that are all the same stand in the middle."""
+    """Maps a column's values to heights in [0, 1]; equal values are all in the middle."""
     log = _is_log(name, column)
     known = column[np.isfinite(column)]
     ends = (known.min(), known.max()) if known.size else (0.0, 0.0)
@@ -126,15 +126,15 @@ def _height(name: str, column: np.ndarray) -> Any:
 
 
 def _ticks(name: str, column: np.ndarray) -> np.ndarray:
-    """The values that are named on an axis: all where they are few, else round ones between their ends."""
+    """The values labelled on an axis: all where they are few, else round numbers in their range."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     known = np.unique(column[np.isfinite(column)])
     if len(known) <= FEW:
         return known
     locator = LogLocator(subs=(1, 3)) if _is_log(name, column) else MaxNLocator(FEW)
-    found = np.asarray(locator.tick_values(known[0], known[-1]))
-    return found[(found >= known[0]) & (found <= known[-1])]
+    ticks = np.asarray(locator.tick_values(known[0], known[-1]))
+    return ticks[(ticks >= known[0]) & (ticks <= known[-1])]
 
 
 def _brief(value: float) -> str:

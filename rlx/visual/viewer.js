@@ -35,14 +35,14 @@ function columns(name, array) { // [T, N] as N rows with their range
   });
 }
 
-function unroll(episode, viewer) { // an episode as it is shown: rows of numbers, the return so far, the film
+function unroll(episode, viewer) { // an episode as it is shown: rows of numbers, the return so far, the motion
   const rewards = unpack(episode.rewards), [reward] = columns("reward", rewards);
   let sum = 0;
   const [total] = columns("return", { shape: rewards.shape, values: rewards.values.map((r) => (sum += r)) });
   const actions = columns("action", unpack(episode.actions));
   const observations = episode.observations ? columns("observation", unpack(episode.observations)) : [];
-  const film = viewer && viewer.film(unpack(episode.poses));
-  return { reward, total, actions, observations, film, last: reward.values.length - 1 };
+  const motion = viewer && viewer.motion(unpack(episode.poses));
+  return { reward, total, actions, observations, motion, last: reward.values.length - 1 };
 }
 
 // ---- numbers as moving pictures ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from rlx.commands import main as cli
 from rlx.errors import RlxError
-from rlx.visual import video
+from rlx.visual import camera, video
 from tests.scenes import PENDULUM, SCENE, episode, geom, swings
 
 
@@ -30,11 +30,11 @@ def surface(geom: dict[str, Any]) -> np.ndarray:
 
 def in_picture(points: np.ndarray, centre: np.ndarray, distance: float, wide: float) -> np.ndarray:
     """Points `[..., 3]` as MuJoCo's own camera sees them, `[..., 2]`: the picture's edges are at -1 and 1."""
-    model = mujoco.MjModel.from_xml_string(f'<mujoco><visual><global fovy="{video.FOVY}"/></visual></mujoco>')
+    model = mujoco.MjModel.from_xml_string(f'<mujoco><visual><global fovy="{camera.FOVY}"/></visual></mujoco>')
     data, seen = mujoco.MjData(model), mujoco.MjvScene(model, maxgeom=1)
     mujoco.mj_forward(model, data)
-    camera = video.camera(centre, distance)
-    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, seen)
+    view = video.camera(centre, distance)
+    mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, view, mujoco.mjtCatBit.mjCAT_ALL, seen)
     eye, *others = seen.camera
     away = points - np.mean([eye.pos, *(other.pos for other in others)], axis=0)
     depth, high = away @ eye.forward, eye.frustum_top / eye.frustum_near
@@ -58,13 +58,13 @@ FILMED = {
 def test_the_whole_robot_is_in_every_picture(name: str, kind: str) -> None:
     """With a margin, and no smaller than need be."""
     (scene, poses), (height, width) = FILMED[name], video.SIZES[kind]
-    centres, distance = video.camera_path(scene, poses, (height, width))
+    centres, distance = camera.camera_path(scene, poses, (height, width))
     furthest = []
     for centre, frame in zip(centres, poses, strict=True):
-        placed = [(video.placed(one, frame), surface(one)) for one in scene["geoms"] if one["link"] >= 0]
+        placed = [(camera.placed(one, frame), surface(one)) for one in scene["geoms"] if one["link"] >= 0]
         points = np.concatenate([position + shape @ rotation.T for (position, rotation), shape in placed])
         furthest.append(np.abs(in_picture(points, centre, distance, width / height)).max())
-    assert video.FILLED - 0.02 < max(furthest) <= video.FILLED + 1e-6
+    assert camera.FILLED - 0.02 < max(furthest) <= camera.FILLED + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_whole_robot_is_in_every_picture(name: str, kind: str) -> None:
 def test_how_far_a_geom_goes(
     shape: str, size: list[float], direction: tuple[float, float, float], wanted: float
 ) -> None:
-    assert video.support(geom(shape, size), np.asarray(direction)) == pytest.approx(wanted)
+    assert camera.support(geom(shape, size), np.asarray(direction)) == pytest.approx(wanted)
 
 
 def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: p
         given.extend([list(moments), *episodes])
         return (np.zeros((*size, 3), np.uint8) for _ in moments)
 
-    monkeypatch.setattr(video, "pictures", pictures)
+    monkeypatch.setattr(video, "render", pictures)
     burst, well = episode(6), episode(4)
     burst["poses"][3, 1, 0], burst["poses"][5] = np.nan, np.inf
     video.write(tmp_path / "a.gif", SCENE, [burst, well], 10.0)
@@ -104,13 +104,13 @@ def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: p
     np.testing.assert_array_equal(first["poses"], burst["poses"][kept])
     np.testing.assert_array_equal(first["rewards"], burst["rewards"][kept])
     np.testing.assert_array_equal(second["poses"], well["poses"])
-    assert np.isfinite(video.camera_path(SCENE, first["poses"], (240, 320))[0]).all()
+    assert np.isfinite(camera.camera_path(SCENE, first["poses"], (240, 320))[0]).all()
 
 
 def test_an_episode_without_a_finite_moment(tmp_path: Path) -> None:
     burst = episode(3)
     burst["poses"][:] = np.nan
-    with pytest.raises(RlxError, match=r"a.gif: an episode holds no finite pose to film; .* play another --step"):
+    with pytest.raises(RlxError, match=r"a.gif: an episode has no finite pose to draw"):
         video.write(tmp_path / "a.gif", SCENE, [episode(3), burst], 10.0)
     assert not list(tmp_path.iterdir())
 
@@ -124,7 +124,7 @@ def test_a_film_has_an_end(seconds: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_long_film_says_how_far_its_drawing_is(capsys: pytest.CaptureFixture[str]) -> None:
     """At each quarter; a short one says nothing, and no frame is lost."""
     frames = [np.full(1, i) for i in range(120)]
-    assert [int(frame[0]) for frame in video._counted(iter(frames), 120)] == list(range(120))
+    assert [int(frame[0]) for frame in video._with_progress(iter(frames), 120)] == list(range(120))
     assert capsys.readouterr().err == "  30 of 120\n  60 of 120\n  90 of 120\n"
-    assert len(list(video._counted(iter(frames[:99]), 99))) == 99
+    assert len(list(video._with_progress(iter(frames[:99]), 99))) == 99
     assert capsys.readouterr().err == ""
