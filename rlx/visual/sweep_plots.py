@@ -24,7 +24,7 @@ def draw(
 ) -> Figure:
     """Draws the returns `values` `[C]` of combinations (NaN where one diverged); saves the figure and returns it.
 
-    A grid of two hyper-parameters becomes a heat map; otherwise there is an axis per hyper-parameter and one for returns.
+    A grid of two hyper-parameters is a heat map; else there is one axis per hyper-parameter and one for returns.
     """
     from matplotlib.figure import Figure
 
