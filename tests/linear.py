@@ -100,7 +100,9 @@ def make_agent(axes: parallel.Axes) -> Agent:
         params, _, metrics = gradient_step(loss, Plain, axes)(critic.params, (), CRITIC_LR)
         return critic.replace(params=params, step=critic.step + 1), metrics
 
-    def update_actor(actor: Half, value: jax.Array, s: jax.Array, key: jax.Array) -> tuple[Half, dict[str, jax.Array]]:
+    def update_actor(actor: Half, value: jax.Array, batch: Any, key: jax.Array) -> tuple[Half, dict[str, jax.Array]]:
+        s = batch.observation
+
         def loss(k: jax.Array) -> Any:
             value_ = -jnp.mean(q(value, s, s @ k.T))
             return value_, {"actor_loss": value_}

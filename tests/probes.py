@@ -110,7 +110,7 @@ class Answers(NamedTuple):
 
 
 def learner(agent: Agent) -> Callable[[Any, Transition, Transition, Key], Answers]:
-    """A compiled `(hypers, batches [T, B, ...], questions [2, B, ...], key) -> Answers`: T updates of a fresh agent."""
+    """A function `(hypers, batches [T, B, ...], questions [2, B, ...], key) -> Answers`: T updates of a fresh agent."""
 
     def ask(state: State, question: Transition, key: Key) -> Answers:
         policy = agent.acting_params(state)
@@ -118,7 +118,6 @@ def learner(agent: Agent) -> Callable[[Any, Transition, Transition, Key], Answer
         greedy, _ = agent.act_greedy(policy, question.observation[0], key)
         return Answers(metrics.get("q_mean"), greedy[0])
 
-    @jax.jit
     def learn(hypers: Any, batches: Transition, questions: Transition, key: Key) -> Answers:
         init_key, learn_key, ask_key = jax.random.split(key, 3)
 
@@ -132,19 +131,27 @@ def learner(agent: Agent) -> Callable[[Any, Transition, Transition, Key], Answer
     return learn
 
 
-def small(config: type[Any], **changes: Any) -> Any:
+class Contract(NamedTuple):
+    """What tests/test_contract.py needs to know of an agent, beyond what it finds out for itself."""
+
+    config: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Config that make it small, beside hidden sizes
+    hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
+    variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
+    samples: bool = False  # whether its greedy action is chosen among samples, and so depends on the key
+
+
+def small(config: type[Any], width: int = 32, **changes: Any) -> Any:
     """An agent's Config with narrow networks."""
-    widths = {f.name: (32, 32) for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
+    widths = {f.name: (width, width) for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
     return config(**widths | changes)
 
 
 def quick(hypers: type[Any], **changes: Any) -> Any:
-    """An agent's Hypers for the probes: high learning rates, gamma 0.8 and, little weight on entropy and data."""
-    wanted = {"gamma": GAMMA, "tau": 0.05, "alpha_init": 1e-3}
-    wanted |= {"expectile": 0.9, "beta": 10.0, "q_weight": 1000.0, "ema": 0.01}  # of agents that learn from data
-    rates = {f.name: 3e-3 for f in dataclasses.fields(hypers) if f.name.endswith("_lr")} | {"alpha_lr": 0.0}
+    """An agent's Hypers for the probes: high learning rates and gamma 0.8."""
+    rates = {f.name: 3e-3 for f in dataclasses.fields(hypers) if f.name.endswith("_lr")}
     known = {f.name for f in dataclasses.fields(hypers)}
-    return hypers(**{name: value for name, value in (wanted | rates | changes).items() if name in known})
+    wanted = {"gamma": GAMMA, "tau": 0.05} | rates
+    return hypers(**{name: value for name, value in wanted.items() if name in known} | changes)
 
 
 class EndlessReward(NamedTuple):

@@ -210,7 +210,7 @@ def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, mo
     """`train` holds the guard itself: a driver that passes a host's number along does not make an iteration."""
     broken = make()
     broken.programs, broken.reset, broken.start, broken.train, broken.evaluation = (
-        getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "judge")
+        getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "evaluation")
     )
     monkeypatch.setattr(
         broken,
@@ -260,7 +260,7 @@ def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
         act=lambda policy, observation, key: (observation, {}),
         act_greedy=lambda policy, observation, key: (observation, {}),
         update_critic=lambda critic, policy, batch, key: (critic.write(batch.reward, policy), {}),
-        update_actor=lambda actor, value, rewards, key: (actor.write(rewards, value), {}),
+        update_actor=lambda actor, value, batch, key: (actor.write(batch.reward, value), {}),
     )
 
     def fresh(steps: int) -> Diary:

@@ -18,6 +18,12 @@ from rlx.networks import Network
 from rlx.types import Agent, Spec, State, Transition, as_arrays
 from tests import probes
 
+CONTRACT = probes.Contract(
+    config={"score_width": 32, "score_blocks": 1, "time_features": 16},
+    hypers={"expectile": 0.9, "ema": 0.01},
+    samples=True,
+)
+
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 SMALL: dict[str, Any] = {"critic_hidden_sizes": (16,), "score_width": 16, "time_features": 8}
 RNG = np.random.default_rng(0)

@@ -16,6 +16,9 @@ from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.optim import cosine_decay
 from rlx.types import Spec, Transition, as_arrays
+from tests import probes
+
+CONTRACT = probes.Contract(hypers={"expectile": 0.9, "beta": 10.0})
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}

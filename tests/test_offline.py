@@ -158,7 +158,7 @@ def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., experiment
     large = walked(rows=6000)
 
     def bytes_given(**changes: Any) -> tuple[int, int]:
-        driver = experiment.make_driver(make(large, n_step=2, members="together", **changes), offline=True)
+        driver = experiment.make_driver(make(large, n_step=2, members="vmap", **changes), offline=True)
         assert isinstance(driver, Fused)
         table = sum(x.nbytes for x in jax.tree.leaves(driver.data))
         used = compiled(driver.train)

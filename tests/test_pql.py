@@ -14,6 +14,9 @@ from rlx.agents import pql
 from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.types import Spec, State, Transition, as_arrays
+from tests import probes
+
+CONTRACT = probes.Contract(variants=({"distributional": True, "num_atoms": 41},))
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 ATOMS, BATCH = 11, 6

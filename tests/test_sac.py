@@ -18,6 +18,8 @@ from rlx.networks import Network
 from rlx.types import Key, Metrics, Spec, State, Transition
 from tests import probes
 
+CONTRACT = probes.Contract(hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
+
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 PARTS = sac.make_parts(sac.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,)), SPEC)
 AGENT = sac.assemble(PARTS)

@@ -30,7 +30,7 @@ def run(folder: Path, *more: str, **changes: Any) -> int:
 
 
 @pytest.fixture(scope="module")
-def training_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep in one program, and its best confirmed."""
     folder = tmp_path_factory.mktemp("sweeps") / "whole"
     assert run(folder, "--confirm", "2") == 0
@@ -42,7 +42,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_chunks_and_kills_change_nothing(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One combination at a time, and killed in the second: gone on with, it ends with the returns of all at once.
 
@@ -59,7 +59,7 @@ def test_chunks_and_kills_change_nothing(
     assert cli.main(["sweep", "--resume", str(folder), "--quiet"]) == 0
     said = capsys.readouterr().out
     assert f"rlx train sac --env {ENV} --preset {folder}/best.json --seed 2 --num-seeds 5 --eval-seed 1000004" in said
-    for one, other in zip(results(whole), results(folder), strict=True):
+    for one, other in zip(results(sweep_folder), results(folder), strict=True):
         assert (one["critic_lr"], one["tau"]) == (other["critic_lr"], other["tau"])
         np.testing.assert_allclose(one["returns"], other["returns"], rtol=1e-3)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*/summary.json")}
@@ -68,11 +68,11 @@ def test_chunks_and_kills_change_nothing(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*/summary.json")} == before
 
 
-def test_results(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sorted by interquartile mean, in every form; with what the best is worth on fresh seeds."""
-    found = results(whole)
+    found = results(sweep_folder)
     assert [row["estimate"] for row in found] == sorted((row["estimate"] for row in found), reverse=True)
-    summary = json_files.read(whole / "chunk-0" / "summary.json")
+    summary = json_files.read(sweep_folder / "chunk-0" / "summary.json")
     by_member = {
         (member["critic_lr"], member["seed"]): value
         for member, value in zip(summary["members"], summary["eval_return_per_seed"], strict=True)
@@ -80,26 +80,26 @@ def test_results(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for row in found:
         assert row["returns"] == [by_member[row["critic_lr"], seed] for seed in (0, 1)]
         assert row["estimate"] == pytest.approx(np.mean(row["returns"])) and row["low"] <= row["estimate"]
-    with (whole / "sweep.csv").open() as file:
+    with (sweep_folder / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["tau", "critic_lr", "iqm", "iqm_low", "iqm_high", "mean", "seed 0", "seed 1"]
     assert [float(row["iqm"]) for row in rows] == [row["estimate"] for row in found]
-    assert (whole / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["sweep", "--resume", str(whole), "--quiet"]) == 0
+    assert (sweep_folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["sweep", "--resume", str(sweep_folder), "--quiet"]) == 0
     said = capsys.readouterr().out
     first, best = said.splitlines()[:2]
     assert first.split() == ["tau", "critic_lr", "seeds", "IQM", "95", "%", "interval", "mean"]
     assert best.split()[:4] == ["1", f"{found[0]['tau']:g}", f"{found[0]['critic_lr']:g}", "2"]
     assert "the best of 2 is partly luck: its figure is too high\non 2 fresh seeds:\n  return -" in said
-    confirmed = json_files.read(whole / "confirm" / "config.json")["settings"]
+    confirmed = json_files.read(sweep_folder / "confirm" / "config.json")["settings"]
     assert (confirmed["seed"], confirmed["num_seeds"], confirmed["eval_seed"]) == (2, 2, 1_000_004)
     assert confirmed["critic_lr"] == [found[0]["critic_lr"]]
-    assert json.loads((whole / "sweep.json").read_text())["confirmed"]["eval_return_mean"] < 0
+    assert json.loads((sweep_folder / "sweep.json").read_text())["confirmed"]["eval_return_mean"] < 0
 
 
-def test_the_best_is_a_preset(whole: Path) -> None:
+def test_the_best_is_a_preset(sweep_folder: Path) -> None:
     """Short, and `rlx train` with it is the run that won."""
-    path, best = whole / "best.json", results(whole)[0]
+    path, best = sweep_folder / "best.json", results(sweep_folder)[0]
     preset = json.loads(path.read_text())
     changed = set(FEW) - {"num_seeds", "n_step", "normalize_observations"}
     assert set(preset) == changed | {"critic_lr", "tau"}

@@ -14,6 +14,9 @@ from rlx.agents import td3_bc
 from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.types import Spec, Transition, as_arrays
+from tests import probes
+
+CONTRACT = probes.Contract(hypers={"q_weight": 1000.0})
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 CONFIG = td3_bc.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,))

@@ -1,4 +1,4 @@
-"""Members apart, as on a CPU: who trains beside a member must not matter, and on the host all is as with `together`."""
+"""Members apart, as on a CPU: who trains beside a member must not matter, and on the host all is as with `vmap`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def many(make: Callable[..., Any]) -> Run:
 
 @pytest.fixture(scope="module")
 def together(make: Callable[..., Any]) -> Run:
-    return Run(make(members="together", **MANY))
+    return Run(make(members="vmap", **MANY))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_what_is_chosen(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatc
     """Threads on one CPU, and only there; one member has nobody to be apart from."""
     chosen = make(members="auto", **MANY)
     assert isinstance(chosen, Threads) and chosen.task.config.members == "threads"
-    assert isinstance(make(members="auto"), Fused) and make(members="auto").task.config.members == "together"
+    assert isinstance(make(members="auto"), Fused) and make(members="auto").task.config.members == "vmap"
     monkeypatch.setattr("rlx.parallel.on_cpu", lambda: False)
     assert isinstance(make(members="auto", **MANY), Fused)
 

@@ -15,6 +15,8 @@ from rlx.networks import Network
 from rlx.types import Transition
 from tests import probes
 
+CONTRACT = probes.Contract(config={"num_critics": 3, "num_quantiles": 7}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
+
 # odd sizes, so that no axis can stand in for another
 CRITICS, QUANTILES, DROP, BATCH = 3, 7, 2, 5
 CONFIG = tqc.Config(num_critics=CRITICS, num_quantiles=QUANTILES, drop_per_critic=DROP)
