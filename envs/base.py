@@ -62,6 +62,7 @@ def advance(
     )
 
 
+MAX_MAGNITUDE = 1e10  # of observations and rewards; what is beyond has diverged
 STEP = 2**31 - 1  # folded into an environment's key for its step; most ignore it, and then nothing is computed
 
 
@@ -88,17 +89,25 @@ class VectorEnv(NamedTuple):
     step: Callable[[VectorState, jax.Array, EnvState, Key], tuple[VectorState, Step]]  # (state, [E, A], pool, keys [E])
 
 
-def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) -> VectorEnv:
-    """`num_envs` copies of `env`; where an episode ends, the next starts from a random row of a pool of initial states.
+def vectorise(
+    env: Env,
+    num_envs: int,
+    pool_size: int,
+    truncate_nonfinite: bool = False,
+    max_magnitude: float = MAX_MAGNITUDE,
+) -> VectorEnv:
+    """`num_envs` copies of `env`, which start their next episodes from random rows of a pool of initial states.
 
     A reset costs a gather: no program but `make_pool`'s holds the reset of the environment. Where an episode ended,
     `step.observation` is the first of the new episode and `step.next_observation` the true successor.
     `step.metrics` are `episode_return` and `episode_length` `[E]` of the episode so far, this step included: final
-    where terminated | truncated; and `bad_observation` and `bad_reward` `[E]`, whether they were not finite.
+    where terminated | truncated; and `bad_reset`, `bad_observation` and `bad_reward` `[E]`, whether the episode's first
+    observation, the successor or the reward had diverged (see `diverged`).
 
-    With `contain` a step that is not finite truncates its episode: the reward is 0 and the successor the observation
-    before, so nothing bad is ever seen outside. Raises RlxError where a count is not a positive integer; a step
-    does for actions of another shape.
+    With `truncate_nonfinite` a step that diverged truncates its episode: reward and extras are 0 and the successor is
+    the observation before. Initial states that diverged are passed over for the next good one of the pool, and count in
+    `bad_observation`. Raises RlxError where a count is not a positive integer; a step does for actions of another
+    shape.
     """
     check_count("num_envs", num_envs)
     check_count("pool_size", pool_size)
@@ -106,25 +115,37 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
     def make_pool(key: Key) -> EnvState:
         return jax.vmap(env.reset)(jax.random.split(key, pool_size))
 
-    def draw(pool: EnvState, key: Key) -> EnvState:
+    def sample_start(pool: EnvState, key: Key) -> tuple[EnvState, jax.Array]:
+        """A random row, and whether it stands in for one that diverged."""
         row = jax.random.bits(key, (), jnp.uint32) % pool_size  # a third of randint's program, as good as uniform
-        return jax.tree.map(lambda leaf: leaf.at[row].get(mode="promise_in_bounds"), pool)
+        replaced = jnp.bool_(False)
+        if truncate_nonfinite:
+            good = ~jax.vmap(partial(diverged, max_magnitude=max_magnitude))(pool.observation)
+            chosen = _next_good(good)[row].astype(row.dtype)
+            row, replaced = chosen, chosen != row
+        return jax.tree.map(lambda leaf: leaf.at[row].get(mode="promise_in_bounds"), pool), replaced
 
     def init_one(pool: EnvState, key: Key) -> VectorState:
-        return VectorState(env=draw(pool, key), episode_return=jnp.zeros((), jnp.float32))
+        return VectorState(env=sample_start(pool, key)[0], episode_return=jnp.zeros((), jnp.float32))
 
     def step_one(state: VectorState, action: jax.Array, pool: EnvState, key: Key) -> tuple[VectorState, Step]:
         after, step = env.step(state.env, action, jax.random.fold_in(key, STEP))
-        bad = {
-            "bad_observation": ~jnp.isfinite(step.next_observation).all(),
-            "bad_reward": ~jnp.isfinite(step.reward),
-        }
-        if contain:
-            step = _contained(step, state.env.observation, bad["bad_observation"] | bad["bad_reward"])
+        bad_reset = (state.env.time == 0) & diverged(state.env.observation, max_magnitude)
+        bad_observation = diverged(step.next_observation, max_magnitude)
+        bad_reward = diverged(step.reward, max_magnitude)
+        if truncate_nonfinite:
+            step = _truncated(step, state.env.observation, bad_observation | bad_reward)
         ended = step.terminated | step.truncated
         episode_return = state.episode_return + step.reward.astype(jnp.float32)
-        metrics = {"episode_return": episode_return, "episode_length": after.time} | bad
-        following = jax.tree.map(partial(jnp.where, ended), draw(pool, key), after)
+        start, replaced = sample_start(pool, key)
+        metrics = {
+            "episode_return": episode_return,
+            "episode_length": after.time,
+            "bad_reset": bad_reset,
+            "bad_observation": bad_observation | (ended & replaced),
+            "bad_reward": bad_reward,
+        }
+        following = jax.tree.map(partial(jnp.where, ended), start, after)
         state = VectorState(env=following, episode_return=jnp.where(ended, 0.0, episode_return))
         return state, step._replace(observation=following.observation, metrics=metrics)
 
@@ -132,26 +153,44 @@ def vectorise(env: Env, num_envs: int, pool_size: int, contain: bool = False) ->
         return jax.vmap(init_one, in_axes=(None, 0))(pool, keys)
 
     def step(state: VectorState, action: jax.Array, pool: EnvState, keys: Key) -> tuple[VectorState, Step]:
-        def block(given: tuple[VectorState, jax.Array, Key]) -> tuple[VectorState, Step]:
-            state, action, keys = given
+        def block(rows: tuple[VectorState, jax.Array, Key]) -> tuple[VectorState, Step]:
+            state, action, keys = rows
             return jax.vmap(step_one, in_axes=(0, 0, None, 0))(state, action, pool, keys)
 
-        wanted = (keys.shape[0], *env.spec.action.shape)
-        if jnp.shape(action) != wanted:  # which might broadcast
-            raise RlxError(f"actions have shape {jnp.shape(action)}: give {wanted}, one row for each environment")
-        found: tuple[VectorState, Step] = in_blocks(block, (state, action, keys))
-        return found
+        shape = (keys.shape[0], *env.spec.action.shape)
+        if jnp.shape(action) != shape:  # which might broadcast
+            raise RlxError(f"actions have shape {jnp.shape(action)}: give {shape}, one row for each environment")
+        result: tuple[VectorState, Step] = in_blocks(block, (state, action, keys))
+        return result
 
     return VectorEnv(env.spec, num_envs, pool_size, make_pool, init, step)
 
 
-def _contained(step: Step, observation: jax.Array, diverged: jax.Array) -> Step:
-    """The step, or where it `diverged` a cut at the last observation that was finite."""
+def diverged(x: jax.Array, max_magnitude: float) -> jax.Array:
+    """Whether any number is NaN, infinite or beyond +-`max_magnitude`, [] bool.
+
+    Physics that diverges passes through huge finite numbers before it overflows; MuJoCo, too, calls positions and
+    velocities beyond 1e10 bad (mjMAXVAL).
+    """
+    return ~(jnp.abs(x) <= max_magnitude).all()
+
+
+def _next_good(good: jax.Array) -> jax.Array:
+    """For each row of a pool the first good row from it on, cyclically, `[P]`; itself where no row is good."""
+    rows = jnp.arange(good.shape[0], dtype=jnp.int32)
+    ahead = jnp.where(good, rows, good.shape[0])
+    nearest = jax.lax.cummin(ahead, reverse=True)
+    return jnp.where(good.any(), jnp.where(nearest < good.shape[0], nearest, ahead.min()), rows)
+
+
+def _truncated(step: Step, observation: jax.Array, bad: jax.Array) -> Step:
+    """The step, or where it is `bad` a truncation at the `observation` before it, the last good one."""
     return step._replace(
-        next_observation=jnp.where(diverged, observation, step.next_observation),
-        reward=jnp.where(diverged, 0.0, step.reward),
-        terminated=step.terminated & ~diverged,
-        truncated=step.truncated | diverged,
+        next_observation=jnp.where(bad, observation, step.next_observation),
+        reward=jnp.where(bad, 0.0, step.reward),
+        terminated=step.terminated & ~bad,
+        truncated=step.truncated | bad,
+        extras=jax.tree.map(lambda x: jnp.where(bad, jnp.zeros_like(x), x), step.extras),
     )
 
 

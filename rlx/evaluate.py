@@ -1,4 +1,4 @@
-"""Judging a policy: whole episodes from fixed starts, inside one program, with the first few recorded for viewing."""
+"""Evaluating a policy: whole episodes from fixed starts, inside one program; the first few are recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import Renderable
+from rlx.envs.base import MAX_MAGNITUDE, Renderable, diverged
 from rlx.types import Env, EnvState, Key
 
 
@@ -18,6 +18,7 @@ class Evaluation(NamedTuple):
     returns: jax.Array  # [N]
     lengths: jax.Array  # [N] int32
     recording: dict[str, jax.Array]  # view [T, R, ...] (see `view`), action [T, R, A], reward [T, R]
+    nonfinite: jax.Array  # [N] bool, episodes that were truncated because they diverged
     sums: dict[str, jax.Array] = {}  # noqa: RUF012 -- of each scalar of `Spec.extras`, over the episode, [N]
     lasts: dict[str, jax.Array] = {}  # noqa: RUF012 -- and of the episode's last step, [N]
 
@@ -41,40 +42,46 @@ def evaluate(
     key: Key,
     record: int = 0,
     carry: Any = None,
+    max_magnitude: float = MAX_MAGNITUDE,
 ) -> Evaluation:
     """Runs `num_episodes` episodes at once to their end under `act(observation [N, O], key) -> action [N, A]`.
 
     With an acting state to begin with, `carry` [N, ...], it is `act(observation, key, carry) -> (action, carry)`.
-    Starts depend on `key` alone, so two policies judged with one key face the same starts. Stops as soon as every
-    episode has ended, at the latest at the time limit.
+    Starts depend on `key` alone, so two policies evaluated with one key face the same starts. Stops as soon as every
+    episode has ended, at the latest at the time limit. A step whose observation or reward is not finite, or beyond
+    +-`max_magnitude`, truncates its episode and adds nothing to its return.
     """
     reset_key, step_key, act_key = jax.random.split(key, 3)
     state = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
     limit = env.spec.episode_length
 
-    def seen(state: EnvState) -> jax.Array:
+    def bad(x: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x: diverged(x, max_magnitude))(x)
+
+    def views(state: EnvState) -> jax.Array:
         return jax.vmap(lambda s: view(env, s))(jax.tree.map(lambda x: x[:record], state))
 
     def while_alive(alive: jax.Array, shot: Any) -> Any:
         return jax.tree.map(lambda x: jnp.where(alive, x, 0), shot)
 
     empty = {
-        "view": jax.eval_shape(seen, state),
+        "view": jax.eval_shape(views, state),
         "action": jax.ShapeDtypeStruct((record, env.spec.action_size), jnp.float32),
         "reward": jax.ShapeDtypeStruct((record,), jnp.float32),
     }
     recording = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), empty)
     zeros = jnp.zeros(num_episodes, jnp.float32)
     scalars = {name: zeros for name, shape in env.spec.extras.items() if shape.shape == ()}
-    extras = (scalars, scalars)
-    loop = (jnp.zeros((), jnp.int32), state, zeros > 0, zeros, zeros.astype(jnp.int32), recording, extras, carry)
+    nonfinite = bad(state.observation)
+    extras, flags = (scalars, scalars), (nonfinite, nonfinite)
+    loop = (jnp.zeros((), jnp.int32), state, flags, zeros, zeros.astype(jnp.int32), recording, extras, carry)
 
     def running(loop: Any) -> jax.Array:
-        time, _, ended, *_ = loop
+        time, _, (ended, _), *_ = loop
         return (time < limit) & ~ended.all()
 
     def step(loop: Any) -> Any:
-        time, state, ended, returns, lengths, recording, (sums, lasts), carry = loop
+        time, state, (ended, nonfinite), returns, lengths, recording, (sums, lasts), carry = loop
         act_now = jax.random.fold_in(act_key, time)
         if carry is None:
             action = act(state.observation, act_now)
@@ -83,15 +90,16 @@ def evaluate(
         keys = jax.random.split(jax.random.fold_in(step_key, time), num_episodes)
         after, shown = jax.vmap(env.step)(state, action, keys)
         alive = ~ended
-        reward = jnp.where(alive, shown.reward, 0.0)
-        shots = {"view": seen(state), "action": action[:record], "reward": reward[:record]}
+        breaks = alive & (bad(shown.next_observation) | bad(shown.reward))
+        reward = jnp.where(alive & ~breaks, shown.reward, 0.0)
+        shots = {"view": views(state), "action": action[:record], "reward": reward[:record]}
         frame = jax.vmap(while_alive)(alive[:record], shots)
         recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
-        ended = ended | shown.terminated | shown.truncated
-        now = {name: shown.extras[name].astype(jnp.float32) for name in sums}
-        sums = {name: jnp.where(alive, total + now[name], total) for name, total in sums.items()}
-        lasts = {name: jnp.where(alive, now[name], before) for name, before in lasts.items()}
-        return time + 1, after, ended, returns + reward, lengths + alive, recording, (sums, lasts), carry
+        flags = (ended | shown.terminated | shown.truncated | breaks, nonfinite | breaks)
+        now, counts = {name: shown.extras[name].astype(jnp.float32) for name in sums}, alive & ~breaks
+        sums = {name: jnp.where(counts, total + now[name], total) for name, total in sums.items()}
+        lasts = {name: jnp.where(counts, now[name], before) for name, before in lasts.items()}
+        return time + 1, after, flags, returns + reward, lengths + alive, recording, (sums, lasts), carry
 
-    _, _, _, returns, lengths, recording, (sums, lasts), _ = jax.lax.while_loop(running, step, loop)
-    return Evaluation(returns, lengths, recording, sums, lasts)
+    _, _, (_, nonfinite), returns, lengths, recording, (sums, lasts), _ = jax.lax.while_loop(running, step, loop)
+    return Evaluation(returns, lengths, recording, nonfinite, sums, lasts)

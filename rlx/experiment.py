@@ -129,14 +129,15 @@ def prepare(train: TrainConfig, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
                 f"{train.dataset}: {name} have {there} numbers but the environment's {size}; choose its own --env"
             )
     notes = []
-    if bad := data.nonfinite(found):
+    if bad := data.nonfinite(found, train.max_magnitude):
         quantity, rows = next(iter(bad.items()))
         if train.on_nonfinite != "skip":
             raise RlxError(
-                f"{train.dataset}: {quantity} is not a finite number in {len(rows)} rows, first in row {rows[0]};"
+                f"{train.dataset}: {quantity} is not a finite number, or beyond --max-magnitude"
+                f" {train.max_magnitude:g}, in {len(rows)} rows, first in row {rows[0]};"
                 " mend the file, or leave such rows out by --on-nonfinite skip"
             )
-        kept = data.drop_nonfinite(found)
+        kept = data.drop_nonfinite(found, train.max_magnitude)
         notes.append(f"{train.dataset}: left out {found.size - kept.size} rows with numbers that are not finite")
         found = kept
     found, clipped = data.clip_actions(found, train.action_clip)
@@ -227,7 +228,9 @@ def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task
     train, shards = config.train, placement.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
     axes = _axes(placement, train.spread == "data")
-    batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool, contain=train.on_nonfinite != "stop")
+    batch = envs.vectorise(
+        env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
+    )
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
     if not trains and (agent.reads or agent.records or agent.window):
         agent = agent._replace(reads={}, records=None, window=0, actor_reads=())

@@ -25,12 +25,7 @@ class Episodes(NamedTuple):
     length_sum: jax.Array  # []
 
 
-class Diverged(NamedTuple):
-    """Environments in which a number was not finite."""
-
-    observation: jax.Array  # []
-    action: jax.Array  # []
-    reward: jax.Array  # []
+Diverged = dict[str, jax.Array]  # in how many environments a quantity had diverged (see `envs.base.diverged`), [] each
 
 
 def derive(key: Key, *indices: Any) -> Key:
@@ -74,7 +69,7 @@ def collect(
     they run. `keep` makes the rows' extras of `act`'s info and of what the environment shows beside it, with "time",
     the steps since the episode began; by default both, without the time. `fresh` [E, ...] is the acting
     state that episodes begin with, of an agent that has one. Returns the state, the rows `[length, E, ...]`, the sums
-    over the episodes that ended and how many environments showed a number that is not finite.
+    over the episodes that ended and how many environments diverged, by quantity.
     """
 
     def step(state: VectorState, i: jax.Array) -> tuple[VectorState, tuple[Row, Episodes, Diverged]]:
@@ -93,7 +88,12 @@ def collect(
         ended = ended.astype(jnp.float32)
         returns, lengths = seen.metrics["episode_return"], seen.metrics["episode_length"]
         episodes = Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum())
-        bad = Diverged(seen.metrics["bad_observation"], ~jnp.isfinite(action).all(axis=-1), seen.metrics["bad_reward"])
+        bad = {
+            "reset observation": seen.metrics["bad_reset"],
+            "action": ~jnp.isfinite(action).all(axis=-1),
+            "observation": seen.metrics["bad_observation"],
+            "reward": seen.metrics["bad_reward"],
+        }
         return state, (row, episodes, bad)
 
     state, (rows, episodes, bad) = jax.lax.scan(step, state, jnp.arange(length))

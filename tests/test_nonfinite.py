@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import config, data, envs, experiment
+from rlx import config, data, envs, experiment, normalize
 from rlx.agents import sac
 from rlx.commands import main as cli
 from rlx.envs.base import advance, begin, vectorise
@@ -22,6 +22,7 @@ from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics
 from rlx.train import loop as host
 from rlx.train import nonfinite, steps
+from rlx.train.config import TrainConfig, make_plan
 from rlx.train.nonfinite import Alarm
 from rlx.types import Agent, EnvState, Key, Spec, Step
 
@@ -38,6 +39,7 @@ class Brittle(NamedTuple):
 
     observation: float = 0.0  # what breaks: added to the observation, the reward
     reward: float = 0.0
+    start: float = 0.0
 
     @property
     def spec(self) -> Spec:
@@ -45,7 +47,7 @@ class Brittle(NamedTuple):
 
     def reset(self, key: Key) -> EnvState:
         x = jnp.stack([jnp.zeros(()), jax.random.normal(key)])
-        return begin(x, x)
+        return begin(x, x + self.start)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         time = state.time + 1
@@ -119,10 +121,11 @@ def assert_all_saved_is_finite(folder: Path) -> None:
 RESET = "nothing bad was saved. To go on, restart such environments by --on-nonfinite reset-env"
 LOWER = "nothing bad was saved. To go on, lower the learning rate"
 SKIP = "leave such updates out by --on-nonfinite skip"
-NAN, INF = float("nan"), float("inf")
+NAN, INF, HUGE = float("nan"), float("inf"), 1e12  # what diverging physics passes through before it overflows
 ENDS = [  # policy, environment, agent, what is said
     ("stop", Brittle(observation=NAN), None, f"observation, of 4 environments; {RESET}"),
     ("stop", Brittle(reward=INF), None, f"reward, of 4 environments; {RESET}"),
+    ("stop", Brittle(observation=HUGE), None, f"observation, of 4 environments; {RESET}"),
     ("stop", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
     ("stop", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
     ("reset-env", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
@@ -142,8 +145,8 @@ def test_the_run_ends(
 ) -> None:
     """With the step and the quantity's name, and what was saved before is good."""
     assert train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent)) == 2
-    said = capsys.readouterr().err
-    assert said == f"rlx: step 120: NaN or infinity in {message}\n"
+    error = capsys.readouterr().err
+    assert error.startswith("rlx: step 120: ") and error.endswith(f" in {message}\n") and error.count("\n") == 1
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
     assert checkpoint.steps(tmp_path / "run" / "resume")[-1] == 80
     assert_all_saved_is_finite(tmp_path / "run")
@@ -152,6 +155,7 @@ def test_the_run_ends(
 CONTAINED = [  # policy, environment, agent, what metrics.jsonl tells
     ("reset-env", Brittle(observation=NAN), None, {"observation": {"run_step": 120, "number": 4}}),
     ("reset-env", Brittle(reward=-INF), None, {"reward": {"run_step": 120, "number": 4}}),
+    ("reset-env", Brittle(observation=-HUGE), None, {"observation": {"run_step": 120, "number": 4}}),
     ("skip", Brittle(observation=INF, reward=NAN), bad_gradient, {"observation", "reward", "critic gradients"}),
 ]
 
@@ -189,7 +193,7 @@ def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int]
 def test_a_contained_step(train: Callable[..., int]) -> None:
     """Is a truncation at the last finite observation, with no reward, and the environment starts a new episode."""
     keys = jax.random.split(jax.random.key(0), 3)
-    env = vectorise(Brittle(observation=NAN, reward=INF), 3, 4, contain=True)
+    env = vectorise(Brittle(observation=NAN, reward=INF), 3, 4, truncate_nonfinite=True)
     pool = env.make_pool(jax.random.key(1))
     state = env.init(pool, keys)
     before = state.env.observation
@@ -203,6 +207,45 @@ def test_a_contained_step(train: Callable[..., int]) -> None:
     np.testing.assert_array_equal(state.env.time, 0)
     assert not step.terminated.any() and step.metrics["bad_observation"].all() and step.metrics["bad_reward"].all()
     assert np.isfinite(step.metrics["episode_return"]).all()
+
+
+@pytest.mark.parametrize(("policy", "remedy"), [("stop", "pass over such starts"), ("skip", "mend the environment")])
+def test_a_bad_start_is_named_and_not_the_action_that_follows(
+    policy: str, remedy: str, train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(Brittle(start=NAN), "--on-nonfinite", policy) == 2
+    error = capsys.readouterr().err
+    assert "step 4: " in error and "in reset observation, of 4 environments" in error and remedy in error
+
+
+def test_bad_starts_are_passed_over() -> None:
+    """With truncation the next good row of the pool is taken, and counted; without, it is named when it is acted on."""
+    keys = jax.random.split(jax.random.key(0), 64)
+    starts = jnp.array([[0.0, 1.0], [0.0, jnp.inf], [0.0, 1e11], [0.0, 4.0]])
+    for truncate in (True, False):
+        env = vectorise(Brittle(), 64, 4, truncate_nonfinite=truncate)
+        pool = env.make_pool(jax.random.key(1)).replace(observation=starts, time=jnp.zeros(4, jnp.int32))
+        state = env.init(pool, keys)
+        first = state.env.observation[:, 1]
+        assert set(np.unique(first).tolist()) == ({1.0, 4.0} if truncate else {1.0, 4.0, INF, float(np.float32(1e11))})
+        state = state.replace(env=state.env.replace(time=jnp.full(64, 49)))  # the time limit is one step away
+        state, step = env.step(state, jnp.zeros((64, 1)), pool, keys)
+        assert (step.truncated.all() and 0 < step.metrics["bad_observation"].sum() < 64) or not truncate
+        bad = np.abs(step.observation[:, 1]) > 1e10
+        _, step = env.step(state, jnp.zeros((64, 1)), pool, keys)
+        np.testing.assert_array_equal(step.metrics["bad_reset"], bad)
+        assert bad.any() != truncate
+
+
+def test_statistics_are_watched() -> None:
+    """They name themselves, before the losses that follow from them."""
+    good = normalize.init(2)
+    assert steps.watch(good)["observation statistics"] == 0
+    assert steps.watch(good.replace(variance=jnp.array([1.0, jnp.inf])))["observation statistics"] == 1
+    assert not any(handles("observation statistics") for handles in host.HANDLED.values())
+    assert host._place("observation statistics") < host._place("critic_loss")
+    with pytest.raises(RlxError, match="--max-magnitude 1e\\+19"):
+        make_plan(TrainConfig(max_magnitude=1e19), 1)
 
 
 # The data set
@@ -222,7 +265,14 @@ def write(folder: Path, field: str, value: float) -> Path:
     return folder
 
 
-BAD = [("observation", NAN), ("observation", INF), ("action", NAN), ("reward", NAN), ("reward", -INF)]
+BAD = [
+    ("observation", NAN),
+    ("observation", INF),
+    ("action", NAN),
+    ("reward", NAN),
+    ("reward", -INF),
+    ("observation", HUGE),
+]
 
 
 @pytest.mark.parametrize(("field", "value"), BAD)
@@ -237,12 +287,8 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
         )
 
     for policy in ("stop", "reset-env"):
-        with pytest.raises(RlxError) as error:
+        with pytest.raises(RlxError, match=f"{field} is not a finite number, .* in 1 rows, first in row 17;"):
             setup(policy)
-        assert str(error.value) == (
-            f"{folder}: {field} is not a finite number in 1 rows, first in row 17;"
-            " mend the file, or leave such rows out by --on-nonfinite skip"
-        )
     given = setup("skip")
     assert given.data is not None and given.data.size == 59
     assert np.isfinite(getattr(given.data.rows, field)).all()

@@ -115,7 +115,7 @@ def test_a_simulation_that_diverged_is_no_end_of_the_task() -> None:
     env = PlaygroundEnv(Slider(), LENGTH)
     _, bad = rollout(env, [0.1, 9.0])
     assert flags([bad]) == [(False, False)] and np.isnan(bad.next_observation).all()
-    batch = rlx.envs.vectorise(env, 2, 4, contain=True)
+    batch = rlx.envs.vectorise(env, 2, 4, truncate_nonfinite=True)
     pool = batch.make_pool(jax.random.key(0))
     state = batch.init(pool, jax.random.split(jax.random.key(1), 2))
     _, step = batch.step(state, jnp.array([[0.1], [9.0]]), pool, jax.random.split(jax.random.key(2), 2))

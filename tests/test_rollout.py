@@ -12,7 +12,8 @@ import numpy as np
 from rlx.envs import vectorise
 from rlx.evaluate import Evaluation, evaluate
 from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, noise_scales
-from rlx.types import Key
+from rlx.train import report
+from rlx.types import EnvState, Key, Step
 from tests.walk import DECAY, EDGE, PUSH, Walk
 
 
@@ -126,6 +127,33 @@ def judged(gain: float, key: int, env: Walk = CALM) -> Evaluation:
         return jnp.full((len(observation), 1), gain)
 
     return jax.device_get(jax.jit(lambda key: evaluate(env, policy, EPISODES, key, RECORDED))(jax.random.key(key)))
+
+
+class Fragile(Walk):
+    """A walk that breaks, where it starts with a positive second number, at its fourth step; the rest go on."""
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        after, step = super().step(state, action, key)
+        breaks = (state.inner[1] > 0) & (state.time >= 3)
+        observation = jnp.where(breaks, jnp.inf, step.observation)
+        return after.replace(observation=observation), step._replace(
+            observation=observation, next_observation=observation
+        )
+
+
+def test_an_episode_that_diverges_is_truncated_in_an_evaluation() -> None:
+    """Its return is that of the steps before, and all other episodes are as they were."""
+    calm, fragile = judged(0.0, 3), judged(0.0, 3, Fragile(limit=8, noise=0.0))
+    broken = fragile.nonfinite
+    assert 0 < broken.sum() < EPISODES and not calm.nonfinite.any()
+    same(fragile.returns[~broken], calm.returns[~broken])
+    for i in np.flatnonzero(broken & (np.arange(EPISODES) < RECORDED)):
+        np.testing.assert_allclose(fragile.returns[i], calm.recording["reward"][:3, i].sum(), rtol=1e-5)
+    assert np.isfinite(fragile.returns).all() and (fragile.lengths[broken] == np.minimum(calm.lengths[broken], 4)).all()
+    assert (
+        report.evaluation_summary(jax.tree.map(lambda x: x[None], fragile))["eval/nonfinite_episodes"] == broken.sum()
+    )
+    assert "diverged" in str(report.nonfinite_episodes(fragile)) and report.nonfinite_episodes(calm) is None
 
 
 UPHILL = judged(0.9, key=0)

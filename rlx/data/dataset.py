@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -228,25 +229,29 @@ def clip_actions(dataset: Dataset, limit: float = 1 - 1e-5) -> tuple[Dataset, in
     return dataset._replace(rows=dataset.rows._replace(action=clipped)), changed
 
 
-def nonfinite(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Row numbers with NaN or infinity by quantity, of those that have any; rewards that are missing do not count."""
+def nonfinite(dataset: Dataset, max_magnitude: float = math.inf) -> dict[str, np.ndarray]:
+    """Row numbers with NaN, infinity or numbers beyond +-`max_magnitude` by quantity, of those that have any.
+
+    Rewards that are missing do not count.
+    """
     found = {}
     for name, leaf in leaves(dataset.rows).items():
         if name == "reward" and dataset.info.get("missing"):
             continue
-        bad = ~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1)
+        good = np.isfinite(leaf) & (np.abs(leaf) <= max_magnitude)
+        bad = ~good.reshape(len(leaf), -1).all(axis=1)
         if bad.any():
             found[name] = np.flatnonzero(bad)
     return found
 
 
-def drop_nonfinite(dataset: Dataset) -> Dataset:
-    """The set without rows that hold NaN or infinity; `nonfinite` counts them.
+def drop_nonfinite(dataset: Dataset, max_magnitude: float = math.inf) -> Dataset:
+    """The set without the rows that `nonfinite` names.
 
     The row before becomes truncated, and what follows is an episode of its own. So returns are of the pieces.
     """
     kept = np.ones(dataset.size, bool)
-    for rows in nonfinite(dataset).values():
+    for rows in nonfinite(dataset, max_magnitude).values():
         kept[rows] = False
     return dataset if kept.all() else take(dataset, kept)
 

@@ -118,6 +118,9 @@ class Collector:
     def _medium(self) -> int:
         """The evaluation whose return is nearest to a third of the way from random to the last."""
         lines = [x for x in metrics.read(self.folder / "metrics.jsonl") if x["run_step"] in self.policies]
+        lines = [x for x in lines if (x.get("eval/return_per_seed") or [None])[0] is not None]
+        if not lines:
+            raise RlxError(f"{self.folder}: has no evaluation with a finite return; choose a policy by --step")
         returns = np.asarray([line["eval/return_per_seed"][0] for line in lines], float)
         goal = self.worth(None) + MEDIUM * (returns[-1] - self.worth(None))
         return int(lines[int(np.nanargmin(np.abs(returns - goal)))]["run_step"])
@@ -181,7 +184,8 @@ class Collector:
                 return explore(observation, key, jax.random.split(key, len(observation)))[0]
             return steps.greedy_action(task, learned, observation, key)
 
-        return evaluate(task.env, act, EPISODES, jax.random.key(task.config.eval_seed)).returns
+        key, most = jax.random.key(task.config.eval_seed), task.config.max_magnitude
+        return evaluate(task.env, act, EPISODES, key, max_magnitude=most).returns
 
     def replay(self, size: int) -> Dataset:
         """The newest `size` transitions of the saved replay of the run's first member, environment by environment."""
@@ -282,8 +286,8 @@ def _as_collector(saved: RunConfig, size: int, seed: int) -> Setup:
     env = envs.make(saved.env, backend=saved.backend)
     count, length = min(ENVS, max(1, size // (STRETCH * env.spec.episode_length))), min(100, env.spec.episode_length)
     few = {"num_envs": count, "pool_size": count, "rollout_length": length, "replay_capacity": count * length}
-    chosen = replace(saved.train, **runner.NO_TRAINING | few | {"seed": seed, "total_env_steps": 10 * count * length})
-    return setup(replace(saved, train=chosen), env, trains=False)
+    rest = {"on_nonfinite": "reset-env", "seed": seed, "total_env_steps": 10 * count * length}
+    return setup(replace(saved, train=replace(saved.train, **runner.NO_TRAINING | few | rest)), env, trains=False)
 
 
 def _columns(rows: Row, size: int) -> Dataset:

@@ -251,6 +251,8 @@ def _train(
                 clock.saw(found)
                 sink.write(line)
                 console.show(line)
+            if found.evaluation and (diverged := report.nonfinite_episodes(found.evaluation)):
+                warn(f"step {found.run_step:,}: {diverged}")
             if found.saves or found.evaluation:
                 console.begin("saving")
             keeper.keep(moment)
@@ -324,10 +326,12 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     evaluation = driver.fetch(driver.evaluate(learned))
     found = summaries.verdict(evaluation.returns, saved, json_files.read(folder / "config.json").get("data", {}))
     spread = " ".join(f"{value:.1f}" for value in found["eval_return_per_seed"])
+    note = report.nonfinite_episodes(evaluation)
     return "\n".join(
         [
             f"{saved.agent} on {saved.env}: {chosen.eval_episodes} greedy episodes of each of {driver.members} runs",
             *(f"  {line}" for line in summaries.in_words(found)),
             f"  per run {spread}; mean length {evaluation.lengths.mean():.0f}",
+            *([f"  {note}"] if note else []),
         ]
     )

@@ -25,7 +25,8 @@ from rlx.runs import checkpoint
 from rlx.train.loop import Driver, Report, Resumed
 
 HOW = (  # not what
-    *("num_devices", "split", "depth", "keep", "on_nonfinite", "checkpoint_every", "checkpoint_replay"),
+    *("num_devices", "split", "depth", "keep", "on_nonfinite", "max_magnitude"),
+    *("checkpoint_every", "checkpoint_replay"),
     *("tensorboard", "wandb", "members"),
 )
 

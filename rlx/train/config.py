@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from rlx.envs.base import MAX_MAGNITUDE
 from rlx.errors import RlxError
 from rlx.types import setting
 
 MOST = 2**31 - 1  # what the counters on the device, int32, can count
 REPORTED = 2**24  # iterations that one report, sums of float32, can count
+LARGEST = 1e18  # of --max-magnitude: its square is finite in float32
 CHOICES = {
     "driver": ("fused", "pipelined"),
     "spread": ("data", "seeds"),
@@ -70,6 +72,11 @@ class TrainConfig:
     on_nonfinite: str = setting(
         "stop",
         "NaN or infinity: stop; reset-env: restart a diverged environment; skip: that, and leave out bad updates",
+    )
+    max_magnitude: float = setting(
+        MAX_MAGNITUDE,
+        "observations and rewards beyond +- this have diverged and are dealt with as NaN is; lower it where the"
+        " environment's own numbers are known to be smaller",
     )
     deterministic: bool = setting(False, "make a GPU give the same bits every time; slower (a CPU always does)")
     seed: int = setting(0, "first seed")
@@ -309,6 +316,11 @@ def _check_ranges(config: TrainConfig) -> None:
         raise RlxError(f"--action-clip {config.action_clip}: must be over 0 and at most 1")
     if not math.isfinite(config.reward_shift):
         raise RlxError(f"--reward-shift {config.reward_shift}: must be a finite number")
+    if not 0 < config.max_magnitude <= LARGEST:
+        raise RlxError(
+            f"--max-magnitude {config.max_magnitude}: must be over 0 and at most {LARGEST:g}, so that float32 holds"
+            " the observations' variance"
+        )
     if config.noise_min > config.noise_max:
         raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
     if not (math.isfinite(config.observation_clip) and config.observation_clip > 0):

@@ -81,7 +81,7 @@ def iteration(task: Task, data: Replay | None, state: FusedState) -> tuple[Fused
         return steps.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
 
     agent, told, learned = steps.after_warmup(learn, state.agent, steps.learns(task, ring, state.iteration))
-    sounded = nonfinite.sound(diverged._asdict() | told.bad, state.iteration)
+    sounded = nonfinite.sound(diverged | steps.watch(statistics) | told.bad, state.iteration)
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, iteration=state.iteration + 1)
     return state, Totals(told.metrics, learned, episodes, alarms=sounded)
 

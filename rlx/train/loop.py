@@ -18,12 +18,13 @@ from rlx.train.report import Report, Seconds
 from rlx.train.steps import Task, Totals
 
 STRETCH_S = 1.0  # about how long a stretch of iterations takes: who asks a run to end waits no longer
-CONTAINED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
+OF_ENVS = ("reset observation", "action", "observation", "reward")
+COURSE = (*OF_ENVS, "observation statistics", "critic_loss", "critic gradients", "critic parameters")  # of an iteration
+HANDLED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
     "stop": lambda quantity: False,
     "reset-env": lambda quantity: quantity in ("observation", "reward"),
-    "skip": lambda quantity: quantity != "action",
+    "skip": lambda quantity: quantity in ("observation", "reward") or quantity not in COURSE[:5],
 }
-COURSE = ("action", "observation", "reward", "critic_loss", "critic gradients", "critic parameters")  # of an iteration
 
 
 class Driver(Protocol):
@@ -253,18 +254,29 @@ def _place(quantity: str) -> int:
 
 
 def _check(driver: Driver, totals: Totals) -> None:
-    """Raises RlxError naming the first bad number that nothing contains."""
-    policy = driver.task.config.on_nonfinite
+    """Raises RlxError naming the first bad number that the policy does not deal with."""
+    config = driver.task.config
     for quantity, (run_step, number) in bad_numbers(driver, totals).items():
-        if CONTAINED[policy](quantity):
+        if HANDLED[config.on_nonfinite](quantity):
             continue
-        where = "environment" if quantity in ("observation", "action", "reward") else "update"
-        remedy = "lower the learning rate"
-        if CONTAINED["reset-env"](quantity):
-            remedy = "restart such environments by --on-nonfinite reset-env"
-        elif CONTAINED["skip"](quantity):
-            remedy += ", or leave such updates out by --on-nonfinite skip"
+        what = "NaN or infinity"
+        if quantity in OF_ENVS and quantity != "action":
+            what = f"NaN, infinity or a number beyond --max-magnitude {config.max_magnitude:g}"
+        where = "environment" if quantity in OF_ENVS else "update"
         raise RlxError(
-            f"step {run_step}: NaN or infinity in {quantity}, of {number} {where}{'s' * (number > 1)};"
-            f" nothing bad was saved. To go on, {remedy}"
+            f"step {run_step}: {what} in {quantity}, of {number} {where}{'s' * (number > 1)};"
+            f" nothing bad was saved. To go on, {_remedy(quantity, config.on_nonfinite)}"
         )
+
+
+def _remedy(quantity: str, policy: str) -> str:
+    """What helps against a bad number that ended the run."""
+    if quantity == "reset observation":
+        again = "mend the environment's reset"
+        return again if policy != "stop" else f"{again}, or pass over such starts by --on-nonfinite reset-env"
+    if quantity == "observation statistics":
+        return "lower --max-magnitude, or leave observations as they are by --no-normalize-observations"
+    if quantity in ("observation", "reward"):
+        return "restart such environments by --on-nonfinite reset-env"
+    skip = ", or leave such updates out by --on-nonfinite skip" if HANDLED["skip"](quantity) else ""
+    return f"lower the learning rate{skip}"

@@ -133,7 +133,7 @@ def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapsho
         "statistics_at_collector": _lag(version, statistics.version),
     }
     collected = Collected(block, steps.actor_rows(task, block), version)
-    report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged._asdict(), state.iteration))
+    report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged | steps.watch(merged), state.iteration))
     return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), report
 
 

@@ -61,9 +61,18 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
         "eval/return_mean": float(per_seed.mean()),
         "eval/return_per_seed": per_seed,
         "eval/length_mean": float(evaluation.lengths.mean()),
+        "eval/nonfinite_episodes": int(evaluation.nonfinite.sum()),
         **{f"eval/{name}_sum": float(x.mean()) for name, x in evaluation.sums.items()},
         **{f"eval/{name}_last": float(x.mean()) for name, x in evaluation.lasts.items()},
     }
+
+
+def nonfinite_episodes(evaluation: Evaluation) -> str | None:
+    """A line on episodes that were truncated because they diverged, None where there were none."""
+    count, total = int(evaluation.nonfinite.sum()), evaluation.nonfinite.size
+    if not count:
+        return None
+    return f"{count} of {total} evaluation episodes diverged; their returns are of the steps before (--max-magnitude)"
 
 
 def process_age_s() -> float:

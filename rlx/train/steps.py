@@ -106,6 +106,11 @@ def env_index(task: Task) -> jax.Array:
     return parallel.index(task.axes) * task.plan.shard_envs + jnp.arange(task.plan.shard_envs)
 
 
+def watch(statistics: normalize.Statistics) -> dict[str, jax.Array]:
+    """Whether the statistics of the observations are not finite, [] float32, for the report of bad numbers."""
+    return {"observation statistics": (~nonfinite.finite((statistics.mean, statistics.variance))).astype(jnp.float32)}
+
+
 def make_pool(task: Task, key: Key, iteration: jax.Array) -> EnvState:
     """This shard's pool of initial states, `[P, ...]`, new at every iteration that it is asked for."""
     return task.batch.make_pool(derive(key, POOL, iteration, parallel.index(task.axes)))
@@ -413,6 +418,7 @@ def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED)
 
     `learned` holds the agent's state and the observations' statistics.
     """
-    key, episodes = jax.random.key(task.config.eval_seed), task.config.eval_episodes
-    act = partial(greedy_action, task, learned)
-    return evaluate(task.env, act, episodes, key, min(record, episodes), fresh_carry(task, episodes))
+    config, key = task.config, jax.random.key(task.config.eval_seed)
+    act, episodes = partial(greedy_action, task, learned), config.eval_episodes
+    carry = fresh_carry(task, episodes)
+    return evaluate(task.env, act, episodes, key, min(record, episodes), carry, config.max_magnitude)
