@@ -1,5 +1,6 @@
 # make train   install, then train SAC on Brax's ant        make train ARGS="--seed 1"
-# make test    install, then run the whole test suite       make test ARGS="-k replay"
+# make test    install, then test everything that is quick  make test ARGS="-k replay"
+# make test-all   also what kills, starts processes, builds wheels or compiles whole Brax; test-slow: only that
 # make check   format, lint and types                       make learn   the long learning runs
 # make browser opens the pages that rlx makes in a headless Chromium, which it installs where it may
 # make docs    build the site into build/docs               make notebooks   run the notebooks and save what they show
@@ -28,7 +29,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 PART := targets learn update switches rest
 
-.PHONY: bench bench-peers bench-learn bench-gpu install train test smoke learn browser torture docs notebooks check python
+.PHONY: bench bench-peers bench-learn bench-gpu install train test test-slow test-all smoke learn browser torture docs notebooks check python
 
 install: $(INSTALLED)
 
@@ -43,8 +44,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: install
 	$(BIN)/rlx train sac --env brax:ant $(ARGS) || test $$? = 130
 
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-slow: install
+	$(PYTEST) -m "slow and not learn and not browser" $(ARGS)
+
+test-all: install
+	$(PYTEST) -m "not learn and not browser" $(ARGS)
 
 smoke: install
 	$(BIN)/python -m pytest -m smoke $(ARGS)

@@ -225,6 +225,7 @@ def test_the_d4rl_command_has_the_published_settings(d4rl_command: list[str], pa
     assert {name: found.hypers[name] for name in published} == {name: (x,) for name, x in published.items()}
 
 
+@pytest.mark.slow
 def test_the_d4rl_command_trains(d4rl_command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the same layout stands in for D4RL's, and there is little to do."""
     monkeypatch.chdir(tmp_path)

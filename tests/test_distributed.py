@@ -40,6 +40,7 @@ def last_line(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "alone", "devices"),
     [
@@ -63,6 +64,7 @@ def test_two_processes_equal_one(flags: list[str], alone: list[str], devices: in
     assert (tmp_path / "two" / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_stops_the_other(tmp_path: Path) -> None:
     arguments = [*TRAIN, "--total-env-steps", "100_000_000", "--log-every", "1200", "--eval-every", "100_000_000"]
     survivor, victim = both([*arguments, "--run-dir", str(tmp_path), "--run-name", "two"], devices=1)
@@ -77,6 +79,7 @@ def test_a_process_that_dies_stops_the_other(tmp_path: Path) -> None:
 LONG = "--total-env-steps 4800 --log-every 240 --eval-every 2400 --checkpoint-every 240 --num-shards 2".split()
 
 
+@pytest.mark.slow
 def test_two_processes_save_at_the_same_step_and_resume(tmp_path: Path) -> None:
     """One of them is told to end: both save, each its own part, and go on to the bits of a pair that nobody told."""
     arguments = [*TRAIN, *LONG, "--run-dir", str(tmp_path)]

@@ -161,6 +161,7 @@ def test_arithmetic_is_float32_for_bfloat16_parameters() -> None:
     np.testing.assert_allclose(got, reference(mean, log_std, action), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_light_modules_do_without_distrax() -> None:
     code = "import sys, rlx, rlx.losses, rlx.networks, rlx.normalize; sys.exit('distrax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -73,6 +73,7 @@ def exported(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert cli.main(["export", "runs/a", "--out", "policy"]) == 0
 
 
+@pytest.mark.slow
 @pages_with("python")
 def test_python_blocks_run(page: Path, quick: None, exported: None, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = run_blocks(page, monkeypatch)

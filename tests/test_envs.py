@@ -300,6 +300,7 @@ def test_another_name_is_refused():
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+@pytest.mark.slow
 def test_imports_are_late_and_silent():
     code = (
         "import sys, rlx.envs; rlx.envs.names(); print({'brax', 'gymnax', 'mujoco'} & set(sys.modules));"

@@ -140,6 +140,7 @@ def test_a_kill_while_it_becomes_longer(
         assert_same(short, long)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [resume, longer])
 def test_a_kill_later(again: Callable[[Path], int], short: Path, long: Path) -> None:
     """Before and after the first checkpoint of the longer run; the command that began it goes on, too."""
@@ -183,6 +184,7 @@ def test_a_pace_that_was_left_open(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(there["metrics"]) == len(here["metrics"]) + 1
 
 
+@pytest.mark.slow
 def test_roles_at_once(tmp_path: Path) -> None:
     """What lies between the roles goes on, too."""
     settings = f"{SETTINGS} --driver pipelined"
@@ -217,6 +219,7 @@ def test_runs_from_data(name: str, total: str, pace: int, cloning: Callable[...,
     assert differences(first, whole) == []
 
 
+@pytest.mark.slow
 def test_a_kill_while_it_makes_more_updates(cloning: Callable[..., Path]) -> None:
     """The same totals once more go on; fewer updates are refused."""
     more = "--offline-steps 200 --total-env-steps 200"

@@ -124,6 +124,7 @@ def test_every_seed_and_rate_equals_its_solo_run(
     assert many.final.replay.cursor.head.shape == ()  # mapped, every write would cost a pass over the ring
 
 
+@pytest.mark.slow
 def test_one_device_equals_four() -> None:
     """Eight logical shards, all on one or two on each; and four seeds over four devices equal their solo runs."""
     assert processes.run(["tests.check_fused"], devices=4).splitlines() == [

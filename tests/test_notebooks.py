@@ -21,6 +21,7 @@ def code(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.mark.slow
 @every_notebook
 def test_notebooks_run(path: Path) -> None:
     """On tiny settings; every notebook has a process of its own, so it may choose its devices."""
@@ -53,6 +54,7 @@ def a_notebook(folder: Path, *sources: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_wrong_cell_is_found(tmp_path: Path) -> None:
     """And tiny settings stand in place of the others."""
     from nbclient.exceptions import CellExecutionError

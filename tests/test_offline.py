@@ -357,6 +357,7 @@ def test_one_program_and_two_groups_do_not_go_on_with_each_others_updates() -> N
     runner._check_split(two, three, offline=True)
 
 
+@pytest.mark.slow
 def test_halves_on_devices_of_their_own_learn_the_same() -> None:
     """Critic and actor on different devices, and through the host in the middle, against the iteration in one
     program."""

@@ -70,6 +70,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(built.glob("*.whl"))
 
 
+@pytest.mark.slow
 def test_wheel_contents(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -80,6 +81,7 @@ def test_wheel_contents(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 
 
+@pytest.mark.slow
 def test_wheel_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         read = {Path(name).name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name}
@@ -89,6 +91,7 @@ def test_wheel_metadata(wheel: Path) -> None:
     assert re.search(r'Requires-Dist: jax\[tpu\]; extra == "tpu"', read["METADATA"])
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_every_module_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     """Outside the checkout, with nothing of it on the path."""

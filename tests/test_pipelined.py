@@ -54,6 +54,7 @@ def test_lag_is_one_on_every_iteration(iterations: dict[str, Any], split: str) -
     assert all(histogram == [0, ITERATIONS, 0, 0] for histogram in iterations[split]["lags"].values())
 
 
+@pytest.mark.slow
 def test_dispatch_returns_while_all_roles_are_at_work() -> None:
     seen = json.loads(processes.run(["tests.check_dispatch"], devices=3).splitlines()[-1])
     assert seen["at_work"] == [True, True, True]

@@ -106,6 +106,7 @@ def assert_same_run(folder: Path, reference: Path) -> None:
 # Killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.agent}-{case.driver}")
 def test_kills_at_random_moments(case: Case, tmp_path: Path) -> None:
     found = kill.torture(case, tmp_path, kills=2, seed=1, cold=0.0)
@@ -152,6 +153,7 @@ def test_a_finished_run_is_left_alone(reference: Path, capsys: pytest.CaptureFix
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, reference: Path) -> None:
     """And one that compiles everything anew."""
     arguments = [
@@ -190,6 +192,7 @@ def test_a_signal(
     assert_same_run(folder, reference)
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None:
     """In the middle of a save; the step before it is whole."""
     program = (
@@ -336,6 +339,7 @@ def test_without_replay(tmp_path: Path, reference: Path, capfd: pytest.CaptureFi
 # On other devices
 
 
+@pytest.mark.slow
 def test_on_other_devices(tmp_path: Path) -> None:
     """Four, then two, then four again: resumed each time, told that bits may differ, and equal but for rounding."""
     output = processes.run(["tests.check_resume", str(tmp_path)], devices=4)

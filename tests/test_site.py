@@ -38,6 +38,7 @@ def pages(site: Path) -> Iterator[tuple[Path, str]]:
         yield path, path.read_text()
 
 
+@pytest.mark.slow
 def test_pages_ask_for_nothing_elsewhere(site: Path) -> None:
     """Scripts, styles and pictures are the site's own; only links lead out."""
     for path, text in pages(site):
@@ -45,6 +46,7 @@ def test_pages_ask_for_nothing_elsewhere(site: Path) -> None:
         assert [url for url in asked if re.match(r"(https?:)?//", url)] == [], path
 
 
+@pytest.mark.slow
 def test_api_pages_have_docstrings_and_fields(site: Path) -> None:
     text = (site / "api" / "rlx.types.html").read_text()
     assert "always in [-1, 1]" in re.sub(r"</?code>", "", text)  # a comment behind a field of Spec
@@ -65,6 +67,7 @@ def test_every_api_entry_has_a_summary() -> None:
     assert [name for name in docs_site.API if len(docs_site.summary(name)) < 10] == []
 
 
+@pytest.mark.slow
 def test_notebooks_are_pages(site: Path) -> None:
     text = (site / "notebooks" / "1_train.html").read_text()
     assert "data:image/png;base64," in text and "result.evaluation" in re.sub(r"<[^>]+>", "", text)
