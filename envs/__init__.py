@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
-from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, vectorise
+from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
 from rlx.errors import RlxError, install
 from rlx.types import Env
 
@@ -110,6 +110,7 @@ def make(name: str, backend: str | None = None, episode_length: int | None = Non
     Brax and the library's own for others; `settings` go to the library's environment. Raises RlxError for a name, a
     backend, a length or a setting that is unknown, broken or not supported.
     """
+    check_process()
     backends = names().get(name)
     if backends is None:
         raise RlxError(_why_not(name))
@@ -124,8 +125,8 @@ def make(name: str, backend: str | None = None, episode_length: int | None = Non
     return env
 
 
-def to_gymnasium(env: Env, seed: int = 0) -> GymnasiumEnv:
-    """The environment as a `gymnasium.Env`; `seed` is that of a first `reset` that names none."""
+def to_gymnasium(env: Env, seed: int | None = None) -> GymnasiumEnv:
+    """The environment as a `gymnasium.Env`; `seed` is that of a first `reset` that names none (None: a random one)."""
     from rlx.envs.gymnasium_env import GymnasiumEnv
 
     return GymnasiumEnv(env, seed)

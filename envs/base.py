@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -192,6 +193,19 @@ def _truncated(step: Step, observation: jax.Array, bad: jax.Array) -> Step:
         truncated=step.truncated | bad,
         extras=jax.tree.map(lambda x: jnp.where(bad, jnp.zeros_like(x), x), step.extras),
     )
+
+
+_used_in: list[int] = []  # the first process that made an environment
+
+
+def check_process() -> None:
+    """Raises RlxError in a process that was forked from one that has used JAX, which would hang."""
+    _used_in.append(os.getpid())
+    if _used_in[0] != os.getpid():
+        raise RlxError(
+            "environments hang in a process that was forked after JAX had begun: start processes by spawning, as"
+            ' gymnasium.vector.AsyncVectorEnv(..., context="spawn") does'
+        )
 
 
 def check_count(name: str, count: int) -> None:

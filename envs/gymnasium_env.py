@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from rlx.envs.base import check_process
 from rlx.types import Env, EnvState, Key, Step
 
 
@@ -34,18 +35,20 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     metadata = {"render_modes": []}  # noqa: RUF012 -- as Gymnasium declares it
 
-    def __init__(self, env: Env, seed: int):
+    def __init__(self, env: Env, seed: int | None = None):
+        check_process()
         self.env = env
         sizes = env.spec.observation_size, env.spec.action_size
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, sizes[:1], np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, sizes[1:], np.float32)
-        self._seed: int | None = seed  # of a first reset that names none
+        self._seed = seed  # of a first reset that names none
         self._now: tuple[EnvState, Key] | None = None  # the state, and the key of the episode
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begins an episode. With a seed it and those that follow are always the same."""
+        check_process()
         super().reset(seed=self._seed if seed is None else seed)
         self._seed = None
         self._now = _reset(self.env, self.np_random.integers(2**32, dtype=np.uint32))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlx import data, statistics
-from rlx.data import Dataset
+from rlx.data import Dataset, spaces
 from rlx.errors import RlxError
 from tests.datasets import compact, d4rl_arrays, ogbench_arrays, walk, write_hdf5
 
@@ -290,6 +290,23 @@ def slow_d4rl(arrays: dict[str, np.ndarray]) -> list[tuple[Any, ...]]:
     return rows
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def test_actions_are_mapped_by_dimension_and_played_back() -> None:
+    """One mapping for the reader and the player: a bound on one side alone, or float32's largest, is none."""
+    low = np.array([-0.5, -np.inf, -LARGEST, 0.0, -2.0])
+    high = np.array([0.5, 1.0, LARGEST, np.inf, 4.0])
+    native = np.array([[0.4, 0.3, -0.25, 0.5, 4.0]])
+    unit, notes = spaces.to_unit(Path("set"), native, low, high)
+    np.testing.assert_allclose(unit, [[0.8, 0.3, -0.25, 0.5, 1.0]], rtol=1e-6)
+    centre, half = spaces.affine(low, high)
+    np.testing.assert_allclose(centre + half * unit, native, rtol=1e-6)
+    assert len(notes) == 1
+    with pytest.raises(RlxError, match="empty"):
+        spaces.to_unit(Path("set"), native, low, np.array([-0.5, 1, 1, 1, 1]))
+
+
 @pytest.mark.parametrize("lengths", [LENGTHS, [1, 1, 1], [5], [4, 1], [2, 2]])
 @pytest.mark.parametrize("first_terminates", [True, False])
 def test_d4rl_without_successors(tmp_path: Path, lengths: list[int], first_terminates: bool) -> None:
@@ -330,15 +347,48 @@ def test_d4rl_with_neither_says_so(tmp_path: Path) -> None:
     assert found.size == 5 and found.info["notes"][0].startswith("neither timeouts nor next_observations")
 
 
+@pytest.mark.parametrize("successors", [True, False])
+def test_d4rl_without_timeouts_is_cut_at_the_known_limit(tmp_path: Path, successors: bool) -> None:
+    """A file of a known task; of an unknown one the limit is not known. Where no successor is stored, the row goes."""
+    dataset = walk([2500, 300], terminated=[True, False])
+    arrays = {name: array for name, array in d4rl_arrays(dataset).items() if successors or name != "next_observations"}
+    del arrays["timeouts"]
+    known = data.read(write_hdf5(tmp_path / "hopper_medium_replay-v2.hdf5", arrays))
+    lengths = [1000, 1000, 500, 300] if successors else [999, 999, 500, 299]
+    np.testing.assert_array_equal(data.episode_lengths(known), lengths)
+    assert known.rows.terminated.sum() == 1 and "after 1000 steps" in known.info["notes"][0]
+    other = data.read(write_hdf5(tmp_path / "ant_maze-big.hdf5", arrays))
+    np.testing.assert_array_equal(data.episode_lengths(other), [2500, 300 if successors else 299])
+    assert "episode_length" not in other.info and "random_return" not in other.info
+
+
+def test_d4rl_successors_that_differ_by_rounding_alone_end_nothing(tmp_path: Path) -> None:
+    dataset = walk([4, 3])
+    arrays = d4rl_arrays(dataset) | {"next_observations": dataset.rows.next_observation * np.float32(1 + 3e-7)}
+    del arrays["timeouts"]
+    np.testing.assert_array_equal(data.episode_lengths(data.read(write_hdf5(tmp_path / "a.hdf5", arrays))), [4, 3])
+
+
+def test_d4rl_terminal_rows_that_vanish_are_counted(tmp_path: Path) -> None:
+    """Those that are timeouts, too, and the last row of the file."""
+    arrays = d4rl_arrays(walk([3, 3, 3, 3], terminated=[True] * 4))
+    del arrays["next_observations"]
+    arrays["timeouts"] = np.arange(12) % 6 == 5
+    found = data.read(write_hdf5(tmp_path / "a.hdf5", arrays))
+    assert found.rows.terminated.sum() == 2 and found.info["notes"][0].startswith("2 terminal rows were dropped")
+
+
 def test_d4rl_names_and_shapes(tmp_path: Path) -> None:
     """Reference returns by the file's name; float64, and columns that are [n, 1]."""
     arrays = d4rl_arrays(walk(LENGTHS))
     arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
     arrays["rewards"] = arrays["rewards"][:, None]
-    for name in ("hopper_medium-v2", "walker2d-expert-v2", "antmaze-large-v0", "mine"):
+    for name in ("hopper_medium-v2", "walker2d-expert-v2", "antmaze-large-v0", "ant-maze", "mine"):
         found = data.read(write_hdf5(tmp_path / f"{name}.hdf5", arrays | {"metadata": np.zeros(3)}))
         same(found, without_extras(walk(LENGTHS)))
-        references = statistics.D4RL_REFERENCES.get(name.split("_")[0].split("-")[0])
+        references = (
+            statistics.D4RL_REFERENCES.get(name.replace("-", "_").split("_")[0]) if "maze" not in name else None
+        )
         known = {} if references is None else {"random_return": references[0], "expert_return": references[1]}
         assert found.info == {"name": name, "format": "d4rl"} | ({"episode_length": 1000} | known if known else {})
 

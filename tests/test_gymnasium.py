@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import gymnasium
@@ -12,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from rlx import envs
+from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Step
 from tests.walk import DECAY, PUSH, Walk
 
@@ -92,6 +94,33 @@ def test_the_first_seed_is_the_makers() -> None:
     first, second = walk(envs.to_gymnasium(WALK, seed=1)), walk(envs.to_gymnasium(WALK, seed=2))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, walk(envs.to_gymnasium(WALK), seed=1))
+
+
+def test_without_any_seed_copies_differ() -> None:
+    """As all of Gymnasium's environments: a vector of equal copies would collect the same episode again and again."""
+    starts = {tuple(envs.to_gymnasium(WALK).reset()[0]) for _ in range(4)}
+    assert len(starts) == 4
+
+
+def test_a_forked_process_is_refused_before_it_hangs() -> None:
+    """In the child of a fork every way in says how to start processes instead; the parent goes on."""
+    env = envs.to_gymnasium(WALK)
+    env.reset(seed=0)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:  # no JAX from here on: it is what hangs
+        words = []
+        for way in (lambda: envs.to_gymnasium(WALK), env.reset, lambda: envs.make("gymnax:Pendulum-v1")):
+            try:
+                way()
+            except RlxError as error:
+                words.append(str(error))
+        os.write(write, "\n".join(words).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as told:
+        assert told.read().count('context="spawn"') == 3
+    env.reset()
 
 
 def test_episodes_without_a_seed_differ() -> None:

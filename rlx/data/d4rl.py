@@ -18,6 +18,13 @@ from rlx.errors import RlxError
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 OPTIONAL = ("timeouts", "next_observations")
+LIMIT = 1000  # steps, of every task that D4RL has references for
+KNOWN = re.compile(  # its files of those tasks, such as hopper_medium-v2; AntMaze, of another ant, is none of them
+    r"(?P<task>{})[-_](random|simple|medium|expert|(medium|full)[-_]replay|medium[-_]expert|mixed)([-_]v\d+)?".format(
+        "|".join(statistics.D4RL_REFERENCES)
+    )
+)
+CLOSE = 1e-6  # how far a stored successor may lie from the next row's observation by rounding
 FLAT = ("rewards", "terminals", "timeouts")
 
 
@@ -26,7 +33,8 @@ def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
 
     Stored `next_observations` are used; else the next row's observation is the successor, the row's own where the task
     ended (never bootstrapped), and timeout rows and the last row are dropped, because nobody knows theirs. Where the
-    file has no `timeouts`, a stored successor that is not the next row's observation ends the episode.
+    file has no `timeouts`, a stored successor that is not the next row's observation ends the episode, and so does the
+    task's time limit, if the task is known.
     Raises RlxError for files that are damaged, hostile, or hold something else.
     """
     columns, notes = _columns(path, limits)
@@ -46,23 +54,39 @@ def _columns(path: Path, limits: Limits) -> tuple[dict[str, np.ndarray], list[st
     """All six arrays, `[n, ...]`, and notes on what was done to get them."""
     columns = _stored(path, limits)
     observation = columns["observations"]
-    timed = "timeouts" in columns
+    timed, limit = "timeouts" in columns, _info(path).get("episode_length")
     timeouts = columns.get("timeouts", np.zeros(len(observation), bool)).astype(bool)
+    terminals = columns["terminals"].astype(bool)
+    and_limit = f" or after {limit} steps" if limit else ""
     if "next_observations" in columns:
         if not timed:
-            jumps = np.any(columns["next_observations"][:-1] != observation[1:], axis=1)
-            timeouts = np.append(jumps, True)
-        notes = [] if timed else ["no timeouts in the file: episodes end where the next row does not follow"]
-        return columns | {"timeouts": timeouts}, notes
+            follows = np.isclose(columns["next_observations"][:-1], observation[1:], CLOSE, CLOSE, equal_nan=True)
+            timeouts = _at_limit(np.append(~follows.all(axis=1), True) | terminals, limit)
+        note = f"no timeouts in the file: episodes end where the next row does not follow{and_limit}"
+        return columns | {"timeouts": timeouts}, [] if timed else [note]
 
-    notes = [] if timed else ["neither timeouts nor next_observations in the file: episodes end at terminals only"]
-    terminals = columns["terminals"].astype(bool)[:, None]
-    following = np.where(terminals[:-1], observation[:-1], observation[1:])
+    notes = []
+    if not timed:
+        timeouts = _at_limit(terminals, limit) & ~terminals
+        ends = f"terminals{and_limit}" if limit else "terminals only"
+        notes.append(f"neither timeouts nor next_observations in the file: episodes end at {ends}")
+    if lost := int(np.count_nonzero(terminals & np.append(timeouts[:-1], True))):
+        notes.append(f"{lost} terminal rows were dropped: they are timeouts, too, or the file's last row")
+    following = np.where(terminals[:-1, None], observation[:-1], observation[1:])
     kept = ~timeouts[:-1]
     # The row before a dropped one keeps its successor, and ends what is left of the episode.
     truncated = np.append(timeouts[1:-1], True)
     columns = {name: leaf[:-1][kept] for name, leaf in columns.items()}
     return columns | {"next_observations": following[kept], "timeouts": truncated[kept]}, notes
+
+
+def _at_limit(ended: np.ndarray, limit: int | None) -> np.ndarray:
+    """Where episodes end, `[n]`: at `ended` rows and, where there is a time limit, every `limit` steps in between."""
+    if limit is None or not len(ended):
+        return ended
+    row = np.arange(len(ended))
+    first = np.maximum.accumulate(np.where(np.append(True, ended[:-1]), row, 0))
+    return ended | ((row - first + 1) % limit == 0)
 
 
 def _stored(path: Path, limits: Limits) -> dict[str, np.ndarray]:
@@ -85,8 +109,7 @@ def _stored(path: Path, limits: Limits) -> dict[str, np.ndarray]:
 def _info(path: Path) -> dict[str, Any]:
     """Name, and for known environments D4RL's reference returns and time limit."""
     info: dict[str, Any] = {"name": path.stem, "format": "d4rl"}
-    task = re.split(r"[-_]", path.stem.lower())[0]
-    if task in statistics.D4RL_REFERENCES:
-        random, expert = statistics.D4RL_REFERENCES[task]
-        info |= {"random_return": random, "expert_return": expert, "episode_length": 1000}
+    if known := KNOWN.fullmatch(path.stem.lower()):
+        random, expert = statistics.D4RL_REFERENCES[known["task"]]
+        info |= {"random_return": random, "expert_return": expert, "episode_length": LIMIT}
     return info

@@ -23,6 +23,7 @@ import numpy as np
 from jax import export as jax_export
 
 from rlx import __version__, config, json_files
+from rlx.data import spaces
 from rlx.data.limits import printable
 from rlx.errors import RlxError, say
 from rlx.export import mlp
@@ -216,22 +217,22 @@ def load(path: str | Path) -> Policy:
 def play(policy: Callable[[Any], np.ndarray], env: gymnasium.Env, episodes: int = 1, seed: int = 0) -> np.ndarray:
     """Returns `[episodes]` of a policy in any Gymnasium environment whose actions are a box.
 
-    [-1, 1] is mapped to the box where it has bounds. Episode i starts from `reset(seed=seed + i)`.
+    [-1, 1] is mapped to the box as `rlx.data` maps a data set's actions from it. Episode i starts from
+    `reset(seed=seed + i)`.
     """
     import gymnasium
 
     box = env.action_space
     if not isinstance(box, gymnasium.spaces.Box):
         raise RlxError(f"actions are {box}: an exported policy plays where they are a Box")
-    bounded = np.isfinite(box.low) & np.isfinite(box.high)
-    low, high = np.where(bounded, box.low, -1), np.where(bounded, box.high, 1)
+    centre, half = spaces.affine(box.low, box.high)
     returns = np.zeros(episodes)
     for i in range(episodes):
         observation, _ = env.reset(seed=seed + i)
         ended = False
         while not ended:
             action = policy(np.ravel(observation)).reshape(box.shape)
-            native = (low + high) / 2 + (high - low) / 2 * action
+            native = centre + half * action
             observation, reward, terminated, truncated, _ = env.step(native.astype(box.dtype))
             returns[i] += float(reward)
             ended = bool(terminated or truncated)
