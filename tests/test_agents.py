@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from fnmatch import fnmatchcase
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -16,6 +19,35 @@ from rlx import agents, config, envs
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from tests import probes
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module `mine`, imported from a file that is no part of rlx."""
+    (tmp_path / "mine.py").write_text("from rlx.agents.bc import Config, Hypers, make\nPRESETS = {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(agents, "REGISTRY", dict(agents.REGISTRY))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    import mine
+
+    module: ModuleType = mine
+    return module
+
+
+def test_a_module_is_registered_under_the_last_part_of_its_name(outside: ModuleType) -> None:
+    assert agents.register(outside) == agents.register(outside) == "mine"
+    assert agents.load("mine") is outside and "actor_lr" in config.settings("mine")
+
+
+def test_a_module_without_a_part_or_with_a_known_name_is_refused(outside: ModuleType) -> None:
+    outside.__name__ = "elsewhere.sac"
+    with pytest.raises(RlxError, match=r"'sac' .*rename the file sac\.py$"):
+        agents.register(outside)
+    outside.__name__ = "mine"
+    del outside.make
+    with pytest.raises(RlxError, match=r"^mine .* no make; it needs Config, "):
+        agents.register(outside)
+    assert "mine" not in agents.REGISTRY and agents.REGISTRY["sac"] == "rlx.agents.sac"
 
 
 def test_time_limit_in_the_driver() -> None:
