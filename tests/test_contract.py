@@ -94,14 +94,18 @@ VARIANTS = [Case(name, i) for name in agents.REGISTRY for i in range(1 + len(Cas
 CASES = [*VARIANTS, *map(Case, DOCUMENTED)]
 
 
-def grouped(cases: list[Case]) -> Any:
-    """One parameter for each case; what an agent's tests share is made by one worker."""
-    marks = [pytest.mark.xdist_group(f"contract {case.agent}") for case in cases]
-    return [pytest.param(c, marks=mark, id=f"{c.agent}-{c.variant}") for c, mark in zip(cases, marks, strict=True)]
+def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
+    """One parameter for each case, on one worker for each agent; where agents are named as `quick`, others are slow."""
+    params = []
+    for case in cases:
+        marks = [pytest.mark.xdist_group(f"contract {case.agent}")]
+        marks += [pytest.mark.slow] * bool(quick and case.agent not in quick)
+        params.append(pytest.param(case, marks=marks, id=f"{case.agent}-{case.variant}"))
+    return pytest.mark.parametrize("case", params)
 
 
-every_case = pytest.mark.parametrize("case", grouped(CASES))
-every_agent = pytest.mark.parametrize("case", grouped([case for case in CASES if not case.variant]))
+every_case = parameters(CASES)
+every_run = parameters([case for case in CASES if not case.variant], quick=("sac", "iql"))
 
 
 def make(case: Case) -> Agent:
@@ -238,7 +242,7 @@ def flags(module: ModuleType, changes: dict[str, Any]) -> Iterator[str]:
             yield from map(str, value if isinstance(value, tuple) else [value])
 
 
-@every_agent
+@every_run
 def test_run_resume_export_and_eval(
     case: Case, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,7 +273,7 @@ def test_run_resume_export_and_eval(
 # What stands beside the code
 
 
-@every_agent
+@every_case
 def test_presets(case: Case) -> None:
     """Every preset is for an environment that is there, and holds settings that can be."""
     known, name = envs.names(), case.name

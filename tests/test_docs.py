@@ -9,12 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
 import pytest
 
 from rlx import agents, experiment
 from rlx.commands import main as cli
-from tests import probes
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
 
 LANGUAGES = {"python", "bash", "sh", "text"}  # all but the last are run or parsed
@@ -80,17 +78,6 @@ def test_python_blocks_run(page: Path, quick: None, exported: None, monkeypatch:
     for name, value in vars(shared).items():
         if name.startswith("test_"):
             value()
-    if page.name == "CONTRIBUTING.md":
-        assert learns("ddpg")
-
-
-def learns(name: str) -> bool:
-    """Whether an agent solves the probe where the best action is half the observation, as in tests/test_agents.py."""
-    module, probe = agents.load(name), probes.PROBES["policy"]
-    agent = module.make(probes.small(module.Config), probes.SPEC)
-    data, asked = probes.batches(probe, 1000, 64), probes.questions(probe, 64)
-    answers = probes.learner(agent)(probes.quick(module.Hypers), data, asked, jax.random.key(0))
-    return all(abs(x - query.best) < 0.1 for x, query in zip(answers.greedy, probe.queries, strict=True) if query.best)
 
 
 def test_python_blocks_are_formatted(tmp_path: Path) -> None:
