@@ -189,7 +189,7 @@ def from_json(path: Path) -> RunConfig:
         raise RlxError(f"{path.parent}: {found}; give a folder that `rlx train` made{example}") from None
     except KeyError as error:
         raise RlxError(f"{path}: is damaged ({error} is missing); restore it from a copy") from None
-    except (RlxError, ValueError, TypeError, OSError) as error:
+    except (RlxError, ValueError, TypeError, OSError, LookupError, ArithmeticError, RecursionError) as error:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
 
 

@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     """The object that `write` wrote. Raises RlxError where it cannot be read."""
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RlxError(f"{path}: cannot be read ({error}); restore it from a copy") from None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -81,6 +83,22 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs)))
+
+
+ODD: list[Any] = [None, [], {}, "x", -1, 1.5, True, float("nan"), float("inf"), 10**400, ["x"], [[1]]]
+
+
+def mutated(tree: Any) -> Iterator[Any]:
+    """Copies of a JSON tree, each with one value deleted or replaced by another kind of value."""
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        without = tree.copy()
+        del without[key]
+        yield without
+        changed = mutated(tree[key]) if isinstance(tree[key], (dict, list)) else ()
+        for value in itertools.chain(ODD, changed):
+            copy = tree.copy()
+            copy[key] = value
+            yield copy
 
 
 def check_offline(page: str) -> None:

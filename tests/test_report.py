@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 
 from rlx import config
 from rlx.analysis import compare, report, run_data
+from rlx.analysis.diff import differences
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import folders, summaries
 from rlx.visual import markup, plots, viewer
 from tests.browser import browser
-from tests.scenes import SCENE, check_offline, episode
+from tests.scenes import SCENE, check_offline, episode, mutated
 
 PENDULUM = "gymnax:Pendulum-v1"
 STEPS = (100, 200, 300)
@@ -330,6 +332,33 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(RlxError, match=r"config.json: cannot be read"):
         report.make([folder], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["summary.json", "config.json", "metrics.jsonl"])
+def test_foreign_run_folders_are_read_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    """Whatever the values and types in their files; what is read is enough for every part of a report."""
+    run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other")
+    text = (run / name).read_text()
+    tree = [json.loads(line) for line in text.splitlines()] if name.endswith("l") else json.loads(text)
+    changes = list(mutated(tree))
+    refused = 0
+    for change in random.Random(0).sample(changes, 40):
+        lines = "".join(json.dumps(line) + "\n" for line in change) if name.endswith("l") else json.dumps(change)
+        (run / name).write_text(lines)
+        try:
+            curves = compare.read([run], unfinished=True)
+            comparison, data = compare.compare(curves), run_data.read(run, "run")
+            compare.text(comparison)
+            report._time([data], {}, None)
+            report._scores([data], comparison, {}, None)
+            report._configuration([data], {})
+            if len(curves) == 1:
+                report._tiles(data, comparison)
+            differences(run, other)
+        except RlxError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert 0 < refused < 40
 
 
 @pytest.mark.parametrize("key", ["agent", "settings"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +18,7 @@ from rlx.evaluate import renderable_scene
 from rlx.runs import runner
 from rlx.visual import viewer
 from tests.browser import browser
-from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
+from tests.scenes import SCENE, check_offline, embedded, episode, geom, mutated, unpack
 
 
 def test_page_holds_what_it_was_given(tmp_path: Path) -> None:
@@ -146,20 +145,6 @@ def test_what_was_packed_is_read_again(tmp_path: Path) -> None:
 
 
 ISLAND = '<script type="application/json" id="data">%s</script>'
-ODD: list[Any] = [None, [], {}, "x", -1, 1.5, True, float("nan"), float("inf"), 10**400, ["x"], [[1]]]
-
-
-def mutated(tree: Any) -> Iterator[Any]:
-    """Copies of a JSON tree, each with one value deleted or replaced by another kind of value."""
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        without = tree.copy()
-        del without[key]
-        yield without
-        changed = list(mutated(tree[key])) if isinstance(tree[key], (dict, list)) else []
-        for value in [*ODD, *changed]:
-            copy = tree.copy()
-            copy[key] = value
-            yield copy
 
 
 @pytest.mark.parametrize("scene", [SCENE, None])

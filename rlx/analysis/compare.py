@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import config, json_files
+from rlx import config
+from rlx.analysis import run_files
 from rlx.errors import RlxError, say
-from rlx.runs import metrics
 from rlx.runs.folders import standing
 from rlx.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
@@ -88,9 +88,9 @@ def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
     Raises RlxError for a run that is not finished, or (with `unfinished`) was not evaluated yet.
     """
     if (folder / "summary.json").is_file():
-        return json_files.read(folder / "summary.json")
+        return run_files.summary(folder)
     has_begun = unfinished and (folder / "config.json").is_file()
-    if has_begun and any(EVAL in line for line in _written(folder)):
+    if has_begun and any(EVAL in line for line in run_files.lines(folder)):
         run_config = config.from_json(folder / "config.json")
         return {
             "agent": run_config.agent,
@@ -112,11 +112,6 @@ def _remedy(folder: Path) -> str:
     if (folder / "sweep.json").is_file():
         return f"it is a sweep: give the runs in it, such as {folder / 'chunk-0'}"
     return "give folders that `rlx train` made"
-
-
-def _written(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.jsonl"
-    return metrics.read(path) if path.is_file() else []
 
 
 def _finite(curves: Sequence[Curve], metric: str) -> list[Curve]:
@@ -153,14 +148,15 @@ def _curves(folder: Path, name: str, members: list[dict[str, float]], metric: st
 
 def _lines(folder: Path, metric: str, members: int) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl with the metric. Raises RlxError, with the closest name, where there is none."""
-    path, lines = folder / "metrics.jsonl", _written(folder)
+    path, lines = folder / "metrics.jsonl", run_files.lines(folder)
     known = {key for line in lines for key, value in line.items() if isinstance(value, list) and len(value) == members}
     if metric not in known:
         close = difflib.get_close_matches(metric, sorted(known), n=1, cutoff=0.0)
         hint = f"did you mean {close[0]!r}?" if close else "it has no metric with a value per seed"
         raise RlxError(f"{folder}: has no {metric!r} per seed in metrics.jsonl; {hint}")
-    with_metric = [line for line in lines if metric in line]
-    _check_keys(path, with_metric[0], "run_step", "wall_time_s")
+    with_metric = [line for line in lines if isinstance(line.get(metric), list) and len(line[metric]) == members]
+    for line in with_metric:
+        _check_keys(path, line, "run_step", "wall_time_s")
     return with_metric
 
 

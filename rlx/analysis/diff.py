@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlx import config
-from rlx.runs import checkpoint, metrics, saver
+from rlx.analysis import run_files
+from rlx.runs import checkpoint, saver
 from rlx.runs.checkpoint import Damaged
 
 WIDTH = 120  # of a line
@@ -72,7 +72,7 @@ def _of_origins(one: Path, other: Path, verbose: bool) -> Iterator[str]:
 
 def _origin(folder: Path) -> dict[str, Any]:
     saved = config.to_json(config.from_json(folder / "config.json"))
-    content = json.loads((folder / "config.json").read_text())
+    content = run_files.config(folder)
     saved |= {name: content.get(name) or "none" for name in ("init_from", "data_digest")} | saved.pop("settings")
     saved |= {name: saved[name] or "default" for name in ("log_every", "eval_every")}
     return saved | content.get("versions", {}) | content.get("hardware", {})
@@ -80,9 +80,9 @@ def _origin(folder: Path) -> dict[str, Any]:
 
 def _of_metrics(one: Path, other: Path, verbose: bool) -> Iterator[str]:
     """The first line in which numbers differ, or from which on only one run has lines."""
-    left, right = ([numbers(line) for line in _written(folder)] for folder in (one, other))
+    left, right = ([numbers(line) for line in run_files.lines(folder)] for folder in (one, other))
     for first, second in zip(left, right, strict=False):
-        steps = first["run_step"], second["run_step"]
+        steps = first.get("run_step"), second.get("run_step")
         if steps[0] != steps[1]:
             yield f"metrics.jsonl: logged at different steps from {steps[0]} and {steps[1]} on; not compared further"
             return
@@ -96,12 +96,7 @@ def _of_metrics(one: Path, other: Path, verbose: bool) -> Iterator[str]:
             return
     if len(left) != len(right):
         longer, lines = (one, left) if len(left) > len(right) else (other, right)
-        yield f"metrics.jsonl: only {longer} has step {lines[min(len(left), len(right))]['run_step']}"
-
-
-def _written(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.jsonl"
-    return metrics.read(path) if path.exists() else []
+        yield f"metrics.jsonl: only {longer} has step {lines[min(len(left), len(right))].get('run_step')}"
 
 
 def _of_checkpoints(one: Path, other: Path, verbose: bool) -> Iterator[str]:

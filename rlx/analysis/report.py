@@ -144,9 +144,8 @@ def _tiles(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
     tiles = [(f"{row.iqm.estimate:,.1f}", f"{_last([run])} return, {of}{spread}")]
     tiles.append((f"{row.steps:,}", summaries.counted(run.content["settings"])))
     tiles.append((summaries.duration(row.wall_s), "to the last evaluation"))
-    if "env_steps_per_s" in summary:
-        name = "environment steps" if summary["env_steps"] else "updates"
-        rate = summary["env_steps_per_s"] or summary["updates_per_s"]
+    name, key = ("environment steps", "env_steps_per_s") if summary.get("env_steps") else ("updates", "updates_per_s")
+    if (rate := summary.get(key)) is not None:
         tiles.append((f"{rate:,.0f}", f"{name} per second"))
     return tiles
 
@@ -155,12 +154,7 @@ def _scores(
     runs: Sequence[Run], comparison: Comparison, colors: dict[str, str], drawn: tuple[str, str, str] | None
 ) -> list[str]:
     first, *pairs = compare.tables(comparison)
-    final = [
-        f"{run.name}: {line}"
-        for run in runs
-        if "eval_return_iqm" in run.summary
-        for line in summaries.in_words(run.summary)
-    ]
+    final = [f"{run.name}: {line}" for run in runs for line in _final_words(run)]
     parts = [markup.table(first, colors)]
     if comparison.thresholds:
         text = "Steps and seconds to a return: the first evaluation whose interquartile mean over seeds reached it."
@@ -177,6 +171,14 @@ def _scores(
     if final:
         parts += [markup.subtitle("Final policies, intervals over seeds and episodes"), markup.words(final)]
     return parts
+
+
+def _final_words(run: Run) -> list[str]:
+    """The final evaluation in words; empty where the summary lacks it, or where it was not finite."""
+    try:
+        return summaries.in_words(run.summary)
+    except (KeyError, TypeError):
+        return []
 
 
 def _player(runs: Sequence[Run]) -> str:
@@ -218,7 +220,7 @@ def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, st
         if total:
             add("total", i, summaries.duration(total))
         for key, name in (("time_to_first_update_s", "first update after"), ("compile_s", "compilers, summed")):
-            if key in summary:
+            if summary.get(key) is not None:
                 add(name, i, summaries.duration(summary[key]))
         for key, name in (("env_steps_per_s", "environment steps/s"), ("updates_per_s", "updates/s")):
             if summary.get(key):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx import config, experiment, json_files
-from rlx.analysis import compare
+from rlx import config, experiment
+from rlx.analysis import compare, run_files
 from rlx.errors import RlxError
-from rlx.runs import folders, metrics
+from rlx.runs import folders
 from rlx.visual.markup import Cell
 
 
@@ -26,11 +26,11 @@ class Run(NamedTuple):
 
 def read(folder: Path, name: str) -> Run:
     """Reads the folder of a run that was evaluated. Raises RlxError where a file is damaged."""
-    content = json_files.read(folder / "config.json")
-    for key, kind in (("agent", str), ("settings", dict)):
-        if not isinstance(content.get(key), kind):
+    content = run_files.config(folder)
+    for key in ("agent", "settings"):
+        if key not in content:
             raise RlxError(f"{folder / 'config.json'}: has no {key!r}; restore it from a copy, or leave the run out")
-    lines, summary = metrics.read(folder / "metrics.jsonl"), compare.summary_of(folder, unfinished=True)
+    lines, summary = run_files.lines(folder), compare.summary_of(folder, unfinished=True)
     if (folder / "summary.json").is_file():
         return Run(name, folder, content, summary, lines)
     return Run(name, folder, content, summary | {"wall_time_s": lines[-1]["wall_time_s"]}, lines, _progress(folder))
@@ -63,10 +63,11 @@ def time_split(summary: dict[str, Any], lines: Sequence[dict[str, Any]], setting
 
 def busy(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The share of an iteration in which each role of a pipeline worked; empty for other drivers."""
-    logged = [line for line in lines if line.get("train/iteration_s")]
-    if not logged:
+    timed = [line for line in lines if line.get("train/iteration_s")]
+    if not timed:
         return {}
-    roles = [key for key in logged[0] if key.startswith("train/busy_")]
+    roles = [key for key in timed[0] if key.startswith("train/busy_")]
+    logged = [line for line in timed if all(line.get(key) is not None for key in roles)]
     names = {key: key.removeprefix("train/busy_").removesuffix("_s") for key in roles}
     return {
         name: sum(line[key] / line["train/iteration_s"] for line in logged) / len(logged) for key, name in names.items()
