@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -107,7 +108,6 @@ def test_reading_imports_no_module_that_a_file_names(tmp_path: Path) -> None:
 
 def links(kind: str, file: Any, other: Path) -> None:
     """Puts the array `rewards` into `file` in a way that takes it from another place."""
-    import h5py
 
     if kind == "external link":
         file["rewards"] = h5py.ExternalLink(str(other), "/rewards")
@@ -124,7 +124,6 @@ def links(kind: str, file: Any, other: Path) -> None:
 @pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual"])
 @pytest.mark.parametrize("form", ["d4rl", "minari"])
 def test_hdf5_that_reads_other_files(tmp_path: Path, kind: str, form: str) -> None:
-    import h5py
 
     other = write_hdf5(tmp_path / "other.hdf5", {"rewards": DATASET.rows.reward})
     if form == "d4rl":
@@ -143,7 +142,6 @@ def test_hdf5_that_reads_other_files(tmp_path: Path, kind: str, form: str) -> No
 
 
 def test_a_group_that_is_a_link(tmp_path: Path) -> None:
-    import h5py
 
     data.write(DATASET, tmp_path / "one-v0")
     data.write(DATASET, tmp_path / "two-v0")
@@ -157,7 +155,6 @@ def test_a_group_that_is_a_link(tmp_path: Path) -> None:
 
 
 def test_hdf5_declares_400_gigabytes(tmp_path: Path) -> None:
-    import h5py
 
     rows = 10**10
     with h5py.File(tmp_path / "set.hdf5", "w") as file:
@@ -170,7 +167,6 @@ def test_hdf5_declares_400_gigabytes(tmp_path: Path) -> None:
 
 def test_minari_declares_400_gigabytes(tmp_path: Path) -> None:
     """In its metadata, or in an array; also a number of steps beyond what 64 bits count."""
-    import h5py
 
     data.write(DATASET, tmp_path / "set-v0")
     file = tmp_path / "set-v0" / "data" / "metadata.json"
@@ -188,7 +184,6 @@ def test_minari_declares_400_gigabytes(tmp_path: Path) -> None:
 
 def test_hdf5_with_pieces_larger_than_the_array(tmp_path: Path) -> None:
     """A packed piece is unpacked whole: 4 GiB for ten numbers."""
-    import h5py
 
     path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
     with h5py.File(path, "a") as file:
@@ -197,10 +192,115 @@ def test_hdf5_with_pieces_larger_than_the_array(tmp_path: Path) -> None:
     assert "rewards is stored in pieces of [1000000000], larger than itself" in refusal(path)
 
 
+def test_hdf5_in_tiny_pieces(tmp_path: Path) -> None:
+    """Each piece takes kilobytes while the array is read, so that a small file could fill the memory."""
+    with h5py.File(tmp_path / "set.hdf5", "w") as file:
+        for name, array in d4rl_arrays(DATASET).items():
+            file.create_dataset(name, (90_000, *array.shape[1:]), "f4", chunks=(1,) * array.ndim)
+    assert "observations is stored in 270,000 pieces of [1, 1]" in refusal(tmp_path / "set.hdf5", Limits())
+
+
+def test_hdf5_without_a_shape(tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET) | {"rewards": h5py.Empty("f4")})
+    assert "rewards is empty" in refusal(path)
+
+
+def test_a_file_that_is_being_written(tmp_path: Path) -> None:
+    """It is not called damaged."""
+    path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
+    writer = f"import h5py, sys; f = h5py.File({str(path)!r}, 'a'); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", writer], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        assert "another program is writing it" in refusal(path)
+        process.communicate()
+    data.read(path)
+
+
+@pytest.mark.parametrize("place", ["data", "."])
+def test_a_folder_of_an_old_minari(tmp_path: Path, place: str) -> None:
+    """Before 0.5 there was no metadata.json; the folder and the file say the same, and not each to give the other."""
+    folder = tmp_path / "door-v0"
+    (folder / place).mkdir(parents=True)
+    with h5py.File(folder / place / "main_data.hdf5", "w") as file:
+        file.create_group("episode_0")
+    for path in (folder, folder / place / "main_data.hdf5"):
+        assert "Minari before 0.5 wrote it" in refusal(path)
+
+
+DEEP: Any = []
+for _ in range(500):
+    DEEP = [DEEP]
+BEHAVIOUR = {"name": "expert", "step": 3, "return": 1.0, "greedy_return": 2.0}
+
+
+ODD: dict[str, list[Any]] = {
+    "behaviours": [3, {}, [3], [{}], [BEHAVIOUR | {"return": "many"}], [{"name": "expert"}]],
+    "episode_length": [0, -1, 1.5, "9", 10**400, True],
+    "odd": [DEEP, 10**400, {"a": [10**30]}],
+    **{f"{whose}_return": ["1", [], True, 10**400, 1e300] for whose in ("random", "expert", "behaviour")},
+    **{name: [3, [], {}] for name in ("name", "env", "backend", "agent", "kind", "format")},
+    **{name: ["text", [3], {}] for name in ("notes", "missing")},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD.items() for value in values])
+def test_odd_info_is_refused_where_it_is_read(tmp_path: Path, name: str, value: Any) -> None:
+    """And not when a run has ended that learnt from it."""
+    with pytest.raises(RlxError, match=f"{name} of the data set is not"):
+        data.check_info(tmp_path, {name: value})
+    good = {"name": None, "behaviours": [BEHAVIOUR], "notes": ["x"], "random_return": 1, "odd": {"a": [1.5, None]}}
+    assert data.check_info(tmp_path, good) == good
+
+
+def test_odd_metadata(tmp_path: Path) -> None:
+    """Texts reach the terminal without escape codes, huge numbers and deep nesting are refused."""
+    data.write(DATASET, tmp_path / "set-v0")
+    file = tmp_path / "set-v0" / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    escape = "\x1b[2J\x07"
+    info = {"name": f"a{escape}", "notes": [f"b{escape}"], escape: escape, "env": f"c{escape}"}
+    file.write_text(json.dumps(metadata | {"rlx": {"info": info, "extras": []}}))
+    found = data.read(tmp_path / "set-v0")
+    assert json.dumps(found.info, ensure_ascii=False).isprintable()
+    for change in (
+        {"total_steps": 10**400, "total_episodes": 1},
+        {"rlx": {"info": {"random_return": 10**400}, "extras": []}},
+        {"observation_space": json.dumps({"type": "Box", "dtype": "float32", "shape": [10**400]})},
+        {"rlx": {"info": {"x": DEEP}, "extras": []}},
+        {"action_space": "[" * 100_000},
+    ):
+        file.write_text(json.dumps(metadata | change))
+        refusal(tmp_path / "set-v0")
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from rlx.commands import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+sys.exit(main.main(["data", "convert", sys.argv[1], sys.argv[2]]))
+"""
+
+
+@pytest.mark.slow
+def test_convert_onto_a_full_disk(tmp_path: Path) -> None:
+    """One line, exit status 2 and nothing left: HDF5 itself would end the process with a segmentation fault."""
+    source = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(walk([500] * 10)))
+    command = [sys.executable, "-c", FULL, str(source), str(tmp_path / "out-v0")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done
+    assert "out-v0 cannot be written (File too large)" in done.stderr and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["set.hdf5"]
+
+
 def header(shape: str, descr: str = "'<f4'") -> bytes:
     text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
     text += b" " * (-(len(text) + 11) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def raw_header(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64)
 
 
 def npz(path: Path, **members: bytes) -> Path:
@@ -232,6 +332,14 @@ def test_npz_bomb(tmp_path: Path) -> None:
         (header("(2,)", "__import__('os').mkdir('ran')"), "is no whole npz file"),
         (b"\x93NUMPY\x09\x00" + bytes(100), "is no whole npz file (arrays of version (9, 0))"),
         (b"", "is no whole npz file"),
+        *(
+            (raw_header(text), "is no whole npz file")
+            for text in (b"{'descr': (((", b"'" * 3, b"\xff", b"(" * 9000, b"1")
+        ),
+        (
+            b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**26) + bytes(2**26),
+            "is no whole npz file (a header of 67,108,864",
+        ),
         (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + bytes(100), "is no whole npz file"),
     ],
 )

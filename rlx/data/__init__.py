@@ -16,12 +16,14 @@ from rlx.data.dataset import (
     with_rewards,
 )
 from rlx.data.files import convert, info, read
+from rlx.data.metadata import check_info
 from rlx.data.minari_format import write
 from rlx.data.quality import coverage, describe
 
 __all__ = [
     "Dataset",
     "check",
+    "check_info",
     "clip_actions",
     "concatenate",
     "convert",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlx.data import d4rl, minari_format, ogbench
 from rlx.data.dataset import Dataset
-from rlx.data.limits import AGAIN, DEFAULT, PICKLED, Limits
+from rlx.data.limits import AGAIN, DEFAULT, PICKLED, Limits, printable
 from rlx.data.quality import describe
 from rlx.errors import RlxError
 
@@ -21,7 +21,7 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
     """
     path = Path(path)
     if path.is_dir():
-        if minari_format.find(path) is None:
+        if minari_format.find(path) is None and not minari_format.is_old(path):
             raise RlxError(f"{path} holds no data set: give {_inside(path)}")
         return minari_format.read(path, limits)
     if not path.exists():
@@ -30,6 +30,8 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
     if start.startswith(HDF5):
         if path.name == minari_format.MAIN and minari_format.find(path.parent) == path.parent:
             return minari_format.read(path.parent, limits)
+        if path.name == minari_format.MAIN and minari_format.is_old(path.parent):
+            raise minari_format.old_format(path)
         return d4rl.read(path, limits)
     if start.startswith(ZIP):
         return ogbench.read(path, limits)
@@ -47,7 +49,7 @@ def _first_bytes(path: Path, limits: Limits) -> bytes:
 
 def _inside(folder: Path) -> str:
     """What to give instead of a folder: its own files where some might be meant."""
-    found = sorted(file.name for file in folder.iterdir() if file.suffix in (".hdf5", ".h5", ".npz"))
+    found = sorted(printable(file.name) for file in folder.iterdir() if file.suffix in (".hdf5", ".h5", ".npz"))
     return f"one of its files, {', '.join(found[:5])}" if found else GIVE.removeprefix("give ")
 
 

@@ -6,6 +6,7 @@ By h5py's low-level calls: a Minari set has six arrays an episode, and the plain
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 
 from rlx.data.limits import AGAIN, Limits, check_numbers, first_line
 from rlx.errors import RlxError
+
+FEW, SMALL = 4096, 2048  # pieces of an array that may be small, and bytes of one that is: HDF5 takes 4 KiB for each
 
 
 class Array(NamedTuple):
@@ -63,6 +66,8 @@ class Group(NamedTuple):
 def _array(path: Path, name: str, found: Any) -> Array:
     import h5py
 
+    if found.shape is None:
+        raise RlxError(f"{path}: {name} is empty, without even a shape: {AGAIN}")
     made, array = found.get_create_plist(), Array(found, found.shape, found.dtype)
     layout = made.get_layout()
     if layout == h5py.h5d.VIRTUAL or made.get_external_count():
@@ -70,6 +75,14 @@ def _array(path: Path, name: str, found: Any) -> Array:
     if layout == h5py.h5d.CHUNKED and math.prod(made.get_chunk()) > max(math.prod(array.shape), 2**20):
         pieces = list(made.get_chunk())
         raise RlxError(f"{path}: {name} is stored in pieces of {pieces}, larger than itself: {AGAIN}")
+    if layout == h5py.h5d.CHUNKED:
+        piece = made.get_chunk()
+        count = math.prod(-(-length // size) for length, size in zip(array.shape, piece, strict=True))
+        if count > FEW and math.prod(piece) * array.dtype.itemsize < SMALL:
+            raise RlxError(
+                f"{path}: {name} is stored in {count:,} pieces of {list(piece)}, each of which takes kilobytes to read:"
+                " store it in larger ones, as h5repack does"
+            )
     check_numbers(path, name, array.dtype)
     return array
 
@@ -83,5 +96,10 @@ def open_hdf5(path: Path, limits: Limits) -> Iterator[Group]:
     try:
         with h5py.File(path, "r") as file:
             yield Group(h5py.h5g.open(file.id, b"/"), path)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except OSError as error:
+        if "lock" in str(error) or error.errno in (errno.EAGAIN, errno.EACCES, errno.EPERM):
+            why = "another program is writing it" if "lock" in str(error) else str(error.strerror)
+            raise RlxError(f"{path} cannot be read now ({why}): wait for it, or check its permissions") from None
+        raise RlxError(f"{path} is no whole HDF5 file ({first_line(error)}): {AGAIN}") from None
+    except (RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise RlxError(f"{path} is no whole HDF5 file ({first_line(error)}): {AGAIN}") from None

@@ -32,6 +32,7 @@ class Limits(NamedTuple):
     def check_memory(self, path: Path, declared: int) -> None:
         """Raises RlxError if arrays of so many bytes do not fit."""
         allowed = free_memory() // 2 if self.memory_bytes is None else self.memory_bytes
+        declared = min(declared, 2**80)  # what a float holds: files declare what they like
         if declared > allowed:
             raise RlxError(
                 f"{path} declares arrays of {declared / GIB:,.1f} GiB, and {allowed / GIB:,.1f} GiB are allowed here: "

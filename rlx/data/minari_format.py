@@ -18,18 +18,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx.data import spaces
-from rlx.data.dataset import Dataset, check, ends, make_dataset, require_rewards
+from rlx.data.dataset import Dataset, check, ends, leaves, make_dataset, require_rewards
 from rlx.data.hdf5 import Array, Group, open_hdf5
 from rlx.data.limits import AGAIN, DEFAULT, Limits, first_line, printable, read_json
+from rlx.data.metadata import check_info
 from rlx.errors import RlxError
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
+ROOM, EPISODE_ROOM = 2**17, 2**11  # bytes that HDF5 takes beside the numbers: for the file, and an array of an episode
 SUCCESSOR = "next_observation"  # under infos, only in sets where a successor is not the next observation
 
 
 def find(folder: Path) -> Path | None:
     """The folder that holds the files: `folder` itself or, as Minari lays it out, `folder/data`; None if neither."""
     return next((place for place in (folder / "data", folder) if (place / METADATA).is_file()), None)
+
+
+def is_old(folder: Path) -> bool:
+    """Whether a folder looks as Minari left it before 0.5: its HDF5 file without metadata.json."""
+    return find(folder) is None and any((place / MAIN).is_file() for place in (folder / "data", folder))
+
+
+def old_format(path: Path) -> RlxError:
+    """What to say of such a folder or file."""
+    return RlxError(
+        f"{path} has no {METADATA} beside {MAIN}, so Minari before 0.5 wrote it: download the set again with a newer"
+        " Minari, or copy the folder with all of its files"
+    )
 
 
 # Writing
@@ -50,6 +65,7 @@ def write(dataset: Dataset, folder: Path) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
         partial.mkdir(parents=True)
+        _reserve(partial, dataset)
         _fill(dataset, partial / "data", folder.name)
         partial.rename(folder)
     except OSError as error:
@@ -58,6 +74,17 @@ def write(dataset: Dataset, folder: Path) -> None:
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _reserve(folder: Path, dataset: Dataset) -> None:
+    """Raises OSError where the disk lacks the room: HDF5 itself ends the process with a segmentation fault there."""
+    numbers = sum(leaf.nbytes for leaf in leaves(dataset.rows).values())
+    needed = ROOM + numbers + len(ends(dataset)) * EPISODE_ROOM * (6 + len(dataset.rows.extras))
+    file = folder / "room"
+    with open(file, "wb") as room:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(room.fileno(), 0, needed)
+    file.unlink()
 
 
 def _fill(dataset: Dataset, place: Path, name: str) -> None:
@@ -147,10 +174,12 @@ def read(folder: Path, limits: Limits = DEFAULT) -> Dataset:
     """
     place = find(folder)
     if place is None:
+        if is_old(folder):
+            raise old_format(folder)
         raise RlxError(f"{folder} holds no Minari data set: {METADATA} is neither there nor in data/")
     metadata, path = read_json(place / METADATA), place / MAIN
     try:
-        layout, info = _layout(path, metadata), _info(folder, metadata)
+        layout, info = _layout(path, metadata), _info(place / METADATA, folder, metadata)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         raise RlxError(f"{place / METADATA} is not what Minari writes: {AGAIN}") from None
     columns = _read_episodes(path, layout, limits)
@@ -249,10 +278,10 @@ def _read_episode(group: Group, number: int, columns: dict[str, np.ndarray], sta
     return at.stop
 
 
-def _info(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What rlx stored, or of another's set what Minari's own fields say. Raises ValueError for what makes no sense."""
+def _info(path: Path, folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What rlx stored, or of another's set what Minari's own fields say. Raises RlxError for what makes no sense."""
     if "rlx" in metadata:
-        info = dict(metadata["rlx"]["info"])
+        info = metadata["rlx"]["info"]
     else:
         spec = json.loads(metadata["env_spec"]) if "env_spec" in metadata else {}
         values = {
@@ -264,10 +293,4 @@ def _info(folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
             "expert_return": metadata.get("ref_max_score"),
         }
         info = {key: value for key, value in values.items() if value is not None}
-    kinds: dict[str, Any] = {"name": str, "notes": list, "missing": list}
-    kinds |= {"random_return": (int, float), "expert_return": (int, float)}
-    if not all(isinstance(info[key], kind) for key, kind in kinds.items() if info.get(key) is not None):
-        raise ValueError("values of another type")
-    if not all(isinstance(word, str) for key in ("notes", "missing") for word in info.get(key) or []):
-        raise ValueError("lists of another type")
-    return info
+    return check_info(path, info)

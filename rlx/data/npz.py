@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -13,6 +17,21 @@ import numpy as np
 from rlx.data.limits import AGAIN, Limits, check_numbers, declared_bytes, first_line
 from rlx.errors import RlxError
 
+HEADER = 10_000  # bytes, as NumPy allows
+DAMAGE: tuple[type[Exception], ...] = (  # all that zipfile and NumPy raise for bytes that are not theirs
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, SyntaxError),
+    *(
+        EOFError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        MemoryError,
+    ),
+)
 DEFLATE_RATIO = 1032  # deflate cannot shrink anything further (zlib's technical details)
 
 
@@ -24,7 +43,7 @@ def read_npz(path: Path, names: Iterable[str], limits: Limits) -> dict[str, np.n
             wanted = {name: archive.getinfo(f"{name}.npy") for name in names if f"{name}.npy" in archive.NameToInfo}
             limits.check_memory(path, sum(_npy_bytes(archive, path, info) for info in wanted.values()))
             return {name: _read_npy(archive, info) for name, info in wanted.items()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+    except DAMAGE as error:
         raise RlxError(f"{path} is no whole npz file ({first_line(error)}): {AGAIN}") from None
 
 
@@ -44,12 +63,18 @@ def _npy_bytes(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> i
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
+    start = file.read(12)
+    long = start[6:7] == b"\x02"
+    length = struct.unpack("<I" if long else "<H", start[8 : 12 if long else 10])[0]
+    if length > HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    head = io.BytesIO(start + file.read(max(0, length + 10 + 2 * long - 12)))
+    version = np.lib.format.read_magic(head)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read:
         raise ValueError(f"arrays of version {version}")
-    shape, _, dtype = read[version](file)
-    if any(length < 0 for length in shape):
+    shape, _, dtype = read[version](head)
+    if any(size < 0 for size in shape):
         raise ValueError(f"an array of shape {shape}")
     return shape, dtype
 

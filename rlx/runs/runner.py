@@ -114,7 +114,7 @@ def resume(
     given = setup(resolved)
     if given.data is not None:
         _check_data(given.data, saved.train.dataset, content)
-        given = given._replace(data=given.data._replace(info=content.get("data", given.data.info)))
+        given = given._replace(data=given.data._replace(info=_data_info(folder, content) or given.data.info))
     place = saver.place(given.config, folder)
     if finished and not checkpoint.steps(place):
         raise extend.needs_checkpoint(folder)
@@ -310,6 +310,11 @@ def load(folder: Path, driver: Driver, step: int | None = None) -> Any:
     return jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), learned)
 
 
+def _data_info(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What config.json keeps of the data set's info."""
+    return data.check_info(folder / "config.json", content.get("data") or {})
+
+
 def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
     """Evaluates what a run saved; returns what to print."""
     saved = config.from_json(folder / "config.json")
@@ -324,7 +329,7 @@ def judge(folder: Path, episodes: int | None, eval_seed: int | None, step: int |
     each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
     say_compiling(f"judging {chosen.eval_episodes} episodes of {each}{folder}")
     evaluation = driver.fetch(driver.evaluate(learned))
-    found = summaries.verdict(evaluation.returns, saved, json_files.read(folder / "config.json").get("data", {}))
+    found = summaries.verdict(evaluation.returns, saved, _data_info(folder, json_files.read(folder / "config.json")))
     spread = " ".join(f"{value:.1f}" for value in found["eval_return_per_seed"])
     note = report.nonfinite_episodes(evaluation)
     return "\n".join(
