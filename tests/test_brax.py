@@ -48,6 +48,7 @@ def by_hand(pole) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.stack([s.obs for s in states]), stack[0], stack[1]
 
 
+@pytest.mark.slow
 def test_brax_keeps_the_true_last_observation(poles, by_hand):
     """Each episode equals Brax stepped by hand, its last observation included, and ends as it should."""
     pool, steps = poles
@@ -96,6 +97,7 @@ def test_brax_is_traced_once(monkeypatch):
     assert pools.observation.shape == (1, 4, 4)
 
 
+@pytest.mark.slow
 def test_brax_takes_actions_of_any_type(pole):
     """What was traced is for float32; others are traced anew."""
     state = pole.reset(jax.random.key(0))
@@ -113,6 +115,7 @@ def test_brax_takes_any_kind_of_key(pole):
         assert state.observation.shape == (4,)
 
 
+@pytest.mark.slow
 def test_brax_can_be_watched(pole, poles):
     """The scene is plain JSON and the links stand where MuJoCo's own kinematics puts them."""
     import mujoco
@@ -156,6 +159,7 @@ def test_brax_rescales_what_needs_it(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())  # MuJoCo would leave a log of its warnings here
 
 
+@pytest.mark.slow
 def test_swimmer_is_still_broken():
     """When this fails, take it out of the table."""
     import brax.envs

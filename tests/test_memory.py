@@ -48,6 +48,7 @@ def compiled(program: Program) -> dict[str, int]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [4096, 16384])
 def test_the_estimate_bounds_training(num_envs: int) -> None:
     """Thousands of Brax environments and large minibatches, compiled and not run; and it is no wild guess either."""
@@ -61,6 +62,7 @@ def test_the_estimate_bounds_training(num_envs: int) -> None:
     assert estimate.replay == pytest.approx(memory.size(driver.shapes.replay), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_beginning_and_refreshing_fit_too() -> None:
     driver = large(4096)
     estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
@@ -89,6 +91,7 @@ def key_shapes(*shape: int) -> Any:
     return jax.eval_shape(lambda: jnp.broadcast_to(jax.random.key(0), shape))
 
 
+@pytest.mark.slow
 def test_working_memory_of_a_step() -> None:
     """Alone, as the estimate takes it from the traced step of one environment."""
     env, count = large(4096).task.env, 4096
