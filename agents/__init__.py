@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from types import ModuleType
+from typing import Any
 
 from rlx.errors import RlxError
 
@@ -14,6 +16,7 @@ if __name__ != "rlx.agents":
 REGISTRY = {
     "sac": "rlx.agents.sac",
     "tqc": "rlx.agents.tqc",
+    "td3": "rlx.agents.td3",
     "pql": "rlx.agents.pql",
     "iql": "rlx.agents.iql",
     "idql": "rlx.agents.idql",
@@ -22,7 +25,7 @@ REGISTRY = {
 }
 
 
-PARTS = ("Config", "Hypers", "PRESETS", "make")  # of an agent's module
+PARTS = ("Config", "Hypers", "make")  # of an agent's module; PRESETS is optional
 
 
 def register(module: ModuleType) -> str:
@@ -42,9 +45,20 @@ def register(module: ModuleType) -> str:
 
 
 def load(name: str) -> ModuleType:
-    """The module of an agent: `Config`, `Hypers`, `PRESETS` and `make`. Raises RlxError for an unknown name."""
+    """The module of an agent: `Config`, `Hypers` and `make`. Raises RlxError for an unknown name."""
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(REGISTRY)}"
         raise RlxError(f"unknown agent {name!r}: {hint}")
     return importlib.import_module(REGISTRY[name])
+
+
+def tuned_settings(name: str) -> dict[str, dict[str, Any]]:
+    """An agent's presets: `PRESETS` of its module, or of the module of its name in `rlx.agents.presets`, or none."""
+    module, path = load(name), f"{__name__}.presets.{name}"
+    if not hasattr(module, "PRESETS"):
+        if importlib.util.find_spec(path) is None:
+            return {}
+        module = importlib.import_module(path)
+    presets: dict[str, dict[str, Any]] = module.PRESETS
+    return presets

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx import parallel
+from rlx import halves, parallel, policies
 from rlx.agents import iql
-from rlx.optim import cosine_decay
-from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.halves import HalfState
+from rlx.types import POSITIVE, SHARE, Agent, Params, Spec, setting
 
 
 @dataclass(frozen=True)
 class Config:
-    """What changes shapes and branches."""
+    """Static (compile-time) configuration."""
 
     actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers")
     activation: str = setting("relu", "activation of the hidden layers")
@@ -31,56 +30,23 @@ class Config:
 
 
 class Hypers(PyTreeNode):
-    """Traced scalars. There is no value: discount and reward scale are here because every agent has them."""
+    """Hyper-parameters, traced. Discount and reward scale are required of every agent; nothing reads them here."""
 
     gamma: float | jax.Array = setting(0.99, "discount per step (not used)", SHARE)
     actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor at the start (Adam)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards (not used)")
 
 
-class CriticState(PyTreeNode):
-    """The critic half: nothing but its count."""
-
-    step: jax.Array  # [] int32
-    hypers: Hypers
-
-
-def equal_weights(value: None, transition: Transition, hypers: Hypers) -> jax.Array:
-    """All 1, `[B]`."""
-    del value, hypers
-    return jnp.ones_like(transition.action[..., 0])
-
-
-def update_critic(state: CriticState, policy: Params, transition: Transition, key: Key) -> tuple[CriticState, Metrics]:
-    """Counts."""
-    del policy, transition, key
-    return state.replace(step=state.step + 1), {}
-
-
-def init(parts: iql.ActorParts, key: Key, hypers: Hypers | None = None) -> State[CriticState, iql.ActorState]:
-    """A fresh agent."""
-    hypers = as_arrays(hypers or Hypers())
-    critic = CriticState(jnp.zeros((), jnp.int32), hypers)
-    return jax.tree.map(jnp.copy, State(critic=critic, actor=iql.init_actor(parts, key, hypers)))
-
-
-def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[CriticState, iql.ActorState, None, Params]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, None, Params]:
     """Behaviour cloning for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    network = iql.make_actor(spec, config.actor_hidden_sizes, config.activation)
-    parts = iql.ActorParts(network, equal_weights, cosine_decay(config.actor_decay_steps), axes)
+    nets = iql.make_actor_networks(config, spec, axes, lambda _, batch, hypers: jnp.ones_like(batch.action[..., 0]))
     return Agent(
-        init=partial(init, parts),
+        init=halves.make_init(Hypers, None, halves.init_half(nets.actor)),
         critic_params=lambda critic: None,
-        policy_params=lambda actor, critic_params: actor.params,
+        policy_params=lambda actor, critic_params: actor.learner.params,
         actor_reads=("observation", "action"),
-        act=partial(iql.act, network),
-        act_greedy=partial(iql.act_greedy, network),
-        update_critic=update_critic,
-        update_actor=partial(iql.update_actor, parts),
+        act=partial(policies.clipped_sample, nets.actor),
+        act_greedy=partial(policies.squashed_mean, nets.actor),
+        update_critic=lambda state, policy, batch, key: (state.advance(), {}),
+        update_actor=partial(iql.update_actor, nets),
     )
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "*": iql.OFFLINE,
-    "*@small": {"actor_hidden_sizes": (64, 64), "offline_steps": 50_000},
-}

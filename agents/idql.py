@@ -1,45 +1,45 @@
 """Implicit diffusion Q-learning (Hansen-Estruch et al., arXiv 2304.10573): IQL's critics and a model of the data.
 
-The actor half, a diffusion model, learns which actions the data takes; the critics choose among actions that it draws.
-Greedily the best is taken; to explore, one is drawn with the weights of the policy that the value loss implies.
+The actor half, a diffusion model, learns which actions the data takes; the critics choose among its samples. Greedily
+the best is taken; to explore, one is chosen with the weights of the policy that the value loss implies.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax.struct import PyTreeNode
 
-from rlx import diffusion, losses, networks, parallel
+from rlx import diffusion, halves, networks, optim, parallel
 from rlx.agents import iql
 from rlx.errors import RlxError
+from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.optim import adam, cosine_decay, gradient_step
-from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
+from rlx.optim import cosine_decay
+from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
 class Config(iql.CriticConfig):
-    """What changes shapes and branches."""
+    """Static (compile-time) configuration."""
 
-    value_layer_norm: bool = setting(True, "LayerNorm in the value network")
+    value_layer_norm: bool = setting(True, "LayerNorm on the observation in the value network")
     score_width: int = setting(256, "width of the score network; its blocks are four times as wide inside")
     score_blocks: int = setting(3, "residual blocks of the score network")
     time_features: int = setting(128, "Fourier features of the time in the score network, an even number")
     dropout: float = setting(0.1, "share of the score network's activations dropped in training")
     diffusion_steps: int = setting(5, "steps from noise to an action (T)")
-    num_samples: int = setting(64, "actions drawn, of which the best is taken")
-    explore_samples: int = setting(16, "actions drawn, of which one is drawn again to explore")
+    num_samples: int = setting(64, "candidate actions, of which the best is taken")
+    explore_samples: int = setting(16, "candidates when exploring, of which one is taken at random, by weight")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("score_width", "score_blocks", "diffusion_steps", "num_samples", "explore_samples")
-        for name in (*counts, "time_features"):
+        counts = ("score_width", "score_blocks", "diffusion_steps", "num_samples", "explore_samples", "time_features")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise RlxError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         if self.time_features % 2:
@@ -49,38 +49,24 @@ class Config(iql.CriticConfig):
 
 
 class Hypers(iql.CriticHypers):
-    """Traced scalars."""
+    """Hyper-parameters, traced."""
 
-    weight_decay: float | jax.Array = setting(
-        0.0, "weight decay of the actor's AdamW, per unit of learning rate", POSITIVE
-    )
-    ema: float | jax.Array = setting(
-        0.001, "step of the averaged score network, which acts, towards the trained one", SHARE
-    )
-
-
-class ActorState(PyTreeNode):
-    """The actor half."""
-
-    params: Params
-    ema_params: Params
-    opt_state: optax.OptState
-    step: jax.Array  # [] int32
-    hypers: Hypers
+    weight_decay: float | jax.Array = setting(0.0, "weight decay of the actor, per unit of learning rate", POSITIVE)
+    ema: float | jax.Array = setting(0.001, "step of the averaged score network, which acts, to the trained one", SHARE)
 
 
 class Policy(NamedTuple):
-    """What acting needs."""
+    """What acting reads."""
 
-    ema_params: Params
+    score_params: Params  # averaged
     value: iql.Value
     hypers: Hypers
 
 
-class Parts(NamedTuple):
+class Networks(NamedTuple):
     """The networks of both halves and the noise schedule."""
 
-    critic: iql.CriticParts
+    critic: iql.CriticNetworks
     score: Network  # (params, observation [..., O], action [..., A], time [...], key=None) -> noise [..., A]
     schedule: diffusion.Schedule
     action_size: int
@@ -90,128 +76,74 @@ class Parts(NamedTuple):
 
 def optimizer(hypers: Hypers) -> optax.GradientTransformation:
     """AdamW; the state does not depend on the hyper-parameters."""
-    return optax.chain(adam, optax.add_decayed_weights(hypers.weight_decay))
-
-
-def actor_loss(params: Params, parts: Parts, transition: Transition, key: Key) -> tuple[jax.Array, Metrics]:
-    """The error of the named noise on the data's actions (arXiv 2304.10573, eq. 10): scalar and metrics."""
-    noise_key, dropout_key = jax.random.split(key)
-
-    def epsilon(action: jax.Array, time: jax.Array) -> jax.Array:
-        return parts.score.apply(params, transition.observation, action, time, dropout_key)
-
-    loss = diffusion.epsilon_loss(parts.schedule, epsilon, transition.action, noise_key)
-    return loss, {"actor_loss": loss}
+    return optax.chain(optim.adam, optax.add_decayed_weights(hypers.weight_decay))
 
 
 def update_actor(
-    parts: Parts, state: ActorState, value: iql.Value, transition: Transition, key: Key
-) -> tuple[ActorState, Metrics]:
-    """One step of the score network, then of its average. All data counts the same: `value` is not asked."""
-    del value
-    hypers = state.hypers
+    nets: Networks, state: HalfState, published: iql.Value, batch: Transition, key: Key
+) -> tuple[HalfState, Metrics]:
+    """The score network down the noise-prediction loss (arXiv 2304.10573, eq. 10), then its average towards it."""
+    del published  # all data counts the same
+    noise_key, dropout_key = jax.random.split(key)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        return actor_loss(params, parts, transition, key)
+        predict = partial(nets.score.apply, params, batch.observation, key=dropout_key)
+        loss, _ = diffusion.epsilon_loss(nets.schedule, predict, batch.action, noise_key)
+        return loss, {"actor_loss": loss}
 
-    step = gradient_step(loss, optimizer(hypers), parts.axes)
-    params, opt_state, metrics = step(state.params, state.opt_state, hypers.actor_lr * parts.decay(state.step))
-    ema_params = losses.polyak(state.ema_params, params, hypers.ema)
-    return state.replace(params=params, ema_params=ema_params, opt_state=opt_state, step=state.step + 1), metrics
-
-
-def init(parts: Parts, key: Key, hypers: Hypers | None = None) -> State[iql.CriticState, ActorState]:
-    """A fresh agent."""
-    hypers = as_arrays(hypers or Hypers())
-    critic_key, actor_key = jax.random.split(key)
-    params = parts.score.init(actor_key)
-    actor = ActorState(params, params, optimizer(hypers).init(params), jnp.zeros((), jnp.int32), hypers)
-    state = State(critic=iql.init_critic(parts.critic, critic_key, hypers), actor=actor)
-    return jax.tree.map(jnp.copy, state)  # no two leaves share memory, so callers may donate it
-
-
-def draw(
-    parts: Parts, policy: Policy, observation: jax.Array, num_samples: int, key: Key
-) -> tuple[jax.Array, jax.Array]:
-    """Actions of the behaviour model, `[S, ..., A]`, and their advantages min Q' - V, `[S, ...]`."""
-
-    def epsilon(action: jax.Array, time: jax.Array) -> jax.Array:
-        return parts.score.apply(policy.ema_params, observation, action, time)
-
-    batch = observation.shape[:-1]
-    actions = diffusion.ddpm(parts.schedule, epsilon, (num_samples, *batch, parts.action_size), key)
-    observations = jnp.broadcast_to(observation, (num_samples, *observation.shape))
-    q = parts.critic.critic.apply(policy.value.target_params, observations, actions)
-    return actions, jnp.min(q, axis=0) - parts.critic.value.apply(policy.value.value_params, observation)
-
-
-def choose(actions: jax.Array, index: jax.Array) -> jax.Array:
-    """Of actions `[S, ..., A]` those at `index` `[...]`: `[..., A]`."""
-    return jnp.take_along_axis(actions, index[None, ..., None], axis=0)[0]
+    hypers, rate = state.hypers, state.hypers.actor_lr * nets.decay(state.step)
+    score, metrics = state.learner.step(loss, rate, nets.axes, tau=hypers.ema, optimizer=optimizer(hypers))
+    return state.advance(learner=score), metrics
 
 
 def act(
-    parts: Parts, num_samples: int, policy: Policy, observation: jax.Array, key: Key
+    nets: Networks, num_samples: int, greedy: bool, policy: Policy, observation: jax.Array, key: Key
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """A draw from the implicit policy, `[..., O]` to `[..., A]`: weights |f'(u)| / |u|, u the advantage."""
-    draw_key, choice_key = jax.random.split(key)
-    actions, u = draw(parts, policy, observation, num_samples, draw_key)
-    weight = parts.critic.value_loss.weight(u, parts.critic.parameter(policy.hypers))
-    return choose(actions, jax.random.categorical(choice_key, jnp.log(weight), axis=0)), {}
+    """Of `num_samples` candidates the best or, to explore, one by the implicit policy's weights: `[..., A]`.
+
+    Candidates come from the behaviour model and are ranked by u = min Q' - V; the weights are |f'(u)| / |u|.
+    """
+    sample_key, choice_key = jax.random.split(key)
+    predict = partial(nets.score.apply, policy.score_params, observation)
+    shape = (num_samples, *observation.shape[:-1], nets.action_size)
+    actions = diffusion.ddpm(nets.schedule, predict, shape, sample_key)
+    observations = jnp.broadcast_to(observation, (num_samples, *observation.shape))
+    q = nets.critic.critic.apply(policy.value.target_params, observations, actions)
+    u = nets.critic.reduce(q, policy.hypers) - nets.critic.value.apply(policy.value.value_params, observation)
+    weight = nets.critic.value_loss.weight(u, nets.critic.parameter(policy.hypers))
+    chosen = jnp.argmax(u, axis=0) if greedy else jax.random.categorical(choice_key, jnp.log(weight), axis=0)
+    return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0], {}
 
 
-def act_greedy(
-    parts: Parts, num_samples: int, policy: Policy, observation: jax.Array, key: Key
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The best of the behaviour model's actions by the smallest target critic; which are drawn depends on the key."""
-    actions, u = draw(parts, policy, observation, num_samples, key)
-    return choose(actions, jnp.argmax(u, axis=0)), {}
-
-
-def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Parts:
+def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
     """IQL's critic half, the LN-ResNet and the variance-preserving schedule."""
-    return Parts(
-        critic=iql.make_critic_parts(config, spec, axes),
-        score=networks.make_score(
-            spec,
-            num_steps=config.diffusion_steps,
-            width=config.score_width,
-            num_blocks=config.score_blocks,
-            dropout=config.dropout,
-            time_features=config.time_features,
-        ),
-        schedule=diffusion.vp_schedule(config.diffusion_steps),
-        decay=cosine_decay(config.actor_decay_steps),
-        action_size=spec.action_size,
-        axes=axes,
+    value = networks.make_value(
+        spec, config.critic_hidden_sizes, activation=config.activation, input_layer_norm=config.value_layer_norm
     )
+    score = networks.make_score(
+        spec,
+        num_steps=config.diffusion_steps,
+        width=config.score_width,
+        num_blocks=config.score_blocks,
+        dropout=config.dropout,
+        time_features=config.time_features,
+    )
+    critic = iql.make_critic_networks(config, spec, axes)._replace(value=value)
+    schedule, decay = diffusion.vp_schedule(config.diffusion_steps), cosine_decay(config.actor_decay_steps)
+    return Networks(critic, score, schedule, spec.action_size, decay, axes)
 
 
-def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, ActorState, iql.Value, Policy]:
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, HalfState, iql.Value, Policy]:
     """IDQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    parts = make_parts(config, spec, axes)
+    nets = make_networks(config, spec, axes)
+    init_actor = halves.init_half(nets.score, optimizer, target=True)
     return Agent(
-        init=partial(init, parts),
-        critic_params=lambda critic: iql.Value(critic.target_params, critic.value_params),
-        policy_params=lambda actor, critic_params: Policy(actor.ema_params, critic_params, actor.hypers),
+        init=halves.make_init(Hypers, partial(iql.init_critic, nets.critic), init_actor),
+        critic_params=lambda critic: iql.Value(critic.learner.target_params, critic.value.params),
+        policy_params=lambda actor, value: Policy(actor.learner.target_params, value, actor.hypers),
         actor_reads=("observation", "action"),
-        act=partial(act, parts, config.explore_samples),
-        act_greedy=partial(act_greedy, parts, config.num_samples),
-        update_critic=partial(iql.update_critic, parts.critic),
-        update_actor=partial(update_actor, parts),
+        act=partial(act, nets, config.explore_samples, False),
+        act_greedy=partial(act, nets, config.num_samples, True),
+        update_critic=partial(iql.update_critic, nets.critic),
+        update_actor=partial(update_actor, nets),
     )
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "*": iql.OFFLINE | {"batch_size": 512},
-    "*@locomotion": {"expectile": 0.7, "scale_rewards": "range"},
-    "*@antmaze": {"expectile": 0.9, "reward_shift": -1.0},
-    "*@small": {
-        "critic_hidden_sizes": (64, 64),
-        "score_width": 64,
-        "time_features": 32,
-        "ema": 0.005,
-        "batch_size": 256,
-        "offline_steps": 50_000,
-    },
-}

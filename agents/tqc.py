@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 
-from rlx import losses, parallel
+from rlx import halves, losses, parallel
 from rlx.agents import sac
 from rlx.errors import RlxError
 from rlx.types import Spec, setting
@@ -16,7 +15,7 @@ from rlx.types import Spec, setting
 
 @dataclass(frozen=True)
 class Config(sac.Config):
-    """What changes shapes and branches."""
+    """Static (compile-time) configuration."""
 
     critic_hidden_sizes: tuple[int, ...] = setting((512, 512, 512), "widths of every critic's hidden layers")
     num_critics: int = setting(5, "critics in the ensemble; the target pools their quantiles")
@@ -32,11 +31,11 @@ class Config(sac.Config):
 Hypers = sac.Hypers
 
 
-def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Parts:
-    """SAC's parts, but for the critics: estimates are quantiles, [N, B, M]."""
-    return sac.make_parts(config, spec, axes)._replace(
-        critic=sac.make_critic(config, spec, config.num_quantiles),
-        bootstrap=partial(losses.truncate_atoms, drop_per_critic=config.drop_per_critic),
+def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Networks:
+    """SAC's networks, but estimates are quantiles, [N, B, M]."""
+    return sac.make_networks(config, spec, axes)._replace(
+        critic=halves.make_critic(config, spec, num_atoms=config.num_quantiles),
+        bootstrap=lambda atoms, key: losses.truncate_atoms(atoms, config.drop_per_critic),
         regress=losses.quantile_huber_loss,
         action_value=partial(jnp.mean, axis=(0, -1)),
     )
@@ -44,17 +43,4 @@ def make_parts(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Part
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     """TQC for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    return sac.assemble(make_parts(config, spec, axes))
-
-
-SMALL = sac.SMALL | {"num_critics": 3, "num_quantiles": 13, "drop_per_critic": 1}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "brax:hopper": {"drop_per_critic": 5},
-    "brax:halfcheetah": {"drop_per_critic": 0},
-    "brax:walker2d": {"drop_per_critic": 2},
-    "brax:ant": {"drop_per_critic": 2},
-    "brax:humanoid": {"drop_per_critic": 2},
-    "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
-    "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
-}
+    return sac.assemble(make_networks(config, spec, axes))

@@ -36,7 +36,7 @@ def passes(name: str, config: Any, sizes: Sizes = Sizes()) -> list[Pass]:  # noq
     actor, critic = (o, *config.actor_hidden_sizes, head), (o + a, *config.critic_hidden_sizes, outputs)
     n = config.num_critics
     critic_half = [Pass(actor), Pass(critic, n), Pass(critic, n, to_weights=True)]
-    climbed = 1 if name == "td3_bc" else n  # critics that the actor half asks
+    climbed = 1 if name in ("td3", "td3_bc") else n  # critics that the actor half asks
     return [*critic_half, Pass(actor, to_weights=True), Pass(critic, climbed, to_inputs=True)]
 
 

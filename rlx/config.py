@@ -71,7 +71,7 @@ def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
     """
     if name is not None and name.endswith(".json"):
         return presets(agent, env) | preset_file(agent, Path(name))
-    known = agents.load(agent).PRESETS
+    known = agents.tuned_settings(agent)
     keys = [env] if name is None else [f"*@{name}", f"{env}@{name}"]
     if name is not None and not any(key in known for key in keys):
         names = sorted({key.split("@")[1] for key in known if key.startswith(("*@", f"{env}@"))})

@@ -1,7 +1,7 @@
-"""Denoising diffusion, whatever the network: the noise schedule, the loss that teaches to name the noise, samplers.
+"""Denoising diffusion, whatever the network: the noise schedule, the noise-prediction loss, samplers.
 
 Time t counts from 0, the least noise, to T - 1, the most. The network is any `epsilon(x [..., A], t) -> [..., A]` that
-says which noise is in x; t is int32, `[...]` or a scalar. Conditions (an observation, say) are its own business.
+predicts the noise in x; t is int32, `[...]` or a scalar. Conditions (an observation, say) are its own business.
 """
 
 from __future__ import annotations
@@ -52,21 +52,50 @@ def add_noise(schedule: Schedule, x: jax.Array, time: jax.Array, noise: jax.Arra
     return jnp.sqrt(alpha_bar) * x + jnp.sqrt(1 - alpha_bar) * noise
 
 
-def epsilon_loss(schedule: Schedule, epsilon: Epsilon, x: jax.Array, key: Key) -> jax.Array:
-    """Squared error of the named noise at a random time for each row of data `[B, A]`: sum over A, mean over B.
+def remove_noise(schedule: Schedule, noisy: jax.Array, time: jax.Array, noise: jax.Array) -> jax.Array:
+    """The x from which `add_noise` makes `noisy`; with predicted noise, the data that the network has in mind."""
+    chex.assert_equal_shape([noisy, noise])
+    chex.assert_shape(time, noisy.shape[:-1])
+    alpha_bar = jnp.asarray(schedule.alpha_bar)[time][..., None]
+    return (noisy - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
 
-    arXiv 2006.11239, eq. 14, with the sum over A of arXiv 2304.10573.
+
+class Prediction(NamedTuple):
+    """What a noise-prediction loss is computed from."""
+
+    time: jax.Array  # [B] int32
+    noise: jax.Array  # [B, A]
+    noisy: jax.Array  # [B, A], the data with this noise at this time
+    predicted: jax.Array  # [B, A], the network's estimate of the noise
+
+
+def epsilon_loss(
+    schedule: Schedule,
+    epsilon: Epsilon,
+    x: jax.Array,
+    key: Key,
+    weight: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[jax.Array, Prediction]:
+    """Noise-prediction loss at a random time for each row of data `[B, A]`: sum over A, mean over B.
+
+    arXiv 2006.11239, eq. 14, with the sum over A of arXiv 2304.10573. `weight(time [B]) -> [B]` weighs the rows.
     """
     chex.assert_rank(x, 2)
     time_key, noise_key = jax.random.split(key)
     time = jax.random.randint(time_key, x.shape[:1], 0, schedule.num_steps)
     noise = jax.random.normal(noise_key, x.shape, jnp.result_type(x, float))
-    error = epsilon(add_noise(schedule, x, time, noise), time) - noise
-    return jnp.mean(jnp.sum(jnp.square(error), axis=-1))
+    noisy = add_noise(schedule, x, time, noise)
+    predicted = epsilon(noisy, time)
+    error = jnp.sum(jnp.square(predicted - noise), axis=-1)
+    if weight is not None:
+        weights = weight(time)
+        chex.assert_equal_shape([weights, error])
+        error = weights * error
+    return jnp.mean(error), Prediction(time, noise, noisy, predicted)
 
 
 def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key, bound: Scalar = 1.0) -> jax.Array:
-    """Draws data of `shape` `[..., A]` by ancestral sampling with variance beta (arXiv 2006.11239, algorithm 2).
+    """Samples data of `shape` `[..., A]` by ancestral sampling with variance beta (arXiv 2006.11239, algorithm 2).
 
     x is clipped to +-`bound` after every step; the last step adds no noise. A perfect `epsilon` of a single point gives
     back the point. All is in the schedule's type, float32.
@@ -77,8 +106,8 @@ def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key,
     removed, added = scale * beta / np.sqrt(1 - alpha_bar), np.sqrt(beta) * (np.arange(len(beta)) > 0)
     start_key, noise_key = jax.random.split(key)
 
-    def step(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
-        time, scale, removed, added, key = now
+    def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+        time, scale, removed, added, key = inputs
         x = scale * x - removed * epsilon(x, time) + added * jax.random.normal(key, shape, beta.dtype)
         return jnp.clip(x, -bound, bound).astype(beta.dtype), None
 
@@ -90,7 +119,7 @@ def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key,
 def ddim(
     schedule: Schedule, epsilon: Epsilon, noise: jax.Array, num_steps: int | None = None, bound: Scalar = jnp.inf
 ) -> jax.Array:
-    """Turns `noise` `[..., A]` into data without further chance (arXiv 2010.02502, eq. 12 with sigma = 0).
+    """Turns `noise` `[..., A]` into data without further randomness (arXiv 2010.02502, eq. 12 with sigma = 0).
 
     `num_steps` of the schedule's times are visited, evenly spaced and the last included: all of them by default. x is
     clipped to +-`bound` after every step. Raises RlxError for more steps than the schedule has, or none.
@@ -99,14 +128,14 @@ def ddim(
     if not 1 <= num_steps <= schedule.num_steps:
         raise RlxError(f"{num_steps} DDIM steps: choose 1 to the schedule's {schedule.num_steps}")
     times = np.arange(1, num_steps + 1) * schedule.num_steps // num_steps - 1
-    here = schedule.alpha_bar[times]
-    there = np.concatenate([np.ones(1, here.dtype), here[:-1]])
-    # per step: x <- sqrt(there / here) x + moved * epsilon
-    scale = np.sqrt(there / here)
-    moved = np.sqrt(1 - there) - scale * np.sqrt(1 - here)
+    now = schedule.alpha_bar[times]
+    after = np.concatenate([np.ones(1, now.dtype), now[:-1]])
+    # per step: x <- sqrt(after / now) x + moved * epsilon
+    scale = np.sqrt(after / now)
+    moved = np.sqrt(1 - after) - scale * np.sqrt(1 - now)
 
-    def step(x: jax.Array, now: Any) -> tuple[jax.Array, None]:
-        time, scale, moved = now
+    def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+        time, scale, moved = inputs
         return jnp.clip(scale * x + moved * epsilon(x, time), -bound, bound), None
 
     backwards = tuple(jnp.asarray(s[::-1]) for s in (times.astype(np.int32), scale, moved))

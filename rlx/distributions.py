@@ -1,4 +1,4 @@
-"""What policies draw actions from: the tanh-Gaussian, safe at the boundary, and IQL's unsquashed Normal.
+"""What policies sample actions from: the tanh-Gaussian, safe at the boundary, and IQL's unsquashed Normal.
 
 They are distrax distributions, so `sample(seed=...)`, `sample_and_log_prob(seed=...)`, `log_prob` and `mode` are what
 readers of distrax expect. Make them inside a jitted function and return arrays, not distributions. Importing distrax

@@ -204,8 +204,8 @@ def truncate_atoms(atoms: jax.Array, drop_per_critic: int) -> jax.Array:
     if not 0 <= drop_per_critic < num_quantiles:
         raise RlxError(f"cannot drop {drop_per_critic} of {num_quantiles} quantiles; choose 0 to {num_quantiles - 1}")
     pooled = jnp.moveaxis(atoms, 0, 1).reshape(batch_size, num_critics * num_quantiles)
-    kept = num_critics * (num_quantiles - drop_per_critic)
-    return -jax.lax.top_k(-pooled, kept)[0]  # half the time of a whole sort
+    remaining = num_critics * (num_quantiles - drop_per_critic)
+    return -jax.lax.top_k(-pooled, remaining)[0]  # half the time of a whole sort
 
 
 def quantile_huber_loss(quantiles: jax.Array, target: jax.Array, kappa: Scalar = 1.0) -> jax.Array:

@@ -49,6 +49,7 @@ class MLP(nn.Module):
     output_size: int
     activation: str = "relu"
     layer_norm: bool = False
+    input_layer_norm: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
@@ -65,6 +66,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.input_layer_norm:
+            x = nn.LayerNorm(dtype=self.dtype)(x)
         for size in self.hidden_sizes:
             x = nn.Dense(size, kernel_init=HIDDEN_INIT, dtype=self.dtype)(x)
             if self.layer_norm:
@@ -179,7 +182,7 @@ def make_gaussian_policy(
 ) -> Network:
     """`apply(params, observation [..., O]) -> (mean, log_std)`, both `[..., A]`, neither squashed nor clipped.
 
-    `options` here and below are the MLP's: `activation`, `layer_norm`, `dtype`.
+    `options` here and below are the MLP's: `activation`, `layer_norm`, `input_layer_norm`, `dtype`.
     """
     size = spec.action_size * (2 if state_dependent_std else 1)
     return _network(GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std), spec.observation_size)

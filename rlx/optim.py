@@ -46,9 +46,11 @@ class Learner(PyTreeNode):
     target_params: Params | None = None
 
     @classmethod
-    def create(cls, params: Params, optimizer: optax.GradientTransformation = adam, target: bool = False) -> Self:
-        """Parameters before their first step; with `target`, the target copy equals them."""
-        return cls(params, optimizer.init(params), params if target else None)
+    def create(
+        cls, params: Params, optimizer: optax.GradientTransformation | None = None, target: bool = False
+    ) -> Self:
+        """Parameters before their first step; with `target`, the target copy equals them. Default optimiser: Adam."""
+        return cls(params, (optimizer or adam).init(params), params if target else None)
 
     def step(
         self,
@@ -56,17 +58,19 @@ class Learner(PyTreeNode):
         learning_rate: Any,
         axes: parallel.Axes = (),
         tau: Any = None,
-        optimizer: optax.GradientTransformation = adam,
+        optimizer: optax.GradientTransformation | None = None,
         project: Callable[[Params], Params] | None = None,
     ) -> tuple[Self, Any]:
         """One step down `loss(params) -> (scalar, aux)`; returns aux, averaged over `axes`, too.
 
-        `project` maps the new parameters to allowed ones (unit-norm weights, say). With `tau`, the target copy then
-        takes one Polyak step towards the new parameters.
+        `project` maps the new parameters to allowed ones (unit-norm weights, say). With `tau`, the target copy, where
+        there is one, then takes one Polyak step towards the new parameters. Default optimiser: Adam.
         """
-        params, opt_state, aux = gradient_step(loss, optimizer, axes)(self.params, self.opt_state, learning_rate)
+        take = gradient_step(loss, optimizer or adam, axes)
+        params, opt_state, aux = take(self.params, self.opt_state, learning_rate)
         params = params if project is None else project(params)
-        target = self.target_params if tau is None else losses.polyak(self.target_params, params, tau)
+        moves = tau is not None and self.target_params is not None
+        target = losses.polyak(self.target_params, params, tau) if moves else self.target_params
         return self.replace(params=params, opt_state=opt_state, target_params=target), aux
 
 

@@ -157,7 +157,7 @@ def presets_table(agent: str) -> str:
     from rlx import agents
 
     rows = []
-    for key, changed in agents.load(agent).PRESETS.items():
+    for key, changed in agents.tuned_settings(agent).items():
         env, _, name = key.partition("@")
         where = "every environment" if env == "*" else f"`{env}`"
         values = ", ".join(f"`{typed(setting, value)}`" for setting, value in changed.items())

@@ -60,9 +60,9 @@ def test_time_limit_in_the_driver() -> None:
         **vars(probes.quick(module.Hypers, alpha_init=1e-3, alpha_lr=0.0)),
     )  # fmt: skip
     assert result.evaluation.lengths.item() == 5
-    critic = module.make_critic(result.config.network, env.spec)
-    params = jax.tree.map(lambda x: x[0], result.state.critic.params)
-    found = critic.apply(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    nets = module.make_networks(result.config.network, env.spec)
+    params = jax.tree.map(lambda x: x[0], result.state.critic.learner.params)
+    found = nets.critic.apply(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
     np.testing.assert_allclose(found, probes.FOR_EVER, rtol=0.03)
 
 
@@ -97,7 +97,7 @@ def test_named_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         "brax:ant@large": {"reward_scale": 0.01},
         "brax:hopper@other": {},
     }
-    monkeypatch.setattr(agents.load("pql"), "PRESETS", presets)
+    monkeypatch.setattr(agents.load("pql"), "PRESETS", presets, raising=False)
     assert config.presets("pql", "brax:hopper") == {"n_step": 3, "tau": 0.1}
     assert config.presets("pql", "brax:ant") == {"n_step": 3, "num_envs": 64, "tau": 0.2}
     large = {"n_step": 3, "tau": 0.1, "num_envs": 4096}
@@ -105,7 +105,7 @@ def test_named_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.presets("pql", "brax:ant", "large") == large | {"reward_scale": 0.01}
     with pytest.raises(RlxError, match=r"--preset larger: unknown for pql on brax:ant; choose from large$"):
         config.resolve("pql", "brax:ant", preset="larger")
-    monkeypatch.setattr(agents.load("pql"), "PRESETS", {})
+    monkeypatch.setattr(agents.load("pql"), "PRESETS", {}, raising=False)
     with pytest.raises(RlxError, match="there are none: leave it out"):
         config.resolve("pql", "brax:ant", preset="large")
 

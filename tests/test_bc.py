@@ -7,11 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.agents import bc, iql
+from rlx import networks
+from rlx.agents import bc
 from rlx.types import Spec, State, Transition
 
 SPEC = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 RNG = np.random.default_rng(0)
+
+
+def gaussian(width: int) -> networks.Network:
+    return networks.make_gaussian_policy(SPEC, (width,), state_dependent_std=False)
 
 
 def demonstrations(*shape: int) -> Transition:
@@ -39,7 +44,7 @@ def test_the_gaussian_of_the_data() -> None:
     policy, places = agent.acting_params(state), jnp.array([[-1.0], [1.0]])
     greedy, _ = agent.act_greedy(policy, places, jax.random.key(0))
     np.testing.assert_allclose(greedy, [[-0.5, -0.2], [0.5, -0.2]], atol=0.06)
-    _, log_std = iql.make_actor(SPEC, (32,), "relu").apply(policy, places)
+    _, log_std = gaussian(32).apply(policy, places)
     np.testing.assert_allclose(jnp.exp(log_std[0]), [0.1, 0.3], rtol=0.15)
     entropy = np.log([0.1, 0.3]).sum() + np.log(2 * np.pi) + 1
     np.testing.assert_allclose(loss[-300:].mean(), entropy, atol=0.05)
@@ -49,7 +54,7 @@ def test_the_gaussian_of_the_data() -> None:
 def test_its_loss_is_the_mean_log_probability() -> None:
     agent, batch = bc.make(bc.Config(actor_hidden_sizes=(8,)), SPEC), demonstrations(5)
     state = agent.init(jax.random.key(1))
-    mean, log_std = iql.make_actor(SPEC, (8,), "relu").apply(state.actor.params, batch.observation)
+    mean, log_std = gaussian(8).apply(state.actor.learner.params, batch.observation)
     z = (batch.action - np.tanh(mean)) / np.exp(log_std)
     expected = (0.5 * z**2 + log_std + 0.5 * np.log(2 * np.pi)).sum(-1).mean()
     _, metrics = agent.update_actor(state.actor, None, batch, jax.random.key(0))

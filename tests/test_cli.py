@@ -229,7 +229,7 @@ def test_counts_are_whole_numbers_however_written() -> None:
 def test_list(say: Callable[..., Said]) -> None:
     said = say("list")
     assert (said.code, said.err) == (0, "")
-    for word in (*agents.REGISTRY, "brax:ant", "generalized", ENV, *agents.load("sac").PRESETS):
+    for word in (*agents.REGISTRY, "brax:ant", "generalized", ENV, *agents.tuned_settings("sac")):
         assert word in said.out
 
 

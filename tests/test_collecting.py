@@ -144,7 +144,7 @@ def density(run: Path, step: int, observation: np.ndarray, action: np.ndarray) -
     leaf = {name: np.asarray(x[0], float) for name, x in saved(run / "checkpoints", step).items()}
     scale = np.maximum(np.sqrt(leaf["['statistics'].variance"]), 1e-3)
     x = np.clip((observation - leaf["['statistics'].mean"]) / scale, -10, 10)
-    name = "['agent'].actor.params['params']['mlp']['Dense_{}']['{}']"
+    name = "['agent'].actor.learner.params['params']['mlp']['Dense_{}']['{}']"
     x = np.maximum(x @ leaf[name.format(0, "kernel")] + leaf[name.format(0, "bias")], 0)
     mean, log_std = np.split(x @ leaf[name.format(1, "kernel")] + leaf[name.format(1, "bias")], 2, axis=1)
     u, log_std = np.arctanh(action.astype(float)), np.clip(log_std, -20, 2)

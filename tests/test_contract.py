@@ -29,7 +29,7 @@ from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train import steps
 from rlx.train.config import make_offline_plan, make_plan
-from rlx.types import Agent, Key
+from rlx.types import Agent, Key, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
 from tests.pages import ROOT, blocks
@@ -149,7 +149,10 @@ def test_state_and_actions(case: Case) -> None:
     Greedy actions do not depend on the key, but for agents that choose among samples.
     """
     agent = make(case)
-    state = agent.init(jax.random.key(0), agents.load(case.name).Hypers())
+    state, defaults = agent.init(jax.random.key(0)), agents.load(case.name).Hypers()
+    for half in (state.critic, state.actor):
+        assert type(half.hypers) is type(defaults)  # a variant's own, also when embedded
+        jax.tree.map(np.testing.assert_array_equal, half.hypers, as_arrays(defaults))
     leaves = jax.tree.leaves(state)
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)  # no two share memory
     assert not any(leaf.weak_type for leaf in leaves)
@@ -277,7 +280,7 @@ def test_run_resume_export_and_eval(
 def test_presets(case: Case) -> None:
     """Every preset is for an environment that is there, and holds settings that can be."""
     known, name = envs.names(), case.name
-    for key in getattr(agents, "tuned_settings", lambda name: agents.load(name).PRESETS)(name):
+    for key in agents.tuned_settings(name):
         env, _, preset = key.replace("*", "brax:ant").partition("@")
         resolved = config.resolve(name, env, preset=preset or None)
         if resolved.train.offline_steps:

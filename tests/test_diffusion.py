@@ -61,15 +61,38 @@ def test_loss_of_a_perfect_and_of_a_silent_network() -> None:
         seen.append(time)
         return perfect(x, time)
 
-    assert diffusion.epsilon_loss(FIVE, watched, data, jax.random.key(0)) < 1e-9
-    assert diffusion.epsilon_loss(FIVE, zero, data, jax.random.key(0)) == pytest.approx(2, rel=0.05)
+    assert diffusion.epsilon_loss(FIVE, watched, data, jax.random.key(0))[0] < 1e-9
+    assert diffusion.epsilon_loss(FIVE, zero, data, jax.random.key(0))[0] == pytest.approx(2, rel=0.05)
     assert np.unique(np.asarray(seen[0])).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_weighted_loss_and_what_it_is_computed_from() -> None:
+    """Rows weighted by their time; time, noise and prediction come back, and give back the data."""
+    data, weights = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (50, 2)), jnp.float32), np.arange(1.0, 6.0)
+
+    def loss(x: jax.Array, key: jax.Array) -> tuple[jax.Array, diffusion.Prediction]:
+        return diffusion.epsilon_loss(FIVE, lambda x, t: 0.5 * x, x, key, lambda t: jnp.asarray(weights)[t])
+
+    mapped = jax.vmap(loss, in_axes=(0, None))(data[None], jax.random.key(0))
+    for result in (
+        loss(data, jax.random.key(0)),
+        jax.jit(loss)(data, jax.random.key(0)),
+        jax.tree.map(lambda x: x[0], mapped),
+    ):
+        value, p = result
+        np.testing.assert_allclose(p.predicted, 0.5 * p.noisy, rtol=1e-6)
+        np.testing.assert_allclose(p.noisy, diffusion.add_noise(FIVE, data, p.time, p.noise), rtol=1e-5)
+        expected = (weights[np.asarray(p.time)] * ((0.5 * p.noisy - p.noise) ** 2).sum(-1)).mean()
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        np.testing.assert_allclose(diffusion.remove_noise(FIVE, p.noisy, p.time, p.noise), data, atol=1e-4)
+    with pytest.raises(AssertionError):
+        diffusion.epsilon_loss(FIVE, zero, data, jax.random.key(0), lambda t: weights)
 
 
 def test_loss_of_whole_numbers() -> None:
     """Data of integers is that of the same floats: noise is no whole number."""
     data = jnp.array([[1, 0], [-1, 1], [0, 0]])
-    losses = [diffusion.epsilon_loss(FIVE, perfect, x, jax.random.key(0)) for x in (data, data.astype(jnp.float32))]
+    losses = [diffusion.epsilon_loss(FIVE, perfect, x, jax.random.key(0))[0] for x in (data, data.astype(jnp.float32))]
     assert losses[0].dtype == jnp.float32 and losses[0] == losses[1] > 0
 
 

@@ -39,7 +39,7 @@ BATCHES = Transition(normal(6, 3), np.tanh(normal(6, 2)), normal(6), np.ones(6, 
 # The score network
 
 
-def layer_norm(x: np.ndarray, p: Any) -> np.ndarray:
+def layer_norm_of(x: np.ndarray, p: Any) -> np.ndarray:
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
 
@@ -61,7 +61,7 @@ def by_hand(params: Any, observation: np.ndarray, action: np.ndarray, time: np.n
     x = dense(np.concatenate([action, observation, embedded], -1), p)
     for i in range(3):
         block = p[f"ResidualBlock_{i}"]
-        x = x + dense(swish(dense(layer_norm(x, block["LayerNorm_0"]), block["Dense_0"])), block["Dense_1"])
+        x = x + dense(swish(dense(layer_norm_of(x, block["LayerNorm_0"]), block["Dense_0"])), block["Dense_1"])
     return dense(swish(x), p["Dense_2"])
 
 
@@ -130,24 +130,31 @@ def test_average_and_decay_of_the_score_network() -> None:
     agent = agent_of(actor_decay_steps=4)
     hypers = as_arrays(idql.Hypers(ema=0.25))
     old = agent.init(jax.random.key(0), hypers).actor
-    old = old.replace(ema_params=disturbed(old.params))
+    old = old.replace(learner=old.learner.replace(target_params=disturbed(old.learner.params)))
     new, _ = agent.update_actor(old, None, BATCHES, jax.random.key(1))
-    expected = jax.tree.map(lambda e, p: 0.75 * e + 0.25 * p, old.ema_params, new.params)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), new.ema_params, expected)
+    expected = jax.tree.map(lambda e, p: 0.75 * e + 0.25 * p, old.learner.target_params, new.learner.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), new.learner.target_params, expected)
     same, _ = agent.update_actor(new.replace(step=jnp.int32(4)), None, BATCHES, jax.random.key(1))
-    jax.tree.map(np.testing.assert_array_equal, same.params, new.params)
+    jax.tree.map(np.testing.assert_array_equal, same.learner.params, new.learner.params)
     decaying = old.replace(hypers=old.hypers.replace(weight_decay=jnp.float32(0.5), actor_lr=jnp.float32(0.01)))
     plain = old.replace(hypers=old.hypers.replace(actor_lr=jnp.float32(0.01)))
     with_decay, without = (agent.update_actor(s, None, BATCHES, jax.random.key(1))[0] for s in (decaying, plain))
-    expected = jax.tree.map(lambda p, before: p - 0.005 * before, without.params, old.params)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), with_decay.params, expected)
+    expected = jax.tree.map(lambda p, before: p - 0.005 * before, without.learner.params, old.learner.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), with_decay.learner.params, expected)
 
 
-def test_value_network_has_layer_norm_and_critics_have_none() -> None:
-    state = agent_of().init(jax.random.key(0))
-    names = [[str(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)] for tree in
-             (state.critic.value_params, state.critic.params)]  # fmt: skip
-    assert any("LayerNorm" in name for name in names[0]) and not any("LayerNorm" in name for name in names[1])
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_value_network_normalises_the_raw_observation_only(layer_norm: bool) -> None:
+    """As its authors build it: one LayerNorm before plain layers, and none in the critics."""
+    config = idql.Config(**SMALL, value_layer_norm=layer_norm)
+    state, nets = idql.make(config, SPEC).init(jax.random.key(0)), idql.make_networks(config, SPEC)
+    params = disturbed(state.critic.value.params)
+    x, p = BATCHES.observation, params["params"]
+    x = layer_norm_of(x, p["LayerNorm_0"]) if layer_norm else x
+    expected = dense(np.maximum(dense(x, p["Dense_0"]), 0), p["Dense_1"])[:, 0]
+    value = nets.critic.value.apply(params, BATCHES.observation)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    assert len(p) == 2 + layer_norm and "LayerNorm" not in str(jax.tree.structure(state.critic.learner.params))
 
 
 # Choosing
@@ -160,11 +167,11 @@ WEIGHTS = {
 }
 
 
-def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Parts, idql.Policy]:
-    """Parts whose score network always ends at `actions` `[S, A]`, with these advantages: at the last step x is 0."""
+def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Networks, idql.Policy]:
+    """Networks whose score network always ends at `actions` `[S, A]`, with these advantages: at the last step x is 0."""
     config = idql.Config(**SMALL, value_loss=name, diffusion_steps=1)
-    parts = idql.make_parts(config, SPEC)
-    a = parts.schedule.alpha_bar[0]
+    nets = idql.make_networks(config, SPEC)
+    a = nets.schedule.alpha_bar[0]
 
     def epsilon(params: Any, observation: jax.Array, x: jax.Array, time: jax.Array) -> jax.Array:
         points = actions.reshape(-1, *(1,) * (x.ndim - 2), 2)
@@ -175,9 +182,9 @@ def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Parts, id
         return jnp.broadcast_to(said.reshape(2, -1, *(1,) * (action.ndim - 2)), (2, *action.shape[:-1]))
 
     value = Network(lambda key: None, lambda params, observation: jnp.ones(observation.shape[:-1]))
-    critic = parts.critic._replace(critic=Network(lambda key: None, q), value=value)
+    critic = nets.critic._replace(critic=Network(lambda key: None, q), value=value)
     hypers = as_arrays(idql.Hypers(expectile=0.8, exponential_scale=1.5))
-    return parts._replace(critic=critic, score=Network(lambda key: None, epsilon)), idql.Policy(
+    return nets._replace(critic=critic, score=Network(lambda key: None, epsilon)), idql.Policy(
         None, iql.Value(None, None), hypers
     )
 
@@ -190,8 +197,8 @@ CANDIDATES = np.stack([np.linspace(-0.8, 0.8, 5), -np.linspace(-0.8, 0.8, 5)], -
 def test_weights_of_the_implicit_policy(name: str) -> None:
     """As often as the weights say, with negative advantages and at 0: over many observations, against NumPy."""
     u = U if name != "quantile" else U + 0.05  # the quantile's weight has a pole at 0
-    parts, policy = chooser(name, jnp.asarray(CANDIDATES), jnp.asarray(u))
-    action, info = jax.jit(partial(idql.act, parts, 5))(policy, jnp.zeros((20_000, 3)), jax.random.key(0))
+    nets, policy = chooser(name, jnp.asarray(CANDIDATES), jnp.asarray(u))
+    action, info = jax.jit(partial(idql.act, nets, 5, False))(policy, jnp.zeros((20_000, 3)), jax.random.key(0))
     weight = WEIGHTS[name](u.astype(np.float64), 1.5 if name == "exponential" else 0.8)
     nearest = abs(np.asarray(action)[:, None] - CANDIDATES).sum(-1).argmin(-1)
     np.testing.assert_allclose(action, CANDIDATES[nearest], atol=1e-4)
@@ -206,9 +213,9 @@ def test_weights_are_finite_at_zero(name: str) -> None:
 
 
 def test_greedy_takes_the_best() -> None:
-    parts, policy = chooser("expectile", jnp.asarray(CANDIDATES), jnp.asarray(U[[3, 4, 0, 1, 2]]))
+    nets, policy = chooser("expectile", jnp.asarray(CANDIDATES), jnp.asarray(U[[3, 4, 0, 1, 2]]))
     for shape in ((3,), (2, 7, 3)):
-        action, _ = idql.act_greedy(parts, 5, policy, jnp.zeros(shape), jax.random.key(0))
+        action, _ = idql.act(nets, 5, True, policy, jnp.zeros(shape), jax.random.key(0))
         np.testing.assert_allclose(action, np.broadcast_to(CANDIDATES[1], (*shape[:-1], 2)), atol=1e-5)
 
 

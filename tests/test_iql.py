@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from rlx import losses
 from rlx.agents import iql
 from rlx.errors import RlxError
+from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.optim import cosine_decay
+from rlx.optim import Learner, cosine_decay
 from rlx.types import Spec, Transition, as_arrays
 from tests import probes
 
@@ -47,10 +49,10 @@ def said(params: jax.Array, *inputs: jax.Array) -> jax.Array:
     return params
 
 
-def stubs(**config: Any) -> iql.CriticParts:
-    parts = iql.make_critic_parts(iql.Config(**SMALL, **config), SPEC)
+def stubs(**config: Any) -> iql.CriticNetworks:
+    nets = iql.make_critic_networks(iql.Config(**SMALL, **config), SPEC)
     said_by = Network(init=lambda key: None, apply=said)
-    return parts._replace(critic=said_by, value=said_by)
+    return nets._replace(critic=said_by, value=said_by)
 
 
 def three_ways(function: Any, *arguments: Any) -> list[Any]:
@@ -61,18 +63,28 @@ def three_ways(function: Any, *arguments: Any) -> list[Any]:
 # Losses
 
 
+def critic_half(q: Any, target: Any, v: Any, hypers: Any = HYPERS) -> iql.CriticState:
+    critic = Learner.create(q, target=True).replace(target_params=target)
+    return iql.CriticState.create(hypers, critic, value=Learner.create(v))
+
+
 @pytest.mark.parametrize("name", losses.VALUE_LOSSES)
 def test_value_loss(name: str) -> None:
-    q, v = normal(BATCH), normal(BATCH)
-    u = q - v
+    """Of the smallest target critic less V."""
+    q, v = normal(2, BATCH), normal(BATCH)
+    u = q.min(0) - v
     expected = {
         "expectile": abs(0.8 - (u < 0)) * u**2,
         "quantile": abs(0.8 - (u < 0)) * abs(u),
         "exponential": np.exp(1.5 * u) - 1.5 * u,
     }[name].mean()
-    parts = stubs(value_loss=name)
-    for found in three_ways(lambda v, q: iql.value_loss(v, parts, q, BATCHES.observation, HYPERS)[0], v, q):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def loss(v: jax.Array, q: jax.Array) -> jax.Array:
+        half = critic_half(normal(2, BATCH), q, v)
+        return iql.update_critic(stubs(value_loss=name), half, None, BATCHES, jax.random.key(0))[1]["value_loss"]
+
+    for result in three_ways(loss, v, q):
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
 
 
 def test_critic_loss() -> None:
@@ -80,29 +92,63 @@ def test_critic_loss() -> None:
     q, following = normal(2, BATCH), normal(BATCH)
     target = 2 * BATCHES.reward + 0.9 * BATCHES.discount * following
     expected = ((q - target) ** 2).mean(-1).sum()
-    for found in three_ways(lambda q, v: iql.critic_loss(q, stubs(), v, BATCHES, HYPERS)[0], q, following):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    still = HYPERS.replace(critic_lr=jnp.zeros(()))  # V says what it said before
+
+    def loss(q: jax.Array, v: jax.Array) -> jax.Array:
+        half = critic_half(q, q, v, still)
+        return iql.update_critic(stubs(), half, None, BATCHES, jax.random.key(0))[1]["critic_loss"]
+
+    for result in three_ways(loss, q, following):
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_variants_exchange_the_reduction_and_the_error() -> None:
+    """And keep their own hyper-parameters, as robust IQL (arXiv 2310.12955) does: a quantile and Huber's error."""
+
+    class Hypers(iql.Hypers):
+        critic_quantile: Any = 0.25
+
+    def huber(q: jax.Array, target: jax.Array, hypers: Any) -> jax.Array:
+        return optax.huber_loss(q - target).mean(-1).sum()
+
+    config = iql.Config(**SMALL, num_critics=5)
+    changes = {"reduce": lambda q, hypers: jnp.quantile(q, hypers.critic_quantile, axis=0), "error": huber}
+    agent = iql.make(config, SPEC, (), Hypers, **changes)
+    state = agent.init(jax.random.key(0))
+    assert state.actor.hypers.critic_quantile == 0.25
+    _, metrics = agent.update_critic(state.critic, None, BATCHES, jax.random.key(1))
+    nets = iql.make_critic_networks(config, SPEC)
+    q = nets.critic.apply(state.critic.learner.params, BATCHES.observation, BATCHES.action)
+    u = np.quantile(q, 0.25, axis=0) - nets.value.apply(state.critic.value.params, BATCHES.observation)
+    np.testing.assert_allclose(metrics["value_loss"], (abs(0.7 - (u < 0)) * u**2).mean(), rtol=1e-4, atol=1e-7)
+    error = abs(q - BATCHES.reward)  # V is nearly 0
+    expected = np.where(error < 1, error**2 / 2, error - 0.5).mean(-1).sum()
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=0.05)
 
 
 def test_actor_loss() -> None:
     """Only the mean is squashed, so that actions at exactly +-1 have a finite density with finite gradients."""
     mean, log_std, weights = normal(BATCH, 2), 0.3 * normal(2), abs(normal(BATCH))
     actor = Network(lambda key: None, lambda params, o: (params[0], jnp.broadcast_to(params[1], o[:, :2].shape)))
+    nets = iql.ActorNetworks(actor, lambda published, batch, hypers: published, cosine_decay(-1), ())
     z = (BATCHES.action - np.tanh(mean)) / np.exp(log_std)
     log_prob = (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
 
-    def loss(mean: jax.Array, log_std: jax.Array, weights: jax.Array) -> jax.Array:
-        return iql.actor_loss((mean, log_std), actor, BATCHES, weights)[0]
+    def update(mean: jax.Array, log_std: jax.Array, weights: jax.Array) -> tuple[Any, jax.Array]:
+        half = HalfState.create(HYPERS, Learner.create((mean, log_std)))
+        half, metrics = iql.update_actor(nets, half, weights, BATCHES, jax.random.key(0))
+        return half.learner, metrics["actor_loss"]
 
-    for found in three_ways(loss, mean, log_std, weights):
-        np.testing.assert_allclose(found, -(weights * log_prob).mean(), rtol=1e-5)
-    gradients = jax.grad(loss, argnums=(0, 1))(mean, log_std, weights)
-    assert all(np.isfinite(g).all() for g in gradients)
+    for result in three_ways(lambda *inputs: update(*inputs)[1], mean, log_std, weights):
+        np.testing.assert_allclose(result, -(weights * log_prob).mean(), rtol=1e-5)
+    learner, _ = update(mean, log_std, weights)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(learner))
 
 
 def test_weights_are_of_target_critics_and_clipped() -> None:
     """min(exp(beta (min Q' - V)), 100), without a gradient."""
     q, v = 3 * normal(2, BATCH), normal(BATCH)
+    q[:, 0] = v[0] + [2, 3]
     advantage = q.min(0) - v
     expected = np.minimum(np.exp(3 * advantage), 100)
     assert (expected == 100).any() and (expected < 100).any(), "both sides of the cap must be seen"
@@ -119,26 +165,29 @@ def test_weights_are_of_target_critics_and_clipped() -> None:
 def test_order_of_the_critic_half() -> None:
     """V learns from the old target critics, Q from the new V, and the targets move to the new Q."""
     config = iql.Config(**SMALL)
-    agent, parts = iql.make(config, SPEC), iql.make_critic_parts(config, SPEC)
+    agent, nets = iql.make(config, SPEC), iql.make_critic_networks(config, SPEC)
     old = agent.init(jax.random.key(0), HYPERS.replace(tau=0.3, critic_lr=0.01)).critic
-    old = old.replace(target_params=jax.tree.map(lambda x: 1.5 * x + 0.1, old.params))
+    changed = jax.tree.map(lambda x: 1.5 * x + 0.1, old.learner.params)
+    old = old.replace(learner=old.learner.replace(target_params=changed))
     new, metrics = agent.update_critic(old, None, BATCHES, jax.random.key(1))
 
     def q(params: Any) -> Any:
-        return parts.critic.apply(params, BATCHES.observation, BATCHES.action)
+        return nets.critic.apply(params, BATCHES.observation, BATCHES.action)
 
     def v(params: Any) -> Any:
-        return parts.value.apply(params, BATCHES.observation)
+        return nets.value.apply(params, BATCHES.observation)
 
-    u = q(old.target_params).min(0) - v(old.value_params)
+    u = q(old.learner.target_params).min(0) - v(old.value.params)
     np.testing.assert_allclose(metrics["value_loss"], (abs(0.8 - (u < 0)) * u**2).mean(), rtol=1e-4)
-    following = parts.value.apply(new.value_params, BATCHES.next_observation)
-    before = parts.value.apply(old.value_params, BATCHES.next_observation)
+    following = nets.value.apply(new.value.params, BATCHES.next_observation)
+    before = nets.value.apply(old.value.params, BATCHES.next_observation)
     assert abs(following - before).max() > 1e-3, "the two orders must differ"
     target = 2 * BATCHES.reward + 0.9 * BATCHES.discount * following
-    np.testing.assert_allclose(metrics["critic_loss"], ((q(old.params) - target) ** 2).mean(-1).sum(), rtol=1e-4)
-    expected = jax.tree.map(lambda t, p: 0.7 * t + 0.3 * p, old.target_params, new.params)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), new.target_params, expected)
+    np.testing.assert_allclose(
+        metrics["critic_loss"], ((q(old.learner.params) - target) ** 2).mean(-1).sum(), rtol=1e-4
+    )
+    expected = jax.tree.map(lambda t, p: 0.7 * t + 0.3 * p, old.learner.target_params, new.learner.params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), new.learner.target_params, expected)
     assert int(new.step) == 1
 
 
@@ -167,7 +216,7 @@ def test_the_actor_alone_is_decayed() -> None:
 
 
 def halves(state: Any) -> tuple[Any, Any]:
-    return state.actor.params, state.critic.params
+    return state.actor.learner.params, state.critic.learner.params
 
 
 # Known answers
@@ -191,7 +240,7 @@ def test_value_becomes_the_best_in_the_data() -> None:
     """A table as critic and another as V: the higher the expectile, the nearer V is to the data's best actions."""
     table = Network(lambda key: jnp.zeros((2, STATES, ACTIONS)), lambda w, s, a: jnp.einsum("nsa,bs,ba->nb", w, s, a))
     row = Network(lambda key: jnp.zeros(STATES), lambda w, s: s @ w)
-    parts = stubs()._replace(critic=table, value=row)
+    nets = stubs()._replace(critic=table, value=row)
     state, action = np.nonzero(IN_DATA)
     one_hot = lambda i: jnp.eye(STATES)[i]  # noqa: E731
     data = Transition(
@@ -209,10 +258,10 @@ def test_value_becomes_the_best_in_the_data() -> None:
 
         def step(half: iql.CriticState, rate: jax.Array) -> tuple[iql.CriticState, None]:
             half = half.replace(hypers=half.hypers.replace(critic_lr=rate))
-            return iql.update_critic(parts, half, None, data, jax.random.key(0))[0], None
+            return iql.update_critic(nets, half, None, data, jax.random.key(0))[0], None
 
-        half = iql.init_critic(parts, jax.random.key(0), hypers)
-        return jax.lax.scan(step, half, jnp.geomspace(0.05, 1e-4, 4000))[0].value_params
+        half = iql.init_critic(nets, jax.random.key(0), hypers)
+        return jax.lax.scan(step, half, jnp.geomspace(0.05, 1e-4, 4000))[0].value.params
 
     low, middle, high = learn(jnp.array([0.5, 0.9, 0.999]))
     best = best_values(0.6)

@@ -25,6 +25,8 @@ LAYERS = [
     "replay",
     "parallel",
     "optim",
+    "halves",
+    "policies",
     "envs",
     "agents",
     "rollout",
@@ -45,6 +47,8 @@ LAYERS = [
 REGISTRY_READERS = {"config", "experiment", "commands"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
+    ("rlx.agents.td3_bc", "rlx.agents.td3"),
+    ("rlx.agents.pql", "rlx.agents.td3"),
     ("rlx.agents.idql", "rlx.agents.iql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
 }

@@ -10,9 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from rlx.agents import pql
+from rlx import optim
+from rlx.agents import pql, td3
 from rlx.errors import RlxError
+from rlx.halves import HalfState
 from rlx.networks import Network
+from rlx.optim import Learner
 from rlx.types import Spec, State, Transition, as_arrays
 from tests import probes
 
@@ -25,10 +28,10 @@ HYPERS = as_arrays(pql.Hypers(gamma=0.9, reward_scale=2.0, v_min=-3.0, v_max=7.0
 RNG = np.random.default_rng(0)
 
 
-def parts(distributional: bool = False, **changes: Any) -> pql.Parts:
+def nets(distributional: bool = False, **changes: Any) -> td3.Networks:
     """Small networks, or stubs in their place."""
     config = pql.Config(**SMALL, distributional=distributional, num_atoms=ATOMS)
-    return pql.make_parts(config, SPEC)._replace(**changes)
+    return pql.make_networks(config, SPEC)._replace(**changes)
 
 
 def stub(apply: Any) -> Network:
@@ -57,8 +60,13 @@ def three_ways(function: Any, *arguments: Any) -> list[Any]:
     return [function(*arguments), jax.jit(function)(*arguments), mapped[0], mapped[1]]
 
 
-def critic_state(params: Any, hypers: pql.Hypers) -> pql.CriticState:
-    return pql.CriticState(params, params, pql.optimizer(hypers).init(params), jnp.int32(0), hypers)
+def half_state(params: Any, hypers: pql.Hypers, target: Any = None) -> HalfState:
+    learner = Learner.create(params, pql.optimizer(hypers))
+    return HalfState.create(hypers, learner.replace(target_params=params if target is None else target))
+
+
+def policy_of(stubs: td3.Networks) -> td3.Policy:
+    return td3.Policy(stubs.actor.init(jax.random.key(0)), None)
 
 
 # Targets
@@ -67,7 +75,7 @@ def critic_state(params: Any, hypers: pql.Hypers) -> pql.CriticState:
 def test_scalar_target() -> None:
     next_q = normal(2, BATCH)
     expected = 2 * BATCHES.reward + 0.9 * BATCHES.discount * next_q.min(0)
-    for found in three_ways(parts().target, next_q, BATCHES, HYPERS):
+    for found in three_ways(nets().target, next_q, BATCHES, HYPERS):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -92,7 +100,7 @@ def test_categorical_target() -> None:
     lower = (softmax(logits) @ np.linspace(-3, 7, ATOMS)).argmin(0)
     assert set(lower) == {0, 1}, "both critics must be the lower one somewhere"
     expected = categorical_target_by_hand(logits, BATCHES)
-    for found in three_ways(parts(True).target, logits, BATCHES, HYPERS):
+    for found in three_ways(nets(True).target, logits, BATCHES, HYPERS):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -102,7 +110,7 @@ def test_the_target_is_always_a_distribution(reward: float, discount: float) -> 
     """Rewards beyond the support included: then everything is on its last atom."""
     batch = BATCHES._replace(reward=np.full(BATCH, reward, np.float32), discount=np.full(BATCH, discount, np.float32))
     logits = 10 * normal(2, BATCH, ATOMS)
-    found = parts(True).target(logits, batch, HYPERS)
+    found = nets(True).target(logits, batch, HYPERS)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     assert (found >= 0).all()
     if abs(reward) == 100:
@@ -117,8 +125,9 @@ def test_critic_loss(distributional: bool) -> None:
     """Against stubs that say whatever their parameters are."""
     shape = (2, BATCH, ATOMS) if distributional else (2, BATCH)
     online, target = normal(*shape), normal(*shape)
-    stubs = parts(distributional, critic=stub(lambda said, observation, action: said))
-    loss, metrics = pql.critic_loss(online, stubs, target, BATCHES, BATCHES.action, HYPERS)
+    stubs = nets(distributional, critic=stub(lambda said, observation, action: said))
+    half = half_state(online, HYPERS, target)
+    _, metrics = td3.update_critic(stubs, half, policy_of(stubs), BATCHES, jax.random.key(0))
     if distributional:
         probs = categorical_target_by_hand(target, BATCHES)
         expected = -(probs * np.log(softmax(online))).sum(-1).mean(-1).sum()
@@ -126,7 +135,7 @@ def test_critic_loss(distributional: bool) -> None:
     else:
         y = 2 * BATCHES.reward + 0.9 * BATCHES.discount * target.min(0)
         expected, mean = ((online - y) ** 2).mean(-1).sum(), online.mean()
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["q_mean"], mean, rtol=1e-5)
 
 
@@ -135,16 +144,17 @@ def test_actor_loss(distributional: bool) -> None:
     """The lowest of the critics' values, or of their means, at the actor's own actions."""
     shape = (2, BATCH, ATOMS) if distributional else (2, BATCH)
     said = normal(*shape)
-    stubs = parts(
+    stubs = nets(
         distributional,
         actor=stub(lambda params, observation: params * observation[:, :2]),
-        critic=stub(lambda w, o, a: w * a.sum(-1).reshape(BATCH, *[1] * (len(shape) - 2))),
+        published_critic=stub(lambda w, o, a: w * a.sum(-1).reshape(BATCH, *[1] * (len(shape) - 2))),
     )
-    loss, _ = pql.actor_loss(jnp.float32(0.5), stubs, said, BATCHES.observation, HYPERS)
+    half = half_state(jnp.float32(0.5), HYPERS)
+    _, metrics = td3.update_actor(stubs, half, said, BATCHES, jax.random.key(0))
     factor = 0.5 * BATCHES.observation[:, :2].sum(-1)
     support = np.linspace(-3, 7, ATOMS)
     values = softmax(said * factor[:, None]) @ support if distributional else said * factor
-    np.testing.assert_allclose(loss, -values.min(0).mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["actor_loss"], -values.min(0).mean(), rtol=1e-4)
 
 
 def test_noise_on_the_actions_of_the_target() -> None:
@@ -156,8 +166,10 @@ def test_noise_on_the_actions_of_the_target() -> None:
         return w[:, None] * action.sum(-1)
 
     action = np.array([0.0, 0.95], np.float32)
-    stubs = parts(actor=stub(lambda params, o: jnp.broadcast_to(action, (*o.shape[:-1], 2))), critic=stub(critic))
-    pql.update_critic(stubs, critic_state(jnp.ones(2), HYPERS), None, transitions(4000), jax.random.key(0))
+    stubs = nets(actor=stub(lambda params, o: jnp.broadcast_to(action, (*o.shape[:-1], 2))), critic=stub(critic))
+    td3.update_critic(
+        stubs, half_state(jnp.ones(2), HYPERS), td3.Policy(None, None), transitions(4000), jax.random.key(0)
+    )
     noise = np.asarray(seen[0] - action)
     np.testing.assert_allclose(noise.min(0), -0.2, atol=1e-6)
     np.testing.assert_allclose(noise.max(0), [0.2, 0.05], atol=1e-6)
@@ -172,7 +184,7 @@ def test_noise_on_the_actions_of_the_target() -> None:
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Adam, which would hide every factor on a gradient."""
-    monkeypatch.setattr(pql, "adam", optax.identity())
+    monkeypatch.setattr(optim, "adam", optax.identity())
 
 
 # a critic whose gradient is the observation: the loss is the mean over the batch of the sum of w * observation
@@ -183,14 +195,14 @@ LINEAR: dict[str, Any] = {"critic": stub(lambda w, o, a: (w * o).sum(-1)[None]),
 def test_the_clip_comes_after_the_mean_over_shards() -> None:
     """Four shards whose gradients are 4, 0, 0, 0 and their mean 1: clipping to 2 first would make it 1/2."""
     hypers = as_arrays(pql.Hypers(max_gradient_norm=2.0, weight_decay=0.0, critic_lr=1.0))
-    stubs = parts(axes=("shard",), **LINEAR)
+    stubs = nets(axes=("shard",), **LINEAR)
     observation = jnp.zeros((4, BATCH, 3)).at[0, :, 0].set(4.0)
 
     def update(observation: jax.Array) -> jax.Array:
         batch = BATCHES._replace(observation=observation)
-        policy = stubs.actor.init(jax.random.key(0))
-        state, _ = pql.update_critic(stubs, critic_state(jnp.zeros(3), hypers), policy, batch, jax.random.key(0))
-        return state.params
+        half = half_state(jnp.zeros(3), hypers)
+        half, _ = td3.update_critic(stubs, half, policy_of(stubs), batch, jax.random.key(0))
+        return half.learner.params
 
     found = jax.vmap(update, axis_name="shard")(observation)
     np.testing.assert_allclose(found, [[-1, 0, 0]] * 4, rtol=1e-6)
@@ -213,13 +225,12 @@ def test_weight_decay_is_apart_from_adam() -> None:
     hypers = as_arrays(pql.Hypers(critic_lr=0.1, weight_decay=0.5, tau=0.25))
     w = jnp.array([2.0, -4.0, 8.0])
     batch = BATCHES._replace(observation=jnp.tile(jnp.array([0, 1e-2, 0]), (BATCH, 1)))
-    stubs = parts(**LINEAR)
-    policy = stubs.actor.init(jax.random.key(0))
-    state, _ = pql.update_critic(stubs, critic_state(w, hypers), policy, batch, jax.random.key(0))
+    stubs = nets(**LINEAR)
+    half, _ = td3.update_critic(stubs, half_state(w, hypers), policy_of(stubs), batch, jax.random.key(0))
     expected = w * (1 - 0.1 * 0.5) - 0.1 * np.array([0, 1, 0])  # Adam's first step is the gradient's sign
-    np.testing.assert_allclose(state.params, expected, rtol=1e-4)
-    np.testing.assert_allclose(state.target_params, 0.75 * w + 0.25 * expected, rtol=1e-4)  # from the NEW critic
-    np.testing.assert_allclose(state.opt_state[1].mu, [0, 1e-3, 0], rtol=1e-4)
+    np.testing.assert_allclose(half.learner.params, expected, rtol=1e-4)
+    np.testing.assert_allclose(half.learner.target_params, 0.75 * w + 0.25 * expected, rtol=1e-4)  # from the NEW critic
+    np.testing.assert_allclose(half.learner.opt_state[1].mu, [0, 1e-3, 0], rtol=1e-4)
 
 
 def test_acting_is_the_actor_alone() -> None:
@@ -227,7 +238,7 @@ def test_acting_is_the_actor_alone() -> None:
     agent = pql.make(pql.Config(**SMALL), SPEC)
     state: State = agent.init(jax.random.key(0))
     policy = agent.acting_params(state)
-    assert policy is state.actor.params
+    assert policy.params is state.actor.learner.params and policy.target_params is None
     explored, greedy = (act(policy, BATCHES.observation, jax.random.key(1))[0] for act in (agent.act, agent.act_greedy))
     np.testing.assert_array_equal(explored, greedy)
 

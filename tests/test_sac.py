@@ -1,4 +1,4 @@
-"""SAC: its losses and steps against NumPy on stub networks, and what seeds, rates and shards do to a step."""
+"""SAC: losses and steps against NumPy on stub networks, and what seeds, rates and shards do to a step."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import numpy as np
 import optax
 import pytest
 
-from rlx import distributions
+from rlx import distributions, optim
 from rlx.agents import sac
 from rlx.distributions import TanhNormal
+from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.types import Key, Metrics, Spec, State, Transition
+from rlx.optim import Learner
+from rlx.types import Key, Metrics, Spec, State, Transition, as_arrays
 from tests import probes
 
 CONTRACT = probes.Contract(hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
-PARTS = sac.make_parts(sac.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,)), SPEC)
-AGENT = sac.assemble(PARTS)
+NETS = sac.make_networks(sac.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,)), SPEC)
+AGENT = sac.assemble(NETS)
 SEEDS = 3
 
 
@@ -50,14 +52,14 @@ def total(observation: Any, action: Any) -> Any:
 
 
 NO_INIT: Callable[[Key], Any] = lambda key: None  # noqa: E731
-STUBS = PARTS._replace(
+STUBS = NETS._replace(
     actor=Network(NO_INIT, stub_policy),
     critic=Network(NO_INIT, lambda w, observation, action: w[:, None] * total(observation, action)),
 )
 POLICY = {"mean": np.array([0.3, -0.5], np.float32), "log_std": np.array([-0.5, 0.2], np.float32)}
 ONLINE, TARGET = np.array([0.5, -1.5], np.float32), np.array([1.2, 0.4], np.float32)
 LOG_ALPHA: Any = np.float32(-0.7)
-HYPERS = sac.as_arrays(
+HYPERS = as_arrays(
     sac.Hypers(
         gamma=0.9, tau=0.25, reward_scale=3.0, actor_lr=0.5, critic_lr=0.1, alpha_lr=0.2, target_entropy_per_action=-0.5
     )
@@ -66,9 +68,8 @@ BATCH = transitions(8)
 
 
 def stub_state() -> State:
-    step = jnp.zeros((), jnp.int32)
-    critic = sac.CriticState(ONLINE, TARGET, sac.adam.init(ONLINE), step, HYPERS)
-    actor = sac.ActorState(POLICY, sac.adam.init(POLICY), LOG_ALPHA, sac.adam.init(LOG_ALPHA), step, HYPERS)
+    critic = HalfState.create(HYPERS, Learner.create(ONLINE, target=True).replace(target_params=TARGET))
+    actor = sac.ActorState.create(HYPERS, Learner.create(POLICY), log_alpha=Learner.create(LOG_ALPHA))
     return jax.tree.map(jnp.asarray, State(critic=critic, actor=actor))
 
 
@@ -96,38 +97,34 @@ def each_way(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     return [function(*arguments), jax.jit(function)(*arguments), *members]
 
 
-def test_critic_loss() -> None:
-    action, log_prob = np.tanh(BATCH.reward[:, None] - [0, 1]).astype(np.float32), BATCH.reward[::-1]
-
-    def loss(params: Any, target_params: Any, batch: Transition, alpha: Any, hypers: Any) -> tuple[Any, Metrics]:
-        return sac.critic_loss(params, STUBS, target_params, batch, action, log_prob, alpha, hypers)
-
-    target = target_by_hand(action, log_prob)
-    q = ONLINE[:, None] * total(BATCH.observation, BATCH.action)
-    for found, metrics in each_way(loss, ONLINE, TARGET, BATCH, jnp.exp(LOG_ALPHA), HYPERS):
-        np.testing.assert_allclose(found, ((q - target) ** 2).mean(1).sum(), rtol=1e-5)
-        np.testing.assert_allclose(metrics["q_mean"], q.mean(), rtol=1e-5)
-        np.testing.assert_allclose(metrics["target_mean"], target.mean(), rtol=1e-5)
-
-
-def test_actor_loss() -> None:
+def test_losses() -> None:
+    """Of both halves, as their metrics say: plain, jitted and vmapped; entropy is that of the policy given."""
     key = jax.random.key(3)
 
-    def loss(params: Any, value: Any, alpha: Any, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return sac.actor_loss(params, STUBS, value, alpha, observation, key)
+    def metrics(state: State, policy: sac.Policy, batch: Transition) -> tuple[Metrics, Metrics]:
+        critic = sac.update_critic(STUBS, state.critic, policy, batch, key)[1]
+        return critic, sac.update_actor(STUBS, state.actor, ONLINE, batch, key)[1]
 
     _, action, log_prob = draws(key, 8)
-    q = np.min(ONLINE[:, None] * total(BATCH.observation, action), axis=0)
-    expected = (np.exp(LOG_ALPHA) * log_prob - q).mean()
-    for found, found_log_prob in each_way(loss, POLICY, ONLINE, jnp.exp(LOG_ALPHA), BATCH.observation):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-        np.testing.assert_allclose(found_log_prob, log_prob, rtol=1e-4, atol=1e-4)
+    target = target_by_hand(action, log_prob)
+    q, value = (
+        ONLINE[:, None] * total(BATCH.observation, BATCH.action),
+        ONLINE[:, None] * total(BATCH.observation, action),
+    )
+    surplus = (log_prob - 0.5 * SPEC.action_size).mean()
+    expected = (
+        {"critic_loss": ((q - target) ** 2).mean(1).sum(), "q_mean": q.mean(), "target_mean": target.mean()},
+        {"actor_loss": (np.exp(LOG_ALPHA) * log_prob - value.min(0)).mean(), "entropy": -log_prob.mean()}
+        | {"alpha_loss": -LOG_ALPHA * surplus, "alpha": np.exp(LOG_ALPHA)},
+    )
+    for result in each_way(metrics, stub_state(), sac.Policy(POLICY, LOG_ALPHA), BATCH):
+        same(result, expected, rtol=1e-4)
 
 
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adam hides every factor on a gradient; with plain descent a step shows the gradient itself."""
-    monkeypatch.setattr(sac, "adam", optax.identity())
+    monkeypatch.setattr(optim, "adam", optax.identity())
 
 
 @pytest.mark.usefixtures("plain_descent")
@@ -139,8 +136,8 @@ def test_critic_step() -> None:
     _, action, log_prob = draws(key, 8)
     features, target = total(BATCH.observation, BATCH.action), target_by_hand(action, log_prob)
     new = ONLINE - 0.1 * (2 * features * (ONLINE[:, None] * features - target)).mean(1)
-    np.testing.assert_allclose(state.params, new, rtol=1e-4)
-    np.testing.assert_allclose(state.target_params, 0.75 * TARGET + 0.25 * new, rtol=1e-4)
+    np.testing.assert_allclose(state.learner.params, new, rtol=1e-4)
+    np.testing.assert_allclose(state.learner.target_params, 0.75 * TARGET + 0.25 * new, rtol=1e-4)
     assert state.step == 1
 
 
@@ -148,7 +145,7 @@ def test_critic_step() -> None:
 def test_actor_step() -> None:
     """Down the gradient of the actor's loss through its draws (by finite differences), then of the temperature's."""
     key = jax.random.key(5)
-    state, metrics = sac.update_actor(STUBS, stub_state().actor, ONLINE, BATCH.observation, key)
+    state, _ = sac.update_actor(STUBS, stub_state().actor, ONLINE, BATCH, key)
     noise, _, log_prob = draws(key, 8)
 
     def loss(flat: np.ndarray) -> float:
@@ -159,12 +156,11 @@ def test_actor_step() -> None:
 
     flat = np.concatenate([POLICY["mean"], POLICY["log_std"]]).astype(np.float64)
     gradient = np.array([loss(flat + d) - loss(flat - d) for d in 1e-5 * np.eye(4)]) / 2e-5
-    found = np.concatenate([state.params["mean"], state.params["log_std"]])
+    found = np.concatenate([state.learner.params["mean"], state.learner.params["log_std"]])
     np.testing.assert_allclose(found, flat - 0.5 * gradient, rtol=1e-3, atol=1e-4)
 
     surplus = (log_prob - 0.5 * SPEC.action_size).mean()
-    np.testing.assert_allclose(metrics["alpha_loss"], -LOG_ALPHA * surplus, rtol=1e-4)
-    np.testing.assert_allclose(state.log_alpha, LOG_ALPHA + 0.2 * surplus, rtol=1e-4)
+    np.testing.assert_allclose(state.log_alpha.params, LOG_ALPHA + 0.2 * surplus, rtol=1e-4)
     assert state.step == 1
 
 
@@ -173,10 +169,10 @@ def test_update_is_a_critic_step_then_an_actor_step_that_sees_it() -> None:
     updated, metrics = agent.update(state, BATCH, key)
     critic_key, actor_key = jax.random.split(key)
     critic, critic_metrics = agent.update_critic(state.critic, agent.acting_params(state), BATCH, critic_key)
-    actor, actor_metrics = agent.update_actor(state.actor, agent.critic_params(critic), BATCH.observation, actor_key)
+    actor, actor_metrics = agent.update_actor(state.actor, agent.critic_params(critic), BATCH, actor_key)
     same(updated, State(critic=critic, actor=actor), rtol=0)
     same(metrics, critic_metrics | actor_metrics, rtol=0)
-    _, stale = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCH.observation, actor_key)
+    _, stale = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCH, actor_key)
     assert stale["actor_loss"] != metrics["actor_loss"]
 
 
@@ -197,14 +193,14 @@ def one_update(seed: jax.Array, hypers: sac.Hypers, batch: Transition) -> tuple[
     return AGENT.update(fresh(seed, hypers), batch, jax.random.key(seed + 1))
 
 
-def same(found: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), found, expected)
+def same(result: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), result, expected)
 
 
 def test_members_of_a_vmap_equal_solo_runs_and_rates_are_traced() -> None:
     """Seeds and learning rates map together; one compiled program serves every value of a hyper-parameter."""
     seeds, rates = jnp.arange(SEEDS), jnp.array([1e-4, 1e-3, 1e-2])
-    hypers = jax.vmap(lambda rate: sac.as_arrays(sac.Hypers(critic_lr=rate, actor_lr=2 * rate)))(rates)
+    hypers = jax.vmap(lambda rate: as_arrays(sac.Hypers(critic_lr=rate, actor_lr=2 * rate)))(rates)
     batches = transitions(SEEDS, 8)
     states, metrics = jax.jit(jax.vmap(one_update))(seeds, hypers, batches)
     for i in range(SEEDS):
@@ -215,8 +211,8 @@ def test_members_of_a_vmap_equal_solo_runs_and_rates_are_traced() -> None:
 
 def test_derivative_of_the_updated_critic_by_the_learning_rate() -> None:
     def value(rate: jax.Array) -> jax.Array:
-        state, _ = one_update(jnp.int32(0), sac.as_arrays(sac.Hypers(critic_lr=rate)), BATCH)
-        return PARTS.critic.apply(state.critic.params, BATCH.observation, BATCH.action).mean()
+        state, _ = one_update(jnp.int32(0), as_arrays(sac.Hypers(critic_lr=rate)), BATCH)
+        return NETS.critic.apply(state.critic.learner.params, BATCH.observation, BATCH.action).mean()
 
     rate, h = jnp.float32(0.03), 3e-3
     slope = jax.jit(jax.grad(value))(rate)
@@ -238,12 +234,15 @@ class Certain:
 def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On raw gradients: plain descent with rate 1, so new minus old parameters are the gradients."""
     monkeypatch.setattr(distributions, "TanhNormal", Certain)
-    hypers = sac.as_arrays(sac.Hypers(actor_lr=1.0, critic_lr=1.0, alpha_lr=1.0))
+    hypers = as_arrays(sac.Hypers(actor_lr=1.0, critic_lr=1.0, alpha_lr=1.0))
     state, batch, keys = fresh(0, hypers), transitions(4, 8), jax.random.split(jax.random.key(1), 4)
     # outputs of fresh networks are near 0 everywhere; away from there shards differ in every gradient
-    critic, actor = (jax.tree.map(lambda x: x + 0.2, half.params) for half in (state.critic, state.actor))
-    state = State(critic=state.critic.replace(params=critic), actor=state.actor.replace(params=actor))
-    sharded = sac.assemble(PARTS._replace(axes=("shard",)))
+    critic, actor = (
+        half.replace(learner=half.learner.replace(params=jax.tree.map(lambda x: x + 0.2, half.learner.params)))
+        for half in (state.critic, state.actor)
+    )
+    state = State(critic=critic, actor=actor)
+    sharded = sac.assemble(NETS._replace(axes=("shard",)))
     found = jax.jit(jax.vmap(sharded.update, in_axes=(None, 0, 0), axis_name="shard"))(state, batch, keys)
     joined = jax.tree.map(lambda x: x.reshape(32, *x.shape[2:]), batch)
     expected = jax.jit(AGENT.update)(state, joined, keys[0])
@@ -263,3 +262,18 @@ def test_targets_are_constants_to_gradients_through_updates() -> None:
 
     slopes = jax.jit(jax.grad(loss))(jax.tree.map(jnp.float32, sac.Hypers()))
     assert slopes.gamma == slopes.reward_scale == 0 and slopes.critic_lr != 0
+
+
+def test_bootstrap_gets_a_key_of_its_own() -> None:
+    """So that a target may take a random subset of the critics (REDQ): with another key another target."""
+    nets = STUBS._replace(bootstrap=lambda q, key: jax.random.permutation(key, q)[0])
+    state, policy = stub_state().critic, sac.Policy(POLICY, LOG_ALPHA)
+    targets = jax.vmap(lambda key: sac.update_critic(nets, state, policy, BATCH, key)[1]["target_mean"])(
+        jax.random.split(jax.random.key(0), 20)
+    )
+    means = [
+        3 * BATCH.reward + 0.9 * BATCH.discount * TARGET[i] * total(BATCH.next_observation, 0 * BATCH.action)
+        for i in (0, 1)
+    ]
+    assert abs(means[0].mean() - means[1].mean()) > 0.1, "the critics differ"
+    assert np.ptp(np.asarray(targets)) > 0.1

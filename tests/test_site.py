@@ -80,7 +80,7 @@ def test_tables_of_settings_are_those_of_the_source(name: str) -> None:
     for setting, found in config.settings(name).items():
         said = f"| `--{setting.replace('_', '-')}` | `{docs_site.shown(found.default)}` | {found.help} |"
         assert (said in filled) == (found.section != "train"), setting
-    for changed in agents.load(name).PRESETS.values():
+    for changed in agents.tuned_settings(name).values():
         assert all(f"`{docs_site.typed(setting, value)}`" in filled for setting, value in changed.items())
     assert f"../images/agents/{name}.png" in page
 

@@ -104,7 +104,7 @@ def test_members_go_on_from_what_was_learned(make: Callable[..., Any], many: Run
     state = wholes[-1].training_state["state"]
     adopted = driver.adopt(driver.init(), {"agent": state.agent, "statistics": state.statistics})
     agent = driver.fetch(driver.policy_snapshot(adopted))["agent"]
-    same(agent.critic.params, state.agent.critic.params)
+    same(agent.critic.learner.params, state.agent.critic.learner.params)
     np.testing.assert_allclose(agent.critic.hypers.critic_lr, np.repeat(RATES, len(SEEDS)) * 2, rtol=1e-6)
 
 

@@ -108,7 +108,7 @@ def show(arguments: list[str]) -> int:
     for name in agents.REGISTRY:
         module = agents.load(name)
         print(f"  {name:8}{(module.__doc__ or '').splitlines()[0]}")
-        print(f"  {'':8}presets: {', '.join(module.PRESETS)}")
+        print(f"  {'':8}presets: {', '.join(agents.tuned_settings(name)) or 'none'}")
     print("environments")
     for name, backends in envs.names().items():
         print(f"  {name:32}{', '.join(backends)}")

@@ -1,0 +1,42 @@
+"""SAC's tuned settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SMALL: dict[str, Any] = {  # small networks and fast learning, for easy tasks on a CPU
+    "actor_hidden_sizes": (64, 64),
+    "critic_hidden_sizes": (64, 64),
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "alpha_lr": 1e-3,
+    "alpha_init": 0.1,
+    "tau": 0.02,
+    "reward_scale": 0.1,
+    "num_envs": 64,
+    "batch_size": 128,
+    "ratio": "24:24",
+    "warmup_env_steps": 1024,
+    "total_env_steps": 20_000,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
+    "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
+    "brax:ant": {
+        "actor_hidden_sizes": (128, 128),
+        "critic_hidden_sizes": (128, 128),
+        "actor_lr": 1e-3,
+        "critic_lr": 1e-3,
+        "alpha_lr": 1e-3,
+        "alpha_init": 0.1,
+        "gamma": 0.98,
+        "tau": 0.02,
+        "n_step": 3,
+        "num_envs": 128,
+        "batch_size": 128,
+        "ratio": "32:16",
+        "total_env_steps": 240_000,
+        "eval_every": 40_000,
+    },
+}

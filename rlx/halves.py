@@ -1,0 +1,113 @@
+"""What most agents share: settings, the state of a half, the first state of both halves, critics and their target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.struct import PyTreeNode
+
+from rlx import losses, networks
+from rlx.networks import Network
+from rlx.optim import Learner
+from rlx.types import POSITIVE, SHARE, Key, Spec, State, Transition, as_arrays, setting
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Static (compile-time) configuration of an ensemble of critics."""
+
+    critic_hidden_sizes: tuple[int, ...] = setting((256, 256), "hidden layers of every critic and of a value network")
+    num_critics: int = setting(2, "critics in the ensemble; their minimum counts")
+    activation: str = setting("relu", "activation of the hidden layers")
+    layer_norm: bool = setting(False, "LayerNorm in the critics")
+
+
+@dataclass(frozen=True)
+class Config(CriticConfig):
+    """Static (compile-time) configuration of an actor and an ensemble of critics."""
+
+    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers")
+
+
+class Hypers(PyTreeNode):
+    """Hyper-parameters, traced, of every agent that learns a value."""
+
+    gamma: float | jax.Array = setting(0.99, "discount per step", SHARE)
+    tau: float | jax.Array = setting(0.005, "Polyak step of the target networks towards the online ones", SHARE)
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)", POSITIVE)
+    critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics and of a value network (Adam)", POSITIVE)
+    reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
+
+
+class HalfState(PyTreeNode):
+    """One half of an agent. A half with several networks is a subclass with further learners."""
+
+    learner: Any  # Learner; None of a half that learns nothing
+    step: jax.Array  # [] int32, updates so far
+    hypers: Any
+
+    @classmethod
+    def create(cls, hypers: Any, learner: Learner | None, **learners: Learner) -> Self:
+        """The half before its first update."""
+        return cls(learner, jnp.zeros((), jnp.int32), hypers, **learners)
+
+    def advance(self, **learners: Learner) -> Self:
+        """The half after an update, with these learners in place of the old ones."""
+        return self.replace(step=self.step + 1, **learners)
+
+
+C = TypeVar("C", bound=HalfState)
+A = TypeVar("A", bound=HalfState)
+
+
+def make_init(
+    defaults: type[Any], init_critic: Callable[[Key, Any], C] | None, init_actor: Callable[[Key, Any], A]
+) -> Callable[..., State[C, A]]:
+    """An agent's `init(key, hypers=None)` from `(key, hypers) -> state` of each half; `defaults` is its Hypers.
+
+    Without `init_critic` the critic half learns nothing. No two leaves share memory, so callers may donate the state.
+    """
+
+    def init(key: Key, hypers: Any = None) -> State[Any, A]:
+        hypers = as_arrays(defaults() if hypers is None else hypers)
+        if init_critic is None:
+            state = State[Any, A](critic=HalfState.create(hypers, None), actor=init_actor(key, hypers))
+        else:
+            critic_key, actor_key = jax.random.split(key)
+            state = State(critic=init_critic(critic_key, hypers), actor=init_actor(actor_key, hypers))
+        return jax.tree.map(jnp.copy, state)
+
+    return init
+
+
+def init_half(
+    network: Network,
+    optimizer: Callable[[Any], optax.GradientTransformation | None] = lambda hypers: None,
+    target: bool = False,
+) -> Callable[[Key, Any], HalfState]:
+    """`(key, hypers) -> state` of a half with one network; `optimizer(hypers)` is Adam by default."""
+
+    def init(key: Key, hypers: Any) -> HalfState:
+        return HalfState.create(hypers, Learner.create(network.init(key), optimizer(hypers), target))
+
+    return init
+
+
+def make_critic(config: CriticConfig, spec: Spec, **changes: Any) -> Network:
+    """The ensemble of critics that `config` describes; `changes` are arguments of `networks.make_critic`."""
+    arguments: dict[str, Any] = {
+        "num_critics": config.num_critics,
+        "activation": config.activation,
+        "layer_norm": config.layer_norm,
+    }
+    return networks.make_critic(spec, config.critic_hidden_sizes, **arguments | changes)
+
+
+def td_target(batch: Transition, next_value: jax.Array, hypers: Hypers) -> jax.Array:
+    """`losses.td_target` of a minibatch, with the agent's discount and reward scale."""
+    return losses.td_target(batch.reward, batch.discount, next_value, hypers.gamma, hypers.reward_scale)

@@ -1,0 +1,161 @@
+"""TD3: losses against NumPy, the noise on the target's actions, and which targets move when."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rlx import optim
+from rlx.agents import td3
+from rlx.errors import RlxError
+from rlx.halves import HalfState
+from rlx.networks import Network
+from rlx.optim import Learner
+from rlx.types import Spec, Transition, as_arrays
+
+SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
+CONFIG = td3.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,))
+HYPERS = as_arrays(td3.Hypers(gamma=0.9, reward_scale=2.0, tau=0.25))
+NETS = td3.make_networks(CONFIG, SPEC, policy_delay=2)
+BATCH = 6
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> Any:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+DISCOUNT: Any = np.array([1, 0, 1, 1, 0, 1], np.float32)
+BATCHES = Transition(normal(BATCH, 3), np.tanh(normal(BATCH, 2)), normal(BATCH), DISCOUNT, normal(BATCH, 3))
+
+
+def stub(apply: Any) -> Network:
+    return Network(init=lambda key: None, apply=apply)
+
+
+def three_ways(function: Any, *arguments: Any) -> list[Any]:
+    mapped = jax.vmap(function)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
+    return [
+        function(*arguments),
+        jax.jit(function)(*arguments),
+        *(jax.tree.map(lambda x, i=i: x[i], mapped) for i in (0, 1)),
+    ]
+
+
+def critic_half(online: Any, target: Any) -> HalfState:
+    return HalfState.create(HYPERS, Learner.create(online, target=True).replace(target_params=target))
+
+
+def test_critic_loss() -> None:
+    """Against stubs that say whatever their parameters are."""
+    online, target = normal(2, BATCH), normal(2, BATCH)
+    nets = NETS._replace(critic=stub(lambda said, observation, action: said))
+    policy = td3.Policy(None, nets.actor.init(jax.random.key(0)))
+    y = 2 * BATCHES.reward + 0.9 * DISCOUNT * target.min(0)
+
+    def loss(online: jax.Array, target: jax.Array) -> jax.Array:
+        _, metrics = td3.update_critic(nets, critic_half(online, target), policy, BATCHES, jax.random.key(0))
+        return metrics["critic_loss"]
+
+    for result in three_ways(loss, online, target):
+        np.testing.assert_allclose(result, ((online - y) ** 2).mean(-1).sum(), rtol=1e-5)
+
+
+def actor_metrics(nets: td3.Networks, hypers: Any, p: jax.Array, w: jax.Array) -> Any:
+    """Of an actor p s under a critic that says w . a."""
+    nets = nets._replace(
+        actor=stub(lambda p, observation: p * observation[:, :2]),
+        published_critic=stub(lambda w, observation, action: (w * action.sum(-1))[None]),
+    )
+    half = HalfState.create(hypers, Learner.create(p, target=True))
+    half, metrics = td3.update_actor(nets, half, w, BATCHES, jax.random.key(0))
+    return metrics["actor_loss"], half.learner.params
+
+
+def test_actor_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """-Q_1, and a step down its gradient."""
+    monkeypatch.setattr(optim, "adam", optax.identity())
+    p, w, s = np.float32(0.7), normal(BATCH), BATCHES.observation[:, :2]
+    hypers = as_arrays(td3.Hypers(actor_lr=0.5))
+    for loss, new in three_ways(partial(actor_metrics, NETS, hypers), p, w):
+        np.testing.assert_allclose(loss, -(w * (p * s).sum(-1)).mean(), rtol=1e-5)
+        np.testing.assert_allclose(new, p + 0.5 * (w * s.sum(-1)).mean(), rtol=1e-4)
+
+
+def test_noise_on_the_actions_of_the_target() -> None:
+    """Of the target actor, with a deviation of 0.2, clipped to +-0.5, the sum to [-1, 1]."""
+    seen: list[jax.Array] = []
+
+    def critic(w: jax.Array, observation: jax.Array, action: jax.Array) -> jax.Array:
+        seen.append(action)
+        return jnp.broadcast_to(w, (2, len(action)))
+
+    nets = NETS._replace(critic=stub(critic), actor=stub(lambda p, observation: jnp.full((len(observation), 2), p)))
+    half = critic_half(jnp.zeros(()), jnp.zeros(()))
+    many = jax.tree.map(lambda x: np.repeat(x, 5000, axis=0), BATCHES)
+    td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(0.3)), many, jax.random.key(0))
+    noise = np.asarray(seen[0]) - 0.3
+    assert noise.std() == pytest.approx(0.2, rel=0.03) and noise.mean() == pytest.approx(0, abs=0.005)
+    assert noise.min() == pytest.approx(-0.5, abs=1e-6) and noise.max() == pytest.approx(0.5, abs=1e-6)
+    td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(0.9)), many, jax.random.key(0))
+    assert seen[2].max() == 1, "clipped to the bounds"
+
+
+def moved(new: Any, old: Any) -> bool:
+    return any((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
+
+
+def near(tree: Any, expected: Any) -> None:
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), tree, expected)
+
+
+def test_delayed_targets() -> None:
+    """The critics move at every step, their targets at every second, towards the critics of that step."""
+    agent = td3.make(CONFIG, SPEC)
+    state = agent.init(jax.random.key(0), HYPERS)
+    policy, critic = agent.acting_params(state), state.critic
+    update = jax.jit(agent.update_critic)
+    for step in range(1, 5):
+        old = critic
+        critic, _ = update(old, policy, BATCHES, jax.random.key(step))
+        new, before = critic.learner, old.learner
+        assert moved(new.params, before.params)
+        tau = 0.25 if step % 2 == 0 else 0.0
+        near(
+            new.target_params,
+            jax.tree.map(lambda t, p, tau=tau: (1 - tau) * t + tau * p, before.target_params, new.params),
+        )
+        assert moved(new.target_params, before.target_params) == (tau > 0)
+
+
+def test_target_actor_follows_every_actor_update() -> None:
+    agent = td3.make(CONFIG, SPEC)
+    state = agent.init(jax.random.key(0), HYPERS)
+    actor, _ = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCHES, jax.random.key(1))
+    new, old = actor.learner, state.actor.learner
+    assert moved(new.params, old.params)
+    near(new.target_params, jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, old.target_params, new.params))
+
+
+def test_the_actor_climbs_the_first_critic() -> None:
+    """The critic half publishes the first critic alone: what the second says changes nothing."""
+    agent = td3.make(CONFIG, SPEC)
+    state = agent.init(jax.random.key(0), HYPERS)
+    learner = state.critic.learner
+    changed = learner.replace(params=jax.tree.map(lambda x: x.at[1].add(1.0), learner.params))
+    other = state.critic.replace(learner=changed)
+    near(agent.critic_params(state.critic), agent.critic_params(other))
+    q = NETS.critic.apply(learner.params, BATCHES.observation, BATCHES.action)
+    first = NETS.published_critic.apply(agent.critic_params(state.critic), BATCHES.observation, BATCHES.action)
+    np.testing.assert_allclose(first, q[:1], rtol=1e-5)
+
+
+def test_mistakes() -> None:
+    with pytest.raises(RlxError, match="--policy-delay 0: must be at least 1"):
+        td3.Config(policy_delay=0)
