@@ -86,7 +86,7 @@ def test_weighted_loss_and_what_it_is_computed_from() -> None:
         np.testing.assert_allclose(value, expected, rtol=1e-5)
         np.testing.assert_allclose(diffusion.remove_noise(FIVE, p.noisy, p.time, p.noise), data, atol=1e-4)
     with pytest.raises(AssertionError):
-        diffusion.epsilon_loss(FIVE, zero, data, jax.random.key(0), lambda t: weights)
+        diffusion.epsilon_loss(FIVE, zero, data, jax.random.key(0), lambda t: jnp.asarray(weights))
 
 
 def test_loss_of_whole_numbers() -> None:

@@ -150,8 +150,8 @@ def test_value_network_normalises_the_raw_observation_only(layer_norm: bool) -> 
     state, nets = idql.make(config, SPEC).init(jax.random.key(0)), idql.make_networks(config, SPEC)
     params = disturbed(state.critic.value.params)
     x, p = BATCHES.observation, params["params"]
-    x = layer_norm_of(x, p["LayerNorm_0"]) if layer_norm else x
-    expected = dense(np.maximum(dense(x, p["Dense_0"]), 0), p["Dense_1"])[:, 0]
+    hidden = layer_norm_of(x, p["LayerNorm_0"]) if layer_norm else x
+    expected = dense(np.maximum(dense(hidden, p["Dense_0"]), 0), p["Dense_1"])[:, 0]
     value = nets.critic.value.apply(params, BATCHES.observation)
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     assert len(p) == 2 + layer_norm and "LayerNorm" not in str(jax.tree.structure(state.critic.learner.params))
@@ -168,7 +168,7 @@ WEIGHTS = {
 
 
 def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Networks, idql.Policy]:
-    """Networks whose score network always ends at `actions` `[S, A]`, with these advantages: at the last step x is 0."""
+    """Networks whose score network ends at `actions` `[S, A]`, with these advantages: at the last step x is 0."""
     config = idql.Config(**SMALL, value_loss=name, diffusion_steps=1)
     nets = idql.make_networks(config, SPEC)
     a = nets.schedule.alpha_bar[0]
