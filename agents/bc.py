@@ -6,13 +6,12 @@ The actor half is IQL's with all weights 1; the critic half learns nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx import halves, parallel, policies
+from rlx import parallel
 from rlx.agents import iql
 from rlx.halves import HalfState
 from rlx.types import POSITIVE, SHARE, Agent, Params, Spec, setting
@@ -40,13 +39,10 @@ class Hypers(PyTreeNode):
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, None, Params]:
     """Behaviour cloning for environments of `spec`; gradients are averaged over the mapped `axes`."""
     nets = iql.make_actor_networks(config, spec, axes, lambda _, batch, hypers: jnp.ones_like(batch.action[..., 0]))
-    return Agent(
-        init=halves.make_init(Hypers, None, halves.init_half(nets.actor)),
-        critic_params=lambda critic: None,
-        policy_params=lambda actor, critic_params: actor.learner.params,
-        actor_reads=("observation", "action"),
-        act=partial(policies.clipped_sample, nets.actor),
-        act_greedy=partial(policies.squashed_mean, nets.actor),
+    return iql.assemble(
+        nets,
+        Hypers,
+        init_critic=None,
         update_critic=lambda state, policy, batch, key: (state.advance(), {}),
-        update_actor=partial(iql.update_actor, nets),
+        critic_params=lambda critic: None,
     )

@@ -99,10 +99,7 @@ def update_actor(
 def act(
     nets: Networks, num_samples: int, greedy: bool, policy: Policy, observation: jax.Array, key: Key
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Of `num_samples` candidates the best or, to explore, one by the implicit policy's weights: `[..., A]`.
-
-    Candidates come from the behaviour model and are ranked by u = min Q' - V; the weights are |f'(u)| / |u|.
-    """
+    """Of samples of the data's model the best by u = min Q' - V or, to explore, one with weights |f'(u)| / |u|."""
     sample_key, choice_key = jax.random.split(key)
     predict = partial(nets.score.apply, policy.score_params, observation)
     shape = (num_samples, *observation.shape[:-1], nets.action_size)

@@ -6,7 +6,6 @@ imitates the data, the better actions more. IDQL takes the critic half as it is,
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from rlx import halves, losses, networks, parallel, policies
-from rlx.errors import RlxError
+from rlx.errors import unknown
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner, cosine_decay
@@ -37,9 +36,7 @@ class CriticConfig(halves.CriticConfig):
 
     def __post_init__(self) -> None:
         if self.value_loss not in losses.VALUE_LOSSES:
-            close = difflib.get_close_matches(self.value_loss, losses.VALUE_LOSSES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(losses.VALUE_LOSSES)}"
-            raise RlxError(f"--value-loss {self.value_loss}: unknown; {hint}")
+            raise unknown("--value-loss", self.value_loss, losses.VALUE_LOSSES)
 
 
 @dataclass(frozen=True)
@@ -177,6 +174,22 @@ def make_actor_networks(config: Any, spec: Spec, axes: parallel.Axes, weigh: Any
     return ActorNetworks(actor, weigh, cosine_decay(config.actor_decay_steps), axes)
 
 
+def assemble(
+    nets: ActorNetworks, defaults: type[Any], init_critic: Any, update_critic: Any, critic_params: Any
+) -> Agent[Any, HalfState, Any, Params]:
+    """An agent that imitates, with any critic half; `defaults` is its class of hyper-parameters."""
+    return Agent(
+        init=halves.make_init(defaults, init_critic, halves.init_half(nets.actor)),
+        critic_params=critic_params,
+        policy_params=lambda actor, critic_params: actor.learner.params,
+        actor_reads=("observation", "action"),
+        act=partial(policies.clipped_sample, nets.actor),
+        act_greedy=partial(policies.squashed_mean, nets.actor),
+        update_critic=update_critic,
+        update_actor=partial(update_actor, nets),
+    )
+
+
 def make(
     config: Config, spec: Spec, axes: parallel.Axes = (), defaults: type[Any] = Hypers, **changes: Any
 ) -> Agent[CriticState, HalfState, Value, Params]:
@@ -186,13 +199,5 @@ def make(
     """
     critic = make_critic_networks(config, spec, axes)._replace(**changes)
     actor = make_actor_networks(config, spec, axes, partial(imitation_weights, critic))
-    return Agent(
-        init=halves.make_init(defaults, partial(init_critic, critic), halves.init_half(actor.actor)),
-        critic_params=lambda critic: Value(critic.learner.target_params, critic.value.params),
-        policy_params=lambda actor, critic_params: actor.learner.params,
-        actor_reads=("observation", "action"),
-        act=partial(policies.clipped_sample, actor.actor),
-        act_greedy=partial(policies.squashed_mean, actor.actor),
-        update_critic=partial(update_critic, critic),
-        update_actor=partial(update_actor, actor),
-    )
+    critic_params = lambda state: Value(state.learner.target_params, state.value.params)  # noqa: E731
+    return assemble(actor, defaults, partial(init_critic, critic), partial(update_critic, critic), critic_params)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Iterable
 
 
 class RlxError(Exception):
     """A user's mistake: one line that names the thing and the remedy. The command line prints it and exits with 2."""
+
+
+def unknown(flag: str, value: str, choices: Iterable[str]) -> RlxError:
+    """The error for a value that is none of `choices`, with the nearest of them."""
+    known = list(choices)
+    close = difflib.get_close_matches(value, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+    return RlxError(f"{flag} {value}: unknown; {hint}")
 
 
 def install(extra: str) -> str:

@@ -132,7 +132,7 @@ def test_paired_values_go_together(tmp_path: Path) -> None:
 def test_json_and_back(name: str, tmp_path: Path) -> None:
     """Every preset, with lists and settings of every type changed, comes back as it was."""
     changes = {"seed": 3, "noise_max": 0.25, "normalize_observations": False, "gamma": [0.9, 0.99], "ratio": "3:2"}
-    cases = [(ENV, None, None, changes), ("brax:ant", "generalized", None, {})]
+    cases: list[Any] = [(ENV, None, None, changes), ("brax:ant", "generalized", None, {})]
     for key in agents.tuned_settings(name):
         env, _, preset = key.replace("*", "brax:ant").partition("@")
         cases.append((env, None, preset or None, {}))

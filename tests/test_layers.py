@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,3 +219,17 @@ def test_the_rules_themselves(name: str, source: str, complaint: str | None) -> 
 )
 def test_the_device_rule_itself(source: str, names: bool) -> None:
     assert bool(list(device_names(ast.parse(source)))) == names
+
+
+def code_lines(path: Path) -> Counter[str]:
+    """Lines of at least 20 characters, without imports, headers of classes and functions, or docstrings."""
+    skipped = ("import ", "from ", "#", "@", "class ", "def ", '"""', ") -> ", "nets: ")
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return Counter(line for line in lines if len(line) >= 20 and not line.startswith(skipped))
+
+
+def test_any_two_agents_share_less_than_a_fifth_of_their_lines() -> None:
+    files = {path.stem: code_lines(path) for path in (PACKAGE / "agents").glob("*.py") if path.stem != "__init__"}
+    pairs = {(a, b): (files[a] & files[b]).total() for a, b in itertools.combinations(sorted(files), 2)}
+    shares = {(a, b): n / min(files[a].total(), files[b].total()) for (a, b), n in pairs.items()}
+    assert {pair: share for pair, share in shares.items() if share >= 0.2} == {}
