@@ -24,7 +24,9 @@ from tests import probes
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A module `mine`, imported from a file that is no part of rlx."""
-    (tmp_path / "mine.py").write_text("from rlx.agents.bc import Config, Hypers, make\nPRESETS = {'*': {'actor_lr': 0.5}}\n")
+    (tmp_path / "mine.py").write_text(
+        "from rlx.agents.bc import Config, Hypers, make\nPRESETS = {'*': {'actor_lr': 0.5}}\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(agents, "REGISTRY", dict(agents.REGISTRY))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
