@@ -127,7 +127,8 @@ def test_actions_are_the_agents(agent: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(slow_forward(out, observation), expected, atol=2e-5)
         graph = reference.ReferenceEvaluator(str(out / "policy.onnx"))
         assert (graph.input_names, graph.output_names) == (["observation"], ["action"])
-        np.testing.assert_allclose(graph.run(None, {"observation": observation})[0], expected, atol=2e-5)
+        (action,) = graph.run(None, {"observation": observation})
+        np.testing.assert_allclose(action, expected, atol=2e-5)
 
 
 def test_every_activation_is_tried() -> None:
