@@ -1,4 +1,4 @@
-"""`make bench-gpu` without a GPU: its parts hold what was promised, their commands parse, a rehearsal is no result."""
+"""`make bench-gpu` without a GPU: its parts cover every case, their commands parse, and a rehearsal is not a result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parsed(side: Side) -> Any:
     return cases.parse(words)
 
 
-def test_parts_cover_what_was_promised_of_a_gpu() -> None:
+def test_parts_cover_every_case_at_the_sizes_of_a_gpu() -> None:
     """Every case at a GPU's sizes, Brax beside rlx, and PQL beside PPO, all in this environment."""
     sides = [(c.name.split()[0], parsed(side), side) for c in gpu.comparisons() for side in c.sides]
     assert all(side.command[0] == sys.executable for _, _, side in sides)
@@ -58,7 +58,7 @@ def test_parts_cover_what_was_promised_of_a_gpu() -> None:
     assert {env for side, env in raced if side == "brax-ppo"} == {"ant", "humanoid"}
 
 
-def test_every_part_can_be_begun_within_its_time() -> None:
+def test_every_part_fits_its_budget() -> None:
     """Nothing needs more than a part's budget of 500 seconds, and what must be known first comes first."""
     assert all(comparison.needs_s <= 500 for comparison in gpu.comparisons())
     assert sum(comparison.needs_s for comparison in gpu.races()) <= 500
@@ -111,7 +111,7 @@ def test_a_rehearsal_is_the_same_but_smaller() -> None:
                 )
 
 
-def test_a_rehearsal_is_never_a_result(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rehearsal_is_not_a_result(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["run.py", "gpu", "--rehearse", "--out", str(tmp_path)])
     with pytest.raises(SystemExit):
         run.main()

@@ -48,7 +48,7 @@ def test_turns_compare_like_with_like() -> None:
     assert found["slow"]["rate"].median == pytest.approx(250, rel=0.15)
 
 
-def test_a_side_that_fails_is_named_with_what_it_said() -> None:
+def test_a_side_that_fails_is_named_with_its_error() -> None:
     bad = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
     found = take_turns([side("fine", 0.001), bad], seconds=0.01, repeats=1)
     assert "nothing_of_that_name" in found["broken"]["failed"] and "rate" in found["fine"]
@@ -69,7 +69,7 @@ serve(run)
 """
 
 
-def test_a_side_that_fails_late_costs_no_other_its_turns() -> None:
+def test_a_side_that_fails_late_leaves_the_others_their_turns() -> None:
     dies = Side("dies", [sys.executable, "-c", DIES.format(folder=str(ROOT / "benchmarks"))])
     after = take_turns([side("fine", 0.001), dies], seconds=0.01, repeats=2)
     assert "out of memory, say" in after["dies"]["failed"] and after["fine"]["ratio"] == (1, 1, 1)
@@ -77,7 +77,7 @@ def test_a_side_that_fails_late_costs_no_other_its_turns() -> None:
     assert "rate" in before["fine"] and "ratio" not in before["fine"]
 
 
-def test_sides_start_abreast() -> None:
+def test_sides_start_in_parallel() -> None:
     """Each is ready after 1.5 s: together, hardly later than one."""
     slow = [Side(name, [sys.executable, "-c", f"import time; time.sleep(1.5)\n{TEXT}"]) for name in ("a", "b", "c")]
     begun = time.monotonic()
@@ -85,7 +85,7 @@ def test_sides_start_abreast() -> None:
     assert all("rate" in side for side in found.values()) and time.monotonic() - begun < 4.0
 
 
-def test_what_is_not_done_in_time_is_no_failure() -> None:
+def test_running_out_of_time_is_not_a_failure() -> None:
     """A silent side is ended at the deadline."""
     silent = Side("silent", [sys.executable, "-c", "import time; time.sleep(60)"])
     begun = time.monotonic()
@@ -142,7 +142,9 @@ def small(case: str, *flags: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_one_line_says_what_no_time_was_left_for(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparisons_without_time_are_listed_in_one_line(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And the same command goes on: what is kept is not made again."""
 
     def comparison(name: str, needs_s: float) -> comparisons.Comparison:
@@ -193,7 +195,7 @@ def test_start_says_when_the_first_epoch_is_over() -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_told_with_what_a_transition_stores() -> None:
+def test_memory_is_reported_with_the_bytes_of_a_transition() -> None:
     """Pendulum: 3 + 1 + 1 + 3 numbers of four bytes, and two flags."""
     (said,) = small("memory", *PENDULUM, "--capacity", "4096")
     assert said["stored_bytes"] == 34 and said["capacity"] == 4096
@@ -218,7 +220,7 @@ def test_bytes_of_a_transition_are_the_slope_of_two_peaks() -> None:
 
 
 @pytest.mark.parametrize("group", run.GROUPS)
-def test_comparisons_have_names_of_their_own_and_known_files(group: str) -> None:
+def test_comparisons_have_unique_names_and_existing_files(group: str) -> None:
     comparisons = run.GROUPS[group]()
     names = [comparison.name for comparison in comparisons]
     assert len(set(names)) == len(names)
@@ -227,7 +229,7 @@ def test_comparisons_have_names_of_their_own_and_known_files(group: str) -> None
         assert all(Path(s.command[1]).exists() for s in comparison.sides)
 
 
-def test_results_are_kept_and_written(tmp_path: Path) -> None:
+def test_results_are_saved_and_written_as_a_page(tmp_path: Path) -> None:
     results = tables.Results(tmp_path, "own")
     sides = {
         "rlx": {"rate": spread([250.0, 260.0, 240.0]), "ratio": spread([1.0, 1.0, 1.0]), "compile_s": 2.0},
@@ -246,7 +248,7 @@ def test_results_are_kept_and_written(tmp_path: Path) -> None:
     assert "jax 0." in page and "cores" in page
 
 
-def test_race_tells_of_every_goal() -> None:
+def test_race_reports_every_goal() -> None:
     """A side that says 10, 20, 30 is stopped at the last goal; one that says nothing has failed."""
     text = "import json, time\nfor i in range(1, 9): print(json.dumps({'env_steps': i, 'value': 10 * i}), flush=True)"
     sides = [Side("says", [sys.executable, "-c", text]), Side("mute", [sys.executable, "-c", "pass"])]

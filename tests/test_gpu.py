@@ -1,4 +1,4 @@
-"""What can be said of GPUs without one: every program lowers for CUDA, and what asks for a GPU is told what is so."""
+"""Checks for GPUs that need none: every program lowers for CUDA, and determinism must be requested in time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rlx.errors import RlxError
 from rlx.experiment import make_driver, setup
 from rlx.types import Spec, Transition
 
-KEPT_APART = "inlineable"  # how rlx/xla.py tells XLA for CPUs to leave steps as they are
+CPU_ONLY = "inlineable"  # an annotation of rlx/xla.py for XLA on CPUs
 SMALL = {"actor_hidden_sizes": (8, 8), "critic_hidden_sizes": (8, 8)}
 
 
 def for_cuda(function: Any, *shapes: Any) -> str:
-    """The program that a GPU would be given to compile."""
+    """The program that a GPU would compile."""
     return function.trace(*shapes).lower(lowering_platforms=("cuda",)).as_text()
 
 
@@ -29,7 +29,7 @@ def shape(*sizes: int) -> Any:
 
 @pytest.mark.parametrize("name", agents.REGISTRY)
 def test_updates_lower_for_cuda(name: str) -> None:
-    """And without what only XLA for CPUs needs to be told."""
+    """Without the annotations that only XLA for CPUs needs."""
     known = config.settings(name)
     network = config.resolve(name, "none", **{k: v for k, v in SMALL.items() if k in known}).network
     agent = agents.load(name).make(network, Spec(shape(3), shape(2), 1000))
@@ -37,9 +37,9 @@ def test_updates_lower_for_cuda(name: str) -> None:
     state = jax.eval_shape(agent.init, key)
     batch = Transition(shape(4, 3), shape(4, 2), shape(4), shape(4), shape(4, 3))
     function = jax.jit(lambda state, *rest: agent.update(state, *rest)[0])
-    assert "dot_general" in (text := for_cuda(function, state, batch, key)) and KEPT_APART not in text
+    assert "dot_general" in (text := for_cuda(function, state, batch, key)) and CPU_ONLY not in text
     if name == "sac":
-        assert KEPT_APART in function.lower(state, batch, key).as_text()
+        assert CPU_ONLY in function.lower(state, batch, key).as_text()
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_iterations_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, 
     train = driver.train
     text = for_cuda(train._function, *train._shapes_given())
     assert "256x3xf32" in text and "128x3xf32" not in text  # Pendulum's observations: all rows, and no block of them
-    assert KEPT_APART not in text and "tf.aliasing_output" in text  # replay is updated in place
+    assert CPU_ONLY not in text and "tf.aliasing_output" in text  # replay is updated in place
 
 
-def test_a_gpu_that_was_not_asked_in_time_is_no_deterministic_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_determinism_on_a_gpu_must_be_requested_before_jax_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     assert parallel.is_deterministic()
     monkeypatch.setattr(parallel.jax, "default_backend", lambda: "gpu")

@@ -99,8 +99,8 @@ def imports(tree: ast.Module, name: str, known: set[str]) -> Iterator[tuple[int,
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}:{node.lineno}: write the import in full, from rlx"
-            whole = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
-            found = [target if target in known else node.module or "" for target in whole]
+            targets = [f"{node.module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+            found = [target if target in known else node.module or "" for target in targets]
         else:
             continue
         yield from ((node.lineno, target) for target in found if target.split(".")[0] == "rlx")
