@@ -35,7 +35,7 @@ from tests.kill_cases import write_dataset
 from tests.pages import ROOT, blocks
 
 DOCUMENTED = ("CONTRIBUTING.md", "notebooks/5_new_agent.ipynb")  # each writes an agent
-UPDATES, BATCH = 1000, 64
+UPDATES, BATCH = 1000, 32
 
 
 class Case(NamedTuple):

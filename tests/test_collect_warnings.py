@@ -1,4 +1,4 @@
-"""When a policy is not what the kind of its data set promises: medium, or expert."""
+"""Warnings when a policy is not what the kind of its data set promises: medium, or expert."""
 
 from __future__ import annotations
 
