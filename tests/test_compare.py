@@ -101,7 +101,7 @@ def test_steps_and_seconds_to_thresholds(two: list[Path]) -> None:
     assert fair == ((100, 2.5), (300, 7.5), (300, 7.5), None, None)
 
 
-def test_thresholds_by_default_stand_between_the_first_and_the_best(two: list[Path]) -> None:
+def test_default_thresholds_are_between_the_first_and_the_best(two: list[Path]) -> None:
     """Returns are negative: half of the best would be worse than the best."""
     low, high = slow_iqm(GOOD[0]), slow_iqm(GOOD[-1])
     found = compare(read(two))
@@ -109,7 +109,7 @@ def test_thresholds_by_default_stand_between_the_first_and_the_best(two: list[Pa
     assert [row.reached for row in found.rows] == [((200, 5.0), (300, 7.5)), ((300, 7.5), None)]
 
 
-def test_a_first_meeting_counts_though_it_is_lost_again() -> None:
+def test_a_threshold_counts_when_first_reached() -> None:
     steps = np.asarray([1, 2, 3])
     curve = Curve("x", steps, steps / 10, np.asarray([[0.0], [5.0], [2.0]]))
     assert compare([curve], [4.0]).rows[0].reached == ((2, 0.2),)
@@ -127,7 +127,7 @@ def test_without_progress_there_are_no_thresholds() -> None:
     assert found.thresholds == () and found.rows[0].reached == ()
 
 
-def test_combinations_of_hyper_parameters_are_told_apart(tmp_path: Path) -> None:
+def test_combinations_of_hyper_parameters_have_separate_curves(tmp_path: Path) -> None:
     rates = [{"actor_lr": lr} for lr in (1e-3, 1e-3, 1e-3, 3e-4, 3e-4, 3e-4)]
     folder = write_run(tmp_path / "grid", [[1, 2, 3, 4, 5, 6]] * 3, hypers=rates)
     one, other = read([folder])
@@ -137,12 +137,14 @@ def test_combinations_of_hyper_parameters_are_told_apart(tmp_path: Path) -> None
     assert compare([one, other]).improvement[one.name, other.name].estimate == 0
 
 
-def test_combinations_are_told_apart_to_the_last_digit(tmp_path: Path) -> None:
+def test_labels_show_all_digits_of_hyper_parameters(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "fine", [[1, 2]] * 3, hypers=[{"gamma": 0.99999991}, {"gamma": 0.99999994}])
     assert [curve.name for curve in read([folder])] == ["fine gamma=0.99999991", "fine gamma=0.99999994"]
 
 
-def test_what_ended_as_no_number_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_curves_with_a_non_finite_end_are_left_out_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And that is said; the other combinations of a sweep's chunk are compared nevertheless."""
     rates = [{"actor_lr": lr} for lr in (1e-3, 1e-3, 3e-4, 3e-4)]
     folder = write_run(tmp_path / "grid", [[1, 2, 3, 4], [1, 2, 3, 4], [1, None, 3, 4]], hypers=rates)
@@ -152,7 +154,7 @@ def test_what_ended_as_no_number_is_left_out(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == line
 
 
-def test_runs_of_one_name_are_shown_with_their_folders(tmp_path: Path) -> None:
+def test_runs_with_equal_names_are_shown_with_their_paths(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / root / "sac", FAIR) for root in ("a", "b")]
     assert [curve.name for curve in read(folders)] == [str(folder) for folder in folders]
 
@@ -163,7 +165,7 @@ def test_another_metric(two: list[Path]) -> None:
     np.testing.assert_array_equal(curve.values[-1], [30, 31, 32])
 
 
-def test_a_gap_in_the_middle_is_never_a_meeting(tmp_path: Path) -> None:
+def test_a_missing_value_does_not_reach_a_threshold(tmp_path: Path) -> None:
     """Where a return was not finite, JSON has null."""
     folder = write_run(tmp_path / "gap", [[0, 0], [None, 9], [9, 9]])
     assert compare(read([folder]), [4.0]).rows[0].reached == ((300, 7.5),)
@@ -260,7 +262,7 @@ def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.Capture
     assert said.out == "" and said.err.count("\n") == 1 and line in said.err
 
 
-def test_a_run_that_is_still_training_is_not_to_be_resumed(tmp_path: Path) -> None:
+def test_a_running_run_is_not_suggested_for_resuming(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with folders.claimed(tmp_path, fresh=False), pytest.raises(RlxError, match="still training"):
         folders.mark(tmp_path, "running")
@@ -276,17 +278,17 @@ def test_one_seed_has_no_interval() -> None:
 SEEDS = {"one": [4.0], "three": [1.0, 2.0, 5.0]}
 
 
-def test_an_unknown_metric_is_told_the_nearest(two: list[Path]) -> None:
+def test_an_unknown_metric_names_the_closest(two: list[Path]) -> None:
     with pytest.raises(RlxError, match=r"no 'train/critic_los' per seed.*did you mean 'train/critic_loss'"):
         read(two, "train/critic_los")
 
 
 @pytest.mark.parametrize("lay", [text, lambda found: text(found, "md"), lambda found: text(found, "csv")])
-def test_a_single_run_is_compared_with_nothing(lay: Callable[[Comparison], str], two: list[Path]) -> None:
+def test_a_single_run_has_no_table_of_pairs(lay: Callable[[Comparison], str], two: list[Path]) -> None:
     assert "P(row" not in lay(compare(read(two[:1])))
 
 
-def test_what_to_know_before_it_is_believed(tmp_path: Path) -> None:
+def test_notes_name_few_seeds_unequal_lengths_and_default_thresholds(tmp_path: Path) -> None:
     """Few seeds, runs of other lengths, and where thresholds stand if nobody chose them: 0 + 50 and 90 % of 8."""
     long = write_run(tmp_path / "long", [[0, 0], [4, 4], [8, 8]])
     short = write_run(tmp_path / "short", [[0, 0], [1, 1], [2, 2]])

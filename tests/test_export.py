@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -18,18 +17,19 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx.reference
 import pytest
 
-from rlx import config, envs, experiment, networks, normalize
+from rlx import envs, experiment, networks, normalize
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.evaluate import evaluate
-from rlx.experiment import make_driver, setup
 from rlx.export import mlp
 from rlx.export import policy as export
 from rlx.runs import checkpoint, runner
 from rlx.train.loop import Driver
 from rlx.types import Env, EnvState, Key, Spec, Step
+from tests import saved_runs
 from tests.walk import Walk
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
@@ -46,24 +46,9 @@ SETTINGS: dict[str, dict[str, Any]] = {  # every activation, with and without no
 }
 
 
-def make_run(folder: Path, agent: str, env: str = REACHER, steps: tuple[int, ...] = (40,), **given: Any) -> Driver:
-    """A run folder as training leaves it, with random numbers for weights; returns the driver of its policy."""
-    asked = config.resolve(agent, env, **{"num_seeds": 2, "total_env_steps": 1000, **SETTINGS[agent], **given})
-    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runner.NO_TRAINING))))
-    scale = 0.1 if agent == "idql" else 0.3  # with more, its actions would all end at the edges
-    for step in steps:
-        rng = np.random.default_rng(step)
-
-        def draw(x: Any) -> np.ndarray:
-            noise = rng.normal(size=x.shape) * (scale if x.ndim > 2 else 1)  # noqa: B023 -- used at once
-            return np.asarray(noise, x.dtype)
-
-        learned = jax.tree.map(draw, driver.policy_snapshot_shapes)
-        statistics = learned["statistics"]
-        learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
-        checkpoint.save(folder / "checkpoints", step, learned)
-    (folder / "config.json").write_text(json.dumps(config.to_json(asked)))
-    return driver
+def make_run(folder: Path, agent: str, env: str = REACHER, **settings: Any) -> Driver:
+    scale = 0.1 if agent == "idql" else 0.3  # with larger weights, actions would all be at the bounds
+    return saved_runs.make_run(folder, agent, env, scale=scale, **SETTINGS[agent] | settings)
 
 
 def actions(folder: Path, driver: Driver, observation: np.ndarray, member: int = 0, step: int | None = None) -> Any:
@@ -105,11 +90,11 @@ def slow_forward(folder: Path, observation: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("agent", ["sac", "tqc", "pql", "iql", "bc", pytest.param("idql", marks=pytest.mark.slow)])
-def test_actions_are_the_agents(agent: str, tmp_path: Path) -> None:
+def test_exported_actions_equal_the_agents(agent: str, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "policy"
     driver = make_run(run, agent)
-    plain = agent != "idql"
-    about = export.save(run, out, member=1, onnx=plain)
+    is_mlp = agent != "idql"
+    about = export.save(run, out, member=1, onnx=is_mlp)
     policy, observation = export.load(out), rows(driver)
     expected = actions(run, driver, observation, member=1)
     assert np.ptp(expected, axis=0).min() > 0.01 and not np.allclose(expected, actions(run, driver, observation))
@@ -120,15 +105,13 @@ def test_actions_are_the_agents(agent: str, tmp_path: Path) -> None:
     assert policy.metadata == json.loads((out / "policy.json").read_text()) == json.loads(json.dumps(about))
     assert about["platforms"] == ["cpu", "cuda", "tpu"] and (about["seed"], about["run_step"]) == (1, 40)
 
-    assert (out / "policy.npz").exists() == plain == bool(about["layers"])
-    if plain:
-        from onnx import reference
-
-        np.testing.assert_allclose(slow_forward(out, observation), expected, atol=2e-5)
-        graph = reference.ReferenceEvaluator(str(out / "policy.onnx"))
+    assert (out / "policy.npz").exists() == is_mlp == bool(about["layers"])
+    if is_mlp:
+        graph = onnx.reference.ReferenceEvaluator(str(out / "policy.onnx"))
         assert (graph.input_names, graph.output_names) == (["observation"], ["action"])
         (action,) = graph.run(None, {"observation": observation})
         np.testing.assert_allclose(action, expected, atol=2e-5)
+        np.testing.assert_allclose(slow_forward(out, observation), expected, atol=2e-5)
 
 
 def test_every_activation_is_tried() -> None:
@@ -136,7 +119,7 @@ def test_every_activation_is_tried() -> None:
     assert networks.ACTIVATIONS.keys() <= mlp.NUMPY.keys()
 
 
-def test_what_is_drawn_is_drawn_alike_for_every_row(tmp_path: Path) -> None:
+def test_a_random_policy_gives_equal_actions_for_equal_observations(tmp_path: Path) -> None:
     """IDQL: equal observations in one batch get equal actions."""
     driver = make_run(tmp_path / "run", "idql")
     export.save(tmp_path / "run", tmp_path / "policy")
@@ -145,7 +128,7 @@ def test_what_is_drawn_is_drawn_alike_for_every_row(tmp_path: Path) -> None:
     np.testing.assert_array_equal(action, action[[0, 0, 0]])
 
 
-def test_normalisation_is_inside(tmp_path: Path) -> None:
+def test_the_artefact_includes_normalisation_and_clip(tmp_path: Path) -> None:
     """Observations beyond the clip all look the same."""
     driver = make_run(tmp_path / "run", "sac")
     export.save(tmp_path / "run", tmp_path / "policy")
@@ -212,7 +195,7 @@ def test_only_plain_mlps_become_layers(variables: dict[str, Any]) -> None:
 OF_ACTOR: Any = mlp.of_actor
 
 
-def test_another_checkpoint(tmp_path: Path) -> None:
+def test_step_selects_an_earlier_checkpoint(tmp_path: Path) -> None:
     driver = make_run(tmp_path / "run", "sac", steps=(40, 80))
     observation = rows(driver)
     for step, name in ((40, "early"), (None, "last")):
@@ -251,7 +234,7 @@ def expected_there(place: Path, observation: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("number", "without"), [(0, ["rlx", "flax", "optax", "brax", "orbax"]), (2, ["rlx", "jax", "jaxlib", "flax"])]
 )
-def test_the_pages_lines_run_without_rlx(number: int, without: list[str], place: Path, blocks: list[str]) -> None:
+def test_documented_code_runs_without_rlx(number: int, without: list[str], place: Path, blocks: list[str]) -> None:
     """In a process in which importing rlx fails, with what the page says is needed."""
     observation = np.asarray([[1.0, 0.0, 2.0], [0.0, -1.0, -7.5]], np.float32)
     said = (
@@ -267,7 +250,7 @@ def test_the_pages_lines_run_without_rlx(number: int, without: list[str], place:
     np.testing.assert_allclose(json.loads(done.stdout), expected_there(place, observation), atol=1e-5)
 
 
-def test_the_pages_other_lines_run(place: Path, blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
     exec(blocks[1], shared)
@@ -279,10 +262,8 @@ def test_the_pages_other_lines_run(place: Path, blocks: list[str], monkeypatch: 
 
 
 def test_onnx_with_layer_norm(normed: tuple[list[mlp.Layer], np.ndarray, np.ndarray]) -> None:
-    from onnx import reference
-
     layers, observation, expected = normed
-    (action,) = reference.ReferenceEvaluator(mlp.to_onnx(layers, 3)).run(None, {"observation": observation})
+    (action,) = onnx.reference.ReferenceEvaluator(mlp.to_onnx(layers, 3)).run(None, {"observation": observation})
     np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
@@ -318,7 +299,7 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     refused("holds no checkpoint; train the run first", run, out)
 
 
-def test_what_cannot_be_loaded(place: Path, tmp_path: Path) -> None:
+def test_load_refuses_missing_damaged_and_odd_files(place: Path, tmp_path: Path) -> None:
     def copy(name: str, **changes: Any) -> Path:
         folder = tmp_path / name
         folder.mkdir()
@@ -380,7 +361,7 @@ def test_foreign_artefacts_are_refused_in_one_line(place: Path, tmp_path: Path) 
         assert "\x1b" not in str(error.value)
 
 
-def test_a_jax_that_is_too_old_is_told_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_names_the_jax_version_that_wrote_the_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As jax 0.10 is for what jax 0.11 wrote: it notices only where the module inside is unpacked."""
 
     def fail() -> str:
@@ -411,7 +392,7 @@ class OneStart(NamedTuple):
         return self.env.step(state, action, key)
 
 
-def test_an_exported_policy_plays_as_it_is_judged(place: Path) -> None:
+def test_play_returns_equal_those_of_the_evaluation(place: Path) -> None:
     """rlx's own evaluation and episodes through Gymnasium, from the same starts; Pendulum draws nothing on the way."""
     policy, pendulum = export.load(place / "policy"), envs.make(PENDULUM, episode_length=30)
     returns = []

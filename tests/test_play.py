@@ -7,12 +7,10 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jax
 import mujoco
 import numpy as np
 import pytest
@@ -22,11 +20,12 @@ from rlx import config
 from rlx.analysis import play
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
-from rlx.experiment import greedy, make_driver, setup
-from rlx.runs import checkpoint, runner
+from rlx.experiment import greedy
+from rlx.runs import runner
 from rlx.train import steps
 from rlx.train.loop import Driver
 from rlx.visual import camera, video, viewer
+from tests import saved_runs
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, unpack
 
@@ -34,18 +33,8 @@ PENDULUM, REACHER = "gymnax:Pendulum-v1", "gymnax:Reacher-misc"
 
 
 def make_run(folder: Path, env: str = PENDULUM) -> Driver:
-    """A run of two seeds as training leaves it, with random numbers for weights; returns a driver of its policy."""
     sizes = {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}
-    asked = config.resolve("sac", env, num_seeds=2, seed=5, total_env_steps=1000, eval_episodes=3, **sizes)
-    driver = make_driver(setup(replace(asked, train=replace(asked.train, **runner.NO_TRAINING))))
-    for step in (40, 80):
-        rng = np.random.default_rng(step)
-        learned = jax.tree.map(lambda x: np.asarray(rng.normal(size=x.shape), x.dtype), driver.policy_snapshot_shapes)  # noqa: B023
-        statistics = learned["statistics"]
-        learned["statistics"] = statistics.replace(variance=np.abs(statistics.variance) + 0.1)
-        checkpoint.save(folder / "checkpoints", step, learned)
-    (folder / "config.json").write_text(json.dumps(config.to_json(asked)))
-    return driver
+    return saved_runs.make_run(folder, "sac", env, (40, 80), seed=5, eval_episodes=3, **sizes)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +55,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(play, "play", lambda *given: play.Played("a", None, [episode(5)]))
 
 
-def test_episodes_are_those_that_judge(pendulum: tuple[Path, Driver]) -> None:
+def test_played_episodes_equal_those_of_the_evaluation(pendulum: tuple[Path, Driver]) -> None:
     """Of every member, in order: returns, lengths, and poses at the start."""
     folder, driver = pendulum
     judged = driver.fetch(driver.evaluate(driver.place(runner.load(folder, driver))))
@@ -80,7 +69,7 @@ def test_episodes_are_those_that_judge(pendulum: tuple[Path, Driver]) -> None:
     np.testing.assert_allclose([one["rewards"].sum() for one in found.episodes], returns, rtol=1e-4)
 
 
-def test_members_of_a_sweep_are_told_apart(pendulum: tuple[Path, Driver], tmp_path: Path) -> None:
+def test_labels_distinguish_members_by_hyper_parameters(pendulum: tuple[Path, Driver], tmp_path: Path) -> None:
     """By what was varied, as `rlx compare` does: their seeds are the same."""
     shutil.copytree(pendulum[0] / "checkpoints", tmp_path / "checkpoints")
     content = json.loads((pendulum[0] / "config.json").read_text())
@@ -90,7 +79,7 @@ def test_members_of_a_sweep_are_told_apart(pendulum: tuple[Path, Driver], tmp_pa
     assert [one["label"] for one in found.episodes] == [f"tau={tau}, seed 5, episode 1" for tau in (0.1, 0.2)]
 
 
-def test_another_step_and_other_starts(pendulum: tuple[Path, Driver]) -> None:
+def test_step_and_eval_seed_change_the_episodes(pendulum: tuple[Path, Driver]) -> None:
     folder, driver = pendulum
     first, others = (play.play(folder, 1, **given) for given in ({"step": 40}, {"step": 80, "eval_seed": 3}))
     judged = driver.fetch(driver.evaluate(driver.place(runner.load(folder, driver, 40))))
@@ -124,7 +113,7 @@ def test_the_command_writes_a_page(
     assert len(unpack(one["actions"])) == len(unpack(one["observations"])) > 1
 
 
-def test_what_is_played_is_said_before_it_is_compiled(
+def test_play_prints_a_line_before_compiling(
     pendulum: tuple[Path, Driver], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(steps, "evaluate_policy", lambda *given, **more: pytest.fail(capsys.readouterr().err))
@@ -132,7 +121,9 @@ def test_what_is_played_is_said_before_it_is_compiled(
         play.play(pendulum[0], 2, step=40, members=(0, 1))
 
 
-def test_where_a_page_goes(numbers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_in_the_run_by_default_and_replaced(
+    numbers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Into the run where nothing else is said; a page of ours is replaced."""
     for _ in range(2):
         assert cli.main(["play", str(tmp_path)]) == 0
@@ -171,7 +162,7 @@ def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
         play.play(tmp_path)
 
 
-def test_what_has_no_geometry_is_not_filmed(numbers: None, tmp_path: Path) -> None:
+def test_videos_need_geometry(numbers: None, tmp_path: Path) -> None:
     """The page is there nevertheless."""
     with pytest.raises(RlxError, match=r"film.gif: this environment has no geometry to draw; .*play.html shows"):
         play.make(tmp_path, tmp_path / "play.html", [tmp_path / "film.gif"])
@@ -198,7 +189,7 @@ def test_geoms_are_carried_by_their_links() -> None:
     np.testing.assert_array_equal(position, [0.5, 0, 0])
 
 
-def test_mujoco_is_handed_every_geom_but_planes() -> None:
+def test_fill_adds_all_geoms_except_planes() -> None:
     """With the sizes that its own models have; needs nothing to draw with."""
     bodies = """<geom type="sphere" size=".2"/><geom type="capsule" size=".08 .3"/><geom type="box" size=".1 .2 .1"/>
       <geom type="cylinder" size=".1 .2"/><geom type="ellipsoid" size=".1 .2 .1"/>"""
@@ -218,7 +209,7 @@ def test_mujoco_is_handed_every_geom_but_planes() -> None:
         np.testing.assert_allclose(own.rgba, [0.9, 0.2, 0.1, 1])
 
 
-def test_the_camera_follows_what_walks_and_rests_at_what_stays() -> None:
+def test_the_camera_follows_a_walking_robot_and_is_fixed_otherwise() -> None:
     walking, standing = episode(200)["poses"], episode(200)["poses"] * np.array([0, 1, 1, 1, 1, 1, 1])
     centres, distance = camera.camera_path(SCENE, walking, (240, 320))
     assert centres.shape == (200, 3) and centres[150, 0] - centres[50, 0] == pytest.approx(5, abs=0.2)
@@ -227,7 +218,7 @@ def test_the_camera_follows_what_walks_and_rests_at_what_stays() -> None:
     assert (still == still[0]).all()
 
 
-def test_the_ground_is_the_planes_or_just_below() -> None:
+def test_the_ground_is_a_plane_or_just_below_all_geoms() -> None:
     one = episode(5)
     assert camera.ground(SCENE, [one]) == 0
     floating = {"geoms": [geom("sphere", [0.2], 0), geom("capsule", [0.1, 0.3], 1)]}
@@ -320,7 +311,7 @@ def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, t
         ("Darwin", {}, "", None),
     ],
 )
-def test_mujoco_draws_without_a_screen(
+def test_choose_renderer_selects_egl_without_a_display(
     system: str, set_before: dict[str, str], display: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video.platform, "system", lambda: system)
@@ -343,7 +334,7 @@ except RlxError as error:
 """
 
 
-def test_a_film_or_the_reason_why_not(tmp_path: Path) -> None:
+def test_a_video_is_written_or_one_line_says_why_not(tmp_path: Path) -> None:
     """Where there is something to draw with, the robot is in the picture and moves; else one line says what lacks."""
     done = subprocess.run(
         [sys.executable, "-c", FILM, str(tmp_path / "a.gif")], capture_output=True, text=True, timeout=120

@@ -78,7 +78,7 @@ def strip(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", bare))
 
 
-def test_seconds_by_what_they_were_spent_on(tmp_path: Path) -> None:
+def test_time_split_adds_up_to_the_wall_time(tmp_path: Path) -> None:
     """They add up to the wall time."""
     run = run_data.read(make_run(tmp_path / "run"), "run")
     found = run_data.time_split(run.summary, run.lines, run.content["settings"])
@@ -92,7 +92,7 @@ def test_seconds_by_what_they_were_spent_on(tmp_path: Path) -> None:
     assert run_data.time_split(run.summary, old, run.content["settings"]) == {}
 
 
-def test_roles_by_their_share_of_a_iteration() -> None:
+def test_busy_shares_of_roles() -> None:
     lines = [{"train/busy_collect_s": 0.1, "train/busy_value_s": 0.4, "train/iteration_s": 0.4}]
     lines += [{"train/busy_collect_s": 0.3, "train/busy_value_s": 0.6, "train/iteration_s": 0.6}, {"train/loss": 1.0}]
     assert run_data.busy(lines) == pytest.approx({"collect": 0.375, "value": 1.0})
@@ -129,7 +129,7 @@ def test_every_part_of_a_time_has_a_colour() -> None:
     assert len(parts) == len(set(plots.PARTS)) and not set(plots.PARTS) & set(plots.COLORS)
 
 
-def test_colours_mark_names_alone() -> None:
+def test_only_names_of_runs_are_coloured() -> None:
     """A cell that happens to read as a run's name is none."""
     found = markup.table([["run", "8"], ["8", "8"], ["16", "8"]], {"8": "red"})
     assert re.findall(r"<t[hd]>(<i.*?</i>)?(\w+)", found) == [
@@ -166,7 +166,7 @@ def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
     assert all("good" in picture and "fair" in picture for picture in pictures)
 
 
-def test_figures_lie_beside_the_page(two: list[Path], tmp_path: Path) -> None:
+def test_figures_are_written_as_files_and_old_ones_removed(two: list[Path], tmp_path: Path) -> None:
     """Those of a report before are gone, and nothing else is."""
     out = tmp_path / "out"
     report.make(two, out)
@@ -208,7 +208,7 @@ def test_a_curve_for_each_combination(tmp_path: Path) -> None:
         ([{}, {"dataset": "x", "offline_steps": 100}], "steps per seed (updates where a run is offline)"),
     ],
 )
-def test_what_steps_are(given: list[dict[str, Any]], label: str, tmp_path: Path) -> None:
+def test_the_axis_names_the_kind_of_steps(given: list[dict[str, Any]], label: str, tmp_path: Path) -> None:
     agents = ["iql" if one else "sac" for one in given]
     folders = [
         make_run(tmp_path / str(i), agent, CURVES["sac"], **one)
@@ -248,7 +248,7 @@ def test_a_report_of_an_unfinished_run(
     assert "training writes it at its end" in text
 
 
-def test_unfinished_beside_finished(two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_unfinished_runs_are_named_so(two: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Only what is not finished is named so."""
     run = unfinish(make_run(tmp_path / "run", **SMALL))
     report.make([two[0], run], tmp_path / "out")
@@ -273,7 +273,7 @@ def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "figures" / "time.png").exists()
 
 
-def test_names_cannot_break_out(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "<b>&<script>alert(1)")
     report.make([folder], tmp_path / "out")
     page = page_of(tmp_path / "out")
@@ -319,7 +319,7 @@ def test_the_command(format: str, two: list[Path], tmp_path: Path, capsys: pytes
     assert said.err == f"the page, for a browser: {out / 'index.html'}\n"
 
 
-def test_where_a_report_goes(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_of_a_report(two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into the run, or where the command was given; a second one replaces it."""
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -371,7 +371,7 @@ def test_a_config_without_what_matters_is_named(key: str, tmp_path: Path) -> Non
         report.make([folder], tmp_path / "out")
 
 
-def test_names_of_any_signs(tmp_path: Path) -> None:
+def test_names_with_dollars_and_underscores_appear_in_figures(tmp_path: Path) -> None:
     """Dollars are no mathematics; what begins with an underscore is in the legend, too."""
     folders = [make_run(tmp_path / "q$^$"), make_run(tmp_path / "_b")]
     report.make(folders, tmp_path / "out")

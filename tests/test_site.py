@@ -39,7 +39,7 @@ def pages(site: Path) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.slow
-def test_pages_ask_for_nothing_elsewhere(site: Path) -> None:
+def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     """Scripts, styles and pictures are the site's own; only links lead out."""
     for path, text in pages(site):
         asked = re.findall(r'<(?:script|link|img|iframe)[^>]*\b(?:src|href)="([^"]+)"', text)
@@ -142,7 +142,7 @@ def test_the_site_works_from_a_folder_without_a_network(site: Path, tmp_path: Pa
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "columns"), [(400, 1), (800, 2), (1200, 2), (2000, 2)])
-def test_no_card_stands_alone(width: int, columns: int, site: Path, tmp_path: Path) -> None:
+def test_cards_fill_their_rows(width: int, columns: int, site: Path, tmp_path: Path) -> None:
     """The four cards of the landing page fill their rows."""
     with browser(tmp_path, width) as page:
         page.open(site / "index.html")

@@ -55,7 +55,7 @@ FILMED = {
 
 @pytest.mark.parametrize("name", FILMED)
 @pytest.mark.parametrize("kind", video.SIZES)
-def test_the_whole_robot_is_in_every_picture(name: str, kind: str) -> None:
+def test_the_whole_robot_is_in_every_frame(name: str, kind: str) -> None:
     """With a margin, and no smaller than need be."""
     (scene, poses), (height, width) = FILMED[name], video.SIZES[kind]
     centres, distance = camera.camera_path(scene, poses, (height, width))
@@ -80,13 +80,13 @@ def test_the_whole_robot_is_in_every_picture(name: str, kind: str) -> None:
         ("plane", [1.0, 2.0], (0, 0, 1), 0.0),
     ],
 )
-def test_how_far_a_geom_goes(
+def test_support_of_each_shape(
     shape: str, size: list[float], direction: tuple[float, float, float], wanted: float
 ) -> None:
     assert camera.support(geom(shape, size), np.asarray(direction)) == pytest.approx(wanted)
 
 
-def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_steps_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an episode that burst; the others are as long as they were."""
     given: list[Any] = []
 
@@ -107,7 +107,7 @@ def test_moments_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: p
     assert np.isfinite(camera.camera_path(SCENE, first["poses"], (240, 320))[0]).all()
 
 
-def test_an_episode_without_a_finite_moment(tmp_path: Path) -> None:
+def test_an_episode_without_finite_steps_is_refused(tmp_path: Path) -> None:
     burst = episode(3)
     burst["poses"][:] = np.nan
     with pytest.raises(RlxError, match=r"a.gif: an episode has no finite pose to draw"):
@@ -116,12 +116,12 @@ def test_an_episode_without_a_finite_moment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-1"])
-def test_a_film_has_an_end(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seconds_must_be_positive_and_finite(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["play", "runs/none", "--gif", "a.gif", f"--seconds={seconds}"]) == 2
     assert capsys.readouterr().err == f"rlx: --seconds {seconds}: must be more than 0 and finite\n"
 
 
-def test_a_long_film_says_how_far_its_drawing_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_videos_print_their_progress(capsys: pytest.CaptureFixture[str]) -> None:
     """At each quarter; a short one says nothing, and no frame is lost."""
     frames = [np.full(1, i) for i in range(120)]
     assert [int(frame[0]) for frame in video._with_progress(iter(frames), 120)] == list(range(120))

@@ -50,7 +50,7 @@ def test_page_asks_the_network_for_nothing(tmp_path: Path, view: str) -> None:
     check_offline((tmp_path / "a.html").read_text())
 
 
-def test_a_title_cannot_break_out(tmp_path: Path) -> None:
+def test_a_title_is_escaped(tmp_path: Path) -> None:
     title = "</script><script>alert(1)</script> & {data}"
     viewer.rollout_page(tmp_path / "a.html", None, [episode(5)], title)
     page = (tmp_path / "a.html").read_text()
@@ -71,7 +71,9 @@ def test_a_thousand_steps_of_a_humanoid_stay_small(tmp_path: Path) -> None:
         (None, {"rewards": [], "actions": [], "observations": []}, "at least one"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, scene: Any, changes: dict[str, Any], complaint: str) -> None:
+def test_arrays_of_wrong_shapes_are_refused(
+    tmp_path: Path, scene: Any, changes: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         viewer.rollout_page(tmp_path / "a.html", scene, [episode(5) | changes], "a")
     assert not list(tmp_path.iterdir())
@@ -131,7 +133,7 @@ def test_page_plays_in_a_browser(tmp_path: Path, scene: dict[str, Any] | None) -
         assert red.mean() > 0.01, "the lit robot is not on the screen"
 
 
-def test_what_was_packed_is_read_again(tmp_path: Path) -> None:
+def test_recorded_reads_back_what_pack_returned(tmp_path: Path) -> None:
     """Also of a page that is no page of episodes, or none at all: nothing."""
     episodes = [episode(3) | {"label": "</script>"}, episode(4)]
     viewer.rollout_page(tmp_path / "a.html", SCENE, episodes, "a")
@@ -175,7 +177,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "write_text", write_text)
 
 
-def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, full_disk: None) -> None:
+def test_pages_are_written_atomically(tmp_path: Path, full_disk: None) -> None:
     (tmp_path / "a.html").write_text("good")
     with pytest.raises(OSError, match="No space left"):
         viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(3)], "a")
@@ -189,7 +191,7 @@ def test_a_full_disk_after_training(tmp_path: Path, full_disk: None) -> None:
             viewer.rollout_page(tmp_path / "run" / "rollout.html", SCENE, [episode(3)], "a")
 
 
-def test_where_a_played_page_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_page_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(play, "play", lambda *given: play.Played("a", SCENE, [episode(3)]))
     (tmp_path / "file").touch()
     with pytest.raises(RlxError, match=r"new/a.html: cannot be written \(Not a directory\); choose another --out"):
@@ -206,7 +208,7 @@ class Landscape(NamedTuple):
 
 
 @pytest.mark.parametrize("shapes", [[], [geom("plane", [0, 0], -1)], [geom("box", [1, 1, 1], -1)]])
-def test_what_does_not_move_is_not_watched(shapes: list[dict[str, Any]]) -> None:
+def test_scenes_without_moving_geoms_are_not_renderable(shapes: list[dict[str, Any]]) -> None:
     """The recorder and the page agree about it."""
     assert renderable_scene(cast(Any, Landscape(shapes))) is None
     assert viewer.pack(Landscape(shapes).scene(), [episode(3)], "a")["geoms"] is None
@@ -215,7 +217,7 @@ def test_what_does_not_move_is_not_watched(shapes: list[dict[str, Any]]) -> None
     assert viewer.pack(moving.scene(), [episode(3)], "a")["geoms"] == moving.geoms
 
 
-def test_pages_of_ours_are_known(tmp_path: Path) -> None:
+def test_is_ours_recognises_pages_of_rlx(tmp_path: Path) -> None:
     viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(3)], "x" * 5000)
     assert viewer.is_ours(tmp_path / "a.html")
     (tmp_path / "b.html").write_text("<!doctype html><title>my page</title>")
