@@ -1,8 +1,9 @@
 """Running statistics of observations: count, mean and variance, merged as batches come in.
 
-They are kept as count, mean and variance, and never as sums of x and x^2: after 1e8 samples a float32 sum no longer
-sees what is added, and E[x^2] - E[x]^2 loses all digits where the mean is large against the spread. Here a batch moves
-mean and variance by its share of the samples (Chan, Golub and LeVeque 1979, the pairwise update).
+They are kept as count, mean and variance, and never as sums of x and x^2: E[x^2] - E[x]^2 loses all digits where the
+mean is large against the spread. A batch moves mean and variance by its share of the samples (Chan, Golub and LeVeque
+1979, the pairwise update). In a long run that move is less than float32's last digit of the mean, so each number has a
+second float32 for what rounding would lose (compensated summation: Kahan 1965, Knuth's TwoSum), about 48 bits in all.
 """
 
 from __future__ import annotations
@@ -12,18 +13,31 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
+SHORT = 2.0**20  # samples up to which rounding loses nothing that matters, and a plain sum serves
+
+
+class Rest(PyTreeNode):
+    """What rounding has left out of count, mean and variance."""
+
+    count: jax.Array | float = 0.0  # [] float32
+    mean: jax.Array | float = 0.0  # [O] float32
+    variance: jax.Array | float = 0.0  # [O] float32
+
 
 class Statistics(PyTreeNode):
     """Of all samples so far. At first mean 0 and variance 1 with no weight: `normalize` is the identity then."""
 
-    count: jax.Array  # [] float32: never overflows, and a batch that it cannot count any more still has its share
+    count: jax.Array  # [] float32
     mean: jax.Array  # [O] float32
     variance: jax.Array  # [O] float32, of the population
+    rest: Rest = Rest()
 
 
 def init(size: int) -> Statistics:
     """Statistics of no samples of `size` numbers."""
-    return Statistics(count=jnp.zeros(()), mean=jnp.zeros(size), variance=jnp.ones(size))
+    zeros = jnp.zeros(size)
+    rest = Rest(count=jnp.zeros(()), mean=zeros, variance=jnp.zeros(size))
+    return Statistics(count=jnp.zeros(()), mean=jnp.zeros(size), variance=jnp.ones(size), rest=rest)
 
 
 def update(statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str, ...] | None = None) -> Statistics:
@@ -46,13 +60,33 @@ def update(statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str,
 
 def merge(one: Statistics, other: Statistics) -> Statistics:
     """Statistics of the samples of both, in either order; empty ones add nothing."""
-    chex.assert_trees_all_equal_shapes(one, other)
-    count = one.count + other.count
+    chex.assert_equal_shape([one.mean, other.mean, one.variance, other.variance])
+    long = one.count + other.count > SHORT
+
+    def add(number: jax.Array, rest: jax.Array | float, more: jax.Array) -> tuple[jax.Array, jax.Array]:
+        total, lost = _two_sum(number, rest, more)
+        return total, jnp.where(long, lost, 0.0)
+
+    count, count_rest = add(one.count, one.rest.count + other.rest.count, other.count)
     share = other.count / jnp.maximum(count, 1)
-    delta = other.mean - one.mean
-    variance = jnp.where(one.count > 0, one.variance, other.variance)
-    variance = variance + share * (other.variance - variance) + share * (1 - share) * jnp.square(delta)
-    return Statistics(count=count, mean=one.mean + share * delta, variance=variance)
+    delta = (other.mean - one.mean) + (other.rest.mean - one.rest.mean)
+    empty = one.count == 0
+    variance = jnp.where(empty, other.variance, one.variance)
+    variance_rest = jnp.where(empty, other.rest.variance, one.rest.variance)
+    growth = (other.variance - variance) + (other.rest.variance - variance_rest)
+    mean, mean_rest = add(one.mean, one.rest.mean, share * delta)
+    variance, variance_rest = add(variance, variance_rest, share * growth)
+    variance, variance_rest = add(variance, variance_rest, share * (1 - share) * jnp.square(delta))
+    return Statistics(count, mean, variance, Rest(count_rest, mean_rest, variance_rest))
+
+
+def _two_sum(number: jax.Array, rest: jax.Array | float, more: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`number + rest + more` in float32, and what rounding leaves out of it (Knuth's TwoSum, then Dekker's)."""
+    rounded = number + more
+    part = rounded - number
+    lost = (number - (rounded - part)) + (more - part) + rest
+    total = rounded + lost
+    return total, lost - (total - rounded)
 
 
 def normalize(statistics: Statistics, x: jax.Array, clip: jax.Array | float) -> jax.Array:

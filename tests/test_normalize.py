@@ -91,6 +91,7 @@ def test_merge_in_either_order() -> None:
 def test_many_samples_do_not_drown_new_ones() -> None:
     """From 1e8 samples on, 2000 batches of 4096 from a shifted world move mean and variance as they should."""
     old = Statistics(count=jnp.float32(1e8), mean=jnp.array([5.0]), variance=jnp.array([1.0]))
+    old = normalize.merge(normalize.init(1), old)
     batch = jnp.array([[7.0], [9.0]] * 2048)  # mean 8, variance 1
 
     def learn(statistics: Statistics, _: Any) -> tuple[Statistics, None]:
@@ -102,6 +103,33 @@ def test_many_samples_do_not_drown_new_ones() -> None:
     np.testing.assert_allclose(got.count, 1e8 + new, rtol=1e-6)
     np.testing.assert_allclose(got.mean, 5 + share * 3, rtol=1e-4)
     np.testing.assert_allclose(got.variance, 1 + share * (1 - share) * 9, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seen", [1e8, 1e10])
+def test_long_runs_go_on_counting(seen: float) -> None:
+    """After 1e8 and 1e10 samples, 300,000 batches of 256: a plain float32 sum would round every one of them away."""
+    start, length = Statistics(jnp.float32(seen), jnp.array([5.0, -300.0]), jnp.array([1.0, 9.0])), 300_000
+    batch = Statistics(jnp.float32(256), jnp.array([7.0, -302.0]), jnp.array([1.5, 8.0]))
+
+    def learn(statistics: Statistics, _: Any) -> tuple[Statistics, None]:
+        return normalize.merge(statistics, batch), None
+
+    got = jax.jit(lambda s: jax.lax.scan(learn, s, None, length=length)[0])(normalize.merge(normalize.init(2), start))
+    new = 256.0 * length
+    share = new / (float(start.count) + new)
+    got, start = jax.tree.map(lambda x: np.asarray(x, np.float64), (got, start))
+    moved = got.mean + got.rest.mean - start.mean
+    np.testing.assert_allclose(got.count + got.rest.count, start.count + new, rtol=1e-12)
+    np.testing.assert_allclose(moved, share * np.array([2.0, -2.0]), rtol=1e-4)
+    grown = got.variance + got.rest.variance - start.variance
+    np.testing.assert_allclose(grown, share * np.array([0.5, -1.0]) + share * (1 - share) * 4, rtol=1e-4)
+
+
+def test_short_runs_are_plain_sums() -> None:
+    statistics = normalize.init(3)
+    for seed in range(5):
+        statistics = normalize.update(statistics, jnp.asarray(samples(seed, 100)))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(statistics.rest))
 
 
 def test_without_data_normalize_is_the_clipped_identity() -> None:
