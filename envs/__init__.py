@@ -1,6 +1,6 @@
 """Environments by name: `make("brax:ant")`, `make("gymnax:Pendulum-v1")`, and `vectorise` for many at once.
 
-Those of MuJoCo Playground are there where its package is.
+Those of MuJoCo Playground need its package.
 
 The tables are static, so that names can be listed and checked without importing the libraries; the tests hold them
 against the libraries.
@@ -94,9 +94,11 @@ ROBOTS = (  # also of Playground; their models are fetched by its user
 def names() -> dict[str, tuple[str, ...]]:
     """Every environment that works, with the backends it works on (none where the library has one physics)."""
     brax = {f"brax:{name}": tuple(b for b in BACKENDS if b not in BROKEN.get(f"brax:{name}", {})) for name in BRAX}
-    found = {name: backends for name, backends in brax.items() if backends} | {f"gymnax:{name}": () for name in GYMNAX}
+    working = {name: backends for name, backends in brax.items() if backends} | {
+        f"gymnax:{name}": () for name in GYMNAX
+    }
     playground = (*CONTROL_SUITE, *ROBOTS) if _has_playground() else ()
-    return found | {f"playground:{name}": () for name in playground}
+    return working | {f"playground:{name}": () for name in playground}
 
 
 def _has_playground() -> bool:

@@ -27,7 +27,7 @@ EPISODE_LENGTH = 1000  # Brax's own default
 
 
 class Physics(NamedTuple):
-    """What Brax's steps are given of its state."""
+    """The part of Brax's state that its steps read."""
 
     pipeline: Any
     observation: jax.Array

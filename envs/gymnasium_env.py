@@ -30,7 +30,7 @@ def _step(env: Env, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvSt
 class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One environment, stepped on the device. Observations and actions are float32 boxes, actions in [-1, 1].
 
-    Actions outside are clipped. Nothing resets by itself: call `reset` where `terminated` or `truncated` is said.
+    Actions outside are clipped. Nothing resets by itself: call `reset` after `terminated` or `truncated`.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 -- as Gymnasium declares it
@@ -59,8 +59,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if self._now is None:
             raise ResetNeeded("reset() comes before the first step()")
         state, key = self._now
-        state, seen = _step(self.env, state, np.asarray(action, np.float32), key)
+        state, shown = _step(self.env, state, np.asarray(action, np.float32), key)
         self._now = state, key
-        seen = jax.device_get(seen)
-        flags = bool(seen.terminated), bool(seen.truncated)
-        return np.array(seen.next_observation), float(seen.reward), *flags, dict(seen.metrics)
+        shown = jax.device_get(shown)
+        flags = bool(shown.terminated), bool(shown.truncated)
+        return np.array(shown.next_observation), float(shown.reward), *flags, dict(shown.metrics)

@@ -73,11 +73,11 @@ def _columns(path: Path, limits: Limits) -> tuple[dict[str, np.ndarray], list[st
     if lost := int(np.count_nonzero(terminals & np.append(timeouts[:-1], True))):
         notes.append(f"{lost} terminal rows were dropped: they are timeouts, too, or the file's last row")
     following = np.where(terminals[:-1, None], observation[:-1], observation[1:])
-    kept = ~timeouts[:-1]
+    keep = ~timeouts[:-1]
     # The row before a dropped one keeps its successor, and ends what is left of the episode.
     truncated = np.append(timeouts[1:-1], True)
-    columns = {name: leaf[:-1][kept] for name, leaf in columns.items()}
-    return columns | {"next_observations": following[kept], "timeouts": truncated[kept]}, notes
+    columns = {name: leaf[:-1][keep] for name, leaf in columns.items()}
+    return columns | {"next_observations": following[keep], "timeouts": truncated[keep]}, notes
 
 
 def _at_limit(ended: np.ndarray, limit: int | None) -> np.ndarray:
@@ -92,8 +92,8 @@ def _at_limit(ended: np.ndarray, limit: int | None) -> np.ndarray:
 def _stored(path: Path, limits: Limits) -> dict[str, np.ndarray]:
     """The file's arrays, after their shapes have been looked at."""
     with open_hdf5(path, limits) as root:
-        found = {name: root.member(name) for name in REQUIRED + OPTIONAL}
-        arrays = {name: array for name, array in found.items() if isinstance(array, Array)}
+        members = {name: root.member(name) for name in REQUIRED + OPTIONAL}
+        arrays = {name: array for name, array in members.items() if isinstance(array, Array)}
         if missing := [name for name in REQUIRED if name not in arrays]:
             raise RlxError(f"{path} has no {', '.join(missing)}, which a D4RL file has: is it another format?")
         limits.check_memory(path, sum(declared_bytes(array.shape, array.dtype) for array in arrays.values()))

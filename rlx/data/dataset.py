@@ -1,4 +1,4 @@
-"""A data set in memory: the rows of whole episodes one after the other, and what is known of where they come from."""
+"""A data set in memory: rows of complete episodes, one after the other, and metadata about their origin."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def leaves(rows: Any) -> dict[str, np.ndarray]:
 
 
 def check(dataset: Dataset) -> None:
-    """Raises RlxError, naming the quantity, if shapes disagree or if episodes are not whole, in order and flagged."""
+    """Raises RlxError, naming the quantity, unless shapes agree and episodes are complete, in order and flagged."""
     n, rows = dataset.size, dataset.rows
     if n == 0:
         raise RlxError(f"{dataset.name} holds no transitions: collect it again or choose another file")
@@ -115,9 +115,9 @@ def check(dataset: Dataset) -> None:
         raise RlxError(
             f"{dataset.name}: the last row ends no episode: flag it truncated, or build it with `make_dataset`"
         )
-    for name, found, expected in zip(("episode", "time"), dataset[1:3], _episodes(ended), strict=True):
-        if not np.array_equal(found, expected):
-            at = int(np.flatnonzero(found != expected)[0]) if len(found) == n else n
+    for name, actual, expected in zip(("episode", "time"), dataset[1:3], _episodes(ended), strict=True):
+        if not np.array_equal(actual, expected):
+            at = int(np.flatnonzero(actual != expected)[0]) if len(actual) == n else n
             raise RlxError(
                 f"{dataset.name}: {name} does not fit the flags from row {at} on: build it with `make_dataset`"
             )
@@ -125,11 +125,11 @@ def check(dataset: Dataset) -> None:
 
 def digest(dataset: Dataset) -> str:
     """A digest of all rows, to the bit: the same for the same content, wherever and in whatever format it lies."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, leaf in sorted(leaves(dataset.rows).items()):
-        found.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+        sha.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        sha.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()
 
 
 def ends(dataset: Dataset) -> np.ndarray:
@@ -163,7 +163,7 @@ def return_range(dataset: Dataset) -> float:
 
 
 def require_rewards(dataset: Dataset) -> None:
-    """Raises RlxError if the file told nothing of rewards, as OGBench's do not."""
+    """Raises RlxError if the file has no rewards, as OGBench's."""
     if missing := dataset.info.get("missing"):
         raise RlxError(
             f"{dataset.name} has no {' and '.join(missing)}, without which nothing can be learnt: put arrays of that "
@@ -177,9 +177,9 @@ def with_rewards(dataset: Dataset, reward: ArrayLike, mask: ArrayLike) -> Datase
     An ended task ends the episode, and the rows after it begin one of their own. Raises RlxError for other shapes.
     """
     reward, mask = np.asarray(reward), np.asarray(mask)
-    for name, given in (("rewards", reward), ("masks", mask)):
-        if given.shape != (dataset.size,):
-            raise RlxError(f"{dataset.name}: {name} are {list(given.shape)}, but there are {dataset.size} transitions")
+    for name, array in (("rewards", reward), ("masks", mask)):
+        if array.shape != (dataset.size,):
+            raise RlxError(f"{dataset.name}: {name} are {list(array.shape)}, but there are {dataset.size} transitions")
     info = {key: value for key, value in dataset.info.items() if key != "missing"}
     ended = dataset.rows.truncated | dataset.rows.terminated
     rows = dataset.rows._replace(reward=reward, terminated=mask == 0, truncated=ended)
@@ -206,22 +206,22 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     info = {key: value for key, value in first.info.items() if all(each.info.get(key) == value for each in datasets)}
     info["name"] = " + ".join(dict.fromkeys(each.name for each in datasets))
     for key in ("notes", "missing"):
-        if found := list(dict.fromkeys(word for each in datasets for word in each.info.get(key) or [])):
-            info[key] = found
+        if words := list(dict.fromkeys(word for each in datasets for word in each.info.get(key) or [])):
+            info[key] = words
     return make_dataset(info, **rows._asdict())
 
 
-def take(dataset: Dataset, kept: np.ndarray) -> Dataset:
-    """The rows where `kept` `[n]` is true; an episode is cut before each row that is left out."""
-    follows = np.append(kept[1:], True)
+def take(dataset: Dataset, keep: np.ndarray) -> Dataset:
+    """The rows where `keep` `[n]` is true; an episode is truncated before each row that is left out."""
+    follows = np.append(keep[1:], True)
     rows = dataset.rows._replace(truncated=dataset.rows.truncated | ~follows)
-    return make_dataset(dataset.info, **jax.tree.map(lambda leaf: leaf[kept], rows)._asdict())
+    return make_dataset(dataset.info, **jax.tree.map(lambda leaf: leaf[keep], rows)._asdict())
 
 
 def clip_actions(dataset: Dataset, limit: float = 1 - 1e-5) -> tuple[Dataset, int]:
     """The set with actions in +-`limit`, for policies that squash, and how many numbers of actions were changed.
 
-    At exactly +-1 the density of a squashed policy has no finite gradient; done once here, it is never done in silence.
+    At exactly +-1 the density of a squashed policy has no finite gradient; it is done once, here, and counted.
     """
     action = dataset.rows.action
     clipped = np.clip(action, -np.float32(limit), np.float32(limit))
@@ -234,26 +234,26 @@ def nonfinite(dataset: Dataset, max_magnitude: float = math.inf) -> dict[str, np
 
     Rewards that are missing do not count.
     """
-    found = {}
+    bad_rows = {}
     for name, leaf in leaves(dataset.rows).items():
         if name == "reward" and dataset.info.get("missing"):
             continue
         good = np.isfinite(leaf) & (np.abs(leaf) <= max_magnitude)
         bad = ~good.reshape(len(leaf), -1).all(axis=1)
         if bad.any():
-            found[name] = np.flatnonzero(bad)
-    return found
+            bad_rows[name] = np.flatnonzero(bad)
+    return bad_rows
 
 
 def drop_nonfinite(dataset: Dataset, max_magnitude: float = math.inf) -> Dataset:
     """The set without the rows that `nonfinite` names.
 
-    The row before becomes truncated, and what follows is an episode of its own. So returns are of the pieces.
+    The row before becomes truncated, and the rows that follow are a new episode, so returns are those of the pieces.
     """
-    kept = np.ones(dataset.size, bool)
+    keep = np.ones(dataset.size, bool)
     for rows in nonfinite(dataset, max_magnitude).values():
-        kept[rows] = False
-    return dataset if kept.all() else take(dataset, kept)
+        keep[rows] = False
+    return dataset if keep.all() else take(dataset, keep)
 
 
 def to_replay(dataset: Dataset, reward_shift: float = 0.0) -> Replay:

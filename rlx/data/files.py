@@ -1,4 +1,4 @@
-"""Any data set by its path: the format is told from what is there, never from a name."""
+"""Any data set by its path: the format follows from the content, never from a name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIVE = "give a Minari folder, a D4RL .hdf5 or an OGBench .npz file"
 
 
 def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
-    """The data set at a path: a Minari folder, a D4RL HDF5 file or an OGBench npz file, told apart by content.
+    """The data set at a path: a Minari folder, a D4RL HDF5 file or an OGBench npz file, recognised by its content.
 
     Raises RlxError where there is none, and for files that are damaged or hostile (see `rlx.data.limits`).
     """
@@ -48,9 +48,9 @@ def _first_bytes(path: Path, limits: Limits) -> bytes:
 
 
 def _inside(folder: Path) -> str:
-    """What to give instead of a folder: its own files where some might be meant."""
-    found = sorted(printable(file.name) for file in folder.iterdir() if file.suffix in (".hdf5", ".h5", ".npz"))
-    return f"one of its files, {', '.join(found[:5])}" if found else GIVE.removeprefix("give ")
+    """What to give instead of a folder: a file in it that may be a data set, if there is one."""
+    names = sorted(printable(file.name) for file in folder.iterdir() if file.suffix in (".hdf5", ".h5", ".npz"))
+    return f"one of its files, {', '.join(names[:5])}" if names else GIVE.removeprefix("give ")
 
 
 def _looks_like(start: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Groups and arrays of an HDF5 file, looked at before they are read, and never followed out of the file.
+"""Groups and arrays of an HDF5 file, inspected before they are read; links out of the file are refused.
 
 By h5py's low-level calls: a Minari set has six arrays an episode, and the plain ones take twice the time.
 """
@@ -21,7 +21,7 @@ FEW, SMALL = 4096, 2048  # pieces of an array that may be small, and bytes of on
 
 
 class Array(NamedTuple):
-    """An array of numbers that is all in its file; not read yet."""
+    """An array of numbers inside its file, not read yet."""
 
     id: Any
     shape: tuple[int, ...]
@@ -54,29 +54,29 @@ class Group(NamedTuple):
             return None
         if self.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
             raise RlxError(f"{self.path}: {name} is a link and may lead to another file: store the array itself")
-        found = h5py.h5o.open(self.id, key)
-        if isinstance(found, h5py.h5g.GroupID):
-            group = Group(found, self.path)
+        member = h5py.h5o.open(self.id, key)
+        if isinstance(member, h5py.h5g.GroupID):
+            group = Group(member, self.path)
             return group.member(rest) if rest else group
-        if rest or not isinstance(found, h5py.h5d.DatasetID):
+        if rest or not isinstance(member, h5py.h5d.DatasetID):
             return None
-        return _array(self.path, name, found)
+        return _array(self.path, name, member)
 
 
-def _array(path: Path, name: str, found: Any) -> Array:
+def _array(path: Path, name: str, dataset: Any) -> Array:
     import h5py
 
-    if found.shape is None:
+    if dataset.shape is None:
         raise RlxError(f"{path}: {name} is empty, without even a shape: {AGAIN}")
-    made, array = found.get_create_plist(), Array(found, found.shape, found.dtype)
-    layout = made.get_layout()
-    if layout == h5py.h5d.VIRTUAL or made.get_external_count():
+    created, array = dataset.get_create_plist(), Array(dataset, dataset.shape, dataset.dtype)
+    layout = created.get_layout()
+    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
         raise RlxError(f"{path}: {name} keeps its numbers in other files: store the array itself")
-    if layout == h5py.h5d.CHUNKED and math.prod(made.get_chunk()) > max(math.prod(array.shape), 2**20):
-        pieces = list(made.get_chunk())
+    if layout == h5py.h5d.CHUNKED and math.prod(created.get_chunk()) > max(math.prod(array.shape), 2**20):
+        pieces = list(created.get_chunk())
         raise RlxError(f"{path}: {name} is stored in pieces of {pieces}, larger than itself: {AGAIN}")
     if layout == h5py.h5d.CHUNKED:
-        piece = made.get_chunk()
+        piece = created.get_chunk()
         count = math.prod(-(-length // size) for length, size in zip(array.shape, piece, strict=True))
         if count > FEW and math.prod(piece) * array.dtype.itemsize < SMALL:
             raise RlxError(

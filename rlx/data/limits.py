@@ -1,4 +1,4 @@
-"""What is checked before a file of somebody else's is read: sizes, links out of it, and everything that could run code.
+"""Checks before a file from an untrusted source is read: sizes, links out of it, and everything that could run code.
 
 Arrays are read only after their declared shapes have been added up, nothing is ever unpickled, and of a file's names
 only those that a reader asks for are looked at. Whatever is wrong raises RlxError in one line.
@@ -51,28 +51,28 @@ DEFAULT = Limits()
 
 
 def free_memory() -> int:
-    """Bytes that the system has for more, as it says."""
+    """Free memory in bytes, as the system reports it."""
     try:
         with open("/proc/meminfo") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
     except (OSError, StopIteration):
-        return 64 * GIB  # not Linux: nobody tells
+        return 64 * GIB  # not Linux: unknown
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a small JSON file. Raises RlxError for anything else."""
     Limits(file_bytes=JSON_BYTES).check_file(path)
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise RlxError(f"{path} is no JSON ({first_line(error)}): {AGAIN}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise RlxError(f"{path} holds no JSON object: {AGAIN}")
-    return found
+    return content
 
 
 def printable(text: Any, length: int = 100) -> str:
-    """Somebody else's words on one line that a terminal shows as they are."""
+    """Untrusted text as one line without control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:length])
 
 

@@ -176,7 +176,7 @@ def read(folder: Path, limits: Limits = DEFAULT) -> Dataset:
     if place is None:
         if is_old(folder):
             raise old_format(folder)
-        raise RlxError(f"{folder} holds no Minari data set: {METADATA} is neither there nor in data/")
+        raise RlxError(f"{folder} holds no Minari data set: {METADATA} is missing, also in data/")
     metadata, path = read_json(place / METADATA), place / MAIN
     try:
         layout, info = _layout(path, metadata), _info(place / METADATA, folder, metadata)
@@ -251,7 +251,7 @@ def _allocate(group: Group, layout: Layout, limits: Limits) -> dict[str, np.ndar
 def _episode(root: Group, number: int) -> Group:
     group = root.member(f"episode_{number}")
     if not isinstance(group, Group):
-        raise RlxError(f"{root.path} has no episode_{number}, which {METADATA} tells of: {AGAIN}")
+        raise RlxError(f"{root.path} has no episode_{number}, which {METADATA} declares: {AGAIN}")
     return group
 
 
@@ -267,11 +267,11 @@ def _read_episode(group: Group, number: int, columns: dict[str, np.ndarray], sta
             raise RlxError(f"{group.path}: {name} of episode_{number} is {shape}, which does not fit the rest: {AGAIN}")
         return array.read()
 
-    seen = read("observations", range(2, len(columns["rewards"]) - start + 2))
-    at = slice(start, start + len(seen) - 1)
-    columns["observations"][at], columns[SUCCESSOR][at] = seen[:-1], seen[1:]
+    observation = read("observations", range(2, len(columns["rewards"]) - start + 2))
+    at = slice(start, start + len(observation) - 1)
+    columns["observations"][at], columns[SUCCESSOR][at] = observation[:-1], observation[1:]
     for name in [name for name in columns if name not in ("observations", SUCCESSOR)]:
-        columns[name][at] = read(name, range(len(seen) - 1, len(seen)))
+        columns[name][at] = read(name, range(len(observation) - 1, len(observation)))
     if (stored := f"infos/{SUCCESSOR}") in columns:
         columns[SUCCESSOR][at] = columns[stored][at]
     columns["truncations"][at.stop - 1] = True  # where the file says neither, it was the file that ended
