@@ -43,7 +43,7 @@ class BraxEnv:
         self._env = env
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._dynamics = Dynamics(self._reset_physics, self._step_physics, _mark_poses, action)
-        observation = jax.ShapeDtypeStruct(self._dynamics.first_seen.shape, jnp.float32)
+        observation = jax.ShapeDtypeStruct(self._dynamics.first_observed.shape, jnp.float32)
         self.spec = Spec(observation=observation, action=action, episode_length=episode_length)
 
     def reset(self, key: Key) -> EnvState:

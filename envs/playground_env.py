@@ -34,7 +34,7 @@ class PlaygroundEnv:
         key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key)
-        observation = jax.ShapeDtypeStruct(self._dynamics.first_seen.shape, jnp.float32)
+        observation = jax.ShapeDtypeStruct(self._dynamics.first_observed.shape, jnp.float32)
         self.spec = Spec(observation, action, episode_length)
 
     def reset(self, key: Key) -> EnvState:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx import normalize, parallel, replay
 from rlx.errors import RlxError
@@ -48,7 +49,9 @@ def peak(function: Callable[..., Any], *shapes: Any, axes: parallel.Axes = ()) -
     """Bytes of the values that `function` makes and that are alive at its busiest moment, were nothing fused."""
     for axis in axes:
         function = jax.vmap(function, in_axes=None, axis_name=axis, axis_size=1)
-    return _peak(jax.make_jaxpr(function)(*shapes).jaxpr)
+    traced = jax.make_jaxpr(function)(*shapes).jaxpr
+    live, _ = dce_jaxpr(traced, [True] * len(traced.outvars))  # physics computes much that nothing reads
+    return _peak(live)
 
 
 def _peak(jaxpr: Jaxpr) -> int:
