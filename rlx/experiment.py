@@ -27,10 +27,9 @@ from rlx.train.compile import tracing
 from rlx.train.config import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.loop import Driver, Resumed
-from rlx.train.offline import OFFLINE, OFFLINE_LAGGED
-from rlx.train.offline_pipelined import OfflinePipelined
-from rlx.train.pipeline import LAGGED
-from rlx.train.pipelined import Groups, Pipelined
+from rlx.train.offline import OFFLINE
+from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED
+from rlx.train.pipelined import Pipelined
 from rlx.train.report import Report, process_age_s, record
 from rlx.train.threads import Threads
 from rlx.types import Agent, Env, Spec, State
@@ -213,10 +212,8 @@ def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
     hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
     first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
     sequential = config.train.driver == "fused"
-    if offline and split and table is not None:
-        return OfflinePipelined(task, groups[1:], *first, table)
-    if split and not offline:
-        return Pipelined(task, Groups(*groups), *first)
+    if split:
+        return Pipelined(task, groups[1:] if offline else groups, *first, table)
     schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
     kind: type[Threads] | type[Fused] = Threads if config.train.members == "threads" and len(everyone) > 1 else Fused
     return kind(task, groups[0], *first, schedule, table)

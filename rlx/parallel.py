@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlx import machine
 from rlx.errors import RlxError
 
 DEVICE = "device"
@@ -179,19 +180,15 @@ def describe() -> dict[str, Any]:
 
 
 def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
-    """Bytes free on each of the devices; those of a CPU share the machine's memory. None where nobody tells."""
+    """Bytes free on each of the devices; those of a CPU share the machine's memory. None where it is not known."""
     device = local(devices)[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     if device.platform != "cpu":  # some allocators for GPUs keep no count, and the machine's memory is not theirs
         return None
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024 // jax.local_device_count()
-    except (OSError, KeyError, ValueError):
-        return None
+    free = machine.free_memory()
+    return None if free is None else free // jax.local_device_count()
 
 
 class Memory(NamedTuple):
@@ -207,15 +204,12 @@ class Memory(NamedTuple):
 
 
 def memory_in_use() -> Memory | None:
-    """Bytes in use on this process's first device, or by the process; None where nobody tells. Waits for nothing."""
+    """Bytes in use on this process's first device, or by the process; None where it is not known. Waits for nothing."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_in_use" in stats:
         return Memory(int(stats["bytes_in_use"]), stats.get("bytes_limit"), of_device=True)
-    try:
-        with open("/proc/self/statm") as file:
-            return Memory(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), None, of_device=False)
-    except (OSError, IndexError, ValueError):
-        return None
+    used = machine.process_memory()
+    return None if used is None else Memory(used, None, of_device=False)
 
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"

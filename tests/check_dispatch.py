@@ -16,7 +16,7 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 from rlx import parallel  # noqa: E402
-from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
+from rlx.train.pipelined import Pipelined  # noqa: E402
 from tests import linear  # noqa: E402
 from tests.check_iteration import CONFIG  # noqa: E402
 
@@ -28,11 +28,11 @@ def main() -> None:
     )  # fmt: skip
     task = linear.make_task(config, 1)
     seeds, hypers = np.asarray([0]), linear.Hypers(gamma=np.asarray([linear.GAMMA]))
-    driver = Pipelined(task, Groups(*parallel.split_devices((1, 1, 1))), seeds, hypers)
+    driver = Pipelined(task, parallel.split_devices((1, 1, 1)), seeds, hypers)
     state, _ = driver.advance(driver.init(), driver.zeros(), 3)  # compiled, and past the warm-up
     jax.block_until_ready(state)
     begun = time.perf_counter()
-    state, reports = driver.iteration(state, driver.no_reports)
+    state, reports = driver.iteration(state, driver.no_totals)
     dispatched = time.perf_counter()
     at_work = [not all(leaf.is_ready() for leaf in jax.tree.leaves(report)) for report in reports]
     jax.block_until_ready(state)

@@ -16,7 +16,7 @@ jax.config.update("jax_enable_x64", True)
 from rlx import parallel  # noqa: E402
 from rlx.train.fused import Fused  # noqa: E402
 from rlx.train.pipeline import LAGGED  # noqa: E402
-from rlx.train.pipelined import Groups, Pipelined  # noqa: E402
+from rlx.train.pipelined import Pipelined  # noqa: E402
 from tests import linear, oracle  # noqa: E402
 
 ITERATIONS, SEED, SHARDS = 50, 7, 2
@@ -28,7 +28,7 @@ def make(split: tuple[int, ...]) -> Any:
     seeds, hypers = np.asarray([SEED]), linear.Hypers(gamma=np.asarray([linear.GAMMA]))
     if len(split) == 1:
         return Fused(task, parallel.pick_devices(1), seeds, hypers, LAGGED)
-    return Pipelined(task, Groups(*parallel.split_devices(split)), seeds, hypers)
+    return Pipelined(task, parallel.split_devices(split), seeds, hypers)
 
 
 def run(driver: Any, begins: Any = None) -> dict[str, Any]:

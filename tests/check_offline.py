@@ -9,29 +9,35 @@ import jax
 import numpy as np
 
 from rlx import config, envs, experiment, parallel
-from rlx.train.offline_pipelined import OfflinePipelined
+from rlx.train.pipelined import Pipelined
 from tests.test_offline import SETTINGS, walked
 from tests.walk import Walk
 
 ITERATIONS = 6
 
 
-def run(agent: str, split: str, again: bool = False) -> tuple[Any, Any]:
-    """Agent, statistics and totals after some iterations; with `again`, through the host in the middle."""
+def make(agent: str, split: str) -> Any:
     settings = SETTINGS | {"driver": "pipelined", "split": split, "num_shards": 2, "num_seeds": 2, "n_step": 2}
     known = {name: value for name, value in settings.items() if name in config.settings(agent)}
     resolved = config.resolve(agent, "walk", dataset="unread", **known)
     given = experiment.Setup(resolved, Walk(), walked())
     driver = experiment.make_driver(given, offline=True)
-    assert isinstance(driver, OfflinePipelined) == (split != "1")
-    state, totals = driver.init(), driver.zeros()
+    assert isinstance(driver, Pipelined) == (split != "1")
+    return driver
+
+
+def run(driver: Any, begins: Any = None) -> tuple[Any, Any]:
+    """Agent, statistics and totals after some iterations, the first half made by the driver `begins` if given."""
+    begins = begins or driver
+    state, totals = begins.init(), begins.zeros()
     with jax.transfer_guard("disallow"):
-        state, totals = driver.advance(state, totals, ITERATIONS // 2)
-    if again:
-        whole = jax.tree.map(np.array, driver.training_state(state, totals))
-        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), whole)
-        assert shapes == jax.tree.map(lambda x: (x.shape, str(x.dtype)), driver.training_state_shapes)
-        state, totals = driver.place_training_state(whole)
+        state, totals = begins.advance(state, totals, ITERATIONS // 2)
+    saved = jax.tree.map(np.array, begins.training_state(state, totals))
+    shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), saved)
+    for maker in (begins, driver):
+        assert shapes == jax.tree.map(lambda x: (x.shape, str(x.dtype)), maker.training_state_shapes)
+    if begins is not driver:
+        state, totals = driver.place_training_state(saved)
     state, totals = driver.advance(state, totals, ITERATIONS - ITERATIONS // 2)
     return driver.fetch(driver.policy_snapshot(state)), driver.read(totals)
 
@@ -40,9 +46,11 @@ def main() -> None:
     envs.make = lambda name, backend=None: Walk()  # type: ignore[assignment, misc]
     assert parallel.device_count() == 3
     for agent in ("iql", "td3_bc"):
-        expected, found, again = run(agent, "1"), run(agent, "1,1,1"), run(agent, "1,1,1", again=True)
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), found, expected)
-        jax.tree.map(np.testing.assert_array_equal, again, found)
+        one, split = make(agent, "1"), make(agent, "1,1,1")
+        expected, found, same = run(one), run(split), run(split, begins=make(agent, "1,1,1"))
+        jax.tree.map(np.testing.assert_array_equal, same, found)
+        for result in (found, run(one, begins=split), run(split, begins=one)):
+            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), result, expected)
         assert found[0]["agent"].critic.step.tolist() == [3 * ITERATIONS] * 2
         assert found[0]["agent"].actor.step.tolist() == [2 * ITERATIONS] * 2
     print(json.dumps({"checked": True}))

@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 LAYERS = [
     "errors",
     "json_files",
+    "machine",
     "types",
     "xla",
     "losses",

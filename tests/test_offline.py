@@ -21,7 +21,7 @@ from rlx.runs import runner
 from rlx.train import loop as host
 from rlx.train import steps
 from rlx.train.fused import Fused
-from rlx.train.offline import OFFLINE_LAGGED
+from rlx.train.pipeline import OFFLINE_LAGGED
 from rlx.train.steps import Source
 from rlx.types import State
 from tests import processes
@@ -344,17 +344,6 @@ def test_auto_has_no_roles_to_time(make: Callable[..., experiment.Setup], monkey
     monkeypatch.setattr("rlx.parallel.local_device_count", lambda: 3)
     with pytest.raises(RlxError, match=r"^--split auto: times roles in the environment, .*; name a split$"):
         make(driver="pipelined", split="auto")
-
-
-def test_one_program_and_two_groups_do_not_go_on_with_each_others_updates() -> None:
-    one, two, three = (config.resolve("iql", "walk", driver="pipelined", split=s) for s in ("1", "1,1,1", "1,1,2"))
-    for saved, now in ((one, two), (two, one)):
-        with pytest.raises(
-            RlxError, match=f"^--split {now.train.split}: .* --split {saved.train.split} .*; leave it out$"
-        ):
-            runner._check_split(saved, now, offline=True)
-        runner._check_split(saved, now, offline=False)
-    runner._check_split(two, three, offline=True)
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlx import machine
 from rlx.errors import RlxError
 
 GIB = 2**30
+UNKNOWN = 64 * GIB  # of free memory, where the system does not say
 NUMBERS = "biuf"  # kinds of types: bool, signed and unsigned integers, floats
 JSON_BYTES = 16 * 2**20
 AGAIN = "download or copy it again"
@@ -31,7 +33,9 @@ class Limits(NamedTuple):
 
     def check_memory(self, path: Path, declared: int) -> None:
         """Raises RlxError if arrays of so many bytes do not fit."""
-        allowed = free_memory() // 2 if self.memory_bytes is None else self.memory_bytes
+        free = machine.free_memory()
+        half = (UNKNOWN if free is None else free) // 2
+        allowed = half if self.memory_bytes is None else self.memory_bytes
         declared = min(declared, 2**80)  # what a float holds: files declare what they like
         if declared > allowed:
             raise RlxError(
@@ -48,15 +52,6 @@ class Limits(NamedTuple):
 
 
 DEFAULT = Limits()
-
-
-def free_memory() -> int:
-    """Free memory in bytes, as the system reports it."""
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
-    except (OSError, StopIteration):
-        return 64 * GIB  # not Linux: unknown
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import config, data, envs
+from rlx import config, data, envs, machine
 from rlx.config import RunConfig
 from rlx.data import Dataset, limits
 from rlx.errors import RlxError, say_compiling
@@ -269,8 +269,8 @@ def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunCon
 def _check_memory(spec: Spec, size: int) -> None:
     """Raises RlxError for more transitions than memory holds: what comes off the device, whole columns, and the set."""
     row = 4 * (2 * spec.observation_size + spec.action_size + 3)  # reward, log-probability and flags
-    wanted, free = COPIES * row * size, limits.free_memory()
-    if wanted > free:
+    wanted, free = COPIES * row * size, machine.free_memory()
+    if free is not None and wanted > free:
         raise RlxError(
             f"--num-transitions {size}: needs {wanted / limits.GIB:,.1f} GiB of memory but {free / limits.GIB:,.1f} are"
             " free; collect fewer"

@@ -130,7 +130,6 @@ def resume(
             driver = make_driver(given, parts(given.config)[0])
             start = Start(learned=_initial(driver, content["init_from"]))
         else:
-            _check_split(saved, given.config, offline=found[1])
             driver = make_driver(given, offline=found[1])
             start = _restored(place, found[0], driver, found_s)
             if checkpoint.manifest(place, start.run_step)["about"]["identity"] not in extend.identities(content):
@@ -153,13 +152,6 @@ def _check_data(found: data.Dataset, path: str, content: dict[str, Any]) -> None
     known = content.get("data_digest")  # an rlx before this one did not write it
     if known and data.digest(found) != known:
         raise RlxError(f"{path}: is not the data set that the run began with; put that one back")
-
-
-def _check_split(saved: RunConfig, now: RunConfig, offline: bool) -> None:
-    """Raises RlxError where one program is to go on with what two groups learned from data, or they with its."""
-    old, new = saved.train.split, now.train.split
-    if offline and (old == "1") != (new == "1"):
-        raise RlxError(f"--split {new}: updates on data that began with --split {old} do not go on so; leave it out")
 
 
 def _console(given: Setup, quiet: bool, part_of: str) -> Console:

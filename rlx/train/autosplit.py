@@ -26,13 +26,12 @@ def time_roles(driver: Pipelined, iterations: int = ITERATIONS) -> RoleTimes:
     """Medians over `iterations` iterations past the warm-up, each role alone on the devices that it has in `driver`."""
     state, _ = driver.advance(driver.init(), driver.zeros(), driver.task.plan.warmup_iterations + 1)
     jax.block_until_ready(state)
-    roles = (driver.collect, driver.learn_value, driver.learn_policy)
     medians = []
-    for role, own, report in zip(roles, state, driver.no_reports, strict=True):
+    for program, role, totals in zip(driver.iterations, state, driver.no_totals, strict=True):
         seconds = []
         for _ in range(iterations):
             begun = time.perf_counter()
-            own, *_ = jax.block_until_ready(role(own, report))
+            role, *_ = jax.block_until_ready(program(role, None, totals))
             seconds.append(time.perf_counter() - begun)
         medians.append(sorted(seconds)[iterations // 2])
     return RoleTimes(*medians)

@@ -8,11 +8,13 @@ consumed) is counted, not assumed: it is 1, always. (A block's version is that o
 made it.)
 
 `LAGGED` is that iteration as one program (`--split 1`); `rlx.train.pipelined` runs the same functions on three groups.
+Offline (`OFFLINE_LAGGED`, on two groups) there are no collectors and no rings: both learners sample from the data set,
+and the statistics are those of its observations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -36,7 +38,7 @@ class Snapshot(NamedTuple):
     """What one role publishes for the others."""
 
     content: Any
-    version: jax.Array  # [] int32, the iterations whose learning or data it holds
+    version: jax.Array | None  # [] int32, the iterations whose learning or data it holds; None where it never changes
 
 
 class Collector(PyTreeNode):
@@ -54,8 +56,8 @@ class ValueLearner(PyTreeNode):
     """The value learners' state, with the snapshots that they learn with."""
 
     critic: Any
-    replay: Replay
-    newest: jax.Array  # [] int32, version of the newest block in replay
+    replay: Replay | None  # None offline
+    newest: jax.Array | None  # [] int32, version of the newest block in replay
     policy: Snapshot
     statistics: Snapshot
     seed: jax.Array
@@ -66,8 +68,8 @@ class PolicyLearner(PyTreeNode):
     """The policy learners' state, with the snapshots that they learn with."""
 
     actor: Any
-    replay: Replay  # of what the actor half reads
-    newest: jax.Array
+    replay: Replay | None  # of what the actor half reads; None offline
+    newest: jax.Array | None
     value: Snapshot
     statistics: Snapshot
     seed: jax.Array
@@ -77,13 +79,13 @@ class PolicyLearner(PyTreeNode):
 class PipelineState(NamedTuple):
     """One training run."""
 
-    collector: Collector
+    collector: Collector | None  # None offline
     value_learner: ValueLearner
     policy_learner: PolicyLearner
 
 
-class Report(NamedTuple):
-    """What one role tells of an iteration; summed over iterations."""
+class RoleTotals(NamedTuple):
+    """What one role reports of an iteration; summed over iterations."""
 
     episodes: Episodes | None
     metrics: Metrics
@@ -104,76 +106,77 @@ def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> 
     """The collectors before the first iteration."""
     _, _, policy = _init_agent(task, seed, hypers)
     env = steps.init_env(task, jax.random.key(seed), pool)
-    return Collector(env, pool, policy, _no_statistics(task), seed, _zero())
+    return Collector(env, pool, policy, _first_statistics(task, None), seed, _zero())
 
 
-def init_value_learner(task: Task, seed: jax.Array, hypers: Any) -> ValueLearner:
-    """The value learners before the first iteration."""
+def init_value_learner(task: Task, seed: jax.Array, hypers: Any, data: Replay | None) -> ValueLearner:
+    """The value learners before the first iteration; `data` is the data set of a run that is offline."""
     agent, _, policy = _init_agent(task, seed, hypers)
-    ring = steps.init_replay(task, steps.row_shapes(task))
-    return ValueLearner(agent.critic, ring, _zero(), policy, _no_statistics(task), seed, _zero())
+    ring, newest = _first_ring(task, steps.row_shapes(task))
+    return ValueLearner(agent.critic, ring, newest, policy, _first_statistics(task, data), seed, _zero())
 
 
-def init_policy_learner(task: Task, seed: jax.Array, hypers: Any) -> PolicyLearner:
-    """The policy learners before the first iteration."""
+def init_policy_learner(task: Task, seed: jax.Array, hypers: Any, data: Replay | None) -> PolicyLearner:
+    """The policy learners before the first iteration; `data` is the data set of a run that is offline."""
     agent, value, _ = _init_agent(task, seed, hypers)
-    ring = steps.init_replay(task, steps.actor_rows(task, steps.row_shapes(task)))
-    return PolicyLearner(agent.actor, ring, _zero(), value, _no_statistics(task), seed, _zero())
+    ring, newest = _first_ring(task, steps.actor_rows(task, steps.row_shapes(task)))
+    return PolicyLearner(agent.actor, ring, newest, value, _first_statistics(task, data), seed, _zero())
 
 
-def collect(task: Task, state: Collector) -> tuple[Collector, Collected, Snapshot, Report]:
+def collect(task: Task, data: None, state: Collector) -> tuple[Collector, Collected, Snapshot, RoleTotals]:
     """The collectors' iteration: the state, what to hand over, the next statistics, and what to report."""
+    del data
     policy, statistics, version = state.policy, state.statistics, state.iteration + 1
     env, block, episodes, diverged = steps.make_block(
         task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.iteration
     )
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
-    lags = {
-        "policy_at_collector": _lag(version, policy.version),
-        "statistics_at_collector": _lag(version, statistics.version),
-    }
+    lags = _lags(version, policy_at_collector=policy.version, statistics_at_collector=statistics.version)
     collected = Collected(block, steps.actor_rows(task, block), version)
-    report = Report(episodes, {}, jnp.zeros(()), lags, sound(diverged | steps.watch(merged), state.iteration))
-    return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), report
+    totals = RoleTotals(episodes, {}, jnp.zeros(()), lags, sound(diverged | steps.watch(merged), state.iteration))
+    return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), totals
 
 
-def learn_value(task: Task, state: ValueLearner) -> tuple[ValueLearner, Snapshot, Report]:
+def learn_value(task: Task, data: Replay | None, state: ValueLearner) -> tuple[ValueLearner, Snapshot, RoleTotals]:
     """The value learners' iteration: the state, the next value, and what to report."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
     def learn(critic: Any) -> tuple[Any, Learned]:
-        source = Source(state.replay)
+        source = Source(state.replay, data)
         return steps.learn_critic(task, critic, state.policy.content, source, statistics, key, state.iteration)
 
-    critic, told, learned = steps.after_warmup(learn, state.critic, steps.learns(task, state.replay, state.iteration))
-    lags = {
-        "policy_at_value_learner": _lag(version, state.policy.version),
-        "statistics_at_value_learner": _lag(version, state.statistics.version),
-        "block_at_value_learner": _lag(version, state.newest),
-    }
-    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.iteration))
-    return state.replace(critic=critic, iteration=version), Snapshot(task.agent.critic_params(critic), version), report
+    critic, updates, learned = _after_warmup(task, learn, state.critic, state)
+    lags = _lags(
+        version,
+        policy_at_value_learner=state.policy.version,
+        statistics_at_value_learner=state.statistics.version,
+        block_at_value_learner=state.newest,
+    )
+    no_episodes = Episodes(*[jnp.zeros(())] * 3) if state.replay is None else None  # online, collectors report them
+    totals = RoleTotals(no_episodes, updates.metrics, learned, lags, sound(updates.bad, state.iteration))
+    return state.replace(critic=critic, iteration=version), Snapshot(task.agent.critic_params(critic), version), totals
 
 
-def learn_policy(task: Task, state: PolicyLearner) -> tuple[PolicyLearner, Report]:
+def learn_policy(task: Task, data: Replay | None, state: PolicyLearner) -> tuple[PolicyLearner, RoleTotals]:
     """The policy learners' iteration: the state and what to report. The next policy waits for the next value."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
     def sample(key: jax.Array, count: int) -> Transition:
-        source, gamma = Source(state.replay), state.actor.hypers.gamma
+        source, gamma = Source(state.replay, data), state.actor.hypers.gamma
         return steps.sample(task, source, gamma, key, count, actor_half_only=True)
 
     def learn(actor: Any) -> tuple[Any, Learned]:
         return steps.learn_actor(task, actor, state.value.content, sample, statistics, key, state.iteration)
 
-    actor, told, learned = steps.after_warmup(learn, state.actor, steps.learns(task, state.replay, state.iteration))
-    lags = {
-        "value_at_policy_learner": _lag(version, state.value.version),
-        "statistics_at_policy_learner": _lag(version, state.statistics.version),
-        "block_at_policy_learner": _lag(version, state.newest),
-    }
-    report = Report(None, told.metrics, learned, lags, sound(told.bad, state.iteration))
-    return state.replace(actor=actor, iteration=version), report
+    actor, updates, learned = _after_warmup(task, learn, state.actor, state)
+    lags = _lags(
+        version,
+        value_at_policy_learner=state.value.version,
+        statistics_at_policy_learner=state.statistics.version,
+        block_at_policy_learner=state.newest,
+    )
+    totals = RoleTotals(None, updates.metrics, learned, lags, sound(updates.bad, state.iteration))
+    return state.replace(actor=actor, iteration=version), totals
 
 
 L = TypeVar("L", ValueLearner, PolicyLearner)
@@ -181,6 +184,7 @@ L = TypeVar("L", ValueLearner, PolicyLearner)
 
 def store(state: L, rows: Any, version: jax.Array) -> L:
     """The edge, on either learner: its rows of the block go into its ring."""
+    assert state.replay is not None  # offline nothing is collected
     return state.replace(replay=replay.add(state.replay, rows), newest=version)
 
 
@@ -189,55 +193,62 @@ def next_policy(task: Task, state: PolicyLearner, value: Snapshot) -> Snapshot:
     return Snapshot(task.agent.policy_params(state.actor, value.content), value.version)
 
 
-def iteration(task: Task, data: None, state: PipelineState) -> tuple[PipelineState, Totals]:
-    """The three roles one after the other on the same snapshots, then the edge: what the three groups do at once."""
-    del data  # a data set goes with the sequential schedule
-    collector, collected, statistics, seen = collect(task, state.collector)
-    values, value, of_values = learn_value(task, state.value_learner)
-    policies, of_policies = learn_policy(task, state.policy_learner)
-    policy = next_policy(task, policies, value)
-    values = store(values, collected.block, collected.version)
-    policies = store(policies, collected.data, collected.version)
+def publish(task: Task, agent: State) -> tuple[Any, Any]:
+    """The value and the policy of an agent."""
+    value = task.agent.critic_params(agent.critic)
+    return value, task.agent.policy_params(agent.actor, value)
+
+
+def iteration(task: Task, data: Replay | None, state: PipelineState) -> tuple[PipelineState, Totals]:
+    """The roles one after the other on the same snapshots, then the edge: what the groups do at once."""
+    collected = None if state.collector is None else collect(task, None, state.collector)
+    value_learner, value, of_values = learn_value(task, data, state.value_learner)
+    policy_learner, of_policies = learn_policy(task, data, state.policy_learner)
+    policy = next_policy(task, policy_learner, value)
+    value_learner, policy_learner = value_learner.replace(policy=policy), policy_learner.replace(value=value)
+    if collected is None:
+        return PipelineState(None, value_learner, policy_learner), join(of_values, of_policies)
+    collector, new, statistics, of_collectors = collected
+    value_learner = store(value_learner, new.block, new.version)
+    policy_learner = store(policy_learner, new.data, new.version)
     state = PipelineState(
         collector.replace(policy=policy, statistics=statistics),
-        values.replace(policy=policy, statistics=statistics),
-        policies.replace(value=value, statistics=statistics),
+        value_learner.replace(statistics=statistics),
+        policy_learner.replace(statistics=statistics),
     )
-    return state, join(seen, of_values, of_policies)
+    return state, join(of_collectors, of_values, of_policies)
 
 
-def join(seen: Report, of_values: Report, of_policies: Report) -> Totals:
-    """What the three roles report, as one."""
-    lags = seen.lags | of_values.lags | of_policies.lags
-    assert seen.episodes is not None  # only learners see none
-    alarms = seen.alarms | of_values.alarms | of_policies.alarms
-    return Totals(of_values.metrics | of_policies.metrics, of_values.learned, seen.episodes, lags, alarms)
+def join(*roles: RoleTotals) -> Totals:
+    """What the roles report, as one; the learners come last."""
+    parts = {
+        name: {key: value for role in roles for key, value in getattr(role, name).items()}
+        for name in ("metrics", "lags", "alarms")
+    }
+    episodes = next(role.episodes for role in roles if role.episodes is not None)
+    return Totals(parts["metrics"], roles[-1].learned, episodes, parts["lags"], parts["alarms"])
 
 
-def part(totals: Totals, like: Sequence[Report]) -> tuple[Report, ...]:
-    """The reports that `join` makes into `totals`, each of what the one in `like` tells of."""
+def part(totals: Totals, like: Sequence[RoleTotals]) -> tuple[RoleTotals, ...]:
+    """The totals by role that `join` makes into `totals`, each with the entries of the one in `like`."""
 
-    def own(one: Report) -> Report:
-        def of(there: dict[str, Any], here: dict[str, Any]) -> dict[str, Any]:
-            return {name: there[name] for name in here}
+    def of_role(role: RoleTotals) -> RoleTotals:
+        parts = {
+            name: {key: getattr(totals, name)[key] for key in getattr(role, name)}
+            for name in ("metrics", "lags", "alarms")
+        }
+        return RoleTotals(episodes=role.episodes and totals.episodes, learned=totals.learned, **parts)
 
-        return Report(
-            episodes=None if one.episodes is None else totals.episodes,
-            metrics=of(totals.metrics, one.metrics),
-            learned=totals.learned,
-            lags=of(totals.lags, one.lags),
-            alarms=of(totals.alarms, one.alarms),
-        )
-
-    return tuple(map(own, like))
+    return tuple(map(of_role, like))
 
 
-def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> PipelineState:
-    """A fresh run of one shard, all roles together."""
+def init(task: Task, seed: jax.Array, hypers: Any, pool_or_data: Any) -> PipelineState:
+    """Initialises one shard of a run: all roles, from its pool of starts or, offline, from the data set."""
+    data = pool_or_data if task.plan.offline else None
     return PipelineState(
-        init_collector(task, seed, hypers, pool),
-        init_value_learner(task, seed, hypers),
-        init_policy_learner(task, seed, hypers),
+        None if task.plan.offline else init_collector(task, seed, hypers, pool_or_data),
+        init_value_learner(task, seed, hypers, data),
+        init_policy_learner(task, seed, hypers, data),
     )
 
 
@@ -248,43 +259,80 @@ def policy_snapshot(state: PipelineState) -> dict[str, Any]:
 
 
 def adopt(task: Task, state: PipelineState, learned: dict[str, Any]) -> PipelineState:
-    """The run goes on with another agent and its statistics, under its own hyper-parameters."""
-    own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-    agent = steps.keep_hypers(learned["agent"], own)
-    content = task.agent.critic_params(agent.critic)
-    value = state.policy_learner.value._replace(content=content)
-    policy = state.collector.policy._replace(content=task.agent.policy_params(agent.actor, content))
-    statistics = state.collector.statistics._replace(content=learned["statistics"])
-    return PipelineState(
-        state.collector.replace(policy=policy, statistics=statistics),
-        state.value_learner.replace(critic=agent.critic, policy=policy, statistics=statistics),
-        state.policy_learner.replace(actor=agent.actor, value=value, statistics=statistics),
-    )
+    """The run continues with another agent, under its own hyper-parameters, and online with that agent's statistics."""
+    old = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
+    agent = steps.keep_hypers(learned["agent"], old)
+    fields = contents(task, agent, learned["statistics"])
+    collector = state.collector and role_with_contents(state.collector, fields)
+    return PipelineState(collector, *(role_with_contents(role, fields) for role in state[1:]))
+
+
+def contents(task: Task, agent: State, statistics: Any) -> dict[str, Any]:
+    """What the roles hold of an agent, by field; offline statistics stay those of the data set."""
+    value, policy = publish(task, agent)
+    fields = {"critic": agent.critic, "actor": agent.actor, "value": value, "policy": policy}
+    return fields if task.plan.offline else fields | {"statistics": statistics}
+
+
+def role_with_contents(role: Any, fields: dict[str, Any]) -> Any:
+    """The role's state with those of the fields that it has."""
+
+    def changed(old: Any, content: Any) -> Any:
+        return old._replace(content=content) if isinstance(old, Snapshot) else content
+
+    return role.replace(**{n: changed(getattr(role, n), content) for n, content in fields.items() if hasattr(role, n)})
 
 
 def refill(state: PipelineState, pool: EnvState) -> PipelineState:
-    """The run goes on with another pool of initial states."""
+    """The run continues with another pool of initial states."""
+    assert state.collector is not None  # offline nothing is refilled
     return state._replace(collector=state.collector.replace(pool=pool))
+
+
+def clock(state: PipelineState) -> tuple[jax.Array, jax.Array]:
+    """Seed and iteration."""
+    role = state.collector or state.value_learner
+    return role.seed, role.iteration
 
 
 def _zero() -> jax.Array:
     return jnp.zeros((), jnp.int32)
 
 
-def _no_statistics(task: Task) -> Snapshot:
-    return Snapshot(normalize.init(task.env.spec.observation_size), _zero())
+def _first_ring(task: Task, rows: Any) -> tuple[Replay | None, jax.Array | None]:
+    """An empty ring and the version of what it holds; None offline."""
+    return (None, None) if task.plan.offline else (steps.init_replay(task, rows), _zero())
+
+
+def _first_statistics(task: Task, data: Replay | None) -> Snapshot:
+    """Those of no observation, or of the data set's, which never change."""
+    empty = normalize.init(task.env.spec.observation_size)
+    return Snapshot(empty, _zero()) if data is None else Snapshot(normalize.update(empty, data.rows.observation), None)
 
 
 def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapshot, Snapshot]:
-    """A fresh agent with its first value and policy; every role makes it from the same key."""
+    """The initial agent with its first value and policy; every role makes it from the same key."""
     agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
-    value = task.agent.critic_params(agent.critic)
-    return agent, Snapshot(value, _zero()), Snapshot(task.agent.policy_params(agent.actor, value), _zero())
+    value, policy = publish(task, agent)
+    return agent, Snapshot(value, _zero()), Snapshot(policy, _zero())
 
 
-def _lag(made: jax.Array, consumed: jax.Array) -> jax.Array:
-    """Which bin the staleness falls into, one-hot [LAG_BINS]: the version being made minus the version consumed."""
-    return jax.nn.one_hot(jnp.minimum(made - consumed, LAG_BINS - 1), LAG_BINS)
+def _after_warmup(
+    task: Task, learn: Callable[[Any], tuple[Any, Learned]], half: Any, state: ValueLearner | PolicyLearner
+) -> tuple[Any, Learned, jax.Array]:
+    """See `steps.after_warmup`; offline there is none."""
+    if state.replay is None:
+        return *learn(half), jnp.ones(())
+    return steps.after_warmup(learn, half, steps.learns(task, state.replay, state.iteration))
+
+
+def _lags(made: jax.Array, **consumed: jax.Array | None) -> dict[str, jax.Array]:
+    """The version being made minus each version consumed, one-hot [LAG_BINS]; None has no lag."""
+    return {
+        name: jax.nn.one_hot(jnp.minimum(made - version, LAG_BINS - 1), LAG_BINS)
+        for name, version in consumed.items()
+        if version is not None
+    }
 
 
 def _axes(own: int | None, alike: int | None) -> PipelineState:
@@ -297,6 +345,11 @@ def _axes(own: int | None, alike: int | None) -> PipelineState:
     )
 
 
+def _offline(axes: PipelineState) -> PipelineState:
+    """The axes without collectors and rings."""
+    return PipelineState(None, axes.value_learner.replace(replay=None), axes.policy_learner.replace(replay=None))
+
+
 LAGGED = Schedule(
     init=init,
     iteration=iteration,
@@ -304,6 +357,7 @@ LAGGED = Schedule(
     members=_axes(0, 0),
     policy_snapshot=policy_snapshot,
     adopt=adopt,
-    clock=lambda state: (state.collector.seed, state.collector.iteration),
+    clock=clock,
     refill=refill,
 )
+OFFLINE_LAGGED = LAGGED._replace(shards=_offline(LAGGED.shards), members=_offline(LAGGED.members), refill=None)

@@ -1,7 +1,9 @@
-"""The pipelined driver: the iteration of `rlx.train.pipeline` on three disjoint groups of devices, all at work at once.
+"""The pipelined driver: the iteration of `rlx.train.pipeline` on disjoint groups of devices, all at work at once.
 
-One thread dispatches the three roles of an iteration back to back, then the edge: what each role publishes travels from
-device to device, never through the host. Nothing waits but for the oldest of `depth` iterations in flight.
+One thread dispatches the roles of an iteration back to back, then the edge: what each role publishes travels from
+device to device, never through the host. Nothing waits but for the oldest of `depth` iterations in flight. Online there
+are three roles: collectors, value learners and policy learners; offline the two learners, each with its own copy of the
+data set.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,135 +20,141 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.train import nonfinite, steps
-from rlx.train import pipeline as pipeline
+from rlx.replay import Replay
+from rlx.train import nonfinite, pipeline, steps
 from rlx.train.compile import Program
 from rlx.train.fused import reset
-from rlx.train.pipeline import LAGGED, PipelineState
-from rlx.train.profiler import Stopwatch
+from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED, PipelineState, RoleTotals
+from rlx.train.profiler import RoleTimer
 from rlx.train.state_layout import Layout
 from rlx.train.steps import Task, Totals
 from rlx.types import State
 
-OWN, MEMBERS = LAGGED.shards, LAGGED.members
-Reports = tuple[Any, ...]  # of the three roles
-
-
-class Groups(NamedTuple):
-    """The devices of each role."""
-
-    collectors: Sequence[jax.Device]
-    values: Sequence[jax.Device]
-    policies: Sequence[jax.Device]
+COLLECTED = pipeline.Collected(0, 0, None)  # type: ignore[arg-type]
+ROLES: list[tuple[str, Any, Any, Any, Any]] = [  # name, init, iteration, and the results' axes under both vmaps
+    ("collect", pipeline.init_collector, pipeline.collect, (COLLECTED, None, None), (COLLECTED, 0, 0)),
+    ("value", pipeline.init_value_learner, pipeline.learn_value, (None, None), (0, 0)),
+    ("policy", pipeline.init_policy_learner, pipeline.learn_policy, (None,), (0,)),
+]
+ByRole = tuple[RoleTotals, ...]
 
 
 class Pipelined:
-    """The programs of a pipelined run on `groups`, for members with the given seeds [M] and hyper-parameters [M].
+    """The programs of a pipelined run, for members with the given seeds [M] and hyper-parameters [M].
 
-    The state of each role leads with the devices of its group, `[D, M, shards, ...]`.
+    `groups` are the devices of each role, without collectors where there is a data set to learn from. The state of each
+    role leads with the devices of its group, `[D, M, shards, ...]`.
     """
 
-    def __init__(self, task: Task, groups: Groups, seeds: np.ndarray, hypers: Any) -> None:
-        self.task, self.groups, self.members = task, groups, len(seeds)
-        self.split = (len(groups.collectors), len(groups.values), len(groups.policies))
-        self.stopwatch = Stopwatch(("collect", "value", "policy"))
-        self.first = [
-            (parallel.replicate(np.asarray(seeds, np.uint32), g), parallel.replicate(hypers, g)) for g in groups
-        ]
-        self._make_starts()
-        self._make_roles()
-        self._make_edges()
-        rows = len(parallel.local(groups.collectors))
-        judge = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), self.members), groups.collectors)
-        self.evaluation = Program("evaluate", judge, _placed_like(LAGGED.policy_snapshot(self.shapes), rows))
-        self.programs = (
-            *(self.learn_value, self.collect, self.learn_policy, self.reset, *self.starts),
-            *(self.store_block, self.store_data, self.publish, self.evaluation),
+    def __init__(
+        self,
+        task: Task,
+        groups: Sequence[Sequence[jax.Device]],
+        seeds: np.ndarray,
+        hypers: Any,
+        data: Replay | None = None,
+    ) -> None:
+        self.task, self.groups, self.members = task, [list(group) for group in groups], len(seeds)
+        self.schedule = LAGGED if data is None else OFFLINE_LAGGED
+        self._roles = ROLES[-len(groups) :]
+        self._shards, self._members = (axes[-len(groups) :] for axes in (self.schedule.shards, self.schedule.members))
+        self.timer = RoleTimer(tuple(name for name, *_ in self._roles))
+        self._first = [parallel.replicate((np.asarray(seeds, np.uint32), hypers), group) for group in self.groups]
+        self._data = [parallel.replicate(data, group) for group in self.groups]
+        pools = self._make_reset() if self.schedule.refill else []
+        self.starts = [self._start(i, *pools[i : i + 1]) for i in range(len(groups))]
+        self.shapes = self._state([start.shapes for start in self.starts])
+        self.iterations, zeros = zip(*map(self._iteration, range(len(groups))), strict=True)
+        self.no_totals: ByRole = zeros
+        edges = [self._store(-2, 0), self._store(-1, 1)] if self.schedule.refill else []
+        self.store = edges
+        next_policy = self._over(
+            partial(pipeline.next_policy, task), -1, ((self._shards[-1], None), None), ((self._members[-1], 0), 0)
         )
+        learner = self.shapes.policy_learner
+        self.publish = Program("publish", parallel.pmap(next_policy, self.groups[-1]), learner, learner.value)
+        evaluate = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), self.members), self.groups[0])
+        snapshot = self._on(0, self.schedule.policy_snapshot(self.shapes))
+        self.evaluation = Program("evaluate", evaluate, snapshot)
+        resets = [self.reset] if self.schedule.refill else []
+        self.programs = (*self.iterations, *resets, *self.starts, *edges, self.publish, self.evaluation)
 
     def init(self) -> PipelineState:
         """The state before the first iteration."""
-        zero = parallel.replicate(np.zeros((), np.int32), self.groups.collectors)
-        pool = self.reset(self.first[0][0], zero)
-        starts = zip(self.starts, self.first, strict=True)
-        return PipelineState(*(start(*given, *([pool] if not i else [])) for i, (start, given) in enumerate(starts)))
+        given: list[Any] = list(self._data)
+        if self.schedule.refill:
+            zero = parallel.replicate(np.zeros((), np.int32), self.groups[0])
+            given[0] = self.reset(self._first[0][0], zero)
+        return self._state([start(*first, x) for start, first, x in zip(self.starts, self._first, given, strict=True)])
 
-    def advance(self, state: PipelineState, reports: Reports, iterations: int) -> tuple[PipelineState, Reports]:
+    def advance(self, state: PipelineState, totals: ByRole, iterations: int) -> tuple[PipelineState, ByRole]:
         """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are
         done."""
-        flying = deque[Any]()
+        in_flight = deque[Any]()
         for _ in range(iterations):
-            state, reports = self.iteration(state, reports)
-            flying.append(reports)
-            if len(flying) >= self.task.config.depth:
-                jax.block_until_ready(flying.popleft())
-        return state, reports
+            state, totals = self.iteration(state, totals)
+            in_flight.append(totals)
+            if len(in_flight) >= self.task.config.depth:
+                jax.block_until_ready(in_flight.popleft())
+        return state, totals
 
-    def zeros(self) -> Reports:
-        """What to start the roles' reports from."""
-        return self.no_reports
-
-    def read(self, reports: Reports) -> Totals:
-        """The reports as one, `[M, ...]` on the host; waits for the iterations in flight."""
-        return pipeline.join(*parallel.fetch(reports))
-
-    def iteration(self, state: PipelineState, reports: Reports) -> tuple[PipelineState, Reports]:
-        """Dispatches one iteration and returns at once; what the roles report is added to `reports`."""
-        collectors, values, policies = self.groups
-        collector, pieces, version, statistics, seen = self.collect(state.collector, reports[0])
-        value_learner, value, of_values = self.learn_value(state.value_learner, reports[1])
-        policy_learner, of_policies = self.learn_policy(state.policy_learner, reports[2])
-        reports = (seen, of_values, of_policies)
-        self.stopwatch.start(*reports)
-        # the edge
-        value = parallel.broadcast(value, policies)
+    def iteration(self, state: PipelineState, totals: ByRole) -> tuple[PipelineState, ByRole]:
+        """Dispatches one iteration and returns at once; what the roles report is added to `totals`."""
+        given = zip(self.iterations, self._by_role(state), self._data, totals, strict=True)
+        results = [program(*arguments) for program, *arguments in given]
+        totals = tuple(result[-1] for result in results)
+        self.timer.start(*totals)
+        (value_learner, value, _), (policy_learner, _) = results[-2:]
+        value = parallel.broadcast(value, self.groups[-1])
         policy = self.publish(policy_learner, value)
-        block, data = zip(*pieces, strict=True)
-        block, data = parallel.deal(block, values), parallel.deal(data, policies)
-        value_learner = self.store_block(value_learner, block, parallel.broadcast(version, values))
-        policy_learner = self.store_data(policy_learner, data, parallel.broadcast(version, policies))
-        state = PipelineState(
-            collector.replace(policy=parallel.broadcast(policy, collectors), statistics=statistics),
-            value_learner.replace(
-                policy=parallel.broadcast(policy, values), statistics=parallel.broadcast(statistics, values)
-            ),
-            policy_learner.replace(value=value, statistics=parallel.broadcast(statistics, policies)),
-        )
-        return state, reports
+        value_learner = value_learner.replace(policy=parallel.broadcast(policy, self.groups[-2]))
+        state = PipelineState(None, value_learner, policy_learner.replace(value=value))
+        return (self._edge(state, policy, *results[0]) if self.store else state), totals
+
+    def _edge(
+        self, state: PipelineState, policy: Any, collector: Any, pieces: Any, version: Any, statistics: Any, _: Any
+    ) -> PipelineState:
+        """The block goes into both rings, the statistics and the policy to whom they concern."""
+        learners = []
+        for learner, store, group, part in zip(
+            state[1:], self.store, self.groups[1:], zip(*pieces, strict=True), strict=True
+        ):
+            stored = store(learner, parallel.deal(part, group), parallel.broadcast(version, group))
+            learners.append(stored.replace(statistics=parallel.broadcast(statistics, group)))
+        policy = parallel.broadcast(policy, self.groups[0])
+        return PipelineState(collector.replace(policy=policy, statistics=statistics), *learners)
+
+    def zeros(self) -> ByRole:
+        """What to start the roles' totals from."""
+        return self.no_totals
+
+    def read(self, totals: ByRole) -> Totals:
+        """The roles' totals as one, `[M, ...]` on the host; waits for the iterations in flight."""
+        return pipeline.join(*parallel.fetch(totals))
 
     def refresh(self, state: PipelineState) -> PipelineState:
         """A new pool of initial states."""
-        return pipeline.refill(state, self.reset(*LAGGED.clock(state)))
+        if self.schedule.refill is None:
+            return state
+        return self.schedule.refill(state, self.reset(*self.schedule.clock(state)))
 
     def policy_snapshot(self, state: PipelineState) -> Any:
-        """What a policy needs later, agent and statistics, on the collectors; `fetch` it to keep it."""
-        return parallel.broadcast(LAGGED.policy_snapshot(state), self.groups.collectors)
+        """What a policy needs later, agent and statistics, on the devices that evaluate; `fetch` it to keep it."""
+        return parallel.broadcast(self.schedule.policy_snapshot(state), self.groups[0])
 
     @property
     def policy_snapshot_shapes(self) -> Any:
-        """Shapes and types of a fetched `learned`, `[M, ...]`."""
-        return Layout(0, None).gathered(LAGGED.policy_snapshot(self.shapes))
+        """Shapes and types of a fetched policy snapshot, `[M, ...]`."""
+        return Layout(0, None).gathered(self.schedule.policy_snapshot(self.shapes))
 
     def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
-        own = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-        agent = steps.keep_hypers(learned["agent"], parallel.fetch(own))
-        publish = jax.jit(jax.vmap(partial(_published, self.task)))
-        value, policy = jax.device_get(publish(agent))
-        given = {"value": value, "policy": policy, "statistics": learned["statistics"]}
-
-        def put(holder: Any, group: Sequence[jax.Device]) -> Any:
-            held = {name: content for name, content in given.items() if hasattr(holder, name)}
-            placed = parallel.replicate(held, group)
-            return holder.replace(**{n: getattr(holder, n)._replace(content=content) for n, content in placed.items()})
-
-        collectors, values, policies = self.groups
-        critic, actor = parallel.replicate(agent.critic, values), parallel.replicate(agent.actor, policies)
-        return PipelineState(
-            put(state.collector, collectors),
-            put(state.value_learner, values).replace(critic=critic),
-            put(state.policy_learner, policies).replace(actor=actor),
-        )
+        old = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
+        agent = steps.keep_hypers(learned["agent"], parallel.fetch(old))
+        contents = jax.jit(jax.vmap(partial(pipeline.contents, self.task)))(agent, learned["statistics"])
+        fields = jax.device_get(contents)
+        by_role = zip(self._by_role(state), self.groups, strict=True)
+        return self._state([_adopted(role, fields, group) for role, group in by_role])
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
@@ -155,118 +163,109 @@ class Pipelined:
     def timing(self) -> dict[str, float]:
         """Mean seconds that an iteration and each role in it took since the last call; waits for the iterations in
         flight."""
-        return self.stopwatch.read()
+        return self.timer.read()
 
     def place(self, tree: Any) -> Any:
-        """Puts what every member has, `[M, ...]` on the host, on the collectors, which evaluate."""
-        return parallel.replicate(tree, self.groups.collectors)
+        """Puts what every member has, `[M, ...]` on the host, on the devices that evaluate."""
+        return parallel.replicate(tree, self.groups[0])
 
     def fetch(self, tree: Any) -> Any:
         """Waits for a result and returns it on the host, `[M, ...]`."""
         return parallel.fetch(tree)
 
-    def training_state(self, state: PipelineState, reports: Reports) -> Any:
-        """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
-        gathered = [self._layout(i).gather(role) for i, role in enumerate(state)]
-        return {"state": PipelineState(*gathered), "totals": self.read(reports)}  # as of `--split 1`
+    def training_state(self, state: PipelineState, totals: ByRole) -> Any:
+        """The full training state, for resuming, on the host, whatever the devices: `[M, shards, ...]`."""
+        gathered = [self._layout(i).gather(role) for i, role in enumerate(self._by_role(state))]
+        return {"state": self._state(gathered), "totals": self.read(totals)}  # as of `--split 1`
 
-    def place_training_state(self, whole: Any) -> tuple[PipelineState, Reports]:
-        """State and reports from what `whole` returned, here or on other devices."""
-        state = (self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(whole["state"]))
-        parts = pipeline.part(whole["totals"], self.no_reports)
-        reports = (parallel.replicate(report, group) for report, group in zip(parts, self.groups, strict=True))
-        return PipelineState(*state), tuple(reports)
+    def place_training_state(self, saved: Any) -> tuple[PipelineState, ByRole]:
+        """State and totals from what `training_state` returned, here or on other devices."""
+        roles = self._by_role(saved["state"])
+        state = [self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(roles)]
+        parts = zip(pipeline.part(saved["totals"], self.no_totals), self.groups, strict=True)
+        return self._state(state), tuple(parallel.replicate(totals, group) for totals, group in parts)
 
     @property
     def training_state_shapes(self) -> Any:
-        """Shapes and types of what `whole` returns."""
-        gathered = [self._layout(i).gathered(role) for i, role in enumerate(self.shapes)]
-        totals = pipeline.join(*Layout(0, None).gathered(self.no_reports))
-        return {"state": PipelineState(*gathered), "totals": totals}
+        """Shapes and types of what `training_state` returns."""
+        gathered = [self._layout(i).gathered(role) for i, role in enumerate(self._by_role(self.shapes))]
+        return {"state": self._state(gathered), "totals": pipeline.join(*Layout(0, None).gathered(self.no_totals))}
 
-    def _layout(self, role: int) -> Layout:
-        return Layout(MEMBERS[role], OWN[role])
+    def _by_role(self, state: PipelineState) -> Sequence[Any]:
+        return state[-len(self.groups) :]
 
-    def _over(self, function: Callable[..., Any], role: int, shard_axes: Any, member_axes: Any) -> Callable[..., Any]:
-        """`function` over all members and the shards of a device of the role's group."""
-        shards = self.task.plan.shards // self.split[role]
+    def _state(self, roles: Sequence[Any]) -> PipelineState:
+        return PipelineState(*roles) if len(roles) == 3 else PipelineState(None, *roles)
+
+    def _layout(self, i: int) -> Layout:
+        return Layout(self._members[i], self._shards[i])
+
+    def _on(self, i: int, shapes: Any) -> Any:
+        """Shapes `[D, ...]` of one group as they are on group `i`."""
+        rows = len(parallel.local(self.groups[i]))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), shapes)
+
+    def _over(self, function: Callable[..., Any], i: int, shard_axes: Any, member_axes: Any) -> Callable[..., Any]:
+        """`function` over all members and the shards of a device of group `i`."""
+        shards = self.task.plan.shards // len(self.groups[i])
         return parallel.over(function, shard_axes, member_axes, shards, self.members, self.task.axes)
 
-    def _make_starts(self) -> None:
-        collectors = self.groups.collectors
+    def _make_reset(self) -> list[Any]:
+        """The program that makes pools of starts; returns the shapes of its result."""
         pool = self._over(partial(reset, self.task), 0, ((None, None), 0), ((0, None), 0))
-        zero = parallel.replicate(np.zeros((), np.int32), collectors)
-        self.reset = Program("reset", parallel.pmap(pool, collectors), self.first[0][0], zero, seldom=True)
-        self.starts = []
-        makers: list[Any] = [pipeline.init_collector, pipeline.init_value_learner, pipeline.init_policy_learner]
-        for i, maker in enumerate(makers):
-            given = (*self.first[i], *([self.reset.shapes] if not i else []))
-            pool_axes = (0,) if not i else ()
-            shard_axes, member_axes = ((None, None, *pool_axes), OWN[i]), ((0, 0, *pool_axes), MEMBERS[i])
-            start = self._over(partial(maker, self.task), i, shard_axes, member_axes)
-            self.starts.append(Program(f"start {i}", parallel.pmap(start, self.groups[i]), *given, seldom=True))
-        self.shapes = PipelineState(*(start.shapes for start in self.starts))
+        zero = parallel.replicate(np.zeros((), np.int32), self.groups[0])
+        self.reset = Program("reset", parallel.pmap(pool, self.groups[0]), self._first[0][0], zero, seldom=True)
+        return [self.reset.shapes]
 
-    def _make_roles(self) -> None:
-        """One program a role; what it reports is added up on its devices."""
-        pieces = math.lcm(*self.split) // self.split[0]
-        collected = pipeline.Collected(0, 0, None)  # type: ignore[arg-type]
+    def _start(self, i: int, pool: Any = None) -> Program:
+        """The program that initialises a role."""
+        given, axis = (self._data[i], None) if pool is None else (pool, 0)
+        shard_axes, member_axes = ((None, None, axis), self._shards[i]), ((0, 0, axis), self._members[i])
+        start = self._over(partial(self._roles[i][1], self.task), i, shard_axes, member_axes)
+        return Program(f"start {i}", parallel.pmap(start, self.groups[i]), *self._first[i], given, seldom=True)
 
-        def role(i: int, function: Any, shard_out: tuple[Any, ...], member_out: tuple[Any, ...], after: Any) -> Any:
-            work = self._over(partial(function, self.task), i, ((OWN[i],), shard_out), ((MEMBERS[i],), member_out))
+    def _iteration(self, i: int) -> tuple[Program, RoleTotals]:
+        """The program of a role's iteration, which adds up what it reports on its devices, and zeros to begin from."""
+        _, _, function, shard_results, member_results = self._roles[i]
+        shard_axes = ((None, self._shards[i]), (self._shards[i], *shard_results))
+        member_axes = ((None, self._members[i]), (self._members[i], *member_results))
+        work = self._over(partial(function, self.task), i, shard_axes, member_axes)
+        pieces = math.lcm(*map(len, self.groups)) // len(self.groups[i])
 
-            def step(state: Any, reports: Any) -> Any:
-                *results, report = work(state)
-                return *after(*results), nonfinite.add(reports, report)
+        def step(state: Any, data: Any, totals: Any) -> Any:
+            state, *published, new = work(data, state)
+            if isinstance(published[0] if published else None, pipeline.Collected):
+                block, *published = published
+                published = [_cut((block.block, block.data), pieces), block.version, *published]
+            return state, *published, nonfinite.add(totals, new)
 
-            group = self.groups[i]
-            report = jax.eval_shape(parallel.pmap(work, group), self.shapes[i])[-1]
-            zeros = parallel.place(nonfinite.zeros_like(report), group)
-            return Program(function.__name__, parallel.pmap(step, group, donate=(0,)), self.shapes[i], zeros), zeros
+        group, state, data = self.groups[i], self._by_role(self.shapes)[i], self._data[i]
+        totals = jax.eval_shape(parallel.pmap(work, group), data, state)[-1]
+        zeros = parallel.place(nonfinite.zeros_like(totals), group)
+        return Program(function.__name__, parallel.pmap(step, group, donate=(0,)), state, data, zeros), zeros
 
-        def cut(state: Any, collected: Any, statistics: Any) -> Any:
-            cuts = [jnp.split(x, pieces, axis=1) for x in jax.tree.leaves((collected.block, collected.data))]
-            structure = jax.tree.structure((collected.block, collected.data))
-            trees = tuple(jax.tree.unflatten(structure, piece) for piece in zip(*cuts, strict=True))
-            return state, trees, collected.version, statistics
+    def _store(self, i: int, part: int) -> Program:
+        """The program that adds a block, as the pieces that were dealt out, to the ring of learner `i`."""
+        _, pieces, version, *_ = self.iterations[0].shapes
+        shard_axes, member_axes = (((axes[i], 0, None), axes[i]) for axes in (self._shards, self._members))
+        add = self._over(pipeline.store, i, shard_axes, member_axes)
 
-        def same(*results: Any) -> Any:
-            return results
+        def store(state: Any, pieces: tuple[Any, ...], version: jax.Array) -> Any:
+            return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
 
-        self.collect, seen = role(
-            0, pipeline.collect, (OWN[0], collected, None, None), (MEMBERS[0], collected, 0, 0), cut
-        )
-        self.learn_value, of_values = role(1, pipeline.learn_value, (OWN[1], None, None), (MEMBERS[1], 0, 0), same)
-        self.learn_policy, of_policies = role(2, pipeline.learn_policy, (OWN[2], None), (MEMBERS[2], 0), same)
-        self.no_reports = (seen, of_values, of_policies)
-
-    def _make_edges(self) -> None:
-        """Storing the block on both learners, and the next policy."""
-        _, pieces, version, _, _ = self.collect.shapes
-
-        def store(i: int, part: int) -> Program:
-            add = self._over(pipeline.store, i, ((OWN[i], 0, None), OWN[i]), ((MEMBERS[i], 0, None), MEMBERS[i]))
-
-            def joined(state: Any, pieces: tuple[Any, ...], version: jax.Array) -> Any:
-                return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
-
-            count = math.lcm(*self.split) // self.split[i]
-            rows = len(parallel.local(self.groups[i]))
-            given = tuple(_placed_like(pieces[0][part], rows) for _ in range(count))
-            program = parallel.pmap(joined, self.groups[i], donate=(0,))
-            return Program("store", program, self.shapes[i], given, _placed_like(version, rows))
-
-        self.store_block, self.store_data = store(1, 0), store(2, 1)
-        publish = self._over(partial(pipeline.next_policy, self.task), 2, ((OWN[2], None), None), ((MEMBERS[2], 0), 0))
-        value = self.shapes.policy_learner.value
-        self.publish = Program("publish", parallel.pmap(publish, self.groups.policies), self.shapes[2], value)
+        count = math.lcm(*map(len, self.groups)) // len(self.groups[i])
+        given = (self._on(i, pieces[0][part]),) * count
+        program = parallel.pmap(store, self.groups[i], donate=(0,))
+        return Program("store", program, self._by_role(self.shapes)[i], given, self._on(i, version))
 
 
-def _published(task: Task, agent: State) -> tuple[Any, Any]:
-    value = task.agent.critic_params(agent.critic)
-    return value, task.agent.policy_params(agent.actor, value)
+def _cut(tree: Any, pieces: int) -> tuple[Any, ...]:
+    """The tree cut along the shards into pieces of equal size, so that they can be dealt out."""
+    leaves, structure = jax.tree.flatten(tree)
+    cuts = zip(*(jnp.split(x, pieces, axis=1) for x in leaves), strict=True)
+    return tuple(jax.tree.unflatten(structure, piece) for piece in cuts)
 
 
-def _placed_like(shapes: Any, devices: int) -> Any:
-    """Shapes `[D, ...]` of one group as they are on a group of another size."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((devices, *x.shape[1:]), x.dtype), shapes)
+def _adopted(role: Any, fields: dict[str, Any], group: Sequence[jax.Device]) -> Any:
+    held = {name: content for name, content in fields.items() if hasattr(role, name)}
+    return pipeline.role_with_contents(role, parallel.replicate(held, group))

@@ -19,7 +19,7 @@ class Iteration(NamedTuple):
     ends: tuple[float, ...]  # of each role
 
 
-class Stopwatch:
+class RoleTimer:
     """Seconds that each role was busy.
 
     A role's iteration begins when the iteration before has ended everywhere (it needs what all roles published) or
@@ -44,18 +44,18 @@ class Stopwatch:
         iterations in flight."""
         if not self._iterations:
             return {}
-        busy, whole = [0.0] * len(self._names), 0.0
+        busy, iteration_s = [0.0] * len(self._names), 0.0
         for dispatched, futures in self._iterations:
             ends = [future.result() for future in futures]
             begun = max(dispatched, self._previous_end)
             busy = [total + end - begun for total, end in zip(busy, ends, strict=True)]
-            whole += max(ends) - begun
+            iteration_s += max(ends) - begun
             self.recent.append(Iteration(begun, tuple(ends)))
             self._previous_end = max(ends)
         count = len(self._iterations)
         self._iterations.clear()
         means = {f"busy_{name}_s": total / count for name, total in zip(self._names, busy, strict=True)}
-        return means | {"iteration_s": whole / count}
+        return means | {"iteration_s": iteration_s / count}
 
 
 def _when_done(result: Any) -> float:

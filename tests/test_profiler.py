@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rlx.train.profiler import RECENT, Stopwatch
+from rlx.train.profiler import RECENT, RoleTimer
 
 
 class Result:
@@ -22,21 +22,21 @@ class Result:
 
 def test_times_of_roles() -> None:
     """Both iterations are dispatched at once, but the second begins where the first has ended everywhere."""
-    watch = Stopwatch(("quick", "slow"))
-    assert watch.read() == {} and not watch.recent
-    watch.start(Result(0.0), Result(0.1))
-    watch.start(Result(0.1), Result(0.2))
-    means = watch.read()
-    first, second = watch.recent
+    timer = RoleTimer(("quick", "slow"))
+    assert timer.read() == {} and not timer.recent
+    timer.start(Result(0.0), Result(0.1))
+    timer.start(Result(0.1), Result(0.2))
+    means = timer.read()
+    first, second = timer.recent
     assert second.begun == max(first.ends) == first.ends[1]
     spent = [iteration.ends[1] - iteration.begun for iteration in (first, second)]
     assert means["busy_slow_s"] == means["iteration_s"] == pytest.approx(sum(spent) / 2)
-    assert sum(spent) >= 0.2 - 1e-3 and watch.read() == {}
+    assert sum(spent) >= 0.2 - 1e-3 and timer.read() == {}
 
 
 def test_the_last_iterations_are_remembered() -> None:
-    watch = Stopwatch(("only",))
+    timer = RoleTimer(("only",))
     for _ in range(RECENT + 1):
-        watch.start(Result(0.0))
-    watch.read()
-    assert len(watch.recent) == RECENT
+        timer.start(Result(0.0))
+    timer.read()
+    assert len(timer.recent) == RECENT
