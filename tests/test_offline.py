@@ -17,7 +17,6 @@ from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.rollout import derive
-from rlx.runs import runner
 from rlx.train import loop as host
 from rlx.train import steps
 from rlx.train.fused import Fused
