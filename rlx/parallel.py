@@ -11,7 +11,9 @@ import contextlib
 import functools
 import itertools
 import os
+import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -80,22 +82,31 @@ def several_processes() -> bool:
     return jax.process_count() > 1
 
 
-def join_cluster(address: str | None, processes: int | None, index: int | None) -> None:
-    """Joins the other processes of this run; all three are None where the cluster tells (TPU pod, Slurm, MPI, GKE).
+JOIN_S = 120  # to wait for the other processes at the start
 
-    A process that dies is noticed after at most 30 s. Raises RlxError if the others cannot be reached.
+
+def join_cluster(address: str | None, processes: int | None, index: int | None) -> None:
+    """Joins the other processes of this run; all three are None where the cluster knows (TPU pod, Slurm, MPI, GKE).
+
+    A process that dies is noticed after at most 30 s. Raises RlxError for an address that cannot be; if the others are
+    not reached in time, ends the process with one line, since jax would abort it.
     """
     missing = [value is None for value in (address, processes, index)]
     if any(missing) and not all(missing):
         raise RlxError(
             "--coordinator, --num-processes and --process-id: give all three, or none where the cluster tells"
         )
+    if address is not None:
+        _check_address(address)
+    waiting = threading.Timer(JOIN_S, _not_joined, (address,))
+    waiting.daemon = True
+    waiting.start()
     try:
         jax.distributed.initialize(
             address,
             processes,
             index,
-            initialization_timeout=120,
+            initialization_timeout=2 * JOIN_S,
             heartbeat_timeout_seconds=30,
             shutdown_timeout_seconds=60,
         )
@@ -105,6 +116,30 @@ def join_cluster(address: str | None, processes: int | None, index: int | None) 
             f"--distributed: could not join the other processes ({reason}); give --coordinator HOST:PORT,"
             " --num-processes and --process-id"
         ) from None
+    finally:
+        waiting.cancel()
+
+
+def _check_address(address: str) -> None:
+    """Raises RlxError for what is not HOST:PORT of a host that is known here."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise RlxError(f"--coordinator {address}: must be HOST:PORT, with a port from 1 to 65535")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError):
+        raise RlxError(f"--coordinator {address}: no host of this name is known; give that of process 0") from None
+
+
+def _not_joined(address: str | None) -> None:
+    at = f" at {address}" if address else ""
+    print(
+        f"rlx: --distributed: the processes did not find each other{at} within {JOIN_S} s;"
+        " start all of them, with the address of process 0",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
 
 
 @contextlib.contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from rlx.commands import COMMANDS
 from rlx.errors import RlxError
@@ -21,6 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as end:
         print(f"rlx: {end}", file=sys.stderr)
         return end.code
+    except (RuntimeError, AssertionError) as error:  # jax raises either where a platform is missing
+        if Path(traceback.extract_tb(error.__traceback__)[-1].filename).name != "xla_bridge.py":
+            raise
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        print(f"rlx: JAX_PLATFORMS={asked}: jax finds no such device here; unset it, or set it to cpu", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("rlx: interrupted", file=sys.stderr)
         return 130

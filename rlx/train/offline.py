@@ -18,7 +18,7 @@ from rlx.rollout import Episodes
 from rlx.train import nonfinite, steps
 from rlx.train.fused import Schedule
 from rlx.train.steps import Source, Task, Totals
-from rlx.types import State, Transition
+from rlx.types import State
 
 
 class OfflineState(PyTreeNode):
