@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlx import parallel
+from rlx.errors import RlxError
 from rlx.runs import checkpoint
 from tests import kill, processes
 
@@ -74,6 +78,25 @@ def test_a_process_that_dies_stops_the_other(tmp_path: Path) -> None:
     assert code != 0
     assert "another process of this run is gone" in errors or "another task died" in errors
     victim.communicate()
+
+
+@pytest.mark.parametrize("address", ["nowhere", ":1", "host:", "host:0", "host:65536", "host:http", "no host:1"])
+def test_an_address_that_cannot_be_is_refused(address: str) -> None:
+    with pytest.raises(RlxError, match=f"^--coordinator {address}: "):
+        parallel.join_cluster(address, 2, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_processes_that_do_not_meet_end_in_one_line(index: int) -> None:
+    """Process 0 waits for another in vain, and process 1 for an address where nobody listens."""
+    call = f"parallel.join_cluster('127.0.0.1:{processes.free_port()}', 2, {index})"
+    program = f"from rlx import parallel; parallel.JOIN_S = 2; {call}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=processes.ROOT, capture_output=True, text=True, timeout=90
+    )
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("rlx: ")]
+    assert done.returncode == 2 and "did not find each other" in line and "Traceback" not in done.stderr
 
 
 LONG = "--total-env-steps 4800 --log-every 240 --eval-every 2400 --checkpoint-every 240 --num-shards 2".split()

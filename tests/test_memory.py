@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rlx import config, envs, experiment, parallel
+from rlx import config, envs, experiment, machine, parallel
 from rlx.agents import sac
 from rlx.errors import RlxError
 from rlx.train import memory
@@ -165,6 +166,51 @@ def test_free_memory() -> None:
     assert room is None or MiB < room < 2**50
     silent.platform = "gpu"  # under XLA_PYTHON_CLIENT_ALLOCATOR=platform: what the machine has is not what it has
     assert parallel.memory_bytes([silent]) is None
+
+
+LIMITS = {  # a container's part of /, by the version of control groups, and what is free of it
+    "none": (
+        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max", "sys/fs/cgroup/memory.current": "9"},
+        4096,
+    ),
+    "v2": (
+        {
+            "proc/self/cgroup": "0::/outer/inner",
+            "sys/fs/cgroup/outer/memory.max": "3000",
+            "sys/fs/cgroup/outer/memory.current": "2500",
+            "sys/fs/cgroup/outer/memory.stat": "anon 7\ninactive_file 100",
+            "sys/fs/cgroup/outer/inner/memory.max": "1000",
+            "sys/fs/cgroup/outer/inner/memory.current": "300",
+        },
+        600,
+    ),
+    "v1, its path only the host's": (
+        {
+            "proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/docker/abc",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": "1000",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": "900",
+            "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 50",
+        },
+        150,
+    ),
+    "more is used than the limit": (
+        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "10", "sys/fs/cgroup/memory.current": "20"},
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_free_memory_is_what_machine_and_container_allow(case: str, tmp_path: Path) -> None:
+    files, free = LIMITS[case]
+    for name, text in (files | {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4 kB\n"}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine.free_memory(tmp_path) == free
+
+
+def test_free_memory_is_unknown_without_linux(tmp_path: Path) -> None:
+    assert machine.free_memory(tmp_path) is None and machine.process_memory(tmp_path) is None
 
 
 def test_as_many_members_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -10,13 +11,13 @@ from rlx.train.profiler import RECENT, RoleTimer
 
 
 class Result:
-    """An array that is there after some seconds."""
+    """An array that is ready once its event is set."""
 
-    def __init__(self, seconds: float) -> None:
-        self.due = time.perf_counter() + seconds
+    def __init__(self) -> None:
+        self.ready = threading.Event()
 
     def block_until_ready(self) -> Result:
-        time.sleep(max(0.0, self.due - time.perf_counter()))
+        self.ready.wait(60)
         return self
 
 
@@ -24,8 +25,12 @@ def test_times_of_roles() -> None:
     """Both iterations are dispatched at once, but the second begins where the first has ended everywhere."""
     timer = RoleTimer(("quick", "slow"))
     assert timer.read() == {} and not timer.recent
-    timer.start(Result(0.0), Result(0.1))
-    timer.start(Result(0.1), Result(0.2))
+    results = [Result() for _ in range(4)]
+    timer.start(*results[:2])
+    timer.start(*results[2:])
+    for result in results:
+        time.sleep(0.05)
+        result.ready.set()
     means = timer.read()
     first, second = timer.recent
     assert second.begun == max(first.ends) == first.ends[1]
@@ -37,6 +42,6 @@ def test_times_of_roles() -> None:
 def test_the_last_iterations_are_remembered() -> None:
     timer = RoleTimer(("only",))
     for _ in range(RECENT + 1):
-        timer.start(Result(0.0))
+        timer.start(0.0)
     timer.read()
     assert len(timer.recent) == RECENT

@@ -37,6 +37,15 @@ def tracing() -> Iterator[None]:
                 gc.enable()
 
 
+def forget_traces() -> None:
+    """Empties jax's cache of calls that it traced, which keeps every program that was ever compiled in memory.
+
+    Functions that others compiled stay compiled.
+    """
+    function: Any = jax.jit(lambda: None)
+    function.clear_cache()  # jax offers it for one function and empties the cache of all
+
+
 class Program:
     """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
 
@@ -83,4 +92,4 @@ class Program:
         return compiled
 
     def _shapes_given(self) -> list[Any]:
-        return [found() if callable(found) else found for found in self._arguments]
+        return [shapes() if callable(shapes) else shapes for shapes in self._arguments]
