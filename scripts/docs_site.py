@@ -28,6 +28,7 @@ API = {  # the public modules, by the page that describes them; the registry add
     "rlx.distributions": ("rlx.distributions",),
     "rlx.diffusion": ("rlx.diffusion",),
     "rlx.optim": ("rlx.optim",),
+    "rlx.halves": ("rlx.halves", "rlx.policies"),
     "rlx.normalize": ("rlx.normalize",),
     "rlx.replay": ("rlx.replay",),
     "rlx.rollout": ("rlx.rollout",),
@@ -41,7 +42,7 @@ API = {  # the public modules, by the page that describes them; the registry add
 API_INTRODUCTION = """# API
 
 Generated from the docstrings. These modules are meant for use by other code, except for names that begin with an
-underscore; modules that are not listed are internal. Every agent's module has `Config`, `Hypers`, `make` and `PRESETS`;
+underscore; modules that are not listed are internal. Every agent's module has `Config`, `Hypers` and `make`;
 the [agents' pages](../agents/index.md) list the settings.
 
 Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, M members (or quantiles, or atoms),
