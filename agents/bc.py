@@ -11,21 +11,19 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx import parallel
+from rlx import halves, networks, parallel
 from rlx.agents import iql
 from rlx.halves import HalfState
-from rlx.types import POSITIVE, SHARE, Agent, Params, Spec, setting
+from rlx.types import COUNT, POSITIVE, SHARE, Agent, Params, Spec, setting
 
 
 @dataclass(frozen=True)
 class Config:
     """Static (compile-time) configuration."""
 
-    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers")
-    activation: str = setting("relu", "activation of the hidden layers")
-    actor_decay_steps: int = setting(
-        -1, "updates over which the actor's learning rate falls to 0 by a cosine (0: all of the run's; -1: it stays)"
-    )
+    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers", COUNT)
+    activation: str = setting("relu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
+    actor_decay_steps: int = halves.decay_steps(-1)
 
 
 class Hypers(PyTreeNode):

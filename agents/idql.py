@@ -19,8 +19,8 @@ from rlx.agents import iql
 from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.optim import cosine_decay
-from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
+from rlx.optim import make_schedule
+from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,19 @@ class Config(iql.CriticConfig):
     """Static (compile-time) configuration."""
 
     value_layer_norm: bool = setting(True, "LayerNorm on the observation in the value network")
-    score_width: int = setting(256, "width of the score network; its blocks are four times as wide inside")
-    score_blocks: int = setting(3, "residual blocks of the score network")
-    time_features: int = setting(128, "Fourier features of the time in the score network, an even number")
-    dropout: float = setting(0.1, "share of the score network's activations dropped in training")
-    diffusion_steps: int = setting(5, "steps from noise to an action (T)")
-    num_samples: int = setting(64, "candidate actions, of which the best is taken")
-    explore_samples: int = setting(16, "candidates when exploring, of which one is taken at random, by weight")
+    score_width: int = setting(256, "width of the score network; its blocks are four times as wide inside", COUNT)
+    score_blocks: int = setting(3, "residual blocks of the score network", COUNT)
+    time_features: int = setting(
+        128, "Fourier features of the time in the score network, an even number", (2, COUNT[1])
+    )
+    dropout: float = setting(0.1, "share of the score network's activations dropped in training", (0.0, 0.999))
+    diffusion_steps: int = setting(5, "steps from noise to an action (T)", COUNT)
+    num_samples: int = setting(64, "candidate actions, of which the best is taken", COUNT)
+    explore_samples: int = setting(16, "candidates when exploring, of which one is taken at random, by weight", COUNT)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        counts = ("score_width", "score_blocks", "diffusion_steps", "num_samples", "explore_samples", "time_features")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise RlxError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         if self.time_features % 2:
             raise RlxError(f"--time-features {self.time_features}: must be even, a cosine and a sine each")
-        if not 0 <= self.dropout < 1:
-            raise RlxError(f"--dropout {self.dropout}: must be at least 0 and under 1")
 
 
 class Hypers(iql.CriticHypers):
@@ -76,7 +71,7 @@ class Networks(NamedTuple):
 
 def optimizer(hypers: Hypers) -> optax.GradientTransformation:
     """AdamW; the state does not depend on the hyper-parameters."""
-    return optax.chain(optim.adam, optax.add_decayed_weights(hypers.weight_decay))
+    return optim.make_optimizer("adamw", weight_decay=hypers.weight_decay)
 
 
 def update_actor(
@@ -126,7 +121,7 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
         time_features=config.time_features,
     )
     critic = iql.make_critic_networks(config, spec, axes)._replace(value=value)
-    schedule, decay = diffusion.vp_schedule(config.diffusion_steps), cosine_decay(config.actor_decay_steps)
+    schedule, decay = diffusion.vp_schedule(config.diffusion_steps), make_schedule("cosine", config.actor_decay_steps)
     return Networks(critic, score, schedule, spec.action_size, decay, axes)
 
 

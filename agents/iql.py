@@ -17,11 +17,10 @@ import jax.numpy as jnp
 import optax
 
 from rlx import halves, losses, networks, parallel, policies
-from rlx.errors import unknown
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.optim import Learner, cosine_decay
-from rlx.types import SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
+from rlx.optim import Learner, make_schedule
+from rlx.types import COUNT, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -29,21 +28,17 @@ class CriticConfig(halves.CriticConfig):
     """Static (compile-time) configuration of the critic half, and the length of the actor's schedule."""
 
     value_layer_norm: bool = setting(False, "LayerNorm in the value network")
-    value_loss: str = setting("expectile", "loss of the value network: expectile, quantile or exponential")
-    actor_decay_steps: int = setting(
-        0, "updates over which the actor's learning rate falls to 0 by a cosine (0: all of the run's; -1: it stays)"
+    value_loss: str = setting(
+        "expectile", "loss of the value network: expectile, quantile or exponential", choices=losses.VALUE_LOSSES
     )
-
-    def __post_init__(self) -> None:
-        if self.value_loss not in losses.VALUE_LOSSES:
-            raise unknown("--value-loss", self.value_loss, losses.VALUE_LOSSES)
+    actor_decay_steps: int = halves.decay_steps(0)
 
 
 @dataclass(frozen=True)
 class Config(CriticConfig):
     """Static (compile-time) configuration of both halves."""
 
-    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers")
+    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers", COUNT)
 
 
 class CriticHypers(halves.Hypers):
@@ -171,7 +166,7 @@ def make_actor_networks(config: Any, spec: Spec, axes: parallel.Axes, weigh: Any
     """A Gaussian whose deviation does not depend on the observation."""
     options = {"activation": config.activation, "state_dependent_std": False}
     actor = networks.make_gaussian_policy(spec, config.actor_hidden_sizes, **options)
-    return ActorNetworks(actor, weigh, cosine_decay(config.actor_decay_steps), axes)
+    return ActorNetworks(actor, weigh, make_schedule("cosine", config.actor_decay_steps), axes)
 
 
 def assemble(

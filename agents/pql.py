@@ -12,25 +12,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlx import halves, losses, optim, parallel
+from rlx import halves, losses, networks, optim, parallel
 from rlx.agents import td3
-from rlx.errors import RlxError
-from rlx.types import POSITIVE, SHARE, Spec, Transition, setting
+from rlx.types import COUNT, POSITIVE, SHARE, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
 class Config(halves.Config):
     """Static (compile-time) configuration."""
 
-    actor_hidden_sizes: tuple[int, ...] = setting((512, 256, 128), "widths of the actor's hidden layers")
-    critic_hidden_sizes: tuple[int, ...] = setting((512, 256, 128), "widths of every critic's hidden layers")
-    activation: str = setting("elu", "activation of the hidden layers")
+    actor_hidden_sizes: tuple[int, ...] = setting((512, 256, 128), "widths of the actor's hidden layers", COUNT)
+    critic_hidden_sizes: tuple[int, ...] = setting((512, 256, 128), "widths of every critic's hidden layers", COUNT)
+    activation: str = setting("elu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
     distributional: bool = setting(False, "PQL-D: critics are distributions over a fixed support")
-    num_atoms: int = setting(51, "atoms of the support (distributional)")
-
-    def __post_init__(self) -> None:
-        if self.num_atoms < 2:
-            raise RlxError(f"--num-atoms {self.num_atoms}: must be at least 2")
+    num_atoms: int = setting(51, "atoms of the support (distributional)", (2, COUNT[1]))
 
 
 class Hypers(td3.Hypers):
@@ -41,9 +36,9 @@ class Hypers(td3.Hypers):
     critic_lr: float | jax.Array = setting(5e-4, "learning rate of the critics (AdamW)", POSITIVE)
     weight_decay: float | jax.Array = setting(0.01, "weight decay of AdamW, per unit of learning rate", POSITIVE)
     max_gradient_norm: float | jax.Array = setting(0.5, "gradients are scaled down to this global norm", POSITIVE)
-    target_noise: float | jax.Array = setting(0.8, "standard deviation of the noise on the target's actions")
-    max_target_noise: float | jax.Array = setting(0.2, "that noise is clipped to +- this")
-    v_min: float | jax.Array = setting(-10.0, "lowest atom, in scaled rewards (distributional)")
+    target_noise: float | jax.Array = setting(0.8, "standard deviation of the noise on the target's actions", POSITIVE)
+    max_target_noise: float | jax.Array = setting(0.2, "that noise is clipped to +- this", POSITIVE)
+    v_min: float | jax.Array = setting(-10.0, "lowest atom, in scaled rewards (distributional)", below="v_max")
     v_max: float | jax.Array = setting(10.0, "highest atom, in scaled rewards (distributional)")
 
 
@@ -68,8 +63,7 @@ def categorical_values(logits: jax.Array, hypers: Hypers) -> jax.Array:
 
 def optimizer(hypers: Hypers) -> optax.GradientTransformation:
     """AdamW behind a clip of the global norm; the state does not depend on the hyper-parameters."""
-    clip, decay = optax.clip_by_global_norm(hypers.max_gradient_norm), optax.add_decayed_weights(hypers.weight_decay)
-    return optax.chain(clip, optim.adam, decay)
+    return optim.make_optimizer("adamw", weight_decay=hypers.weight_decay, max_gradient_norm=hypers.max_gradient_norm)
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.Networks:

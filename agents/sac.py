@@ -24,7 +24,9 @@ class Hypers(halves.Hypers):
 
     alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)", POSITIVE)
     alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start", (1e-8, math.inf))
-    target_entropy_per_action: float | jax.Array = setting(-1.0, "target entropy, in nats for each action dimension")
+    target_entropy_per_action: float | jax.Array = setting(
+        -1.0, "target entropy, in nats for each action dimension", (-math.inf, math.log(2))
+    )
 
 
 class ActorState(HalfState):

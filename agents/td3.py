@@ -17,28 +17,25 @@ import jax.numpy as jnp
 import optax
 
 from rlx import halves, losses, networks, optim, parallel, policies
-from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.types import Agent, Key, Metrics, Params, Spec, Transition, setting
+from rlx.types import COUNT, POSITIVE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
 class Config(halves.Config):
     """Static (compile-time) configuration."""
 
-    policy_delay: int = setting(2, "critic updates between moves of the target critics; let --ratio agree, as 2:1")
-
-    def __post_init__(self) -> None:
-        if self.policy_delay < 1:
-            raise RlxError(f"--policy-delay {self.policy_delay}: must be at least 1")
+    policy_delay: int = setting(
+        2, "critic updates between moves of the target critics; let --ratio agree, as 2:1", COUNT
+    )
 
 
 class Hypers(halves.Hypers):
     """Hyper-parameters, traced."""
 
-    target_noise: float | jax.Array = setting(0.2, "standard deviation of the noise on the target's actions")
-    max_target_noise: float | jax.Array = setting(0.5, "that noise is clipped to +- this")
+    target_noise: float | jax.Array = setting(0.2, "standard deviation of the noise on the target's actions", POSITIVE)
+    max_target_noise: float | jax.Array = setting(0.5, "that noise is clipped to +- this", POSITIVE)
 
 
 class Policy(NamedTuple):

@@ -9,23 +9,22 @@ import jax.numpy as jnp
 
 from rlx import halves, losses, parallel
 from rlx.agents import sac
-from rlx.errors import RlxError
-from rlx.types import Spec, setting
+from rlx.types import COUNT, Spec, setting
 
 
 @dataclass(frozen=True)
 class Config(sac.Config):
     """Static (compile-time) configuration."""
 
-    critic_hidden_sizes: tuple[int, ...] = setting((512, 512, 512), "widths of every critic's hidden layers")
-    num_critics: int = setting(5, "critics in the ensemble; the target pools their quantiles")
-    num_quantiles: int = setting(25, "quantiles of the return that each critic learns")
-    drop_per_critic: int = setting(2, "largest quantiles dropped from the target, per critic: more is more cautious")
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.drop_per_critic < self.num_quantiles:
-            limit = f"must be at least 0 and under --num-quantiles {self.num_quantiles}"
-            raise RlxError(f"--drop-per-critic {self.drop_per_critic}: {limit}")
+    critic_hidden_sizes: tuple[int, ...] = setting((512, 512, 512), "widths of every critic's hidden layers", COUNT)
+    num_critics: int = setting(5, "critics in the ensemble; the target pools their quantiles", COUNT)
+    num_quantiles: int = setting(25, "quantiles of the return that each critic learns", COUNT)
+    drop_per_critic: int = setting(
+        2,
+        "largest quantiles dropped from the target, per critic: more is more cautious",
+        (0, COUNT[1]),
+        below="num_quantiles",
+    )
 
 
 Hypers = sac.Hypers

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlx import agents
-from rlx.errors import RlxError
+from rlx.errors import RlxError, unknown
 from rlx.train.config import TrainConfig
+from rlx.types import COUNT
+
+KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+FLOAT32 = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))  # its smallest and largest numbers
 
 
 @dataclass(frozen=True)
@@ -31,30 +37,36 @@ class RunConfig:
 
 
 class Setting(typing.NamedTuple):
-    """One flag: where its value goes, and what it may be."""
+    """One flag: where its value goes, and what it may be (see `rlx.types.setting`)."""
 
     section: str  # train, network or hypers
     type: type  # int, float, bool or str: of the value, or of each of several
     many: bool  # takes several values
     default: Any
     help: str
-    within: tuple[float, float]  # of numbers, ends included
+    within: tuple[float, float] = (-math.inf, math.inf)
+    choices: tuple[str, ...] = ()
+    below: str = ""
+    plan: str = ""
 
 
 def settings(agent: str) -> dict[str, Setting]:
     """Every setting of a run with this agent, by name."""
     module = agents.load(agent)
-    found = {}
-    for section, cls in (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers)):
-        hints = typing.get_type_hints(cls)
-        for field in dataclasses.fields(cls):
-            kind = float if section == "hypers" else hints[field.name]
-            many = section == "hypers" or typing.get_origin(kind) is tuple
-            kind = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else kind
-            found[field.name] = Setting(
-                section, kind, many, field.default, field.metadata["help"], field.metadata["within"]
-            )
-    return found
+    sections = (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers))
+    return {name: s for section, cls in sections for name, s in _settings_of(cls, section).items()}
+
+
+def _settings_of(cls: type, section: str) -> dict[str, Setting]:
+    """The settings that a dataclass declares; hyper-parameters are numbers or arrays of them, all else as annotated."""
+    hints, by_name = typing.get_type_hints(cls), {}
+    for field in dataclasses.fields(cls):
+        kind, many = hints[field.name], section == "hypers"
+        if typing.get_origin(kind) is tuple:
+            kind, many = typing.get_args(kind)[0], True
+        kind = kind if kind in (int, float, bool, str) else float
+        by_name[field.name] = Setting(section, kind, many, field.default, **field.metadata)
+    return by_name
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -111,37 +123,84 @@ def resolve(
     for name, value in (chosen | given).items():
         if name not in known:
             raise RlxError(f"unknown setting {name!r} of {agent}: {nearest(name, known)}")
-        sections[known[name].section][name] = _checked(name, known[name], value)
+        sections[known[name].section][name] = _converted(name, known[name], value)
     hypers = {name: (float(s.default),) for name, s in known.items() if s.section == "hypers"} | sections["hypers"]
     if paired and len(counts := {len(values) for values in hypers.values()} - {1}) > 1:
         raise RlxError(
             f"paired hyper-parameters have {' and '.join(map(str, sorted(counts)))} values: give as many each"
         )
-    module = agents.load(agent)
-    train, network = TrainConfig(**sections["train"]), module.Config(**sections["network"])
-    return RunConfig(agent, env, backend, train, network, hypers, paired)
+    train, network = TrainConfig(**sections["train"]), agents.load(agent).Config(**sections["network"])
+    config = RunConfig(agent, env, backend, train, network, hypers, paired)
+    check_order(known, vars(train) | vars(network))
+    _check_members(known, config)
+    return config
 
 
-def _checked(name: str, setting: Setting, value: Any) -> Any:
+def _check_members(known: dict[str, Setting], config: RunConfig) -> None:
+    """Raises RlxError for more members than COUNT, and for hyper-parameters that contradict each other in one."""
+    counts = [len(values) for values in config.hypers.values()]
+    count = config.train.num_seeds * (max(counts) if config.paired else math.prod(counts))
+    if count > COUNT[1]:
+        raise RlxError(
+            f"--num-seeds {config.train.num_seeds}: with the hyper-parameters' values these are {count} runs"
+        )
+    if any(setting.below for setting in known.values() if setting.section == "hypers"):
+        for combination in combinations(config):
+            check_order(known, combination)
+
+
+def _converted(name: str, setting: Setting, value: Any) -> Any:
     """`value` as the setting's type; tuples where it takes several. Raises RlxError naming the flag."""
-    flag = f"--{name.replace('_', '-')}"
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if not setting.many and len(values) > 1:
-        raise RlxError(f"{flag}: takes one value, not {len(values)}")
+        raise RlxError(f"{flag_of(name)}: takes one value, not {len(values)}")
     if setting.many and not values:
-        raise RlxError(f"{flag}: needs at least one value")
-    converted = tuple(convert(flag, setting.type, v) for v in values)
-    for value in converted:
-        check_within(flag, setting, value)
+        raise RlxError(f"{flag_of(name)}: needs at least one value")
+    converted = tuple(convert(flag_of(name), setting.type, v) for v in values)
+    for v in converted:
+        check_value(flag_of(name), setting, v)
     return converted if setting.many else converted[0]
 
 
-def check_within(flag: str, setting: Setting, value: Any) -> None:
-    """Raises RlxError for a number that makes no sense there, such as a discount over 1."""
+def flag_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def check(settings: Any) -> None:
+    """Checks a record of settings, such as `sac.Config(...)` or `sac.Hypers(...)`, as `resolve` checks flags.
+
+    For agents that are embedded elsewhere. Values of hyper-parameters may be arrays, but not traced. Raises RlxError
+    naming the flag.
+    """
+    known = _settings_of(type(settings), "network")
+    for name, setting in known.items():
+        value = getattr(settings, name)
+        several = value if setting.many else np.ravel(value).tolist() if hasattr(value, "shape") else [value]
+        for v in several:
+            if convert(flag_of(name), setting.type, v) != v or (setting.type is int and not isinstance(v, int)):
+                raise RlxError(f"{flag_of(name)} {v}: must be {KINDS[setting.type]}")
+            check_value(flag_of(name), setting, v)
+    check_order(known, vars(settings))
+
+
+def check_value(flag: str, setting: Setting, value: Any) -> None:
+    """Raises RlxError for a value that makes no sense as one of the setting's: a discount over 1, an unknown name."""
     low, high = setting.within
     if setting.type in (int, float) and not low <= value <= high:
-        bounds = f"at least {low:g}" if high == math.inf else f"at least {low:g} and at most {high:g}"
-        raise RlxError(f"{flag} {value:g}: must be {bounds}")
+        bounds = [f"at least {low:.10g}"] * (low > -math.inf) + [f"at most {high:.10g}"] * (high < math.inf)
+        raise RlxError(f"{flag} {value:.10g}: must be {' and '.join(bounds)}")
+    if setting.type is float and value and not FLOAT32[0] <= abs(value) <= FLOAT32[1]:
+        raise RlxError(f"{flag} {value:g}: is beyond float32; give 0, or {FLOAT32[0]:.2g} to {FLOAT32[1]:.2g}")
+    if setting.choices and value not in setting.choices:
+        raise unknown(flag, str(value), setting.choices)
+
+
+def check_order(known: typing.Mapping[str, Setting], values: typing.Mapping[str, Any]) -> None:
+    """Raises RlxError where a value is not under that of the setting that must be above it, one number each."""
+    for name, setting in known.items():
+        if setting.below and name in values and not np.all(np.less(values[name], values[setting.below])):
+            above = f"{flag_of(setting.below)} {values[setting.below]}"
+            raise RlxError(f"{flag_of(name)} {values[name]}: must be under {above}")
 
 
 def convert(flag: str, kind: type, value: Any) -> Any:
@@ -161,8 +220,7 @@ def convert(flag: str, kind: type, value: Any) -> Any:
             return value
     except (TypeError, ValueError, OverflowError):
         pass
-    wanted = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}[kind]
-    raise RlxError(f"{flag} {value}: must be {wanted}")
+    raise RlxError(f"{flag} {value}: must be {KINDS[kind]}")
 
 
 def flat(config: RunConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import agents, data, envs, normalize, parallel, replay
-from rlx.config import RunConfig, members, resolve
+from rlx.config import RunConfig, check, members, resolve, settings
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
@@ -89,13 +89,15 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
     Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
     also for a column that its agent reads and nobody provides.
     """
+    check(config.train)
+    check(config.network)
     final_plan(config)  # what cannot be is said before anything is made or read
     with tracing():
         env = envs.make(config.env, backend=config.backend) if env is None else env
     found, notes = prepare(config.train, env.spec) if config.train.dataset else (None, ())
     if found is not None:
         config = _scaled(config, found)
-    config = _planned(config)
+    config = _with_schedules(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
     placement = lay_out(config.train, asked_split(config.train))
@@ -155,18 +157,22 @@ def _scaled(config: RunConfig, found: Dataset) -> RunConfig:
     return replace(config, train=train, hypers=config.hypers | {"reward_scale": scales})
 
 
-def _planned(config: RunConfig) -> RunConfig:
-    """The configuration with the length of a schedule that was left open: the planned number of actor updates."""
-    if getattr(config.network, "actor_decay_steps", None) != 0:
-        return config
-    return replace(config, network=replace(config.network, actor_decay_steps=planned_actor_updates(config)))
+def _with_schedules(config: RunConfig) -> RunConfig:
+    """The configuration with the lengths of schedules that were left open: planned numbers of updates."""
+    filled = {name: steps for name, steps in planned(config).items() if getattr(config.network, name) == 0}
+    return replace(config, network=replace(config.network, **filled)) if filled else config
 
 
-def planned_actor_updates(config: RunConfig) -> int:
-    """How many updates a run makes of its actor, both parts together."""
+def planned(config: RunConfig) -> dict[str, int]:
+    """By setting that declares a `plan`, how many such updates a run makes, both parts together."""
+    known = [(name, setting.plan) for name, setting in settings(config.agent).items() if setting.plan]
+    if not known:
+        return {}
     plan = final_plan(config)
     learned = plan.iterations if plan.offline else plan.iterations - plan.warmup_iterations
-    return plan.steps(plan.iterations, learned)[2]
+    _, critic_updates, actor_updates = plan.steps(plan.iterations, learned)
+    counts = {"critic_updates": critic_updates, "actor_updates": actor_updates}
+    return {name: counts[unit] for name, unit in known}
 
 
 def _split(config: RunConfig, env: Env) -> RunConfig:

@@ -14,16 +14,18 @@ from flax.struct import PyTreeNode
 from rlx import losses, networks
 from rlx.networks import Network
 from rlx.optim import Learner
-from rlx.types import POSITIVE, SHARE, Key, Spec, State, Transition, as_arrays, setting
+from rlx.types import COUNT, POSITIVE, SHARE, Key, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
 class CriticConfig:
     """Static (compile-time) configuration of an ensemble of critics."""
 
-    critic_hidden_sizes: tuple[int, ...] = setting((256, 256), "hidden layers of every critic and of a value network")
-    num_critics: int = setting(2, "critics in the ensemble; their minimum counts")
-    activation: str = setting("relu", "activation of the hidden layers")
+    critic_hidden_sizes: tuple[int, ...] = setting(
+        (256, 256), "hidden layers of every critic and of a value network", COUNT
+    )
+    num_critics: int = setting(2, "critics in the ensemble; their minimum counts", COUNT)
+    activation: str = setting("relu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
     layer_norm: bool = setting(False, "LayerNorm in the critics")
 
 
@@ -31,7 +33,13 @@ class CriticConfig:
 class Config(CriticConfig):
     """Static (compile-time) configuration of an actor and an ensemble of critics."""
 
-    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers")
+    actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers", COUNT)
+
+
+def decay_steps(default: int) -> Any:
+    """The setting of a Config that tells over how many updates the actor's learning rate decays."""
+    text = "updates over which the actor's learning rate falls to 0 by a cosine (0: all of the run's; -1: it stays)"
+    return setting(default, text, (-1, 2**31 - 1), plan="actor_updates")
 
 
 class Hypers(PyTreeNode):

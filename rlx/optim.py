@@ -6,14 +6,23 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax.struct import PyTreeNode
 
 from rlx import losses, parallel
+from rlx.errors import RlxError, unknown
 from rlx.types import Params
 
 # The tiny summand under the root gives updates a derivative where a gradient is exactly 0, as behind ReLUs.
 adam = optax.scale_by_adam(eps_root=1e-16)
+
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
+    "constant": lambda steps: optax.constant_schedule(1.0),
+    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
+    "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
+}
 
 
 def gradient_step(
@@ -74,6 +83,38 @@ class Learner(PyTreeNode):
         return self.replace(params=params, opt_state=opt_state, target_params=target), aux
 
 
-def cosine_decay(steps: int) -> optax.Schedule:
-    """A factor on a learning rate: from 1 to 0 by half a cosine over `steps` updates; always 1 where `steps` <= 0."""
-    return optax.cosine_decay_schedule(1.0, steps) if steps > 0 else optax.constant_schedule(1.0)
+def make_optimizer(
+    name: str = "adam", *, weight_decay: Any = None, max_gradient_norm: Any = None
+) -> optax.GradientTransformation:
+    """An optimiser of OPTIMIZERS without a learning rate; its hyper-parameters may be traced, its state holds none.
+
+    `max_gradient_norm` scales gradients down to this global norm first. `weight_decay`, per unit of learning rate, is
+    AdamW's (arXiv 1711.05101) and leaves batch norm's running statistics alone. Raises RlxError for an unknown name, or
+    a decay that "adam" does not have.
+    """
+    if name not in OPTIMIZERS:
+        raise unknown("optimizer", name, OPTIMIZERS)
+    if name == "adam" and weight_decay is not None:
+        raise RlxError("optimizer adam: has no weight decay; choose adamw")
+    steps = [adam] if max_gradient_norm is None else [optax.clip_by_global_norm(max_gradient_norm), adam]
+    if name == "adamw":
+        decay = optax.add_decayed_weights(1e-4 if weight_decay is None else weight_decay, _without_statistics)
+        steps.append(decay)
+    return optax.chain(*steps) if len(steps) > 1 else adam
+
+
+def _without_statistics(params: Params) -> Any:
+    """Which leaves decay: True but for those below `batch_stats`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "batch_stats" not in jax.tree_util.keystr(path), params)
+
+
+def make_schedule(name: str, steps: int, warmup: int = 0) -> optax.Schedule:
+    """A schedule of SCHEDULES, the factor on a learning rate by the number of updates made.
+
+    From 1 to 0 over `steps` updates, by half a cosine or in a line; always 1 where `steps` <= 0. During the first
+    `warmup` updates it is multiplied by a line from 1 / `warmup` to 1. Raises RlxError for an unknown name.
+    """
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    decay = SCHEDULES[name](steps) if steps > 0 else optax.constant_schedule(1.0)
+    return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup) if warmup > 0 else decay(step)

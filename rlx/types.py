@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import jax
@@ -26,11 +26,26 @@ P = TypeVar("P")  # parameters that acting and the critic half read
 
 SHARE = (0.0, 1.0)  # what a discount, an expectile or a Polyak step lies within
 POSITIVE = (0.0, math.inf)
+COUNT = (1, 10**6)  # of networks, atoms, seeds, the width of a layer: more is a slip of the keyboard
 
 
-def setting(default: Any, help: str, within: tuple[float, float] = (-math.inf, math.inf)) -> Any:
-    """A dataclass field with the text that `--help` shows, units included; numbers must lie `within`, ends included."""
-    return dataclasses.field(default=default, metadata={"help": help, "within": within})
+def setting(
+    default: Any,
+    help: str,
+    within: tuple[float, float] = (-math.inf, math.inf),
+    *,
+    choices: Iterable[str] = (),
+    below: str = "",
+    plan: str = "",
+) -> Any:
+    """A dataclass field with the text that `--help` shows, units included, and what `rlx.config.check` asks of it.
+
+    Numbers must lie `within`, ends included, and under the setting that `below` names; text must be one of `choices`.
+    Of a tuple each element must. A whole number of a Config with a `plan`, "critic_updates" or "actor_updates", is a
+    schedule's length: where it is 0, the planned number of updates takes its place.
+    """
+    metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "plan": plan}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Transition(NamedTuple):

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from rlx import agents, config
@@ -79,12 +81,61 @@ def test_values_become_their_types(name: str, value: Any, found: Any) -> None:
         ("critic_lr", None, "--critic-lr None: must be a finite number"),
         ("normalize_observations", "yes", "--normalize-observations yes: must be true or false"),
         ("ratio", 8, "--ratio 8: must be text"),
+        ("activation", "rleu", "--activation rleu: unknown; did you mean relu?"),
+        ("critic_hidden_sizes", [64, 0], "--critic-hidden-sizes 0: must be at least 1 and at most 1000000"),
+        ("critic_hidden_sizes", 10**9, "--critic-hidden-sizes 1000000000: must be at least 1 and at most 1000000"),
+        ("num_seeds", "1e9", "--num-seeds 1000000000: must be at least 1 and at most 1000000"),
+        ("pool_size", "1e9", "--pool-size 1000000000: must be at least 1 and at most 1000000"),
+        ("reward_scale", 1e39, "--reward-scale 1e+39: is beyond float32; give 0, or 1.2e-38 to 3.4e+38"),
+        ("reward_scale", 1e-60, "--reward-scale 1e-60: is beyond float32; give 0, or 1.2e-38 to 3.4e+38"),
+        ("target_entropy_per_action", 0.7, "--target-entropy-per-action 0.7: must be at most 0.6931471806"),
     ],
 )
 def test_values_that_cannot_be(name: str, value: Any, message: str) -> None:
     with pytest.raises(RlxError) as error:
         config.resolve("sac", ENV, **{name: value})
     assert str(error.value) == message
+
+
+def test_settings_that_contradict_each_other() -> None:
+    """Every combination of hyper-parameters is looked at, and so is a record that never passes `resolve`."""
+    with pytest.raises(RlxError, match=r"^--v-min 2.0: must be under --v-max 1.0$"):
+        config.resolve("pql", ENV, v_min=[0, 2], v_max=[1, 3])
+    config.resolve("pql", ENV, v_min=[0, 2], v_max=[1, 3], paired=True)
+    with pytest.raises(RlxError, match=r"^--drop-per-critic 7: must be under --num-quantiles 7$"):
+        config.resolve("tqc", ENV, drop_per_critic=7, num_quantiles=7)
+    with pytest.raises(RlxError, match=r"^--num-seeds 1000: .* 1001000 runs$"):
+        config.resolve("sac", ENV, num_seeds=1000, gamma=[0.5] * 1001)
+    pql, tqc, iql = (agents.load(name) for name in ("pql", "tqc", "iql"))
+    config.check(pql.Hypers(v_min=jnp.array([0.0, 2.0]), v_max=jnp.array([1.0, 3.0])))
+    for record, message in (
+        (pql.Hypers(v_min=jnp.array([0.0, 3.0]), v_max=jnp.array([1.0, 3.0])), "--v-min .*: must be under --v-max"),
+        (pql.Hypers(gamma=np.array([0.9, 1.5])), "--gamma 1.5: must be at least 0 and at most 1"),
+        (tqc.Config(drop_per_critic=9, num_quantiles=9), "--drop-per-critic 9: must be under --num-quantiles 9"),
+        (iql.Config(value_loss="expectil"), "--value-loss expectil: .*; did you mean expectile?"),
+        (iql.Config(actor_hidden_sizes=(8, 2.5)), "--actor-hidden-sizes 2.5: must be a whole number"),
+    ):
+        with pytest.raises(RlxError, match=message):
+            config.check(record)
+
+
+@pytest.mark.parametrize(
+    ("agent", "name", "value", "message"),
+    [
+        ("iql", "value_loss", "x", "unknown; choose from expectile, quantile, exponential"),
+        ("idql", "num_samples", 0, "must be at least 1"),
+        ("idql", "time_features", 7, "must be even, a cosine and a sine each"),
+        ("idql", "dropout", 2, "must be at least 0 and at most 0.999"),
+        ("tqc", "drop_per_critic", -1, "must be at least 0"),
+        ("tqc", "drop_per_critic", 26, "must be under --num-quantiles"),
+        ("pql", "num_atoms", 1, "must be at least 2"),
+        ("td3_bc", "policy_delay", 0, "must be at least 1"),
+        ("bc", "actor_decay_steps", -2, "must be at least -1"),
+    ],
+)
+def test_agents_settings_that_cannot_be(agent: str, name: str, value: Any, message: str) -> None:
+    with pytest.raises(RlxError, match=f"^--{name.replace('_', '-')} {value}: {message}"):
+        config.resolve(agent, ENV, **{name: value})
 
 
 @pytest.mark.parametrize("agent", agents.REGISTRY)
@@ -179,7 +230,9 @@ SMALL = TrainConfig(num_envs=8, rollout_length=2, total_env_steps=1000, warmup_e
 
 
 def plan(shards: int = 1, **changes: Any) -> Any:
-    return make_plan(dataclasses.replace(SMALL, **changes), shards)
+    train = dataclasses.replace(SMALL, **changes)
+    config.check(train)
+    return make_plan(train, shards)
 
 
 def test_plan() -> None:
@@ -206,16 +259,19 @@ def test_a_report_counts_no_more_iterations_than_float32_can() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_envs": 0}, "--num-envs 0: must be at least 1"),
-        ({"eval_episodes": -1}, "--eval-episodes -1: must be at least 1"),
-        ({"noise_max": float("nan")}, "--noise-max nan: must be a finite number, 0 or more"),
+        ({"num_envs": 0}, "--num-envs 0: must be at least 1 and at most 1000000"),
+        ({"eval_episodes": -1}, "--eval-episodes -1: must be at least 1 and at most 1000000"),
+        ({"noise_max": float("nan")}, "--noise-max nan: must be a finite number"),
         ({"noise_min": 0.5, "noise_max": 0.1}, "--noise-min 0.5: must not be over --noise-max 0.1"),
-        ({"observation_clip": 0.0}, "--observation-clip 0.0: must be a finite number over 0"),
+        ({"observation_clip": 0.0}, "--observation-clip 0: must be at least 1e-06"),
         ({"seed": 2**32 - 1, "num_seeds": 2}, "--seed 4294967295: must stay under 2^32, the last seed there is"),
-        ({"replay_dtype": "int8"}, "--replay-dtype int8: must be float32 or bfloat16"),
-        ({"driver": "fussed"}, "--driver fussed: must be fused or pipelined"),
-        ({"spread": "both"}, "--spread both: must be data or seeds"),
-        ({"depth": 1}, "--depth 1: must be 2, 3 or 4 iterations in flight"),
+        ({"replay_dtype": "int8"}, "--replay-dtype int8: unknown; choose from float32, bfloat16, float64"),
+        ({"driver": "fussed"}, "--driver fussed: unknown; did you mean fused?"),
+        ({"spread": "both"}, "--spread both: unknown; choose from data, seeds"),
+        ({"depth": 1}, "--depth 1: must be at least 2 and at most 4"),
+        ({"replay_dtype": "float64"}, "--replay-dtype float64: must be float32 or bfloat16 without jax_enable_x64"),
+        ({"num_envs": 8.5}, "--num-envs 8.5: must be a whole number"),
+        ({"keep": True}, "--keep True: must be a whole number"),
         ({"batch_size": 501}, "--batch-size 501: is over --replay-capacity 500; lower it or raise that"),
         (
             {"replay_capacity": 15},

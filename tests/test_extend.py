@@ -237,7 +237,7 @@ def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys
     capsys.readouterr()
     assert settings_of(first)["actor_decay_steps"] == 100
     assert longer(first, "--offline-steps 200") == 0
-    said = f"rlx: {first}: its actor's learning rate now falls to 0 at the new end, so it is higher from here\n"
+    said = f"rlx: {first}: schedules now end at the new end, so learning rates that fall are higher from here\n"
     assert said in capsys.readouterr().err
     assert settings_of(first)["actor_decay_steps"] == 200
     assert longer(asked, "--offline-steps 200") == 0

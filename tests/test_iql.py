@@ -13,10 +13,9 @@ import pytest
 
 from rlx import losses
 from rlx.agents import iql
-from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.optim import Learner, cosine_decay
+from rlx.optim import Learner, make_schedule
 from rlx.types import Spec, Transition, as_arrays
 from tests import probes
 
@@ -130,7 +129,7 @@ def test_actor_loss() -> None:
     """Only the mean is squashed, so that actions at exactly +-1 have a finite density with finite gradients."""
     mean, log_std, weights = normal(BATCH, 2), 0.3 * normal(2), abs(normal(BATCH))
     actor = Network(lambda key: None, lambda params, o: (params[0], jnp.broadcast_to(params[1], o[:, :2].shape)))
-    nets = iql.ActorNetworks(actor, lambda published, batch, hypers: published, cosine_decay(-1), ())
+    nets = iql.ActorNetworks(actor, lambda published, batch, hypers: published, make_schedule("constant", -1), ())
     z = (BATCHES.action - np.tanh(mean)) / np.exp(log_std)
     log_prob = (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
 
@@ -189,14 +188,6 @@ def test_order_of_the_critic_half() -> None:
     expected = jax.tree.map(lambda t, p: 0.7 * t + 0.3 * p, old.learner.target_params, new.learner.params)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), new.learner.target_params, expected)
     assert int(new.step) == 1
-
-
-def test_cosine_decay() -> None:
-    decay = cosine_decay(8)
-    found = [float(decay(jnp.int32(step))) for step in (0, 2, 4, 8, 100)]
-    np.testing.assert_allclose(found, [1, (1 + np.sqrt(0.5)) / 2, 0.5, 0, 0], atol=1e-6)
-    for never in (0, -1):
-        assert cosine_decay(never)(10**6) == 1
 
 
 def test_the_actor_alone_is_decayed() -> None:
@@ -290,10 +281,3 @@ def test_acting() -> None:
     assert info == {}
     assert (abs(action) == 1).mean() == pytest.approx(0.317, abs=0.03)  # a deviation of 1 around 0, beyond +-1
     np.testing.assert_allclose(np.median(action, axis=0), greedy[0], atol=0.06)
-
-
-def test_mistakes() -> None:
-    with pytest.raises(RlxError, match="--value-loss expectil: unknown; did you mean expectile"):
-        iql.Config(value_loss="expectil")
-    with pytest.raises(RlxError, match="--value-loss x: unknown; choose from expectile, quantile, exponential"):
-        iql.Config(value_loss="x")

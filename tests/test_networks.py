@@ -30,25 +30,52 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def slow_mlp(params: Any, x: Any, activation: str = "relu", layer_norm: bool = False) -> np.ndarray:
-    x, layers = np.asarray(x, np.float64), jax.tree.map(np.asarray, params["params"])
-    last = len([name for name in layers if name.startswith("Dense")]) - 1
-    for i in range(last + 1):
-        x = x @ layers[f"Dense_{i}"]["kernel"] + layers[f"Dense_{i}"]["bias"]
-        if i == last:
+def slow_mlp(params: Any, x: Any, activation: str = "relu", **options: Any) -> np.ndarray:
+    """An MLP without dropout and with running statistics, in NumPy."""
+    layers, stats = (jax.tree.map(np.asarray, params.get(name, {})) for name in ("params", "batch_stats"))
+    return _slow_mlp(layers, stats, np.asarray(x, np.float64), ACTIVATIONS[activation], **options)
+
+
+def _slow_mlp(
+    layers: Any, stats: Any, x: np.ndarray, activation: Any, layer_norm: bool = False, residual: bool = False, **_: Any
+) -> np.ndarray:
+    def dense(x: np.ndarray, layer: Any) -> np.ndarray:
+        return x @ layer["kernel"] + layer["bias"]
+
+    def normalised(x: np.ndarray, layer: Any) -> np.ndarray:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return x * layer["scale"] + layer["bias"]
+
+    def by_running(x: np.ndarray, i: int) -> np.ndarray:
+        if (name := f"BatchNorm_{i}") not in layers:
             return x
-        if layer_norm:
-            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-            x = x * layers[f"LayerNorm_{i}"]["scale"] + layers[f"LayerNorm_{i}"]["bias"]
-        x = ACTIVATIONS[activation](x)
-    raise AssertionError("no layers")
+        x = (x - stats[name]["mean"]) / np.sqrt(stats[name]["variance"] + 1e-3)
+        return x * layers[name]["scale"] + layers[name]["bias"]
+
+    if "input_layer_norm" in layers:
+        x = normalised(x, layers["input_layer_norm"])
+    last = len([name for name in layers if name.startswith("Dense")]) - 1
+    for i in range(last):
+        x = dense(by_running(x, i), layers[f"Dense_{i}"])
+        if residual:
+            for name in sorted(name for name in layers if name.startswith("ResidualBlock")):
+                block = layers[name]
+                inside = activation(dense(normalised(x, block["LayerNorm_0"]), block["Dense_0"]))
+                x = x + dense(inside, block["Dense_1"])
+            x = normalised(x, layers["LayerNorm_0"])
+        else:
+            x = activation(normalised(x, layers[f"LayerNorm_{i}"]) if layer_norm else x)
+    return dense(by_running(x, last), layers[f"Dense_{last}"])
 
 
 def trained(network: Network) -> Any:
     """Parameters as training might leave them: nothing is zero or small any more."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(network.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes)
+    params = jax.tree.map(lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes)
+    if "batch_stats" in params:  # variances and counts are not negative
+        params["batch_stats"] = jax.tree.map(np.abs, params["batch_stats"])
+    return params
 
 
 @pytest.mark.parametrize(
@@ -57,22 +84,150 @@ def trained(network: Network) -> Any:
 def test_value_against_numpy(activation: str, layer_norm: bool) -> None:
     network = networks.make_value(SPEC, HIDDEN, activation=activation, layer_norm=layer_norm)
     params = trained(network)
-    want = slow_mlp(params, OBSERVATION, activation, layer_norm)[:, 0]
+    want = slow_mlp(params, OBSERVATION, activation, layer_norm=layer_norm)[:, 0]
     np.testing.assert_allclose(jax.jit(network.apply)(params, OBSERVATION), want, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_atoms", [None, 1, 3])
-def test_critic_is_an_ensemble_of_mlps(num_atoms: int | None) -> None:
+@pytest.mark.parametrize(
+    ("num_atoms", "options"),
+    [
+        (None, {}),
+        (1, {"layer_norm": True}),
+        (3, {"input_layer_norm": True, "activation": "swish"}),
+        (None, {"residual": True, "hidden_sizes": (8, 8, 8)}),
+        (3, {"batch_norm": "batch"}),
+        (None, {"batch_norm": "renorm", "dropout": 0.5, "layer_norm": True}),
+    ],
+)
+def test_critic_is_an_ensemble_of_mlps(num_atoms: int | None, options: dict[str, Any]) -> None:
     """Plain, jitted and vmapped, each member equals its own parameters alone; `[N, B]`, or `[N, B, M]` for atoms."""
-    network = networks.make_critic(SPEC, HIDDEN, num_critics=3, num_atoms=num_atoms)
+    options = {"hidden_sizes": HIDDEN} | options
+    network = networks.make_critic(SPEC, num_critics=3, num_atoms=num_atoms, **options)
     params = trained(network)
     x = np.concatenate([OBSERVATION, ACTION], axis=1)
-    want = np.stack([slow_mlp(jax.tree.map(lambda p, i=i: p[i], params), x) for i in range(3)])
+    want = np.stack([slow_mlp(jax.tree.map(lambda p, i=i: p[i], params), x, **options) for i in range(3)])
     want = want if num_atoms else want[..., 0]
     assert want.shape == ((3, 7, num_atoms) if num_atoms else (3, 7))
     over_samples = jax.jit(jax.vmap(network.apply, in_axes=(None, 0, 0), out_axes=1))
     for apply in (network.apply, jax.jit(network.apply), over_samples):
-        np.testing.assert_allclose(apply(params, OBSERVATION, ACTION), want, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(apply(params, OBSERVATION, ACTION), want, rtol=1e-4, atol=1e-4)
+
+
+def test_any_number_of_inputs() -> None:
+    """A goal beside observation and action, and an observation with a goal: as if they were one array."""
+    goal = ACTION[:, ::-1]
+    for network, inputs in (
+        (networks.make_critic(SPEC, HIDDEN, input_size=O + 2 * A), (OBSERVATION, ACTION, goal)),
+        (networks.make_gaussian_policy(SPEC, HIDDEN, input_size=O + A), (OBSERVATION, goal)),
+        (networks.make_value(SPEC, HIDDEN, input_size=O + A, input_layer_norm=True), (OBSERVATION, goal)),
+    ):
+        params = trained(network)
+        one = network.apply(params, np.concatenate(inputs, axis=1))
+        jax.tree.map(np.testing.assert_array_equal, network.apply(params, *inputs), one)
+
+
+def test_dropout_needs_a_key() -> None:
+    """Without one nothing is dropped; with one each member drops a share of its own, and scales the rest."""
+    network = networks.make_critic(SPEC, (4000,), num_critics=2, dropout=0.25)
+    params = trained(network)
+    ones = jax.tree.map(
+        lambda x: np.full_like(x, 1 / 4000), params
+    )  # every unit tells the same, so the sum counts them
+    full = network.apply(ones, OBSERVATION, np.abs(ACTION) + 9)
+    for apply in (network.apply, jax.jit(network.apply)):
+        some = apply(ones, OBSERVATION, np.abs(ACTION) + 9, key=jax.random.key(0))
+        share = (some - 1 / 4000) / (full - 1 / 4000)
+        assert np.all(np.abs(share - 1) < 0.05) and len(np.unique(np.asarray(share))) > 7 and np.any(some[0] != some[1])
+    plain = networks.make_critic(SPEC, (4000,), num_critics=2)
+    np.testing.assert_array_equal(
+        plain.apply(params, OBSERVATION, ACTION, key=jax.random.key(0)), network.apply(params, OBSERVATION, ACTION)
+    )
+
+
+def slow_batch_norm(x: np.ndarray, r: Any = 1.0, d: Any = 0.0) -> np.ndarray:
+    return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-3) * r + d
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_batch_norm_in_training(renormalize: bool) -> None:
+    """By the batch's statistics, which move the running ones by 1 %; renormalised, only once these are warm."""
+    module = networks.BatchNorm(renormalize, warmup=1)
+    x = np.random.default_rng(0).normal([0, 100, 1, 1], [1, 1, 1, 50], size=(64, 4)).astype(np.float32)
+    params = module.init(jax.random.key(0), x, False)
+    running, wanted = np.stack([np.zeros(4), np.ones(4)]), [slow_batch_norm(x)] * 2
+    new = 0.99 * running + 0.01 * np.stack([x.mean(0), x.var(0)])
+    if renormalize:  # the second feature's shift and the fourth's scale are beyond their bounds
+        r, d = np.sqrt((x.var(0) + 1e-3) / (new[1] + 1e-3)), (x.mean(0) - new[0]) / np.sqrt(new[1] + 1e-3)
+        assert d[1] > 5 and r[3] > 3
+        wanted[1] = slow_batch_norm(x, np.clip(r, 1 / 3, 3), np.clip(d, -5, 5))
+    apply = jax.jit(partial(module.apply, mutable=["batch_stats"]), static_argnums=2)
+    over_members = jax.vmap(lambda params, x: apply(params, x, True), in_axes=(0, None))
+    for i, want in enumerate(wanted):
+        got, stats = apply(params, x, True)
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+        two, _ = over_members(jax.tree.map(lambda p: jnp.stack([p, p]), params), x)
+        np.testing.assert_allclose(two, [got, got], rtol=1e-5, atol=1e-5)
+        params = params | stats
+        if i == 0:
+            np.testing.assert_allclose(params["batch_stats"]["mean"], new[0], rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(params["batch_stats"]["variance"], new[1], rtol=1e-4)
+    assert params["batch_stats"]["batches"] == 2
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "renorm"])
+def test_batch_norm_over_shards(batch_norm: str) -> None:
+    """Once 2 B rows, or twice B with statistics over the axis: equal outputs, statistics and gradients, to 1e-6.
+
+    CrossQ's joint pass: present and next pairs in one batch.
+    """
+    one, two = (
+        networks.make_critic(SPEC, HIDDEN, batch_norm=batch_norm, activation="tanh", axes=axes)
+        for axes in ((), ("shard",))
+    )
+    params = one.init(jax.random.key(0))
+    observation, action = (np.concatenate([x, x[::-1] / 2])[:12] for x in (OBSERVATION, ACTION))
+
+    def step(network: Network, axes: tuple[str, ...], observation: jax.Array, action: jax.Array) -> Any:
+        def loss(params: Any) -> Any:
+            q, statistics = network.apply(params, observation, action, train=True)
+            return jnp.mean((100 * q - 1) ** 2), (q, statistics)
+
+        gradient, (q, statistics) = jax.grad(loss, has_aux=True)(params)
+        return q, *(jax.lax.pmean((gradient, statistics), axes) if axes else (gradient, statistics))
+
+    q, *rest = jax.jit(partial(step, one, ()))(observation, action)
+    halves = (x.reshape(2, 6, -1) for x in (observation, action))
+    shards_q, *shards_rest = jax.jit(jax.vmap(partial(step, two, ("shard",)), axis_name="shard"))(*halves)
+    np.testing.assert_allclose(np.concatenate(shards_q, axis=1), q, atol=1e-6)
+    for got, want in zip(jax.tree.leaves(shards_rest), jax.tree.leaves(rest), strict=True):
+        np.testing.assert_allclose(got, np.broadcast_to(want, got.shape), rtol=1e-4, atol=1e-6)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(rest[0]["batch_stats"])), "statistics have no gradient"
+
+
+@pytest.mark.parametrize(
+    ("name", "deviation", "largest"),
+    [
+        ("he", (2 / 64) ** 0.5, (6 / 64) ** 0.5),
+        ("xavier", (2 / 320) ** 0.5, (6 / 320) ** 0.5),
+        ("lecun", 1 / 8, 3**0.5 / 8),
+    ],
+)
+def test_initialisers(name: str, deviation: float, largest: float) -> None:
+    """Of a hidden kernel with 64 inputs and 256 outputs."""
+    kernel = networks.make_value(SPEC, (64, 256), kernel_init=name).init(jax.random.key(0))["params"]["Dense_1"][
+        "kernel"
+    ]
+    np.testing.assert_allclose([kernel.std(), jnp.abs(kernel).max()], [deviation, largest], rtol=0.02)
+
+
+def test_orthogonal_kernels() -> None:
+    """Rows of length sqrt 2, orthogonal; in the score network, too."""
+    for network, path in (
+        (networks.make_value(SPEC, (16, 32), kernel_init="orthogonal"), "Dense_1"),
+        (networks.make_score(SPEC, num_steps=2, width=16, time_features=8, kernel_init="orthogonal"), "Dense_0"),
+    ):
+        kernel = network.init(jax.random.key(0))["params"][path]["kernel"]
+        np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(len(kernel)), atol=1e-5)
 
 
 def test_members_learn_apart() -> None:
@@ -151,7 +306,7 @@ def test_state_independent_std_is_a_parameter() -> None:
 
 def test_bfloat16_computes_inside_only() -> None:
     """Parameters, output layer and output stay float32; the hidden products are bfloat16; results are close."""
-    low, high = (networks.make_critic(SPEC, HIDDEN, layer_norm=True, dtype=d) for d in (jnp.bfloat16, jnp.float32))
+    low, high = (networks.make_critic(SPEC, HIDDEN, layer_norm=True, compute_dtype=d) for d in ("bfloat16", "float32"))
     params = trained(low)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
     got, want = (jax.jit(network.apply)(params, OBSERVATION, ACTION) for network in (low, high))
@@ -174,7 +329,8 @@ def product_types(jaxpr: Any) -> Iterator[Any]:
 SCORE = networks.make_score(SPEC, num_steps=3, width=8, num_blocks=1, time_features=4)
 EVERY: dict[str, tuple[Network, Callable[[jax.Array, jax.Array], tuple[Any, ...]]]] = {
     "critic": (networks.make_critic(SPEC, HIDDEN, layer_norm=True), lambda o, a: (o, a)),
-    "value": (networks.make_value(SPEC, HIDDEN, activation="elu"), lambda o, a: (o,)),
+    "value": (networks.make_value(SPEC, HIDDEN, activation="elu", batch_norm="renorm"), lambda o, a: (o,)),
+    "residual value": (networks.make_value(SPEC, (8, 8), residual=True, dropout=0.1), lambda o, a: (o,)),
     "deterministic policy": (networks.make_deterministic_policy(SPEC, HIDDEN), lambda o, a: (o,)),
     "gaussian policy": (networks.make_gaussian_policy(SPEC, HIDDEN), lambda o, a: (o,)),
     "score": (SCORE, lambda o, a: (o, a, jnp.ones(a.shape[:-1], jnp.int32), jax.random.key(0))),
@@ -231,8 +387,11 @@ def test_gradients_under_meshes(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: networks.make_value(SPEC, HIDDEN, activation="rleu"), "unknown activation 'rleu': did you mean relu"),
+        (lambda: networks.make_value(SPEC, HIDDEN, activation="rleu"), "activation rleu: unknown; did you mean relu"),
         (lambda: networks.make_value(SPEC, HIDDEN, activation="xyz"), "choose from relu, elu"),
+        (lambda: networks.make_value(SPEC, HIDDEN, kernel_init="orthognal"), "did you mean orthogonal"),
+        (lambda: networks.make_value(SPEC, HIDDEN, batch_norm="layer"), "choose from none, batch, renorm"),
+        (lambda: networks.make_value(SPEC, HIDDEN, residual=True), "hidden sizes 16 8 .*: residual layers need one"),
         (lambda: networks.make_value(SPEC, (16, 0)), "hidden sizes 16 0 .*: each must be at least 1"),
         (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "^--num-critics 0: must be at least 1$"),
         (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "^num_atoms 0: must be at least 1$"),

@@ -12,7 +12,6 @@ import pytest
 
 from rlx import optim
 from rlx.agents import pql, td3
-from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -241,8 +240,3 @@ def test_acting_is_the_actor_alone() -> None:
     assert policy.params is state.actor.learner.params and policy.target_params is None
     explored, greedy = (act(policy, BATCHES.observation, jax.random.key(1))[0] for act in (agent.act, agent.act_greedy))
     np.testing.assert_array_equal(explored, greedy)
-
-
-def test_a_support_needs_two_atoms() -> None:
-    with pytest.raises(RlxError, match="--num-atoms 1: must be at least 2"):
-        pql.Config(num_atoms=1)

@@ -13,7 +13,6 @@ import pytest
 
 from rlx import optim
 from rlx.agents import td3
-from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -154,8 +153,3 @@ def test_the_actor_climbs_the_first_critic() -> None:
     q = NETS.critic.apply(learner.params, BATCHES.observation, BATCHES.action)
     first = NETS.published_critic.apply(agent.critic_params(state.critic), BATCHES.observation, BATCHES.action)
     np.testing.assert_allclose(first, q[:1], rtol=1e-5)
-
-
-def test_mistakes() -> None:
-    with pytest.raises(RlxError, match="--policy-delay 0: must be at least 1"):
-        td3.Config(policy_delay=0)

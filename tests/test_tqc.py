@@ -11,7 +11,6 @@ import pytest
 
 from rlx import distributions
 from rlx.agents import sac, tqc
-from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -111,12 +110,6 @@ def test_everything_but_the_critics_is_sac() -> None:
     assert differ - {"actor"} == {"critic", "bootstrap", "regress", "action_value"}
     assert issubclass(tqc.Config, sac.Config) and tqc.Hypers is sac.Hypers
     assert (tqc.Config().num_critics, tqc.Config().num_quantiles, tqc.Config().drop_per_critic) == (5, 25, 2)
-
-
-@pytest.mark.parametrize("drop", [-1, 7, 8])
-def test_dropping_what_is_not_there(drop: int) -> None:
-    with pytest.raises(RlxError, match=rf"--drop-per-critic {drop}: must be .* under --num-quantiles 7"):
-        tqc.Config(num_quantiles=7, drop_per_critic=drop)
 
 
 ACTIONS, SAMPLES, MEMBERS = 8, 4, 8

@@ -48,8 +48,9 @@ def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunCon
             raise RlxError(f"{flag(name)} {new}: the run goes on in its environment; raise --total-env-steps instead")
     if (folder.parent / folders.SWEEP).is_file():
         raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
-    if getattr(saved.network, "actor_decay_steps", None) == experiment.planned_actor_updates(saved):
-        wanted = replace(wanted, network=replace(wanted.network, actor_decay_steps=0))
+    open_again = {name: 0 for name, steps in experiment.planned(saved).items() if getattr(saved.network, name) == steps}
+    if open_again:
+        wanted = replace(wanted, network=replace(wanted.network, **open_again))
     return wanted
 
 
@@ -78,7 +79,7 @@ def at_its_pace(given: Setup, saved: RunConfig, folder: Path, found: tuple[int, 
         flags = " ".join(f"{flag(name)} {steps}" for name, steps in pace.items())
         notes.append(f"{folder}: logs and evaluates as often as before, as by {flags}")
     if run.network != saved.network:
-        notes.append(f"{folder}: its actor's learning rate now falls to 0 at the new end, so it is higher from here")
+        notes.append(f"{folder}: schedules now end at the new end, so learning rates that fall are higher from here")
     return given._replace(config=run, notes=(*given.notes, *notes))
 
 

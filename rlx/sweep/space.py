@@ -54,8 +54,8 @@ def take_ranges(
             if len(values) > 1:
                 raise RlxError(f"{flag} {' '.join(map(str, values))}: give one range, or values without one")
             ranges[name] = found = parse_range(flag, values[0])
-            config.check_within(flag, known[name], found.low)
-            config.check_within(flag, known[name], found.high)
+            config.check_value(flag, known[name], found.low)
+            config.check_value(flag, known[name], found.high)
             del rest[name]
         elif single and len(values) > 1:
             raise RlxError(f"{flag}: takes one value; only hyper-parameters can be swept: {', '.join(hypers)}")

@@ -10,60 +10,83 @@ import jax
 
 from rlx.envs.base import MAX_MAGNITUDE
 from rlx.errors import RlxError
-from rlx.types import setting
+from rlx.types import COUNT, POSITIVE, SHARE, setting
 
 MOST = 2**31 - 1  # what the counters on the device, int32, can count
 REPORTED = 2**24  # iterations that one report, sums of float32, can count
 LARGEST = 1e18  # of --max-magnitude: its square is finite in float32
-CHOICES = {
-    "driver": ("fused", "pipelined"),
-    "spread": ("data", "seeds"),
-    "members": ("auto", "vmap", "threads"),
-    "scale_rewards": ("none", "range"),
-    "on_nonfinite": ("stop", "skip", "reset-env"),
-}
+STEPS = (0, math.inf)  # of the environment, or updates
+SEEDS = (0, 2**32 - 1)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of the training loop. A vector step is one step of every environment at once."""
 
-    driver: str = setting("fused", "fused: one sequential program; pipelined: three roles at once, one iteration apart")
+    driver: str = setting(
+        "fused",
+        "fused: one sequential program; pipelined: three roles at once, one iteration apart",
+        choices=("fused", "pipelined"),
+    )
     split: str = setting(
         "1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto"
     )
-    depth: int = setting(3, "pipelined: iterations in flight, 2 to 4")
+    depth: int = setting(3, "pipelined: iterations in flight, 2 to 4", within=(2, 4))
     dataset: str = setting("", "data set to learn from first, a file or folder as for `rlx data info`")
-    offline_steps: int = setting(0, "critic updates on the data set, before the first environment step")
-    offline_fraction: float = setting(0.5, "share of the data set in each minibatch of the steps that follow, 0 to 1")
-    scale_rewards: str = setting("none", "none; range: by 1000 / (highest - lowest return of the data set's episodes)")
+    offline_steps: int = setting(0, "critic updates on the data set, before the first environment step", within=STEPS)
+    offline_fraction: float = setting(
+        0.5, "share of the data set in each minibatch of the steps that follow, 0 to 1", within=SHARE
+    )
+    scale_rewards: str = setting(
+        "none", "none; range: by 1000 / (highest - lowest return of the data set's episodes)", choices=("none", "range")
+    )
     reward_shift: float = setting(0.0, "added to every reward, of the data set and of the environment")
-    action_clip: float = setting(1.0, "the data set's actions are clipped to +- this")
-    num_envs: int = setting(128, "environments stepped at once, per seed")
+    action_clip: float = setting(1.0, "the data set's actions are clipped to +- this", within=(1e-6, 1.0))
+    num_envs: int = setting(128, "environments stepped at once, per seed", within=COUNT)
     total_env_steps: int = setting(
-        1_000_000, "environment steps to train for, per seed, rounded up to whole iterations"
+        1_000_000, "environment steps to train for, per seed, rounded up to whole iterations", within=STEPS
     )
-    warmup_env_steps: int = setting(5_000, "environment steps with random actions before the first update")
+    warmup_env_steps: int = setting(
+        5_000, "environment steps with random actions before the first update", within=STEPS
+    )
     ratio: str = setting("16:16", "critic:actor updates per vector step")
-    batch_size: int = setting(256, "transitions in a minibatch")
+    batch_size: int = setting(256, "transitions in a minibatch", within=(1, MOST))
     rollout_length: int = setting(
-        1, "vector steps collected between bursts of updates (K; the iteration of the pipeline)"
+        1, "vector steps collected between bursts of updates (K; the iteration of the pipeline)", within=COUNT
     )
-    replay_capacity: int = setting(1_000_000, "transitions kept for replay, per seed")
-    replay_dtype: str = setting("float32", "storage of observations and actions: float32 or bfloat16")
-    n_step: int = setting(1, "steps folded into a learning target")
+    replay_capacity: int = setting(1_000_000, "transitions kept for replay, per seed", within=(1, math.inf))
+    replay_dtype: str = setting(
+        "float32",
+        "storage of observations and actions: float32 or bfloat16",
+        choices=("float32", "bfloat16", "float64"),
+    )
+    n_step: int = setting(1, "steps folded into a learning target", within=COUNT)
     normalize_observations: bool = setting(True, "normalise observations by running statistics")
-    observation_clip: float = setting(10.0, "normalised observations are clipped to +- this")
-    noise_min: float = setting(0.0, "exploration noise of the first environment, standard deviation in action units")
-    noise_max: float = setting(0.0, "exploration noise of the last environment; evenly spaced between (0: none)")
-    pool_size: int = setting(128, "initial states that auto-reset draws from, per seed, refreshed at every log point")
-    eval_every: int = setting(0, "steps between evaluations, of the environment or updates offline (0: a tenth)")
-    eval_episodes: int = setting(32, "greedy episodes per evaluation and seed")
-    eval_seed: int = setting(1_000_003, "seed of the evaluation's starts, the same for every run unless changed")
-    log_every: int = setting(0, "steps between log lines, likewise (0: a fiftieth)")
-    checkpoint_every: int = setting(0, "steps between checkpoints of everything, likewise (0: at every evaluation)")
+    observation_clip: float = setting(10.0, "normalised observations are clipped to +- this", within=(1e-6, math.inf))
+    noise_min: float = setting(
+        0.0, "exploration noise of the first environment, standard deviation in action units", within=POSITIVE
+    )
+    noise_max: float = setting(
+        0.0, "exploration noise of the last environment; evenly spaced between (0: none)", within=POSITIVE
+    )
+    pool_size: int = setting(
+        128, "initial states that auto-reset draws from, per seed, refreshed at every log point", within=COUNT
+    )
+    eval_every: int = setting(
+        0, "steps between evaluations, of the environment or updates offline (0: a tenth)", within=STEPS
+    )
+    eval_episodes: int = setting(32, "greedy episodes per evaluation and seed", within=COUNT)
+    eval_seed: int = setting(
+        1_000_003, "seed of the evaluation's starts, the same for every run unless changed", within=SEEDS
+    )
+    log_every: int = setting(0, "steps between log lines, likewise (0: a fiftieth)", within=STEPS)
+    checkpoint_every: int = setting(
+        0, "steps between checkpoints of everything, likewise (0: at every evaluation)", within=STEPS
+    )
     checkpoint_dir: str = setting("", "folder, gs:// or s3:// for checkpoints of everything (default: the run folder)")
-    keep: int = setting(2, "checkpoints of everything to keep, the newest; policies of evaluations are all kept")
+    keep: int = setting(
+        2, "checkpoints of everything to keep, the newest; policies of evaluations are all kept", within=COUNT
+    )
     checkpoint_replay: bool = setting(True, "save replay, too: without, a resumed run collects a new one first")
     tensorboard: bool = setting(False, "metrics as event files, too, in the run folder's tensorboard/")
     wandb: bool = setting(
@@ -72,21 +95,29 @@ class TrainConfig:
     on_nonfinite: str = setting(
         "stop",
         "NaN or infinity: stop; reset-env: restart a diverged environment; skip: that, and leave out bad updates",
+        choices=("stop", "skip", "reset-env"),
     )
     max_magnitude: float = setting(
         MAX_MAGNITUDE,
         "observations and rewards beyond +- this have diverged and are dealt with as NaN is; lower it where the"
         " environment's own numbers are known to be smaller",
+        within=(1e-6, LARGEST),
     )
     deterministic: bool = setting(False, "make a GPU give the same bits every time; slower (a CPU always does)")
-    seed: int = setting(0, "first seed")
-    num_seeds: int = setting(1, "training runs at once: seeds seed, seed + 1, ...")
-    num_devices: int = setting(1, "devices to train on")
-    spread: str = setting("data", "what several devices share out: data (environments and batches) or seeds")
-    members: str = setting(
-        "auto", "several members on one device: vmap; threads: one thread a member; auto: threads on a CPU"
+    seed: int = setting(0, "first seed", within=SEEDS)
+    num_seeds: int = setting(1, "training runs at once: seeds seed, seed + 1, ...", within=COUNT)
+    num_devices: int = setting(1, "devices to train on", within=COUNT)
+    spread: str = setting(
+        "data", "what several devices share out: data (environments and batches) or seeds", choices=("data", "seeds")
     )
-    num_shards: int = setting(0, "logical shards of environments, replay and batch (0: one for each device)")
+    members: str = setting(
+        "auto",
+        "several members on one device: vmap; threads: one thread a member; auto: threads on a CPU",
+        choices=("auto", "vmap", "threads"),
+    )
+    num_shards: int = setting(
+        0, "logical shards of environments, replay and batch (0: one for each device)", within=(0, COUNT[1])
+    )
 
 
 class Plan(NamedTuple):
@@ -242,7 +273,7 @@ def _offline_iterations(config: TrainConfig) -> int:
 
 def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
     """What both parts of a run have."""
-    _check_ranges(config)
+    _check_consistency(config)
     critic_updates, actor_updates = parse_ratio(config.ratio)
     for flag, size in (
         ("num-envs", config.num_envs),
@@ -277,65 +308,17 @@ def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> di
     return {"log_iterations": log, "eval_iterations": evaluate, "checkpoint_iterations": checkpoint}
 
 
-def _check_ranges(config: TrainConfig) -> None:
-    at_least_one = (
-        "num_envs",
-        "batch_size",
-        "rollout_length",
-        "replay_capacity",
-        "n_step",
-        "pool_size",
-    )
-    for name in (*at_least_one, "eval_episodes", "num_seeds", "num_devices", "keep"):
-        if getattr(config, name) < 1:
-            raise RlxError(f"--{name.replace('_', '-')} {getattr(config, name)}: must be at least 1")
-    for name, last in (("seed", config.seed + config.num_seeds - 1), ("eval_seed", config.eval_seed)):
-        if last >= 2**32:
-            raise RlxError(
-                f"--{name.replace('_', '-')} {getattr(config, name)}: must stay under 2^32, the last seed there is"
-            )
-    for name in (
-        "total_env_steps",
-        "offline_steps",
-        "warmup_env_steps",
-        "eval_every",
-        "log_every",
-        "checkpoint_every",
-        "noise_min",
-        "noise_max",
-        "num_shards",
-        "seed",
-        "eval_seed",
-    ):
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise RlxError(f"--{name.replace('_', '-')} {value}: must be a finite number, 0 or more")
-    if not 0 <= config.offline_fraction <= 1:
-        raise RlxError(f"--offline-fraction {config.offline_fraction}: must be between 0 and 1")
-    if not 0 < config.action_clip <= 1:
-        raise RlxError(f"--action-clip {config.action_clip}: must be over 0 and at most 1")
-    if not math.isfinite(config.reward_shift):
-        raise RlxError(f"--reward-shift {config.reward_shift}: must be a finite number")
-    if not 0 < config.max_magnitude <= LARGEST:
-        raise RlxError(
-            f"--max-magnitude {config.max_magnitude}: must be over 0 and at most {LARGEST:g}, so that float32 holds"
-            " the observations' variance"
-        )
+def _check_consistency(config: TrainConfig) -> None:
+    """What each setting may be by itself, `rlx.config.check` has checked."""
+    if config.seed + config.num_seeds > 2**32:
+        raise RlxError(f"--seed {config.seed}: must stay under 2^32, the last seed there is")
     if config.noise_min > config.noise_max:
         raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
-    if not (math.isfinite(config.observation_clip) and config.observation_clip > 0):
-        raise RlxError(f"--observation-clip {config.observation_clip}: must be a finite number over 0")
-    if config.replay_dtype not in ("float32", "bfloat16", *(["float64"] if jax.config.read("jax_enable_x64") else [])):
-        raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16")
-    for name, choices in CHOICES.items():
-        if getattr(config, name) not in choices:
-            flag, known = name.replace("_", "-"), ", ".join(choices[:-1]) + f" or {choices[-1]}"
-            raise RlxError(f"--{flag} {getattr(config, name)}: must be {known}")
+    if config.replay_dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16 without jax_enable_x64")
     if config.total_env_steps == config.offline_steps == 0:
         raise RlxError("--total-env-steps 0: nothing to do; raise it, or give --dataset and --offline-steps")
     if config.dataset and not config.offline_steps:
         raise RlxError(f"--dataset {config.dataset}: goes with --offline-steps; add how many updates to make on it")
     if config.driver == "fused" and config.split != "1":
         raise RlxError(f"--split {config.split}: goes with --driver pipelined; add it")
-    if not 2 <= config.depth <= 4:
-        raise RlxError(f"--depth {config.depth}: must be 2, 3 or 4 iterations in flight")
