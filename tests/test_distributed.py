@@ -99,6 +99,16 @@ def test_processes_that_do_not_meet_end_in_one_line(index: int) -> None:
     assert done.returncode == 2 and "did not find each other" in line and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_missing_platform_is_one_line(platform: str, tmp_path: Path) -> None:
+    environ = processes.environment(1) | {"JAX_PLATFORMS": platform}
+    command = [sys.executable, "-m", *TRAIN, *SHORT, "--run-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=processes.ROOT, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"rlx: JAX_PLATFORMS={platform}: " in done.stderr
+
+
 LONG = "--total-env-steps 4800 --log-every 240 --eval-every 2400 --checkpoint-every 240 --num-shards 2".split()
 
 

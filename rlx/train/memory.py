@@ -112,8 +112,8 @@ def _collect(task: Task, members: int, devices: int) -> Estimate:
     if plan.offline:
         training = 0
     film = spec.episode_length * min(RECORDED, config.eval_episodes) * size(one)
-    judging = film + (working + size(one)) * config.eval_episodes
-    return Estimate(0, int(shards * training + agents * judging), int(agents * size(_agent(task))))
+    evaluating = film + (working + size(one)) * config.eval_episodes
+    return Estimate(0, int(shards * training + agents * evaluating), int(agents * size(_agent(task))))
 
 
 def _value(task: Task, members: int, devices: int) -> Estimate:

@@ -1,4 +1,4 @@
-"""Several members on a CPU: each for itself, by the programs of one, on a thread of its own.
+"""Several members on a CPU: each runs the programs of a single member, on a thread of its own.
 
 vmapped, the activations of several members leave the caches, and little of what XLA computes for a CPU is shared out to
 its cores. Threads, each member keeps its caches, members use all cores, there is one member's program to compile, and a
@@ -26,7 +26,7 @@ Each = tuple[Any, ...]  # of every member, as the driver of one has it
 class Threads:
     """The members of a run on one device, each as a `Fused` driver of one has it.
 
-    States, totals and what is learned are tuples with one entry a member; on the host they are as those of `Fused`.
+    States, totals and policy snapshots are tuples with one entry a member; on the host they are as those of `Fused`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Threads:
 
     @property
     def policy_snapshot_shapes(self) -> Any:
-        """Shapes and types of what a fetched `learned` is, `[M, ...]`."""
+        """Shapes and types of a fetched policy snapshot, `[M, ...]`."""
         return self._alike.widened(self.one.policy_snapshot_shapes, self.members)
 
     def adopt(self, state: Each, learned: Any) -> Each:
@@ -100,22 +100,22 @@ class Threads:
         return self._alike.join([self.one.fetch(tree) for tree in trees])
 
     def training_state(self, state: Each, totals: Each) -> Any:
-        """Everything that the run's future hangs on, on the host: `[M, shards, ...]`."""
-        wholes = [self.one.training_state(*own) for own in zip(state, totals, strict=True)]
-        return self._whole.join(wholes)
+        """The full training state, for resuming, on the host: `[M, shards, ...]`."""
+        states = [self.one.training_state(*own) for own in zip(state, totals, strict=True)]
+        return self._state.join(states)
 
-    def place_training_state(self, whole: Any) -> tuple[Each, Each]:
-        """States and totals from what `whole` returned."""
-        placed = [self.one.place_training_state(self._whole.part(whole, i)) for i in range(self.members)]
+    def place_training_state(self, saved: Any) -> tuple[Each, Each]:
+        """States and totals from what `training_state` returned."""
+        placed = [self.one.place_training_state(self._state.part(saved, i)) for i in range(self.members)]
         return tuple(own for own, _ in placed), tuple(own for _, own in placed)
 
     @property
     def training_state_shapes(self) -> Any:
-        """Shapes and types of what `whole` returns."""
-        return self._whole.widened(self.one.training_state_shapes, self.members)
+        """Shapes and types of what `training_state` returns."""
+        return self._state.widened(self.one.training_state_shapes, self.members)
 
     @property
-    def _whole(self) -> Layout:
+    def _state(self) -> Layout:
         return Layout({"state": self.one.schedule.members, "totals": 0}, None)
 
     @property
