@@ -152,7 +152,7 @@ def test_the_run_ends(
     assert_all_saved_is_finite(tmp_path / "run")
 
 
-CONTAINED = [  # policy, environment, agent, what metrics.jsonl tells
+TRUNCATED = [  # policy, environment, agent, what metrics.jsonl tells
     ("reset-env", Brittle(observation=NAN), None, {"observation": {"run_step": 120, "number": 4}}),
     ("reset-env", Brittle(reward=-INF), None, {"reward": {"run_step": 120, "number": 4}}),
     ("reset-env", Brittle(observation=-HUGE), None, {"observation": {"run_step": 120, "number": 4}}),
@@ -160,7 +160,7 @@ CONTAINED = [  # policy, environment, agent, what metrics.jsonl tells
 ]
 
 
-@pytest.mark.parametrize(("policy", "env", "broken", "told"), CONTAINED)
+@pytest.mark.parametrize(("policy", "env", "broken", "told"), TRUNCATED)
 def test_the_run_goes_on(
     policy: str,
     env: Brittle,
@@ -190,7 +190,7 @@ def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int]
     assert_all_saved_is_finite(tmp_path / "run")
 
 
-def test_a_contained_step(train: Callable[..., int]) -> None:
+def test_a_diverged_step(train: Callable[..., int]) -> None:
     """Is a truncation at the last finite observation, with no reward, and the environment starts a new episode."""
     keys = jax.random.split(jax.random.key(0), 3)
     env = vectorise(Brittle(observation=NAN, reward=INF), 3, 4, truncate_nonfinite=True)
