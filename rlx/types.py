@@ -92,6 +92,9 @@ class Spec(NamedTuple):
     episode_length: int  # steps to the time limit
     extras: dict[str, jax.ShapeDtypeStruct] = {}  # noqa: RUF012 -- of what `Step.extras` holds, such as a cost
 
+    def __hash__(self) -> int:  # so that whatever holds a Spec can be a static argument
+        return hash((self.observation, self.action, self.episode_length, frozenset(self.extras.items())))
+
     @property
     def observation_size(self) -> int:
         return self.observation.shape[-1]

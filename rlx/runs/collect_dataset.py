@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,7 +152,7 @@ class Collector:
         """`size` transitions; where the time is up in the middle of an episode, it is cut there."""
         learned, blocks = self.policy(behaviour.step), []
         key = derive(jax.random.key(self.seed), behaviour.step or 0)
-        state = jax.jit(steps.init_env, static_argnums=0)(self.task, key, self._make_pool(derive(key, steps.POOL)))
+        state = jax.jit(partial(steps.init_env, self.task))(key, self._make_pool(derive(key, steps.POOL)))
         for iteration in range(-(-size // self.task.plan.iteration_env_steps)):
             pool = self._make_pool(derive(key, steps.POOL, iteration))
             state, rows = self._collect(learned, state, pool, key, jnp.int32(iteration))
