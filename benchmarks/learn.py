@@ -134,9 +134,9 @@ def race(sides: Sequence[Side], goals: Sequence[float], limit_s: float, deadline
 def run(side: str, env: str, seed: int, limit_s: float) -> dict[str, Any]:
     """One run: its curve, and when it reached the threshold."""
     curve = curve_of(command(side, env, seed), THRESHOLDS[env], limit_s)
-    from rlx.runs.summaries import origin
+    from rlx.runs.origin import describe
 
-    made = {"date": datetime.date.today().isoformat(), **origin(), "processor": tables.processor()}
+    made = {"date": datetime.date.today().isoformat(), **describe(), "processor": tables.processor()}
     reached = first(curve, THRESHOLDS[env])
     return {"side": side, "env": env, "seed": seed, "reached": reached, "curve": curve, "made": made}
 

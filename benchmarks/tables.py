@@ -28,9 +28,9 @@ class Results:
 
     def keep(self, name: str, unit: str, sides: dict[str, Any], took_s: float) -> None:
         """Adds a comparison, or replaces it, and writes everything."""
-        from rlx.runs.summaries import origin
+        from rlx.runs.origin import describe
 
-        made = {"date": datetime.date.today().isoformat(), "took_s": took_s, **origin(), "processor": processor()}
+        made = {"date": datetime.date.today().isoformat(), "took_s": took_s, **describe(), "processor": processor()}
         self.comparisons[name] = {"unit": unit, "sides": sides, "made": made}
         draft = self._path.with_suffix(".draft")
         draft.write_text(json.dumps({"comparisons": self.comparisons}, indent=1) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
-import json
 import math
 import typing
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx import agents
+from rlx import agents, json_files
 from rlx.errors import RlxError, unknown
 from rlx.train.config import TrainConfig
 from rlx.types import COUNT
@@ -95,7 +94,7 @@ def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
 def preset_file(agent: str, path: Path) -> dict[str, Any]:
     """The settings in a JSON file, as `rlx sweep` writes them. Raises RlxError where it holds something else."""
     try:
-        found = json.loads(path.read_text())
+        found = json_files.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RlxError(f"--preset {path}: cannot be read ({error}); name a JSON file of settings") from None
     if not isinstance(found, dict):
@@ -237,7 +236,7 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 def from_json(path: Path) -> RunConfig:
     """Reads a run's config.json. Raises RlxError where it is missing, damaged or not one of ours."""
     try:
-        content = json.loads(path.read_text())
+        content = json_files.parse(path.read_bytes())
         names, paired = (content["agent"], content["env"], content["backend"]), bool(content.get("paired"))
         return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
@@ -247,7 +246,16 @@ def from_json(path: Path) -> RunConfig:
         raise RlxError(f"{path.parent}: {found}; give a folder that `rlx train` made{example}") from None
     except KeyError as error:
         raise RlxError(f"{path}: is damaged ({error} is missing); restore it from a copy") from None
-    except (RlxError, ValueError, TypeError, OSError, LookupError, ArithmeticError, RecursionError) as error:
+    except (
+        RlxError,
+        ValueError,
+        TypeError,
+        OSError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+        AttributeError,
+    ) as error:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Iterable
 
@@ -19,16 +21,33 @@ def unknown(flag: str, value: str, choices: Iterable[str]) -> RlxError:
     return RlxError(f"{flag} {value}: unknown; {hint}")
 
 
+def printable(text: str) -> str:
+    """`text`, which may come from anybody's file, as a terminal may show it: control characters are escaped."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
+
+
 def install(extra: str) -> str:
     """How to install an optional extra."""
     return f'in the clone, pip install -c constraints.txt -e ".[{extra}]"'
 
 
 def say(text: str) -> None:
-    """Prints one line on the error stream at once, since a command's output may go into a file."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints one line on the error stream at once, since a command's output may go into a file.
+
+    A terminal that was closed ends nothing.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        print(printable(text).replace("\n", " "), file=sys.stderr, flush=True)
 
 
-def say_compiling(what: str) -> None:
+def discard_output() -> None:
+    """From here on, what is printed on the output goes nowhere: nobody reads it, or its disk is full."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        sys.stdout.flush()
+
+
+def say_compiling(activity: str) -> None:
     """Says what begins now and that it compiles first; call it after everything that can be refused at once."""
-    say(f"{what} (compiling takes 10 to 40 s, the next time less) ...")
+    say(f"{activity} (compiling takes 10 to 40 s, the next time less) ...")

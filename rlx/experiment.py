@@ -20,7 +20,7 @@ from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
 from rlx.replay import Replay
-from rlx.train import autosplit, columns, memory, steps
+from rlx.train import autosplit, columns, memory, numerics, steps
 from rlx.train import loop as host
 from rlx.train.columns import Columns
 from rlx.train.compile import forget_traces, tracing
@@ -89,6 +89,7 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
     Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
     also for a column that its agent reads and nobody provides.
     """
+    numerics.check()
     check(config.train)
     check(config.network)
     final_plan(config)  # what cannot be is said before anything is made or read

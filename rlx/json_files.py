@@ -1,15 +1,29 @@
-"""JSON on disk: files are replaced as one, so a reader sees the old content or the new, never a part."""
+"""JSON on disk: files are replaced atomically, so a reader sees the old content or the new one, never a part of it.
+
+Whoever can write into a folder may have planted links there, or files that are no JSON of ours: what is written never
+follows a symbolic link, and what is read is bounded.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from rlx.errors import RlxError
+from rlx.errors import RlxError, printable
+
+DEPTH = 64  # containers within containers that a file may have
+DIGITS = 19  # of a whole number: what fits into 64 bits
 
 
 def plain(value: Any) -> Any:
@@ -23,26 +37,113 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The object that `write` wrote. Raises RlxError where it cannot be read."""
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, in one line, for what is none, or nothing that rlx would write."""
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RlxError(f"{path}: cannot be read ({error}); restore it from a copy") from None
+        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no UTF-8") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if isinstance(value, (dict, list)):
+        level = [value]
+        for _ in range(DEPTH):
+            level = [x for node in level for x in _children(node)]
+        if level:
+            raise ValueError("nested too deeply")
+    return value
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+def _integer(text: str) -> int:
+    if len(text.lstrip("-")) > DIGITS:
+        raise ValueError(f"a number of {len(text.lstrip('-'))} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number that is not finite, {text[:20]}")
+    return value
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The object in a file that `write` wrote. Raises RlxError where it cannot be read."""
+    try:
+        content = parse(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+        return content
+    except (OSError, ValueError) as error:
+        raise RlxError(f"{path}: cannot be read ({printable(str(error))}); restore it from a copy") from None
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Writes `content` atomically, by way of a temporary file beside `path`."""
+    """Replaces a file by `content`, atomically."""
     write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` atomically: what was there before stays until all of the text is on the disk."""
+    """Replaces a file by `text`, atomically: the old one stays until all of the text is on the disk."""
+    with replacing(path) as draft:
+        draft.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A draft beside `path`, to write to; it takes the place of `path` when it is complete."""
     draft = path.with_suffix(".tmp")
+    draft.unlink(missing_ok=True)  # a killed process left it, or it is a link that somebody planted
     try:
-        draft.write_text(text, encoding="utf-8")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            yield file
         draft.replace(path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()  # a full disk needs the room
         raise
+
+
+def open_to_append(path: Path) -> IO[str]:
+    """A text file to append to, made where there is none. Raises OSError where it is a symbolic link."""
+    return os.fdopen(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a", encoding="utf-8"
+    )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` when it is complete. What a killed process left of one is removed first.
+
+    Raises OSError where `path` is there, or cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError), _locked(leftover):
+            shutil.rmtree(leftover)
+    partial = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
+    try:
+        with _locked(partial):
+            partial.chmod(path.parent.stat().st_mode & 0o777)
+            yield partial
+            partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Locks a folder until the process leaves, or dies. Raises OSError where another process has it."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(number)

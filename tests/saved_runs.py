@@ -13,7 +13,7 @@ import numpy as np
 
 from rlx import config
 from rlx.experiment import make_driver, setup
-from rlx.runs import checkpoint, runner
+from rlx.runs import checkpoint, policies
 from rlx.train.loop import Driver
 
 SMALL: dict[str, Any] = {"num_seeds": 2, "total_env_steps": 1000}
@@ -24,7 +24,7 @@ def make_run(
 ) -> Driver:
     """Writes a run of two seeds with checkpoints at `steps`, its matrices times `scale`; returns a driver for it."""
     run_config = config.resolve(agent, env, **SMALL | settings)
-    driver = make_driver(setup(replace(run_config, train=replace(run_config.train, **runner.NO_TRAINING))))
+    driver = make_driver(setup(replace(run_config, train=replace(run_config.train, **policies.NO_TRAINING))))
     shapes, structure = jax.tree.flatten(driver.policy_snapshot_shapes)
     for step in steps:
         rng = np.random.default_rng(step)

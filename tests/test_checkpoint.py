@@ -20,7 +20,7 @@ import pytest
 from flax.struct import PyTreeNode
 
 from rlx.errors import RlxError, install
-from rlx.runs import checkpoint
+from rlx.runs import checkpoint, leaf_files
 from rlx.runs.checkpoint import Damaged
 from tests import damage, processes
 
@@ -239,7 +239,7 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
     for path in files:
         path.write_bytes(pickle.dumps(Trap(mark)))
     content = json.loads((folder / "20" / "manifest.json").read_bytes().partition(b"\n")[2])
-    content["files"] = {str(path.relative_to(folder / "20")): checkpoint._digest_file(path) for path in files}
+    content["files"] = {str(path.relative_to(folder / "20")): leaf_files.digest_file(path) for path in files}
     rewrite(folder / "20" / "manifest.json", content)
     with pytest.raises(RlxError, match=r"/20: cannot be read \("):
         checkpoint.restore(folder, tree(0))
@@ -333,7 +333,7 @@ def test_a_cloud_without_its_package(scheme: str, package: str, extra: str, monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RlxError) as error:
         checkpoint.locate(f"{scheme}://bucket/runs")
-    needs = f"{scheme}:// needs {package}, which is not here; {install(extra)}"
+    needs = f"{scheme}:// needs {package}, which is not installed; {install(extra)}"
     assert str(error.value) == f"{scheme}://bucket/runs: {needs}"
 
 

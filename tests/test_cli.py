@@ -252,12 +252,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def saved(run: Path, step: int | None = None) -> dict[str, np.ndarray]:
     """What a run's checkpoint holds, by path."""
-    with checkpoint._manager(run / "checkpoints") as manager:
-        import orbax.checkpoint as ocp
-
-        last = checkpoint.steps(run / "checkpoints")[-1]
-        found = dict(manager.restore(last if step is None else step, args=ocp.args.StandardRestore()))
-    return jax.tree.map(np.asarray, found)
+    return damage.leaves(run / "checkpoints", step)
 
 
 def test_run_folder(run: Path) -> None:
@@ -403,11 +398,14 @@ def test_runs_without_a_name(tmp_path: Path) -> None:
     """Are named after agent, environment and seed, and numbered where that is taken."""
     given = config.resolve("sac", ENV, seed=3)
     base = tmp_path / "sac-gymnax-Pendulum-v1-s3"
-    assert folders.choose_folder(tmp_path, None, given, overwrite=False) == base
+    with folders.new(tmp_path, None, given, overwrite=False) as first:
+        (tmp_path / f"{base.name}-2").mkdir()
+        with folders.new(tmp_path, None, given, overwrite=False) as third:
+            assert (first, third) == (base, tmp_path / f"{base.name}-3")
+    assert not base.exists() and not third.exists()  # nothing was written there
     base.mkdir()
-    (tmp_path / f"{base.name}-2").mkdir()
-    assert folders.choose_folder(tmp_path, None, given, overwrite=False) == tmp_path / f"{base.name}-3"
-    assert folders.choose_folder(tmp_path, None, given, overwrite=True) == base
+    with folders.new(tmp_path, None, given, overwrite=True) as again:
+        assert again == base
 
 
 def test_fit_is_the_same_run(run: Path) -> None:

@@ -16,7 +16,7 @@ from rlx import data, envs
 from rlx.commands import main as cli
 from rlx.data import Dataset
 from rlx.evaluate import evaluate
-from rlx.runs import collect_dataset
+from rlx.runs import collect_dataset, saved_replay
 from rlx.types import Key
 from tests.datasets import walk
 from tests.test_cli import Said, flags
@@ -207,7 +207,7 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     with (folder / "metrics.jsonl").open("w") as file:
         for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
             file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
-    collector = collect_dataset.Collector(folder, 501, 0)
+    collector = collect_dataset.Source(folder, 501, 0)
     assert collector.choose("medium", None) == [collect_dataset.Behaviour("medium", 800)]
     assert collector.choose("mixed", 400)[0] == collect_dataset.Behaviour("medium", 400)
     assert collector.choose("expert", None) == [collect_dataset.Behaviour("expert", 1000)]
@@ -220,7 +220,7 @@ def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> 
     content = json.loads((folder / "config.json").read_text())
     content["settings"]["noise_max"] = 0.3
     (folder / "config.json").write_text(json.dumps(content))
-    collector = collect_dataset.Collector(folder, 501, 0)
+    collector = collect_dataset.Source(folder, 501, 0)
     task = collector.task._replace(agent=collector.task.agent._replace(act=lambda policy, x, key: (0 * x[:, :1], {})))
     collector.task, learned, key = task, collector.policy(200), jax.random.key(0)
     action, extras = collector._explore(learned, 64)(np.ones((64, 3)), key, jax.random.split(key, 64))
@@ -266,8 +266,8 @@ def test_the_replays_return_is_of_whole_episodes() -> None:
     """Pieces that begin or end where a stretch of rows does are left out."""
     found = walk([3, 4, 3, 5, 2, 3, 1, 6, 2])  # stretches of ten rows
     returns = data.episode_returns(found)
-    assert collect_dataset._return_of_whole(found, 10) == pytest.approx(returns[[1, 4, 7]].mean())
-    assert collect_dataset._return_of_whole(walk([10, 10, 9]), 10) is None
+    assert saved_replay._return_of_complete(found, 10) == pytest.approx(returns[[1, 4, 7]].mean())
+    assert saved_replay._return_of_complete(walk([10, 10, 9]), 10) is None
 
 
 # What is told of it

@@ -30,13 +30,13 @@ LAST = 90 + STEADY
 )
 def test_who_is_not_what_the_kind_promises(name: str, returns: np.ndarray, words: str | None) -> None:
     """Nearer to either end than to its own place, or not clearly above random actions."""
-    found = collect_dataset.doubt(collect_dataset.Behaviour(name, 400), returns, STEADY, LAST)
+    found = collect_dataset.mismatch(collect_dataset.Behaviour(name, 400), returns, STEADY, LAST)
     assert found is None if words is None else found is not None and words in found
 
 
 @pytest.mark.parametrize(("last", "fine"), [(0.37, True), (0.34, False), (-50, False)])
 def test_without_a_better_policy_there_are_no_kinds(last: float, fine: bool) -> None:
     """Two standard errors of the difference are 0.356: of either mean 1 / sqrt(63)."""
-    found = collect_dataset.doubt(collect_dataset.Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
+    found = collect_dataset.mismatch(collect_dataset.Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
     words = f"the run's last policy returns {last:.1f} and random actions 0.0, so there is no medium policy"
     assert found is not None and (words in found) == (not fine)

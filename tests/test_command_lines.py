@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -21,7 +22,7 @@ from rlx.commands import main as cli
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.export import policy as export
-from rlx.runs import collect_dataset, folders, runner
+from rlx.runs import collect_dataset, folders, policies, runner
 from rlx.sweep import sweep
 from rlx.train.config import make_offline_plan, make_plan, parse_split
 from rlx.visual import video
@@ -69,18 +70,18 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`parse(arguments)` is the real command line up to where it would begin to work; returns what it would train."""
     asked: list[RunConfig] = []
     joined: list[Any] = []
-    monkeypatch.setattr(folders, "choose_folder", lambda *given: tmp_path)
-    monkeypatch.setattr(folders, "all_runs", lambda *given: [folders.standing(tmp_path)])
+    monkeypatch.setattr(folders, "new", lambda *given: contextlib.nullcontext(tmp_path))
+    monkeypatch.setattr(folders, "all_runs", lambda *given: [folders.status(tmp_path)])
     monkeypatch.setattr(diff, "differences", lambda *given: [])
     monkeypatch.setattr(runner, "is_deterministic", lambda *given: False)
     monkeypatch.setattr(runner, "resume", lambda *given: {})
     monkeypatch.setattr(config, "preset_file", lambda *given: {})
-    monkeypatch.setattr(collect_dataset, "Collector", collects)
+    monkeypatch.setattr(collect_dataset, "Source", collects)
     monkeypatch.setattr(data, "read", lambda *given: SimpleNamespace(info={"env": "brax:hopper"}))
     monkeypatch.setattr(data, "convert", lambda *given: None)
     monkeypatch.setattr(data, "describe", lambda *given: [])
     monkeypatch.setattr(runner, "train", lambda run_config, *given, **options: asked.append(run_config))
-    monkeypatch.setattr(runner, "judge", lambda *given: "")
+    monkeypatch.setattr(policies, "evaluate", lambda *given: "")
     monkeypatch.setattr(compare, "read", lambda *given: [])
     monkeypatch.setattr(compare, "compare", lambda *given: None)
     monkeypatch.setattr(compare, "text", lambda *given: "")

@@ -264,7 +264,7 @@ def test_refusals_are_one_line(what: str, tmp_path: Path, capsys: pytest.Capture
 
 def test_a_running_run_is_not_suggested_for_resuming(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with folders.claimed(tmp_path, fresh=False), pytest.raises(RlxError, match="still training"):
+    with folders.claimed(tmp_path), pytest.raises(RlxError, match="still training"):
         folders.mark(tmp_path, "running")
         read([tmp_path])
 

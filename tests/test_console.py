@@ -15,7 +15,7 @@ from rlx import config, parallel
 from rlx.commands import main as cli
 from rlx.experiment import Placement
 from rlx.runs import console
-from rlx.runs.console import Console, Panelled, sparkline
+from rlx.runs.console import Console, PanelContent, sparkline
 
 
 @pytest.mark.parametrize(
@@ -42,26 +42,26 @@ def line(step: int, **more: Any) -> dict[str, Any]:
     return counts | losses | {"wall_time_s": 30 + step / 100, "train_s": 5.0} | more
 
 
-def shown(panel: Panelled, width: int) -> list[str]:
+def shown(panel: PanelContent, width: int) -> list[str]:
     terminal = Terminal(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     terminal.print(panel)
     return terminal.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
-def panel(monkeypatch: pytest.MonkeyPatch) -> Panelled:
+def panel(monkeypatch: pytest.MonkeyPatch) -> PanelContent:
     """A run of two members, half over, at a moment that stands still."""
     monkeypatch.setattr(console.time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(parallel, "memory_in_use", lambda: parallel.Memory(3 * 2**29, 2**36, of_device=True))
-    made = Panelled("sac on x, 2 runs", 2000, 2, 1)
+    made = PanelContent("sac on x, 2 runs", 2000, 2, 1)
     made.phase = "training"
-    made.take(line(0, critic_step=0, actor_step=0))
-    made.take(line(500, **{"train/episode_return": [1.0, 2.0], "eval/return_per_seed": [10.0, 20.0]}))
-    made.take(line(1000, **{"train/episode_return": [3.0, 4.0]}))
+    made.add(line(0, critic_step=0, actor_step=0))
+    made.add(line(500, **{"train/episode_return": [1.0, 2.0], "eval/return_per_seed": [10.0, 20.0]}))
+    made.add(line(1000, **{"train/episode_return": [3.0, 4.0]}))
     return made
 
 
-def test_what_the_panel_says(panel: Panelled) -> None:
+def test_what_the_panel_says(panel: PanelContent) -> None:
     text = "\n".join(shown(panel, 80))
     for words in (
         "sac on x, 2 runs",
@@ -77,13 +77,13 @@ def test_what_the_panel_says(panel: Panelled) -> None:
 
 
 @pytest.mark.parametrize("width", [20, 50, 80, 200])
-def test_the_panel_fits(width: int, panel: Panelled) -> None:
+def test_the_panel_fits(width: int, panel: PanelContent) -> None:
     """Every row is one line and as wide as the terminal, whatever it has to leave out."""
     rows = shown(panel, width)
     assert {len(row) for row in rows} == {width} and len(rows) == 11
 
 
-def test_a_terminal_without_such_signs(panel: Panelled) -> None:
+def test_a_terminal_without_such_signs(panel: PanelContent) -> None:
     """Gets a panel all the same."""
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Terminal(file=file, width=80, force_terminal=True, color_system=None).print(panel)
@@ -92,14 +92,14 @@ def test_a_terminal_without_such_signs(panel: Panelled) -> None:
 
 
 def test_before_the_first_line() -> None:
-    assert "0 of 2,000 steps   0.0 s   compiling" in shown(Panelled("x", 2000, 1, 1), 60)[2]
+    assert "0 of 2,000 steps   0.0 s   compiling" in shown(PanelContent("x", 2000, 1, 1), 60)[2]
 
 
 @pytest.mark.parametrize(
     ("phase", "words"),
     [("training", "10 s left"), ("evaluating", "evaluating   10 s left"), ("saving", "saving   10 s left")],
 )
-def test_what_the_host_is_at(phase: str, words: str, panel: Panelled) -> None:
+def test_what_the_host_is_at(phase: str, words: str, panel: PanelContent) -> None:
     """Training goes without saying."""
     panel.phase = phase
     assert f"1,000 of 2,000 steps   0.0 s   {words} " in shown(panel, 80)[2]
@@ -169,9 +169,9 @@ def test_whole_iterations(
     assert said == ([] if quiet else [*lines, "iql on gymnax:Pendulum-v1: compiling"])
 
 
-def test_nothing_waits_for_the_device(panel: Panelled) -> None:
+def test_nothing_waits_for_the_device(panel: PanelContent) -> None:
     with jax.transfer_guard("disallow"):
-        panel.take(line(1500))
+        panel.add(line(1500))
         assert shown(panel, 80)
 
 

@@ -26,7 +26,7 @@ from rlx.errors import RlxError, install
 from rlx.evaluate import evaluate
 from rlx.export import mlp
 from rlx.export import policy as export
-from rlx.runs import checkpoint, runner
+from rlx.runs import checkpoint, policies
 from rlx.train.loop import Driver
 from rlx.types import Env, EnvState, Key, Spec, Step
 from tests import saved_runs
@@ -53,7 +53,7 @@ def make_run(folder: Path, agent: str, env: str = REACHER, **settings: Any) -> D
 
 def actions(folder: Path, driver: Driver, observation: np.ndarray, member: int = 0, step: int | None = None) -> Any:
     """The agent's own, one observation after the other."""
-    act = experiment.greedy(driver, runner.load(folder, driver, step))
+    act = experiment.greedy(driver, policies.load_snapshot(folder, driver, step))
     return np.stack([act(row, member) for row in observation])
 
 

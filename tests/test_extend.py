@@ -102,7 +102,7 @@ def test_a_run_without_a_checkpoint_begins_again(
     with at_line(100, crash), pytest.raises(Crash):
         train(tmp_path / "run", SHORT)
     assert longer(tmp_path / "run") == 0
-    assert "holds no checkpoint of everything; beginning again\n" in capsys.readouterr().err
+    assert "holds no full checkpoint; beginning again\n" in capsys.readouterr().err
     assert_same(tmp_path / "run", long)
 
 
@@ -273,7 +273,7 @@ def test_refusals(flags: str, finished: Path, capsys: pytest.CaptureFixture[str]
 def test_a_finished_run_without_a_checkpoint(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Is not begun again: what it has learnt would be lost."""
     shutil.rmtree(short / "resume")
-    assert_refused(short, LONG, f"{short}: holds no checkpoint of everything to go on from; begin another", capsys)
+    assert_refused(short, LONG, f"{short}: holds no full checkpoint to go on from; begin another", capsys)
 
 
 def test_a_finished_run_with_damaged_checkpoints(short: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that writes in a folder until it is killed."""
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom rlx.runs import folders\n"
-        "with folders.claimed(Path(sys.argv[1]), fresh=False):\n"
+        "with folders.claimed(Path(sys.argv[1])):\n"
         "    print('claimed', flush=True)\n    time.sleep(100)\n"
     )
     command = [sys.executable, "-c", program, str(folder)]
@@ -63,8 +63,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def refusal(folder: Path, fresh: bool) -> str:
-    with pytest.raises(RlxError) as error, folders.claimed(folder, fresh):
+def refusal(folder: Path, kind: str = folders.RUN) -> str:
+    with pytest.raises(RlxError) as error, folders.claimed(folder, kind):
         pass
     return str(error.value)
 
@@ -74,7 +74,7 @@ def test_a_live_process_keeps_others_out(folder: Path, capsys: pytest.CaptureFix
     with owner(folder) as process:
         before = sorted(folder.rglob("*"))
         message = f"{folder}: process {process.pid} is writing there; wait for it, or choose another --run-name"
-        assert refusal(folder, fresh=False) == refusal(folder, fresh=True) == message
+        assert refusal(folder) == message
         where = ["--run-dir", str(folder.parent), "--run-name", folder.name, "--overwrite"]
         assert cli.main(["train", "sac", *SETTINGS.split(), *where]) == 2
         assert capsys.readouterr().err == f"rlx: {message}\n"
@@ -85,20 +85,21 @@ def test_a_dead_process_keeps_nobody_out(folder: Path) -> None:
     with owner(folder) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with folders.claimed(folder, fresh=False):
+        with folders.claimed(folder):
             assert (folder / "lock").read_text() == str(os.getpid())
     assert (folder / "config.json").is_file()
 
 
 def test_an_older_run_is_emptied(folder: Path) -> None:
-    with folders.claimed(folder, fresh=True):
+    with folders.claimed(folder):
+        folders.empty(folder)
         assert {path.name for path in folder.iterdir()} == {"lock", "status.json"}
 
 
 def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     message = f"{tmp_path}: is no run folder, so --overwrite leaves it alone; choose another --run-name"
-    assert refusal(tmp_path, fresh=True) == message
+    assert refusal(tmp_path) == message
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -109,10 +110,9 @@ def test_a_sweep_is_no_run(there: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / there).touch()
     whose = {folders.RUN: "a run's", folders.SWEEP: "a sweep's"}[there]
     message = f"{tmp_path}: is {whose} folder, so --overwrite leaves it alone; choose another --run-name"
-    with pytest.raises(RlxError) as error, folders.claimed(tmp_path, fresh=True, kind=kind):
-        pass
-    assert str(error.value) == message and (tmp_path / "chunk-0").is_dir() and (tmp_path / there).is_file()
-    with folders.claimed(tmp_path, fresh=True, kind=there):
+    assert refusal(tmp_path, kind) == message and (tmp_path / "chunk-0").is_dir() and (tmp_path / there).is_file()
+    with folders.claimed(tmp_path, there):
+        folders.empty(tmp_path, there)
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_was_killed_at_birth_can_be_overwritten(tmp_path: Path) -> No
     folder.mkdir()
     for name in ("lock", "status.json", "config.tmp"):
         (folder / name).touch()
-    with folders.claimed(folder, fresh=True):
+    with folders.claimed(folder):
         pass
 
 
@@ -134,9 +134,10 @@ def test_emptying_that_is_cut_short_can_be_repeated(folder: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", stop)
-        with pytest.raises(KeyboardInterrupt), folders.claimed(folder, fresh=True):
-            pass
-    with folders.claimed(folder, fresh=True):
+        with pytest.raises(KeyboardInterrupt), folders.claimed(folder):
+            folders.empty(folder)
+    with folders.claimed(folder):
+        folders.empty(folder)
         assert not (folder / "resume").exists()
 
 
@@ -146,10 +147,8 @@ def test_emptying_that_is_cut_short_can_be_repeated(folder: Path, monkeypatch: p
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     remedy = "choose another --run-dir"
-    assert refusal(tmp_path / "file", fresh=False) == f"{tmp_path}/file: cannot be written (File exists); {remedy}"
-    assert refusal(tmp_path / "file" / "x", fresh=True).endswith(
-        f"/file/x: cannot be written (Not a directory); {remedy}"
-    )
+    assert refusal(tmp_path / "file") == f"{tmp_path}/file: cannot be written (File exists); {remedy}"
+    assert refusal(tmp_path / "file" / "x").endswith(f"/file/x: cannot be written (Not a directory); {remedy}")
 
 
 def test_a_read_only_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +185,7 @@ def test_a_disk_that_fills_up(
         assert cli.main(["train", "sac", *SETTINGS.split(), "--run-dir", str(tmp_path), "--run-name", "run"]) == 2
     remedy = f"make room, then go on with `rlx train --resume {folder}`"
     assert capsys.readouterr().err == f"rlx: {folder}: cannot be written (No space left on device); {remedy}\n"
-    assert folders.standing(folder).state == "failed"
+    assert folders.status(folder).state == "failed"
     assert cli.main(["train", "--resume", str(folder), "--quiet"]) == 0
     assert [line["run_step"] for line in metrics.read(folder / "metrics.jsonl")] == [40, 44, 80, 120]
 
@@ -199,7 +198,8 @@ def test_a_disk_that_fills_up(
 )
 def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
     with pytest.raises(RlxError) as error:
-        folders.choose_folder(tmp_path, name, config.resolve("sac", "gymnax:Pendulum-v1"), overwrite=True)
+        with folders.new(tmp_path, name, config.resolve("sac", "gymnax:Pendulum-v1"), overwrite=True):
+            pass
     rule = f"use letters, digits, '.', '_' and '-' only, so that it stays inside {tmp_path}"
     assert str(error.value) == f"--run-name {name!r}: {rule}"
 
@@ -207,19 +207,20 @@ def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x", "sac-ant.2_b", "0", "x" * 128])
 def test_names_that_stay(name: str, tmp_path: Path) -> None:
     given = config.resolve("sac", "gymnax:Pendulum-v1")
-    assert folders.choose_folder(tmp_path, name, given, overwrite=False) == tmp_path / name
+    with folders.new(tmp_path, name, given, overwrite=False) as folder:
+        assert folder == tmp_path / name and folder.is_dir()
 
 
 # How a run stands
 
 
 def test_standings(folder: Path) -> None:
-    assert folders.standing(folder) == ("first", "finished", 200, None, -3.25, 2**20 + size_of_small_files(folder))
+    assert folders.status(folder)[:6] == ("first", "finished", 200, None, -3.25, 2**20 + size_of_small_files(folder))
     folders.mark(folder, "running")
-    assert folders.standing(folder).state == "interrupted"  # nobody writes there
+    assert folders.status(folder).state == "interrupted"  # nobody writes there
     with owner(folder):
-        assert folders.standing(folder).state == "running"
-    assert folders.standing(folder).state == "interrupted"
+        assert folders.status(folder).state == "running"
+    assert folders.status(folder).state == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -246,10 +247,10 @@ def test_where_a_run_would_go_on(
     for place, steps in saved.items():
         for step in steps:
             checkpoint.save(folder / place, step, {"x": np.zeros(1)}, {"offline": False})
-    found = folders.standing(folder)
+    found = folders.status(folder)
     assert (found.state, found.run_step, found.saved_step) == ("interrupted", *wanted)
     if wanted[1] and "resume/process-0" not in saved:
-        assert saver.find(saver.place(run_config, folder), pytest.fail) == (wanted[1], False)
+        assert saver.find_newest(saver.place(run_config, folder), pytest.fail) == (wanted[1], False)
 
 
 def size_of_small_files(folder: Path) -> int:
@@ -269,7 +270,8 @@ def size_of_small_files(folder: Path) -> int:
 def test_how_a_run_ends_is_noted(error: BaseException | None, state: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     try:
-        with runner._claimed(folder, fresh=True):
+        folder.mkdir()
+        with runner.marked(folder):
             assert json.loads((folder / "status.json").read_text())["state"] == "running"
             if error:
                 raise error

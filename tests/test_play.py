@@ -21,7 +21,7 @@ from rlx.analysis import play
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.experiment import greedy
-from rlx.runs import runner
+from rlx.runs import policies
 from rlx.train import steps
 from rlx.train.loop import Driver
 from rlx.visual import camera, video, viewer
@@ -58,7 +58,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_played_episodes_equal_those_of_the_evaluation(pendulum: tuple[Path, Driver]) -> None:
     """Of every member, in order: returns, lengths, and poses at the start."""
     folder, driver = pendulum
-    judged = driver.fetch(driver.evaluate(driver.place(runner.load(folder, driver))))
+    judged = driver.fetch(driver.evaluate(driver.place(policies.load_snapshot(folder, driver))))
     found = play.play(folder, 3, members=(1, 0))
     assert found.title == "sac on gymnax:Pendulum-v1" and found.scene is not None
     assert [one["label"] for one in found.episodes] == [f"seed {s}, episode {i}" for s in (6, 5) for i in (1, 2, 3)]
@@ -82,7 +82,7 @@ def test_labels_distinguish_members_by_hyper_parameters(pendulum: tuple[Path, Dr
 def test_step_and_eval_seed_change_the_episodes(pendulum: tuple[Path, Driver]) -> None:
     folder, driver = pendulum
     first, others = (play.play(folder, 1, **given) for given in ({"step": 40}, {"step": 80, "eval_seed": 3}))
-    judged = driver.fetch(driver.evaluate(driver.place(runner.load(folder, driver, 40))))
+    judged = driver.fetch(driver.evaluate(driver.place(policies.load_snapshot(folder, driver, 40))))
     assert first.title.endswith("step 40")
     assert first.episodes[0]["return"] == pytest.approx(float(judged.returns[0, 0]), rel=1e-5)
     assert not np.allclose(others.episodes[0]["poses"][0], first.episodes[0]["poses"][0])
@@ -94,7 +94,7 @@ def test_without_geometry_observations_are_shown_with_their_actions(reacher: tup
     found = play.play(folder, 1, members=[1])
     (one,) = found.episodes
     assert found.scene is None and "poses" not in one
-    act = greedy(driver, runner.load(folder, driver))
+    act = greedy(driver, policies.load_snapshot(folder, driver))
     np.testing.assert_allclose(one["actions"], act(one["observations"], member=1), atol=1e-5)
 
 

@@ -235,7 +235,7 @@ def test_a_report_of_an_unfinished_run(
 ) -> None:
     """It shows what there is, and says above everything that there will be more."""
     run = unfinish(make_run(tmp_path / "run", **SMALL), state, torn=torn)
-    with folders.claimed(run, fresh=False) if owned else contextlib.nullcontext():
+    with folders.claimed(run) if owned else contextlib.nullcontext():
         assert cli.main(["report", str(run)]) == 0
     said, page = capsys.readouterr(), page_of(run / "report")
     assert said.err.splitlines()[0] == f"rlx: {run}: is not finished ({words}); the report ends at its last evaluation"

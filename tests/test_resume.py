@@ -130,7 +130,7 @@ def test_a_crash_before_the_first_checkpoint(
         train(folder)
     assert checkpoint.steps(folder / "resume") == []
     assert resume(folder) == 0
-    assert capsys.readouterr().err == f"rlx: {folder}: holds no checkpoint of everything; beginning again\n"
+    assert capsys.readouterr().err == f"rlx: {folder}: holds no full checkpoint; beginning again\n"
     assert_same_run(folder, reference)
 
 
@@ -197,7 +197,8 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None
     """In the middle of a save; the step before it is whole."""
     program = (
         "import sys, time\n"
-        "from rlx.commands import main as cli\nfrom rlx.runs import checkpoint\n"
+        "from rlx.commands import main as cli\n"
+        "from rlx.runs import checkpoint\n"
         "save = checkpoint.save\n"
         "def slow(folder, step, *given):\n"
         "    if step > 200 and 'resume' in str(folder):\n"
@@ -217,7 +218,7 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None
     assert "once more leaves at once" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     code, _, errors = processes.finish(process, timeout=10)
-    assert (code, errors) == (143, "rlx: SIGTERM again: leaving at once; the last checkpoint is whole\n")
+    assert (code, errors) == (143, "rlx: SIGTERM again: leaving at once; the last checkpoint is intact\n")
     assert checkpoint.newest(tmp_path / "run" / "resume", pytest.fail) == 200
     assert resume(tmp_path / "run") == 0
     assert_same_run(tmp_path / "run", reference)
@@ -261,7 +262,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another run's checkpoints": (
         lambda run: resign(run / "resume" / "300" / "manifest.json"),
-        "*/run/resume: holds another run's checkpoints; put back those of */run",
+        "*/run/resume: holds another run's checkpoints; restore those of */run",
     ),
     "another format": (
         lambda run: resign(run / "resume" / "300" / "manifest.json", format=2),

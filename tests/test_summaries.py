@@ -15,7 +15,7 @@ RETURNS = [[-10.0, 30.0], [20.0, 40.0]]
 
 
 def verdict(**known: Any) -> dict[str, Any]:
-    return summaries.verdict(RETURNS, config.resolve("bc", ENV), {"env": ENV, "backend": None} | known)
+    return summaries.results(RETURNS, config.resolve("bc", ENV), {"env": ENV, "backend": None} | known)
 
 
 def test_scores_between_the_references() -> None:

@@ -174,14 +174,14 @@ def test_a_sweep_can_be_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     (folder / "chunk-0").mkdir(parents=True)
     sweep.save(sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1), folder)
-    with folders.claimed(folder, fresh=True, kind=folders.SWEEP):
+    with folders.claimed(folder, folders.SWEEP):
+        folders.empty(folder, folders.SWEEP)
         assert [path.name for path in folder.iterdir()] == ["lock"]
     (folder / "sweep.tmp").touch()
-    with folders.claimed(folder, fresh=True, kind=folders.SWEEP):
+    with folders.claimed(folder, folders.SWEEP):
         pass
-    assert folders.choose_folder(tmp_path, None, config.resolve("sac", ENV), False, "sweep-").name == (
-        "sweep-sac-gymnax-Pendulum-v1-s0"
-    )
+    with folders.new(tmp_path, None, config.resolve("sac", ENV), False, folders.SWEEP, "sweep-") as unnamed:
+        assert unnamed.name == "sweep-sac-gymnax-Pendulum-v1-s0"
 
 
 def test_a_sweep_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def train(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
         begun.append(folder.name)
         assert given["beside"] == (folder.parent / "chunk-0" if begun[0] != folder.name else None)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         returns = [member["tau"] for member in config.members(run_config)]
         summary = {"eval_return_per_seed": returns, "members": config.members(run_config)}
         json_files.write(folder / "summary.json", summary)

@@ -121,9 +121,9 @@ def test_diverged_combinations_are_last(tmp_path: Path) -> None:
     for i, values in enumerate([[None, 5.0, 1.0, 2.0], [3.0, 4.0]]):
         (tmp_path / f"chunk-{i}").mkdir()
         json_files.write(tmp_path / f"chunk-{i}" / "summary.json", {"eval_return_per_seed": values})
-    judged = sweep.judge(made, tmp_path)
-    assert [x.combination["tau"] for x in judged] == [0.3, 0.2, 0.1]
-    assert [cell.split() for cell in sweep.table(made, judged).splitlines()][1:] == [
+    ranked = sweep.rank(made, tmp_path)
+    assert [x.combination["tau"] for x in ranked] == [0.3, 0.2, 0.1]
+    assert [cell.split() for cell in sweep.table(made, ranked).splitlines()][1:] == [
         ["1", "0.3", "2", "3.5", "3.0", "to", "4.0", "3.5"],
         ["2", "0.2", "2", "1.5", "1.0", "to", "2.0", "1.5"],
         ["3", "0.1", "2", "diverged", "-", "-"],

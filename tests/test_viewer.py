@@ -187,7 +187,8 @@ def test_pages_are_written_atomically(tmp_path: Path, full_disk: None) -> None:
 def test_a_full_disk_after_training(tmp_path: Path, full_disk: None) -> None:
     """Is a matter of room: `rlx train` has no --out."""
     with pytest.raises(RlxError, match=r"No space left on device\); make room, then go on with `rlx train --resume"):
-        with runner._claimed(tmp_path / "run", fresh=True):
+        (tmp_path / "run").mkdir()
+        with runner.marked(tmp_path / "run"):
             viewer.rollout_page(tmp_path / "run" / "rollout.html", SCENE, [episode(3)], "a")
 
 

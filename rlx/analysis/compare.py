@@ -15,7 +15,7 @@ import numpy as np
 from rlx import config
 from rlx.analysis import run_files
 from rlx.errors import RlxError, say
-from rlx.runs.folders import standing
+from rlx.runs.folders import status
 from rlx.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
 FORMATS = ("table", "md", "csv")
@@ -106,7 +106,7 @@ def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
 def _remedy(folder: Path) -> str:
     """What to do about a folder without a summary."""
     if (folder / "config.json").is_file():
-        if standing(folder).state == "running":
+        if status(folder).state == "running":
             return "it is still training; wait until it has finished"
         return f"resume it with `rlx train --resume {shlex.quote(str(folder))}`"
     if (folder / "sweep.json").is_file():

@@ -9,7 +9,7 @@ from typing import Any
 from rlx import config
 from rlx.analysis import run_files
 from rlx.runs import checkpoint, saver
-from rlx.runs.checkpoint import Damaged
+from rlx.runs.checkpoint import Damaged, Missing
 
 WIDTH = 120  # of a line
 SHORT = 20  # least width of a value
@@ -75,7 +75,8 @@ def _origin(folder: Path) -> dict[str, Any]:
     content = run_files.config(folder)
     saved |= {name: content.get(name) or "none" for name in ("init_from", "data_digest")} | saved.pop("settings")
     saved |= {name: saved[name] or "default" for name in ("log_every", "eval_every")}
-    return saved | content.get("versions", {}) | content.get("hardware", {})
+    sections = (content.get(name) for name in ("versions", "hardware", "numerics"))
+    return saved | {name: value for section in sections if isinstance(section, dict) for name, value in section.items()}
 
 
 def _of_metrics(one: Path, other: Path, verbose: bool) -> Iterator[str]:
@@ -108,6 +109,8 @@ def _of_checkpoints(one: Path, other: Path, verbose: bool) -> Iterator[str]:
         for step in sorted({*checkpoint.steps(left)} & {*checkpoint.steps(right)}):
             try:
                 first, second = (_digests(folder, step) for folder in (left, right))
+            except Missing:  # a live run has removed it
+                continue
             except Damaged as error:
                 yield f"{error}; resume that run, or leave it out"
                 break

@@ -38,7 +38,7 @@ def read(folder: Path, name: str) -> Run:
 
 def _progress(folder: Path) -> str:
     """State and step of an unfinished run, in words."""
-    status, plan = folders.standing(folder), experiment.final_plan(config.from_json(folder / "config.json"))
+    status, plan = folders.status(folder), experiment.final_plan(config.from_json(folder / "config.json"))
     at = f"at step {status.run_step:,} of {plan.run_step(plan.iterations):,}"
     return f"still training, {at}" if status.state == "running" else f"{status.state} {at}"
 

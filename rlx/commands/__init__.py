@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlx.commands.datasets import collect, data
-from rlx.commands.looking import compare, diff, evaluate, export, runs, show
+from rlx.commands.looking import compare, diff, evaluate, export, list_names, runs
 from rlx.commands.pages import play, report
 from rlx.commands.sweeping import sweep
 from rlx.commands.training import train
@@ -25,5 +25,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "play": play,
     "export": export,
-    "list": show,
+    "list": list_names,
 }

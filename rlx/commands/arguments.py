@@ -9,9 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlx.errors import RlxError
+from rlx.errors import RlxError, printable
 
 NEGATIVE = re.compile(r"-[0-9.]")  # how a value begins that is no flag: -0.5, -1e-1, the range -2:-0.5
+
+
+def show(text: str) -> None:
+    """Prints a command's result, which may hold words from anybody's file."""
+    print(printable(text))
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,12 +27,12 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = NEGATIVE
 
     def error(self, message: str) -> NoReturn:
-        said = message.removeprefix("argument ").replace("the following arguments are required:", "missing")
-        flag, _, wrong = said.partition(": ")
+        text = message.removeprefix("argument ").replace("the following arguments are required:", "missing")
+        flag, _, mistake = text.partition(": ")
         action = self._option_string_actions.get(flag.split("/")[0])
-        if action is not None and wrong.startswith("expected "):
-            said = f"{flag}: lacks its {action.metavar or action.dest.upper()}"
-        raise RlxError(f"{said}; see `{self.prog} --help`")
+        if action is not None and mistake.startswith("expected "):
+            text = f"{flag}: lacks its {action.metavar or action.dest.upper()}"
+        raise RlxError(f"{text}; see `{self.prog} --help`")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         """A flag's value; whole numbers as settings are read, so 1e3 is one. Raises RlxError naming the flag."""
@@ -39,8 +44,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses all of `arguments`. Raises RlxError naming an unknown flag and the nearest known one."""
-        help_asked = [word for word in arguments if word in ("-h", "--help")]  # also by a flag that lacks its value
-        found, unknown = self.parse_known_args(help_asked or list(arguments))
+        help_words = [word for word in arguments if word in ("-h", "--help")]  # also by a flag that lacks its value
+        values, unknown = self.parse_known_args(help_words or list(arguments))
         for text in unknown:
             if not text.startswith("-"):
                 raise RlxError(f"{text!r}: belongs to no flag of `{self.prog}`, or is one value too many")
@@ -50,7 +55,7 @@ class Parser(argparse.ArgumentParser):
             kinds = [name for name in known if name.endswith(f"-{flag.lstrip('-')}")]  # --actor-lr, for --lr
             hint = f"did you mean {' or '.join(kinds)}?" if kinds else nearest(flag, known)
             raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {hint}")
-        return found
+        return values
 
 
 def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
@@ -74,21 +79,21 @@ def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
 
 def add_cluster(parser: Parser) -> None:
     cluster = parser.add_argument_group("several processes: run the same command in each")
-    cluster.add_argument("--distributed", action="store_true", help="join the processes that the cluster tells of")
-    cluster.add_argument("--coordinator", metavar="HOST:PORT", help="where no cluster tells: address of process 0")
-    cluster.add_argument("--num-processes", type=int, help="where no cluster tells: how many there are")
-    cluster.add_argument("--process-id", type=int, help="where no cluster tells: which of them this is, from 0")
+    cluster.add_argument("--distributed", action="store_true", help="join the processes of the cluster")
+    cluster.add_argument("--coordinator", metavar="HOST:PORT", help="without a cluster: address of process 0")
+    cluster.add_argument("--num-processes", type=int, help="without a cluster: how many there are")
+    cluster.add_argument("--process-id", type=int, help="without a cluster: which of them this is, from 0")
 
 
-def join_cluster(found: argparse.Namespace) -> bool:
+def join_cluster(values: argparse.Namespace) -> bool:
     """Joins the other processes where asked to; returns whether it was."""
     from rlx import parallel
 
-    if found.distributed:
-        parallel.join_cluster(found.coordinator, found.num_processes, found.process_id)
-    elif found.coordinator or found.num_processes is not None or found.process_id is not None:
+    if values.distributed:
+        parallel.join_cluster(values.coordinator, values.num_processes, values.process_id)
+    elif values.coordinator or values.num_processes is not None or values.process_id is not None:
         raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
-    return bool(found.distributed)
+    return bool(values.distributed)
 
 
 def keep_compiled_programs() -> None:

@@ -1,10 +1,10 @@
-"""`rlx collect` and `rlx data`: data sets made and looked at."""
+"""`rlx collect` and `rlx data`: data sets made, described and converted."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, keep_compiled_programs
+from rlx.commands.arguments import Parser, keep_compiled_programs, show
 from rlx.errors import RlxError
 
 
@@ -19,19 +19,19 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--backend", help="of Brax environments (default: the run's)")
     parser.add_argument("--step", type=int, help="checkpoint that acts (default: by --kind)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
-    given = parser.parse(arguments)
+    values = parser.parse(arguments)
     from rlx.config import convert
     from rlx.data import describe
     from rlx.errors import say
     from rlx.runs import collect_dataset
 
-    size = convert("--num-transitions", int, given.num_transitions)
+    size = convert("--num-transitions", int, values.num_transitions)
     keep_compiled_programs()
     made = collect_dataset.make_dataset(
-        Path(given.run), given.kind, size, Path(given.out), given.seed, given.step, given.env, given.backend
+        Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, values.env, values.backend
     )
-    notes = made.info.pop("notes")  # said where a warning is seen, and kept in the set
-    print("\n".join(describe(made)))
+    notes = made.info.pop("notes")  # printed as warnings, and kept in the set
+    show("\n".join(describe(made)))
     for note in notes:
         say(f"rlx: {note}")
     return 0
@@ -43,10 +43,10 @@ def data(arguments: list[str]) -> int:
     parser.add_argument("verb", choices=("info", "convert"), help="info: what is in it; convert: write it as Minari")
     parser.add_argument("path", metavar="PATH", help="Minari folder, D4RL .hdf5 or OGBench .npz")
     parser.add_argument("out", metavar="OUT", nargs="?", help="new folder to convert into")
-    given = parser.parse(arguments)
-    if (given.out is not None) != (given.verb == "convert"):
+    values = parser.parse(arguments)
+    if (values.out is not None) != (values.verb == "convert"):
         raise RlxError("usage: rlx data info PATH, or rlx data convert PATH OUT")
     from rlx.data import convert, describe, read
 
-    print("\n".join(describe(read(given.path) if given.out is None else convert(given.path, given.out))))
+    show("\n".join(describe(read(values.path) if values.out is None else convert(values.path, values.out))))
     return 0

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, keep_compiled_programs
-from rlx.errors import RlxError, say
+from rlx.commands.arguments import Parser, keep_compiled_programs, show
+from rlx.errors import RlxError, printable, say
+
+GO = "go where you trained, or give the folder that --run-dir named"
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Judges a run's policy: `rlx eval RUN --episodes 100`."""
+    """Evaluates a run's policy: `rlx eval RUN --episodes 100`."""
     parser = Parser(prog="rlx eval", description=evaluate.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, help="greedy episodes per seed (default: as in training)")
     parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
-    parser.add_argument("--step", type=int, help="checkpoint to judge, in environment steps (default: the last)")
-    given = parser.parse(arguments)
-    from rlx.runs import runner
+    parser.add_argument("--step", type=int, help="checkpoint to evaluate, in environment steps (default: the last)")
+    values = parser.parse(arguments)
+    from rlx.runs import policies
 
     keep_compiled_programs()
-    print(runner.judge(Path(given.run), given.episodes, given.eval_seed, given.step))
+    show(policies.evaluate(Path(values.run), values.episodes, values.eval_seed, values.step))
     return 0
 
 
@@ -32,36 +34,41 @@ def runs(arguments: list[str]) -> int:
     root = Path(parser.parse(arguments).root)
     from rlx.runs import folders
 
-    found = folders.all_runs(root)
-    if not found:
-        where = "holds no runs" if root.is_dir() else f"is no folder in {Path.cwd()}"
-        raise RlxError(f"{root}: {where}; go where you trained, or give the folder that --run-dir named")
+    try:
+        statuses = folders.all_runs(root)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RlxError(f"{root}: is no folder in {Path.cwd()}; {GO}") from None
+    if not statuses:
+        raise RlxError(f"{root}: holds no runs; {GO}")
     rows = [("run", "state", "step", "resumes at", "return", "size")]
-    for run in found:
-        step, saved = ("-" if found is None else f"{found:,}" for found in (run.run_step, run.saved_step))
+    for run in statuses:
+        step, saved = ("-" if x is None else f"{x:,}" for x in (run.run_step, run.saved_step))
         value = "-" if run.eval_return is None else f"{run.eval_return:.1f}"
-        rows.append((run.name, run.state, step, saved, value, f"{run.size_bytes / 2**20:,.1f} MiB"))
+        rows.append((printable(run.name), run.state, step, saved, value, f"{run.size_bytes / 2**20:,.1f} MiB"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, state, *figures in rows:
         cells = [name.ljust(widths[0]), state.ljust(widths[1])]
-        print("  ".join(cells + [text.rjust(width) for text, width in zip(figures, widths[2:], strict=True)]))
-    for path in (path for run in found for path in folders.damaged(root / run.name)):
-        say(f"rlx: {path}: is a damaged checkpoint that was set aside; delete it when you have looked at it")
+        show("  ".join(cells + [text.rjust(width) for text, width in zip(figures, widths[2:], strict=True)]))
+    for run in statuses:
+        if run.damage:
+            say(f"rlx: {run.damage}")
+        for path in folders.damaged_checkpoints(root / run.name):
+            say(f"rlx: {path}: is a damaged checkpoint that was set aside; delete it when you have looked at it")
     return 0
 
 
 def diff(arguments: list[str]) -> int:
-    """Says where two runs part: `rlx diff RUN RUN`; exit code 0 where they are the same, else 1."""
+    """Says where two runs differ: `rlx diff RUN RUN`; exit code 0 where they are the same, else 1."""
     parser = Parser(prog="rlx diff", description=diff.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("other", metavar="RUN", help="another run folder")
     parser.add_argument("--verbose", action="store_true", help="every number and leaf that differs, in full")
-    given = parser.parse(arguments)
+    values = parser.parse(arguments)
     from rlx.analysis.diff import differences
 
-    found = differences(Path(given.run), Path(given.other), given.verbose)
-    print("\n".join(found or ["the same"]))
-    return 1 if found else 0
+    lines = differences(Path(values.run), Path(values.other), values.verbose)
+    show("\n".join(lines or ["the same"]))
+    return 1 if lines else 0
 
 
 def compare(arguments: list[str]) -> int:
@@ -69,39 +76,39 @@ def compare(arguments: list[str]) -> int:
     parser = Parser(prog="rlx compare", description=compare.__doc__)
     parser.add_argument("run", metavar="RUN", nargs="+", help="run folders, all of one environment")
     parser.add_argument("--metric", default="eval", help="eval, or a name in metrics.jsonl (default: eval)")
-    levels = "values whose first reaching is told (default: half and nine tenths of the way to the best run's last)"
+    levels = "values to reach (default: half and nine tenths of the way to the best run's last)"
     parser.add_argument("--thresholds", type=float, nargs="+", metavar="FLOAT", help=levels)
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
-    given = parser.parse(arguments)
+    values = parser.parse(arguments)
     from rlx.analysis import compare as comparing
 
-    curves = comparing.read([Path(run) for run in given.run], given.metric)
-    print(comparing.text(comparing.compare(curves, given.thresholds), given.format))
+    curves = comparing.read([Path(run) for run in values.run], values.metric)
+    show(comparing.text(comparing.compare(curves, values.thresholds), values.format))
     return 0
 
 
 def export(arguments: list[str]) -> int:
-    """Takes a policy away: `rlx export RUN --out DIR` writes files that run without rlx."""
+    """Exports a policy: `rlx export RUN --out DIR` writes files that run without rlx."""
     parser = Parser(prog="rlx export", description=export.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the policy")
-    parser.add_argument("--step", type=int, help="checkpoint to take, in environment steps (default: the last)")
+    parser.add_argument("--step", type=int, help="checkpoint to export, in environment steps (default: the last)")
     parser.add_argument("--member", type=int, default=0, help="which of the run's seeds, from 0 (default: 0)")
     parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs the extra onnx")
-    given = parser.parse(arguments)
+    values = parser.parse(arguments)
     from rlx.export.policy import save
 
-    made = save(Path(given.run), Path(given.out), given.step, given.member, given.onnx)
+    made = save(Path(values.run), Path(values.out), values.step, values.member, values.onnx)
     of = f" (member {made['member']} of {made['members']}; --member chooses)" if made["members"] > 1 else ""
-    print(f"{made['agent']} on {made['env']}, seed {made['seed']}{of}, step {made['run_step']:,}: {given.out}")
+    print(f"{made['agent']} on {made['env']}, seed {made['seed']}{of}, step {made['run_step']:,}: {values.out}")
     for name, file in made["files"].items():
         print(f"  {name:12}{file['bytes'] / 1024:9,.1f} KiB")
     return 0
 
 
-def show(arguments: list[str]) -> int:
+def list_names(arguments: list[str]) -> int:
     """Lists agents, environments and presets."""
-    Parser(prog="rlx list", description=show.__doc__).parse(arguments)
+    Parser(prog="rlx list", description=list_names.__doc__).parse(arguments)
     from rlx import agents, envs
 
     print("agents")

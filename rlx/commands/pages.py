@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, keep_compiled_programs
+from rlx.commands.arguments import Parser, keep_compiled_programs, show
 from rlx.errors import RlxError, say
 
 
@@ -16,20 +16,20 @@ def report(arguments: list[str]) -> int:
     parser.add_argument("--out", metavar="DIR", help="folder of the page (default: RUN/report, of several runs report)")
     text = "how to print the scores (default: table)"
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help=text)
-    given = parser.parse(arguments)
+    values = parser.parse(arguments)
     from rlx.analysis import compare
     from rlx.analysis.report import make
 
-    folders = [Path(run) for run in given.run]
-    out = Path(given.out or (folders[0] / "report" if len(folders) == 1 else "report"))
-    print(compare.text(make(folders, out), given.format))
+    folders = [Path(run) for run in values.run]
+    out = Path(values.out or (folders[0] / "report" if len(folders) == 1 else "report"))
+    show(compare.text(make(folders, out), values.format))
     # not on the output: the table may go into a file
     say(f"the page, for a browser: {out / 'index.html'}")
     return 0
 
 
 def play(arguments: list[str]) -> int:
-    """Shows a trained agent at work: `rlx play RUN` makes a page that moves without a network."""
+    """Shows episodes of a trained agent: `rlx play RUN` makes a page with a moving robot, which needs no network."""
     parser = Parser(prog="rlx play", description=play.__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--episodes", type=int, default=4, help="greedy episodes of each member (default: 4)")
@@ -41,20 +41,20 @@ def play(arguments: list[str]) -> int:
     parser.add_argument("--gif", metavar="FILE", help="also render a GIF of the same episodes; needs EGL or OSMesa")
     parser.add_argument("--mp4", metavar="FILE", help="also render an MP4; needs the extra video as well")
     parser.add_argument("--seconds", type=float, default=10.0, help="maximum length of a video (default: 10)")
-    given = parser.parse(arguments)
-    if not 0 < given.seconds < math.inf:
-        raise RlxError(f"--seconds {given.seconds:g}: must be more than 0 and finite")
+    values = parser.parse(arguments)
+    if not 0 < values.seconds < math.inf:
+        raise RlxError(f"--seconds {values.seconds:g}: must be more than 0 and finite")
     from rlx.visual import video
 
-    videos = video.files(given.gif, given.mp4)
+    videos = video.files(values.gif, values.mp4)
     if videos:
         video.choose_renderer()
     from rlx.analysis import play as playing
 
     keep_compiled_programs()
-    out = Path(given.out or Path(given.run) / "play.html")
+    out = Path(values.out or Path(values.run) / "play.html")
     for path in playing.make(
-        Path(given.run), out, videos, given.seconds, given.episodes, given.step, given.eval_seed, given.member
+        Path(values.run), out, videos, values.seconds, values.episodes, values.step, values.eval_seed, values.member
     ):
-        print(path)
+        show(str(path))
     return 0

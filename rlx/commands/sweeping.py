@@ -15,8 +15,8 @@ def sweep(arguments: list[str]) -> int:
         print(
             "usage: rlx sweep AGENT --env ENV [settings]\n       rlx sweep --resume SWEEP\n\n"
             "a hyper-parameter takes several values, every combination of which is trained (a grid), or with\n"
-            "--random N a range, LOW:HIGH or LOW:HIGH:log, to draw from; `rlx sweep AGENT --help` shows them all, and\n"
-            "--confirm, --chunk, --run-name and others that say how to sweep.\n"
+            "--random N a range, LOW:HIGH or LOW:HIGH:log, to sample from; `rlx sweep AGENT --help` shows them all,\n"
+            "and --confirm, --chunk, --run-name and others that say how to sweep.\n"
             "`rlx sweep --resume SWEEP` goes on with a sweep that was interrupted"
         )
         return 0
@@ -32,7 +32,7 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("--env", help="environment, as in `rlx list` (default: the data set's own)")
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
     parser.add_argument("--preset", help="named settings, or a .json file of them, below what is swept")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="train N random draws (default: a grid)")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="train N random samples (default: a grid)")
     parser.add_argument("--confirm", type=int, default=0, metavar="N", help="train the best again, on N fresh seeds")
     parser.add_argument("--chunk", type=int, metavar="N", help="combinations at once (default: as many as fit)")
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
@@ -40,20 +40,21 @@ def sweep(arguments: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace a sweep's folder that exists")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the results")
     add_settings(parser, {name: setting._replace(many=True) for name, setting in known.items()})
-    found = parser.parse(arguments[1:])
-    given = {name: value for name, value in vars(found).items() if value is not None and name in known}
+    values = parser.parse(arguments[1:])
+    settings = {name: value for name, value in vars(values).items() if value is not None and name in known}
     from rlx import parallel
     from rlx.runs import folders
     from rlx.sweep import sweep as sweeping
 
-    if given.get("deterministic"):
+    if settings.get("deterministic"):
         parallel.ask_for_determinism()
-    dataset = given.get("dataset", [None])[0]
-    env, backend = environment(found.env, found.backend, dataset)
+    dataset = settings.get("dataset", [None])[0]
+    env, backend = environment(values.env, values.backend, dataset)
     keep_compiled_programs()
-    made = sweeping.make(agent, env, backend, found.preset, found.random, found.chunk, found.confirm, **given)
-    folder = folders.choose_folder(found.run_dir, found.run_name, made.base, found.overwrite, "sweep-")
-    sweeping.run(made, folder, fresh=True, quiet=found.quiet)
+    made = sweeping.make(agent, env, backend, values.preset, values.random, values.chunk, values.confirm, **settings)
+    new = folders.new(values.run_dir, values.run_name, made.base, values.overwrite, folders.SWEEP, "sweep-")
+    with new as folder:
+        sweeping.begin(made, folder, quiet=values.quiet)
     return 0
 
 
@@ -62,14 +63,14 @@ def _resume(arguments: list[str]) -> int:
     parser = Parser(prog="rlx sweep --resume", description=_resume.__doc__)
     parser.add_argument("--resume", required=True, metavar="SWEEP", help="folder of the sweep")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the results")
-    found = parser.parse(arguments)
+    values = parser.parse(arguments)
     from rlx import parallel
     from rlx.sweep import sweep
 
-    folder = Path(found.resume)
+    folder = Path(values.resume)
     made = sweep.load(folder)
     if made.base.train.deterministic:
         parallel.ask_for_determinism()
     keep_compiled_programs()
-    sweep.run(made, folder, fresh=False, quiet=found.quiet)
+    sweep.resume(made, folder, quiet=values.quiet)
     return 0

@@ -37,18 +37,20 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     add_cluster(parser)
     add_settings(parser, config.settings(agent))
-    found = parser.parse(arguments[1:])
-    given = {name: value for name, value in vars(found).items() if value is not None and name in config.settings(agent)}
-    if given.get("deterministic"):
+    values = parser.parse(arguments[1:])
+    settings = {
+        name: value for name, value in vars(values).items() if value is not None and name in config.settings(agent)
+    }
+    if settings.get("deterministic"):
         parallel.ask_for_determinism()
-    if join_cluster(found):
-        given.setdefault("num_devices", parallel.device_count())
-    env, backend = environment(found.env, found.backend, given.get("dataset"))
-    resolved = config.resolve(agent, env, backend, found.preset, **given)
+    if join_cluster(values):
+        settings.setdefault("num_devices", parallel.device_count())
+    env, backend = environment(values.env, values.backend, settings.get("dataset"))
+    resolved = config.resolve(agent, env, backend, values.preset, **settings)
     keep_compiled_programs()
-    folder = folders.choose_folder(found.run_dir, found.run_name, resolved, found.overwrite)
-    with parallel.all_or_none():
-        runner.train(resolved, folder, init_from=found.init_from, quiet=found.quiet)
+    new = folders.new(values.run_dir, values.run_name, resolved, values.overwrite)
+    with parallel.all_or_none(), new as folder:
+        runner.train(resolved, folder, init_from=values.init_from, quiet=values.quiet)
     return 0
 
 
@@ -62,7 +64,7 @@ def environment(env: str | None, backend: str | None, dataset: str | None) -> tu
 
     known = data.read(dataset).info
     if not known.get("env"):
-        raise RlxError(f"--dataset {dataset}: does not tell of an environment; name one by --env, to judge policies in")
+        raise RlxError(f"--dataset {dataset}: names no environment; give one by --env, to evaluate policies in")
     return str(known["env"]), backend or known.get("backend")
 
 
@@ -79,14 +81,14 @@ def _resume(arguments: list[str]) -> int:
     changeable = {name: known[name]._replace(default="the run's own") for name in known if name in runner.CHANGEABLE}
     add_settings(parser, changeable)
     _refuse_changes(arguments)
-    found = parser.parse(arguments)
-    changes = {name: value for name, value in vars(found).items() if value is not None and name in changeable}
-    if runner.is_deterministic(Path(found.resume)):
+    values = parser.parse(arguments)
+    changes = {name: value for name, value in vars(values).items() if value is not None and name in changeable}
+    if runner.is_deterministic(Path(values.resume)):
         parallel.ask_for_determinism()
-    join_cluster(found)
+    join_cluster(values)
     keep_compiled_programs()
     with parallel.all_or_none():
-        runner.resume(Path(found.resume), changes, found.quiet)
+        runner.resume(Path(values.resume), changes, values.quiet)
     return 0
 
 
@@ -95,7 +97,7 @@ def _refuse_changes(arguments: list[str]) -> None:
     from rlx import agents, config
     from rlx.runs import runner
 
-    given = {word.split("=")[0] for word in arguments if word.startswith("--")}
+    flags = {word.split("=")[0] for word in arguments if word.startswith("--")}
     fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(runner.CHANGEABLE)
-    for flag in sorted(given & {f"--{name.replace('_', '-')}" for name in fixed}):
+    for flag in sorted(flags & {f"--{name.replace('_', '-')}" for name in fixed}):
         raise RlxError(f"{flag}: a resumed run keeps its settings; begin another from it by --init-from RUN")

@@ -10,13 +10,13 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlx import json_files
 from rlx.data import spaces
 from rlx.data.dataset import Dataset, check, ends, leaves, make_dataset, require_rewards
 from rlx.data.hdf5 import Array, Group, open_hdf5
@@ -62,18 +62,14 @@ def write(dataset: Dataset, folder: Path) -> None:
     if folder.exists():
         raise RlxError(f"{folder} exists and is not written over: remove it or choose another name")
     folder = folder.absolute()  # Minari takes a relative one as under its own root
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        _reserve(partial, dataset)
-        _fill(dataset, partial / "data", folder.name)
-        partial.rename(folder)
+        with json_files.new_folder(folder) as partial:
+            _reserve(partial, dataset)
+            _fill(dataset, partial / "data", folder.name)
     except OSError as error:
         raise RlxError(
             f"{folder} cannot be written ({error.strerror or first_line(error)}): free space or choose another place"
         ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _reserve(folder: Path, dataset: Dataset) -> None:

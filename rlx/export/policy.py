@@ -28,7 +28,7 @@ from rlx.data.limits import printable
 from rlx.errors import RlxError, say
 from rlx.export import mlp
 from rlx.export.mlp import Layer
-from rlx.runs import checkpoint, policies, summaries
+from rlx.runs import checkpoint, origin, policies
 from rlx.runs.policies import SavedPolicy
 from rlx.train import steps
 
@@ -136,7 +136,7 @@ def _interface(saved: SavedPolicy, exported: jax_export.Exported) -> dict[str, A
         "normalized": saved.config.train.normalize_observations,
         "platforms": list(exported.platforms),
         "calling_convention_version": exported.calling_convention_version,
-        "versions": {"rlx": __version__} | summaries.origin()["versions"],
+        "versions": {"rlx": __version__} | origin.describe()["versions"],
     }
 
 
@@ -157,12 +157,12 @@ def _free_name(out: Path) -> Path:
 
 
 def _write(out: Path, files: dict[str, bytes], metadata: dict[str, Any]) -> None:
-    """Writes the files, policy.json last: without it nothing is loaded."""
+    """Writes the files into a new folder, which appears when it is complete."""
     try:
-        out.mkdir(parents=True)
-        for name, content in files.items():
-            (out / name).write_bytes(content)
-        json_files.write(out / METADATA, metadata)
+        with json_files.new_folder(out) as partial:
+            for name, content in files.items():
+                (partial / name).write_bytes(content)
+            json_files.write(partial / METADATA, metadata)
     except OSError as error:
         raise RlxError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from None
 

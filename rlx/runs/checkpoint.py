@@ -1,32 +1,35 @@
 """Saving and restoring pytrees through Orbax, so that nothing damaged is ever used; no pickle anywhere.
 
-A tree is saved as a flat table from leaf path to array, so that what is on disk can be compared with what is wanted,
-leaf by leaf and by name, before anything is read: Orbax itself casts a wrong type without a word. Nor does it notice a
-flipped bit, or that a folder was never finished. So each step has a manifest, written last, with digests of all files
-and leaves; what does not verify is set aside, and the step before it is used.
+A tree is saved as a flat table from leaf path to array, so that the table on disk can be compared with the one that is
+wanted, leaf by leaf and by name, before anything is read: Orbax itself casts a wrong type silently. Nor does it notice
+a flipped bit, or a folder that was never finished. So a step is written under another name, with a manifest of digests
+of all files and leaves, and renamed when it is complete.
+
+Only the process that trains writes here: `save`, `newest`, `prune` and `remove_after` need the run's lock. All other
+functions are read-only, so that they may look at a run that is being trained.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
-import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from rlx import parallel
 from rlx.errors import RlxError, install
+from rlx.runs import leaf_files
 
 MANIFEST = "manifest.json"  # its first line is the digest of the rest
 FORMAT = 1
-DAMAGED, UNFINISHED = "damaged", "unfinished"  # what a step is called that was set aside
-ALONE = "process"  # where one of several processes keeps its leaves
+DAMAGED, UNFINISHED = "damaged", "unfinished"  # prefixes of steps that were set aside
+WRITING = "writing"  # prefix of a step that is being written
 CLOUDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # the package that each needs, and the extra that brings it
 Folder = str | os.PathLike[str]  # also gs:// and s3://
 
@@ -35,52 +38,78 @@ class Damaged(RlxError):
     """A step that is not as it was saved."""
 
 
+class Missing(Damaged):
+    """A step that is not there (any more: a live run removes its oldest ones)."""
+
+
 def flatten(tree: Any) -> dict[str, Any]:
     """Leaves by their path, such as `['agent'].critic.params['params']['Dense_0']['kernel']`."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def locate(folder: Folder) -> epath.Path:
-    """The folder as a path. Raises RlxError for a cloud that is not known, or whose package is not there."""
+    """The folder as a path. Raises RlxError for an unknown cloud, or one whose package is not installed."""
     scheme, is_address, _ = str(folder).partition("://")
     if is_address and scheme not in CLOUDS:
         raise RlxError(f"{folder}: must be a folder, or an address that begins with gs:// or s3://")
     if is_address and importlib.util.find_spec(CLOUDS[scheme][0]) is None:
         package, extra = CLOUDS[scheme]
-        raise RlxError(f"{folder}: {scheme}:// needs {package}, which is not here; {install(extra)}")
+        raise RlxError(f"{folder}: {scheme}:// needs {package}, which is not installed; {install(extra)}")
     return epath.Path(folder)
 
 
 def home(folder: Folder, base: str) -> epath.Path:
-    """Where a run keeps its checkpoints of everything: in its own folder, or under `base` where that is named."""
+    """Where a run keeps its full checkpoints: in its own folder, or under `base` if that is named."""
     return locate(base) / locate(folder).name if base else locate(folder) / "resume"
 
 
 def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
-    """Writes `tree` (host arrays) as `folder/step`, whole or not at all; returns the digest of everything in it.
+    """Writes `tree` (host arrays) as `folder/step`, completely or not at all; returns the digest of its content.
 
-    `about` is JSON to keep beside it. Raises RlxError where it cannot be written; what was there before is untouched.
+    `about` is JSON to keep beside it. Raises RlxError where it cannot be written; older steps are untouched.
     """
     place = locate(folder)
+    draft = place / f"{WRITING}-{step}"
     leaves = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
     try:
         set_unfinished_aside(place)
-        _write_alone(place, step, leaves) if parallel.several_processes() else _write(place, step, leaves)
-        digest = _write_manifest(place / str(step), leaves, about or {})
+        if step <= max(steps(place), default=-1):
+            raise RlxError(f"{place}: step {step} was not saved; is a later one there already?")
+        for path in _drafts(place):
+            _remove(path)
+        leaf_files.write(draft, leaves)
+        digest = _write_manifest(draft, leaves, about or {})
+        draft.rename(place / str(step))
         _remove_unfinished(place, step)
         return digest
     except RlxError:
         raise
     except Exception as error:  # Orbax and TensorStore raise what they please where a disk is full
+        with contextlib.suppress(OSError):
+            _remove(draft)  # a full disk needs the room
         remedy = "older ones are intact; make room, then go on with `rlx train --resume`"
-        raise RlxError(f"{place / str(step)}: could not be written ({_reason(error)}); {remedy}") from None
+        raise RlxError(f"{place / str(step)}: could not be written ({leaf_files.reason(error)}); {remedy}") from None
+
+
+def _drafts(place: epath.Path) -> Iterator[epath.Path]:
+    """What killed processes left half written; also the temporary folders of Orbax's manager, as rlx 1 used it."""
+    if place.exists():
+        yield from (path for path in place.iterdir() if path.name.startswith(f"{WRITING}-") or "-tmp" in path.name)
+
+
+def _remove(path: epath.Path) -> None:
+    """Removes a folder or a file; of a link only the link."""
+    if path.is_dir() and not os.path.islink(path):
+        path.rmtree()
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def steps(folder: Folder) -> list[int]:
-    """The steps that were saved whole, oldest first; empty where there are none."""
+    """The complete steps, oldest first; empty where there are none."""
     place = locate(folder)
-    found = [path.parent.name for path in place.glob(f"*/{MANIFEST}")] if place.exists() else []
-    return sorted(int(name) for name in found if name.isdecimal())
+    names = [path.parent.name for path in place.glob(f"*/{MANIFEST}")] if place.exists() else []
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def manifest(folder: Folder, step: int) -> dict[str, Any]:
@@ -91,7 +120,9 @@ def manifest(folder: Folder, step: int) -> dict[str, Any]:
         if hashlib.sha256(text).hexdigest().encode() != digest:
             raise ValueError
         content = dict(json.loads(text))
-    except (OSError, ValueError, TypeError):
+    except FileNotFoundError:
+        raise Missing(f"{path}: is missing") from None
+    except (OSError, ValueError, TypeError, RecursionError):
         raise Damaged(f"{path}: is damaged") from None
     if content.get("format") != FORMAT:
         raise RlxError(f"{path.parent}: was written by rlx {content.get('rlx')} in another format; use that version")
@@ -101,17 +132,23 @@ def manifest(folder: Folder, step: int) -> dict[str, Any]:
 def verify(folder: Folder, step: int) -> None:
     """Raises Damaged, naming the first file that is not as it was saved."""
     place = locate(folder) / str(step)
-    known = manifest(folder, step)["files"]
-    there = {str(path.relative_to(place)): path for path in _walk(place)}  # so that no name leads outside
-    for name, digest in known.items():
-        if name not in there:
-            raise Damaged(f"{place / name}: is missing")
-        if _digest_file(there[name]) != digest:
-            raise Damaged(f"{there[name]}: is damaged")
+    digests = manifest(folder, step)["files"]
+    try:
+        files = {str(path.relative_to(place)): path for path in leaf_files.walk(place)}  # so that no name leads outside
+        for name, digest in digests.items():
+            if name not in files:
+                raise Damaged(f"{place / name}: is missing")
+            if leaf_files.digest_file(files[name]) != digest:
+                raise Damaged(f"{files[name]}: is damaged")
+    except FileNotFoundError as error:  # removed while it was read
+        raise Missing(f"{error.filename}: is missing") from None
 
 
 def newest(folder: Folder, warn: Callable[[str], None]) -> int | None:
-    """The last step that verifies, None if there is none. Later ones that do not are set aside, with a warning."""
+    """The last step that verifies, None if there is none. Later ones that do not are set aside, with a warning.
+
+    For the process that trains; others use `newest_intact`.
+    """
     place = locate(folder)
     set_unfinished_aside(place, warn)
     for step in reversed(steps(place)):
@@ -119,8 +156,17 @@ def newest(folder: Folder, warn: Callable[[str], None]) -> int | None:
             verify(place, step)
             return step
         except Damaged as error:
-            kept = _set_aside(place / str(step), DAMAGED)
-            warn(f"{error}; set aside as {kept.name}, going on with the step before")
+            aside = _set_aside(place / str(step), DAMAGED)
+            warn(f"{error}; set aside as {aside.name}, going on with the step before")
+    return None
+
+
+def newest_intact(folder: Folder) -> int | None:
+    """The last step that verifies, None if there is none; nothing is renamed."""
+    for step in reversed(steps(folder)):
+        with contextlib.suppress(Damaged):
+            verify(folder, step)
+            return step
     return None
 
 
@@ -130,46 +176,53 @@ def set_unfinished_aside(place: epath.Path, warn: Callable[[str], None] = lambda
         return
     for path in sorted(place.iterdir()):
         if path.name.isdecimal() and not (path / MANIFEST).exists():
-            kept = _set_aside(path, UNFINISHED)
-            warn(f"{path}: has no {MANIFEST}; set aside as {kept.name} until that step or a later one is saved")
+            aside = _set_aside(path, UNFINISHED)
+            warn(f"{path}: has no {MANIFEST}; set aside as {aside.name} until that step or a later one is saved")
 
 
 def _remove_unfinished(place: epath.Path, step: int) -> None:
-    """Removes what was never finished of steps up to `step`, which is whole."""
+    """Removes unfinished steps up to `step`, which is complete."""
     for path in place.glob(f"{UNFINISHED}-*"):
         number = path.name.split("-")[1]
         if number.isdecimal() and int(number) <= step:
-            path.rmtree() if path.is_dir() else path.unlink()
+            _remove(path)
 
 
 def _set_aside(path: epath.Path, kind: str) -> epath.Path:
     names = (f"{kind}-{path.name}" + (f"-{i}" if i else "") for i in range(1000))
-    kept = next(path.parent / name for name in names if not (path.parent / name).exists())
-    return path.rename(kept)
+    aside = next(path.parent / name for name in names if not os.path.lexists(path.parent / name))
+    return path.rename(aside)
 
 
 def prune(folder: Folder, keep: int) -> None:
     """Removes all but the `keep` newest steps."""
     for step in steps(folder)[:-keep]:
-        (locate(folder) / str(step)).rmtree()
+        _remove_step(folder, step)
 
 
 def remove_after(folder: Folder, step: int) -> None:
     """Removes the steps after `step`: a run that goes on from there makes them again."""
     for later in steps(folder):
         if later > step:
-            (locate(folder) / str(later)).rmtree()
+            _remove_step(folder, later)
+
+
+def _remove_step(folder: Folder, step: int) -> None:
+    """Renames it first, so that nobody reads a step that is half removed."""
+    draft = locate(folder) / f"{WRITING}-{step}"
+    _remove(draft)
+    _remove((locate(folder) / str(step)).rename(draft))
 
 
 def choose(folder: Folder, step: int | None) -> int:
-    """The step that is meant, the last where none is named. Raises RlxError where it is not there."""
+    """The step to use, by default the last. Raises RlxError for one that is not there."""
     place = locate(folder)
-    found = steps(place)
-    if not found:
+    saved = steps(place)
+    if not saved:
         raise RlxError(f"{place}: holds no checkpoint; train the run first")
-    if step is not None and step not in found:
-        raise RlxError(f"{place}: has no step {step}; it has {', '.join(map(str, found))}")
-    return found[-1] if step is None else step
+    if step is not None and step not in saved:
+        raise RlxError(f"{place}: has no step {step}; it has {', '.join(map(str, saved))}")
+    return saved[-1] if step is None else step
 
 
 def restore(folder: Folder, template: Any, step: int | None = None) -> Any:
@@ -182,80 +235,46 @@ def restore(folder: Folder, template: Any, step: int | None = None) -> Any:
         verify(place, step)
     except Damaged as error:
         raise RlxError(f"{error}; choose another --step") from None
-    known, wanted = manifest(place, step)["leaves"], flatten(template)
-    compare(place / str(step), known, wanted)
+    table, wanted = manifest(place, step)["leaves"], flatten(template)
+    compare(place / str(step), table, wanted)
     try:
-        alone = (place / str(step) / ALONE).exists()
-        saved = _read_alone(place / str(step), wanted) if alone else _read(place, step, wanted)
+        saved = leaf_files.read(place / str(step), list(table), wanted)
     except (OSError, ValueError, KeyError) as error:
-        raise RlxError(f"{place / str(step)}: cannot be read ({_reason(error)}); choose another --step") from None
+        raise RlxError(
+            f"{place / str(step)}: cannot be read ({leaf_files.reason(error)}); choose another --step"
+        ) from None
     leaves = {name: np.asarray(saved[name]) for name in wanted}
     for name, leaf in leaves.items():
-        if _digest(leaf) != known[name]["sha256"]:
+        if leaf_files.digest(leaf) != table[name]["sha256"]:
             raise RlxError(f"{place / str(step)}: {name} was read wrongly; choose another --step")
     return jax.tree.unflatten(jax.tree.structure(template), leaves.values())
 
 
 def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]) -> None:
-    """Raises RlxError, naming the first leaf by which a saved table differs from a wanted one."""
-    there = {name: f"{leaf['dtype']} {tuple(leaf['shape'])}" for name, leaf in saved.items()}
-    here = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in wanted.items()}
-    for name in [*here, *there]:
-        if there.get(name) != here.get(name):
-            found, asked = there.get(name, "missing"), here.get(name, "unknown")
-            raise RlxError(f"{place}: {name} is {found} there but {asked} here; the run has another agent or networks")
+    """Raises RlxError, naming the first leaf by which a saved table differs from the wanted one."""
+    old = {name: f"{leaf['dtype']} {tuple(leaf['shape'])}" for name, leaf in saved.items()}
+    new = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in wanted.items()}
+    for name in [*new, *old]:
+        if old.get(name) != new.get(name):
+            types = f"{name} is {old.get(name, 'missing')} there but {new.get(name, 'unknown')} here"
+            raise RlxError(f"{place}: {types}; {_why(old.get(name, ''), new.get(name, ''))}")
 
 
-def _manager(place: epath.Path) -> Any:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every file it looks at
-    import orbax.checkpoint as ocp  # late: it costs a quarter of a second that `--help` need not pay
-
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(place.resolve(), item_handlers=ocp.StandardCheckpointHandler(), options=options)
-
-
-def _write(place: epath.Path, step: int, leaves: dict[str, np.ndarray]) -> None:
-    with _manager(place) as manager:
-        import orbax.checkpoint as ocp
-
-        if not manager.save(step, args=ocp.args.StandardSave(leaves)):
-            raise RlxError(f"{place}: step {step} was not saved; is a later one there already?")
-        manager.wait_until_finished()
-
-
-def _read(place: epath.Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
-    with _manager(place) as manager:
-        import orbax.checkpoint as ocp
-
-        return dict(manager.restore(step, args=ocp.args.StandardRestore(wanted)))
-
-
-def _write_alone(place: epath.Path, step: int, leaves: dict[str, np.ndarray]) -> None:
-    """Of several processes, this one's leaves as bytes, one file each.
-
-    Orbax would have all processes meet, in collectives that get between those of the training that goes on; and it
-    writes the first process's host arrays only.
-    """
-    (place / str(step) / ALONE).mkdir(parents=True, exist_ok=True)
-    for i, leaf in enumerate(leaves.values()):
-        (place / str(step) / ALONE / str(i)).write_bytes(np.ascontiguousarray(leaf).tobytes())
-
-
-def _read_alone(place: epath.Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The leaves in the manifest's order, which is that of `wanted` (the tables were compared)."""
-    known = json.loads((place / MANIFEST).read_bytes().partition(b"\n")[2])["leaves"]
-    files = {name: place / ALONE / str(i) for i, name in enumerate(known)}
-    return {
-        name: np.frombuffer(files[name].read_bytes(), leaf.dtype).reshape(leaf.shape) for name, leaf in wanted.items()
-    }
+def _why(old: str, new: str) -> str:
+    """What makes two types of a leaf differ: where only the width of floats or integers does, JAX_ENABLE_X64."""
+    wide = ("float64", "int64", "uint64", "complex128")
+    if old.split(" ", 1)[1:] == new.split(" ", 1)[1:] and (old.startswith(wide) != new.startswith(wide)):
+        needs = "needs" if old.startswith(wide) else "was trained without"
+        return f"the run {needs} JAX_ENABLE_X64=1"
+    return "the run has another agent or networks"
 
 
 def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dict[str, Any]) -> str:
     from rlx import __version__
 
-    files = sorted(path for path in _walk(place) if path.name != MANIFEST)
+    files = sorted(path for path in leaf_files.walk(place) if path.name != MANIFEST)
     table = {
-        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": _digest(leaf)}
+        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": leaf_files.digest(leaf)}
         for name, leaf in leaves.items()
     }
     digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
@@ -265,34 +284,8 @@ def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dic
         "about": about,
         "digest": digest,
         "leaves": table,
-        "files": {str(path.relative_to(place)): _digest_file(path) for path in files},
+        "files": {str(path.relative_to(place)): leaf_files.digest_file(path) for path in files},
     }
     text = json.dumps(content, indent=1).encode()
-    draft = place / "manifest.tmp"
-    draft.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-    draft.replace(place / MANIFEST)
+    (place / MANIFEST).write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
     return digest
-
-
-def _walk(place: epath.Path) -> list[epath.Path]:
-    return [file for path in place.iterdir() for file in (_walk(path) if path.is_dir() else [path])]
-
-
-def _digest(leaf: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data).hexdigest()
-
-
-def _digest_file(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**22):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _reason(error: BaseException) -> str:
-    """What an exception says, in one line; of a full disk, that."""
-    text = f"{error}"
-    if "No space left" in text or ("RESOURCE_EXHAUSTED" in text and "space" in text):
-        return "no space left on the disk"
-    return (text.strip().splitlines() or [type(error).__name__])[0][:200]

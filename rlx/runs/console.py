@@ -5,7 +5,9 @@ It shows lines of metrics that the host has anyway: nothing here waits for a dev
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console as Terminal
+from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.panel import Panel
@@ -23,6 +25,7 @@ from rich.text import Text
 
 from rlx import parallel
 from rlx.config import RunConfig, members
+from rlx.errors import discard_output, printable, say
 from rlx.experiment import asked_split, final_plan, lay_out
 from rlx.runs.summaries import duration, in_words
 from rlx.train import report
@@ -30,10 +33,10 @@ from rlx.train.config import TrainConfig
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 24  # values that a sparkline shows
-RECENT = 10  # lines from which the time left is told
+RECENT = 10  # lines from which the time left is estimated
 MANY = 12  # members whose returns are no longer listed one by one
 GREEDY, TRAINING = "eval/return_per_seed", "train/episode_return"
-OVER = ("done", "stopped")  # phases of a panel that says no more
+OVER = ("done", "stopped")  # last phases
 
 
 def brief(line: dict[str, Any]) -> str:
@@ -64,8 +67,28 @@ def sparkline(values: Sequence[float | None], width: int = SPARKS) -> str:
     return "".join("·" if x is None else BLOCKS[round((x - low) * level)] for x in means)
 
 
-class Panelled:
-    """What the panel says, from the lines that it was given."""
+class Terminal(RichConsole):
+    """Rich's console; where its output is lost (a closed pipe or terminal, a full disk), the run goes on without it."""
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            self._lose(error)
+
+    def on_broken_pipe(self) -> None:
+        self._lose(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
+    def _lose(self, error: OSError) -> None:
+        if not self.quiet:
+            self.quiet = True
+            say(f"rlx: the output is lost ({error.strerror or error}); the run goes on, and is saved, without it")
+        del self._buffer[:]
+        discard_output()
+
+
+class PanelContent:
+    """The text of the panel, from lines of metrics."""
 
     def __init__(self, title: str, total: int, count: int, devices: int) -> None:
         self.title, self.total, self.count = title, total, count
@@ -76,12 +99,12 @@ class Panelled:
         self.pace: deque[tuple[int, float]] = deque(maxlen=RECENT)  # (run_step, seconds) of lines that learned
         self.memory: parallel.Memory | None = None
         self.phase = "compiling"
-        self.seen = self.begun = time.monotonic()
+        self.updated = self.begun = time.monotonic()
         self.device = f"{devices} x {parallel.describe()['kind']}".removeprefix("1 x ")
 
-    def take(self, line: dict[str, Any]) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         """The next line of metrics."""
-        self.before, self.line, self.seen = self.line, line, time.monotonic()
+        self.before, self.line, self.updated = self.line, line, time.monotonic()
         self.memory = parallel.memory_in_use()
         for name, history in self.returns.items():
             if line.get(name):
@@ -96,7 +119,7 @@ class Panelled:
             return None
         (step, begun), (last, ended) = self.pace[0], self.pace[-1]
         at_line = (ended - begun) / (last - step) * (self.total - last)
-        return max(0.0, at_line - (time.monotonic() - self.seen))
+        return max(0.0, at_line - (time.monotonic() - self.updated))
 
     def _rate(self, counter: str) -> str:
         """Of all members together, a second of training since the line before."""
@@ -136,14 +159,14 @@ class Panelled:
             rows["memory"] = Text(str(self.memory))
         return rows
 
-    def __rich_console__(self, terminal: Terminal, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, terminal: RichConsole, options: ConsoleOptions) -> RenderResult:
         step, elapsed, left = self.line.get("run_step", 0), time.monotonic() - self.begun, self.left_s()
-        told = [f"{step:,} of {self.total:,} steps", duration(elapsed)]
-        told += [self.phase] if self.phase != "training" or not left else []
-        told += [f"{duration(left)} left"] if left and self.phase not in OVER else []
+        progress = [f"{step:,} of {self.total:,} steps", duration(elapsed)]
+        progress += [self.phase] if self.phase != "training" or not left else []
+        progress += [f"{duration(left)} left"] if left and self.phase not in OVER else []
         head, table = Table.grid(expand=True), Table.grid(padding=(0, 2))
         head.add_row(ProgressBar(total=self.total, completed=step))
-        head.add_row(Text("   ".join(told), no_wrap=True, overflow="ellipsis"))
+        head.add_row(Text("   ".join(progress), no_wrap=True, overflow="ellipsis"))
         table.add_column(style="dim", no_wrap=True, min_width=8)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for name, text in self.rows(options.ascii_only).items():
@@ -155,16 +178,16 @@ class Console:
     """Shows the lines of a run as they come."""
 
     def __init__(self, run_config: RunConfig, quiet: bool, part_of: str = "") -> None:
-        as_it_is: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False}  # paths may hold any sign
-        self._terminal = Terminal(quiet=quiet, **as_it_is)
-        self._summary = Terminal(quiet=bool(part_of), **as_it_is)
+        verbatim: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False}  # paths may hold any sign
+        self._terminal = Terminal(quiet=quiet, **verbatim)
+        self._summary = Terminal(quiet=bool(part_of), **verbatim)
         plan, count = final_plan(run_config), len(members(run_config))
         self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} runs" if count > 1 else "")
         if part_of:
             self._title = f"{part_of}: {self._title}"
-        self._panel = Panelled(self._title, plan.run_step(plan.iterations), count, _devices(run_config.train))
+        self._panel = PanelContent(self._title, plan.run_step(plan.iterations), count, _devices(run_config.train))
         if not part_of:
-            self._panel.begun -= report.process_age_s()  # as all other seconds that are told of a run
+            self._panel.begun -= report.process_age_s()  # as all other seconds of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
         self._rounded = rounded(run_config)
 
@@ -190,12 +213,12 @@ class Console:
     def show(self, line: dict[str, Any]) -> None:
         """Renews the panel, or prints a line where nobody watches one: then evaluations only."""
         if self._terminal.is_terminal:
-            self._panel.take(line)
+            self._panel.add(line)
         elif "eval/return_mean" in line:
             self._terminal.print(f"{line['wall_time_s']:8.1f} s  {line['run_step']:>12,} steps  {brief(line)}")
 
     def finish(self, summary: dict[str, Any], folder: Path) -> None:
-        """The summary, also when quiet; a part of something greater has none."""
+        """The summary, also when quiet; a part of a sweep has none."""
         table = Table(title=self._title, show_header=False)
         env, critic, actor = (summary[f"{name}_steps"] for name in ("env", "critic", "actor"))
         env_rate, update_rate = summary["env_steps_per_s"], summary["updates_per_s"]
@@ -212,15 +235,15 @@ class Console:
             "time": f"{summary['wall_time_s']:.1f} s in all, first update after {first_s:.1f} s",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),
-            "judge it again": f"rlx eval {folder}",
+            "evaluate it again": f"rlx eval {folder}",
         }
         for name, value in rows.items():
-            table.add_row(name, value)
+            table.add_row(name, printable(value))
         self._summary.print(table)
 
 
 def rounded(run_config: RunConfig) -> list[str]:
-    """What will be done beyond what was asked, because a run is made of whole iterations: a line each."""
+    """Totals that are rounded up to whole iterations, a line each."""
     plan, train = final_plan(run_config), run_config.train
     updates = (plan.iterations if plan.offline else plan.prior_iterations) * plan.iteration_critic_steps
     parts = (

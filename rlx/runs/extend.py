@@ -14,8 +14,8 @@ from rlx.errors import RlxError
 from rlx.experiment import Setup
 from rlx.runs import folders, saver
 
-TOTALS = ("total_env_steps", "offline_steps")  # settings that a resumed run may be given anew, if they are larger
-PACE = ("log_every", "eval_every")  # that follow from a total where they were left open
+TOTALS = ("total_env_steps", "offline_steps")  # a resumed run may be given larger ones
+INTERVALS = ("log_every", "eval_every")  # that follow from a total where they were left open
 
 
 def flag(name: str) -> str:
@@ -48,9 +48,10 @@ def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunCon
             raise RlxError(f"{flag(name)} {new}: the run goes on in its environment; raise --total-env-steps instead")
     if (folder.parent / folders.SWEEP).is_file():
         raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
-    open_again = {name: 0 for name, steps in experiment.planned(saved).items() if getattr(saved.network, name) == steps}
-    if open_again:
-        wanted = replace(wanted, network=replace(wanted.network, **open_again))
+    planned = experiment.planned(saved)
+    unset = {name: 0 for name, steps in planned.items() if getattr(saved.network, name) == steps}
+    if unset:
+        wanted = replace(wanted, network=replace(wanted.network, **unset))
     return wanted
 
 
@@ -60,35 +61,35 @@ def is_longer(wanted: RunConfig, saved: RunConfig) -> bool:
 
 
 def needs_checkpoint(folder: Path) -> RlxError:
-    """Of a finished run that cannot go on: beginning it again would cost what it has learnt."""
-    return RlxError(f"{folder}: holds no checkpoint of everything to go on from; begin another run by --init-from")
+    """Of a finished run that cannot go on: beginning it again would discard what it has learnt."""
+    return RlxError(f"{folder}: holds no full checkpoint to go on from; begin another run by --init-from")
 
 
-def at_its_pace(given: Setup, saved: RunConfig, folder: Path, found: tuple[int, bool] | None) -> Setup:
-    """A longer run as it goes on from `found`, with notes on what a run as long from its start would do otherwise.
+def at_same_intervals(prepared: Setup, saved: RunConfig, folder: Path, newest: tuple[int, bool] | None) -> Setup:
+    """A longer run as it goes on from its newest checkpoint, with notes on where that differs from one run.
 
     Where the part that becomes longer has begun, its log points and evaluations stay as far apart as they were: at log
     points the pools of initial states are refreshed, so other ones would give other bits.
     """
-    run, notes = given.config, []
-    if found is None or not is_longer(run, saved):
-        return given
-    begun = not found[1] or run.train.offline_steps > saved.train.offline_steps
-    if begun and (pace := _pace(saved)):
-        run = replace(run, train=replace(run.train, **pace))
-        flags = " ".join(f"{flag(name)} {steps}" for name, steps in pace.items())
+    run, notes = prepared.config, []
+    if newest is None or not is_longer(run, saved):
+        return prepared
+    begun = not newest[1] or run.train.offline_steps > saved.train.offline_steps
+    if begun and (intervals := _intervals(saved)):
+        run = replace(run, train=replace(run.train, **intervals))
+        flags = " ".join(f"{flag(name)} {steps}" for name, steps in intervals.items())
         notes.append(f"{folder}: logs and evaluates as often as before, as by {flags}")
     if run.network != saved.network:
         notes.append(f"{folder}: schedules now end at the new end, so learning rates that fall are higher from here")
-    return given._replace(config=run, notes=(*given.notes, *notes))
+    return prepared._replace(config=run, notes=(*prepared.notes, *notes))
 
 
-def _pace(saved: RunConfig) -> dict[str, Any]:
+def _intervals(saved: RunConfig) -> dict[str, Any]:
     """Steps between log points and between evaluations, where they follow from the total."""
     plan = experiment.final_plan(saved)
     iteration_steps = plan.iteration_critic_steps if plan.offline else plan.iteration_env_steps
     steps = (plan.log_iterations * iteration_steps, plan.eval_iterations * iteration_steps)
-    return {name: every for name, every in zip(PACE, steps, strict=True) if not getattr(saved.train, name)}
+    return {name: every for name, every in zip(INTERVALS, steps, strict=True) if not getattr(saved.train, name)}
 
 
 def write(folder: Path, saved: RunConfig, run: RunConfig) -> None:
@@ -99,15 +100,16 @@ def write(folder: Path, saved: RunConfig, run: RunConfig) -> None:
     """
     if not is_longer(run, saved):
         return
-    changed = {name: getattr(run.train, name) for name in (*TOTALS, *PACE)}
-    kept = replace(saved, train=replace(saved.train, **changed), network=run.network)
+    changed = {name: getattr(run.train, name) for name in (*TOTALS, *INTERVALS)}
+    extended = replace(saved, train=replace(saved.train, **changed), network=run.network)
     content = json_files.read(folder / "config.json")
     shorter = {"identity": content["identity"]} | {name: getattr(saved.train, name) for name in TOTALS}
-    content |= config.to_json(kept) | {"identity": saver.identity(kept)}
+    content |= config.to_json(extended) | {"identity": saver.identity(extended)}
     (folder / "summary.json").unlink(missing_ok=True)
     json_files.write(folder / "config.json", content | {"extended": [*content.get("extended", []), shorter]})
 
 
 def identities(content: Mapping[str, Any]) -> set[str]:
-    """Of a run and of the shorter ones that it was, from its config.json: whose checkpoints it may go on from."""
-    return {content["identity"], *(shorter["identity"] for shorter in content.get("extended", []))}
+    """Of a run and of the shorter ones that it was, from its config.json: it may go on from their checkpoints."""
+    shorter = [run for run in content.get("extended", []) if isinstance(run, dict)]
+    return {content["identity"], *(str(run.get("identity")) for run in shorter)}

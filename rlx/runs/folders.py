@@ -3,97 +3,180 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
-import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from rlx import json_files, parallel
 from rlx.config import RunConfig
 from rlx.errors import RlxError
-from rlx.runs import checkpoint
+from rlx.runs import checkpoint, metrics
 
-RUN, SWEEP = "config.json", "sweep.json"  # what tells that a folder is a run's, or a sweep's
+RUN, SWEEP = "config.json", "sweep.json"  # the file that makes a folder a run's, or a sweep's
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-LOCK, STATUS = "lock", "status.json"
+LOCK, STATUS, SUMMARY = "lock", "status.json", "summary.json"
+LOOK_S = 0.5  # longer than a reader holds the lock to see whether a run is alive
 
 
-def choose_folder(root: Path | str, name: str | None, run_config: RunConfig, overwrite: bool, prefix: str = "") -> Path:
-    """The folder of a new run, the same for all processes; one that is not named begins with `prefix`.
+@contextlib.contextmanager
+def new(
+    root: Path | str, name: str | None, run_config: RunConfig, overwrite: bool, kind: str = RUN, prefix: str = ""
+) -> Iterator[Path]:
+    """Claims the folder of a new run, or of a sweep, the same for all processes; nothing is removed yet.
 
-    Raises RlxError, in all of them, for no root, a name that leaves it or a folder that is there already.
+    A folder that is not named is called after agent, environment and seed, with the first number that is free. With
+    `overwrite` it may be there; `empty` makes room. Where nothing is written, it is gone afterwards. Raises RlxError,
+    in all processes, for no root, a name that leaves it or one that is taken.
     """
     if not str(root):  # as a path it would be the current folder
         raise RlxError("--run-dir '': names no folder; name one, or leave it out")
     root = Path(root)
-    try:
-        said = str(_choose_folder(root, name, run_config, overwrite, prefix)) if parallel.is_first_process() else ""
-    except RlxError as error:
-        said = f"!{error}"
-    said = parallel.agree(said)
-    if said.startswith("!"):
-        raise RlxError(said[1:])
-    return Path(said)
+    with contextlib.ExitStack() as claims:
+        try:
+            answer = ""
+            if parallel.is_first_process():
+                answer = str(_claim_new(claims, root, name, run_config, overwrite, kind, prefix))
+        except RlxError as error:
+            answer = f"!{error}"
+        answer = parallel.agree(answer)
+        if answer.startswith("!"):
+            raise RlxError(answer[1:])
+        yield Path(answer)
 
 
-def _choose_folder(root: Path, name: str | None, run_config: RunConfig, overwrite: bool, prefix: str) -> Path:
-    if name is None:
-        base = f"{prefix}{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
-        if overwrite or not (root / base).exists():
-            return root / base
-        return next(folder for i in itertools.count(2) if not (folder := root / f"{base}-{i}").exists())
-    if not NAME.fullmatch(name):
+def _claim_new(
+    claims: contextlib.ExitStack,
+    root: Path,
+    name: str | None,
+    run_config: RunConfig,
+    overwrite: bool,
+    kind: str,
+    prefix: str,
+) -> Path:
+    if name is not None and not NAME.fullmatch(name):
         raise RlxError(
             f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}"
         )
-    folder = root / name
-    if folder.exists() and not overwrite:
-        raise RlxError(f"{folder}: is there already; choose another --run-name, or --overwrite to replace it")
-    return folder
+    base = f"{prefix}{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
+    names = [name] if name is not None else (base if i == 1 else f"{base}-{i}" for i in itertools.count(1))
+    for folder in (root / each for each in names):
+        if overwrite:
+            claims.enter_context(claimed(folder, kind))
+            return folder
+        with contextlib.suppress(FileExistsError):
+            claims.enter_context(_made(folder))
+            claims.enter_context(claimed(folder, kind))
+            return folder
+    raise RlxError(f"{root / str(name)}: is there already; choose another --run-name, or --overwrite to replace it")
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, fresh: bool, kind: str = RUN) -> Iterator[None]:
-    """Makes this process the only writer of a run folder, made or (where `fresh`) emptied first, until it leaves.
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a new folder, and those above it; those that are empty afterwards are removed. Raises FileExistsError."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(folder):
+            raise
+        raise _cannot_be_written(folder, error) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in missing:
+                path.rmdir()
 
-    `kind` is RUN, or SWEEP for a sweep's. The lock goes with the process, however it ends. Raises RlxError, and removes
-    nothing, where another process writes, where it is no folder of that kind, or where it cannot be made.
+
+def _cannot_be_written(folder: Path, error: OSError) -> RlxError:
+    return RlxError(f"{folder}: cannot be written ({error.strerror or error}); choose another --run-dir")
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, kind: str = RUN) -> Iterator[None]:
+    """Makes this process the only writer of a folder of that kind, made where there is none, until it leaves.
+
+    The lock goes with the process, however it ends. Raises RlxError where another process writes, for a folder of
+    another kind, or where it cannot be written.
     """
     try:
-        if fresh and folder.exists() and _others(folder) and not (folder / kind).is_file():
-            other = {RUN: "a run's", SWEEP: "a sweep's"}
-            found = next((f"is {whose}" for name, whose in other.items() if (folder / name).is_file()), "is no run")
-            raise RlxError(f"{folder}: {found} folder, so --overwrite leaves it alone; choose another --run-name")
+        _check_kind(folder, kind)
+        is_new = not os.path.lexists(folder / LOCK)
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        file = _lock(folder)
     except OSError as error:
-        raise RlxError(f"{folder}: cannot be written ({error.strerror or error}); choose another --run-dir") from None
+        raise _cannot_be_written(folder, error) from None
     with file:
         try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if is_new and [path.name for path in folder.iterdir()] == [LOCK]:
+                    (folder / LOCK).unlink()
+
+
+def _check_kind(folder: Path, kind: str) -> None:
+    """Raises RlxError for a folder that is neither empty nor of that kind: --overwrite removes nobody's thesis."""
+    if folder.exists() and _content(folder) and not (folder / kind).is_file():
+        owners = {RUN: "a run's", SWEEP: "a sweep's"}
+        owner = next((f"is {whose}" for name, whose in owners.items() if (folder / name).is_file()), "is no run")
+        raise RlxError(f"{folder}: {owner} folder, so --overwrite leaves it alone; choose another --run-name")
+
+
+def _lock(folder: Path) -> IO[str]:
+    """The lock of a folder, held. Raises RlxError where another process holds it, OSError where it is a link."""
+    deadline = time.monotonic() + LOOK_S
+    while True:
+        file = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(file.fileno()).st_ino == (folder / LOCK).stat().st_ino:
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                return file
+        except FileNotFoundError:  # who had it found nothing to keep
+            folder.mkdir(parents=True, exist_ok=True)
         except BlockingIOError:
-            file.seek(0)
-            raise RlxError(
-                f"{folder}: process {file.read().strip()} is writing there; wait for it, or choose another --run-name"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        if fresh:
-            for path in sorted(_others(folder), key=lambda path: path.name == kind):  # what tells of a run: last
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield
+            if time.monotonic() > deadline:
+                owner = file.read(20).strip()
+                file.close()
+                raise RlxError(
+                    f"{folder}: process {owner} is writing there; wait for it, or choose another --run-name"
+                ) from None
+            time.sleep(LOOK_S / 20)
+        except OSError:
+            file.close()
+            raise
+        file.close()
 
 
-def _others(folder: Path) -> list[Path]:
+def empty(folder: Path, kind: str = RUN) -> None:
+    """Removes what is in a claimed folder; of links only the links. What makes it a run's folder goes last.
+
+    Raises RlxError, in one line, where something cannot be removed.
+    """
+    try:
+        for path in sorted(_content(folder), key=lambda path: path.name == kind):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except OSError as error:
+        raise RlxError(
+            f"{error.filename or folder}: cannot be removed ({error.strerror}); choose another --run-name"
+        ) from None
+
+
+def _content(folder: Path) -> list[Path]:
     """What is in a folder, but for the files that a run writes before its config.json."""
-    own = (LOCK, STATUS, "status.tmp", "config.tmp", "sweep.tmp")
-    return [path for path in folder.iterdir() if path.name not in own]
+    first = (LOCK, STATUS, "status.tmp", "config.tmp", "sweep.tmp")
+    return [path for path in folder.iterdir() if path.name not in first]
 
 
 def mark(folder: Path, state: str, reason: str = "") -> None:
@@ -101,7 +184,7 @@ def mark(folder: Path, state: str, reason: str = "") -> None:
     json_files.write(folder / STATUS, {"state": state, "reason": reason})
 
 
-class Standing(NamedTuple):
+class Status(NamedTuple):
     """A run as `rlx runs` lists it."""
 
     name: str
@@ -110,63 +193,100 @@ class Standing(NamedTuple):
     saved_step: int | None  # from which it would go on, 0 where it would begin again
     eval_return: float | None
     size_bytes: int
+    noted: str = ""  # the state in status.json
+    damage: str = ""  # of a damaged run, what is wrong
 
 
-def standing(folder: Path) -> Standing:
-    """How the run in a folder stands; a run whose process died without a word was interrupted."""
-    with contextlib.suppress(OSError, ValueError):
-        state = json.loads((folder / STATUS).read_text())["state"]
-        if state == "running" and not _is_claimed(folder):
-            state = "interrupted"
-        last, saved = _last_lines(folder / "metrics.jsonl"), _saved_step(folder)
-        returns = [line["eval/return_mean"] for line in last if line.get("eval/return_mean") is not None]
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        reached = max([line["run_step"] for line in last[-1:]] + [saved] * bool(saved), default=None)
-        return Standing(folder.name, state, reached, saved, (returns or [None])[-1], size)
-    return Standing(folder.name, "unreadable", None, None, None, 0)
+def status(folder: Path) -> Status:
+    """How the run in a folder stands; a run whose process died without a word was interrupted. Reads only."""
+    size = _size(folder)
+    try:
+        if not (folder / STATUS).exists():
+            return Status(folder.name, "unreadable", None, None, None, size)
+        state = _state(folder)
+        lines, saved = _lines(folder / "metrics.jsonl"), _saved_step(folder)
+        steps = [metrics.run_step(line) for line in lines[-1:]] + ([saved] if saved else [])
+        returns = [x for line in lines if isinstance(x := line.get("eval/return_mean"), (int, float))]
+        last_return = returns[-1] if returns else None
+        return Status(folder.name, state, max(steps, default=None), saved, last_return, size, _noted(folder))
+    except OSError as error:
+        return Status(folder.name, "unreadable", None, None, None, size, damage=f"{error.filename}: {error.strerror}")
+    except (RlxError, ValueError) as error:
+        return Status(folder.name, "damaged", None, None, None, size, damage=str(error))
+
+
+def _state(folder: Path) -> str:
+    """What status.json says, unless the process that wrote it is gone; a run with a summary has finished."""
+    state = _noted(folder)
+    if state == "running" and not _is_claimed(folder):
+        state = _noted(folder)  # it may have ended in between
+        state = "interrupted" if state == "running" else state
+    if state != "running" and (folder / SUMMARY).is_file():
+        return "finished"
+    return state
+
+
+def _noted(folder: Path) -> str:
+    state = json_files.read(folder / STATUS).get("state")
+    if state not in ("running", "finished", "interrupted", "failed"):
+        raise RlxError(f"{folder / STATUS}: has no state; restore it from a copy")
+    return str(state)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; those that a live run removes meanwhile do not count."""
+    total = 0
+    for place, _, names in os.walk(folder):  # which passes over folders that cannot be read
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def _saved_step(folder: Path) -> int | None:
-    """The newest step of which everything was saved, by all of several processes; no cloud is asked."""
+    """The newest full checkpoint, of all of several processes; no cloud is asked."""
     try:
         base = json_files.read(folder / RUN)["settings"]["checkpoint_dir"]
     except (RlxError, KeyError, TypeError):
         return None
-    if "://" in base:
+    if not isinstance(base, str) or "://" in base:
         return None
     place = checkpoint.home(folder, base)
     parts = sorted(place.glob("process-*")) if place.exists() else []
     return min(max(checkpoint.steps(part), default=0) for part in parts or [place])
 
 
-def damaged(folder: Path) -> list[Path]:
+def damaged_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a run folder that were found damaged and set aside."""
     patterns = (f"*/{checkpoint.DAMAGED}-*", f"*/process-*/{checkpoint.DAMAGED}-*")
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def _is_claimed(folder: Path) -> bool:
+    """Whether a process holds the lock; taken and given back at once, see LOOK_S."""
     try:
-        with (folder / LOCK).open() as file:
+        with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
+    except OSError as error:
+        return error.errno == errno.EWOULDBLOCK
     return False
 
 
-def _last_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    with contextlib.suppress(OSError):
-        for text in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                lines.append(json.loads(text))
-    return lines
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return metrics.read(path) if path.exists() else []
 
 
-def all_runs(root: Path) -> list[Standing]:
-    """Every run folder under `root`, by name; those of a sweep as `sweep/chunk-0`."""
-    parts = [path for sweep in root.glob(f"*/{SWEEP}") for path in sweep.parent.glob(f"*/{RUN}")]
-    found = sorted(path.parent for path in (*root.glob(f"*/{RUN}"), *parts))
-    return [standing(folder)._replace(name=str(folder.relative_to(root))) for folder in found]
+def all_runs(root: Path) -> list[Status]:
+    """Every run folder under `root`, by name; those of a sweep as `sweep/chunk-0`. Raises OSError for no such root."""
+    places = [place for place in sorted(root.iterdir())]
+    places += [part for place in places if _holds(place, SWEEP) for part in sorted(place.iterdir())]
+    runs = sorted(place for place in places if _holds(place, RUN))
+    return [status(folder)._replace(name=str(folder.relative_to(root))) for folder in runs]
+
+
+def _holds(folder: Path, name: str) -> bool:
+    """Whether a folder has such a file; one that may not be entered might be a run."""
+    try:
+        return (folder / name).is_file()
+    except PermissionError:
+        return name == RUN

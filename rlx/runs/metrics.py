@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rlx import json_files
 from rlx.errors import RlxError
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl, but for a last one that is being written. Raises RlxError naming a broken one."""
-    lines, whole = [], path.read_text()
-    for number, text in enumerate(whole.splitlines(), 1):
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            if whole.endswith(text):
-                break  # without its end: the run is writing it, or was killed
-            raise RlxError(f"{path}, line {number}: is not JSON ({error.msg}); remove the line") from None
+    lines = []
+    for number, _, line in _parsed(path):
+        if isinstance(line, ValueError):
+            raise RlxError(f"{path}, line {number}: is damaged ({line}); remove the line")
+        lines.append(line)
     return lines
 
 
-def cut(path: Path, run_step: int) -> float:
-    """Drops the lines after `run_step` and one that was not finished; returns the seconds that the run had taken."""
-    kept = []
-    with contextlib.suppress(FileNotFoundError):
-        for text in path.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                line = json.loads(text)
-                if line["run_step"] <= run_step:
-                    kept.append((text, line["wall_time_s"]))
-    draft = path.with_suffix(".tmp")
-    draft.write_text("".join(text + "\n" for text, _ in kept))
-    draft.replace(path)
-    return kept[-1][1] if kept else 0.0
+def _parsed(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | ValueError]]:
+    """Every line with its number from 1, as an object or as what is wrong with it."""
+    *complete, last = path.read_bytes().split(b"\n")
+    for number, text in enumerate([*complete, last], 1):
+        try:
+            line = json_files.parse(text)
+            if not isinstance(line, dict):
+                raise ValueError("no object")
+            yield number, text, line
+        except ValueError as error:
+            if number <= len(complete):  # the last one has no end: the run is writing it, or was killed
+                yield number, text, error
+
+
+def run_step(line: dict[str, Any]) -> int:
+    """The step of a line. Raises ValueError where it has none."""
+    step = line.get("run_step")
+    if not isinstance(step, int) or isinstance(step, bool):
+        raise ValueError("no run_step")
+    return step
+
+
+def cut(path: Path, last: int, warn: Callable[[str], None] = lambda text: None) -> float:
+    """Drops the lines after step `last`, an unfinished one and, with a warning, broken ones.
+
+    Returns the seconds that the run had taken.
+    """
+    texts, seconds = [], 0.0
+    for number, text, line in _parsed(path) if path.exists() else ():
+        try:
+            if isinstance(line, ValueError):
+                raise line
+            if run_step(line) <= last:
+                texts.append(text + b"\n")
+                seconds = float(line["wall_time_s"])
+        except (ValueError, KeyError, TypeError) as error:
+            warn(f"{path}, line {number}: is damaged ({error}); left out")
+    with json_files.replacing(path) as draft:
+        draft.write(b"".join(texts))
+    return seconds

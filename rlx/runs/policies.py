@@ -1,4 +1,4 @@
-"""A run's saved policies, loaded to act: for evaluation, pages and export."""
+"""A run's saved policies, loaded to act (for pages, export and data sets) and evaluated. Reads only."""
 
 from __future__ import annotations
 
@@ -9,13 +9,34 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rlx import config
+from rlx import config, data, json_files
 from rlx.config import RunConfig
-from rlx.errors import RlxError
+from rlx.errors import RlxError, say, say_compiling
 from rlx.experiment import make_driver, setup
-from rlx.runs import checkpoint, runner
+from rlx.runs import checkpoint, origin, summaries
+from rlx.train import report
+from rlx.train.loop import Driver
 from rlx.train.steps import Task
+
+NO_TRAINING: dict[str, Any] = {  # settings under which evaluating a run needs no more memory than that takes
+    "driver": "fused",
+    "split": "1",
+    "dataset": "",
+    "offline_steps": 0,
+    "total_env_steps": 100,
+    "num_devices": 1,
+    "members": "auto",
+    "num_shards": 1,
+    "num_envs": 1,
+    "rollout_length": 1,
+    "n_step": 1,
+    "batch_size": 1,
+    "replay_capacity": 1,
+    "pool_size": 1,
+    "warmup_env_steps": 0,
+}
 
 
 class SavedPolicy(NamedTuple):
@@ -41,7 +62,51 @@ def load(folder: Path, members: Sequence[int] = (0,), step: int | None = None, *
             valid = f"0 to {len(every_member) - 1}" if len(every_member) > 1 else "0 alone"
             raise RlxError(f"--member {member}: {folder} has {valid}; choose one of those")
     step = checkpoint.choose(folder / "checkpoints", step)
-    acting = replace(run_config, train=replace(run_config.train, **runner.NO_TRAINING | train))
+    acting = replace(run_config, train=replace(run_config.train, **NO_TRAINING | train))
     driver = make_driver(setup(acting, trains=False))
-    snapshot = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), runner.load(folder, driver, step))
+    snapshot = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), load_snapshot(folder, driver, step))
     return SavedPolicy(run_config, every_member, step, driver.task, snapshot)
+
+
+def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
+    """Agent and statistics `[M, ...]` that a run saved, for a driver of the same networks.
+
+    One member serves for any number. Raises RlxError where the run's networks are not the driver's.
+    """
+    saved = config.from_json(folder / "config.json")
+    count = len(config.members(saved))
+    if count not in (1, driver.members):
+        raise RlxError(f"{folder}: holds {count} members but {driver.members} are to start; use one, or as many")
+    if note := origin.x64_note(json_files.read(folder / "config.json"), folder):
+        say(f"rlx: {note}")
+    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), driver.policy_snapshot_shapes)
+    snapshot = checkpoint.restore(folder / "checkpoints", template, step)
+    return jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), snapshot)
+
+
+def evaluate(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
+    """Evaluates a saved policy in its environment; returns what to print."""
+    saved = config.from_json(folder / "config.json")
+    if episodes is not None and episodes < 1:
+        raise RlxError(f"--episodes {episodes}: must be at least 1")
+    changes: dict[str, Any] = {"eval_episodes": episodes, "eval_seed": eval_seed}
+    if step is not None:
+        checkpoint.choose(folder / "checkpoints", step)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    train = replace(saved.train, **NO_TRAINING, **changes)
+    driver = make_driver(setup(replace(saved, train=train), trains=False))
+    snapshot = driver.place(load_snapshot(folder, driver, step))
+    each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
+    say_compiling(f"evaluating {train.eval_episodes} episodes of {each}{folder}")
+    evaluation = driver.fetch(driver.evaluate(snapshot))
+    known = data.check_info(folder / "config.json", json_files.read(folder / "config.json").get("data") or {})
+    results = summaries.results(evaluation.returns, saved, known)
+    per_run = " ".join(f"{value:.1f}" for value in results["eval_return_per_seed"])
+    return "\n".join(
+        [
+            f"{saved.agent} on {saved.env}: {train.eval_episodes} greedy episodes of each of {driver.members} runs",
+            *(f"  {line}" for line in summaries.in_words(results)),
+            f"  per run {per_run}; mean length {evaluation.lengths.mean():.0f}",
+            *([f"  {note}"] if (note := report.nonfinite_episodes(evaluation)) else []),
+        ]
+    )

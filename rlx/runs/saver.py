@@ -1,4 +1,4 @@
-"""Everything that a run's future hangs on, as it is saved and restored: a driver's whole state and where it stood."""
+"""The full training state of a run, saved and restored: a driver's state, and where the run stood."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +25,7 @@ from rlx.replay import Replay
 from rlx.runs import checkpoint
 from rlx.train.loop import Driver, Report, Resumed
 
-HOW = (  # not what
+RUNTIME = (  # settings of how and where a run computes, not of what
     *("num_devices", "split", "depth", "keep", "on_nonfinite", "max_magnitude"),
     *("checkpoint_every", "checkpoint_replay"),
     *("tensorboard", "wandb", "members"),
@@ -34,24 +35,41 @@ HOW = (  # not what
 def identity(run_config: RunConfig) -> str:
     """A digest of what a run computes; how and where it does may change when it is resumed."""
     content = config.to_json(run_config)
-    content["settings"] = {name: value for name, value in content["settings"].items() if name not in HOW}
+    content["settings"] = {name: value for name, value in content["settings"].items() if name not in RUNTIME}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def place(run_config: RunConfig, folder: Path) -> checkpoint.Folder:
-    """Where a run keeps its checkpoints of everything; each of several processes its own."""
+    """Where a run keeps its full checkpoints; each of several processes its own."""
     root = checkpoint.home(folder, run_config.train.checkpoint_dir)
     return root / f"process-{parallel.process()}" if parallel.several_processes() else root
 
 
 def check_place(run_config: RunConfig, folder: Path) -> None:
-    """Raises RlxError where a run's checkpoints cannot go: an address that cannot be, or a file in the way."""
-    found, base = place(run_config, folder), run_config.train.checkpoint_dir
+    """Raises RlxError where full checkpoints cannot be written: an unknown address, a file in the way, no permission.
+
+    What is made to find that out is removed. No cloud is asked.
+    """
+    checkpoints, base = place(run_config, folder), run_config.train.checkpoint_dir
     if not base or "://" in base:
         return
-    for path in (Path(found), *Path(found).parents):
-        if os.path.exists(path) and not os.path.isdir(path):  # which answer also where nothing may be looked at
-            raise RlxError(f"{path}: is no folder, so checkpoints cannot go there; choose another --checkpoint-dir")
+    path = Path(checkpoints)
+    for each in (path, *path.parents):
+        if os.path.exists(each) and not os.path.isdir(each):
+            raise RlxError(f"{each}: is no folder, so checkpoints cannot go there; choose another --checkpoint-dir")
+    missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise RlxError(
+            f"{path}: checkpoints cannot be written there ({error.strerror or error}); choose another --checkpoint-dir"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            for each in missing:
+                each.rmdir()
 
 
 def _is_ring(node: Any) -> bool:
@@ -59,7 +77,7 @@ def _is_ring(node: Any) -> bool:
 
 
 def pack(driver: Driver, report: Report, with_replay: bool) -> Any:
-    """A copy on the host of all that there is, of rings the filled part; waits for the device, for no disk."""
+    """The training state copied to the host, of rings the filled part; waits for the device, for no disk."""
 
     def trimmed(node: Any) -> Any:
         if not _is_ring(node):
@@ -77,12 +95,12 @@ def about(moment: Moment) -> dict[str, Any]:
 
 
 def unpack(folder: checkpoint.Folder, step: int, driver: Driver) -> Resumed:
-    """What was packed, for a driver of the same run, on as many devices or not.
+    """The training state that was packed, for a driver of the same run, on any number of devices.
 
     Raises RlxError naming a leaf that does not fit.
     """
-    known = checkpoint.manifest(folder, step)
-    saved, shapes = known["leaves"], driver.training_state_shapes
+    manifest = checkpoint.manifest(folder, step)
+    saved, shapes = manifest["leaves"], driver.training_state_shapes
 
     def as_saved(path: Any, node: Any) -> Any:
         if not _is_ring(node):
@@ -92,7 +110,7 @@ def unpack(folder: checkpoint.Folder, step: int, driver: Driver) -> Resumed:
         return Replay(jax.tree.map(lambda x: _with_slots(x, size), node.rows) if size else None, node.cursor)
 
     template = jax.tree_util.tree_map_with_path(as_saved, shapes, is_leaf=_is_ring)
-    whole = checkpoint.restore(folder, template, step)
+    training_state = checkpoint.restore(folder, template, step)
 
     def filled(node: Any, like: Any) -> Any:
         if not _is_ring(node):
@@ -102,8 +120,8 @@ def unpack(folder: checkpoint.Folder, step: int, driver: Driver) -> Resumed:
             jax.tree.map(lambda full, part: np.copyto(full[:, :, : part.shape[2]], part), rows, node.rows)
         return Replay(rows, node.cursor)
 
-    whole = jax.tree.map(filled, whole, shapes, is_leaf=_is_ring)
-    return Resumed(whole, known["about"]["iteration"], known["about"]["learned"])
+    training_state = jax.tree.map(filled, training_state, shapes, is_leaf=_is_ring)
+    return Resumed(training_state, manifest["about"]["iteration"], manifest["about"]["learned"])
 
 
 def _with_slots(x: Any, size: int) -> jax.ShapeDtypeStruct:
@@ -111,8 +129,11 @@ def _with_slots(x: Any, size: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*x.shape[:2], min(size, x.shape[2]), *x.shape[3:]), x.dtype)
 
 
-def find(folder: checkpoint.Folder, warn: Callable[[str], None]) -> tuple[int, bool] | None:
-    """The newest step that is good in all processes, and whether it was offline; None where there is none."""
+def find_newest(folder: checkpoint.Folder, warn: Callable[[str], None]) -> tuple[int, bool] | None:
+    """The newest step that is intact in all processes, and whether it was offline; None where there is none.
+
+    Damaged steps are set aside, so this is for the process that trains.
+    """
     step = checkpoint.newest(folder, warn)
     step = min(parallel.of_all_processes(0 if step is None else step + 1)) - 1
     if step < 0:
@@ -121,13 +142,13 @@ def find(folder: checkpoint.Folder, warn: Callable[[str], None]) -> tuple[int, b
     return step, checkpoint.manifest(folder, step)["about"]["offline"]
 
 
-class Keeper:
-    """Saves what a run learns, on a thread of its own: policies at evaluations, everything at checkpoints."""
+class Saver:
+    """Saves a run on a thread of its own: the policy at evaluations, the full training state at checkpoints."""
 
     def __init__(self, run_config: RunConfig, folder: Path) -> None:
         self.train, self.identity = run_config.train, identity(run_config)
-        self.policies, self.wholes = checkpoint.locate(folder) / "checkpoints", place(run_config, folder)
-        self.digest: str | None = None  # of everything, at the last checkpoint
+        self.policies, self.full = checkpoint.locate(folder) / "checkpoints", place(run_config, folder)
+        self.digest: str | None = None  # of the full training state, at the last checkpoint
         self.blocked_s, self.count = 0.0, 0
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
@@ -141,28 +162,28 @@ class Keeper:
         with contextlib.nullcontext() if error is None else contextlib.suppress(RlxError):
             self.wait()
 
-    def forget_after(self, run_step: int) -> None:
+    def remove_after(self, run_step: int) -> None:
         """Removes what a resumed run will make again."""
-        checkpoint.remove_after(self.wholes, run_step)
+        checkpoint.remove_after(self.full, run_step)
         if parallel.is_first_process():
             checkpoint.remove_after(self.policies, run_step)
 
-    def keep(self, moment: Moment) -> None:
-        """Copies what is due here off the device and begins to save it. Raises RlxError where the last save failed."""
-        found, driver = moment.report, moment.driver
+    def save(self, moment: Moment) -> None:
+        """Copies what is due off the device and begins to save it. Raises RlxError where the last save failed."""
+        report, driver = moment.report, moment.driver
         if self._pending is not None and self._pending.done():
             self.wait()
-        if not found.saves and found.evaluation is None:
+        if not report.saves and report.evaluation is None:
             return
         begun = time.perf_counter()
-        learned = (
-            jax.tree.map(np.array, driver.fetch(driver.policy_snapshot(found.state))) if found.evaluation else None
-        )
-        whole = pack(driver, found, self.train.checkpoint_replay) if found.saves else None
+        policy = None
+        if report.evaluation is not None:
+            policy = jax.tree.map(np.array, driver.fetch(driver.policy_snapshot(report.state)))
+        training_state = pack(driver, report, self.train.checkpoint_replay) if report.saves else None
         self.wait()
-        self._pending = self._thread.submit(self._save, learned, whole, found.run_step, about(moment))
+        self._pending = self._thread.submit(self._save, policy, training_state, report.run_step, about(moment))
         self.blocked_s += time.perf_counter() - begun
-        self.count += found.saves
+        self.count += report.saves
 
     def wait(self) -> None:
         """Until nothing is being saved. Raises RlxError where it failed."""
@@ -170,12 +191,12 @@ class Keeper:
         if pending is not None:
             pending.result()
 
-    def _save(self, learned: Any, whole: Any, run_step: int, stood: dict[str, Any]) -> None:
+    def _save(self, policy: Any, training_state: Any, run_step: int, about: dict[str, Any]) -> None:
         """The policy first: a run that goes on from here does not evaluate again."""
-        if learned is not None and parallel.is_first_process() and run_step not in checkpoint.steps(self.policies):
-            checkpoint.save(self.policies, run_step, learned)
-        if whole is not None:
-            if run_step not in checkpoint.steps(self.wholes):
-                checkpoint.save(self.wholes, run_step, whole, stood | {"identity": self.identity})
-                checkpoint.prune(self.wholes, self.train.keep)
-            self.digest = checkpoint.manifest(self.wholes, run_step)["digest"]
+        if policy is not None and parallel.is_first_process() and run_step not in checkpoint.steps(self.policies):
+            checkpoint.save(self.policies, run_step, policy)
+        if training_state is not None:
+            if run_step not in checkpoint.steps(self.full):
+                checkpoint.save(self.full, run_step, training_state, about | {"identity": self.identity})
+                checkpoint.prune(self.full, self.train.keep)
+            self.digest = checkpoint.manifest(self.full, run_step)["digest"]

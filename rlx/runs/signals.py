@@ -1,4 +1,4 @@
-"""How a run is asked to end: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C)."""
+"""How a run is asked to end: SIGTERM (a machine is taken away), SIGINT (Ctrl-C), SIGHUP (its terminal was closed)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 class Interrupted(Exception):
     """The run was asked to end, and did so in order; `code` is the process's exit code."""
 
-    def __init__(self, number: int, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
         self.code = 128 + number
 
 
 class Interrupts:
-    """While entered, the first signal is noted in `number`; a second leaves at once, without saving."""
+    """While entered, the first signal is noted in `number`; a second leaves at once, without saving.
+
+    A SIGHUP that is ignored, as under nohup, stays so.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -27,7 +32,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # signals reach no other
-            self._before = {number: signal.signal(number, self._seen) for number in (signal.SIGTERM, signal.SIGINT)}
+            numbers = [n for n in NUMBERS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(
@@ -36,11 +42,11 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _seen(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         name = signal.Signals(number).name
         if self.number is not None:
-            _say(f"rlx: {name} again: leaving at once; the last checkpoint is whole")
+            _say(f"rlx: {name} again: leaving at once; the last checkpoint is intact")
             os._exit(128 + number)
         self.number = number
         _say(f"rlx: {name}: saving, then leaving; once more leaves at once")

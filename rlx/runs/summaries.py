@@ -1,11 +1,7 @@
-"""What is known of a run when it is over: what made it, what it cost, what it is worth, and the pictures."""
+"""What a finished run leaves: its results and what they cost (summary.json), and the pictures."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-import platform
-import subprocess
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,46 +15,33 @@ from rlx.config import RunConfig
 from rlx.evaluate import Evaluation, renderable_scene
 from rlx.experiment import Moment, Setup
 from rlx.runs import metrics
-from rlx.runs.saver import Keeper
+from rlx.runs.saver import Saver
 from rlx.train.loop import Driver, Report
 from rlx.visual import plots, viewer
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "brax", "gymnax", "orbax-checkpoint", "numpy")
 
-
-def origin() -> dict[str, Any]:
-    """What made a run: versions, hardware, the commit of a checkout."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        versions["commit"] = commit
-    hardware = parallel.describe() | {"machine": platform.machine(), "system": platform.system()}
-    return {"versions": versions | {"python": platform.python_version()}, "hardware": hardware}
-
-
-class Clock:
-    """Adds up the seconds that reports tell of."""
+class Rates:
+    """Adds up the steps and seconds of reports."""
 
     def __init__(self) -> None:
         self.steps = self.updates = 0
         self.seconds = 0.0
         self._last: Report | None = None
 
-    def saw(self, found: Report) -> None:
-        """Rates leave out the first stretch, which holds the warm-up."""
+    def add(self, report: Report) -> None:
+        """The first stretch does not count: it holds the warm-up."""
         if self._last is not None:
-            self.steps += found.env_step - self._last.env_step
-            self.updates += found.critic_step - self._last.critic_step
-            self.seconds += found.seconds.train
-        self._last = found
+            self.steps += report.env_step - self._last.env_step
+            self.updates += report.critic_step - self._last.critic_step
+            self.seconds += report.seconds.train
+        self._last = report
 
 
-def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dict[str, Any]:
-    """summary.json: what the final policy is worth and what it cost."""
-    run_config, driver, found = given.config, moment.driver, moment.report
-    assert found.evaluation is not None
-    seconds = max(clock.seconds, 1e-9)
+def summarise(setup: Setup, moment: Moment, rates: Rates, saver: Saver) -> dict[str, Any]:
+    """summary.json: the returns of the final policy, and what it cost."""
+    run_config, driver, report = setup.config, moment.driver, moment.report
+    assert report.evaluation is not None
+    seconds = max(rates.seconds, 1e-9)
     return {
         "agent": run_config.agent,
         "env": run_config.env,
@@ -66,49 +49,48 @@ def summarise(given: Setup, moment: Moment, clock: Clock, keeper: Keeper) -> dic
         "driver": run_config.train.driver,
         "split": run_config.train.split,
         "members": config.members(run_config),
-        "env_steps": found.env_step,
-        "critic_steps": found.critic_step,
-        "actor_steps": found.actor_step,
-        **verdict(found.evaluation.returns, run_config, given.data.info if given.data else {}),
+        "env_steps": report.env_step,
+        "critic_steps": report.critic_step,
+        "actor_steps": report.actor_step,
+        **results(report.evaluation.returns, run_config, setup.data.info if setup.data else {}),
         "eval_episodes": run_config.train.eval_episodes,
         "compile_s": round(sum(program.compile_s for program in driver.programs), 2),
-        "env_steps_per_s": round(clock.steps * driver.members / seconds, 1),
-        "updates_per_s": round(clock.updates * driver.members / seconds, 1),
-        "save_blocked_s": round(keeper.blocked_s, 3),
-        "saves": keeper.count,
-        "digest": keeper.digest,
+        "env_steps_per_s": round(rates.steps * driver.members / seconds, 1),
+        "updates_per_s": round(rates.updates * driver.members / seconds, 1),
+        "save_blocked_s": round(saver.blocked_s, 3),
+        "saves": saver.count,
+        "digest": saver.digest,
         "device": parallel.describe(),
     }
 
 
-def verdict(returns: ArrayLike, run_config: RunConfig, known: dict[str, Any]) -> dict[str, Any]:
-    """What greedy returns `[M, N]` say: mean, interquartile mean and 95 % bootstrap intervals over seeds and episodes.
+def results(returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Greedy returns `[M, N]` as mean, interquartile mean and 95 % bootstrap intervals over seeds and episodes.
 
-    With what is `known` of a data set that was collected in the run's environment, normalised by its references, too
-    (or `no_score`, why they can be no measure), and beside who collected it; returns of another simulator say nothing
-    here.
+    `known` is the info of a data set. If it was collected in the run's environment, scores normalised by its references
+    are added (or `no_score`, why they are no measure), and the returns of who collected it.
     """
     returns = np.asarray(returns)
-    found: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
-    found |= _spread("eval_return", returns)
+    values: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
+    values |= _spread("eval_return", returns)
     if (known.get("env"), known.get("backend")) != (run_config.env, run_config.backend):
-        return found
+        return values
     behaviours = known.get("behaviours") or []
     if known.get("behaviour_return") is not None:
-        found["behaviour_return"] = known["behaviour_return"]
-        found["behaviour_greedy_return"] = max((b["greedy_return"] for b in behaviours), default=None)
+        values["behaviour_return"] = known["behaviour_return"]
+        values["behaviour_greedy_return"] = max((b["greedy_return"] for b in behaviours), default=None)
     random, expert = known.get("random_return"), known.get("expert_return")
     if random is None or expert is None:
-        return found
+        return values
     if flaw := statistics.flaw_of_references(random, expert):
-        found["no_score"] = f"of the data set's references {flaw}"
+        values["no_score"] = f"of the data set's references {flaw}"
     else:
         normalise = partial(statistics.normalised, random=random, expert=expert)
-        found |= {"eval_score_mean": normalise(returns).mean()} | _spread("eval_score", normalise(returns))
+        values |= {"eval_score_mean": normalise(returns).mean()} | _spread("eval_score", normalise(returns))
         for name in ("behaviour", "behaviour_greedy"):
-            if found.get(f"{name}_return") is not None:
-                found[f"{name}_score"] = float(normalise(found[f"{name}_return"]))
-    return found
+            if values.get(f"{name}_return") is not None:
+                values[f"{name}_score"] = float(normalise(values[f"{name}_return"]))
+    return values
 
 
 def _spread(name: str, values: ArrayLike) -> dict[str, Any]:
@@ -120,24 +102,24 @@ def _spread(name: str, values: ArrayLike) -> dict[str, Any]:
     }
 
 
-def in_words(found: dict[str, Any]) -> list[str]:
-    """A verdict as lines to print."""
+def in_words(values: dict[str, Any]) -> list[str]:
+    """Results as lines to print."""
 
-    def line(what: str, name: str) -> str:
-        low, high = found[f"{name}_interval"]
-        mean, middle = found[f"{name}_mean"], found[f"{name}_iqm"]
+    def line(title: str, name: str) -> str:
+        low, high = values[f"{name}_interval"]
+        mean, middle = values[f"{name}_mean"], values[f"{name}_iqm"]
         of_all = f"interquartile mean of all episodes {middle:.1f}"
-        return f"{what} {mean:.1f} (95 % interval over seeds and episodes {low:.1f} to {high:.1f}), {of_all}"
+        return f"{title} {mean:.1f} (95 % interval over seeds and episodes {low:.1f} to {high:.1f}), {of_all}"
 
     lines = [line("return", "eval_return")]
-    if "eval_score_mean" in found:
+    if "eval_score_mean" in values:
         lines.append(line("normalised score (random 0, expert 100)", "eval_score"))
-    if "no_score" in found:
-        lines.append(f"no normalised score: {found['no_score']}")
-    if "behaviour_return" in found:
-        greedy = found["behaviour_greedy_return"]
+    if "no_score" in values:
+        lines.append(f"no normalised score: {values['no_score']}")
+    if "behaviour_return" in values:
+        greedy = values["behaviour_greedy_return"]
         of_greedy = "" if greedy is None else f", its best policy acting greedily {greedy:.1f}"
-        lines.append(f"the data's own return {found['behaviour_return']:.1f}{of_greedy}")
+        lines.append(f"the data's own return {values['behaviour_return']:.1f}{of_greedy}")
     return lines
 
 
@@ -145,14 +127,14 @@ def duration(seconds: float) -> str:
     """Seconds as 5.5 s, 42 s, 3:07 min or 2:15 h."""
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours = divmod(whole, 60), divmod(whole // 60, 60)
-    return f"{minutes[0]}:{minutes[1]:02} min" if whole < 3600 else f"{hours[0]}:{hours[1]:02} h"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    minutes, hours = divmod(rounded, 60), divmod(rounded // 60, 60)
+    return f"{minutes[0]}:{minutes[1]:02} min" if rounded < 3600 else f"{hours[0]}:{hours[1]:02} h"
 
 
-def draw(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evaluation) -> None:
+def write_pictures(folder: Path, run_config: RunConfig, driver: Driver, evaluation: Evaluation) -> None:
     """curve.png from metrics.jsonl, and rollout.html with the first episodes of the first member."""
     title = f"{run_config.agent} on {run_config.env}"
     lines = [line for line in metrics.read(folder / "metrics.jsonl") if "eval/return_per_seed" in line]

@@ -1,4 +1,4 @@
-"""What a sweep tries: ranges and values of hyper-parameters, as text and as combinations of numbers."""
+"""The search space of a sweep: ranges and values of hyper-parameters, as text and as combinations of numbers."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from rlx.errors import RlxError
 
 
 class Range(NamedTuple):
-    """Where a hyper-parameter is drawn from."""
+    """An interval from which a hyper-parameter is sampled."""
 
     low: float
     high: float
-    log: bool  # evenly over its logarithm
+    log: bool  # uniformly in its logarithm
 
     def __str__(self) -> str:
         return f"{self.low!r}:{self.high!r}" + ":log" * self.log
 
 
-Wish = Range | tuple[float, ...]  # draw from, or one of
+Dimension = Range | tuple[float, ...]  # of a search space: a range, or the values to choose from
 
 
 def parse_range(flag: str, text: str) -> Range:
     """`1e-5:1e-3:log` or `0.9:0.99`. Raises RlxError for what is no range."""
     low, *rest = text.split(":")
     if len(rest) not in (1, 2) or rest[1:] not in ([], ["log"]):
-        raise RlxError(f"{flag} {text}: must be LOW:HIGH, or LOW:HIGH:log to draw evenly over the logarithm")
-    found = Range(config.convert(flag, float, low), config.convert(flag, float, rest[0]), len(rest) == 2)
-    if found.low >= found.high or (found.log and found.low <= 0):
-        raise RlxError(f"{flag} {text}: must begin below its end" + " and over 0" * found.log)
-    return found
+        raise RlxError(f"{flag} {text}: must be LOW:HIGH, or LOW:HIGH:log to sample uniformly in the logarithm")
+    parsed = Range(config.convert(flag, float, low), config.convert(flag, float, rest[0]), len(rest) == 2)
+    if parsed.low >= parsed.high or (parsed.log and parsed.low <= 0):
+        raise RlxError(f"{flag} {text}: must begin below its end" + " and over 0" * parsed.log)
+    return parsed
 
 
 def take_ranges(
-    known: Mapping[str, config.Setting], given: Mapping[str, Any]
-) -> tuple[dict[str, Wish], dict[str, Any]]:
-    """The ranges among the settings that are given, and the others as `config.resolve` takes them.
+    known: Mapping[str, config.Setting], settings: Mapping[str, Any]
+) -> tuple[dict[str, Dimension], dict[str, Any]]:
+    """The ranges among the settings, and the others as `config.resolve` takes them.
 
     Raises RlxError for a range that cannot be, and for several values of what is no hyper-parameter.
     """
     hypers = [name for name, setting in known.items() if setting.section == "hypers"]
-    ranges: dict[str, Wish] = {}
-    rest = dict(given)
-    for name, value in given.items():
+    ranges: dict[str, Dimension] = {}
+    rest = dict(settings)
+    for name, value in settings.items():
         values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
         flag, single = f"--{name.replace('_', '-')}", name in known and not known[name].many
         if name in hypers and any(isinstance(x, str) and ":" in x for x in values):
             if len(values) > 1:
                 raise RlxError(f"{flag} {' '.join(map(str, values))}: give one range, or values without one")
-            ranges[name] = found = parse_range(flag, values[0])
-            config.check_value(flag, known[name], found.low)
-            config.check_value(flag, known[name], found.high)
+            ranges[name] = parsed = parse_range(flag, values[0])
+            config.check_value(flag, known[name], parsed.low)
+            config.check_value(flag, known[name], parsed.high)
             del rest[name]
         elif single and len(values) > 1:
             raise RlxError(f"{flag}: takes one value; only hyper-parameters can be swept: {', '.join(hypers)}")
@@ -64,29 +64,29 @@ def take_ranges(
     return ranges, rest
 
 
-def grid(wishes: Mapping[str, Wish]) -> list[dict[str, float]]:
+def grid(space: Mapping[str, Dimension]) -> list[dict[str, float]]:
     """Every combination of values; the last hyper-parameter varies fastest."""
     rows: list[dict[str, float]] = [{}]
-    for name, values in wishes.items():
+    for name, values in space.items():
         rows = [row | {name: value} for row in rows for value in values]
     return rows
 
 
-def draw(wishes: Mapping[str, Wish], number: int, seed: int) -> list[dict[str, float]]:
-    """Random combinations. Each hyper-parameter has a stream of its own: others and more draws change none before.
+def sample(space: Mapping[str, Dimension], number: int, seed: int) -> list[dict[str, float]]:
+    """Random combinations. Each hyper-parameter has a random stream of its own: others, or more samples, change none.
 
     Values have six digits, so that they print as they are.
     """
     columns = {}
-    for name, wish in wishes.items():
+    for name, dimension in space.items():
         shares = np.random.default_rng([seed, zlib.crc32(name.encode())]).random(number)
-        columns[name] = [_at(wish, float(share)) for share in shares]
+        columns[name] = [_at(dimension, float(share)) for share in shares]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _at(wish: Wish, share: float) -> float:
-    if not isinstance(wish, Range):
-        return wish[int(share * len(wish))]
-    low, high, log = wish
+def _at(dimension: Dimension, share: float) -> float:
+    if not isinstance(dimension, Range):
+        return dimension[int(share * len(dimension))]
+    low, high, log = dimension
     value = low * (high / low) ** share if log else low + share * (high - low)
     return min(max(float(f"{value:.6g}"), low), high)

@@ -19,26 +19,26 @@ from rlx.config import RunConfig
 from rlx.errors import RlxError, say
 from rlx.runs import folders, loggers, runner, saver, summaries
 from rlx.runs.signals import Interrupted, Interrupts
-from rlx.sweep.space import Range, Wish, draw, grid, parse_range, take_ranges
+from rlx.sweep.space import Dimension, Range, grid, parse_range, sample, take_ranges
 from rlx.visual import sweep_plots
 
 SHOWN = 20  # combinations that the table lists
 FRESH_SEEDS = 5  # that the printed command confirms the best on
-NOT_TUNED = ("seed", "num_seeds", "eval_seed", "checkpoint_dir", *saver.HOW)  # of how and where: not in best.json
+NOT_TUNED = ("seed", "num_seeds", "eval_seed", "checkpoint_dir", *saver.RUNTIME)  # left out of best.json
 
 
 class Sweep(NamedTuple):
     """What is trained."""
 
     base: RunConfig  # everything that all have in common; its `hypers` are one value each
-    wishes: dict[str, Wish]  # of the hyper-parameters that vary
-    random: int  # draws; 0 for the grid of all combinations
+    space: dict[str, Dimension]  # of the hyper-parameters that vary
+    random: int  # samples; 0 for the grid of all combinations
     combinations: list[dict[str, float]]  # each once
     chunk: int  # combinations that are trained at once
     confirm: int  # fresh seeds on which the best is trained again
 
 
-class Judged(NamedTuple):
+class Ranked(NamedTuple):
     """A combination and its greedy returns at the end."""
 
     combination: dict[str, float]
@@ -54,40 +54,40 @@ def make(
     random: int = 0,
     chunk: int | None = None,
     confirm: int = 0,
-    **given: Any,
+    **settings: Any,
 ) -> Sweep:
-    """A sweep over the hyper-parameters that are given several values, or text such as `"1e-5:1e-3:log"` to draw from.
+    """A sweep over the hyper-parameters with several values, or text such as `"1e-5:1e-3:log"` to sample from.
 
-    With `random` so many combinations are drawn, else all of the values are trained. A value that diverges ends no
+    With `random` so many combinations are sampled, else all of the values are trained. A value that diverges ends no
     other: updates that are not finite are left out, unless something else is asked for. Raises RlxError where nothing
     varies and, before there is a folder, for what cannot be trained.
     """
     known = config.settings(agent)
     hypers = [name for name, setting in known.items() if setting.section == "hypers"]
-    ranges, rest = take_ranges(known, given)
+    ranges, rest = take_ranges(known, settings)
     base = config.resolve(agent, env, backend, preset, **{"on_nonfinite": "skip"} | rest)
-    wishes = ranges | {name: values for name, values in base.hypers.items() if len(values) > 1}
-    wishes = {name: wishes[name] for name in hypers if name in wishes}
+    space = ranges | {name: values for name, values in base.hypers.items() if len(values) > 1}
+    space = {name: space[name] for name in hypers if name in space}
     base = replace(base, hypers={name: values[:1] for name, values in base.hypers.items()})
-    _check(wishes, hypers, random, confirm, chunk)
-    rows = draw(wishes, random, base.train.seed) if random else grid(wishes)
+    _check(space, hypers, random, confirm, chunk)
+    rows = sample(space, random, base.train.seed) if random else grid(space)
     combinations = [dict(row) for row in dict.fromkeys(tuple(row.items()) for row in rows)]  # a repeat is no more seeds
     if base.train.spread == "seeds":
         _check_division(base, len(combinations), chunk, confirm)
     loggers.check(base)
     saver.check_place(base, Path())
-    return Sweep(base, wishes, random, combinations, _fitting(base, len(combinations), chunk), confirm)
+    return Sweep(base, space, random, combinations, _fitting(base, len(combinations), chunk), confirm)
 
 
-def _check(wishes: Mapping[str, Wish], hypers: Sequence[str], random: int, confirm: int, chunk: int | None) -> None:
+def _check(space: Mapping[str, Dimension], hypers: Sequence[str], random: int, confirm: int, chunk: int | None) -> None:
     for flag, count, least in (("random", random, 0), ("confirm", confirm, 0), ("chunk", chunk, 1)):
         if count is not None and count < least:
             raise RlxError(f"--{flag} {count}: must be at least {least}")
-    if not wishes:
+    if not space:
         raise RlxError(f"nothing to sweep: give several values, or a range, to one of {', '.join(hypers)}")
-    ranges = [name for name, wish in wishes.items() if isinstance(wish, Range)]
+    ranges = [name for name, dimension in space.items() if isinstance(dimension, Range)]
     if ranges and not random:
-        raise RlxError(f"--{ranges[0].replace('_', '-')}: a range goes with --random N, how many draws to train")
+        raise RlxError(f"--{ranges[0].replace('_', '-')}: a range goes with --random N, how many samples to train")
 
 
 def _check_division(base: RunConfig, count: int, chunk: int | None, confirm: int) -> None:
@@ -105,11 +105,11 @@ def _fitting(base: RunConfig, count: int, chunk: int | None) -> int:
 
     Raises RlxError for an environment, a data set or devices that are not there.
     """
-    given, seeds, devices = experiment.setup(base), base.train.num_seeds, base.train.num_devices
+    prepared, seeds, devices = experiment.setup(base), base.train.num_seeds, base.train.num_devices
     if chunk is not None:
         return min(chunk, count)
     unit = devices // math.gcd(devices, seeds) if base.train.spread == "seeds" else 1  # that every device has as many
-    most = experiment.most_members(given, unit * seeds, count * seeds) // seeds
+    most = experiment.most_members(prepared, unit * seeds, count * seeds) // seeds
     even = math.ceil(count / math.ceil(count / most))
     return even + -even % unit
 
@@ -121,7 +121,7 @@ def chunks(sweep: Sweep) -> list[list[dict[str, float]]]:
 
 def chunk_config(sweep: Sweep, part: Sequence[Mapping[str, float]], folder: Path) -> RunConfig:
     """The run of some combinations, in a sweep's folder."""
-    varied = {name: tuple(combination[name] for combination in part) for name in sweep.wishes}
+    varied = {name: tuple(combination[name] for combination in part) for name in sweep.space}
     train = replace(sweep.base.train, checkpoint_dir=_checkpoint_dir(sweep, folder))
     return replace(sweep.base, train=train, hypers=sweep.base.hypers | varied, paired=True)
 
@@ -134,9 +134,11 @@ def _checkpoint_dir(sweep: Sweep, folder: Path) -> str:
 
 def save(sweep: Sweep, folder: Path, more: Mapping[str, Any] | None = None) -> None:
     """Writes sweep.json."""
-    wishes = {name: str(wish) if isinstance(wish, Range) else wish for name, wish in sweep.wishes.items()}
-    content = config.to_json(sweep.base) | {"varied": wishes} | sweep._asdict() | dict(more or {})
-    del content["base"], content["wishes"]
+    space = {
+        name: str(dimension) if isinstance(dimension, Range) else dimension for name, dimension in sweep.space.items()
+    }
+    content = config.to_json(sweep.base) | {"varied": space} | sweep._asdict() | dict(more or {})
+    del content["base"], content["space"]
     json_files.write(folder / "sweep.json", content)
 
 
@@ -147,52 +149,62 @@ def load(folder: Path) -> Sweep:
         raise RlxError(f"{folder}: holds no sweep (no sweep.json); give a folder that `rlx sweep` made")
     base, content = config.from_json(path), json_files.read(path)
     try:
-        wishes = {
-            name: parse_range(name, wish) if isinstance(wish, str) else tuple(wish)
-            for name, wish in content["varied"].items()
+        space = {
+            name: parse_range(name, dimension) if isinstance(dimension, str) else tuple(dimension)
+            for name, dimension in content["varied"].items()
         }
-        combinations = [{name: float(row[name]) for name in wishes} for row in content["combinations"]]
-        return Sweep(base, wishes, content["random"], combinations, content["chunk"], content["confirm"])
+        combinations = [{name: float(row[name]) for name in space} for row in content["combinations"]]
+        return Sweep(base, space, content["random"], combinations, content["chunk"], content["confirm"])
     except (RlxError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
 
 
-def run(sweep: Sweep, folder: Path, fresh: bool, quiet: bool = False) -> None:
-    """Trains what is left of a sweep, writes its results and prints them, before those of the confirmation.
+def begin(sweep: Sweep, folder: Path, quiet: bool = False) -> None:
+    """Trains a new sweep in `folder`, which is claimed; what the folder held is removed.
 
-    Raises Interrupted where a signal ended it early.
+    Results are written and printed, before those of the confirmation. Raises Interrupted where a signal ended it early.
     """
-    with Interrupts() as interrupts, folders.claimed(folder, fresh, folders.SWEEP):
-        if fresh:
-            save(sweep, folder)
-        parts = chunks(sweep)
-        if not quiet:
-            say(f"rlx: {_plan(sweep)}")
-        for i, part in enumerate(parts):
-            name = f"chunk-{i} of {len(parts)}" if len(parts) > 1 else "sweep"
-            _train(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts)
-        judged = judge(sweep, folder)
-        _write(sweep, folder, judged)
-        print("\n".join([table(sweep, judged), "", *_verdict(sweep, folder, judged)]), flush=True)
-        if sweep.confirm and not math.isnan(judged[0].iqm.estimate):
-            fresh_config = confirmation(sweep, folder, sweep.confirm)
-            summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts)
-            print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *summaries.in_words(summary)]))
-            found = {name: summary[name] for name in summary if name.startswith("eval_")}
-            save(sweep, folder, {"results": _plain(judged), "confirmed": found})
+    with Interrupts() as interrupts:
+        folders.empty(folder, folders.SWEEP)
+        save(sweep, folder)
+        _run(sweep, folder, quiet, interrupts)
+
+
+def resume(sweep: Sweep, folder: Path, quiet: bool = False) -> None:
+    """Trains what is left of a sweep, or shows a finished one again; see `begin`."""
+    with Interrupts() as interrupts, folders.claimed(folder, folders.SWEEP):
+        _run(sweep, folder, quiet, interrupts)
+
+
+def _run(sweep: Sweep, folder: Path, quiet: bool, interrupts: Interrupts) -> None:
+    parts = chunks(sweep)
+    if not quiet:
+        say(f"rlx: {_plan(sweep)}")
+    for i, part in enumerate(parts):
+        name = f"chunk-{i} of {len(parts)}" if len(parts) > 1 else "sweep"
+        _train(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts)
+    ranked = rank(sweep, folder)
+    _write(sweep, folder, ranked)
+    print("\n".join([table(sweep, ranked), "", *_conclusion(sweep, folder, ranked)]), flush=True)
+    if sweep.confirm and not math.isnan(ranked[0].iqm.estimate):
+        fresh_config = confirmation(sweep, folder, sweep.confirm)
+        summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts)
+        print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *summaries.in_words(summary)]))
+        confirmed = {name: summary[name] for name in summary if name.startswith("eval_")}
+        save(sweep, folder, {"results": _plain(ranked), "confirmed": confirmed})
 
 
 def _plan(sweep: Sweep) -> str:
     """What is trained, in a line."""
     count = len(sweep.combinations)
-    asked = sweep.random or math.prod(len(wish) for wish in sweep.wishes.values())
-    repeats = f" ({asked - count} repeats left out)" if asked > count else ""
+    total = sweep.random or math.prod(len(dimension) for dimension in sweep.space.values())
+    repeats = f" ({total - count} repeats left out)" if total > count else ""
     at_once = f"{len(parts)} chunks of {sweep.chunk}" if len(parts := chunks(sweep)) > 1 else "in one program"
     return f"{count} combinations{repeats}, {count * sweep.base.train.num_seeds} runs, {at_once}"
 
 
 def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrupts: Interrupts) -> dict[str, Any]:
-    """The summary of one run of a sweep, begun, gone on with or read."""
+    """The summary of one run of a sweep: trained, resumed or, of a finished one, read."""
     if (folder / "summary.json").is_file():
         return json_files.read(folder / "summary.json")
     remedy = f"go on with `rlx sweep --resume {shlex.quote(str(folder.parent))}`"
@@ -203,88 +215,93 @@ def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrup
             return runner.resume(folder, {}, quiet, name, interrupts)
         first = folder.parent / "chunk-0"
         beside = first if folder != first else None
-        return runner.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, beside=beside)
+        with folders.claimed(folder):
+            return runner.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, beside=beside)
     except Interrupted as end:
         raise Interrupted(end.code - 128, f"saved in {folder}; {remedy}") from None
 
 
-def judge(sweep: Sweep, folder: Path) -> list[Judged]:
+def rank(sweep: Sweep, folder: Path) -> list[Ranked]:
     """The combinations of a finished sweep, the best first by interquartile mean over seeds; diverged ones last.
 
-    The 95 % intervals draw seeds, the same for all combinations; one seed has an interval of no width.
+    The 95 % intervals resample seeds, the same for all combinations; one seed has an interval of no width.
     """
     seeds = sweep.base.train.num_seeds
-    found = []
+    per_chunk = []
     for i, part in enumerate(chunks(sweep)):
         summary = json_files.read(folder / f"chunk-{i}" / "summary.json")
-        found.append(np.asarray(summary["eval_return_per_seed"], np.float64).reshape(len(part), seeds))
-    returns = np.concatenate(found)
+        per_chunk.append(np.asarray(summary["eval_return_per_seed"], np.float64).reshape(len(part), seeds))
+    returns = np.concatenate(per_chunk)
     bands = statistics.bootstrap_band(returns)
     rows = zip(sweep.combinations, returns, map(statistics.Interval, *map(np.ndarray.tolist, bands)), strict=True)
-    judged = [Judged(*row) for row in rows]
-    return sorted(judged, key=lambda x: -math.inf if math.isnan(x.iqm.estimate) else x.iqm.estimate, reverse=True)
+    ranked = [Ranked(*row) for row in rows]
+    return sorted(ranked, key=lambda x: -math.inf if math.isnan(x.iqm.estimate) else x.iqm.estimate, reverse=True)
 
 
-def _plain(judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    return [{**x.combination, **x.iqm._asdict(), "returns": x.returns} for x in judged]
+def _plain(ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
+    return [{**x.combination, **x.iqm._asdict(), "returns": x.returns} for x in ranked]
 
 
-def _write(sweep: Sweep, folder: Path, judged: Sequence[Judged]) -> None:
+def _write(sweep: Sweep, folder: Path, ranked: Sequence[Ranked]) -> None:
     """sweep.json with results, sweep.csv, sweep.png and best.json."""
-    save(sweep, folder, {"results": _plain(judged)})
+    save(sweep, folder, {"results": _plain(ranked)})
     first = sweep.base.train.seed
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = [f"seed {first + i}" for i in range(sweep.base.train.num_seeds)]
-    writer.writerow([*sweep.wishes, "iqm", "iqm_low", "iqm_high", "mean", *names])
-    for x in judged:
+    writer.writerow([*sweep.space, "iqm", "iqm_low", "iqm_high", "mean", *names])
+    for x in ranked:
         writer.writerow([*x.combination.values(), *x.iqm, x.returns.mean(), *x.returns])
     json_files.write_text(folder / "sweep.csv", buffer.getvalue())
     title = f"{sweep.base.agent} on {sweep.base.env}"
-    values = np.asarray([x.iqm.estimate for x in judged])
-    sweep_plots.draw(folder / "sweep.png", [x.combination for x in judged], values, sweep.random == 0, title)
-    json_files.write(folder / "best.json", best_settings(sweep, judged[0].combination))
+    values = np.asarray([x.iqm.estimate for x in ranked])
+    sweep_plots.draw(folder / "sweep.png", [x.combination for x in ranked], values, sweep.random == 0, title)
+    json_files.write(folder / "best.json", best_settings(sweep, ranked[0].combination))
 
 
 def best_settings(sweep: Sweep, combination: Mapping[str, float]) -> dict[str, Any]:
-    """What was swept, and every other setting that is not what `rlx train` takes of itself: a preset."""
+    """What was swept, and every other setting that is not the default of `rlx train`: a preset."""
     base = sweep.base
     usual = config.resolve(base.agent, base.env)
-    there, here = config.flat(usual), config.flat(base)
-    found = {name: value for name, value in here.items() if value != there[name] and name not in NOT_TUNED}
-    single = {name: found[name][0] for name in base.hypers if name in found}
+    defaults = config.flat(usual)
+    changed = {
+        name: value for name, value in config.flat(base).items() if value != defaults[name] and name not in NOT_TUNED
+    }
+    single = {name: changed[name][0] for name in base.hypers if name in changed}
     backend = {"backend": base.backend} if base.backend != usual.backend else {}
-    return backend | found | single | dict(combination)
+    return backend | changed | single | dict(combination)
 
 
 def confirmation(sweep: Sweep, folder: Path, seeds: int) -> RunConfig:
     """The best configuration on seeds and starts of evaluations that the sweep has not seen."""
     base, preset = sweep.base, str(folder / "best.json")
-    how = {name: getattr(base.train, name) for name in saver.HOW} | {"checkpoint_dir": _checkpoint_dir(sweep, folder)}
+    runtime = {name: getattr(base.train, name) for name in saver.RUNTIME} | {
+        "checkpoint_dir": _checkpoint_dir(sweep, folder)
+    }
     fresh = {"seed": base.train.seed + base.train.num_seeds, "eval_seed": base.train.eval_seed + 1}
-    return config.resolve(base.agent, base.env, base.backend, preset, **how | fresh | {"num_seeds": seeds})
+    return config.resolve(base.agent, base.env, base.backend, preset, **runtime | fresh | {"num_seeds": seeds})
 
 
-def table(sweep: Sweep, judged: Sequence[Judged]) -> str:
+def table(sweep: Sweep, ranked: Sequence[Ranked]) -> str:
     """The best combinations, a line each."""
     seeds = sweep.base.train.num_seeds
-    rows = [["", *sweep.wishes, "seeds", "IQM", "95 % interval", "mean"]]
-    for i, (combination, returns, iqm) in enumerate(judged[:SHOWN], 1):
+    rows = [["", *sweep.space, "seeds", "IQM", "95 % interval", "mean"]]
+    for i, (combination, returns, iqm) in enumerate(ranked[:SHOWN], 1):
         spread = f"{iqm.low:.1f} to {iqm.high:.1f}" if seeds > 1 else "-"
         figures = [f"{iqm.estimate:.1f}", spread, f"{returns.mean():.1f}"]
         if math.isnan(iqm.estimate):
             figures = ["diverged", "-", "-"]
         rows.append([str(i), *(f"{x:g}" for x in combination.values()), str(seeds), *figures])
-    more = len(judged) - SHOWN
+    more = len(ranked) - SHOWN
     return compare.aligned(rows) + (f"\n... and {more} more in sweep.csv" if more > 0 else "")
 
 
-def _verdict(sweep: Sweep, folder: Path, judged: Sequence[Judged]) -> list[str]:
+def _conclusion(sweep: Sweep, folder: Path, ranked: Sequence[Ranked]) -> list[str]:
     """Where the results are, and how far to believe them."""
     lines = [f"{folder}: sweep.csv, sweep.json, sweep.png, best.json"]
-    if math.isnan(judged[0].iqm.estimate):
+    if math.isnan(ranked[0].iqm.estimate):
         return [*lines, "every combination diverged"]
-    lines.append(f"the best of {len(judged)} is partly luck: its figure is too high")
+    lines.append(f"the best of {len(ranked)} is partly luck: its figure is too high")
     if not sweep.confirm:
         base, seeds = sweep.base, max(FRESH_SEEDS, sweep.base.train.num_seeds)
         fresh = f"--seed {base.train.seed + base.train.num_seeds} --num-seeds {seeds}"

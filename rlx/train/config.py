@@ -17,6 +17,7 @@ REPORTED = 2**24  # iterations that one report, sums of float32, can count
 LARGEST = 1e18  # of --max-magnitude: its square is finite in float32
 STEPS = (0, math.inf)  # of the environment, or updates
 SEEDS = (0, 2**32 - 1)
+LOG_LINES = 1_000_000  # of a run, at most
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,9 @@ def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> di
         return max(1, math.ceil(steps / iteration_steps) if steps else iterations // parts)
 
     log = min(every(config.log_every, 50), REPORTED)
+    if (lines := iterations // log) > LOG_LINES:
+        least = math.ceil(iterations / LOG_LINES) * iteration_steps
+        raise RlxError(f"--log-every {config.log_every}: would log {lines:,} lines; raise it to {least} or more")
     evaluate = math.ceil(every(config.eval_every, 10) / log) * log
     checkpoint = math.ceil(every(config.checkpoint_every or config.eval_every, 10) / log) * log
     return {"log_iterations": log, "eval_iterations": evaluate, "checkpoint_iterations": checkpoint}

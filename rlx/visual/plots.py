@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlx import json_files
 from rlx.statistics import Interval, bootstrap_band
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def durations(rows: Mapping[str, Mapping[str, float]], title: str = "") -> Figur
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure in the format of the suffix of `path` (.png, .svg, .pdf)."""
-    figure.savefig(path, dpi=150)
+    with json_files.replacing(path) as draft:
+        figure.savefig(draft, format=path.suffix[1:], dpi=150)
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlx.visual import plots
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -36,7 +38,7 @@ def draw(
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=14)
     (_heat_map if flat else _parallel)(axes, columns, values)
     axes.tick_params(color="#9aa3b0", labelcolor=INK)
-    figure.savefig(path, dpi=150)
+    plots.save(figure, path)
     return figure
 
 

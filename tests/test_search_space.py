@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlx.errors import RlxError
-from rlx.sweep.space import Range, draw, grid, parse_range
+from rlx.sweep.space import Range, grid, parse_range, sample
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_ranges(text: str, found: Range) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1:2:lin", "--x 1:2:lin: must be LOW:HIGH, or LOW:HIGH:log to draw evenly over the logarithm"),
+        ("1:2:lin", "--x 1:2:lin: must be LOW:HIGH, or LOW:HIGH:log to sample uniformly in the logarithm"),
         ("1:2:3:log", "--x 1:2:3:log: must be LOW:HIGH, or *"),
         ("a:2", "--x a: must be a finite number"),
         ("1:inf", "--x inf: must be a finite number"),
@@ -50,9 +50,9 @@ def test_grid() -> None:
 def test_draws_are_repeatable() -> None:
     """More draws, another seed or another hyper-parameter beside: those before stay, the seed's are new."""
     wishes = {"critic_lr": Range(1e-5, 1e-1, True), "gamma": Range(0.9, 0.99, False), "tau": (0.1, 0.2, 0.3)}
-    found = draw(wishes, 400, seed=7)
-    assert draw(wishes, 5, seed=7) == found[:5] != draw(wishes, 5, seed=8)
-    alone = draw({"gamma": wishes["gamma"]}, 400, seed=7)
+    found = sample(wishes, 400, seed=7)
+    assert sample(wishes, 5, seed=7) == found[:5] != sample(wishes, 5, seed=8)
+    alone = sample({"gamma": wishes["gamma"]}, 400, seed=7)
     assert [row["gamma"] for row in alone] == [row["gamma"] for row in found]
     columns = {name: np.array([row[name] for row in found]) for name in wishes}
     rates, gamma, tau = columns.values()
