@@ -1,4 +1,4 @@
-"""What a user is told: mistakes as exceptions of one line, and notes on the error stream. Imports nothing of JAX."""
+"""Messages to the user: mistakes as exceptions of one line, notes on the error stream. Imports nothing of JAX."""
 
 from __future__ import annotations
 

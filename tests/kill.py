@@ -60,15 +60,14 @@ def count_lines(folder: Path) -> int:
 
 
 def is_saving(folder: Path) -> bool:
-    """Whether something is being saved: a temporary folder of Orbax's, or a step without a manifest."""
+    """Whether a checkpoint is being written, or removed."""
     for place in (folder / "resume", folder / "checkpoints"):
         try:
             names = os.listdir(place)
         except OSError:
             continue
-        for name in names:
-            if "tmp" in name or (name.isdecimal() and not (place / name / "manifest.json").exists()):
-                return True
+        if any(name.startswith("writing-") for name in names):
+            return True
     return False
 
 

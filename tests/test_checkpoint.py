@@ -164,6 +164,28 @@ def test_what_was_never_finished_goes_with_the_next_whole_step(folder: Path) -> 
     assert aside() == ["damaged-20"]
 
 
+def test_reading_changes_nothing(folder: Path) -> None:
+    """Of a run that is being trained: neither a step that is half written nor one without a manifest is touched."""
+    for name in ("writing-30/default", "30.orbax-checkpoint-tmp-7", "40"):
+        (folder / name).mkdir(parents=True)
+    (folder / "20" / "manifest.json").write_text("{")
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    assert checkpoint.newest_intact(folder) == 10 and checkpoint.steps(folder) == [10, 20]
+    assert_trees_equal(checkpoint.restore(folder, tree(0), 10), tree(10))
+    with pytest.raises(checkpoint.Missing):
+        checkpoint.verify(folder, 40)
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+    checkpoint.save(folder, 50, tree(50))  # the training process clears up
+    assert {path.name for path in folder.iterdir()} == {"10", "20", "50"}
+
+
+def test_a_save_follows_no_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "default").mkdir(parents=True)
+    (folder / "writing-30").symlink_to(tmp_path / "mine")
+    checkpoint.save(folder, 30, tree(30))
+    assert checkpoint.newest_intact(folder) == 30 and not any((tmp_path / "mine" / "default").iterdir())
+
+
 def test_pruning(folder: Path) -> None:
     checkpoint.save(folder, 30, tree(30))
     checkpoint.remove_after(folder, 20)
@@ -262,7 +284,7 @@ def test_a_manifest_that_leads_elsewhere(folder: Path) -> None:
 
 def test_a_step_that_is_there(folder: Path) -> None:
     for step in (15, 20):
-        with pytest.raises(RlxError, match=rf"steps: step {step} was not saved; is a later one there already\?"):
+        with pytest.raises(RlxError, match=rf"steps: step {step} was not saved; is a later one saved already\?"):
             checkpoint.save(folder, step, tree(0))
 
 
@@ -287,7 +309,8 @@ def test_a_full_disk_while_orbax_writes(saved: Path, tmp_path: Path) -> None:
     )
     assert done.stdout.startswith(f"{folder}/40: could not be written ("), done.stderr[-2000:]
     assert done.stdout.endswith("older ones are intact; make room, then go on with `rlx train --resume`\n")
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.count("\n") == 1 and done.stderr == ""
+    assert {path.name for path in folder.iterdir()} == {"10", "20", "30"}  # the draft would take up room
     assert checkpoint.newest(folder, print) == 30
     checkpoint.save(folder, 40, tree(40))
     assert_trees_equal(checkpoint.restore(folder, tree(0)), tree(40))

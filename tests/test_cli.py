@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import runpy
 import shutil
@@ -150,6 +151,10 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --run-name=", "--run-name '': use letters, *, so that it stays inside runs"),
     ("train sac E --checkpoint-dir /dev/null", "/dev/null: is no folder, so checkpoints cannot go there; choose *"),
     ("train sac E --checkpoint-dir /dev/null/x", "/dev/null: is no folder, *; choose another --checkpoint-dir"),
+    ("train sac E --log-every 1 --total-env-steps 1e9", "--log-every 1: would log * lines; raise it to 1024 or more"),
+    (f"train sac E --run-dir {'x' * 300}", "*: cannot be written (File name too long); choose another --run-dir"),
+    (f"runs {'x' * 300}", "*: File name too long; choose a shorter name"),
+    ("train sac E --checkpoint-dir /proc/1", "/proc/1/*: checkpoints cannot be written there (*"),
     ("train sac E --run-dir=", "--run-dir '': names no folder; name one, or leave it out"),
     ("train sac E --run-dir /dev/null/runs", "/dev/null/runs/*: cannot be written (Not a directory); choose *"),
     ("train sac E --init-from nowhere", "nowhere: is not there; give *"),
@@ -166,6 +171,41 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
 def test_every_mistake_is_one_line(command: str, message: str, refused: Callable[..., str]) -> None:
     line = refused(*command.replace(" E", f" --env {ENV}").split(" "))
     assert fnmatchcase(line, message), line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (BrokenPipeError(), 141, ""),
+        (PermissionError(errno.EACCES, "Permission denied", "mine"), 2, "rlx: mine: Permission denied; change the"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "rlx: the output: No space left on device; make room"),
+        (RlxError("a\x1b[2Jb\u202ec\nd"), 2, "rlx: a\\x1b[2Jb\\u202ec d\n"),
+    ],
+)
+def test_what_a_system_refuses_is_one_line(
+    error: Exception, code: int, words: str, say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "discard_output", lambda: None)
+    monkeypatch.setitem(cli.COMMANDS, "list", refuse)
+    said = say("list")
+    assert said.code == code and said.err.startswith(words) and said.err.count("\n") == bool(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["list", "--help", "train sac --help", "runs {run}"])
+def test_a_reader_that_leaves_is_no_error(command: str, run: Path) -> None:
+    """As `head` does; and a full disk is one line."""
+    arguments = [sys.executable, "-m", "rlx", *command.format(run=run.parent).split()]
+    pipe = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert pipe.stdout is not None and pipe.stderr is not None
+    pipe.stdout.close()
+    assert pipe.stderr.read() == "" and pipe.wait(120) in (0, 141)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(arguments, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, "rlx: the output: No space left on device; make room\n")
 
 
 @pytest.mark.parametrize("command", [["scripts/train.py", "sca", "--env", ENV], ["-m", "rlx", "eval", "/nowhere"]])

@@ -15,6 +15,7 @@ import pytest
 from rlx import data, envs
 from rlx.commands import main as cli
 from rlx.data import Dataset
+from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
 from rlx.types import Key
@@ -214,6 +215,23 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     assert collector.choose("expert", 600) == [collect_dataset.Behaviour("expert", 600)]
 
 
+def test_equal_halves_are_refused(run: Path) -> None:
+    """Where the medium policy is the last one, as in a run that was evaluated once."""
+    source = collect_dataset.Source(run, 501, 0)
+    source.policies = source.policies[-1:]
+    with pytest.raises(RlxError, match="both halves would be the same"):
+        source.choose("mixed", None)
+    assert source.choose("medium", None)[0].step == STEPS[-1]
+
+
+def test_steps_above_32_bits_have_keys_of_their_own(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = collect_dataset.Source(run, 501, 0)
+    policy = source.policy(STEPS[-1])
+    monkeypatch.setattr(source, "policy", lambda step: policy)
+    sets = [source.collect(collect_dataset.Behaviour("expert", step), 20) for step in (5, 2**32 + 5, 2**33 + 5)]
+    assert len({dataset.rows.action.tobytes() for dataset in sets}) == 3
+
+
 def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> None:
     """However many environments there are: from the least to the most noise, and then no action has a density."""
     folder = shutil.copytree(run, tmp_path / "run")
@@ -319,6 +337,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, capsys: pytest
         ("--kind exprt", "--kind exprt: must be random, medium, expert, mixed or replay"),
         ("--num-transitions 0", "--num-transitions 0: must be at least 1"),
         ("--num-transitions 1e18", " GiB of memory but "),
+        ("--seed -1", "--seed -1: must be at least 0 and under 2^32"),
         ("--num-transitions few", "--num-transitions few: must be a whole number"),
         ("--step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
         ("--step 0", "has no step 0; it has 200, "),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,23 @@ from rlx.runs.console import Console, PanelContent, sparkline
 )
 def test_sparkline(values: list[float | None], width: int, bars: str) -> None:
     assert sparkline(values, width) == bars
+
+
+class Lost(io.StringIO):
+    """An output that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_lost_terminal_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "discard_output", lambda: None)
+    terminal = console.Terminal(file=Lost())
+    for _ in range(2):
+        terminal.print("a line")
+    terminal.on_broken_pipe()
+    said = capsys.readouterr().err
+    assert "the output is lost (Input/output error); the run goes on" in said and said.count("\n") == 1
 
 
 def line(step: int, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,43 @@ def test_an_older_run_is_emptied(folder: Path) -> None:
     with folders.claimed(folder):
         folders.empty(folder)
         assert {path.name for path in folder.iterdir()} == {"lock", "status.json"}
+
+
+def test_a_name_is_claimed_before_anything_else(tmp_path: Path) -> None:
+    """Of two runs that begin at once, one has the name; without a name, the other takes the next."""
+    run_config = config.resolve("sac", "gymnax:Pendulum-v1")
+    with folders.new(tmp_path, None, run_config, False) as first, folders.new(tmp_path, None, run_config, False) as two:
+        assert [first.name, two.name] == ["sac-gymnax-Pendulum-v1-s0", "sac-gymnax-Pendulum-v1-s0-2"]
+        for name, overwrite, words in ((first.name, False, "is there already"), (first.name, True, "is writing there")):
+            with pytest.raises(RlxError, match=words), folders.new(tmp_path, name, run_config, overwrite):
+                pass
+        json_files.write(first / "config.json", {})
+    assert first.is_dir() and not two.exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "status.tmp", "config.tmp", "metrics.tmp", "metrics.jsonl"])
+def test_no_write_follows_a_link(name: str, folder: Path, tmp_path: Path) -> None:
+    """That somebody planted in a run's folder; what it leads to stays as it is."""
+    mine = tmp_path / "mine"
+    mine.write_text("export PATH")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(mine)
+    with contextlib.suppress(RlxError, OSError), folders.claimed(folder):
+        folders.mark(folder, "running")
+        json_files.write(folder / "config.json", {})
+        with contextlib.suppress(OSError), json_files.open_to_append(folder / "metrics.jsonl") as lines:
+            lines.write("{}")
+        metrics.cut(folder / "metrics.jsonl", 100)
+    assert mine.read_text() == "export PATH"
+
+
+def test_overwriting_removes_links_and_not_what_they_lead_to(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "resume", tmp_path / "large disk")
+    (folder / "resume").symlink_to(tmp_path / "large disk")
+    with folders.claimed(folder):
+        folders.empty(folder)
+    assert {path.name for path in folder.iterdir()} == {"lock", "status.json"}
+    assert (tmp_path / "large disk" / "100" / "data").stat().st_size == 2**20
 
 
 def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
@@ -223,6 +263,69 @@ def test_standings(folder: Path) -> None:
     assert folders.status(folder).state == "interrupted"
 
 
+def test_a_kill_after_the_summary(folder: Path) -> None:
+    """And before status.json: the run has finished, and is not interrupted for good."""
+    folders.mark(folder, "running")
+    (folder / "summary.json").write_text("{}")
+    assert folders.status(folder).state == "finished"
+    with owner(folder):
+        assert folders.status(folder).state == "running"
+
+
+def test_a_live_run_is_never_unreadable(folder: Path) -> None:
+    """Whatever is replaced and removed while it is looked at; and looking keeps nobody from writing."""
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.is_set():
+            with folders.claimed(folder):
+                folders.mark(folder, "running")
+                (folder / "resume" / "writing-7").mkdir()
+                (folder / "resume" / "writing-7" / "part").touch()
+                shutil.rmtree(folder / "resume" / "writing-7")
+                metrics.cut(folder / "metrics.jsonl", 200)
+                folders.mark(folder, "finished")
+
+    lines = '{"run_step": 100, "wall_time_s": 1.0}\n{"run_step": 200, "wall_time_s": 2.0}\n'
+    (folder / "metrics.jsonl").write_text(lines)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(live)
+        states = [folders.status(folder) for _ in range(300)]
+        over.set()
+        run.result()
+    assert {(status.state, status.run_step) for status in states} <= {("running", 200), ("finished", 200)}
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.jsonl", b'{"run_step": 1\xff}\n'),
+        ("metrics.jsonl", b'{"run_step": 100}\nnull\n'),
+        ("metrics.jsonl", b'{"run_step"; 100}\n{"run_step": 200}\n'),
+        ("metrics.jsonl", b'{"run_step": "100"}\n'),
+        ("metrics.jsonl", b'{"run_step": 1' + b"0" * 400 + b"}\n"),
+        ("metrics.jsonl", f'{{"run_step": 1, "x": {DEEP}\n'.encode()),
+        ("metrics.jsonl", b'{"run_step": 1, "x": ' + b"[" * 90 + b"]" * 90 + b"}\n"),
+        ("status.json", f'{{"state": {DEEP}'.encode()),
+        ("status.json", b'{"state": ["running"]}'),
+        ("status.json", b"[]"),
+    ],
+)
+def test_a_damaged_run_is_listed_beside_others(
+    name: str, content: bytes, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As that, with what is wrong in a line; its resume reads no wrong number."""
+    shutil.copytree(folder, folder.parent / "sound")
+    (folder / name).write_bytes(content)
+    assert cli.main(["runs", str(folder.parent)]) == 0
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [["first", "damaged"], ["sound", "finished"]]
+    assert said.err.startswith(f"rlx: {folder}/{name}") and said.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("base", "saved", "wanted"),
     [
@@ -330,3 +433,21 @@ def test_rlx_runs_lists_those_of_sweeps(tmp_path: Path, folder: Path, capsys: py
     ]
     shutil.copytree(folder, tmp_path / "rr" / "alone")
     assert [run.name for run in folders.all_runs(tmp_path / "rr")] == ["alone", "lr/chunk-0", "lr/confirm"]
+
+
+# New folders
+
+
+def test_what_a_kill_left_of_a_new_folder_is_in_no_way(tmp_path: Path) -> None:
+    """Nor stays behind; what another process fills is left alone."""
+    leftover, busy = tmp_path / ".set.1.partial", tmp_path / ".set.2.partial"
+    for path in (leftover, busy):
+        path.mkdir()
+    with json_files._locked(busy):
+        with json_files.new_folder(tmp_path / "set") as partial:
+            (partial / "file").touch()
+            assert not (tmp_path / "set").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"set", ".set.2.partial"}
+    with pytest.raises(ZeroDivisionError), json_files.new_folder(tmp_path / "other"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.glob("*other*"))

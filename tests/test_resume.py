@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, saver
 from rlx.runs.console import Console
+from rlx.runs.signals import Interrupts
 from rlx.train.loop import Resumed
 from tests import damage, kill, processes
 from tests.kill_cases import CASES, Case
@@ -174,7 +176,7 @@ def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, reference: Path) ->
 # Told to end
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal(
     number: signal.Signals, code: int, tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +192,34 @@ def test_a_signal(
     assert 200 < step < 600 and state_of(folder) == "interrupted"
     assert resume(folder) == 0
     assert_same_run(folder, reference)
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupts.asked() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("output", "reason"), [("| true", "Broken pipe"), ("> /dev/full", "No space left on device")])
+def test_a_lost_output_ends_no_run(output: str, reason: str, tmp_path: Path, reference: Path) -> None:
+    """It is said once, the run goes on, and ends as ever."""
+    where = f"--run-dir {tmp_path} --run-name run".split()
+    arguments = [sys.executable, "-m", "rlx", "train", "sac", *SETTINGS.split()[:-1], *where]  # not --quiet
+    command = f"set -o pipefail; {shlex.join(arguments)} {output}"
+    environ = processes.environment(1)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=processes.ROOT, env=environ, capture_output=True, text=True, timeout=240
+    )
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0 and len(lines) == 1, done.stderr
+    assert reason in lines[0] and "the run goes on" in lines[0]
+    assert_same_run(tmp_path / "run", reference)
 
 
 @pytest.mark.slow
@@ -227,6 +257,22 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None
 # What is found on the disk
 
 
+def test_a_damaged_line_of_metrics_is_named(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It vanishes, which is said."""
+    lines = (broken / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (broken / "metrics.jsonl").write_bytes(b"".join([lines[0], b"\xff" + lines[1], *lines[2:]]))
+    assert resume(broken) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"rlx: {broken}/metrics.jsonl, line 2: is damaged") and said.count("\n") == 1
+    assert [line["run_step"] for line in metrics.read(broken / "metrics.jsonl")] == [100, *LINES[2:]]
+
+
+def test_a_kill_before_the_status_is_repaired(reference: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(reference, tmp_path / "run")
+    (folder / "status.json").write_text('{"state": "running", "reason": ""}')
+    assert resume(folder) == 0 and state_of(folder) == "finished"
+
+
 def test_a_damaged_checkpoint(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Is set aside with a warning, and the run goes on from the one before, and saves the step again."""
     largest = max((broken / "resume" / "300" / "default" / "d").iterdir(), key=lambda path: path.stat().st_size)
@@ -250,11 +296,51 @@ def test_unfinished_saves(broken: Path, reference: Path, capsys: pytest.CaptureF
     assert all(path.name.isdecimal() for path in (broken / "resume").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("jax_default_prng_impl", "rbg", "jax_default_prng_impl rbg is now threefry2x32"),
+        ("jax_threefry_partitionable", False, "jax_threefry_partitionable False is now True"),
+        ("jax_default_matmul_precision", "highest", "jax_default_matmul_precision highest is now None"),
+        ("xla_flags", "--xla_cpu_enable_fast_math=true", "xla_flags --xla_cpu_enable_fast_math=true is now"),
+    ],
+)
+def test_other_numerics_are_said(
+    name: str, value: Any, words: str, broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run goes on, since results are as good."""
+    content = json.loads((broken / "config.json").read_text())
+    content["numerics"][name] = value
+    (broken / "config.json").write_text(json.dumps(content))
+    assert resume(broken) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("rlx: resumed elsewhere (") and words in said and said.count("\n") == 1, said
+    assert_same_run(broken, reference)
+
+
+def test_another_policy_on_bad_numbers_is_said(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert resume(broken, "--on-nonfinite", "skip") == 0
+    assert "on_nonfinite stop is now skip" in capsys.readouterr().err
+
+
+def test_keys_that_collide_are_refused() -> None:
+    with jax.default_prng_impl("unsafe_rbg"), pytest.raises(RlxError, match="derived keys collide"):
+        experiment.setup(config.resolve("sac", "gymnax:Pendulum-v1"))
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no run": (shutil.rmtree, "*/run: is not there; give a folder that `rlx train` made"),
     "edited config.json": (
         lambda run: edit(run / "config.json", '"seed": 0', '"seed": 1'),
         "*/run/config.json: is not as the run wrote it; restore it from a copy",
+    ),
+    "other numbers": (
+        lambda run: edit(run / "config.json", '"jax_enable_x64": false', '"jax_enable_x64": true'),
+        "*/run: began with JAX_ENABLE_X64=1 and cannot go on without; set JAX_ENABLE_X64=1",
+    ),
+    "odd config.json": (
+        lambda run: edit(run / "config.json", '"init_from": null', '"init_from": 3'),
+        "*/run/config.json: is damaged (init_from is no text); restore it from a copy",
     ),
     "broken config.json": (
         lambda run: (run / "config.json").write_text("{"),

@@ -86,7 +86,7 @@ def add_cluster(parser: Parser) -> None:
 
 
 def join_cluster(values: argparse.Namespace) -> bool:
-    """Joins the other processes where asked to; returns whether it was."""
+    """Joins the other processes of --distributed; returns whether there are any."""
     from rlx import parallel
 
     if values.distributed:

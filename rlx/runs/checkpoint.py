@@ -31,6 +31,7 @@ FORMAT = 1
 DAMAGED, UNFINISHED = "damaged", "unfinished"  # prefixes of steps that were set aside
 WRITING = "writing"  # prefix of a step that is being written
 CLOUDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # the package that each needs, and the extra that brings it
+WIDE = ("float64", "int64", "uint64", "complex128")  # types that JAX has with JAX_ENABLE_X64 only
 Folder = str | os.PathLike[str]  # also gs:// and s3://
 
 
@@ -74,7 +75,7 @@ def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = No
     try:
         set_unfinished_aside(place)
         if step <= max(steps(place), default=-1):
-            raise RlxError(f"{place}: step {step} was not saved; is a later one there already?")
+            raise RlxError(f"{place}: step {step} was not saved; is a later one saved already?")
         for path in _drafts(place):
             _remove(path)
         leaf_files.write(draft, leaves)
@@ -255,18 +256,17 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
     old = {name: f"{leaf['dtype']} {tuple(leaf['shape'])}" for name, leaf in saved.items()}
     new = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in wanted.items()}
     for name in [*new, *old]:
-        if old.get(name) != new.get(name):
-            types = f"{name} is {old.get(name, 'missing')} there but {new.get(name, 'unknown')} here"
-            raise RlxError(f"{place}: {types}; {_why(old.get(name, ''), new.get(name, ''))}")
+        before, now = old.get(name, "missing"), new.get(name, "unknown")
+        if before != now:
+            if _differ_in_width(before, now):
+                x64 = f"JAX_ENABLE_X64={int(before.startswith(WIDE))}"
+                raise RlxError(f"{place}: {name} is {before} there but {now} here; set {x64}, as in training")
+            raise RlxError(f"{place}: {name} is {before} there but {now} here; the run has another agent or networks")
 
 
-def _why(old: str, new: str) -> str:
-    """What makes two types of a leaf differ: where only the width of floats or integers does, JAX_ENABLE_X64."""
-    wide = ("float64", "int64", "uint64", "complex128")
-    if old.split(" ", 1)[1:] == new.split(" ", 1)[1:] and (old.startswith(wide) != new.startswith(wide)):
-        needs = "needs" if old.startswith(wide) else "was trained without"
-        return f"the run {needs} JAX_ENABLE_X64=1"
-    return "the run has another agent or networks"
+def _differ_in_width(one: str, other: str) -> bool:
+    """Whether two types of one shape differ in JAX_ENABLE_X64."""
+    return one.split(" ", 1)[1:] == other.split(" ", 1)[1:] != [] and one.startswith(WIDE) != other.startswith(WIDE)
 
 
 def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dict[str, Any]) -> str:

@@ -256,9 +256,9 @@ def rounded(run_config: RunConfig) -> list[str]:
         ),
     )
     return [
-        f"{made:,} {what}: {asked:,} rounded up to a multiple of {iteration:,} (one iteration)"
-        for what, asked, made, iteration in parts
-        if made > asked
+        f"{made:,} {what}: {total:,} rounded up to a multiple of {iteration:,} (one iteration)"
+        for what, total, made, iteration in parts
+        if made > total
     ]
 
 

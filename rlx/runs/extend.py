@@ -1,4 +1,4 @@
-"""Longer runs: one that has finished, or was interrupted, goes on to a larger total than it was given."""
+"""Longer runs: one that has finished, or was interrupted, goes on to a larger total."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def remedy(saved: RunConfig, folder: Path) -> str:
 def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunConfig:
     """The run's configuration with the larger totals among `changes`; `saved` itself where none is larger.
 
-    A total that the run has already changes nothing, so that a command which made it longer may be given again. A
+    A total that the run has already changes nothing, so that the command which made it longer may be repeated. A
     schedule that ended with the run is left open again. Raises RlxError for a smaller total, or one that this run
-    cannot be given.
+    cannot have.
     """
     settings = config.flat(saved) | {name: changes[name] for name in TOTALS if name in changes}
     wanted = config.resolve(saved.agent, saved.env, saved.backend, paired=saved.paired, **settings)

@@ -32,7 +32,7 @@ def new(
     """Claims the folder of a new run, or of a sweep, the same for all processes; nothing is removed yet.
 
     A folder that is not named is called after agent, environment and seed, with the first number that is free. With
-    `overwrite` it may be there; `empty` makes room. Where nothing is written, it is gone afterwards. Raises RlxError,
+    `overwrite` it may be there; `empty` makes room. Where nothing is written, it is removed. Raises RlxError,
     in all processes, for no root, a name that leaves it or one that is taken.
     """
     if not str(root):  # as a path it would be the current folder
@@ -108,9 +108,9 @@ def claimed(folder: Path, kind: str = RUN) -> Iterator[None]:
     another kind, or where it cannot be written.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _check_kind(folder, kind)
         is_new = not os.path.lexists(folder / LOCK)
-        folder.mkdir(parents=True, exist_ok=True)
         file = _lock(folder)
     except OSError as error:
         raise _cannot_be_written(folder, error) from None
@@ -125,7 +125,7 @@ def claimed(folder: Path, kind: str = RUN) -> Iterator[None]:
 
 def _check_kind(folder: Path, kind: str) -> None:
     """Raises RlxError for a folder that is neither empty nor of that kind: --overwrite removes nobody's thesis."""
-    if folder.exists() and _content(folder) and not (folder / kind).is_file():
+    if _content(folder) and not (folder / kind).is_file():
         owners = {RUN: "a run's", SWEEP: "a sweep's"}
         owner = next((f"is {whose}" for name, whose in owners.items() if (folder / name).is_file()), "is no run")
         raise RlxError(f"{folder}: {owner} folder, so --overwrite leaves it alone; choose another --run-name")
@@ -143,7 +143,7 @@ def _lock(folder: Path) -> IO[str]:
                 file.write(str(os.getpid()))
                 file.flush()
                 return file
-        except FileNotFoundError:  # who had it found nothing to keep
+        except FileNotFoundError:  # the process that had it has removed the folder
             folder.mkdir(parents=True, exist_ok=True)
         except BlockingIOError:
             if time.monotonic() > deadline:
@@ -211,12 +211,15 @@ def status(folder: Path) -> Status:
         return Status(folder.name, state, max(steps, default=None), saved, last_return, size, _noted(folder))
     except OSError as error:
         return Status(folder.name, "unreadable", None, None, None, size, damage=f"{error.filename}: {error.strerror}")
-    except (RlxError, ValueError) as error:
+    except ValueError as error:
+        damage = f"{folder / 'metrics.jsonl'}: is damaged ({error}); restore it from a copy"
+        return Status(folder.name, "damaged", None, None, None, size, damage=damage)
+    except RlxError as error:
         return Status(folder.name, "damaged", None, None, None, size, damage=str(error))
 
 
 def _state(folder: Path) -> str:
-    """What status.json says, unless the process that wrote it is gone; a run with a summary has finished."""
+    """What status.json says, unless the process that wrote it has died; a run with a summary has finished."""
     state = _noted(folder)
     if state == "running" and not _is_claimed(folder):
         state = _noted(folder)  # it may have ended in between
@@ -257,13 +260,13 @@ def _saved_step(folder: Path) -> int | None:
 
 
 def damaged_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a run folder that were found damaged and set aside."""
+    """The checkpoints in a run folder that were damaged and set aside."""
     patterns = (f"*/{checkpoint.DAMAGED}-*", f"*/process-*/{checkpoint.DAMAGED}-*")
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def _is_claimed(folder: Path) -> bool:
-    """Whether a process holds the lock; taken and given back at once, see LOOK_S."""
+    """Whether a process holds the lock; taken and released at once, see LOOK_S."""
     try:
         with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ def write(place: epath.Path, leaves: dict[str, np.ndarray]) -> None:
 
 
 def read(place: epath.Path, names: list[str], wanted: dict[str, Any]) -> dict[str, Any]:
-    """The leaves `wanted`, of the shapes and types given there; `names` are those of all leaves, as written."""
+    """The leaves `wanted`, with their shapes and types; `names` are those of all leaves, as written."""
     if (place / OWN_LEAVES).exists():
         return _read_own(place, names, wanted)
     return _read_orbax(place, wanted)

@@ -1,6 +1,6 @@
 """Where lines of metrics go besides metrics.jsonl: TensorBoard's event files, Weights & Biases.
 
-Both are given what was written anyway, after it was written; one that fails is left, and the run goes on.
+Both get every line after it was written to metrics.jsonl; one that fails is dropped, and the run goes on.
 """
 
 from __future__ import annotations
@@ -36,23 +36,29 @@ def scalars(line: dict[str, Any], members: int) -> dict[str, float]:
     Of a list with a value for each member: the mean, and where they are few each as `name/0`, `name/1`, ...; of other
     lists, such as histograms of lags, each value likewise. What is not finite is left out.
     """
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in line.items():
         if name == "nonfinite":
-            found |= {f"nonfinite/{quantity}": alarm["number"] for quantity, alarm in value.items()}
+            values |= {f"nonfinite/{quantity}": count["number"] for quantity, count in value.items()}
         elif not isinstance(value, list):
-            found |= _finite({name: value})
+            values |= _finite({name: value})
         elif len(value) == members and not name.startswith("train/lag_"):
-            found |= _finite({name: sum(value) / members if None not in value else None})
+            values |= _finite({name: sum(value) / members if None not in value else None})
             if 1 < members <= FEW:
-                found |= _finite({f"{name}/{i}": x for i, x in enumerate(value)})
+                values |= _finite({f"{name}/{i}": x for i, x in enumerate(value)})
         else:
-            found |= _finite({f"{name}/{i}": x for i, x in enumerate(value)})
-    return found
+            values |= _finite({f"{name}/{i}": x for i, x in enumerate(value)})
+    return values
 
 
 def _finite(values: dict[str, Any]) -> dict[str, float]:
     return {name: x for name, x in values.items() if isinstance(x, (int, float)) and math.isfinite(x)}
+
+
+def _check_no_link(place: Path) -> None:
+    """Raises OSError where somebody planted a link, which the libraries would follow."""
+    if place.is_symlink():
+        raise OSError(f"{place} is a symbolic link")
 
 
 class TensorBoard:
@@ -62,6 +68,7 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         place, first = folder / "tensorboard", run_step + 1
+        _check_no_link(place)
         purged = first if place.exists() else None
         self._writer = SummaryWriter(str(place), purge_step=purged, filename_suffix=f".{first}")
 
@@ -83,12 +90,13 @@ def _name(folder: Path) -> str:
 class WandB:
     """A run of Weights & Biases, in the project WANDB_PROJECT (rlx by default); a resumed run goes on with the same.
 
-    RUN/wandb.json notes its id and the last step that it was given: what a resumed run makes again it has already.
+    RUN/wandb.json notes its id and the last step that W&B has: a resumed run does not send it again.
     """
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         import wandb
 
+        _check_no_link(folder / "wandb")
         self._note, self._last = folder / "wandb.json", -1
         known = json_files.read(self._note) if self._note.exists() else {}
         self._id, self._last = known.get("id") or uuid.uuid4().hex[:12], known.get("run_step", -1)
@@ -125,7 +133,7 @@ def check(config: RunConfig) -> None:
 
 
 class Sinks:
-    """The sinks that a run was asked for, none without a configuration; `run_step` is where it goes on, or -1."""
+    """The sinks of a run, none without a configuration; `run_step` is where it goes on, or -1."""
 
     def __init__(self, config: RunConfig | None, folder: Path, run_step: int, warn: Callable[[str], None]) -> None:
         self._warn, self._members = warn, len(members(config)) if config else 0
@@ -138,10 +146,10 @@ class Sinks:
     def _add(self, flag: str, sink: Sink) -> None:
         self._sinks[flag] = sink
 
-    def _guarded(self, flag: str, deed: Callable[[], None]) -> None:
-        """Does it, whatever comes of it: no sink may end a run."""
+    def _guarded(self, flag: str, action: Callable[[], None]) -> None:
+        """Calls `action`; an error in it drops the sink, and never ends a run."""
         try:
-            deed()
+            action()
         except Exception as error:
             self._sinks.pop(flag, None)
             reason = (str(error).splitlines() or [""])[0]
@@ -152,10 +160,10 @@ class Sinks:
 
     def write(self, line: dict[str, Any]) -> None:
         """Hands a line of metrics.jsonl on."""
-        found = scalars(line, self._members)
-        run_step = int(found.pop("run_step"))
+        values = scalars(line, self._members)
+        run_step = int(values.pop("run_step"))
         for flag, sink in list(self._sinks.items()):
-            self._guarded(flag, lambda sink=sink: sink.write(run_step, found))  # type: ignore[misc]
+            self._guarded(flag, lambda sink=sink: sink.write(run_step, values))  # type: ignore[misc]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -33,7 +33,7 @@ from rlx.runs.signals import Interrupted, Interrupts
 from rlx.train import report as reports
 from rlx.train.loop import Driver, Report, Resumed
 
-CHANGEABLE = (*saver.RUNTIME, *extend.TOTALS)  # settings that a resumed run may be given anew
+CHANGEABLE = (*saver.RUNTIME, *extend.TOTALS)  # settings that may change when a run is resumed
 
 
 def warn(text: str) -> None:

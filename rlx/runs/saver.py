@@ -48,7 +48,7 @@ def place(run_config: RunConfig, folder: Path) -> checkpoint.Folder:
 def check_place(run_config: RunConfig, folder: Path) -> None:
     """Raises RlxError where full checkpoints cannot be written: an unknown address, a file in the way, no permission.
 
-    What is made to find that out is removed. No cloud is asked.
+    Folders made for the test are removed. No cloud is asked.
     """
     checkpoints, base = place(run_config, folder), run_config.train.checkpoint_dir
     if not base or "://" in base:

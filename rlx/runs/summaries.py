@@ -155,10 +155,10 @@ def counted(settings: Mapping[str, Any]) -> str:
 
 def episodes(evaluation: Evaluation, has_scene: bool, member: int = 0) -> list[dict[str, Any]]:
     """The episodes `[M, N]` of one member that were recorded, as `viewer.rollout_page` takes them."""
-    shown, found = "poses" if has_scene else "observations", []
+    shown, result = "poses" if has_scene else "observations", []
     film = {name: frames[member] for name, frames in evaluation.recording.items()}  # [T, R, ...]
     for i in range(film["reward"].shape[1]):
         end = int(evaluation.lengths[member, i])
         episode = {"rewards": film["reward"][:end, i], "actions": film["action"][:end, i]}
-        found.append(episode | {shown: film["view"][:end, i], "return": float(evaluation.returns[member, i])})
-    return found
+        result.append(episode | {shown: film["view"][:end, i], "return": float(evaluation.returns[member, i])})
+    return result

@@ -30,7 +30,7 @@ NOT_TUNED = ("seed", "num_seeds", "eval_seed", "checkpoint_dir", *saver.RUNTIME)
 class Sweep(NamedTuple):
     """What is trained."""
 
-    base: RunConfig  # everything that all have in common; its `hypers` are one value each
+    base: RunConfig  # what all runs have in common; its `hypers` are one value each
     space: dict[str, Dimension]  # of the hyper-parameters that vary
     random: int  # samples; 0 for the grid of all combinations
     combinations: list[dict[str, float]]  # each once
@@ -59,7 +59,7 @@ def make(
     """A sweep over the hyper-parameters with several values, or text such as `"1e-5:1e-3:log"` to sample from.
 
     With `random` so many combinations are sampled, else all of the values are trained. A value that diverges ends no
-    other: updates that are not finite are left out, unless something else is asked for. Raises RlxError where nothing
+    other: updates that are not finite are left out, by default. Raises RlxError where nothing
     varies and, before there is a folder, for what cannot be trained.
     """
     known = config.settings(agent)

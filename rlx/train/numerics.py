@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from typing import Any
 
@@ -26,4 +27,10 @@ def describe() -> dict[str, Any]:
         *("jax_disable_most_optimizations", "jax_numpy_dtype_promotion"),
     )
     flags = sorted(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(HARMLESS))
-    return {name: getattr(jax.config, name) for name in names} | {FLAGS: " ".join(flags)}
+    return {name: _read(name) for name in names} | {FLAGS: " ".join(flags)}
+
+
+def _read(name: str) -> Any:
+    """A setting of JAX: those with a context manager are attributes, others are not."""
+    value = getattr(jax.config, name) if hasattr(jax.config, name) else jax.config.read(name)
+    return value.value if isinstance(value, enum.Enum) else value
