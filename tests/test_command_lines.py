@@ -93,7 +93,8 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(config, "preset_file", lambda *given: {})
     monkeypatch.setattr(sweep, "_fitting", lambda base, count, chunk: count)
     monkeypatch.setattr(sweep, "load", lambda *given: SimpleNamespace(base=config.resolve("sac", "brax:ant")))
-    monkeypatch.setattr(sweep, "run", lambda *given, **options: "")
+    monkeypatch.setattr(sweep, "begin", lambda *given, **options: "")
+    monkeypatch.setattr(sweep, "resume", lambda *given, **options: None)
     monkeypatch.setattr(parallel, "join_cluster", lambda *given: joined.append(given))
 
     def parse(arguments: list[str]) -> Asked | None:

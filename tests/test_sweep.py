@@ -31,7 +31,7 @@ ENV = "gymnax:Pendulum-v1"
     ("given", "message"),
     [
         ({}, "nothing to sweep: give several values, or a range, to one of gamma, tau, *"),
-        ({"critic_lr": ["1e-5:1e-3"]}, "--critic-lr: a range goes with --random N, how many draws to train"),
+        ({"critic_lr": ["1e-5:1e-3"]}, "--critic-lr: a range goes with --random N, how many samples to train"),
         ({"critic_lr": ["1e-5:1e-3", "1"]}, "--critic-lr 1e-5:1e-3 1: give one range, or values without one"),
         ({"num_envs": ["4", "8"]}, "--num-envs: takes one value; only hyper-parameters can be swept: gamma, tau, *"),
         ({"num_critics": [2, 3], "tau": [0.1, 0.2]}, "--num-critics: takes one value; only hyper-parameters *"),
