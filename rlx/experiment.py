@@ -23,7 +23,7 @@ from rlx.replay import Replay
 from rlx.train import autosplit, columns, memory, numerics, steps
 from rlx.train import loop as host
 from rlx.train.columns import Columns
-from rlx.train.compile import forget_traces, tracing
+from rlx.train.compile import tracing
 from rlx.train.config import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.loop import Driver, Resumed
@@ -394,5 +394,4 @@ def fit(
     learned = driver.fetch(driver.policy_snapshot(found.state))
     assert found.evaluation is not None  # the last report always evaluates
     act = greedy(driver, learned)
-    forget_traces()
     return Result(learned["agent"], learned["statistics"], act, lines, found.evaluation, given.config)

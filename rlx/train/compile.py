@@ -37,15 +37,6 @@ def tracing() -> Iterator[None]:
                 gc.enable()
 
 
-def forget_traces() -> None:
-    """Empties jax's cache of calls that it traced, which keeps every program that was ever compiled in memory.
-
-    Functions that others compiled stay compiled.
-    """
-    function: Any = jax.jit(lambda: None)
-    function.clear_cache()  # jax offers it for one function and empties the cache of all
-
-
 class Program:
     """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
 
