@@ -17,8 +17,8 @@ from rlx.networks import Network
 from rlx.types import Agent, Spec, State, Transition, as_arrays
 from tests import probes
 
-CONTRACT = probes.Contract(
-    config={"score_width": 32, "score_blocks": 1, "time_features": 16},
+CONTRACT = probes.Contract(  # a LayerNorm would make 0 of the one number that the probes observe
+    config={"value_layer_norm": False, "score_width": 32, "score_blocks": 1, "time_features": 16},
     hypers={"expectile": 0.9, "ema": 0.01},
     samples=True,
 )
