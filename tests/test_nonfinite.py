@@ -22,7 +22,6 @@ from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics
 from rlx.train import loop as host
 from rlx.train import nonfinite, steps
-from rlx.train.config import TrainConfig, make_plan
 from rlx.train.nonfinite import Alarm
 from rlx.types import Agent, EnvState, Key, Spec, Step
 from tests import damage
@@ -242,7 +241,7 @@ def test_statistics_are_watched() -> None:
     assert not any(handles("observation statistics") for handles in host.HANDLED.values())
     assert host._place("observation statistics") < host._place("critic_loss")
     with pytest.raises(RlxError, match="--max-magnitude 1e\\+19"):
-        make_plan(TrainConfig(max_magnitude=1e19), 1)
+        config.resolve("sac", "gymnax:Pendulum-v1", max_magnitude=1e19)
 
 
 # The data set
