@@ -44,7 +44,7 @@ def prepare(case: Case, root: Path) -> list[str]:
     if "{dataset}" in case.flags:
         write_dataset(dataset)
     return [
-        "rlx.commands.main",
+        "rlx",
         "train",
         case.agent,
         *case.flags.format(dataset=dataset).split(),

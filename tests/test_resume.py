@@ -159,7 +159,7 @@ def test_a_finished_run_is_left_alone(reference: Path, capsys: pytest.CaptureFix
 def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, reference: Path) -> None:
     """And one that compiles everything anew."""
     arguments = [
-        "rlx.commands.main",
+        "rlx",
         "train",
         "sac",
         *SETTINGS.split(),
@@ -181,10 +181,11 @@ def test_a_signal(
     number: signal.Signals, code: int, tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Saves, says where, and ends with the code that belongs to it."""
-    folder, before = tmp_path / "run", signal.getsignal(number)
+    folder, before = tmp_path / "run", signal.default_int_handler
+    outer = signal.signal(number, before)  # under nohup, SIGHUP would be ignored
     with at_line(200, lambda: os.kill(os.getpid(), number)):
         assert train(folder) == code
-    assert signal.getsignal(number) is before
+    assert signal.signal(number, outer) is before
     said = capfd.readouterr().err.splitlines()
     assert said[0] == f"rlx: {number.name}: saving, then leaving; once more leaves at once"
     step = checkpoint.steps(folder / "resume")[-1]
