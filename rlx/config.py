@@ -22,6 +22,10 @@ KINDS = {int: "a whole number", float: "a finite number", bool: "true or false",
 FLOAT32 = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))  # its smallest and largest numbers
 
 
+class Unregistered(RlxError):
+    """A run of an agent that this process does not know."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that makes a run; `config.json` holds it."""
@@ -237,6 +241,11 @@ def from_json(path: Path) -> RunConfig:
     """Reads a run's config.json. Raises RlxError where it is missing, damaged or not one of ours."""
     try:
         content = json_files.parse(path.read_bytes())
+        if (agent := content["agent"]) not in agents.REGISTRY:
+            raise Unregistered(
+                f"{path.parent}: its agent {agent!r} is not registered ({nearest(agent, agents.REGISTRY)});"
+                " import its module and give it to rlx.agents.register before rlx.commands.main.main"
+            )
         names, paired = (content["agent"], content["env"], content["backend"]), bool(content.get("paired"))
         return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
@@ -246,6 +255,8 @@ def from_json(path: Path) -> RunConfig:
         raise RlxError(f"{path.parent}: {found}; give a folder that `rlx train` made{example}") from None
     except KeyError as error:
         raise RlxError(f"{path}: is damaged ({error} is missing); restore it from a copy") from None
+    except Unregistered:
+        raise
     except (
         RlxError,
         ValueError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from rlx.config import RunConfig, check, members, resolve, settings
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
-from rlx.replay import Replay
+from rlx.replay import Cursor, Replay
 from rlx.train import autosplit, columns, memory, numerics, steps
 from rlx.train import loop as host
 from rlx.train.columns import Columns
@@ -78,7 +78,8 @@ class Setup(NamedTuple):
 
     config: RunConfig
     env: Env
-    data: Dataset | None = None
+    data: Dataset | None = None  # of several data sets, one after the other
+    sizes: tuple[int, ...] = ()  # the rows of each
     notes: tuple[str, ...] = ()  # what the user should know
     trains: bool = True  # or only acts, and then what learning reads may be missing
 
@@ -95,7 +96,9 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
     final_plan(config)  # what cannot be is said before anything is made or read
     with tracing():
         env = envs.make(config.env, backend=config.backend) if env is None else env
-    found, notes = prepare(config.train, env.spec) if config.train.dataset else (None, ())
+    prepared = [prepare(config.train, path, env.spec) for path in config.train.datasets]
+    sets, notes = [one for one, _ in prepared], tuple(note for _, notes in prepared for note in notes)
+    found = data.concatenate(sets) if len(sets) > 1 else sets[0] if sets else None
     if found is not None:
         config = _scaled(config, found)
     config = _with_schedules(config)
@@ -103,7 +106,7 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
         config = _split(config, env)
     placement = lay_out(config.train, asked_split(config.train))
     train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
-    made = Setup(replace(config, train=train), env, found, notes, trains)
+    made = Setup(replace(config, train=train), env, found, tuple(one.size for one in sets), notes, trains)
     for offline in parts(made.config):
         _task(made, placement, offline)
     return made
@@ -119,32 +122,30 @@ def _arranged(config: RunConfig, placement: Placement) -> str:
     return "threads" if fits and len(members(config)) > 1 and parallel.on_cpu() else "vmap"
 
 
-def prepare(train: TrainConfig, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
-    """The run's data set, checked and clipped, and what to tell of it. Raises RlxError for one that does not fit."""
-    found = data.read(Path(train.dataset))
+def prepare(train: TrainConfig, path: str, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
+    """A data set, checked and clipped, and what to tell of it. Raises RlxError for one that does not fit."""
+    found = data.read(Path(path))
     for name, size, there in (
         ("observations", spec.observation_size, found.rows.observation.shape[-1]),
         ("actions", spec.action_size, found.rows.action.shape[-1]),
     ):
         if there != size:
-            raise RlxError(
-                f"{train.dataset}: {name} have {there} numbers but the environment's {size}; choose its own --env"
-            )
+            raise RlxError(f"{path}: {name} have {there} numbers but the environment's {size}; choose its own --env")
     notes = []
     if bad := data.nonfinite(found, train.max_magnitude):
         quantity, rows = next(iter(bad.items()))
         if train.on_nonfinite != "skip":
             raise RlxError(
-                f"{train.dataset}: {quantity} is not a finite number, or beyond --max-magnitude"
+                f"{path}: {quantity} is not a finite number, or beyond --max-magnitude"
                 f" {train.max_magnitude:g}, in {len(rows)} rows, first in row {rows[0]};"
                 " mend the file, or leave such rows out by --on-nonfinite skip"
             )
         kept = data.drop_nonfinite(found, train.max_magnitude)
-        notes.append(f"{train.dataset}: left out {found.size - kept.size} rows with numbers that are not finite")
+        notes.append(f"{path}: left out {found.size - kept.size} rows with numbers that are not finite")
         found = kept
     found, clipped = data.clip_actions(found, train.action_clip)
     if clipped:
-        notes.append(f"{train.dataset}: clipped {clipped} actions to +-{train.action_clip}")
+        notes.append(f"{path}: clipped {clipped} actions to +-{train.action_clip}")
     return found, tuple(notes)
 
 
@@ -181,7 +182,7 @@ def _split(config: RunConfig, env: Env) -> RunConfig:
     train, count = config.train, parallel.local_device_count()
     if count < 3:
         raise RlxError(f"--split auto: needs 3 devices but there are {count}; use --split 1")
-    if not train.total_env_steps:
+    if train.offline_only:
         raise RlxError("--split auto: times roles in the environment, where this run makes no step; name a split")
     probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
     alone = Placement([[device] for device in parallel.local_devices()[:3]], 1, True)
@@ -226,9 +227,9 @@ def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
     return kind(task, groups[0], *first, schedule, table)
 
 
-def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task, Replay | None]:
-    """What the driver of a part needs, and the part's data set."""
-    config, env, found, _, trains = given
+def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task, steps.Tables | None]:
+    """What the driver of a part needs, and the part's data sets."""
+    config, env, found, sizes, _, trains = given
     train, shards = config.train, placement.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
     axes = _axes(placement, train.spread == "data")
@@ -238,17 +239,17 @@ def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
     if not trains and (agent.reads or agent.records or agent.window):
         agent = agent._replace(reads={}, records=None, window=0, actor_reads=())
-    tables = [found.rows] if found is not None and plan.shard_offline else []
+    tables = [found.rows] if found is not None and any(plan.shard_offline) else []
     noise = train.noise_max > 0
     extra = columns.resolve(config.agent, agent, env.spec, not offline, tables, axes, noise)
-    _check_reach(config, agent, plan, found if plan.shard_offline else None)
+    _check_reach(config, agent, plan, sizes if any(plan.shard_offline) else ())
     # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
-    table = _table(found, train, extra) if found is not None and plan.shard_offline else None
+    table = _tables(found, sizes, train, extra) if found is not None and any(plan.shard_offline) else None
     return steps.Task(agent, env, batch, train, plan, axes, extra), table
 
 
-def _check_reach(config: RunConfig, agent: Agent, plan: Plan, found: Dataset | None) -> None:
+def _check_reach(config: RunConfig, agent: Agent, plan: Plan, sizes: Sequence[int]) -> None:
     """Raises RlxError where replay or data set cannot hold the consecutive steps that a sample depends on."""
     train = config.train
     if agent.window and train.n_step > 1:
@@ -261,10 +262,8 @@ def _check_reach(config: RunConfig, agent: Agent, plan: Plan, found: Dataset | N
         )
     if not plan.offline and (plan.iterations - 1) * train.rollout_length < steps:
         raise RlxError(f"--total-env-steps {train.total_env_steps}: ends before the first update; raise it")
-    if found is not None and found.size < steps:
-        raise RlxError(
-            f"{found.name}: holds {found.size} rows but {config.agent} reads {steps} in a row; use more data"
-        )
+    if min(sizes, default=steps) < steps:
+        raise RlxError(f"--dataset {train.dataset}: {config.agent} reads {steps} rows in a row; one has {min(sizes)}")
 
 
 def _axes(placement: Placement, over_devices: bool) -> parallel.Axes:
@@ -281,21 +280,25 @@ def most_members(given: Setup, unit: int, most: int) -> int:
     return min(memory.most_members(task, unit, most, placement.groups, table) for task, table in tasks)
 
 
-def _table(found: Dataset, train: TrainConfig, extra: Columns) -> Replay:
-    """The data set as a ring with the extra columns that are read."""
+def _tables(found: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> steps.Tables:
+    """The data sets as rings, with the extra columns that are read."""
     available = found.rows.extras | {"time": found.time}
-    extras = {name: available[name] for name in extra.shapes}
-    return data.to_replay(found._replace(rows=found.rows._replace(extras=extras)), train.reward_shift)
+    rows = found.rows._replace(extras={name: available[name] for name in extra.shapes})
+    whole = data.to_replay(found._replace(rows=rows), train.reward_shift)
+    ends = np.cumsum(sizes)
+    parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], whole.rows) for a, b in zip(ends - sizes, ends, strict=True)]
+    cursors = [Cursor(head=whole.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
+    return tuple(Replay(rows=part, cursor=cursor) for part, cursor in zip(parts, cursors, strict=True))
 
 
 def parts(config: RunConfig) -> list[bool]:
     """The parts of a run in order, each as whether it is the offline one."""
-    return [True] * (config.train.offline_steps > 0) + [False] * (config.train.total_env_steps > 0)
+    return [True] * (config.train.offline_steps > 0) + [False] * (not config.train.offline_only)
 
 
 def final_plan(config: RunConfig) -> Plan:
     """The plan of the last part."""
-    make = make_plan if config.train.total_env_steps else make_offline_plan
+    make = make_offline_plan if config.train.offline_only else make_plan
     return make(config.train, max(1, config.train.num_shards))
 
 
@@ -322,7 +325,7 @@ def run(
     offline = driver.task.plan.offline
     for report in host.train(driver, learned, resumed, asked_to_end, tell):
         yield Moment(driver, report, offline)
-    if offline and given.config.train.total_env_steps and not report.ended:
+    if offline and not given.config.train.offline_only and not report.ended:
         learned = driver.fetch(driver.policy_snapshot(report.state))
         yield from run(given, make_driver(given), learned, None, asked_to_end, tell)
 

@@ -135,7 +135,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac E --critic-lr nan", "--critic-lr nan: must be a finite number"),
     ("train sac E --critic-lr 1e-3 inf", "--critic-lr inf: must be a finite number"),
     ("train sac E --gamma high", "--gamma high: must be a finite number"),
-    ("train sac E --ratio 8", "--ratio 8: must be two whole numbers of at least 1, critic:actor updates *, as 8:4"),
+    ("train sac E --ratio 8", "--ratio 8: must be two whole numbers, critic:actor updates *, as 8:4; not both 0"),
     ("train sac E --driver fuzed", "--driver fuzed: unknown; did you mean fused?"),
     ("train sac E --driver pipelined --split 2,1", "--split 2,1: must be 1, auto, or three whole numbers *"),
     ("train sac E --split 1,1,1", "--split 1,1,1: goes with --driver pipelined; add it"),

@@ -205,7 +205,6 @@ WHOLE = config.to_json(config.resolve("sac", ENV))
         ("\x00\xff", "Expecting value"),
         (json.dumps(WHOLE)[:100], "Unterminated string|Expecting"),
         (json.dumps({k: v for k, v in WHOLE.items() if k != "env"}), "'env' is missing"),
-        (json.dumps(WHOLE | {"agent": "sca"}), "unknown agent 'sca': did you mean sac?"),
         (json.dumps(WHOLE | {"agent": ["sac"]}), "unhashable"),
         (json.dumps(WHOLE | {"settings": 3}), "mapping"),
         (
@@ -310,7 +309,7 @@ def test_sizes_that_the_shards_do_not_divide(changes: dict[str, int]) -> None:
         plan(shards=2, **changes)
 
 
-@pytest.mark.parametrize("text", ["", "8", "8:", ":8", "8:4:2", "0:1", "1:0", "-1:1", "1.5:1", "a:b", "²:1", "8/4"])
+@pytest.mark.parametrize("text", ["", "8", "8:", ":8", "8:4:2", "0:0", "-1:1", "1.5:1", "a:b", "²:1", "8/4"])
 def test_ratios_that_cannot_be(text: str) -> None:
     with pytest.raises(RlxError, match=f"^--ratio {text}: must be two whole numbers"):
         parse_ratio(text)

@@ -101,7 +101,7 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
     task, source = driver.task, Source(None, jax.tree.map(lambda x: jnp.asarray(x[0]), driver.data))
     task = task._replace(axes=())
     assert source.data is not None
-    statistics = normalize.update(normalize.init(2), source.data.rows.observation)
+    statistics = normalize.update(normalize.init(2), source.data[0].rows.observation)
     key = jax.random.key(0)
     agent = task.agent._replace()
     state = jax.tree.map(lambda x: x[0, 0], driver.init().agent)
@@ -218,7 +218,7 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[.
     greedy, _ = task.agent.act_greedy(task.agent.acting_params(agent), seen, jax.random.key(0))
     assert float(np.abs(rows.action[1] - greedy).mean()) < 4.0  # of a unit Gaussian around it, not clipped at random
     fresh = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
-    assert fresh.task.plan.prior_iterations == 4 and fresh.task.plan.warmup_iterations == 2
+    assert fresh.task.plan.prior[0] == 4 and fresh.task.plan.warmup_iterations == 2
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
@@ -310,7 +310,7 @@ def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[...,
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"offline_steps": 0, "total_env_steps": 40}, "goes with --offline-steps"),
+        ({"offline_steps": 0, "total_env_steps": 40, "offline_fraction": 0.0}, "nothing reads it"),
         ({"dataset": "", "offline_steps": 12}, "missing --dataset: --offline-steps 12 learn from data; give one"),
         ({"dataset": "no-such-file"}, "no-such-file does not exist"),
         ({"offline_fraction": 1.5}, "--offline-fraction 1.5: must be between 0 and 1"),

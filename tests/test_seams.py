@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from rlx import agents, config, data, envs, experiment
+from rlx import agents, config, data, envs, experiment, json_files
 from rlx.errors import RlxError
+from rlx.runs import checkpoint, metrics, policies, runner
+from rlx.train.config import share_out
 from tests import reader
 
 SETTINGS: dict[str, Any] = {
@@ -48,7 +51,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., exp
     def make(**changes: Any) -> experiment.Setup:
         settings = SETTINGS | changes
         if "dataset" in settings:
-            settings["dataset"] = str(folder / settings["dataset"])
+            settings["dataset"] = ",".join(str(folder / name) for name in settings["dataset"].split(","))
         return experiment.setup(config.resolve("reader", "walk", **settings))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -112,3 +115,95 @@ def test_what_nobody_provides_is_refused(
     with pytest.raises(RlxError, match=words) as error:
         make(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Callable[..., experiment.Setup]) -> None:
+    """Half of the 8 rows of a minibatch are data, one of set 1 and three of set 2; rows know where they come from."""
+    setup = make(dataset="costly,costly", dataset_shares="0.25,0.75", total_env_steps=40, log_every=40, n_step=2)
+    assert experiment.parts(setup.config) == [False]
+    driver = experiment.make_driver(setup)
+    assert driver.task.plan.shard_offline == (1, 3)
+    last = moments(setup)[-1].report
+    np.testing.assert_allclose(last.metrics["critic_source"], (4 * 0 + 1 * 1 + 3 * 2) / 8)
+    assert not last.metrics["critic_cost"].any()
+
+
+@pytest.mark.parametrize(
+    ("ratios", "steps"), [(("2:1", "1:0"), (16, 0)), (("0:2", "0:4"), (0, 16)), (("2:1", "4:2"), (16, 8))]
+)
+def test_each_part_has_its_own_ratio(
+    ratios: tuple[str, str], steps: tuple[int, int], make: Callable[..., experiment.Setup]
+) -> None:
+    """16 updates offline by the second ratio, then by the first; 0 leaves a half as it is."""
+    changes = {"dataset": "costly", "offline_steps": 16, "total_env_steps": 40, "log_every": 40, "eval_every": 40}
+    reports = [m.report for m in moments(make(ratio=ratios[0], offline_ratio=ratios[1], **changes))]
+    offline = [report for report in reports if report.env_step == 0][-1]
+    assert (offline.critic_step, offline.actor_step, offline.run_step) == (*steps, 16)
+    assert any(name.startswith("actor_") for name in offline.metrics) == (steps[1] > 0)
+    last, iterations = reports[-1], 5 - 1
+    critic, actor = (int(count) * 2 * iterations for count in ratios[0].split(":"))
+    assert (last.critic_step, last.actor_step, last.run_step) == (steps[0] + critic, steps[1] + actor, 16 + 40)
+    halves = last.state.agent
+    assert (int(halves.critic.step[0, 0]), int(halves.actor.step[0, 0])) == (last.critic_step, last.actor_step)
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "counts"),
+    [(10, (0.3, 0.7), (3, 7)), (10, (1, 1, 1), (4, 3, 3)), (8, (0, 1), (0, 8)), (7, (0.5, 0.5), (4, 3))],
+)
+def test_shares_add_up_exactly(count: int, shares: tuple[float, ...], counts: tuple[int, ...]) -> None:
+    assert share_out(count, shares) == counts
+
+
+# Whole runs in folders.
+
+
+@pytest.fixture
+def run(make: Callable[..., experiment.Setup], tmp_path: Path) -> Callable[..., Path]:
+    """Trains the reader into a folder of this name."""
+
+    def run(name: str, init_from: str | None = None, **changes: Any) -> Path:
+        settings = SETTINGS | {"num_seeds": 2, "members": "vmap", "total_env_steps": 48, "log_every": 24} | changes
+        runner.train(config.resolve("reader", "walk", **settings), tmp_path / name, init_from, quiet=True)
+        return tmp_path / name
+
+    return run
+
+
+def totals(folder: Path) -> np.ndarray:
+    """The critic's total of every member, as the run saved it last."""
+    count = len(config.members(config.from_json(folder / "config.json")))
+    return np.asarray(policies.load(folder, range(count)).snapshot["agent"].critic.total)
+
+
+@pytest.mark.parametrize("driver", ["fused", "pipelined"])
+def test_a_resumed_run_ends_in_the_same_bits(driver: str, run: Callable[..., Path]) -> None:
+    """With columns of every kind and the environments' acting state in the checkpoint."""
+    changes = {"driver": driver, "carries": True, "records": True, "n_step": 2, "eval_every": 24}
+    whole = run("whole", **changes)
+    cut = run("cut", **changes | {"total_env_steps": 32})
+    runner.resume(cut, {"total_env_steps": 48}, quiet=True)
+    np.testing.assert_array_equal(totals(whole), totals(cut))
+    last = metrics.read(cut / "metrics.jsonl")[-1]
+    assert last["env_step"] == 48 and not any(last["train/critic_count"])
+
+
+def test_a_part_of_another_run_is_adopted(run: Callable[..., Path]) -> None:
+    """Of the critic alone; its digest is noted, and a part that nobody adopts is refused."""
+    first = run("first", seed=7)
+    second = run("second", init_from=f"total={first}", ratio="0:1")
+    np.testing.assert_array_equal(totals(second), totals(first))
+    noted = json_files.read(second / "config.json")["init_from_digests"]
+    assert noted == {str(first): checkpoint.manifest(first / "checkpoints", 48)["digest"]}
+    with pytest.raises(RlxError, match="adopts total, not 'policy'"):
+        run("third", init_from=f"policy={first}")
+
+
+def test_a_run_of_an_agent_that_is_not_registered_says_so(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run("own", eval_every=48)
+    monkeypatch.delitem(agents.REGISTRY, "reader")
+    for act in (lambda: runner.resume(folder, {}, quiet=True), lambda: policies.evaluate(folder, 1, None, None)):
+        with pytest.raises(RlxError, match="'reader' is not registered"):
+            act()

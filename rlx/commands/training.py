@@ -33,7 +33,11 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
     parser.add_argument("--run-name", help="name of this run's folder (default: from agent, environment and seed)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run folder that exists")
-    parser.add_argument("--init-from", metavar="RUN", help="start from this run's agent and statistics")
+    parser.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="start from this run's agent and statistics, or by NAME=RUN from a part of another agent's",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but the summary")
     add_cluster(parser)
     add_settings(parser, config.settings(agent))
@@ -62,7 +66,7 @@ def environment(env: str | None, backend: str | None, dataset: str | None) -> tu
         raise RlxError("missing --env, as in --env brax:ant; see `rlx list`")
     from rlx import data
 
-    known = data.read(dataset).info
+    known = data.read(dataset.split(",")[0]).info
     if not known.get("env"):
         raise RlxError(f"--dataset {dataset}: names no environment; give one by --env, to evaluate policies in")
     return str(known["env"]), backend or known.get("backend")

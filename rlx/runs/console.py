@@ -29,7 +29,7 @@ from rlx.errors import discard_output, printable, say
 from rlx.experiment import asked_split, final_plan, lay_out
 from rlx.runs.summaries import duration, in_words
 from rlx.train import report
-from rlx.train.config import TrainConfig
+from rlx.train.config import TrainConfig, make_offline_plan
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 24  # values that a sparkline shows
@@ -245,9 +245,10 @@ class Console:
 def rounded(run_config: RunConfig) -> list[str]:
     """Totals that are rounded up to whole iterations, a line each."""
     plan, train = final_plan(run_config), run_config.train
-    updates = (plan.iterations if plan.offline else plan.prior_iterations) * plan.iteration_critic_steps
+    offline = make_offline_plan(train, plan.shards) if train.offline_steps else plan
+    updates = offline.iterations * offline.iteration_steps if train.offline_steps else 0
     parts = (
-        ("updates on the data set", train.offline_steps, updates, plan.iteration_critic_steps),
+        ("updates on the data set", train.offline_steps, updates, offline.iteration_steps),
         (
             "environment steps",
             train.total_env_steps,

@@ -87,8 +87,7 @@ def at_same_intervals(prepared: Setup, saved: RunConfig, folder: Path, newest: t
 def _intervals(saved: RunConfig) -> dict[str, Any]:
     """Steps between log points and between evaluations, where they follow from the total."""
     plan = experiment.final_plan(saved)
-    iteration_steps = plan.iteration_critic_steps if plan.offline else plan.iteration_env_steps
-    steps = (plan.log_iterations * iteration_steps, plan.eval_iterations * iteration_steps)
+    steps = (plan.log_iterations * plan.iteration_steps, plan.eval_iterations * plan.iteration_steps)
     return {name: every for name, every in zip(INTERVALS, steps, strict=True) if not getattr(saved.train, name)}
 
 

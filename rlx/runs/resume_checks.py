@@ -33,9 +33,11 @@ def data_info(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return data.check_info(folder / "config.json", content.get("data") or {})
 
 
-def check_data_exists(path: str) -> None:
-    """Raises RlxError where the data set of a run or sweep is not there."""
-    if path and not Path(path).exists():
+def check_data_exists(dataset: str) -> None:
+    """Raises RlxError where a data set of a run or sweep is not there."""
+    for path in filter(None, dataset.split(",")):
+        if Path(path).exists():
+            continue
         elsewhere = "" if Path(path).is_absolute() else f", or go where you trained: {Path.cwd()} has none"
         raise RlxError(f"data set not found: {path}; restore it{elsewhere}")
 

@@ -20,10 +20,10 @@ from rlx.runs import (
     checkpoint,
     extend,
     folders,
+    initial,
     loggers,
     metrics,
     origin,
-    policies,
     resume_checks,
     saver,
     summaries,
@@ -65,14 +65,15 @@ def train(
     if prepared.data is not None and beside is not None:
         resume_checks.check_same_data(prepared.data, run_config.train.dataset, json_files.read(beside / "config.json"))
     driver = make_driver(prepared, parts(prepared.config)[0])
-    start = Start(snapshot=_initial(driver, init_from))
+    start = Start(snapshot=initial.snapshot(driver, run_config.agent, init_from))
     with _listening(interrupts) as interrupts:
         if parallel.is_first_process():
             folders.empty(folder)
         with marked(folder):
             if parallel.is_first_process():
                 content = config.to_json(prepared.config) | {"identity": saver.identity(prepared.config)}
-                content |= {"init_from": init_from, "data": prepared.data.info if prepared.data else {}}
+                content |= {"init_from": init_from, "init_from_digests": initial.digests(init_from)}
+                content |= {"data": prepared.data.info if prepared.data else {}}
                 content |= {"data_digest": data.digest(prepared.data) if prepared.data else ""}
                 json_files.write(folder / "config.json", content | origin.describe())
             return _train(prepared, driver, start, folder, _console(prepared, quiet, part_of), interrupts)
@@ -149,7 +150,8 @@ def _start(prepared: Setup, saved: RunConfig, content: dict[str, Any], folder: P
     if newest is None:
         warn(f"{folder}: holds no full checkpoint; beginning again")
         driver = make_driver(prepared, parts(prepared.config)[0])
-        return prepared, driver, Start(snapshot=_initial(driver, content["init_from"]))
+        initial.check_same(content, folder)
+        return prepared, driver, Start(snapshot=initial.snapshot(driver, saved.agent, content["init_from"]))
     run_step, offline = newest
     resume_checks.check_same_run(place, run_step, content, folder)
     found_s = time.perf_counter() - begun
@@ -172,11 +174,6 @@ def _listening(interrupts: Interrupts | None) -> contextlib.AbstractContextManag
 def is_deterministic(folder: Path) -> bool:
     """Whether a run was made with --deterministic."""
     return config.from_json(folder / "config.json").train.deterministic
-
-
-def _initial(driver: Driver, init_from: str | None) -> Any:
-    """Agent and statistics of another run, if one is named."""
-    return policies.load_snapshot(Path(init_from), driver) if init_from else None
 
 
 def _claimed(folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -244,7 +241,9 @@ def _train(
     if writes:
         summary["wall_time_s"] = round(spent_s + reports.process_age_s(), 2)
         all_lines = metrics.read(folder / "metrics.jsonl")  # also those from before the run was resumed
-        summary["time_to_first_update_s"] = next(x["wall_time_s"] for x in all_lines if x["critic_step"] > 0)
+        summary["time_to_first_update_s"] = next(
+            x["wall_time_s"] for x in all_lines if x["critic_step"] + x["actor_step"] > 0
+        )
         if start.restore_s is not None:
             summary["restore_s"] = round(start.restore_s, 3)
         json_files.write(folder / "summary.json", summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,11 +34,17 @@ class TrainConfig:
         "1", "pipelined: devices that collect, learn values, learn policies, as 2,1,1; 1: one program; auto"
     )
     depth: int = setting(3, "pipelined: iterations in flight, 2 to 4", within=(2, 4))
-    dataset: str = setting("", "data set to learn from first, a file or folder as for `rlx data info`")
-    offline_steps: int = setting(0, "critic updates on the data set, before the first environment step", within=STEPS)
-    offline_fraction: float = setting(
-        0.5, "share of the data set in each minibatch of the steps that follow, 0 to 1", within=SHARE
+    dataset: str = setting("", "data set, a file or folder as for `rlx data info`; several separated by commas")
+    dataset_shares: str = setting("", "shares of several data sets in what is drawn of them, as 0.3,0.7 (empty: equal)")
+    offline_steps: int = setting(
+        0,
+        "updates on data alone before the first environment step, of the critic (of the actor at a ratio of 0:N)",
+        within=STEPS,
     )
+    offline_fraction: float = setting(
+        0.5, "share of data in each minibatch of the steps in the environment, 0 to 1", within=SHARE
+    )
+    offline_ratio: str = setting("", "critic:actor updates of the offline part (empty: as --ratio)")
     scale_rewards: str = setting(
         "none", "none; range: by 1000 / (highest - lowest return of the data set's episodes)", choices=("none", "range")
     )
@@ -120,6 +127,16 @@ class TrainConfig:
         0, "logical shards of environments, replay and batch (0: one for each device)", within=(0, COUNT[1])
     )
 
+    @property
+    def offline_only(self) -> bool:
+        """Whether no step is made in the environment."""
+        return self.total_env_steps == 0
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets, in order: number 1, 2, ... of the column "source"."""
+        return [path for path in self.dataset.split(",") if path]
+
 
 class Plan(NamedTuple):
     """The whole numbers that follow from a TrainConfig, for its online or its offline part.
@@ -137,12 +154,12 @@ class Plan(NamedTuple):
     iteration_env_steps: int  # environment steps an iteration makes, per seed; 0 offline
     iteration_critic_steps: int
     iteration_actor_steps: int
-    prior_iterations: int  # of the offline part, where this is the online one
+    prior: tuple[int, int, int]  # iterations, critic and actor steps of the offline part, where this is the online one
     slots: int  # of the replay ring; 0 offline
     shards: int  # logical shards in all
     shard_envs: int
     shard_batch: int
-    shard_offline: int  # of `shard_batch`, how many are drawn from the data set
+    shard_offline: tuple[int, ...]  # of `shard_batch`, how many are drawn from each data set
     shard_pool: int
 
     @property
@@ -153,28 +170,61 @@ class Plan(NamedTuple):
     def steps(self, iterations: int, learned: int) -> tuple[int, int, int]:
         """Environment, critic and actor steps of the run after `iterations` iterations of this part; `learned` of
         them did."""
-        updates = self.prior_iterations + learned
+        _, critic, actor = self.prior
         return (
             iterations * self.iteration_env_steps,
-            updates * self.iteration_critic_steps,
-            updates * self.iteration_actor_steps,
+            critic + learned * self.iteration_critic_steps,
+            actor + learned * self.iteration_actor_steps,
         )
 
+    @property
+    def iteration_steps(self) -> int:
+        """How far an iteration takes the run: environment steps, or updates of the critic (without any, the actor)."""
+        return self.iteration_env_steps or self.iteration_critic_steps or self.iteration_actor_steps
+
     def run_step(self, iterations: int) -> int:
-        """The number that names this moment of the run: critic updates offline plus environment steps."""
-        return (
-            self.prior_iterations + iterations * self.offline
-        ) * self.iteration_critic_steps + iterations * self.iteration_env_steps
+        """The number that names this moment of the run: updates offline plus environment steps."""
+        _, critic, actor = self.prior
+        return (critic or actor) + iterations * self.iteration_steps
 
 
 def parse_ratio(text: str) -> tuple[int, int]:
-    """`"8:4"` as (8, 4). Raises RlxError unless both are whole numbers, at least 1."""
+    """`"8:4"` as (8, 4). Raises RlxError unless both are whole numbers, and one of them at least 1."""
     parts = text.split(":")
-    if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or not any(map(int, parts)):
         raise RlxError(
-            f"--ratio {text}: must be two whole numbers of at least 1, critic:actor updates per vector step, as 8:4"
+            f"--ratio {text}: must be two whole numbers, critic:actor updates per vector step, as 8:4; not both 0"
         )
     return int(parts[0]), int(parts[1])
+
+
+def parse_shares(config: TrainConfig) -> list[float]:
+    """The share of each data set, adding up to 1. Raises RlxError for other numbers, or other than there are sets."""
+    sets = len(config.datasets)
+    if not config.dataset_shares:
+        return [1 / sets] * sets
+    flag = f"--dataset-shares {config.dataset_shares}"
+    try:
+        shares = [float(share) for share in config.dataset_shares.split(",")]
+    except ValueError:
+        raise RlxError(f"{flag}: must be numbers separated by commas, as 0.3,0.7") from None
+    if len(shares) != sets:
+        raise RlxError(f"{flag}: has {len(shares)} shares but there are {sets} data sets; give one for each")
+    if not all(share >= 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise RlxError(f"{flag}: must be 0 or more and add up to 1")
+    return shares
+
+
+def share_out(count: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Whole numbers that add up to `count`, in proportion to `shares`: what rounding down leaves goes, one by one, to
+    the largest remainders."""
+    total = sum(shares)
+    exact = [round(count * share / total, 9) for share in shares]
+    counts = [int(number) for number in exact]
+    order = sorted(range(len(shares)), key=lambda i: counts[i] - exact[i])
+    for i in order[: count - sum(counts)]:
+        counts[i] += 1
+    return tuple(counts)
 
 
 def parse_split(text: str, devices: int) -> tuple[int, int, int]:
@@ -227,11 +277,10 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
             f" {warmup * iteration_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
-    prior = _offline_iterations(config)
-    if prior and config.driver == "pipelined" and config.offline_fraction > 0:
+    if config.dataset and config.split != "1" and config.offline_fraction > 0:
         raise RlxError(
-            f"--offline-fraction {config.offline_fraction}: in the environment the pipelined driver learns from replay"
-            " alone; use --driver fused, or --offline-fraction 0"
+            f"--offline-fraction {config.offline_fraction}: on devices of their own, learners in the environment read"
+            " replay alone; use --split 1, or --offline-fraction 0"
         )
     return Plan(
         **common,
@@ -239,32 +288,49 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
         iterations=iterations,
         warmup_iterations=warmup,
         iteration_env_steps=iteration_env_steps,
-        prior_iterations=prior,
+        prior=_prior(config),
         slots=slots,
-        shard_offline=round(config.offline_fraction * config.batch_size / shards) if prior else 0,
+        shard_offline=_shard_offline(config, common["shard_batch"], config.offline_fraction),
     )
 
 
 def make_offline_plan(config: TrainConfig, shards: int) -> Plan:
     """The plan of the updates on the data set. Raises RlxError, naming the flag, for sizes that cannot be."""
-    common, iterations = _common(config, shards), _offline_iterations(config)
+    common, iterations = _common(config, shards, config.offline_ratio), _offline_iterations(config)
     if not config.dataset:
         why = f"--offline-steps {config.offline_steps} learn from data"
         raise RlxError(f"missing --dataset: {why}; give one (see `rlx list`), or --offline-steps 0")
     return Plan(
         **common,
-        **_intervals(config, iterations, common["iteration_critic_steps"]),
+        **_intervals(config, iterations, common["iteration_critic_steps"] or common["iteration_actor_steps"]),
         iterations=iterations,
         warmup_iterations=0,
         iteration_env_steps=0,
-        prior_iterations=0,
+        prior=(0, 0, 0),
         slots=0,
-        shard_offline=common["shard_batch"],
+        shard_offline=_shard_offline(config, common["shard_batch"], 1.0),
     )
 
 
+def _shard_offline(config: TrainConfig, shard_batch: int, fraction: float) -> tuple[int, ...]:
+    """How many rows of a shard's minibatch come from each data set, where `fraction` of it do."""
+    if not config.dataset:
+        return ()
+    return share_out(share_out(shard_batch, (fraction, 1 - fraction))[0], parse_shares(config))
+
+
+def _prior(config: TrainConfig) -> tuple[int, int, int]:
+    """Iterations, critic and actor steps of the offline part."""
+    iterations = _offline_iterations(config)
+    critic, actor = (
+        iterations * count * config.rollout_length for count in parse_ratio(config.offline_ratio or config.ratio)
+    )
+    return iterations, critic, actor
+
+
 def _offline_iterations(config: TrainConfig) -> int:
-    iterations = math.ceil(config.offline_steps / (parse_ratio(config.ratio)[0] * config.rollout_length))
+    critic, actor = parse_ratio(config.offline_ratio or config.ratio)
+    iterations = math.ceil(config.offline_steps / ((critic or actor) * config.rollout_length))
     if iterations > MOST:
         raise RlxError(
             f"--offline-steps {config.offline_steps}: more than {MOST} iterations cannot be counted; lower it"
@@ -272,10 +338,10 @@ def _offline_iterations(config: TrainConfig) -> int:
     return iterations
 
 
-def _common(config: TrainConfig, shards: int) -> dict[str, Any]:
-    """What both parts of a run have."""
+def _common(config: TrainConfig, shards: int, ratio: str = "") -> dict[str, Any]:
+    """What both parts of a run have; `ratio` is the part's, where it has its own."""
     _check_consistency(config)
-    critic_updates, actor_updates = parse_ratio(config.ratio)
+    critic_updates, actor_updates = parse_ratio(ratio or config.ratio)
     for flag, size in (
         ("num-envs", config.num_envs),
         ("batch-size", config.batch_size),
@@ -320,9 +386,11 @@ def _check_consistency(config: TrainConfig) -> None:
         raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
     if config.replay_dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16 without jax_enable_x64")
-    if config.total_env_steps == config.offline_steps == 0:
+    if config.offline_only and not config.offline_steps:
         raise RlxError("--total-env-steps 0: nothing to do; raise it, or give --dataset and --offline-steps")
-    if config.dataset and not config.offline_steps:
-        raise RlxError(f"--dataset {config.dataset}: goes with --offline-steps; add how many updates to make on it")
+    if config.dataset and not config.offline_steps and not config.offline_fraction:
+        raise RlxError(f"--dataset {config.dataset}: nothing reads it; add --offline-steps or --offline-fraction")
+    if config.dataset:
+        parse_shares(config)
     if config.driver == "fused" and config.split != "1":
         raise RlxError(f"--split {config.split}: goes with --driver pipelined; add it")

@@ -25,7 +25,7 @@ from rlx.train import nonfinite, steps
 from rlx.train.compile import Program
 from rlx.train.nonfinite import Learned
 from rlx.train.state_layout import Layout
-from rlx.train.steps import Source, Task, Totals
+from rlx.train.steps import Source, Tables, Task, Totals
 from rlx.types import EnvState, State
 
 
@@ -68,7 +68,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
     )
 
 
-def iteration(task: Task, data: Replay | None, state: FusedState) -> tuple[FusedState, Totals]:
+def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[FusedState, Totals]:
     """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
     key = jax.random.key(state.seed)
     policy = task.agent.acting_params(state.agent)
@@ -129,8 +129,8 @@ class Fused:
     """The programs of a run on `devices`, for members with the given seeds [M] and hyper-parameters [M].
 
     With `spread="data"` every device holds all members and its part of the shards; with `spread="seeds"` it holds all
-    shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`. `data` is a data set
-    on the host, as a full ring of one column.
+    shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`. `data` are data
+    sets on the host, each as a full ring of one column.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Fused:
         seeds: np.ndarray,
         hypers: Any,
         schedule: Schedule = SEQUENTIAL,
-        data: Replay | None = None,
+        data: Tables | None = None,
     ) -> None:
         self.task, self.devices, self.members, self.schedule = task, list(devices), len(seeds), schedule
         self.split_members = task.config.spread == "seeds"

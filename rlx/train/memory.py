@@ -15,8 +15,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx import normalize, parallel, replay
 from rlx.errors import RlxError
-from rlx.replay import Replay
-from rlx.train.steps import RECORDED, Source, Task, actor_rows, init_replay, minibatches, row_shapes
+from rlx.train.steps import RECORDED, Source, Tables, Task, actor_rows, init_replay, minibatches, row_shapes
 
 # XLA's working memory against the values that are alive at once in the traced function: of a step of simulated physics
 # it fuses most away, of an update it keeps matrices in a second layout. Tests hold both against compiled programs.
@@ -73,7 +72,7 @@ def _inner(params: dict[str, Any]) -> list[Jaxpr]:
     return closed + [leaf for leaf in leaves if isinstance(leaf, Jaxpr)]
 
 
-def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None) -> Estimate:
+def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Tables | None = None) -> Estimate:
     """The most that a device will hold, for `groups` that collect, learn values and learn policies.
 
     Where the groups are one and the same, its devices hold all of it; else each holds what its role needs. A data set
@@ -142,7 +141,7 @@ def _batches(task: Task, count: int) -> Any:
     ring = jax.eval_shape(lambda: replay.init(row_shapes(task), block, 1))
     statistics = jax.eval_shape(lambda: normalize.init(task.env.spec.observation_size))
     gamma = jax.ShapeDtypeStruct((), jnp.float32)
-    task = task._replace(plan=task.plan._replace(shard_offline=0))
+    task = task._replace(plan=task.plan._replace(shard_offline=()))
     draw = partial(minibatches, task, count=count)
     return jax.eval_shape(draw, Source(ring), statistics, gamma, _key())
 
@@ -155,7 +154,7 @@ def _learner(task: Task, members: int, devices: int, row: Any, batches: int, wor
     return Estimate(int(shards * ring), 0, int(learning))
 
 
-def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None) -> Estimate:
+def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Tables | None = None) -> Estimate:
     """The estimate of a run. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
     found = estimate(task, members, groups, data)
     room = parallel.memory_bytes(groups[0])
@@ -172,7 +171,7 @@ def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data
 
 
 def most_members(
-    task: Task, unit: int, most: int, groups: Sequence[Sequence[jax.Device]], data: Replay | None = None
+    task: Task, unit: int, most: int, groups: Sequence[Sequence[jax.Device]], data: Tables | None = None
 ) -> int:
     """How many members, a multiple of `unit` and no more than `most`, the devices hold at once; at least `unit`."""
     room = parallel.memory_bytes(groups[0])

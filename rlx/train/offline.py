@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx import normalize
-from rlx.replay import Replay
 from rlx.rollout import Episodes
 from rlx.train import nonfinite, steps
 from rlx.train.fused import Schedule
-from rlx.train.steps import Source, Task, Totals
+from rlx.train.steps import Source, Tables, Task, Totals
 from rlx.types import State
 
 
@@ -30,9 +29,9 @@ class OfflineState(PyTreeNode):
     iteration: jax.Array  # [] int32
 
 
-def init(task: Task, seed: jax.Array, hypers: Any, data: Replay) -> OfflineState:
+def init(task: Task, seed: jax.Array, hypers: Any, data: Tables) -> OfflineState:
     """Initialises a run."""
-    statistics = normalize.update(normalize.init(task.env.spec.observation_size), data.rows.observation)
+    statistics = steps.data_statistics(task, data)
     agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
     return OfflineState(agent, statistics, seed, jnp.zeros((), jnp.int32))
 
@@ -43,7 +42,7 @@ def report(learned: nonfinite.Learned, iteration: jax.Array) -> Totals:
     return Totals(learned.metrics, jnp.ones(()), none, alarms=nonfinite.sound(learned.bad, iteration))
 
 
-def iteration(task: Task, data: Replay, state: OfflineState) -> tuple[OfflineState, Totals]:
+def iteration(task: Task, data: Tables, state: OfflineState) -> tuple[OfflineState, Totals]:
     """One burst of updates, critic and actor in turn, each seeing the last."""
     key = jax.random.key(state.seed)
     agent, learned = steps.learn(task, state.agent, Source(None, data), state.statistics, key, state.iteration)

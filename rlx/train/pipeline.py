@@ -28,7 +28,7 @@ from rlx.rollout import Episodes
 from rlx.train import steps
 from rlx.train.fused import Schedule
 from rlx.train.nonfinite import Alarms, Learned, sound
-from rlx.train.steps import Source, Task, Totals
+from rlx.train.steps import Source, Tables, Task, Totals
 from rlx.types import EnvState, Metrics, State, Transition
 
 LAG_BINS = 4  # 0, 1, 2, and 3 or more iterations
@@ -41,7 +41,7 @@ class Snapshot(NamedTuple):
     version: jax.Array | None  # [] int32, the iterations whose learning or data it holds; None where it never changes
 
 
-class Collector(PyTreeNode):
+class CollectorState(PyTreeNode):
     """The collectors' state, with the snapshots that they act on."""
 
     env: VectorState
@@ -52,7 +52,7 @@ class Collector(PyTreeNode):
     iteration: jax.Array  # [] int32
 
 
-class ValueLearner(PyTreeNode):
+class ValueLearnerState(PyTreeNode):
     """The value learners' state, with the snapshots that they learn with."""
 
     critic: Any
@@ -64,7 +64,7 @@ class ValueLearner(PyTreeNode):
     iteration: jax.Array
 
 
-class PolicyLearner(PyTreeNode):
+class PolicyLearnerState(PyTreeNode):
     """The policy learners' state, with the snapshots that they learn with."""
 
     actor: Any
@@ -79,9 +79,9 @@ class PolicyLearner(PyTreeNode):
 class PipelineState(NamedTuple):
     """One training run."""
 
-    collector: Collector | None  # None offline
-    value_learner: ValueLearner
-    policy_learner: PolicyLearner
+    collector: CollectorState | None  # None offline
+    value_learner: ValueLearnerState
+    policy_learner: PolicyLearnerState
 
 
 class RoleTotals(NamedTuple):
@@ -102,28 +102,28 @@ class Collected(NamedTuple):
     version: jax.Array  # [] int32
 
 
-def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> Collector:
+def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> CollectorState:
     """The collectors before the first iteration."""
     _, _, policy = _init_agent(task, seed, hypers)
     env = steps.init_env(task, jax.random.key(seed), pool)
-    return Collector(env, pool, policy, _first_statistics(task, None), seed, _zero())
+    return CollectorState(env, pool, policy, _first_statistics(task, None), seed, _zero())
 
 
-def init_value_learner(task: Task, seed: jax.Array, hypers: Any, data: Replay | None) -> ValueLearner:
+def init_value_learner(task: Task, seed: jax.Array, hypers: Any, data: Tables | None) -> ValueLearnerState:
     """The value learners before the first iteration; `data` is the data set of a run that is offline."""
     agent, _, policy = _init_agent(task, seed, hypers)
     ring, newest = _first_ring(task, steps.row_shapes(task))
-    return ValueLearner(agent.critic, ring, newest, policy, _first_statistics(task, data), seed, _zero())
+    return ValueLearnerState(agent.critic, ring, newest, policy, _first_statistics(task, data), seed, _zero())
 
 
-def init_policy_learner(task: Task, seed: jax.Array, hypers: Any, data: Replay | None) -> PolicyLearner:
+def init_policy_learner(task: Task, seed: jax.Array, hypers: Any, data: Tables | None) -> PolicyLearnerState:
     """The policy learners before the first iteration; `data` is the data set of a run that is offline."""
     agent, value, _ = _init_agent(task, seed, hypers)
     ring, newest = _first_ring(task, steps.actor_rows(task, steps.row_shapes(task)))
-    return PolicyLearner(agent.actor, ring, newest, value, _first_statistics(task, data), seed, _zero())
+    return PolicyLearnerState(agent.actor, ring, newest, value, _first_statistics(task, data), seed, _zero())
 
 
-def collect(task: Task, data: None, state: Collector) -> tuple[Collector, Collected, Snapshot, RoleTotals]:
+def collect(task: Task, data: None, state: CollectorState) -> tuple[CollectorState, Collected, Snapshot, RoleTotals]:
     """The collectors' iteration: the state, what to hand over, the next statistics, and what to report."""
     del data
     policy, statistics, version = state.policy, state.statistics, state.iteration + 1
@@ -137,7 +137,9 @@ def collect(task: Task, data: None, state: Collector) -> tuple[Collector, Collec
     return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), totals
 
 
-def learn_value(task: Task, data: Replay | None, state: ValueLearner) -> tuple[ValueLearner, Snapshot, RoleTotals]:
+def learn_value(
+    task: Task, data: Tables | None, state: ValueLearnerState
+) -> tuple[ValueLearnerState, Snapshot, RoleTotals]:
     """The value learners' iteration: the state, the next value, and what to report."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
@@ -157,7 +159,7 @@ def learn_value(task: Task, data: Replay | None, state: ValueLearner) -> tuple[V
     return state.replace(critic=critic, iteration=version), Snapshot(task.agent.critic_params(critic), version), totals
 
 
-def learn_policy(task: Task, data: Replay | None, state: PolicyLearner) -> tuple[PolicyLearner, RoleTotals]:
+def learn_policy(task: Task, data: Tables | None, state: PolicyLearnerState) -> tuple[PolicyLearnerState, RoleTotals]:
     """The policy learners' iteration: the state and what to report. The next policy waits for the next value."""
     statistics, key, version = state.statistics.content, jax.random.key(state.seed), state.iteration + 1
 
@@ -179,7 +181,7 @@ def learn_policy(task: Task, data: Replay | None, state: PolicyLearner) -> tuple
     return state.replace(actor=actor, iteration=version), totals
 
 
-L = TypeVar("L", ValueLearner, PolicyLearner)
+L = TypeVar("L", ValueLearnerState, PolicyLearnerState)
 
 
 def store(state: L, rows: Any, version: jax.Array) -> L:
@@ -188,7 +190,7 @@ def store(state: L, rows: Any, version: jax.Array) -> L:
     return state.replace(replay=replay.add(state.replay, rows), newest=version)
 
 
-def next_policy(task: Task, state: PolicyLearner, value: Snapshot) -> Snapshot:
+def next_policy(task: Task, state: PolicyLearnerState, value: Snapshot) -> Snapshot:
     """The edge, where the actor is: the policy of the next iteration."""
     return Snapshot(task.agent.policy_params(state.actor, value.content), value.version)
 
@@ -199,7 +201,7 @@ def publish(task: Task, agent: State) -> tuple[Any, Any]:
     return value, task.agent.policy_params(agent.actor, value)
 
 
-def iteration(task: Task, data: Replay | None, state: PipelineState) -> tuple[PipelineState, Totals]:
+def iteration(task: Task, data: Tables | None, state: PipelineState) -> tuple[PipelineState, Totals]:
     """The roles one after the other on the same snapshots, then the edge: what the groups do at once."""
     collected = None if state.collector is None else collect(task, None, state.collector)
     value_learner, value, of_values = learn_value(task, data, state.value_learner)
@@ -304,10 +306,11 @@ def _first_ring(task: Task, rows: Any) -> tuple[Replay | None, jax.Array | None]
     return (None, None) if task.plan.offline else (steps.init_replay(task, rows), _zero())
 
 
-def _first_statistics(task: Task, data: Replay | None) -> Snapshot:
+def _first_statistics(task: Task, data: Tables | None) -> Snapshot:
     """Those of no observation, or of the data set's, which never change."""
-    empty = normalize.init(task.env.spec.observation_size)
-    return Snapshot(empty, _zero()) if data is None else Snapshot(normalize.update(empty, data.rows.observation), None)
+    if data is None:
+        return Snapshot(normalize.init(task.env.spec.observation_size), _zero())
+    return Snapshot(steps.data_statistics(task, data), None)
 
 
 def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapshot, Snapshot]:
@@ -318,7 +321,7 @@ def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapsh
 
 
 def _after_warmup(
-    task: Task, learn: Callable[[Any], tuple[Any, Learned]], half: Any, state: ValueLearner | PolicyLearner
+    task: Task, learn: Callable[[Any], tuple[Any, Learned]], half: Any, state: ValueLearnerState | PolicyLearnerState
 ) -> tuple[Any, Learned, jax.Array]:
     """See `steps.after_warmup`; offline there is none."""
     if state.replay is None:
@@ -339,9 +342,9 @@ def _axes(own: int | None, alike: int | None) -> PipelineState:
     """The state's axes: `own` where each has its own, `alike` where all have the same."""
     ring = Replay(own, None)  # type: ignore[arg-type]
     return PipelineState(
-        Collector(own, own, alike, alike, alike, None),  # type: ignore[arg-type]
-        ValueLearner(alike, ring, None, alike, alike, alike, None),  # type: ignore[arg-type]
-        PolicyLearner(alike, ring, None, alike, alike, alike, None),  # type: ignore[arg-type]
+        CollectorState(own, own, alike, alike, alike, None),  # type: ignore[arg-type]
+        ValueLearnerState(alike, ring, None, alike, alike, alike, None),  # type: ignore[arg-type]
+        PolicyLearnerState(alike, ring, None, alike, alike, alike, None),  # type: ignore[arg-type]
     )
 
 

@@ -20,14 +20,13 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.replay import Replay
 from rlx.train import nonfinite, pipeline, steps
 from rlx.train.compile import Program
 from rlx.train.fused import reset
 from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED, PipelineState, RoleTotals
 from rlx.train.profiler import RoleTimer
 from rlx.train.state_layout import Layout
-from rlx.train.steps import Task, Totals
+from rlx.train.steps import Tables, Task, Totals
 from rlx.types import State
 
 COLLECTED = pipeline.Collected(0, 0, None)  # type: ignore[arg-type]
@@ -52,7 +51,7 @@ class Pipelined:
         groups: Sequence[Sequence[jax.Device]],
         seeds: np.ndarray,
         hypers: Any,
-        data: Replay | None = None,
+        data: Tables | None = None,
     ) -> None:
         self.task, self.groups, self.members = task, [list(group) for group in groups], len(seeds)
         self.schedule = LAGGED if data is None else OFFLINE_LAGGED

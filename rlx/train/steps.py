@@ -55,11 +55,14 @@ class Task(NamedTuple):
         return replay.reach(self.reads, self.config.n_step, self.agent.window)
 
 
+Tables = tuple[Replay, ...]  # data sets, each a full ring of one column
+
+
 class Source(NamedTuple):
-    """What minibatches are drawn from: what was collected, a data set, or a share of each."""
+    """What minibatches are drawn from: what was collected, data sets, or a share of each."""
 
     ring: Replay | None
-    data: Replay | None = None
+    data: Tables | None = None
 
 
 class Totals(NamedTuple):
@@ -77,6 +80,14 @@ def learns(task: Task, ring: Replay, iteration: jax.Array) -> jax.Array:
     plan = task.plan
     enough = max(task.reach, min(plan.warmup_iterations * task.config.rollout_length, plan.slots))
     return (iteration >= plan.warmup_iterations) & (ring.cursor.size >= enough)
+
+
+def data_statistics(task: Task, data: Tables) -> normalize.Statistics:
+    """The statistics of the data sets' observations, together."""
+    statistics = normalize.init(task.env.spec.observation_size)
+    for table in data:
+        statistics = normalize.update(statistics, table.rows.observation)
+    return statistics
 
 
 def observed(task: Task, statistics: normalize.Statistics, observation: jax.Array) -> jax.Array:
@@ -191,7 +202,7 @@ def make_block(
     if tells:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
         random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
     # a trained agent acts for itself
-    warm = (iteration < random_iterations) & (task.plan.prior_iterations == 0)
+    warm = (iteration < random_iterations) & (task.plan.prior[0] == 0)
     shape = (task.plan.shard_envs, task.env.spec.action_size)
 
     def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
@@ -243,8 +254,8 @@ def sample(
 ) -> Transition:
     """This shard's share of `count` raw minibatches, drawn in one gather, `[count, B, ...]`.
 
-    Of every minibatch `plan.shard_offline` rows are the data set's, if there is one. With `actor_half_only` it has what
-    the actor half reads.
+    Of every minibatch `plan.shard_offline` rows are each data set's, if there are any. With `actor_half_only` it has
+    what the actor half reads.
     """
     plan, (fields, reads) = task.plan, actor_half(task) if actor_half_only else (replay.FIELDS, task.reads)
     tags = [name for name, read in reads.items() if read.column == columns.SOURCE]
@@ -256,12 +267,15 @@ def sample(
         shape = (count, rows, task.agent.window) if task.agent.window else (count, rows)
         return batch._replace(extras=batch.extras | {name: jnp.full(shape, number) for name in tags})
 
-    offline = 0 if source.data is None else plan.shard_offline
+    tables = list(enumerate(zip(source.data or (), plan.shard_offline, strict=False), start=1))
+    offline = sum(rows for _, (_, rows) in tables)
     batches = []
     if source.ring is not None and offline < plan.shard_batch:
         batches.append(part(0, source.ring, key, plan.shard_batch - offline))
-    if source.data is not None and offline > 0:
-        batches.append(part(1, source.data, derive(key, OFFLINE), offline))
+    for number, (table, rows) in tables:
+        if rows:
+            own_key = derive(key, OFFLINE) if number == 1 else derive(key, OFFLINE, number)
+            batches.append(part(number, table, own_key, rows))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *batches) if len(batches) > 1 else batches[0]
 
 
@@ -286,7 +300,7 @@ def learn_critic(
             batch, i = given
             return update_critic(critic, policy, batch, derive(key, CRITIC, iteration, shard, k, i))
 
-        return jax.lax.scan(update, critic, (batches, jnp.arange(count)))
+        return _scan(update, critic, batches, count)
 
     critic, learned = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
     return critic, nonfinite.summary(learned, skip).inspected("critic", critic)
@@ -316,7 +330,7 @@ def learn_actor(
             batch = observed_batch(task, statistics, raw)
             return update_actor(actor, value, batch, derive(key, ACTOR, iteration, shard, k, i))
 
-        return jax.lax.scan(update, actor, (data, jnp.arange(count)))
+        return _scan(update, actor, data, count)
 
     actor, learned = jax.lax.scan(burst, actor, jnp.arange(task.config.rollout_length))
     return actor, nonfinite.summary(learned, skip).inspected("actor", actor)
@@ -357,10 +371,10 @@ def learn(
 
             policy = task.agent.acting_params(state)
             first = jax.tree.map(lambda x: x[:critics], batch)
-            critic, of_critic = jax.lax.scan(critic_step, state.critic, (first, jnp.arange(critics)))
+            critic, of_critic = _scan(critic_step, state.critic, first, critics)
             value = task.agent.critic_params(critic)
             last = jax.tree.map(lambda x: x[width - actors :], batch)
-            actor, of_actor = jax.lax.scan(actor_step, state.actor, (last, jnp.arange(actors)))
+            actor, of_actor = _scan(actor_step, state.actor, last, actors)
             joined = Learned(of_critic.metrics | of_actor.metrics, of_critic.bad | of_actor.bad)
             return State(critic=critic, actor=actor), nonfinite.summary(joined, skip)
 
@@ -369,6 +383,11 @@ def learn(
     state, learned = jax.lax.scan(burst, state, jnp.arange(task.config.rollout_length))
     learned = nonfinite.summary(learned, skip)
     return state, learned.inspected("critic", state.critic).inspected("actor", state.actor)
+
+
+def _scan(step: Callable[..., tuple[Any, Learned]], half: Any, batches: Any, count: int) -> tuple[Any, Learned]:
+    """`count` updates of a half, one after the other; without any, nothing to report."""
+    return jax.lax.scan(step, half, (batches, jnp.arange(count))) if count else (half, Learned({}, {}))
 
 
 def skips(task: Task) -> bool:

@@ -15,10 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx.replay import Replay
 from rlx.train.fused import SEQUENTIAL, Fused, Schedule
 from rlx.train.state_layout import Layout
-from rlx.train.steps import Task, Totals
+from rlx.train.steps import Tables, Task, Totals
 
 Each = tuple[Any, ...]  # of every member, as the driver of one has it
 
@@ -36,7 +35,7 @@ class Threads:
         seeds: np.ndarray,
         hypers: Any,
         schedule: Schedule = SEQUENTIAL,
-        data: Replay | None = None,
+        data: Tables | None = None,
     ) -> None:
         self.members = len(seeds)
         given = np.asarray(seeds, np.uint32), hypers
