@@ -18,6 +18,8 @@ if importlib.metadata.version("jax").startswith("0.10."):  # see rlx.parallel.qu
 os.environ["NPROC"] = "16"  # collectives over forced host devices dead-lock in a thread pool as small as two cores
 os.environ["MPLBACKEND"] = "Agg"
 
+from tests.commands import refused, say  # noqa: F401 -- fixtures of all tests
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,8 +19,8 @@ from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
 from rlx.types import Key
+from tests.commands import Said, flags
 from tests.datasets import walk
-from tests.test_cli import Said, flags
 
 ENV = "gymnax:Pendulum-v1"
 SETTINGS: dict[str, Any] = {

@@ -14,7 +14,8 @@ from rlx import config, experiment, json_files
 from rlx.commands import main as cli
 from rlx.sweep import space, sweep
 from rlx.visual import sweep_plots
-from tests.test_cli import SETTINGS, flags
+from tests.commands import flags
+from tests.test_cli import SETTINGS
 from tests.test_resume import Crash, at_line, crash
 
 ENV = "gymnax:Pendulum-v1"

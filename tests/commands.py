@@ -1,0 +1,56 @@
+"""Commands run in this process: what they return and print. The fixtures are every test's, by conftest.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def flags(**settings: Any) -> list[str]:
+    """Settings as the command line takes them."""
+    said = []
+    for name, value in settings.items():
+        said += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return said
+
+
+class Said:
+    """What a command returned and printed."""
+
+    def __init__(self, code: int, captured: Any) -> None:
+        self.code, self.out, self.err = code, captured.out, captured.err
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs `rlx ARGUMENTS` in this process."""
+
+    def say(*arguments: object) -> Said:
+        capsys.readouterr()
+        from rlx.commands import main as cli
+
+        return Said(cli.main([str(a) for a in arguments]), capsys.readouterr())
+
+    return say
+
+
+@pytest.fixture
+def refused(say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a command that must be refused before anything is compiled or written; returns its one line."""
+    from rlx.train.compile import Program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Program, "_compile", lambda program: pytest.fail(f"compiled {program.name}"))
+
+    def refused(*arguments: object) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        said = say(*arguments)
+        assert (said.code, said.out) == (2, ""), said.out + said.err
+        assert said.err.startswith("rlx: ") and said.err.endswith("\n") and said.err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return said.err.removeprefix("rlx: ").rstrip("\n")
+
+    return refused
