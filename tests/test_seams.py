@@ -164,6 +164,7 @@ def run(make: Callable[..., experiment.Setup], tmp_path: Path) -> Callable[..., 
 
     def run(name: str, init_from: str | None = None, **changes: Any) -> Path:
         settings = SETTINGS | {"num_seeds": 2, "members": "vmap", "total_env_steps": 48, "log_every": 24} | changes
+        (tmp_path / name).mkdir()
         runner.train(config.resolve("reader", "walk", **settings), tmp_path / name, init_from, quiet=True)
         return tmp_path / name
 
