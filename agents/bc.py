@@ -11,18 +11,17 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx import halves, networks, parallel
+from rlx import halves, parallel
 from rlx.agents import iql
 from rlx.halves import HalfState
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Params, Spec, setting
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(halves.NetworkConfig):
     """Static (compile-time) configuration."""
 
     actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers", COUNT)
-    activation: str = setting("relu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
     actor_decay_steps: int = halves.decay_steps(-1)
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlx import diffusion, halves, networks, optim, parallel
+from rlx import diffusion, halves, networks, optim, parallel, score_network
 from rlx.agents import iql
 from rlx.errors import RlxError
 from rlx.halves import HalfState
@@ -109,16 +109,17 @@ def act(
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
     """IQL's critic half, the LN-ResNet and the variance-preserving schedule."""
-    value = networks.make_value(
-        spec, config.critic_hidden_sizes, activation=config.activation, input_layer_norm=config.value_layer_norm
-    )
-    score = networks.make_score(
+    options = config.network_options() | {"input_layer_norm": config.value_layer_norm}
+    value = networks.make_value(spec, config.critic_hidden_sizes, **options)
+    score = score_network.make_score(
         spec,
         num_steps=config.diffusion_steps,
         width=config.score_width,
         num_blocks=config.score_blocks,
         dropout=config.dropout,
         time_features=config.time_features,
+        kernel_init=config.kernel_init,
+        compute_dtype=config.compute_dtype,
     )
     critic = iql.make_critic_networks(config, spec, axes)._replace(value=value)
     schedule, decay = diffusion.vp_schedule(config.diffusion_steps), make_schedule("cosine", config.actor_decay_steps)

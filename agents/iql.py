@@ -101,9 +101,10 @@ def update_critic(
 
     Value losses beside the expectile's are those of arXiv 2304.10573.
     """
-    del policy, key
+    del policy
     hypers = state.hypers
-    target_q = nets.reduce(nets.critic.apply(state.learner.target_params, batch.observation, batch.action), hypers)
+    target_critic, critic = (nets.critic.with_dropout(key, index) for index in (0, 1))
+    target_q = nets.reduce(target_critic(state.learner.target_params, batch.observation, batch.action), hypers)
 
     def value_loss(params: Params) -> tuple[jax.Array, Metrics]:
         v = nets.value.apply(params, batch.observation)
@@ -114,12 +115,12 @@ def update_critic(
     target = halves.td_target(batch, nets.value.apply(value.params, batch.next_observation), hypers)
 
     def critic_loss(params: Params) -> tuple[jax.Array, Metrics]:
-        q = nets.critic.apply(params, batch.observation, batch.action)
+        q = critic(params, batch.observation, batch.action)
         loss = nets.error(q, target, hypers)
         return loss, {"critic_loss": loss, "q_mean": q.mean()}
 
-    critic, metrics = state.learner.step(critic_loss, hypers.critic_lr, nets.axes, tau=hypers.tau)
-    return state.advance(learner=critic, value=value), value_metrics | metrics
+    learner, metrics = state.learner.step(critic_loss, hypers.critic_lr, nets.axes, tau=hypers.tau)
+    return state.advance(learner=learner, value=value), value_metrics | metrics
 
 
 def update_actor(
@@ -149,7 +150,7 @@ def init_critic(nets: CriticNetworks, key: Key, hypers: CriticHypers) -> CriticS
 
 def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes = ()) -> CriticNetworks:
     """Double Q, V and the loss that `config.value_loss` names."""
-    options = {"activation": config.activation, "layer_norm": config.value_layer_norm}
+    options = config.network_options() | {"layer_norm": config.value_layer_norm}
     scale = "exponential_scale" if config.value_loss == "exponential" else "expectile"
     return CriticNetworks(
         critic=halves.make_critic(config, spec),
@@ -164,7 +165,7 @@ def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes =
 
 def make_actor_networks(config: Any, spec: Spec, axes: parallel.Axes, weigh: Any) -> ActorNetworks:
     """A Gaussian whose deviation does not depend on the observation."""
-    options = {"activation": config.activation, "state_dependent_std": False}
+    options = config.network_options() | {"state_dependent_std": False}
     actor = networks.make_gaussian_policy(spec, config.actor_hidden_sizes, **options)
     return ActorNetworks(actor, weigh, make_schedule("cosine", config.actor_decay_steps), axes)
 

@@ -62,18 +62,19 @@ def update_critic(
 ) -> tuple[HalfState, Metrics]:
     """All critics towards r + gamma d (Q' - alpha log pi) (arXiv 1812.05905, eqs. 5 and 6), then their targets."""
     next_action, log_prob = policies.squashed_sample(nets.actor, policy.params, batch.next_observation, key)
-    next_estimates = nets.critic.apply(state.learner.target_params, batch.next_observation, next_action)
+    target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
+    next_estimates = target_critic(state.learner.target_params, batch.next_observation, next_action)
     next_value = nets.bootstrap(next_estimates, jax.random.fold_in(key, 1))
     soft_value = losses.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
     target = halves.td_target(batch, soft_value, state.hypers)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        estimates = nets.critic.apply(params, batch.observation, batch.action)
+        estimates = critic(params, batch.observation, batch.action)
         error = nets.regress(estimates, target)
         return error, {"critic_loss": error, "q_mean": estimates.mean(), "target_mean": target.mean()}
 
-    critic, metrics = state.learner.step(loss, state.hypers.critic_lr, nets.axes, tau=state.hypers.tau)
-    return state.advance(learner=critic), metrics
+    learner, metrics = state.learner.step(loss, state.hypers.critic_lr, nets.axes, tau=state.hypers.tau)
+    return state.advance(learner=learner), metrics
 
 
 def update_actor(
@@ -81,10 +82,11 @@ def update_actor(
 ) -> tuple[ActorState, Metrics]:
     """The policy down alpha log pi - Q (arXiv 1812.05905, eq. 7), then alpha (eq. 18) with the same log pi."""
     hypers, alpha = state.hypers, jnp.exp(state.log_alpha.params)
+    critic = nets.critic.with_dropout(key, 1)
 
     def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
         action, log_prob = policies.squashed_sample(nets.actor, params, batch.observation, key)
-        q = nets.action_value(nets.critic.apply(critic_params, batch.observation, action))
+        q = nets.action_value(critic(critic_params, batch.observation, action))
         value = losses.soft_actor_loss(q, log_prob, alpha)
         return value, (log_prob, {"actor_loss": value, "entropy": -log_prob.mean()})
 
@@ -101,7 +103,7 @@ def update_actor(
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
     """Clipped double Q, whatever the number of critics."""
     return Networks(
-        actor=networks.make_gaussian_policy(spec, config.actor_hidden_sizes, activation=config.activation),
+        actor=networks.make_gaussian_policy(spec, config.actor_hidden_sizes, **config.network_options()),
         critic=halves.make_critic(config, spec),
         bootstrap=lambda q, key: losses.ensemble_min(q),
         regress=losses.ensemble_td_loss,

@@ -87,28 +87,28 @@ def update_critic(
     action = nets.actor.apply(policy.target_params if nets.target_actor else policy.params, following)
     noise = hypers.target_noise * jax.random.normal(key, action.shape, action.dtype)
     next_action = losses.smoothed_action(action, noise, hypers.max_target_noise)
-    target = nets.target(nets.critic.apply(state.learner.target_params, following, next_action), batch, hypers)
+    target_critic, critic = (nets.critic.with_dropout(key, index) for index in (1, 2))
+    target = nets.target(target_critic(state.learner.target_params, following, next_action), batch, hypers)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        estimates = nets.critic.apply(params, batch.observation, batch.action)
+        estimates = critic(params, batch.observation, batch.action)
         error = nets.regress(estimates, target)
         return error, {"critic_loss": error, "q_mean": nets.values(estimates, hypers).mean()}
 
     tau = jnp.where((state.step + 1) % nets.policy_delay == 0, hypers.tau, 0.0)
-    critic, metrics = state.learner.step(loss, hypers.critic_lr, nets.axes, tau, nets.optimizer(hypers))
-    return state.advance(learner=critic), metrics
+    learner, metrics = state.learner.step(loss, hypers.critic_lr, nets.axes, tau, nets.optimizer(hypers))
+    return state.advance(learner=learner), metrics
 
 
 def update_actor(
     nets: Networks, state: HalfState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
     """The actor up the lowest of the published critics, then its target, where there is one, towards it."""
-    del key
-    hypers = state.hypers
+    hypers, critic = state.hypers, nets.published_critic.with_dropout(key, 0)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         action = nets.actor.apply(params, batch.observation)
-        values = nets.values(nets.published_critic.apply(critic_params, batch.observation, action), hypers)
+        values = nets.values(critic(critic_params, batch.observation, action), hypers)
         return nets.actor_loss(losses.ensemble_min(values), action, batch, hypers)
 
     actor, metrics = state.learner.step(loss, hypers.actor_lr, nets.axes, hypers.tau, nets.optimizer(hypers))
@@ -118,7 +118,7 @@ def update_actor(
 def make_networks(config: halves.Config, spec: Spec, axes: parallel.Axes = (), policy_delay: int = 1) -> Networks:
     """Clipped double Q with target networks, and an actor that climbs the first critic."""
     return Networks(
-        actor=networks.make_deterministic_policy(spec, config.actor_hidden_sizes, activation=config.activation),
+        actor=networks.make_deterministic_policy(spec, config.actor_hidden_sizes, **config.network_options()),
         critic=halves.make_critic(config, spec),
         published_critic=halves.make_critic(config, spec, num_critics=1),
         target=clipped_double_q,

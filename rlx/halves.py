@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -18,15 +19,33 @@ from rlx.types import COUNT, POSITIVE, SHARE, Key, Spec, State, Transition, as_a
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class NetworkConfig:
+    """Static (compile-time) configuration of every network of an agent."""
+
+    activation: str = setting("relu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
+    kernel_init: str = setting("he", "initial kernels of the hidden layers", choices=networks.INITIALIZERS)
+    compute_dtype: str = setting(
+        "float32", "type that hidden layers compute in; parameters and outputs stay float32", choices=networks.DTYPES
+    )
+    residual: bool = setting(False, "residual blocks as hidden layers, which then need equal sizes, two or more")
+
+    def network_options(self) -> dict[str, Any]:
+        """These settings as arguments of the functions that make MLPs."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(NetworkConfig)}
+
+
+@dataclass(frozen=True)
+class CriticConfig(NetworkConfig):
     """Static (compile-time) configuration of an ensemble of critics."""
 
     critic_hidden_sizes: tuple[int, ...] = setting(
         (256, 256), "hidden layers of every critic and of a value network", COUNT
     )
     num_critics: int = setting(2, "critics in the ensemble; their minimum counts", COUNT)
-    activation: str = setting("relu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
     layer_norm: bool = setting(False, "LayerNorm in the critics")
+    critic_dropout: float = setting(
+        0.0, "share of the critics' activations dropped in updates, never in acting", (0.0, 0.999)
+    )
 
 
 @dataclass(frozen=True)
@@ -108,10 +127,10 @@ def init_half(
 
 def make_critic(config: CriticConfig, spec: Spec, **changes: Any) -> Network:
     """The ensemble of critics that `config` describes; `changes` are arguments of `networks.make_critic`."""
-    arguments: dict[str, Any] = {
+    arguments = config.network_options() | {
         "num_critics": config.num_critics,
-        "activation": config.activation,
         "layer_norm": config.layer_norm,
+        "dropout": config.critic_dropout,
     }
     return networks.make_critic(spec, config.critic_hidden_sizes, **arguments | changes)
 

@@ -1,4 +1,4 @@
-"""Networks behind init/apply pairs: flax.linen stays in this file, agents see `Network` records only.
+"""Networks behind init/apply pairs: flax.linen stays behind them, agents see `Network` records only.
 
 Initial values: kernels of hidden layers are He-uniform (arXiv 1502.01852) unless `kernel_init` names another, which
 keeps the scale through ReLU layers; kernels of output layers are 100 times smaller than fan-in scaling, so that values
@@ -12,6 +12,7 @@ what they return are float32 always, because bfloat16 knows values near 1000 in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -33,9 +34,10 @@ INITIALIZERS: dict[str, nn.initializers.Initializer] = {  # of hidden kernels
     "orthogonal": nn.initializers.orthogonal(2**0.5),
     "xavier": nn.initializers.xavier_uniform(),
     "lecun": nn.initializers.lecun_uniform(),
+    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # PyTorch's default
 }
 BATCH_NORMS = ("none", "batch", "renorm")
-COMPUTE_DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")
 OUTPUT_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "uniform")
 
 
@@ -55,6 +57,11 @@ class Network(NamedTuple):
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]  # as `Apply`
+    dropout: float = 0.0  # the rate at which `apply` drops out where it has a key
+
+    def with_dropout(self, key: Key, index: int) -> Callable[..., Any]:
+        """`apply` with dropout by the `index`-th key of an update's `key`; `apply` itself where the rate is 0."""
+        return partial(self.apply, key=jax.random.fold_in(key, index)) if self.dropout else self.apply
 
 
 class MLP(nn.Module):
@@ -64,7 +71,7 @@ class MLP(nn.Module):
     (OpenReview PczQtTsTIX), over the batch and the mapped `axes`. `residual` makes of hidden sizes (W, W, ...) a Dense
     to W, one residual block for each further one, and a LayerNorm, as in SimBa (arXiv 2410.09754).
 
-    Raises RlxError for an unknown name, a width below 1, or residual layers of different widths.
+    Raises RlxError for an unknown name, a width below 1, or residual layers of different widths or fewer than two.
     """
 
     hidden_sizes: Sequence[int]
@@ -84,15 +91,15 @@ class MLP(nn.Module):
             ("activation", self.activation, ACTIVATIONS),
             ("batch norm", self.batch_norm, BATCH_NORMS),
             ("initialiser", self.kernel_init, INITIALIZERS),
-            ("compute dtype", self.compute_dtype, COMPUTE_DTYPES),
+            ("compute dtype", self.compute_dtype, DTYPES),
         ):
             if name not in known:
                 raise unknown(what, name, known)
         sizes = f"hidden sizes {' '.join(map(str, self.hidden_sizes))} (--actor-hidden-sizes, --critic-hidden-sizes)"
         if min(self.hidden_sizes, default=1) < 1:
             raise RlxError(f"{sizes}: each must be at least 1")
-        if self.residual and len(set(self.hidden_sizes)) != 1:
-            raise RlxError(f"{sizes}: residual layers need one width, as 256 256")
+        if self.residual and (len(self.hidden_sizes) < 2 or len(set(self.hidden_sizes)) > 1):
+            raise RlxError(f"{sizes}: residual layers need two or more of one width, as 256 256")
         super().__post_init__()
 
     @nn.compact
@@ -186,18 +193,6 @@ class GaussianHead(nn.Module):
         return output, jnp.broadcast_to(log_std, output.shape)
 
 
-class FourierFeatures(nn.Module):
-    """`[...]` -> `[..., size]`: cosines and sines of a number at learnable frequencies (arXiv 2006.10739)."""
-
-    size: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        frequencies = self.param("frequencies", nn.initializers.normal(0.2), (self.size // 2,), jnp.float32)
-        angle = 2 * jnp.pi * x[..., None] * frequencies
-        return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-
-
 def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
     """`x` `[..., W]` with each number 0 with probability `rate`, to 16 bits, and else divided by 1 - `rate`."""
     halves = -(-x.shape[-1] // 2)  # two random numbers from each word: these words are what dropout costs
@@ -228,67 +223,6 @@ class ResidualBlock(nn.Module):
         y = nn.Dense(4 * size, kernel_init=kernel_init, dtype=self.dtype)(y)
         y = jax.checkpoint(ACTIVATIONS[self.activation])(y)  # cheaper to compute twice than to keep
         return x + nn.Dense(size, kernel_init=kernel_init, dtype=self.dtype)(y)
-
-
-class ScoreNet(nn.Module):
-    """IDQL's LN-ResNet: the noise in an action, given the observation and the time (arXiv 2304.10573)."""
-
-    action_size: int
-    num_steps: int
-    width: int
-    num_blocks: int
-    dropout: float
-    time_features: int
-    kernel_init: str = "he"
-    compute_dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, observation: jax.Array, action: jax.Array, time: jax.Array) -> jax.Array:
-        kernel_init, dtype = INITIALIZERS[self.kernel_init], jnp.dtype(self.compute_dtype)
-        # There are few times: they are embedded once each, and rows look theirs up. For the same reason the first Dense
-        # on all inputs is written as a sum over its inputs: what the rows share is computed once.
-        times = FourierFeatures(self.time_features)(jnp.arange(self.num_steps, dtype=action.dtype))
-        times = nn.swish(nn.Dense(self.width, kernel_init=kernel_init)(times))
-        times = nn.Dense(self.width, kernel_init=kernel_init)(times)
-        sizes = (action.shape[-1], observation.shape[-1], self.width)
-        kernel = self.param("kernel", kernel_init, (sum(sizes), self.width), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
-        of_action, of_observation, of_time = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
-        row = jax.nn.one_hot(time, self.num_steps, dtype=action.dtype)
-        x = action @ of_action + observation @ of_observation + row @ (times @ of_time + bias)
-        for _ in range(self.num_blocks):
-            x = ResidualBlock(self.dropout, kernel_init=self.kernel_init, dtype=dtype)(x)
-        return nn.Dense(self.action_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
-
-
-def make_score(
-    spec: Spec,
-    *,
-    num_steps: int,
-    width: int = 256,
-    num_blocks: int = 3,
-    dropout: float = 0.1,
-    time_features: int = 128,
-    **options: Any,
-) -> Network:
-    """`apply(params, observation [..., O], action [..., A], time int32 [...], key=None) -> noise [..., A]`.
-
-    Leading axes broadcast: one observation, one time and many actions will do. Times are 0 to `num_steps` - 1. Dropout
-    needs the key; without one there is none. `options` are `kernel_init` and `compute_dtype`.
-    """
-    module = ScoreNet(spec.action_size, num_steps, width, num_blocks, dropout, time_features, **options)
-
-    def init(key: Key) -> Params:
-        return module.init(key, jnp.zeros(spec.observation_size), jnp.zeros(spec.action_size), jnp.zeros((), jnp.int32))
-
-    def apply(
-        params: Params, observation: jax.Array, action: jax.Array, time: jax.Array, key: Key | None = None
-    ) -> jax.Array:
-        rngs = None if key is None else {"dropout": key}
-        noise: Any = module.apply(params, observation, action, time, rngs=rngs)
-        return noise
-
-    return Network(init, apply)
 
 
 def make_gaussian_policy(
@@ -352,10 +286,10 @@ def ensemble(network: Network, size: int) -> Network:
             params, copies, keys
         )
 
-    return Network(init, apply)
+    return network._replace(init=init, apply=apply)
 
 
-def _network(module: nn.Module, input_size: int, output: Callable[[Any], Any] = lambda output: output) -> Network:
+def _network(module: Any, input_size: int, output: Callable[[Any], Any] = lambda output: output) -> Network:
     """A module as a record; `output` maps what it returns."""
 
     def apply(params: Params, *inputs: jax.Array, key: Key | None = None, train: bool = False) -> Any:
@@ -365,4 +299,5 @@ def _network(module: nn.Module, input_size: int, output: Callable[[Any], Any] = 
         outputs, statistics = module.apply(params, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])
         return output(outputs), statistics
 
-    return Network(lambda key: module.init(key, jnp.zeros(input_size)), apply)
+    dropout = module.mlp.dropout if isinstance(module, GaussianHead) else module.dropout
+    return Network(lambda key: module.init(key, jnp.zeros(input_size)), apply, dropout)

@@ -48,18 +48,39 @@ def gradient_step(
 
 
 class Learner(PyTreeNode):
-    """A network's parameters with their optimiser state and, where there is one, their target copy."""
+    """A network's parameters with their optimiser state and, where there are such, target copy and batch statistics.
+
+    Batch norm's running statistics have no gradient, no moments and no target copy: target and acting take the same.
+    """
 
     params: Params
     opt_state: optax.OptState
     target_params: Params | None = None
+    statistics: Params | None = None  # of batch norm, under the key "batch_stats"
+
+    @property
+    def variables(self) -> Params:
+        """What the network's `apply` takes: parameters, with running statistics where there are some."""
+        return _with_statistics(self.params, self.statistics)
+
+    @property
+    def target_variables(self) -> Params:
+        """The same with the target copy of the parameters."""
+        return _with_statistics(self.target_params, self.statistics)
 
     @classmethod
     def create(
         cls, params: Params, optimizer: optax.GradientTransformation | None = None, target: bool = False
     ) -> Self:
-        """Parameters before their first step; with `target`, the target copy equals them. Default optimiser: Adam."""
-        return cls(params, (optimizer or adam).init(params), params if target else None)
+        """Parameters before their first step; with `target`, the target copy equals them. Default optimiser: Adam.
+
+        Batch norm's statistics, where `params` has them, go to `statistics`.
+        """
+        statistics = None
+        if isinstance(params, dict) and "batch_stats" in params:
+            statistics = {"batch_stats": params["batch_stats"]}
+            params = {name: leaves for name, leaves in params.items() if name != "batch_stats"}
+        return cls(params, (optimizer or adam).init(params), params if target else None, statistics)
 
     def step(
         self,
@@ -72,15 +93,25 @@ class Learner(PyTreeNode):
     ) -> tuple[Self, Any]:
         """One step down `loss(params) -> (scalar, aux)`; returns aux, averaged over `axes`, too.
 
+        With batch norm the loss receives `variables` and returns `(scalar, (aux, statistics))`, the latter as the
+        network's `apply(..., train=True)` returns them; they are averaged over `axes` and become the running ones.
+
         `project` maps the new parameters to allowed ones (unit-norm weights, say). With `tau`, the target copy, where
         there is one, then takes one Polyak step towards the new parameters. Default optimiser: Adam.
         """
-        take = gradient_step(loss, optimizer or adam, axes)
+        statistics = self.statistics
+        take = gradient_step(lambda params: loss(_with_statistics(params, statistics)), optimizer or adam, axes)
         params, opt_state, aux = take(self.params, self.opt_state, learning_rate)
+        if statistics is not None:
+            aux, statistics = aux
         params = params if project is None else project(params)
         moves = tau is not None and self.target_params is not None
         target = losses.polyak(self.target_params, params, tau) if moves else self.target_params
-        return self.replace(params=params, opt_state=opt_state, target_params=target), aux
+        return self.replace(params=params, opt_state=opt_state, target_params=target, statistics=statistics), aux
+
+
+def _with_statistics(params: Params, statistics: Params | None) -> Params:
+    return params if statistics is None else params | statistics
 
 
 def make_optimizer(

@@ -24,7 +24,7 @@ API = {  # the public modules, by the page that describes them; the registry add
     "rlx.agents": ("rlx.agents",),
     "rlx.envs": ("rlx.envs", "rlx.envs.base", "rlx.envs.gymnasium_env"),
     "rlx.losses": ("rlx.losses",),
-    "rlx.networks": ("rlx.networks",),
+    "rlx.networks": ("rlx.networks", "rlx.score_network"),
     "rlx.distributions": ("rlx.distributions",),
     "rlx.diffusion": ("rlx.diffusion",),
     "rlx.optim": ("rlx.optim",),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import losses, networks
+from rlx import losses, networks, score_network
 from rlx.agents import idql, iql
 from rlx.networks import Network
 from rlx.types import Agent, Spec, State, Transition, as_arrays
@@ -71,7 +71,7 @@ def disturbed(params: Any) -> Any:
 
 
 def test_score_network() -> None:
-    score = networks.make_score(SPEC, num_steps=5, width=16, num_blocks=3, time_features=8)
+    score = score_network.make_score(SPEC, num_steps=5, width=16, num_blocks=3, time_features=8)
     params = disturbed(score.init(jax.random.key(0)))
     time = np.array([0, 1, 2, 3, 4, 4])
     expected = by_hand(params, BATCHES.observation, BATCHES.action, time)
@@ -84,7 +84,7 @@ def test_score_network() -> None:
 
 
 def test_published_widths() -> None:
-    params = networks.make_score(SPEC, num_steps=5).init(jax.random.key(0))["params"]
+    params = score_network.make_score(SPEC, num_steps=5).init(jax.random.key(0))["params"]
     assert params["FourierFeatures_0"]["frequencies"].shape == (64,)  # a cosine and a sine each
     assert [params[f"Dense_{i}"]["kernel"].shape for i in range(3)] == [(128, 256), (256, 256), (256, 2)]
     assert params["kernel"].shape == (2 + 3 + 256, 256)

@@ -23,6 +23,7 @@ LAYERS = [
     "losses",
     "distributions",
     "networks",
+    "score_network",
     "diffusion",
     "normalize",
     "replay",

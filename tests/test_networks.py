@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import networks
+from rlx import networks, score_network
 from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.types import Spec
@@ -224,7 +224,7 @@ def test_orthogonal_kernels() -> None:
     """Rows of length sqrt 2, orthogonal; in the score network, too."""
     for network, path in (
         (networks.make_value(SPEC, (16, 32), kernel_init="orthogonal"), "Dense_1"),
-        (networks.make_score(SPEC, num_steps=2, width=16, time_features=8, kernel_init="orthogonal"), "Dense_0"),
+        (score_network.make_score(SPEC, num_steps=2, width=16, time_features=8, kernel_init="orthogonal"), "Dense_0"),
     ):
         kernel = network.init(jax.random.key(0))["params"][path]["kernel"]
         np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(len(kernel)), atol=1e-5)
@@ -326,7 +326,7 @@ def product_types(jaxpr: Any) -> Iterator[Any]:
                 yield from product_types(inner.jaxpr)
 
 
-SCORE = networks.make_score(SPEC, num_steps=3, width=8, num_blocks=1, time_features=4)
+SCORE = score_network.make_score(SPEC, num_steps=3, width=8, num_blocks=1, time_features=4)
 EVERY: dict[str, tuple[Network, Callable[[jax.Array, jax.Array], tuple[Any, ...]]]] = {
     "critic": (networks.make_critic(SPEC, HIDDEN, layer_norm=True), lambda o, a: (o, a)),
     "value": (networks.make_value(SPEC, HIDDEN, activation="elu", batch_norm="renorm"), lambda o, a: (o,)),

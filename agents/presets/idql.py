@@ -8,8 +8,8 @@ from rlx.agents.presets.iql import OFFLINE
 
 PRESETS: dict[str, dict[str, Any]] = {
     "*": OFFLINE | {"batch_size": 512},
-    "*@locomotion": {"expectile": 0.7, "weight_decay": 1e-4, "scale_rewards": "range"},
-    "*@antmaze": {"expectile": 0.9, "weight_decay": 1e-4, "reward_shift": -1.0},
+    "*@locomotion": {"expectile": 0.7, "weight_decay": 1e-4, "scale_rewards": "range", "kernel_init": "xavier"},
+    "*@antmaze": {"expectile": 0.9, "weight_decay": 1e-4, "reward_shift": -1.0, "kernel_init": "xavier"},
     "*@small": {
         "critic_hidden_sizes": (64, 64),
         "score_width": 64,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-LOCOMOTION: dict[str, Any] = {"expectile": 0.7, "beta": 3.0, "scale_rewards": "range"}
-ANTMAZE: dict[str, Any] = {"expectile": 0.9, "beta": 10.0, "reward_shift": -1.0}
+# Initial kernels here and in the other offline agents' presets of papers are those of the authors' code.
+LOCOMOTION: dict[str, Any] = {"expectile": 0.7, "beta": 3.0, "scale_rewards": "range", "kernel_init": "orthogonal"}
+ANTMAZE: dict[str, Any] = {"expectile": 0.9, "beta": 10.0, "reward_shift": -1.0, "kernel_init": "orthogonal"}
 OFFLINE: dict[str, Any] = {
     "offline_steps": 1_000_000,
     "total_env_steps": 0,

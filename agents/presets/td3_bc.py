@@ -12,5 +12,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ratio": "2:1",
         "normalize_observations": True,
     },
+    "*@locomotion": {"kernel_init": "torch"},  # as in the authors' code
     "*@small": {"actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64), "offline_steps": 50_000},
 }

@@ -1,0 +1,142 @@
+"""What agents share: network options reach every network, dropout its keys, batch statistics acting and targets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import agents, config, halves, losses, networks
+from rlx.errors import RlxError
+from rlx.networks import Network
+from rlx.types import Spec, Transition
+
+SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
+RNG = np.random.default_rng(0)
+BATCH = Transition(
+    *(RNG.normal(size=(12, *shape)).astype(np.float32) for shape in ((3,), (2,), ())),
+    RNG.integers(0, 2, 12).astype(np.float32),
+    RNG.normal(size=(12, 3)).astype(np.float32),
+)._replace(action=np.tanh(RNG.normal(size=(12, 2))).astype(np.float32))
+KEY = jax.random.key(0)
+
+
+def network_config(agent: str, **options: Any) -> Any:
+    """The agent's Config as the command line makes it, with narrow layers."""
+    names = [field.name for field in dataclasses.fields(agents.load(agent).Config)]
+    small = {name: (8, 8) for name in names if name.endswith("hidden_sizes")} | {
+        name: 8 for name in ("score_width", "time_features") if name in names
+    }
+    return config.resolve(agent, "gymnax:Pendulum-v1", **small, **options).network
+
+
+@pytest.mark.parametrize("name", agents.REGISTRY)
+def test_network_options_reach_every_network(name: str) -> None:
+    """Residual blocks, orthogonal kernels and bfloat16 products in the critics, value networks and actors of all."""
+    options = {"kernel_init": "orthogonal", "compute_dtype": "bfloat16", "residual": True}
+    agent = agents.load(name).make(network_config(name, **options), SPEC)
+    state = jax.jit(agent.init)(KEY)
+    leaves = {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if ".learner.params" in jax.tree_util.keystr(path) or ".value.params" in jax.tree_util.keystr(path)
+    }
+    first = {path: leaf for path, leaf in leaves.items() if path.endswith("['Dense_0']['kernel']")}
+    assert {path.split(".")[1] for path in first} == ({"actor"} if name == "bc" else {"actor", "critic"})
+    for path, kernel in first.items():
+        assert "ResidualBlock" in path or path.replace("['Dense_0']", "['ResidualBlock_0']['Dense_0']") in leaves
+        rows = kernel if kernel.shape[-2] < kernel.shape[-1] else kernel.mT
+        wanted = np.broadcast_to(2 * np.eye(rows.shape[-2]), (*rows.shape[:-1], rows.shape[-2]))
+        np.testing.assert_allclose(rows @ rows.mT, wanted, atol=1e-5)
+    published = agent.critic_params(state.critic)
+    policy = agent.policy_params(state.actor, published)
+    act = jax.make_jaxpr(agent.act)(policy, BATCH.observation, KEY)
+    learn = jax.make_jaxpr(agent.update_critic)(state.critic, policy, BATCH, KEY)
+    assert "bf16" in str(act) and ("bf16" in str(learn) or name == "bc")
+
+
+def test_residual_layers_of_different_sizes_are_refused() -> None:
+    with pytest.raises(RlxError, match="two or more of one width"):
+        agents.load("pql").make(dataclasses.replace(agents.load("pql").Config(), residual=True), SPEC)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize(("name", "actor_calls"), [("sac", 1), ("td3", 1), ("iql", 0)])
+def test_critics_drop_out_by_keys_of_their_own(name: str, actor_calls: int, rate: float) -> None:
+    """Targets, estimates and the actor's loss each by another key, and only where the rate is not 0."""
+    module, keys = agents.load(name), []
+    real = halves.make_critic(network_config(name, critic_dropout=rate), SPEC)
+
+    def apply(params: Any, *inputs: jax.Array, key: Any = None) -> jax.Array:
+        keys.append(None if key is None else tuple(np.asarray(jax.random.key_data(key))))
+        return real.apply(params, *inputs) if key is None else real.apply(params, *inputs, key=key)
+
+    critic = Network(real.init, apply, real.dropout)
+    if name == "iql":
+        nets = module.make_critic_networks(network_config(name), SPEC)._replace(critic=critic)
+        actor_nets = module.make_actor_networks(network_config(name), SPEC, (), lambda *inputs: 1.0)
+        state, actor = module.init_critic(nets, KEY, module.Hypers()), halves.init_half(actor_nets.actor)(KEY, None)
+        policy = None
+    else:
+        nets = module.make_networks(network_config(name), SPEC)
+        nets = nets._replace(critic=critic, **({"published_critic": critic} if name == "td3" else {}))
+        agent = module.assemble(nets)
+        state, actor = agent.init(KEY)
+        policy = agent.policy_params(actor, None)
+    module.update_critic(nets, state, policy, BATCH, KEY)
+    if actor_calls:
+        module.update_actor(nets, actor, state.learner.params, BATCH, jax.random.fold_in(KEY, 1))
+    assert len(keys) == 2 + actor_calls
+    assert keys == [None] * len(keys) if rate == 0 else None not in keys and len(set(keys)) == len(keys)
+
+
+def critic_step(critic: Network, axes: tuple[str, ...], half: Any, batch: Any) -> Any:
+    """One step of Q-learning at the data's actions: the target by running statistics, the estimates by the batch's."""
+    next_q = critic.apply(half.learner.target_variables, batch.next_observation, batch.action)
+    target = halves.td_target(batch, losses.ensemble_min(next_q), half.hypers)
+
+    def loss(variables: Any) -> Any:
+        q, statistics = critic.apply(variables, batch.observation, batch.action, train=True)
+        error = losses.ensemble_td_loss(q, target)
+        return error, ({"critic_loss": error}, statistics)
+
+    learner, metrics = half.learner.step(loss, 1e-3, axes, tau=0.25)
+    return half.advance(learner=learner), metrics
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "renorm"])
+def test_batch_norm_in_a_half(batch_norm: str) -> None:
+    """One shard of 12 rows equals two of 6: parameters, moments, target, statistics and metrics, to 1e-6.
+
+    Statistics move as `apply` says, have no moments, and are what target and acting read.
+    """
+    one, two = (
+        networks.make_critic(SPEC, (8,), batch_norm=batch_norm, activation="tanh", axes=axes)
+        for axes in ((), ("shard",))
+    )
+    half = halves.init_half(one, target=True)(KEY, halves.Hypers())
+    assert "batch_stats" not in half.learner.params and "batch_stats" not in half.learner.opt_state.mu
+    assert set(half.learner.target_params) == {"params"} and set(half.learner.variables) == {"params", "batch_stats"}
+    step = jax.jit(lambda half, batch: critic_step(one, (), half, batch))
+    shards = jax.jit(
+        jax.vmap(lambda half, batch: critic_step(two, ("shard",), half, batch), (None, 0), axis_name="shard")
+    )
+    whole_batch, metrics = step(half, BATCH)
+    got = shards(half, jax.tree.map(lambda x: x.reshape(2, 6, *x.shape[1:]), BATCH))
+    for shard in range(2):
+        for found, want in zip(jax.tree.leaves(got), jax.tree.leaves((whole_batch, metrics)), strict=True):
+            np.testing.assert_allclose(found[shard], want, rtol=1e-6, atol=1e-6)
+    new, old = whole_batch.learner, half.learner
+    _, statistics = one.apply(old.variables, BATCH.observation, BATCH.action, train=True)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), new.statistics, statistics)
+    assert np.any(new.statistics["batch_stats"]["BatchNorm_0"]["mean"] != 0)
+    target = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, old.target_params, new.params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), new.target_params, target)
+    wanted = one.apply(target | statistics, BATCH.observation, BATCH.action)
+    np.testing.assert_allclose(
+        one.apply(new.target_variables, BATCH.observation, BATCH.action), wanted, rtol=1e-5, atol=1e-6
+    )
