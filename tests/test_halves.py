@@ -18,10 +18,12 @@ from rlx.types import Spec, Transition
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 RNG = np.random.default_rng(0)
 BATCH = Transition(
-    *(RNG.normal(size=(12, *shape)).astype(np.float32) for shape in ((3,), (2,), ())),
-    RNG.integers(0, 2, 12).astype(np.float32),
-    RNG.normal(size=(12, 3)).astype(np.float32),
-)._replace(action=np.tanh(RNG.normal(size=(12, 2))).astype(np.float32))
+    observation=RNG.normal(size=(12, 3)).astype(np.float32),
+    action=np.tanh(RNG.normal(size=(12, 2))).astype(np.float32),
+    reward=RNG.normal(size=12).astype(np.float32),
+    discount=RNG.integers(0, 2, 12).astype(np.float32),
+    next_observation=RNG.normal(size=(12, 3)).astype(np.float32),
+)
 KEY = jax.random.key(0)
 
 
