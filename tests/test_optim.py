@@ -37,14 +37,14 @@ def test_optimisers_against_numpy(name: str, options: tuple[str, ...]) -> None:
         given = {"weight_decay": decay} if "decay" in options else {}
         given |= {"max_gradient_norm": norm} if "norm" in options else {}
         optimizer = optim.make_optimizer(name, **given)
-        learner = optim.Learner.create(params, optimizer)
+        new, state = params, optimizer.init(params)
         for gradient in jnp.asarray(gradients):
 
             def loss(params: Any, gradient: jax.Array = gradient) -> Any:
                 return params["params"] @ gradient, {}
 
-            learner, _ = learner.step(loss, 0.1, optimizer=optimizer)
-        return learner.params
+            new, state, _ = optim.gradient_step(loss, optimizer)(new, state, 0.1)
+        return new
 
     cases = [(0.5, 2.0), (0.01, 1e6)]
     wanted = [
