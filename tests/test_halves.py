@@ -87,8 +87,8 @@ def test_critics_drop_out_by_keys_of_their_own(name: str, actor_calls: int, rate
         nets = module.make_networks(network_config(name), SPEC)
         nets = nets._replace(critic=critic, **({"published_critic": critic} if name == "td3" else {}))
         agent = module.assemble(nets)
-        state, actor = agent.init(KEY)
-        policy = agent.policy_params(actor, None)
+        both = agent.init(KEY)
+        state, actor, policy = both.critic, both.actor, agent.policy_params(both.actor, None)
     module.update_critic(nets, state, policy, BATCH, KEY)
     if actor_calls:
         module.update_actor(nets, actor, state.learner.params, BATCH, jax.random.fold_in(KEY, 1))
