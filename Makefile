@@ -6,6 +6,7 @@
 # make docs    build the site into build/docs               make notebooks   run the notebooks and save what they show
 # make bench   rlx against its bounds; bench-peers, bench-learn, bench-gpu PART=targets: see benchmarks/README.md
 # make torture kills 150 runs and resumes them, a quarter of an hour; fills the table of docs/reliability.md
+# make fuzz   random command lines, and commands on damaged files; ARGS="--only runs --cases 2000 --seed 0"
 # Another Python lives beside the first, in a folder of its own: make test PYTHON=python3.12
 
 # Only a Python that starts counts (a pyenv shim may not); behind a shim, pyenv's own folder is looked through.
@@ -29,7 +30,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 PART := targets learn update switches rest
 
-.PHONY: bench bench-peers bench-learn bench-gpu install train test test-slow test-all smoke learn browser torture docs notebooks check python
+.PHONY: bench bench-peers bench-learn bench-gpu install train test test-slow test-all smoke learn browser torture fuzz docs notebooks check python
 
 install: $(INSTALLED)
 
@@ -77,6 +78,9 @@ torture: install
 	$(TORTURE) --agent pql --driver pipelined --json $(FOUND_BY)/2.json $(ARGS)
 	$(TORTURE) --agent iql --driver offline --json $(FOUND_BY)/3.json $(ARGS)
 	$(BIN)/python -m tests.kill --table docs/reliability.md $(FOUND_BY)/1.json $(FOUND_BY)/2.json $(FOUND_BY)/3.json
+
+fuzz: install
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.fuzz $(ARGS)
 
 # The theme prints a banner about mkdocs 2 unless it is told that we know.
 docs: install

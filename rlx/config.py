@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import itertools
 import math
+import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +220,7 @@ def convert(flag: str, kind: type, value: Any) -> Any:
             number = float(value)
             if math.isfinite(number):
                 return number
-        if kind is str and isinstance(value, str):
+        if kind is str and isinstance(value, str) and b"\0" not in os.fsencode(value):  # texts name files
             return value
     except (TypeError, ValueError, OverflowError):
         pass
@@ -247,6 +248,8 @@ def from_json(path: Path) -> RunConfig:
                 " import its module and give it to rlx.agents.register before rlx.commands.main.main"
             )
         names, paired = (content["agent"], content["env"], content["backend"]), bool(content.get("paired"))
+        if not isinstance(content["env"], str) or not isinstance(content["backend"], (str, type(None))):
+            raise ValueError("env and backend must be text")
         return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
         found = f"is not a run folder (no {path.name})" if path.parent.exists() else "is not there"

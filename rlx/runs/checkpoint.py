@@ -127,7 +127,28 @@ def manifest(folder: Folder, step: int) -> dict[str, Any]:
         raise Damaged(f"{path}: is damaged") from None
     if content.get("format") != FORMAT:
         raise RlxError(f"{path.parent}: was written by rlx {content.get('rlx')} in another format; use that version")
+    if not _is_manifest(content):
+        raise Damaged(f"{path}: is damaged")
     return content
+
+
+def _is_manifest(content: dict[str, Any]) -> bool:
+    """Whether a manifest with the right digest, which anybody can compute, has the values that are read."""
+    leaves, files, about = (content.get(name) for name in ("leaves", "files", "about"))
+    if not (isinstance(leaves, dict) and isinstance(files, dict) and isinstance(about, dict)):
+        return False
+    kinds = {"offline": bool, "iteration": int, "learned": int}
+    return (
+        all(isinstance(leaf, dict) and _is_leaf(leaf) for leaf in leaves.values())
+        and all(isinstance(x, str) for x in (content.get("digest"), *files.values()))
+        and all(isinstance(about[name], kind) for name, kind in kinds.items() if name in about)
+    )
+
+
+def _is_leaf(leaf: dict[str, Any]) -> bool:
+    shape = leaf.get("shape")
+    is_shape = isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
+    return is_shape and isinstance(leaf.get("dtype"), str) and isinstance(leaf.get("sha256"), str)
 
 
 def verify(folder: Folder, step: int) -> None:

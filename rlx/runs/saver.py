@@ -139,7 +139,10 @@ def find_newest(folder: checkpoint.Folder, warn: Callable[[str], None]) -> tuple
     if step < 0:
         return None
     checkpoint.verify(folder, step)
-    return step, checkpoint.manifest(folder, step)["about"]["offline"]
+    about = checkpoint.manifest(folder, step)["about"]
+    if missing := {"offline", "iteration", "learned"} - about.keys():
+        raise RlxError(f"{folder}: step {step} is no full checkpoint (no {min(missing)}); remove it")
+    return step, about["offline"]
 
 
 class Saver:

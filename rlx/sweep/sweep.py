@@ -154,8 +154,15 @@ def load(folder: Path) -> Sweep:
             for name, dimension in content["varied"].items()
         }
         combinations = [{name: float(row[name]) for name in space} for row in content["combinations"]]
-        return Sweep(base, space, content["random"], combinations, content["chunk"], content["confirm"])
-    except (RlxError, KeyError, TypeError, ValueError, AttributeError) as error:
+        random, chunk, confirm = (config.convert(name, int, content[name]) for name in ("random", "chunk", "confirm"))
+        if not combinations:
+            raise ValueError("no combinations")
+        _check(space, list(base.hypers), random, confirm, chunk)
+        sweep = Sweep(base, space, random, combinations, chunk, confirm)
+        every = config.flat(chunk_config(sweep, combinations, folder)) | {"num_seeds": 1}
+        config.resolve(base.agent, base.env, base.backend, paired=True, **every)  # refuses what is no setting
+        return sweep
+    except (RlxError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
 
 
@@ -229,8 +236,14 @@ def rank(sweep: Sweep, folder: Path) -> list[Ranked]:
     seeds = sweep.base.train.num_seeds
     per_chunk = []
     for i, part in enumerate(chunks(sweep)):
-        summary = json_files.read(folder / f"chunk-{i}" / "summary.json")
-        per_chunk.append(np.asarray(summary["eval_return_per_seed"], np.float64).reshape(len(part), seeds))
+        path = folder / f"chunk-{i}" / "summary.json"
+        try:
+            values = np.asarray(json_files.read(path)["eval_return_per_seed"], np.float64)
+            per_chunk.append(values.reshape(len(part), seeds))
+        except (KeyError, TypeError, ValueError):
+            raise RlxError(
+                f"{path}: has no return of each of {len(part) * seeds} runs; restore it from a copy"
+            ) from None
     returns = np.concatenate(per_chunk)
     bands = statistics.bootstrap_band(returns)
     rows = zip(sweep.combinations, returns, map(statistics.Interval, *map(np.ndarray.tolist, bands)), strict=True)
