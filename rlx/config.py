@@ -99,7 +99,7 @@ def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
 def preset_file(agent: str, path: Path) -> dict[str, Any]:
     """The settings in a JSON file, as `rlx sweep` writes them. Raises RlxError where it holds something else."""
     try:
-        found = json_files.parse(path.read_bytes())
+        found = json_files.parse(json_files.read_bytes(path))
     except (OSError, ValueError) as error:
         raise RlxError(f"--preset {path}: cannot be read ({error}); name a JSON file of settings") from None
     if not isinstance(found, dict):
@@ -241,7 +241,7 @@ def to_json(config: RunConfig) -> dict[str, Any]:
 def from_json(path: Path) -> RunConfig:
     """Reads a run's config.json. Raises RlxError where it is missing, damaged or not one of ours."""
     try:
-        content = json_files.parse(path.read_bytes())
+        content = json_files.parse(json_files.read_bytes(path))
         if (agent := content["agent"]) not in agents.REGISTRY:
             raise Unregistered(
                 f"{path.parent}: its agent {agent!r} is not registered ({nearest(agent, agents.REGISTRY)});"

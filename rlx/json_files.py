@@ -7,6 +7,7 @@ follows a symbolic link, and what is read is bounded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -73,10 +74,17 @@ def _finite(text: str) -> float:
     return value
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a plain file. Raises OSError for another: reading a pipe would never end."""
+    if not path.is_file() and not path.is_dir() and path.exists():
+        raise OSError(errno.EINVAL, "is no plain file", str(path))
+    return path.read_bytes()
+
+
 def read(path: Path) -> dict[str, Any]:
     """The object in a file that `write` wrote. Raises RlxError where it cannot be read."""
     try:
-        content = parse(path.read_bytes())
+        content = parse(read_bytes(path))
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
         return content

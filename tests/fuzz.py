@@ -90,7 +90,8 @@ def run_case(kind: str, number: int, seed: int, templates: Path, verbose: bool =
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                last = traceback.extract_tb(error.__traceback__)[-1]
+                frames = traceback.extract_tb(error.__traceback__)
+                last = [frame for frame in frames if frame.filename != __file__ or frame is frames[0]][-1]
                 wrong = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"
                 if verbose:
                     traceback.print_exc()

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rlx import config
+from rlx.analysis import compare, run_data
+from rlx.errors import RlxError
+from rlx.runs import checkpoint, metrics, saver
+from rlx.sweep import sweep
 from tests import fuzz
 
 
@@ -28,3 +39,97 @@ def test_findings_say_how_to_repeat_them(templates: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(fuzz, "rlx", fails)
     (line,) = fuzz.run_cases("data", range(3, 4), 7, templates)
     assert line.startswith("python -m tests.fuzz --only data --seed 7 --case 3") and "KeyError" in line
+
+
+def _change(path: Path, name: str, value: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("files", None),
+        ("files", {"a": 1}),
+        ("leaves", []),
+        ("leaves", {"a": {"shape": 1}}),
+        ("about", 3),
+        ("digest", 0),
+    ],
+)
+def test_a_manifest_of_wrong_types_is_damaged(name: str, value: Any, templates: Path, tmp_path: Path) -> None:
+    """Also where its digest fits, which anybody can compute."""
+    place = shutil.copytree(templates / "run" / "resume", tmp_path / "resume")
+    path = place / "40" / checkpoint.MANIFEST
+    text = json.dumps(json.loads(path.read_bytes().partition(b"\n")[2]) | {name: value}).encode()
+    path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.manifest(place, 40)
+
+
+def test_a_policy_is_no_full_checkpoint(templates: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(templates / "run" / "checkpoints", tmp_path / "resume")
+    with pytest.raises(RlxError, match="no full checkpoint"):
+        saver.find_newest(place, print)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("chunk", 0), ("chunk", "x"), ("confirm", None), ("combinations", []), ("varied", {"depth": [1, 2]})],
+)
+def test_a_damaged_sweep_is_refused(name: str, value: Any, templates: Path, tmp_path: Path) -> None:
+    shutil.copy(templates / "sweep" / "sweep.json", tmp_path)
+    sweep.load(tmp_path)
+    _change(tmp_path / "sweep.json", name, value)
+    with pytest.raises(RlxError, match="is damaged"):
+        sweep.load(tmp_path)
+
+
+def test_a_summary_without_returns_ranks_no_sweep(templates: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(templates / "sweep", tmp_path / "sweep")
+    _change(folder / "chunk-0" / "summary.json", "eval_return_per_seed", [1.0])
+    with pytest.raises(RlxError, match="has no return of each"):
+        sweep.rank(sweep.load(folder), folder)
+
+
+def _without_status(folder: Path) -> None:
+    (folder / "status.json").unlink()
+
+
+def _with_odd_env(folder: Path) -> None:
+    _change(folder / "config.json", "env", ["x"])
+
+
+def _with_a_pipe(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
+
+
+@pytest.mark.parametrize("damage", [_without_status, _with_odd_env, _with_a_pipe])
+def test_an_unfinished_run_that_lacks_something_is_refused(
+    damage: Callable[[Path], None], templates: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(templates / "unfinished", tmp_path / "run")
+    run_data.read(folder, "run")
+    damage(folder)
+    with pytest.raises(RlxError):
+        run_data.read(folder, "run")
+
+
+def test_a_link_to_itself_is_no_run(templates: Path) -> None:
+    with pytest.raises(RlxError):
+        compare.read([templates / "run", templates / "loop"])
+
+
+def test_a_resumed_run_leaves_out_lines_that_its_summary_cannot_use(tmp_path: Path) -> None:
+    path, warnings = tmp_path / "metrics.jsonl", list[str]()
+    fine = {"run_step": 1, "wall_time_s": 2.0, "critic_step": 3, "eval/return_per_seed": [1.0, None]}
+    odd = [{"critic_step": "x"}, {"eval/return_per_seed": None}, {"eval/return_per_seed": [1.0]}]
+    path.write_text("".join(json.dumps(fine | change) + "\n" for change in [{}, *odd]))
+    metrics.cut(path, 10, warnings.append)
+    assert len(warnings) == 3 and metrics.read(path) == [fine]
+    assert metrics.first_update_s([fine]) == 2.0 and metrics.first_update_s([]) is None
+
+
+def test_a_text_with_a_null_character_names_no_file() -> None:
+    with pytest.raises(RlxError, match="--checkpoint-dir"):
+        config.resolve("sac", "gymnax:Pendulum-v1", checkpoint_dir="a\0b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False
     """
     summaries: dict[Path, dict[str, Any]] = {}
     for i, folder in enumerate(folders):
-        if folder.resolve() in (other.resolve() for other in folders[:i]):
+        if os.path.realpath(folder) in map(os.path.realpath, folders[:i]):  # Path.resolve raises for a link to itself
             raise RlxError(f"{folder}: is given twice; name each run once")
         summaries[folder] = summary_of(folder, unfinished)
         _check_keys(folder / "summary.json", summaries[folder], "env", "backend", "members")

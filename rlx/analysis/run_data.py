@@ -33,12 +33,15 @@ def read(folder: Path, name: str) -> Run:
     lines, summary = run_files.lines(folder), compare.summary_of(folder, unfinished=True)
     if (folder / "summary.json").is_file():
         return Run(name, folder, content, summary, lines)
-    return Run(name, folder, content, summary | {"wall_time_s": lines[-1]["wall_time_s"]}, lines, _progress(folder))
+    spent = {"wall_time_s": lines[-1]["wall_time_s"]} if "wall_time_s" in lines[-1] else {}
+    return Run(name, folder, content, summary | spent, lines, _progress(folder))
 
 
 def _progress(folder: Path) -> str:
     """State and step of an unfinished run, in words."""
     status, plan = folders.status(folder), experiment.final_plan(config.from_json(folder / "config.json"))
+    if status.run_step is None:
+        raise RlxError(status.damage or f"{folder}: has no readable status.json; restore it, or leave the run out")
     at = f"at step {status.run_step:,} of {plan.run_step(plan.iterations):,}"
     return f"still training, {at}" if status.state == "running" else f"{status.state} {at}"
 

@@ -191,8 +191,8 @@ def load(path: str | Path) -> Policy:
     """
     folder = Path(path)
     try:
-        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        content, digest = (folder / POLICY).read_bytes(), metadata["files"][POLICY]["sha256"]
+        metadata = json.loads(json_files.read_bytes(folder / METADATA))
+        content, digest = json_files.read_bytes(folder / POLICY), metadata["files"][POLICY]["sha256"]
         sizes = tuple(metadata[name]["shape"][1] for name in ("observation", "action"))
         versions = {name: printable(metadata["versions"][name], 40) for name in ("rlx", "jax")}
         is_known = metadata["format"] == FORMAT

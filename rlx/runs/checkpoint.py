@@ -117,6 +117,8 @@ def manifest(folder: Folder, step: int) -> dict[str, Any]:
     """What a step holds: `leaves` (shape, dtype and sha256 by path), `about`, `digest`. Raises Damaged."""
     path = locate(folder) / str(step) / MANIFEST
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError
         digest, _, text = path.read_bytes().partition(b"\n")
         if hashlib.sha256(text).hexdigest().encode() != digest:
             raise ValueError

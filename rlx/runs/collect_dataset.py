@@ -126,7 +126,8 @@ class Source:
     def _medium(self) -> int:
         """The evaluation whose return is nearest to a third of the way from random to the last."""
         lines = [x for x in metrics.read(self.folder / "metrics.jsonl") if x.get("run_step") in self.policies]
-        lines = [x for x in lines if (x.get("eval/return_per_seed") or [None])[0] is not None]
+        lines = [x for x in lines if isinstance(x.get("eval/return_per_seed"), list)]
+        lines = [x for x in lines if isinstance((x["eval/return_per_seed"] or [None])[0], (int, float))]
         if not lines:
             raise RlxError(f"{self.folder}: has no evaluation with a finite return; choose a policy by --step")
         returns = np.asarray([line["eval/return_per_seed"][0] for line in lines], float)

@@ -227,12 +227,13 @@ class Console:
         if env:  # offline there are none
             steps, speed = [f"{env:,} environment", *steps], [f"{env_rate:,.0f} environment steps/s", *speed]
         first_s, count = summary["time_to_first_update_s"], len(summary["eval_return_per_seed"])
+        first = "" if first_s is None else f", first update after {first_s:.1f} s"
         rows = {
             "greedy episodes": "\n".join(in_words(summary)),
             "per seed": f"{_each(summary['eval_return_per_seed'])}, each over {summary['eval_episodes']} episodes",
             "steps": ", ".join(steps),
             "speed": ", ".join(speed) + " on average" + (", of all runs together" if count > 1 else ""),
-            "time": f"{summary['wall_time_s']:.1f} s in all, first update after {first_s:.1f} s",
+            "time": f"{summary['wall_time_s']:.1f} s in all{first}",
             "run folder": str(folder),
             "watch it": str(folder / "rollout.html"),
             "evaluate it again": f"rlx eval {folder}",

@@ -268,7 +268,7 @@ def damaged_checkpoints(folder: Path) -> list[Path]:
 def _is_claimed(folder: Path) -> bool:
     """Whether a process holds the lock; taken and released at once, see LOOK_S."""
     try:
-        with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+        with open(os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno == errno.EWOULDBLOCK

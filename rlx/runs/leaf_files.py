@@ -93,6 +93,9 @@ def digest(leaf: np.ndarray) -> str:
 
 
 def digest_file(path: epath.Path) -> str:
+    """Of a plain file; anything else has the empty digest: reading a pipe would never end."""
+    if path.exists() and not path.is_file():
+        return ""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**22):

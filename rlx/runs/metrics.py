@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _parsed(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | ValueError]]:
     """Every line with its number from 1, as an object or as what is wrong with it."""
-    *complete, last = path.read_bytes().split(b"\n")
+    *complete, last = json_files.read_bytes(path).split(b"\n")
     for number, text in enumerate([*complete, last], 1):
         try:
             line = json_files.parse(text)
@@ -42,17 +42,39 @@ def run_step(line: dict[str, Any]) -> int:
     return step
 
 
+def _check_values(line: dict[str, Any], counts: set[int]) -> None:
+    """Raises ValueError where a finished run could not make its summary of a line; `counts` are the seeds so far."""
+    for name in ("critic_step", "actor_step"):
+        if not isinstance(line.get(name, 0), int):
+            raise ValueError(f"{name} is no number")
+    if "eval/return_per_seed" in line:
+        values = line["eval/return_per_seed"]
+        if not isinstance(values, list) or not all(x is None or isinstance(x, (int, float)) for x in values):
+            raise ValueError("eval/return_per_seed is no list of numbers")
+        counts.add(len(values))
+        if len(counts) > 1:
+            counts.remove(len(values))
+            raise ValueError(f"eval/return_per_seed has {len(values)} values")
+
+
+def first_update_s(lines: Sequence[dict[str, Any]]) -> float | None:
+    """The seconds until a run's first update, None where no line has one."""
+    updated = (line for line in lines if line.get("critic_step", 0) + line.get("actor_step", 0) > 0)
+    return next((line["wall_time_s"] for line in updated), None)
+
+
 def cut(path: Path, last: int, warn: Callable[[str], None] = lambda text: None) -> float:
     """Drops the lines after step `last`, an unfinished one and, with a warning, broken ones.
 
     Returns the seconds that the run had taken.
     """
-    texts, seconds = [], 0.0
+    texts, seconds, counts = [], 0.0, set[int]()
     for number, text, line in _parsed(path) if path.exists() else ():
         try:
             if isinstance(line, ValueError):
                 raise line
             if run_step(line) <= last:
+                _check_values(line, counts)
                 texts.append(text + b"\n")
                 seconds = float(line["wall_time_s"])
         except (ValueError, KeyError, TypeError) as error:

@@ -241,9 +241,7 @@ def _train(
     if writes:
         summary["wall_time_s"] = round(spent_s + reports.process_age_s(), 2)
         all_lines = metrics.read(folder / "metrics.jsonl")  # also those from before the run was resumed
-        summary["time_to_first_update_s"] = next(
-            x["wall_time_s"] for x in all_lines if x["critic_step"] + x["actor_step"] > 0
-        )
+        summary["time_to_first_update_s"] = metrics.first_update_s(all_lines)
         if start.restore_s is not None:
             summary["restore_s"] = round(start.restore_s, 3)
         json_files.write(folder / "summary.json", summary)

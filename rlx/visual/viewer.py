@@ -114,7 +114,7 @@ def recorded(path: Path) -> dict[str, Any] | None:
     None where there is no such page. The file may be foreign, so every value is checked.
     """
     try:
-        match = ISLAND.search(path.read_text("utf-8"))
+        match = ISLAND.search(json_files.read_bytes(path).decode("utf-8"))
         data = None if match is None else json.loads(match[1])
         json.dumps(data, allow_nan=False)  # refuses NaN and infinities
         return data if _is_packed(data) else None
