@@ -47,8 +47,9 @@ def support(hypers: Hypers, num_atoms: int) -> jax.Array:
     return jnp.linspace(hypers.v_min, hypers.v_max, num_atoms)
 
 
-def categorical_target(next_logits: jax.Array, batch: Transition, hypers: Hypers) -> jax.Array:
+def categorical_target(next_logits: jax.Array, next_action: jax.Array, batch: Transition, hypers: Hypers) -> jax.Array:
     """The next distribution of the lower mean, moved by the reward and projected, `[N, B, M]` -> `[B, M]`."""
+    del next_action
     atoms = support(hypers, next_logits.shape[-1])
     probs = losses.lower_mean(jax.nn.softmax(next_logits), atoms)
     return losses.categorical_projection(

@@ -51,7 +51,9 @@ class Networks(NamedTuple):
     actor: Network  # (params, observation [B, O]) -> action [B, A]
     critic: Network  # (params, observation [B, O], action [B, A]) -> estimates
     published_critic: Network  # the same for what the critic half publishes
-    target: Callable[[jax.Array, Transition, Any], jax.Array]  # next estimates -> values [B] or distributions [B, M]
+    target: Callable[
+        [jax.Array, jax.Array, Transition, Any], jax.Array
+    ]  # (next estimates, next action) -> [B] or [B, M]
     regress: Callable[[jax.Array, jax.Array], jax.Array]  # (estimates, target) -> loss []
     values: Callable[[jax.Array, Any], jax.Array]  # estimates -> [N, B]
     actor_loss: Callable[[jax.Array, jax.Array, Transition, Any], tuple[jax.Array, Metrics]]
@@ -64,8 +66,9 @@ class Networks(NamedTuple):
 DeterministicAgent = Agent[HalfState, HalfState, Params, Policy]
 
 
-def clipped_double_q(next_q: jax.Array, batch: Transition, hypers: Hypers) -> jax.Array:
+def clipped_double_q(next_q: jax.Array, next_action: jax.Array, batch: Transition, hypers: Hypers) -> jax.Array:
     """r + gamma d min Q', `[N, B]` -> `[B]` (arXiv 1802.09477, eq. 10)."""
+    del next_action
     return halves.td_target(batch, losses.ensemble_min(next_q), hypers)
 
 
@@ -88,7 +91,8 @@ def update_critic(
     noise = hypers.target_noise * jax.random.normal(key, action.shape, action.dtype)
     next_action = losses.smoothed_action(action, noise, hypers.max_target_noise)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (1, 2))
-    target = nets.target(target_critic(state.learner.target_params, following, next_action), batch, hypers)
+    next_estimates = target_critic(state.learner.target_params, following, next_action)
+    target = nets.target(next_estimates, next_action, batch, hypers)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         estimates = critic(params, batch.observation, batch.action)

@@ -7,7 +7,7 @@ must have learnt from them. All probes have the same shapes, so one compiled pro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx.envs.base import advance, begin
-from rlx.types import Agent, EnvState, Key, Spec, State, Step, Transition
+from rlx.types import Agent, EnvState, Key, Read, Spec, State, Step, Transition
 
 SPEC = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 1000)
 GAMMA = 0.8
@@ -100,6 +100,17 @@ def questions(probe: Probe, size: int) -> Transition:
     action = jnp.array([[[query.action]] * size for query in probe.queries], jnp.float32)
     nothing = jnp.zeros(observation.shape[:2])
     return Transition(observation, action, nothing, nothing, observation)
+
+
+def with_reads(batch: Transition, reads: Mapping[str, Read]) -> Transition:
+    """The batch with the extras that an agent reads of fields of a row, as if each row were an episode of its own.
+
+    Then each rule means the row's own number. Raises KeyError for a column that is no field.
+    """
+    zeros = jnp.zeros_like(batch.reward)
+    columns = batch._asdict() | {"terminated": batch.discount == 0, "truncated": batch.discount > 0}
+    columns |= {"time": zeros.astype(jnp.int32), "source": zeros.astype(jnp.int32)}
+    return batch._replace(extras={name: columns[read.column] for name, read in reads.items()})
 
 
 class Answers(NamedTuple):

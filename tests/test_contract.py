@@ -29,7 +29,7 @@ from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train import steps
 from rlx.train.config import make_offline_plan, make_plan
-from rlx.types import Agent, Key, as_arrays
+from rlx.types import Agent, Key, Transition, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
 from tests.pages import ROOT, blocks
@@ -113,6 +113,11 @@ def make(case: Case) -> Agent:
     return module.make(probes.small(module.Config, **case.changes), probes.SPEC)
 
 
+def some_batches(agent: Agent, count: int) -> Transition:
+    """`count` minibatches of 8 rows, with what the agent reads."""
+    return probes.with_reads(probes.batches(probes.PROBES["policy"], count, 8), agent.reads)
+
+
 def hypers(case: Case, **changes: float) -> Any:
     return probes.quick(agents.load(case.name).Hypers, **case.contract.hypers | changes)
 
@@ -123,11 +128,12 @@ def test_probes(case: Case) -> None:
     problems = [(name, 1.0) for name in probes.PROBES] + [("value", 2.0)]  # the scale of rewards is traced
     found = [probes.PROBES[name] for name, _ in problems]
     stack = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
-    data = stack(*(probes.batches(probe, UPDATES, BATCH) for probe in found))
-    questions = stack(*(probes.questions(probe, BATCH) for probe in found))
+    agent = make(case)
+    data = stack(*(probes.with_reads(probes.batches(probe, UPDATES, BATCH), agent.reads) for probe in found))
+    questions = stack(*(probes.with_reads(probes.questions(probe, BATCH), agent.reads) for probe in found))
     rates = hypers(case, reward_scale=jnp.array([scale for _, scale in problems]))
     rates = jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), len(problems)), rates)
-    learn = jax.jit(jax.vmap(probes.learner(make(case)), in_axes=(0, 0, 0, None)))
+    learn = jax.jit(jax.vmap(probes.learner(agent), in_axes=(0, 0, 0, None)))
     answers = jax.device_get(learn(rates, data, questions, jax.random.key(0)))
     wrong = []
     for i, (problem, scale) in enumerate(problems):
@@ -172,7 +178,9 @@ def test_state_and_actions(case: Case) -> None:
     other = act(jax.random.key(1 if case.contract.samples else 2))[1]
     jax.tree.map(np.testing.assert_array_equal, greedy, other)
 
-    data = jax.tree.map(lambda x: np.asarray(x[0], np.float64), probes.batches(probes.PROBES["policy"], 1, 8))
+    data = jax.tree.map(
+        lambda x: np.asarray(x[0], np.float64 if x.dtype == jnp.float32 else x.dtype), some_batches(agent, 1)
+    )
     with jax.enable_x64(True):
         shape = jax.eval_shape(agent.init, jax.random.key(0))
         assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
@@ -187,7 +195,7 @@ def test_state_and_actions(case: Case) -> None:
 def test_update_plain_jitted_and_vmapped(case: Case) -> None:
     """A donated update of three seeds at once gives what each alone gives, and counts in both halves."""
     agent = make(case)
-    data = jax.tree.map(lambda x: x[0], probes.batches(probes.PROBES["policy"], 1, 8))
+    data = jax.tree.map(lambda x: x[0], some_batches(agent, 1))
     keys = jax.random.split(jax.random.key(0), 3)
     states = jax.jit(jax.vmap(agent.init))(keys)
     one = jax.tree.map(lambda x: x[0], states)
@@ -208,7 +216,7 @@ def test_update_plain_jitted_and_vmapped(case: Case) -> None:
 def test_derivatives_through_updates(case: Case) -> None:
     """Of what three updates lead to, by the learning rate: finite, also at a ReLU's corner, and the same both ways."""
     agent, module = make(case), agents.load(case.name)
-    data = probes.batches(probes.PROBES["policy"], 3, 8)
+    data = some_batches(agent, 3)
 
     def loss(actor_lr: jax.Array) -> jax.Array:
         state = agent.init(jax.random.key(0), module.Hypers(actor_lr=actor_lr))

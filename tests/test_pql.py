@@ -74,7 +74,7 @@ def policy_of(stubs: td3.Networks) -> td3.Policy:
 def test_scalar_target() -> None:
     next_q = normal(2, BATCH)
     expected = 2 * BATCHES.reward + 0.9 * BATCHES.discount * next_q.min(0)
-    for found in three_ways(nets().target, next_q, BATCHES, HYPERS):
+    for found in three_ways(nets().target, next_q, BATCHES.action, BATCHES, HYPERS):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -99,7 +99,7 @@ def test_categorical_target() -> None:
     lower = (softmax(logits) @ np.linspace(-3, 7, ATOMS)).argmin(0)
     assert set(lower) == {0, 1}, "both critics must be the lower one somewhere"
     expected = categorical_target_by_hand(logits, BATCHES)
-    for found in three_ways(nets(True).target, logits, BATCHES, HYPERS):
+    for found in three_ways(nets(True).target, logits, BATCHES.action, BATCHES, HYPERS):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_the_target_is_always_a_distribution(reward: float, discount: float) -> 
     """Rewards beyond the support included: then everything is on its last atom."""
     batch = BATCHES._replace(reward=np.full(BATCH, reward, np.float32), discount=np.full(BATCH, discount, np.float32))
     logits = 10 * normal(2, BATCH, ATOMS)
-    found = nets(True).target(logits, batch, HYPERS)
+    found = nets(True).target(logits, batch.action, batch, HYPERS)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     assert (found >= 0).all()
     if abs(reward) == 100:
