@@ -22,6 +22,8 @@ REGISTRY = {
     "idql": "rlx.agents.idql",
     "bc": "rlx.agents.bc",
     "td3_bc": "rlx.agents.td3_bc",
+    "rebrac": "rlx.agents.rebrac",
+    "awac": "rlx.agents.awac",
 }
 
 

@@ -52,6 +52,7 @@ REGISTRY_READERS = {"config", "experiment", "commands"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),
+    ("rlx.agents.rebrac", "rlx.agents.td3"),
     ("rlx.agents.pql", "rlx.agents.td3"),
     ("rlx.agents.idql", "rlx.agents.iql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
