@@ -55,7 +55,7 @@ def test_chunks_and_kills_change_nothing(
         run(folder, "--chunk", "1")
     assert (folder / "chunk-0" / "summary.json").exists() and not (folder / "chunk-1" / "summary.json").exists()
     assert not (folder / "sweep.csv").exists()
-    monkeypatch.setattr(sweep, "draw", lambda *given: pytest.fail("drawn again"))
+    monkeypatch.setattr(sweep, "sample", lambda *given: pytest.fail("drawn again"))
     capsys.readouterr()
     assert cli.main(["sweep", "--resume", str(folder), "--quiet"]) == 0
     said = capsys.readouterr().out
