@@ -181,7 +181,7 @@ def test_whole_iterations(
     settings: dict[str, Any], lines: list[str], quiet: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Said before anything is compiled, and not when quiet."""
-    usual = {"num_envs": 64, "ratio": "8:8", "warmup_env_steps": 640}
+    usual = {"num_envs": 64, "ratio": "8:8", "warmup_env_steps": 640, "offline_steps": 0}
     run_config = config.resolve("iql", "gymnax:Pendulum-v1", **usual | settings)
     with Console(run_config, quiet):
         said = capsys.readouterr().out.splitlines()
