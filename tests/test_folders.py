@@ -349,7 +349,7 @@ def test_where_a_run_would_go_on(
     folders.mark(folder, "running")
     for place, steps in saved.items():
         for step in steps:
-            checkpoint.save(folder / place, step, {"x": np.zeros(1)}, {"offline": False})
+            checkpoint.save(folder / place, step, {"x": np.zeros(1)}, {"offline": False, "iteration": 1, "learned": 0})
     found = folders.status(folder)
     assert (found.state, found.run_step, found.saved_step) == ("interrupted", *wanted)
     if wanted[1] and "resume/process-0" not in saved:
