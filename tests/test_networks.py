@@ -391,7 +391,10 @@ def test_gradients_under_meshes(name: str) -> None:
         (lambda: networks.make_value(SPEC, HIDDEN, activation="xyz"), "choose from relu, elu"),
         (lambda: networks.make_value(SPEC, HIDDEN, kernel_init="orthognal"), "did you mean orthogonal"),
         (lambda: networks.make_value(SPEC, HIDDEN, batch_norm="layer"), "choose from none, batch, renorm"),
-        (lambda: networks.make_value(SPEC, HIDDEN, residual=True), "hidden sizes 16 8 .*: residual layers need two or more"),
+        (
+            lambda: networks.make_value(SPEC, HIDDEN, residual=True),
+            "residual layers need two or more",
+        ),
         (lambda: networks.make_value(SPEC, (16, 0)), "hidden sizes 16 0 .*: each must be at least 1"),
         (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "^--num-critics 0: must be at least 1$"),
         (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "^num_atoms 0: must be at least 1$"),

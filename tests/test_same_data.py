@@ -81,7 +81,7 @@ def test_another_data_set(
     swap(dataset, dataset, change)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert resume(run) == 2
-    said = f"rlx: {dataset}: is not the data set that the run began with; put that one back\n"
+    said = f"rlx: {dataset}: is not the data set that the run began with; restore that one\n"
     assert capsys.readouterr().err == said
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
@@ -93,12 +93,12 @@ def test_no_data_set(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     saved = config.resolve("bc", "gymnax:Pendulum-v1", dataset=place, offline_steps=10)
     json_files.write(tmp_path / "config.json", config.to_json(saved) | {"identity": saver.identity(saved)})
     elsewhere = f", or go where you trained: {tmp_path} has none" if place == "gone" else ""
-    message = re.escape(f"{place}: is gone, the data set that the run began with; put it back{elsewhere}")
+    message = re.escape(f"data set not found: {place}; restore it{elsewhere}")
     with pytest.raises(RlxError, match=f"^{message}$"):
         runner.resume(tmp_path, {}, quiet=True)
     with pytest.raises(RlxError, match=f"^{message}$"):
         runner.train(saved, tmp_path / "chunk-1", quiet=True, beside=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "lock"}
 
 
 def test_the_same_content_in_another_format(placed: tuple[Path, Path], crashed: tuple[Path, Path]) -> None:
@@ -118,7 +118,7 @@ def test_parts_of_a_sweep_have_one_data_set(crashed: tuple[Path, Path], tmp_path
     first = shutil.copytree(run, tmp_path / "chunk-0")
     path = first / "config.json"
     json_files.write(path, json_files.read(path) | {"data_digest": "of another"})
-    with pytest.raises(RlxError, match="data: is not the data set that the run began with; put that one back"):
+    with pytest.raises(RlxError, match="data: is not the data set that the run began with; restore that one"):
         runner.train(saved, tmp_path / "chunk-1", quiet=True, beside=first)
     assert not (tmp_path / "chunk-1").exists()
 

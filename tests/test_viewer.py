@@ -163,18 +163,27 @@ def test_a_foreign_page_is_read_as_rlx_wrote_it_or_not_at_all(tmp_path: Path, sc
     assert count < 250
 
 
+class FullDisk:
+    """A file on a disk that has room for 100 bytes of a page; smaller files fit."""
+
+    def __init__(self, number: int, mode: str) -> None:
+        self.file = open(number, mode)
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data[:100] if b"<!doctype" in data else data)
+        if b"<!doctype" in data:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __enter__(self) -> FullDisk:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.file.close()
+
+
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that takes 100 characters of a page, and no more."""
-    whole = Path.write_text
-
-    def write_text(path: Path, text: str, *given: Any, **named: Any) -> int:
-        whole(path, text[:100], *given, **named)
-        if "<!doctype" in text:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return len(text)
-
-    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr("rlx.json_files.os.fdopen", FullDisk)
 
 
 def test_pages_are_written_atomically(tmp_path: Path, full_disk: None) -> None:
