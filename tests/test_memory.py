@@ -232,10 +232,10 @@ def test_as_many_members_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_run_that_cannot_fit_is_refused(setting: dict[str, int], flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the numbers, part by part, and the flag that asks for most."""
-    monkeypatch.setattr(parallel, "memory_bytes", lambda devices: 200 * MiB)
+    monkeypatch.setattr(parallel, "memory_bytes", lambda devices: 100 * MiB)
     with pytest.raises(RlxError) as error:
         memory.check(small(**setting, total_env_steps=10**9), 1, ONE_GROUP)
     message = (
-        f"{flag}: the run needs N GiB a device (replay N, environments N, learning N) but 0.2 GiB are free; lower it"
+        f"{flag}: the run needs N GiB a device (replay N, environments N, learning N) but 0.1 GiB are free; lower it"
     )
     assert re.fullmatch(re.escape(message).replace("N", r"\d+\.\d"), str(error.value))
