@@ -249,8 +249,9 @@ def flags(module: ModuleType, changes: dict[str, Any]) -> Iterator[str]:
     """A small Config's changes as a command line has them."""
     for name, value in vars(probes.small(module.Config, width=8, **changes)).items():
         if value != getattr(module.Config(), name):
-            yield f"--{name.replace('_', '-')}"
-            yield from map(str, value if isinstance(value, tuple) else [value])
+            yield f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+            if not isinstance(value, bool):
+                yield from map(str, value if isinstance(value, tuple) else [value])
 
 
 @every_run

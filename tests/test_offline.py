@@ -300,7 +300,7 @@ def bad_rows() -> Dataset:
 
 
 def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[..., experiment.Setup]) -> None:
-    with pytest.raises(RlxError, match="reward is not a finite number.* in 2 rows, first in row 7"):
+    with pytest.raises(RlxError, match=r"reward is not a finite number.* in 2 rows, first in row 7"):
         make(bad_rows())
     given = make(bad_rows(), on_nonfinite="skip")
     assert given.data is not None and given.data.size == 58 and np.isfinite(given.data.rows.reward).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "allow_abbrev": False})
         self._negative_number_matcher = NEGATIVE
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints the help; argparse would hide that the disk is full, or that the reader left."""
+        (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         text = message.removeprefix("argument ").replace("the following arguments are required:", "missing")
