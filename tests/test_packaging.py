@@ -51,7 +51,9 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 def modules_of_checkout() -> set[str]:
     """The files that the wheel must hold, by their path in it."""
-    return {str(path.relative_to(ROOT)) for path in [*ROOT.glob("rlx/*.py"), *ROOT.glob("rlx/*/*.py")]}
+    return {
+        str(path.relative_to(ROOT)) for depth in range(1, 4) for path in ROOT.glob("rlx/" + "*/" * (depth - 1) + "*.py")
+    }
 
 
 @pytest.fixture(scope="module")
