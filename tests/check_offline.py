@@ -20,7 +20,7 @@ def make(agent: str, split: str) -> Any:
     settings = SETTINGS | {"driver": "pipelined", "split": split, "num_shards": 2, "num_seeds": 2, "n_step": 2}
     known = {name: value for name, value in settings.items() if name in config.settings(agent)}
     resolved = config.resolve(agent, "walk", dataset="unread", **known)
-    given = experiment.Setup(resolved, Walk(), walked())
+    given = experiment.Setup(resolved, Walk(), walked(), (walked().size,))
     driver = experiment.make_driver(given, offline=True)
     assert isinstance(driver, Pipelined) == (split != "1")
     return driver
