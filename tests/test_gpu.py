@@ -13,6 +13,7 @@ from rlx import agents, config, parallel, xla
 from rlx.errors import RlxError
 from rlx.experiment import make_driver, setup
 from rlx.types import Spec, Transition
+from tests import probes
 
 CPU_ONLY = "inlineable"  # an annotation of rlx/xla.py for XLA on CPUs
 SMALL = {"actor_hidden_sizes": (8, 8), "critic_hidden_sizes": (8, 8)}
@@ -36,6 +37,7 @@ def test_updates_lower_for_cuda(name: str) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(agent.init, key)
     batch = Transition(shape(4, 3), shape(4, 2), shape(4), shape(4), shape(4, 3))
+    batch = jax.eval_shape(lambda batch: probes.with_reads(batch, agent.reads), batch)
     function = jax.jit(lambda state, *rest: agent.update(state, *rest)[0])
     assert "dot_general" in (text := for_cuda(function, state, batch, key)) and CPU_ONLY not in text
     if name == "sac":

@@ -14,6 +14,7 @@ from rlx import agents, config, halves, losses, networks
 from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.types import Spec, Transition
+from tests import probes
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 RNG = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def test_network_options_reach_every_network(name: str) -> None:
     published = agent.critic_params(state.critic)
     policy = agent.policy_params(state.actor, published)
     act = jax.make_jaxpr(agent.act)(policy, BATCH.observation, KEY)
-    learn = jax.make_jaxpr(agent.update_critic)(state.critic, policy, BATCH, KEY)
+    learn = jax.make_jaxpr(agent.update_critic)(state.critic, policy, probes.with_reads(BATCH, agent.reads), KEY)
     assert "bf16" in str(act) and ("bf16" in str(learn) or name == "bc")
 
 
