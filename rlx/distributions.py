@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.types import Key
-from rlx.xla import apart
+from rlx.xla import isolated
 
 
 class TanhNormal(distrax.Distribution):
@@ -50,7 +50,7 @@ class TanhNormal(distrax.Distribution):
 
     def _sample_n_and_log_prob(self, key: Key, n: int) -> tuple[jax.Array, jax.Array]:
         shape = (n, *self._normal.batch_shape)
-        noise = apart(lambda key: jax.random.normal(key, shape, self._normal.dtype))(key)
+        noise = isolated(lambda key: jax.random.normal(key, shape, self._normal.dtype))(key)
         u = self._normal.loc + self._normal.scale * noise
         log_prob = -(noise**2) / 2 - jnp.log(self._normal.scale) - math.log(2 * math.pi) / 2
         return jnp.tanh(u), jnp.sum(log_prob - _log_jacobian(u), axis=-1)

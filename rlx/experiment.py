@@ -113,7 +113,7 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
 
 
 def _arranged(config: RunConfig, placement: Placement) -> str:
-    """Whether members run together or apart. Raises RlxError where they cannot be apart."""
+    """Whether members are vmapped or run on threads. Raises RlxError where they cannot run on threads."""
     fits = not placement.split and len(placement.groups[0]) == 1
     if config.train.members == "threads" and not fits:
         raise RlxError("--members threads: goes with one device; leave it out, or use --num-devices 1")

@@ -11,7 +11,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 F = TypeVar("F", bound=Callable[..., jax.Array])
 
 
-def apart(function: F) -> F:
+def isolated(function: F) -> F:
     """`function` of arrays, which XLA for CPUs computes once and by itself; elsewhere it is the function as it was.
 
     Left alone, XLA merges a cheap step into each step that reads it and computes it again there, element by element in

@@ -129,7 +129,7 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
 
 
 @pytest.mark.parametrize("lagged", [False, True])
-def test_a_iteration_is_the_updates_and_nothing_else(make: Callable[..., experiment.Setup], lagged: bool) -> None:
+def test_an_iteration_is_the_updates_and_nothing_else(make: Callable[..., experiment.Setup], lagged: bool) -> None:
     """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the iteration."""
     given = make(driver="pipelined" if lagged else "fused", num_shards=1)
     driver = experiment.make_driver(given, offline=True)

@@ -171,9 +171,9 @@ class Fused:
             donate=(0, 1),
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
-        judge = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), members), self.devices)
+        evaluator = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
-        self.evaluation = Program("evaluate", judge, schedule.policy_snapshot(self.shapes))
+        self.evaluation = Program("evaluate", evaluator, schedule.policy_snapshot(self.shapes))
         self.adoption = Program("adopt", adopt, self.shapes, schedule.policy_snapshot(self.shapes), seldom=True)
         self.programs = (self.train, *([self.reset] if schedule.refill else []), self.start, self.evaluation)
 

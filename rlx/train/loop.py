@@ -130,7 +130,7 @@ def train(
     Raises RlxError where a number is not finite and the policy is to stop.
     """
     plan = driver.task.plan
-    *training, judge = driver.programs
+    *training, evaluator = driver.programs
     lap = _laps()
     tell("compiling")
     with ThreadPoolExecutor(2) as pool:
@@ -153,7 +153,7 @@ def train(
                 iteration += stretch
                 took_s = time.perf_counter() - started
                 if took_s > STRETCH_S / 2:  # tracing holds Python's lock, which would be in the way of shorter ones
-                    judge.start(pool)
+                    evaluator.start(pool)
                 pace.saw(stretch, took_s)
                 _check(driver, seen)
                 if iteration < stop.iteration and _anybody(asked_to_end):
@@ -170,7 +170,7 @@ def train(
             train_s = lap()
             if stop.evaluates:
                 tell("evaluating")
-                judge.compiled()
+                evaluator.compiled()
                 compile_s += lap()
             evaluation = driver.fetch(driver.evaluate(driver.policy_snapshot(state))) if stop.evaluates else None
             seconds, compile_s = Seconds(compile_s, train_s, lap()), 0.0

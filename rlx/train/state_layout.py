@@ -49,8 +49,8 @@ class Layout(NamedTuple):
                 return parallel.replicate(x, devices)
             if self.split_members or not member:
                 return parallel.place(np.reshape(x, (rows, -1, *x.shape[1:])), devices)
-            apart = np.reshape(x, (x.shape[0], rows, -1, *x.shape[2:]))
-            return parallel.place(apart.swapaxes(0, 1), devices)
+            by_device = np.reshape(x, (x.shape[0], rows, -1, *x.shape[2:]))
+            return parallel.place(by_device.swapaxes(0, 1), devices)
 
         return self._map(scattered, tree)
 
