@@ -26,7 +26,8 @@ from benchmarks import bounds
 from benchmarks.worker import again, say, scanned, serve
 from rlx import agents, config, envs, replay
 from rlx import data as datasets
-from rlx.experiment import fit, make_driver, setup
+from rlx.build import make_driver, setup
+from rlx.experiment import fit
 from rlx.replay import Row
 from rlx.train.memory import estimate as of_run
 from rlx.types import Spec, Transition

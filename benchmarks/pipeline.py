@@ -17,7 +17,7 @@ from typing import Any, cast
 import jax
 
 from rlx import config, parallel
-from rlx.experiment import make_driver
+from rlx.build import make_driver
 from rlx.runs.summaries import origin
 from rlx.train import autosplit
 from rlx.train.pipelined import Pipelined

@@ -1,38 +1,26 @@
-"""Running a configuration: builds agent, environment and driver, trains, and yields what there is to see."""
+"""Training in this process: `run` yields the reports of all parts of a run, `rlx.fit` returns its result."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import agents, data, envs, normalize, parallel, replay
-from rlx.config import RunConfig, check, members, resolve, settings
-from rlx.data import Dataset
+from rlx import agents, normalize, parallel
+from rlx.build import Setup, make_driver, parts, setup
+from rlx.config import RunConfig, resolve
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
-from rlx.replay import Cursor, Replay
-from rlx.train import autosplit, columns, memory, numerics, steps
+from rlx.train import acting
 from rlx.train import loop as host
-from rlx.train.columns import Columns
-from rlx.train.compile import tracing
-from rlx.train.config import Plan, TrainConfig, make_offline_plan, make_plan, parse_split
-from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.loop import Driver, Resumed
-from rlx.train.offline import OFFLINE
-from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED
-from rlx.train.pipelined import Pipelined
 from rlx.train.report import Report, process_age_s, record
-from rlx.train.threads import Threads
-from rlx.types import Agent, Env, Spec, State
+from rlx.types import Env, Spec, State
 
 
 class Result(NamedTuple):
@@ -44,262 +32,6 @@ class Result(NamedTuple):
     metrics: list[dict[str, Any]]  # as the lines of metrics.jsonl
     evaluation: Evaluation  # of the final policy, [M, N]
     config: RunConfig
-
-
-class Placement(NamedTuple):
-    """Which devices a run uses."""
-
-    groups: list[list[Any]]  # devices that collect, learn values and learn policies; the same ones where not split
-    shards: int  # logical, in all
-    split: bool
-
-
-def lay_out(train: TrainConfig, split: tuple[int, int, int] | None) -> Placement:
-    """Devices and logical shards; `split` counts each process's devices. Raises RlxError for what cannot be."""
-    groups = parallel.split_devices(split) if split else [parallel.pick_devices(train.num_devices)] * 3
-    unit = math.lcm(*map(len, groups)) if train.spread == "data" else 1
-    shards = train.num_shards or unit
-    if shards % unit:
-        raise RlxError(f"--num-shards {shards}: must be a multiple of {unit}, so that every device holds as many")
-    if split and train.spread != "data":
-        raise RlxError("--spread seeds: does not go with a split; use --split 1 or --driver fused")
-    return Placement(groups, shards, split is not None)
-
-
-def asked_split(train: TrainConfig) -> tuple[int, int, int] | None:
-    """The split that the configuration names, None where one program does everything."""
-    if train.driver == "fused" or train.split == "1":
-        return None
-    return parse_split(train.split, parallel.local_device_count())
-
-
-class Setup(NamedTuple):
-    """What a run is made of."""
-
-    config: RunConfig
-    env: Env
-    data: Dataset | None = None  # of several data sets, one after the other
-    sizes: tuple[int, ...] = ()  # the rows of each
-    notes: tuple[str, ...] = ()  # what the user should know
-    trains: bool = True  # or only acts, and then what learning reads may be missing
-
-
-def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Setup:
-    """A configuration as it will run: environment made (unless given), data set read, what was left open decided.
-
-    Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
-    also for a column that its agent reads and nobody provides.
-    """
-    numerics.check()
-    check(config.train)
-    check(config.network)
-    final_plan(config)  # what cannot be is said before anything is made or read
-    with tracing():
-        env = envs.make(config.env, backend=config.backend) if env is None else env
-    prepared = [prepare(config.train, path, env.spec) for path in config.train.datasets]
-    sets, notes = [one for one, _ in prepared], tuple(note for _, notes in prepared for note in notes)
-    found = data.concatenate(sets) if len(sets) > 1 else sets[0] if sets else None
-    if found is not None:
-        config = _scaled(config, found)
-    config = _with_schedules(config)
-    if config.train.driver == "pipelined" and config.train.split == "auto":
-        config = _split(config, env)
-    placement = lay_out(config.train, asked_split(config.train))
-    train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
-    made = Setup(replace(config, train=train), env, found, tuple(one.size for one in sets), notes, trains)
-    for offline in parts(made.config):
-        _task(made, placement, offline)
-    return made
-
-
-def _arranged(config: RunConfig, placement: Placement) -> str:
-    """Whether members are vmapped or run on threads. Raises RlxError where they cannot run on threads."""
-    fits = not placement.split and len(placement.groups[0]) == 1
-    if config.train.members == "threads" and not fits:
-        raise RlxError("--members threads: goes with one device; leave it out, or use --num-devices 1")
-    if config.train.members != "auto":
-        return config.train.members
-    return "threads" if fits and len(members(config)) > 1 and parallel.on_cpu() else "vmap"
-
-
-def prepare(train: TrainConfig, path: str, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
-    """A data set, checked and clipped, and what to tell of it. Raises RlxError for one that does not fit."""
-    found = data.read(Path(path))
-    for name, size, there in (
-        ("observations", spec.observation_size, found.rows.observation.shape[-1]),
-        ("actions", spec.action_size, found.rows.action.shape[-1]),
-    ):
-        if there != size:
-            raise RlxError(f"{path}: {name} have {there} numbers but the environment's {size}; choose its own --env")
-    notes = []
-    if bad := data.nonfinite(found, train.max_magnitude):
-        quantity, rows = next(iter(bad.items()))
-        if train.on_nonfinite != "skip":
-            raise RlxError(
-                f"{path}: {quantity} is not a finite number, or beyond --max-magnitude"
-                f" {train.max_magnitude:g}, in {len(rows)} rows, first in row {rows[0]};"
-                " mend the file, or leave such rows out by --on-nonfinite skip"
-            )
-        kept = data.drop_nonfinite(found, train.max_magnitude)
-        notes.append(f"{path}: left out {found.size - kept.size} rows with numbers that are not finite")
-        found = kept
-    found, clipped = data.clip_actions(found, train.action_clip)
-    if clipped:
-        notes.append(f"{path}: clipped {clipped} actions to +-{train.action_clip}")
-    return found, tuple(notes)
-
-
-def _scaled(config: RunConfig, found: Dataset) -> RunConfig:
-    """The configuration with `--scale-rewards range` made a number."""
-    if config.train.scale_rewards == "none":
-        return config
-    factor = 1000 / data.return_range(found)
-    scales = tuple(scale * factor for scale in config.hypers["reward_scale"])
-    train = replace(config.train, scale_rewards="none")
-    return replace(config, train=train, hypers=config.hypers | {"reward_scale": scales})
-
-
-def _with_schedules(config: RunConfig) -> RunConfig:
-    """The configuration with the lengths of schedules that were left open: planned numbers of updates."""
-    filled = {name: steps for name, steps in planned(config).items() if getattr(config.network, name) == 0}
-    return replace(config, network=replace(config.network, **filled)) if filled else config
-
-
-def planned(config: RunConfig) -> dict[str, int]:
-    """By setting that declares a `plan`, how many such updates a run makes, both parts together."""
-    known = [(name, setting.plan) for name, setting in settings(config.agent).items() if setting.plan]
-    if not known:
-        return {}
-    plan = final_plan(config)
-    learned = plan.iterations if plan.offline else plan.iterations - plan.warmup_iterations
-    _, critic_updates, actor_updates = plan.steps(plan.iterations, learned)
-    counts = {"critic_updates": critic_updates, "actor_updates": actor_updates}
-    return {name: counts[unit] for name, unit in known}
-
-
-def _split(config: RunConfig, env: Env) -> RunConfig:
-    """The configuration with `--split auto` replaced by the split that suits the roles' times here."""
-    train, count = config.train, parallel.local_device_count()
-    if count < 3:
-        raise RlxError(f"--split auto: needs 3 devices but there are {count}; use --split 1")
-    if train.offline_only:
-        raise RlxError("--split auto: times roles in the environment, where this run makes no step; name a split")
-    probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
-    alone = Placement([[device] for device in parallel.local_devices()[:3]], 1, True)
-    driver = _make_driver(Setup(replace(config, train=probe), env), alone, offline=False)
-    times = autosplit.time_roles(cast(Pipelined, driver))
-
-    def fits(split: tuple[int, int, int]) -> bool:
-        try:
-            make_plan(probe, lay_out(train, split).shards)
-        except RlxError:
-            return False
-        return True
-
-    chosen = ",".join(map(str, autosplit.choose(times, count, fits)))
-    return replace(config, train=replace(train, split=parallel.agree(chosen)))
-
-
-def make_driver(given: Setup, offline: bool = False) -> Driver:
-    """The driver of one part of a run, ready; nothing is compiled or allocated yet.
-
-    Raises RlxError where memory cannot hold the run.
-    """
-    with tracing():
-        return _make_driver(given, lay_out(given.config.train, asked_split(given.config.train)), offline)
-
-
-def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
-    config, (groups, _, split) = given.config, placement
-    module, everyone = agents.load(config.agent), members(config)
-    if config.train.spread == "seeds" and len(everyone) % len(groups[0]):
-        raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
-    task, table = _task(given, placement, offline)
-    if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
-        memory.check(task, len(everyone), groups, table)
-    hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
-    first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
-    sequential = config.train.driver == "fused"
-    if split:
-        return Pipelined(task, groups[1:] if offline else groups, *first, table)
-    schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
-    kind: type[Threads] | type[Fused] = Threads if config.train.members == "threads" and len(everyone) > 1 else Fused
-    return kind(task, groups[0], *first, schedule, table)
-
-
-def _task(given: Setup, placement: Placement, offline: bool) -> tuple[steps.Task, steps.Tables | None]:
-    """What the driver of a part needs, and the part's data sets."""
-    config, env, found, sizes, _, trains = given
-    train, shards = config.train, placement.shards
-    plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
-    axes = _axes(placement, train.spread == "data")
-    batch = envs.vectorise(
-        env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
-    )
-    agent = agents.load(config.agent).make(config.network, env.spec, axes)
-    if not trains and (agent.reads or agent.records or agent.window):
-        agent = agent._replace(reads={}, records=None, window=0, actor_reads=())
-    tables = [found.rows] if found is not None and any(plan.shard_offline) else []
-    noise = train.noise_max > 0
-    extra = columns.resolve(config.agent, agent, env.spec, not offline, tables, axes, noise)
-    _check_reach(config, agent, plan, sizes if any(plan.shard_offline) else ())
-    # so that each half is traced once, for the memory estimate and for the iteration
-    agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
-    table = _tables(found, sizes, train, extra) if found is not None and any(plan.shard_offline) else None
-    return steps.Task(agent, env, batch, train, plan, axes, extra), table
-
-
-def _check_reach(config: RunConfig, agent: Agent, plan: Plan, sizes: Sequence[int]) -> None:
-    """Raises RlxError where replay or data set cannot hold the consecutive steps that a sample depends on."""
-    train = config.train
-    if agent.window and train.n_step > 1:
-        raise RlxError(f"--n-step {train.n_step}: {config.agent} learns from windows of 1-step ones; leave it out")
-    steps = replay.reach(agent.reads, train.n_step, agent.window)
-    if not plan.offline and plan.slots < steps:
-        need = -(-steps // train.rollout_length) * train.rollout_length * train.num_envs
-        raise RlxError(
-            f"--replay-capacity {train.replay_capacity}: {config.agent} learns from {need} transitions; raise it"
-        )
-    if not plan.offline and (plan.iterations - 1) * train.rollout_length < steps:
-        raise RlxError(f"--total-env-steps {train.total_env_steps}: ends before the first update; raise it")
-    if min(sizes, default=steps) < steps:
-        raise RlxError(f"--dataset {train.dataset}: {config.agent} reads {steps} rows in a row; one has {min(sizes)}")
-
-
-def _axes(placement: Placement, over_devices: bool) -> parallel.Axes:
-    """What gradients and statistics are averaged over; an axis with one row is none, which spares tracing it."""
-    devices = [len(group) if over_devices else 1 for group in placement.groups]
-    several = {parallel.DEVICE: max(devices) > 1, parallel.SHARD: any(placement.shards > count for count in devices)}
-    return tuple(axis for axis, needed in several.items() if needed)
-
-
-def most_members(given: Setup, unit: int, most: int) -> int:
-    """How many members, in steps of `unit` and up to `most`, a device can hold at once with some room to spare."""
-    placement = lay_out(given.config.train, asked_split(given.config.train))
-    tasks = (_task(given, placement, offline) for offline in parts(given.config))
-    return min(memory.most_members(task, unit, most, placement.groups, table) for task, table in tasks)
-
-
-def _tables(found: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> steps.Tables:
-    """The data sets as rings, with the extra columns that are read."""
-    available = found.rows.extras | {"time": found.time}
-    rows = found.rows._replace(extras={name: available[name] for name in extra.shapes})
-    whole = data.to_replay(found._replace(rows=rows), train.reward_shift)
-    ends = np.cumsum(sizes)
-    parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], whole.rows) for a, b in zip(ends - sizes, ends, strict=True)]
-    cursors = [Cursor(head=whole.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
-    return tuple(Replay(rows=part, cursor=cursor) for part, cursor in zip(parts, cursors, strict=True))
-
-
-def parts(config: RunConfig) -> list[bool]:
-    """The parts of a run in order, each as whether it is the offline one."""
-    return [True] * (config.train.offline_steps > 0) + [False] * (not config.train.offline_only)
-
-
-def final_plan(config: RunConfig) -> Plan:
-    """The plan of the last part."""
-    make = make_offline_plan if config.train.offline_only else make_plan
-    return make(config.train, max(1, config.train.num_shards))
 
 
 class Moment(NamedTuple):
@@ -336,7 +68,7 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., Any]:
     Of an agent with an acting state, `(observation, member=0, carry=None) -> (action, carry)`: None begins an episode.
     """
     task = driver.task
-    act = jax.jit(partial(steps.greedy_action, task))
+    act = jax.jit(partial(acting.greedy_action, task))
 
     def policy(observation: Any, member: int = 0, carry: Any = None) -> Any:
         rows, size = np.asarray(observation, np.float32), task.env.spec.observation_size

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlx import config, envs, experiment, parallel
+from rlx import build, config, envs, parallel
 from rlx.train.pipelined import Pipelined
 from tests.test_offline import SETTINGS, walked
 from tests.walk import Walk
@@ -20,8 +20,8 @@ def make(agent: str, split: str) -> Any:
     settings = SETTINGS | {"driver": "pipelined", "split": split, "num_shards": 2, "num_seeds": 2, "n_step": 2}
     known = {name: value for name, value in settings.items() if name in config.settings(agent)}
     resolved = config.resolve(agent, "walk", dataset="unread", **known)
-    given = experiment.Setup(resolved, Walk(), walked(), (walked().size,))
-    driver = experiment.make_driver(given, offline=True)
+    given = build.Setup(resolved, Walk(), walked(), (walked().size,))
+    driver = build.make_driver(given, offline=True)
     assert isinstance(driver, Pipelined) == (split != "1")
     return driver
 

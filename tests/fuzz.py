@@ -57,7 +57,7 @@ def stopped(early: bool) -> Iterator[None]:
     """Nothing is compiled and no other machine is asked; `early` also ends before a second of tracing."""
     with contextlib.ExitStack() as stack:
         if early:
-            stack.enter_context(mock.patch("rlx.experiment._make_driver", side_effect=Compiles))
+            stack.enter_context(mock.patch("rlx.build._make_driver", side_effect=Compiles))
         for module, names in STOPS.items():
             for name in names:
                 stack.enter_context(mock.patch.object(importlib.import_module(module), name, side_effect=Compiles))

@@ -11,8 +11,9 @@ from flax.struct import PyTreeNode
 from rlx import parallel
 from rlx.envs.base import vectorise
 from rlx.optim import gradient_step
-from rlx.train.config import TrainConfig, make_plan
-from rlx.train.steps import Task
+from rlx.train.config import TrainConfig
+from rlx.train.plan import make_plan
+from rlx.train.task import Task
 from rlx.types import Agent, EnvState, Spec, State, Step
 
 SIZE, A = 3, 2

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx.train.steps import ACT, ACTOR, COLLECT, CRITIC, INIT_AGENT, INIT_ENV, POOL, SAMPLE, Task
+from rlx.train.task import ACT, ACTOR, COLLECT, CRITIC, INIT_AGENT, INIT_ENV, POOL, SAMPLE, Task
 from tests import linear
 
 

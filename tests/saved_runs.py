@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlx import config
-from rlx.experiment import make_driver, setup
+from rlx.build import make_driver, setup
 from rlx.runs import checkpoint, policies
 from rlx.train.loop import Driver
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import cases, gpu, run, tables
 from benchmarks.turns import Side, spread
 from rlx import config
-from rlx.train.config import make_plan
+from rlx.train.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rlx import agents, config, data, envs, experiment, parallel
+from rlx import agents, build, config, data, envs, parallel
 from rlx.analysis import compare, diff, play, report
 from rlx.commands import COMMANDS
 from rlx.commands import main as cli
@@ -24,7 +24,7 @@ from rlx.errors import RlxError
 from rlx.export import policy as export
 from rlx.runs import collect_dataset, folders, policies, runner
 from rlx.sweep import sweep
-from rlx.train.config import make_offline_plan, make_plan, parse_split
+from rlx.train.plan import make_offline_plan, make_plan, parse_split
 from rlx.visual import video
 from tests import datasets
 from tests.pages import ROOT, blocks, every_page
@@ -152,7 +152,7 @@ def check_run(asked: Asked, line: str) -> None:
         split = [int(size) for size in train.split.split(",")]
         parse_split(train.split, int(pretended[1]) if pretended else sum(split))
     shards = np.lcm.reduce([*split, train.num_devices if train.spread == "data" else 1]).item()
-    for offline in experiment.parts(found):
+    for offline in build.parts(found):
         (make_offline_plan if offline else make_plan)(train, shards)
     assert len(config.members(found)) % (train.num_devices if train.spread == "seeds" else 1) == 0
     assert asked.joins == ("--distributed" in line or "launch_tpu_pod" in line)

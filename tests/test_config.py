@@ -16,7 +16,8 @@ import pytest
 from rlx import agents, config
 from rlx.errors import RlxError
 from rlx.runs import saver
-from rlx.train.config import MOST, TrainConfig, make_plan, parse_ratio
+from rlx.train.config import MOST, TrainConfig
+from rlx.train.plan import make_plan, parse_ratio
 
 ENV = "gymnax:Pendulum-v1"
 

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console as Terminal
 
 from rlx import config, parallel
+from rlx.build import Placement
 from rlx.commands import main as cli
-from rlx.experiment import Placement
 from rlx.runs import console
 from rlx.runs.console import Console, PanelContent, sparkline
 

@@ -27,8 +27,8 @@ from rlx import agents, config, envs
 from rlx.commands import main as cli
 from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
-from rlx.train import steps
-from rlx.train.config import make_offline_plan, make_plan
+from rlx.train import acting
+from rlx.train.plan import make_offline_plan, make_plan
 from rlx.types import Agent, Key, Transition, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
@@ -277,7 +277,7 @@ def test_run_resume_export_and_eval(
     observation = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     saved = policies.load(folder)
     snapshot = jax.tree.map(lambda x: x[0], saved.snapshot)
-    expected = [steps.greedy_action(saved.task, snapshot, row, jax.random.key(0)) for row in observation]
+    expected = [acting.greedy_action(saved.task, snapshot, row, jax.random.key(0)) for row in observation]
     np.testing.assert_allclose(export.load(tmp_path / "policy")(observation), np.stack(expected), atol=2e-5)
     assert cli.main(["eval", str(folder), "--episodes", "1"]) == 0
 

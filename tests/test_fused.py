@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from flax.struct import PyTreeNode
 
-from rlx import config, envs, experiment, normalize, parallel
+from rlx import build, config, envs, normalize, parallel
 from rlx.agents import sac
 from rlx.rollout import Episodes
+from rlx.train import acting, learning
 from rlx.train import loop as host
-from rlx.train import steps
-from rlx.train.config import Plan
 from rlx.train.fused import Fused
-from rlx.train.steps import Totals
+from rlx.train.plan import Plan
+from rlx.train.task import Source, Totals
 from rlx.types import Agent, State
 from tests import processes
 from tests.walk import Walk
@@ -55,7 +55,7 @@ def make() -> Iterator[Callable[..., Fused]]:
     """Drivers of SAC on the walk."""
 
     def make(**changes: Any) -> Any:
-        return experiment.make_driver(experiment.setup(config.resolve("sac", "walk", **SETTINGS | changes)))
+        return build.make_driver(build.setup(config.resolve("sac", "walk", **SETTINGS | changes)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make", lambda name, backend: Walk())
@@ -137,7 +137,7 @@ def test_one_device_equals_four() -> None:
 def test_environments_are_numbered_over_all_shards(make: Callable[..., Fused]) -> None:
     """Device after device, shard after shard: the numbers that noise and randomness hang on."""
     task = make().task._replace(axes=(parallel.DEVICE, parallel.SHARD))
-    on_a_device = jax.vmap(lambda _: steps.env_index(task), axis_name=parallel.SHARD)
+    on_a_device = jax.vmap(lambda _: acting.env_index(task), axis_name=parallel.SHARD)
     numbers = jax.vmap(on_a_device, axis_name=parallel.DEVICE)(jnp.zeros((2, 3)))  # two devices of three shards
     assert numbers.reshape(-1).tolist() == list(range(6 * SETTINGS["num_envs"]))
 
@@ -159,7 +159,7 @@ def test_what_is_averaged_over(
 ) -> None:
     """Every axis along which there are several rows, or gradients of shards would go apart; and no other."""
     groups = [jax.devices() * size for size in sizes]
-    assert experiment._axes(experiment.Placement(groups, shards, False), over_devices) == axes
+    assert build._axes(build.Placement(groups, shards, False), over_devices) == axes
 
 
 def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> None:
@@ -294,11 +294,11 @@ def test_updates_are_interleaved(
     critics, actors = task.plan.critic_updates, task.plan.actor_updates
     agent, state = diarist(2 * critics, 2 * actors)
     task = task._replace(agent=agent, axes=())
-    ring = steps.init_replay(task, steps.row_shapes(task))
+    ring = learning.init_replay(task, learning.row_shapes(task))
     rewards = jax.random.normal(jax.random.key(1), ring.rows.reward.shape)
     ring = ring.replace(rows=ring.rows._replace(reward=rewards), cursor=ring.cursor.replace(size=jnp.int32(16)))
-    source, statistics = steps.Source(ring), normalize.init(task.env.spec.observation_size)
-    learn = jax.jit(lambda state: steps.learn(task, state, source, statistics, jax.random.key(0), jnp.int32(0)))
+    source, statistics = Source(ring), normalize.init(task.env.spec.observation_size)
+    learn = jax.jit(lambda state: learning.learn(task, state, source, statistics, jax.random.key(0), jnp.int32(0)))
     after, _ = jax.device_get(learn(state))
     assert after.critic.seen.tolist() == critics_saw + [actors + n for n in critics_saw]
     assert after.actor.seen.tolist() == actors_saw + [critics + n for n in actors_saw]

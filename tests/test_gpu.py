@@ -10,8 +10,8 @@ import pytest
 
 import rlx
 from rlx import agents, config, parallel, xla
+from rlx.build import make_driver, setup
 from rlx.errors import RlxError
-from rlx.experiment import make_driver, setup
 from rlx.types import Spec, Transition
 from tests import probes
 

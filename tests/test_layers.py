@@ -39,6 +39,7 @@ LAYERS = [
     "data",
     "train",
     "config",
+    "build",
     "experiment",
     "visual",
     "runs",
@@ -48,7 +49,7 @@ LAYERS = [
     "commands",
     "__main__",
 ]
-REGISTRY_READERS = {"config", "experiment", "commands"}
+REGISTRY_READERS = {"config", "build", "experiment", "commands"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rlx import config, envs, experiment, machine, parallel
+from rlx import build, config, envs, machine, parallel
 from rlx.agents import sac
 from rlx.errors import RlxError
 from rlx.train import memory
 from rlx.train.compile import Program
-from rlx.train.config import make_plan
 from rlx.train.fused import Fused
 from rlx.train.memory import Estimate
-from rlx.train.steps import Task
+from rlx.train.plan import make_plan
+from rlx.train.task import Task
 from tests.walk import Walk
 
 MiB = 2**20
@@ -33,7 +33,7 @@ def large(num_envs: int) -> Fused:
     """A large run of SAC on ant, ready to be compiled."""
     sizes = {"num_envs": num_envs, "batch_size": 8192, "ratio": "8:8", "replay_capacity": 500_000}
     resolved = config.resolve("sac", "brax:ant", **sizes, total_env_steps=10**7)
-    driver = experiment.make_driver(experiment.setup(resolved))
+    driver = build.make_driver(build.setup(resolved))
     assert isinstance(driver, Fused)
     return driver
 
@@ -76,7 +76,7 @@ def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more episodes than there are environments, beside the state."""
     monkeypatch.setattr(envs, "make", lambda name, backend: Walk())
     resolved = config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4)
-    driver = experiment.make_driver(experiment.setup(resolved))
+    driver = build.make_driver(build.setup(resolved))
     assert isinstance(driver, Fused)
     estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
     judging = compiled(driver.evaluation)

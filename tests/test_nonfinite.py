@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import config, data, envs, experiment, normalize
+from rlx import build, config, data, envs, normalize
 from rlx.agents import sac
 from rlx.commands import main as cli
 from rlx.envs.base import advance, begin, vectorise
 from rlx.errors import RlxError
+from rlx.rollout import derive
 from rlx.runs import checkpoint, metrics
 from rlx.train import loop as host
-from rlx.train import nonfinite, steps
+from rlx.train import nonfinite
 from rlx.train.nonfinite import Alarm
+from rlx.train.task import CRITIC
 from rlx.types import Agent, EnvState, Key, Spec, Step
 from tests import damage
 
@@ -84,7 +86,7 @@ def bad_action(agent: Agent) -> Agent:
 
 def bad_gradient(agent: Agent) -> Agent:
     """The gradient of the critics' only update in the iteration that ends at step 120 is NaN in one number."""
-    its_key = steps.derive(jax.random.key(0), steps.CRITIC, FAULT - 1, 0, 0, 0, 0)
+    its_key = derive(jax.random.key(0), CRITIC, FAULT - 1, 0, 0, 0, 0)
 
     def update_critic(critic: Any, policy: Any, batch: Any, key: Key) -> tuple[Any, Any]:
         new, told = agent.update_critic(critic, policy, batch, key)
@@ -236,8 +238,8 @@ def test_bad_starts_are_passed_over() -> None:
 def test_statistics_are_watched() -> None:
     """They name themselves, before the losses that follow from them."""
     good = normalize.init(2)
-    assert steps.watch(good)["observation statistics"] == 0
-    assert steps.watch(good.replace(variance=jnp.array([1.0, jnp.inf])))["observation statistics"] == 1
+    assert nonfinite.watch_statistics(good)["observation statistics"] == 0
+    assert nonfinite.watch_statistics(good.replace(variance=jnp.array([1.0, jnp.inf])))["observation statistics"] == 1
     assert not any(handles("observation statistics") for handles in host.HANDLED.values())
     assert host._place("observation statistics") < host._place("critic_loss")
     with pytest.raises(RlxError, match="--max-magnitude 1e\\+19"):
@@ -277,8 +279,8 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(envs, "make", lambda name, backend: Brittle())
     folder = write(tmp_path / "set", field, value)
 
-    def setup(policy: str) -> experiment.Setup:
-        return experiment.setup(
+    def setup(policy: str) -> build.Setup:
+        return build.setup(
             config.resolve("iql", "brittle", dataset=str(folder), offline_steps=10, on_nonfinite=policy, batch_size=8)
         )
 

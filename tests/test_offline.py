@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import config, data, envs, experiment, normalize, replay
+from rlx import agents, build, config, data, envs, experiment, normalize, replay
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.rollout import derive
+from rlx.train import learning
 from rlx.train import loop as host
-from rlx.train import steps
 from rlx.train.fused import Fused
 from rlx.train.pipeline import OFFLINE_LAGGED
-from rlx.train.steps import Source
+from rlx.train.task import ACTOR, CRITIC, SAMPLE, Source, observed
 from rlx.types import State
 from tests import processes
 from tests.test_memory import compiled
@@ -69,16 +69,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make(folder: Path) -> Iterator[Callable[..., experiment.Setup]]:
+def make(folder: Path) -> Iterator[Callable[..., build.Setup]]:
     """Runs of IQL on the walk's data set, set up."""
 
-    def make(dataset: Dataset | None = None, **changes: Any) -> experiment.Setup:
+    def make(dataset: Dataset | None = None, **changes: Any) -> build.Setup:
         if dataset is not None:
             data.write(dataset, folder / f"other-{len(list(folder.iterdir()))}")
         place = (
             folder / "walked" if dataset is None else max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         )
-        return experiment.setup(config.resolve("iql", "walk", dataset=str(place), **SETTINGS | changes))
+        return build.setup(config.resolve("iql", "walk", dataset=str(place), **SETTINGS | changes))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make", lambda name, backend: Walk())
@@ -108,34 +108,34 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
     gamma = state.critic.hypers.gamma
     for iteration in range(iterations):
         policy, value = agent.acting_params(state), agent.critic_params(state.critic)
-        sample = derive(key, steps.SAMPLE, steps.CRITIC, iteration, 0, 0)
-        batches = steps.minibatches(task, source, statistics, gamma, sample, 3)
+        sample = derive(key, SAMPLE, CRITIC, iteration, 0, 0)
+        batches = learning.minibatches(task, source, statistics, gamma, sample, 3)
         critic, actor = state.critic, state.actor
         for i in range(3):
             batch = nth(batches, i)
             index = (iteration, 0, 0, i) if lagged else (iteration, 0, 0, 0, i)
-            critic, _ = agent.update_critic(critic, policy, batch, derive(key, steps.CRITIC, *index))
+            critic, _ = agent.update_critic(critic, policy, batch, derive(key, CRITIC, *index))
         if lagged:
-            sample = derive(key, steps.SAMPLE, steps.ACTOR, iteration, 0, 0)
-            batches = steps.minibatches(task, source, statistics, gamma, sample, 2)
+            sample = derive(key, SAMPLE, ACTOR, iteration, 0, 0)
+            batches = learning.minibatches(task, source, statistics, gamma, sample, 2)
         else:
             batches, value = jax.tree.map(lambda x: x[1:], batches), agent.critic_params(critic)
         for i in range(2):
             batch = nth(batches, i)
             index = (iteration, 0, 0, i) if lagged else (iteration, 0, 0, 0, i)
-            actor, _ = agent.update_actor(actor, value, batch, derive(key, steps.ACTOR, *index))
+            actor, _ = agent.update_actor(actor, value, batch, derive(key, ACTOR, *index))
         state = State(critic=critic, actor=actor)
     return state
 
 
 @pytest.mark.parametrize("lagged", [False, True])
-def test_an_iteration_is_the_updates_and_nothing_else(make: Callable[..., experiment.Setup], lagged: bool) -> None:
+def test_an_iteration_is_the_updates_and_nothing_else(make: Callable[..., build.Setup], lagged: bool) -> None:
     """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the iteration."""
     given = make(driver="pipelined" if lagged else "fused", num_shards=1)
-    driver = experiment.make_driver(given, offline=True)
+    driver = build.make_driver(given, offline=True)
     assert isinstance(driver, Fused) and (driver.schedule is OFFLINE_LAGGED) == lagged
     axes_free = given.config.train
-    plain = experiment.agents.load("iql").make(given.config.network, given.env.spec, ())
+    plain = agents.load("iql").make(given.config.network, given.env.spec, ())
     state, totals = driver.advance(driver.init(), driver.zeros(), 2)
     driver.task = driver.task._replace(agent=plain, config=axes_free)  # without the mapped axes
     expected = jax.jit(lambda: by_hand(driver, 2, lagged))()
@@ -143,21 +143,21 @@ def test_an_iteration_is_the_updates_and_nothing_else(make: Callable[..., experi
     assert driver.read(totals).learned.tolist() == [2] and int(expected.critic.step) == 6
 
 
-def test_statistics_are_the_data_sets(make: Callable[..., experiment.Setup]) -> None:
+def test_statistics_are_the_data_sets(make: Callable[..., build.Setup]) -> None:
     """Those that normalise in learning, and then in acting, are of all observations of the data set."""
-    driver = experiment.make_driver(make(), offline=True)
+    driver = build.make_driver(make(), offline=True)
     statistics = driver.fetch(driver.policy_snapshot(driver.init()))["statistics"]
     observation = walked().rows.observation
     np.testing.assert_allclose(statistics.mean[0], observation.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(statistics.variance[0], observation.var(axis=0), rtol=1e-4)
 
 
-def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., experiment.Setup]) -> None:
+def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., build.Setup]) -> None:
     """What the program is given grows by the runs' states alone, however many seeds, rates and shards there are."""
     large = walked(rows=6000)
 
     def bytes_given(**changes: Any) -> tuple[int, int]:
-        driver = experiment.make_driver(make(large, n_step=2, members="vmap", **changes), offline=True)
+        driver = build.make_driver(make(large, n_step=2, members="vmap", **changes), offline=True)
         assert isinstance(driver, Fused)
         table = sum(x.nbytes for x in jax.tree.leaves(driver.data))
         used = compiled(driver.train)
@@ -176,10 +176,10 @@ def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., experiment
 
 
 @pytest.fixture(scope="module")
-def moments(make: Callable[..., experiment.Setup]) -> list[Moment]:
+def moments(make: Callable[..., build.Setup]) -> list[Moment]:
     """A whole run of both parts; states are copied, since the next report takes them away."""
     given = make(**ONLINE, offline_fraction=0.5)
-    run = experiment.run(given, experiment.make_driver(given, offline=True))
+    run = experiment.run(given, build.make_driver(given, offline=True))
     return [m._replace(report=m.report._replace(state=jax.device_get(m.report.state))) for m in run]
 
 
@@ -207,56 +207,56 @@ def test_the_same_agent_goes_on(moments: list[Moment]) -> None:
     assert first.report.state.statistics.count.tolist() == [[60 + 8]]
 
 
-def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[..., experiment.Setup]) -> None:
+def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[..., build.Setup]) -> None:
     """The first steps fill the ring, but not by random actions."""
     first = next(m for m in moments if not m.offline)
     rows = jax.tree.map(lambda x: x[0, 0, 0], first.report.state.replay.rows)
     task = first.driver.task
     agent = jax.tree.map(lambda x: x[0, 0], first.report.state.agent)
     statistics = jax.tree.map(lambda x: x[0, 0], first.report.state.statistics)
-    seen = steps.observed(task, statistics, rows.observation[1])
+    seen = observed(task, statistics, rows.observation[1])
     greedy, _ = task.agent.act_greedy(task.agent.acting_params(agent), seen, jax.random.key(0))
     assert float(np.abs(rows.action[1] - greedy).mean()) < 4.0  # of a unit Gaussian around it, not clipped at random
-    fresh = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
+    fresh = build.make_driver(make(**ONLINE, offline_fraction=0.0))
     assert fresh.task.plan.prior[0] == 4 and fresh.task.plan.warmup_iterations == 2
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
 def test_minibatches_hold_the_share_that_was_asked_for(
-    fraction: float, count: int, make: Callable[..., experiment.Setup]
+    fraction: float, count: int, make: Callable[..., build.Setup]
 ) -> None:
     """Rows of the data set are told by their reward of 7, those of the ring by 1: exactly so many in each minibatch."""
     sevens = walked()
     sevens = sevens._replace(rows=sevens.rows._replace(reward=np.full(60, 7.0, np.float32)))
-    driver = experiment.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
+    driver = build.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
     assert isinstance(driver, Fused)
     task = driver.task._replace(axes=())
-    ring = steps.init_replay(task, steps.row_shapes(task))
+    ring = learning.init_replay(task, learning.row_shapes(task))
     ring = replay.Replay(
         ring.rows._replace(reward=jnp.ones_like(ring.rows.reward)), ring.cursor.replace(size=jnp.int32(16))
     )
     tables = jax.tree.map(lambda x: x[0], driver.data)
-    drawn = steps.sample(task, Source(ring, tables), jnp.float32(0.9), jax.random.key(1), 5)
+    drawn = learning.sample(task, Source(ring, tables), jnp.float32(0.9), jax.random.key(1), 5)
     assert drawn.observation.shape == (5, 8, 2)
     assert (drawn.reward == 7).sum(axis=1).tolist() == [count] * 5
     assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5
 
 
-def test_with_fraction_0_no_offline_row_is_touched(make: Callable[..., experiment.Setup]) -> None:
+def test_with_fraction_0_no_offline_row_is_touched(make: Callable[..., build.Setup]) -> None:
     """The online program is not even given the data set."""
-    driver = experiment.make_driver(make(**ONLINE, offline_fraction=0.0))
+    driver = build.make_driver(make(**ONLINE, offline_fraction=0.0))
     assert isinstance(driver, Fused) and not driver.data
-    other = experiment.make_driver(make(**ONLINE, offline_fraction=0.5))
+    other = build.make_driver(make(**ONLINE, offline_fraction=0.5))
     assert isinstance(other, Fused) and len(jax.tree.leaves(other.data)) > 0
 
 
 def test_a_run_resumed_in_its_second_part_ends_the_same(
-    moments: list[Moment], make: Callable[..., experiment.Setup]
+    moments: list[Moment], make: Callable[..., build.Setup]
 ) -> None:
     given = make(**ONLINE, offline_fraction=0.5)
-    driver = experiment.make_driver(given)
+    driver = build.make_driver(given)
     seen = []
-    for moment in experiment.run(given, experiment.make_driver(given, offline=True)):
+    for moment in experiment.run(given, build.make_driver(given, offline=True)):
         if moment.report.run_step == 12 + 16:
             whole = jax.tree.map(np.array, moment.driver.training_state(moment.report.state, moment.report.totals))
             seen.append(host.Resumed(whole, moment.report.iteration, moment.report.learned))
@@ -270,23 +270,23 @@ def test_a_run_resumed_in_its_second_part_ends_the_same(
 # What is made of a data set before it is learnt from.
 
 
-def test_rewards_are_shifted_and_scaled(make: Callable[..., experiment.Setup]) -> None:
+def test_rewards_are_shifted_and_scaled(make: Callable[..., build.Setup]) -> None:
     """`range` becomes a number, 1000 over the range of returns, in the factor on every reward, online ones too."""
     returns = data.episode_returns(walked())
     given = make(**ONLINE, scale_rewards="range", reward_scale=[2.0], reward_shift=-1.0)
     assert given.config.train.scale_rewards == "none"
     assert given.config.hypers["reward_scale"] == pytest.approx((2000 / (returns.max() - returns.min()),), rel=1e-6)
-    driver = experiment.make_driver(given, offline=True)
+    driver = build.make_driver(given, offline=True)
     assert isinstance(driver, Fused)
     np.testing.assert_allclose(driver.data[0].rows.reward[0, :, 0], walked().rows.reward - 1, rtol=1e-6)
-    online = experiment.make_driver(given)
+    online = build.make_driver(given)
     state, _ = online.advance(online.init(), online.zeros(), 3)
     rows = jax.tree.map(lambda x: np.asarray(x[0, 0, 0, :3]), state.replay.rows)
     expected = rows.observation[..., 0] - (rows.action**2).sum(axis=-1) - 1
     np.testing.assert_allclose(rows.reward, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_actions_are_clipped_once_and_counted(make: Callable[..., experiment.Setup]) -> None:
+def test_actions_are_clipped_once_and_counted(make: Callable[..., build.Setup]) -> None:
     given = make(action_clip=0.5)
     assert given.data is not None and np.abs(given.data.rows.action).max() <= 0.5
     beyond = int((np.abs(walked().rows.action) > 0.5).sum())
@@ -299,7 +299,7 @@ def bad_rows() -> Dataset:
     return found
 
 
-def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[..., experiment.Setup]) -> None:
+def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[..., build.Setup]) -> None:
     with pytest.raises(RlxError, match=r"reward is not a finite number.* in 2 rows, first in row 7"):
         make(bad_rows())
     given = make(bad_rows(), on_nonfinite="skip")
@@ -320,15 +320,15 @@ def test_numbers_that_are_not_finite_are_refused_or_left_out(make: Callable[...,
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
-    changes: dict[str, Any], words: str, make: Callable[..., experiment.Setup], folder: Path
+    changes: dict[str, Any], words: str, make: Callable[..., build.Setup], folder: Path
 ) -> None:
     settings = SETTINGS | {"dataset": str(folder / "walked")} | changes
     with pytest.raises(RlxError, match=words) as error:
-        experiment.make_driver(experiment.setup(config.resolve("iql", "walk", **settings)), offline=True)
+        build.make_driver(build.setup(config.resolve("iql", "walk", **settings)), offline=True)
     assert "\n" not in str(error.value)
 
 
-def test_a_data_set_of_another_environment_is_refused(make: Callable[..., experiment.Setup]) -> None:
+def test_a_data_set_of_another_environment_is_refused(make: Callable[..., build.Setup]) -> None:
     found = walked()
     wide = np.concatenate([found.rows.observation] * 2, axis=1)
     with pytest.raises(RlxError, match="observations have 4 numbers but the environment's 2"):
@@ -338,7 +338,7 @@ def test_a_data_set_of_another_environment_is_refused(make: Callable[..., experi
 # On two groups of devices.
 
 
-def test_auto_has_no_roles_to_time(make: Callable[..., experiment.Setup], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_has_no_roles_to_time(make: Callable[..., build.Setup], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlx.parallel.local_device_count", lambda: 3)
     with pytest.raises(RlxError, match=r"^--split auto: times roles in the environment, .*; name a split$"):
         make(driver="pipelined", split="auto")

@@ -22,7 +22,7 @@ from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.experiment import greedy
 from rlx.runs import policies
-from rlx.train import steps
+from rlx.train import acting
 from rlx.train.loop import Driver
 from rlx.visual import camera, video, viewer
 from tests import saved_runs
@@ -116,7 +116,7 @@ def test_the_command_writes_a_page(
 def test_play_prints_a_line_before_compiling(
     pendulum: tuple[Path, Driver], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steps, "evaluate_policy", lambda *given, **more: pytest.fail(capsys.readouterr().err))
+    monkeypatch.setattr(acting, "evaluate_policy", lambda *given, **more: pytest.fail(capsys.readouterr().err))
     with pytest.raises(pytest.fail.Exception, match=r"^playing 2 episodes of each of 2 members of .*, step 40 \(comp"):
         play.play(pendulum[0], 2, step=40, members=(0, 1))
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import config, experiment
+from rlx import build, config
 from rlx.analysis.diff import numbers
 from rlx.commands import main as cli
 from rlx.errors import RlxError
@@ -326,7 +326,7 @@ def test_another_policy_on_bad_numbers_is_said(broken: Path, capsys: pytest.Capt
 
 def test_keys_that_collide_are_refused() -> None:
     with jax.default_prng_impl("unsafe_rbg"), pytest.raises(RlxError, match="derived keys collide"):
-        experiment.setup(config.resolve("sac", "gymnax:Pendulum-v1"))
+        build.setup(config.resolve("sac", "gymnax:Pendulum-v1"))
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -400,7 +400,7 @@ def test_the_checkpoint_of_another(case: str, crashed: Path) -> None:
     saved = config.from_json(crashed / "config.json")
     known = config.settings(agent)
     given = {name: value for name, value in config.flat(saved).items() if name in known} | changes
-    driver = experiment.make_driver(experiment.setup(config.resolve(agent, saved.env, **given)))
+    driver = build.make_driver(build.setup(config.resolve(agent, saved.env, **given)))
     with pytest.raises(RlxError) as error:
         saver.unpack(crashed / "resume", 300, driver)
     message = f"*/resume/300: [[]*{leaf}* is * there but * here; the run has another agent or networks"
@@ -437,7 +437,7 @@ def test_on_other_devices(tmp_path: Path) -> None:
 def test_whole_states_do_not_know_devices(crashed: Path) -> None:
     """What was saved holds no axis of devices, and comes back as it was."""
     saved = config.from_json(crashed / "config.json")
-    driver = experiment.make_driver(experiment.setup(saved))
+    driver = build.make_driver(build.setup(saved))
     resumed: Resumed = saver.unpack(crashed / "resume", 300, driver)
     state, totals = driver.place_training_state(resumed.training_state)
     jax.tree.map(np.testing.assert_array_equal, driver.training_state(state, totals), resumed.training_state)

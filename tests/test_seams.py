@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import agents, config, data, envs, experiment, json_files
+from rlx import agents, build, config, data, envs, experiment, json_files
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, policies, runner
-from rlx.train.config import share_out
+from rlx.train.plan import share_out
 from tests import reader
 
 SETTINGS: dict[str, Any] = {
@@ -43,16 +43,16 @@ SOURCES = {"offline pipelined n-step": {1.0}, "offline, then mixed": {1.0, 0.5}}
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., experiment.Setup]]:
+def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., build.Setup]]:
     """Runs of the reader in the costly walk, set up."""
     folder = tmp_path_factory.mktemp("data")
     data.write(reader.dataset(), folder / "costly")
 
-    def make(**changes: Any) -> experiment.Setup:
+    def make(**changes: Any) -> build.Setup:
         settings = SETTINGS | changes
         if "dataset" in settings:
             settings["dataset"] = ",".join(str(folder / name) for name in settings["dataset"].split(","))
-        return experiment.setup(config.resolve("reader", "walk", **settings))
+        return build.setup(config.resolve("reader", "walk", **settings))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make", lambda name, backend: reader.Costly())
@@ -60,8 +60,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., exp
         yield make
 
 
-def moments(setup: experiment.Setup) -> list[experiment.Moment]:
-    driver = experiment.make_driver(setup, experiment.parts(setup.config)[0])
+def moments(setup: build.Setup) -> list[experiment.Moment]:
+    driver = build.make_driver(setup, build.parts(setup.config)[0])
     return [
         m._replace(report=m.report._replace(state=jax.device_get(m.report.state)))
         for m in experiment.run(setup, driver)
@@ -69,7 +69,7 @@ def moments(setup: experiment.Setup) -> list[experiment.Moment]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_halves_get_what_they_read(case: str, make: Callable[..., experiment.Setup]) -> None:
+def test_both_halves_get_what_they_read(case: str, make: Callable[..., build.Setup]) -> None:
     """Every extra agrees with the batch's fields, in every minibatch of every driver."""
     reports = [moment.report for moment in moments(make(**CASES[case]))]
     seen: dict[str, list[float]] = {}
@@ -90,7 +90,7 @@ def test_both_halves_get_what_they_read(case: str, make: Callable[..., experimen
     assert set(seen["actor_source"]) == SOURCES.get(case, {0.0})
 
 
-def test_evaluation_reports_sums_and_lasts(make: Callable[..., experiment.Setup]) -> None:
+def test_evaluation_reports_sums_and_lasts(make: Callable[..., build.Setup]) -> None:
     """The cost is the reward, so its sum is the return; vectors are not summed."""
     evaluation = moments(make(total_env_steps=24, log_every=24))[-1].report.evaluation
     assert evaluation is not None
@@ -109,19 +109,17 @@ def test_evaluation_reports_sums_and_lasts(make: Callable[..., experiment.Setup]
         ({"n_step": 2, "window": 4}, "--n-step 2"),
     ],
 )
-def test_what_nobody_provides_is_refused(
-    changes: dict[str, Any], words: str, make: Callable[..., experiment.Setup]
-) -> None:
+def test_what_nobody_provides_is_refused(changes: dict[str, Any], words: str, make: Callable[..., build.Setup]) -> None:
     with pytest.raises(RlxError, match=words) as error:
         make(**changes)
     assert "\n" not in str(error.value)
 
 
-def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Callable[..., experiment.Setup]) -> None:
+def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Callable[..., build.Setup]) -> None:
     """Half of the 8 rows of a minibatch are data, one of set 1 and three of set 2; rows know where they come from."""
     setup = make(dataset="costly,costly", dataset_shares="0.25,0.75", total_env_steps=40, log_every=40, n_step=2)
-    assert experiment.parts(setup.config) == [False]
-    driver = experiment.make_driver(setup)
+    assert build.parts(setup.config) == [False]
+    driver = build.make_driver(setup)
     assert driver.task.plan.shard_offline == (1, 3)
     last = moments(setup)[-1].report
     np.testing.assert_allclose(last.metrics["critic_source"], (4 * 0 + 1 * 1 + 3 * 2) / 8)
@@ -132,7 +130,7 @@ def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Callab
     ("ratios", "steps"), [(("2:1", "1:0"), (16, 0)), (("0:2", "0:4"), (0, 16)), (("2:1", "4:2"), (16, 8))]
 )
 def test_each_part_has_its_own_ratio(
-    ratios: tuple[str, str], steps: tuple[int, int], make: Callable[..., experiment.Setup]
+    ratios: tuple[str, str], steps: tuple[int, int], make: Callable[..., build.Setup]
 ) -> None:
     """16 updates offline by the second ratio, then by the first; 0 leaves a half as it is."""
     changes = {"dataset": "costly", "offline_steps": 16, "total_env_steps": 40, "log_every": 40, "eval_every": 40}
@@ -159,7 +157,7 @@ def test_shares_add_up_exactly(count: int, shares: tuple[float, ...], counts: tu
 
 
 @pytest.fixture
-def run(make: Callable[..., experiment.Setup], tmp_path: Path) -> Callable[..., Path]:
+def run(make: Callable[..., build.Setup], tmp_path: Path) -> Callable[..., Path]:
     """Trains the reader into a folder of this name."""
 
     def run(name: str, init_from: str | None = None, **changes: Any) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rlx import config, experiment, json_files, parallel
+from rlx import build, config, json_files, parallel
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import folders, loggers, runner
@@ -75,8 +75,8 @@ def test_chunks_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_chunks_divide_over_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where seeds are spread, what fits is rounded down to what divides; nobody need ask for chunks."""
-    monkeypatch.setattr(experiment, "setup", lambda base: None)
-    monkeypatch.setattr(experiment, "most_members", lambda given, unit, most: min(3 // unit * unit, most))
+    monkeypatch.setattr(build, "setup", lambda base: None)
+    monkeypatch.setattr(build, "most_members", lambda given, unit, most: min(3 // unit * unit, most))
     tau = [i / 10 for i in range(1, 7)]
     made = sweep.make("sac", ENV, tau=tau, spread="seeds", num_devices=2)
     assert [len(part) for part in sweep.chunks(made)] == [2, 2, 2]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx import config, experiment, json_files
+from rlx import build, config, json_files
 from rlx.commands import main as cli
 from rlx.sweep import space, sweep
 from rlx.visual import sweep_plots
@@ -112,7 +112,7 @@ def test_the_best_is_a_preset(sweep_folder: Path) -> None:
 
 
 def test_a_backend_is_of_the_preset_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "setup", lambda base: None)
+    monkeypatch.setattr(build, "setup", lambda base: None)
     made = sweep.make("sac", "brax:ant", "mjx", tau=[0.1, 0.2], chunk=1)
     assert sweep.best_settings(made, {"tau": 0.1}) == {"backend": "mjx", "tau": 0.1}
 

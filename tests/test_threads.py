@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlx import config, envs, experiment
+from rlx import build, config, envs
 from rlx.errors import RlxError
 from rlx.train import loop as host
 from rlx.train.fused import Fused
@@ -26,7 +26,7 @@ def make() -> Iterator[Callable[..., Any]]:
 
     def make(**changes: Any) -> Any:
         given = SETTINGS | {"members": "threads"} | changes
-        return experiment.make_driver(experiment.setup(config.resolve("sac", "walk", **given)))
+        return build.make_driver(build.setup(config.resolve("sac", "walk", **given)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make", lambda name, backend: Walk())

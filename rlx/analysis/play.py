@@ -14,7 +14,7 @@ from rlx import config
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import renderable_scene
 from rlx.runs import policies, summaries
-from rlx.train import steps
+from rlx.train import acting
 from rlx.visual import video, viewer
 
 MAX_EPISODES = 36  # on one page
@@ -48,7 +48,7 @@ def play(
     train: dict[str, Any] = {"eval_episodes": episodes} | ({} if eval_seed is None else {"eval_seed": eval_seed})
     saved = policies.load(folder, members, step, **train)
     say_compiling(f"playing {_count(episodes, len(members))} of {folder}, step {saved.step:,}")
-    evaluate = jax.jit(jax.vmap(partial(steps.evaluate_policy, saved.task, record=episodes)))
+    evaluate = jax.jit(jax.vmap(partial(acting.evaluate_policy, saved.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, evaluate(saved.snapshot))
     scene, recorded, labels = renderable_scene(saved.task.env), [], config.told_apart(saved.members)
     for row, member in enumerate(members):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlx import config, experiment
+from rlx import build, config
 from rlx.analysis import compare, run_files
 from rlx.errors import RlxError
 from rlx.runs import folders
@@ -39,7 +39,7 @@ def read(folder: Path, name: str) -> Run:
 
 def _progress(folder: Path) -> str:
     """State and step of an unfinished run, in words."""
-    status, plan = folders.status(folder), experiment.final_plan(config.from_json(folder / "config.json"))
+    status, plan = folders.status(folder), build.final_plan(config.from_json(folder / "config.json"))
     if status.run_step is None:
         raise RlxError(status.damage or f"{folder}: has no readable status.json; restore it, or leave the run out")
     at = f"at step {status.run_step:,} of {plan.run_step(plan.iterations):,}"

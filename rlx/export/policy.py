@@ -30,7 +30,7 @@ from rlx.export import mlp
 from rlx.export.mlp import Layer
 from rlx.runs import checkpoint, origin, policies
 from rlx.runs.policies import SavedPolicy
-from rlx.train import steps
+from rlx.train import acting
 
 if TYPE_CHECKING:
     import gymnasium
@@ -59,7 +59,7 @@ def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx
     if saved.task.agent.carry is not None:
         raise RlxError(f"{folder}: {saved.config.agent} acts with a state of its own, which no exported file carries")
     snapshot, spec = jax.tree.map(lambda x: x[0], saved.snapshot), saved.task.env.spec
-    act = partial(steps.greedy_action, saved.task, snapshot, key=jax.random.key(0))
+    act = partial(acting.greedy_action, saved.task, snapshot, key=jax.random.key(0))
     exported = export_function(act, spec.observation_size)
     layers = _layers(saved, snapshot, act)
     if layers is None:

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import config, data, envs, machine
+from rlx.build import Setup, make_driver, setup
 from rlx.config import RunConfig
 from rlx.data import Dataset, limits
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import evaluate
-from rlx.experiment import Setup, make_driver, setup
 from rlx.rollout import Act, collect, derive
 from rlx.runs import checkpoint, metrics, policies, saved_replay
-from rlx.train import steps
-from rlx.train.steps import Task
+from rlx.train import acting
+from rlx.train.task import ACT, COLLECT, POOL, Task
 from rlx.types import Key, Spec
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
@@ -160,9 +160,9 @@ class Source:
         snapshot, blocks = self.policy(behaviour.step), []
         high, low = divmod(behaviour.step or 0, 2**32)
         key = derive(jax.random.key(self.seed), low, *[high] * bool(high))
-        state = jax.jit(partial(steps.init_env, self.task))(key, self._make_pool(derive(key, steps.POOL)))
+        state = jax.jit(partial(acting.init_env, self.task))(key, self._make_pool(derive(key, POOL)))
         for iteration in range(-(-size // self.task.plan.iteration_env_steps)):
-            pool = self._make_pool(derive(key, steps.POOL, iteration))
+            pool = self._make_pool(derive(key, POOL, iteration))
             state, rows = self._collect(snapshot, state, pool, key, jnp.int32(iteration))
             blocks.append(jax.device_get(rows))
         return saved_replay.columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
@@ -177,11 +177,11 @@ class Source:
             return at_random
         plan, settings = self.task.plan._replace(shard_envs=count), replace(self.task.config, num_envs=count)
         task = self.task._replace(plan=plan, config=settings)
-        return steps.behave(task, task.agent.acting_params(snapshot["agent"]), snapshot["statistics"])
+        return acting.behave(task, task.agent.acting_params(snapshot["agent"]), snapshot["statistics"])
 
     def _rollout(self, snapshot: Any, state: Any, pool: Any, key: Key, iteration: jax.Array) -> Any:
-        keys = derive(key, steps.COLLECT, iteration), derive(key, steps.ACT, iteration)
-        length, index = self.task.config.rollout_length, steps.env_index(self.task)
+        keys = derive(key, COLLECT, iteration), derive(key, ACT, iteration)
+        length, index = self.task.config.rollout_length, acting.env_index(self.task)
         return collect(self.task.batch, self._explore(snapshot, len(index)), state, pool, length, index, *keys)[:2]
 
     def _episodes(self, snapshot: Any, greedy: bool) -> jax.Array:
@@ -191,7 +191,7 @@ class Source:
         def act(observation: jax.Array, key: Key) -> jax.Array:
             if snapshot is None or not greedy:
                 return explore(observation, key, jax.random.split(key, len(observation)))[0]
-            return steps.greedy_action(task, snapshot, observation, key)
+            return acting.greedy_action(task, snapshot, observation, key)
 
         key, most = jax.random.key(task.config.eval_seed), task.config.max_magnitude
         return evaluate(task.env, act, EPISODES, key, max_magnitude=most).returns

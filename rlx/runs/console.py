@@ -24,12 +24,13 @@ from rich.table import Table
 from rich.text import Text
 
 from rlx import parallel
+from rlx.build import asked_split, final_plan, lay_out
 from rlx.config import RunConfig, members
 from rlx.errors import discard_output, printable, say
-from rlx.experiment import asked_split, final_plan, lay_out
 from rlx.runs.summaries import duration, in_words
 from rlx.train import report
-from rlx.train.config import TrainConfig, make_offline_plan
+from rlx.train.config import TrainConfig
+from rlx.train.plan import make_offline_plan
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 24  # values that a sparkline shows

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlx import config, experiment, json_files
+from rlx import build, config, json_files
+from rlx.build import Setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError
-from rlx.experiment import Setup
 from rlx.runs import folders, saver
 
 TOTALS = ("total_env_steps", "offline_steps")  # a resumed run may be given larger ones
@@ -48,7 +48,7 @@ def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunCon
             raise RlxError(f"{flag(name)} {new}: the run goes on in its environment; raise --total-env-steps instead")
     if (folder.parent / folders.SWEEP).is_file():
         raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
-    planned = experiment.planned(saved)
+    planned = build.planned(saved)
     unset = {name: 0 for name, steps in planned.items() if getattr(saved.network, name) == steps}
     if unset:
         wanted = replace(wanted, network=replace(wanted.network, **unset))
@@ -86,7 +86,7 @@ def at_same_intervals(prepared: Setup, saved: RunConfig, folder: Path, newest: t
 
 def _intervals(saved: RunConfig) -> dict[str, Any]:
     """Steps between log points and between evaluations, where they follow from the total."""
-    plan = experiment.final_plan(saved)
+    plan = build.final_plan(saved)
     steps = (plan.log_iterations * plan.iteration_steps, plan.eval_iterations * plan.iteration_steps)
     return {name: every for name, every in zip(INTERVALS, steps, strict=True) if not getattr(saved.train, name)}
 

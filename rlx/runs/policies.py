@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import config, data, json_files
+from rlx.build import make_driver, setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError, say, say_compiling
-from rlx.experiment import make_driver, setup
 from rlx.runs import checkpoint, origin, summaries
 from rlx.train import report
 from rlx.train.loop import Driver
-from rlx.train.steps import Task
+from rlx.train.task import Task
 
 NO_TRAINING: dict[str, Any] = {  # settings under which evaluating a run needs no more memory than that takes
     "driver": "fused",

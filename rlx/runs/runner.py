@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from rlx import config, data, json_files, parallel
+from rlx.build import Setup, make_driver, parts, setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError, say
-from rlx.experiment import Setup, make_driver, parts, run, setup
+from rlx.experiment import run
 from rlx.runs import (
     checkpoint,
     extend,

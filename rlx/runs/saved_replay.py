@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from rlx import data
+from rlx.build import make_driver, setup
 from rlx.config import RunConfig
 from rlx.data import Dataset
 from rlx.errors import RlxError
-from rlx.experiment import make_driver, setup
 from rlx.replay import Replay, Row
 from rlx.runs import checkpoint, saver
 from rlx.train.loop import Driver

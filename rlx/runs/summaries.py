@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rlx import config, parallel, statistics
+from rlx.build import Setup
 from rlx.config import RunConfig
 from rlx.evaluate import Evaluation, renderable_scene
-from rlx.experiment import Moment, Setup
+from rlx.experiment import Moment
 from rlx.runs import metrics
 from rlx.runs.saver import Saver
 from rlx.train.loop import Driver, Report

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import config, experiment, json_files, statistics
+from rlx import build, config, json_files, statistics
 from rlx.analysis import compare
 from rlx.config import RunConfig
 from rlx.errors import RlxError, say
@@ -105,11 +105,11 @@ def _fitting(base: RunConfig, count: int, chunk: int | None) -> int:
 
     Raises RlxError for an environment, a data set or devices that are not there.
     """
-    prepared, seeds, devices = experiment.setup(base), base.train.num_seeds, base.train.num_devices
+    prepared, seeds, devices = build.setup(base), base.train.num_seeds, base.train.num_devices
     if chunk is not None:
         return min(chunk, count)
     unit = devices // math.gcd(devices, seeds) if base.train.spread == "seeds" else 1  # that every device has as many
-    most = experiment.most_members(prepared, unit * seeds, count * seeds) // seeds
+    most = build.most_members(prepared, unit * seeds, count * seeds) // seeds
     even = math.ceil(count / math.ceil(count / most))
     return even + -even % unit
 

@@ -21,11 +21,12 @@ from rlx import normalize, parallel, replay
 from rlx.envs.base import VectorState
 from rlx.evaluate import Evaluation
 from rlx.replay import Replay
-from rlx.train import nonfinite, steps
+from rlx.rollout import derive
+from rlx.train import acting, learning, nonfinite
 from rlx.train.compile import Program
 from rlx.train.nonfinite import Learned
 from rlx.train.state_layout import Layout
-from rlx.train.steps import Source, Tables, Task, Totals
+from rlx.train.task import INIT_AGENT, Source, Tables, Task, Totals
 from rlx.types import EnvState, State
 
 
@@ -58,11 +59,11 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
     """A fresh run of one shard."""
     key = jax.random.key(seed)
     return FusedState(
-        agent=task.agent.init(steps.derive(key, steps.INIT_AGENT), hypers),
+        agent=task.agent.init(derive(key, INIT_AGENT), hypers),
         statistics=normalize.init(task.env.spec.observation_size),
-        env=steps.init_env(task, key, pool),
+        env=acting.init_env(task, key, pool),
         pool=pool,
-        replay=steps.init_replay(task, steps.row_shapes(task)),
+        replay=learning.init_replay(task, learning.row_shapes(task)),
         seed=seed,
         iteration=jnp.zeros((), jnp.int32),
     )
@@ -72,16 +73,16 @@ def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[Fused
     """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
     key = jax.random.key(state.seed)
     policy = task.agent.acting_params(state.agent)
-    made = steps.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
+    made = acting.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
     env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
     statistics = normalize.update(state.statistics, rows.observation, task.axes or None)
 
     def learn(agent: State) -> tuple[State, Learned]:
-        return steps.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
+        return learning.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
 
-    agent, told, learned = steps.after_warmup(learn, state.agent, steps.learns(task, ring, state.iteration))
-    sounded = nonfinite.sound(diverged | steps.watch(statistics) | told.bad, state.iteration)
+    agent, told, learned = learning.after_warmup(learn, state.agent, learning.learns(task, ring, state.iteration))
+    sounded = nonfinite.sound(diverged | nonfinite.watch_statistics(statistics) | told.bad, state.iteration)
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, iteration=state.iteration + 1)
     return state, Totals(told.metrics, learned, episodes, alarms=sounded)
 
@@ -89,7 +90,7 @@ def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[Fused
 def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
     """The run goes on with another agent and its statistics, under its own hyper-parameters."""
     del task
-    agent = steps.keep_hypers(learned["agent"], state.agent)
+    agent = learning.keep_hypers(learned["agent"], state.agent)
     return state.replace(agent=agent, statistics=learned["statistics"])
 
 
@@ -122,7 +123,7 @@ def advance(
 
 def reset(task: Task, seed: jax.Array, iteration: jax.Array) -> EnvState:
     """This shard's pool of initial states."""
-    return steps.make_pool(task, jax.random.key(seed), iteration)
+    return acting.make_pool(task, jax.random.key(seed), iteration)
 
 
 class Fused:
@@ -171,7 +172,7 @@ class Fused:
             donate=(0, 1),
         )
         adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
-        evaluator = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), members), self.devices)
+        evaluator = parallel.pmap(parallel.along(partial(acting.evaluate_policy, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
         self.evaluation = Program("evaluate", evaluator, schedule.policy_snapshot(self.shapes))
         self.adoption = Program("adopt", adopt, self.shapes, schedule.policy_snapshot(self.shapes), seldom=True)

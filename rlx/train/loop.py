@@ -15,7 +15,7 @@ from rlx.errors import RlxError
 from rlx.train.compile import Program
 from rlx.train.nonfinite import NEVER
 from rlx.train.report import Report, Seconds
-from rlx.train.steps import Task, Totals
+from rlx.train.task import Task, Totals
 
 STRETCH_S = 1.0  # about how long a stretch of iterations takes: who asks a run to end waits no longer
 OF_ENVS = ("reset observation", "action", "observation", "reward")

@@ -15,7 +15,9 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx import normalize, parallel, replay
 from rlx.errors import RlxError
-from rlx.train.steps import RECORDED, Source, Tables, Task, actor_rows, init_replay, minibatches, row_shapes
+from rlx.train.acting import RECORDED
+from rlx.train.learning import actor_rows, init_replay, minibatches, row_shapes
+from rlx.train.task import Source, Tables, Task
 
 # XLA's working memory against the values that are alive at once in the traced function: of a step of simulated physics
 # it fuses most away, of an update it keeps matrices in a second layout. Tests hold both against compiled programs.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx import normalize
 from rlx.types import Metrics
 
 NEVER = 2**31 - 1
@@ -33,6 +34,11 @@ class Learned(NamedTuple):
     def inspected(self, name: str, half: Any) -> Learned:
         """The same with what the half that they made looks like, unless each update was inspected already."""
         return self._replace(bad=inspect(name, half) | self.bad)
+
+
+def watch_statistics(statistics: normalize.Statistics) -> dict[str, jax.Array]:
+    """Whether the statistics of the observations are not finite, [] float32, for the report of bad numbers."""
+    return {"observation statistics": (~finite((statistics.mean, statistics.variance))).astype(jnp.float32)}
 
 
 def sound(numbers: dict[str, jax.Array], iteration: jax.Array) -> Alarms:

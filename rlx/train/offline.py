@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx import normalize
-from rlx.rollout import Episodes
-from rlx.train import nonfinite, steps
+from rlx.rollout import Episodes, derive
+from rlx.train import learning, nonfinite
 from rlx.train.fused import Schedule
-from rlx.train.steps import Source, Tables, Task, Totals
+from rlx.train.task import INIT_AGENT, Source, Tables, Task, Totals
 from rlx.types import State
 
 
@@ -31,8 +31,8 @@ class OfflineState(PyTreeNode):
 
 def init(task: Task, seed: jax.Array, hypers: Any, data: Tables) -> OfflineState:
     """Initialises a run."""
-    statistics = steps.data_statistics(task, data)
-    agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
+    statistics = learning.data_statistics(task, data)
+    agent = task.agent.init(derive(jax.random.key(seed), INIT_AGENT), hypers)
     return OfflineState(agent, statistics, seed, jnp.zeros((), jnp.int32))
 
 
@@ -45,14 +45,14 @@ def report(learned: nonfinite.Learned, iteration: jax.Array) -> Totals:
 def iteration(task: Task, data: Tables, state: OfflineState) -> tuple[OfflineState, Totals]:
     """One burst of updates, critic and actor in turn, each seeing the last."""
     key = jax.random.key(state.seed)
-    agent, learned = steps.learn(task, state.agent, Source(None, data), state.statistics, key, state.iteration)
+    agent, learned = learning.learn(task, state.agent, Source(None, data), state.statistics, key, state.iteration)
     return state.replace(agent=agent, iteration=state.iteration + 1), report(learned, state.iteration)
 
 
 def adopt(task: Task, state: OfflineState, learned: Any) -> OfflineState:
     """The run continues with another agent, under its own hyper-parameters and with its own data's statistics."""
     del task
-    return state.replace(agent=steps.keep_hypers(learned["agent"], state.agent))
+    return state.replace(agent=learning.keep_hypers(learned["agent"], state.agent))
 
 
 OFFLINE = Schedule(

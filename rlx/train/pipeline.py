@@ -24,11 +24,11 @@ from flax.struct import PyTreeNode
 from rlx import normalize, replay
 from rlx.envs.base import VectorState
 from rlx.replay import Replay, Row
-from rlx.rollout import Episodes
-from rlx.train import steps
+from rlx.rollout import Episodes, derive
+from rlx.train import acting, learning, nonfinite
 from rlx.train.fused import Schedule
 from rlx.train.nonfinite import Alarms, Learned, sound
-from rlx.train.steps import Source, Tables, Task, Totals
+from rlx.train.task import INIT_AGENT, Source, Tables, Task, Totals
 from rlx.types import EnvState, Metrics, State, Transition
 
 LAG_BINS = 4  # 0, 1, 2, and 3 or more iterations
@@ -105,21 +105,21 @@ class Collected(NamedTuple):
 def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> CollectorState:
     """The collectors before the first iteration."""
     _, _, policy = _init_agent(task, seed, hypers)
-    env = steps.init_env(task, jax.random.key(seed), pool)
+    env = acting.init_env(task, jax.random.key(seed), pool)
     return CollectorState(env, pool, policy, _first_statistics(task, None), seed, _zero())
 
 
 def init_value_learner(task: Task, seed: jax.Array, hypers: Any, data: Tables | None) -> ValueLearnerState:
     """The value learners before the first iteration; `data` is the data set of a run that is offline."""
     agent, _, policy = _init_agent(task, seed, hypers)
-    ring, newest = _first_ring(task, steps.row_shapes(task))
+    ring, newest = _first_ring(task, learning.row_shapes(task))
     return ValueLearnerState(agent.critic, ring, newest, policy, _first_statistics(task, data), seed, _zero())
 
 
 def init_policy_learner(task: Task, seed: jax.Array, hypers: Any, data: Tables | None) -> PolicyLearnerState:
     """The policy learners before the first iteration; `data` is the data set of a run that is offline."""
     agent, value, _ = _init_agent(task, seed, hypers)
-    ring, newest = _first_ring(task, steps.actor_rows(task, steps.row_shapes(task)))
+    ring, newest = _first_ring(task, learning.actor_rows(task, learning.row_shapes(task)))
     return PolicyLearnerState(agent.actor, ring, newest, value, _first_statistics(task, data), seed, _zero())
 
 
@@ -127,13 +127,15 @@ def collect(task: Task, data: None, state: CollectorState) -> tuple[CollectorSta
     """The collectors' iteration: the state, what to hand over, the next statistics, and what to report."""
     del data
     policy, statistics, version = state.policy, state.statistics, state.iteration + 1
-    env, block, episodes, diverged = steps.make_block(
+    env, block, episodes, diverged = acting.make_block(
         task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.iteration
     )
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
     lags = _lags(version, policy_at_collector=policy.version, statistics_at_collector=statistics.version)
-    collected = Collected(block, steps.actor_rows(task, block), version)
-    totals = RoleTotals(episodes, {}, jnp.zeros(()), lags, sound(diverged | steps.watch(merged), state.iteration))
+    collected = Collected(block, learning.actor_rows(task, block), version)
+    totals = RoleTotals(
+        episodes, {}, jnp.zeros(()), lags, sound(diverged | nonfinite.watch_statistics(merged), state.iteration)
+    )
     return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), totals
 
 
@@ -145,7 +147,7 @@ def learn_value(
 
     def learn(critic: Any) -> tuple[Any, Learned]:
         source = Source(state.replay, data)
-        return steps.learn_critic(task, critic, state.policy.content, source, statistics, key, state.iteration)
+        return learning.learn_critic(task, critic, state.policy.content, source, statistics, key, state.iteration)
 
     critic, updates, learned = _after_warmup(task, learn, state.critic, state)
     lags = _lags(
@@ -165,10 +167,10 @@ def learn_policy(task: Task, data: Tables | None, state: PolicyLearnerState) -> 
 
     def sample(key: jax.Array, count: int) -> Transition:
         source, gamma = Source(state.replay, data), state.actor.hypers.gamma
-        return steps.sample(task, source, gamma, key, count, actor_half_only=True)
+        return learning.sample(task, source, gamma, key, count, actor_half_only=True)
 
     def learn(actor: Any) -> tuple[Any, Learned]:
-        return steps.learn_actor(task, actor, state.value.content, sample, statistics, key, state.iteration)
+        return learning.learn_actor(task, actor, state.value.content, sample, statistics, key, state.iteration)
 
     actor, updates, learned = _after_warmup(task, learn, state.actor, state)
     lags = _lags(
@@ -263,7 +265,7 @@ def policy_snapshot(state: PipelineState) -> dict[str, Any]:
 def adopt(task: Task, state: PipelineState, learned: dict[str, Any]) -> PipelineState:
     """The run continues with another agent, under its own hyper-parameters, and online with that agent's statistics."""
     old = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-    agent = steps.keep_hypers(learned["agent"], old)
+    agent = learning.keep_hypers(learned["agent"], old)
     fields = contents(task, agent, learned["statistics"])
     collector = state.collector and role_with_contents(state.collector, fields)
     return PipelineState(collector, *(role_with_contents(role, fields) for role in state[1:]))
@@ -303,19 +305,19 @@ def _zero() -> jax.Array:
 
 def _first_ring(task: Task, rows: Any) -> tuple[Replay | None, jax.Array | None]:
     """An empty ring and the version of what it holds; None offline."""
-    return (None, None) if task.plan.offline else (steps.init_replay(task, rows), _zero())
+    return (None, None) if task.plan.offline else (learning.init_replay(task, rows), _zero())
 
 
 def _first_statistics(task: Task, data: Tables | None) -> Snapshot:
     """Those of no observation, or of the data set's, which never change."""
     if data is None:
         return Snapshot(normalize.init(task.env.spec.observation_size), _zero())
-    return Snapshot(steps.data_statistics(task, data), None)
+    return Snapshot(learning.data_statistics(task, data), None)
 
 
 def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapshot, Snapshot]:
     """The initial agent with its first value and policy; every role makes it from the same key."""
-    agent = task.agent.init(steps.derive(jax.random.key(seed), steps.INIT_AGENT), hypers)
+    agent = task.agent.init(derive(jax.random.key(seed), INIT_AGENT), hypers)
     value, policy = publish(task, agent)
     return agent, Snapshot(value, _zero()), Snapshot(policy, _zero())
 
@@ -323,10 +325,10 @@ def _init_agent(task: Task, seed: jax.Array, hypers: Any) -> tuple[State, Snapsh
 def _after_warmup(
     task: Task, learn: Callable[[Any], tuple[Any, Learned]], half: Any, state: ValueLearnerState | PolicyLearnerState
 ) -> tuple[Any, Learned, jax.Array]:
-    """See `steps.after_warmup`; offline there is none."""
+    """See `learning.after_warmup`; offline there is none."""
     if state.replay is None:
         return *learn(half), jnp.ones(())
-    return steps.after_warmup(learn, half, steps.learns(task, state.replay, state.iteration))
+    return learning.after_warmup(learn, half, learning.learns(task, state.replay, state.iteration))
 
 
 def _lags(made: jax.Array, **consumed: jax.Array | None) -> dict[str, jax.Array]:

@@ -20,13 +20,13 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.train import nonfinite, pipeline, steps
+from rlx.train import acting, learning, nonfinite, pipeline
 from rlx.train.compile import Program
 from rlx.train.fused import reset
 from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED, PipelineState, RoleTotals
 from rlx.train.profiler import RoleTimer
 from rlx.train.state_layout import Layout
-from rlx.train.steps import Tables, Task, Totals
+from rlx.train.task import Tables, Task, Totals
 from rlx.types import State
 
 COLLECTED = pipeline.Collected(0, 0, None)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ class Pipelined:
         )
         learner = self.shapes.policy_learner
         self.publish = Program("publish", parallel.pmap(next_policy, self.groups[-1]), learner, learner.value)
-        evaluate = parallel.pmap(parallel.along(partial(steps.evaluate_policy, task), self.members), self.groups[0])
+        evaluate = parallel.pmap(parallel.along(partial(acting.evaluate_policy, task), self.members), self.groups[0])
         snapshot = self._on(0, self.schedule.policy_snapshot(self.shapes))
         self.evaluation = Program("evaluate", evaluate, snapshot)
         resets = [self.reset] if self.schedule.refill else []
@@ -149,7 +149,7 @@ class Pipelined:
     def adopt(self, state: PipelineState, learned: Any) -> PipelineState:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
         old = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-        agent = steps.keep_hypers(learned["agent"], parallel.fetch(old))
+        agent = learning.keep_hypers(learned["agent"], parallel.fetch(old))
         contents = jax.jit(jax.vmap(partial(pipeline.contents, self.task)))(agent, learned["statistics"])
         fields = jax.device_get(contents)
         by_role = zip(self._by_role(state), self.groups, strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlx.train.fused import SEQUENTIAL, Fused, Schedule
 from rlx.train.state_layout import Layout
-from rlx.train.steps import Tables, Task, Totals
+from rlx.train.task import Tables, Task, Totals
 
 Each = tuple[Any, ...]  # of every member, as the driver of one has it
 

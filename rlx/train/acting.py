@@ -1,0 +1,138 @@
+"""Acting: the collector's part of an iteration, and evaluation of the greedy policy."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from rlx import normalize, parallel
+from rlx.envs.base import VectorState
+from rlx.evaluate import Evaluation, evaluate
+from rlx.replay import Row
+from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, noise_scales
+from rlx.train.task import ACT, COLLECT, INIT_ENV, POOL, Task, observed
+from rlx.types import EnvState, Key, fix_types
+
+RECORDED = 3  # episodes of an evaluation that can be watched
+
+
+def env_index(task: Task) -> jax.Array:
+    """The global numbers of this shard's environments, [E]."""
+    return parallel.index(task.axes) * task.plan.shard_envs + jnp.arange(task.plan.shard_envs)
+
+
+def make_pool(task: Task, key: Key, iteration: jax.Array) -> EnvState:
+    """This shard's pool of initial states, `[P, ...]`, new at every iteration that it is asked for."""
+    return task.batch.make_pool(derive(key, POOL, iteration, parallel.index(task.axes)))
+
+
+def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
+    """This shard's environments at the start of an episode."""
+    state = task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
+    return state.replace(carry=fresh_carry(task, task.plan.shard_envs))
+
+
+def fresh_carry(task: Task, number: int) -> Any:
+    """The acting state that episodes begin with, `[number, ...]`; None for an agent without."""
+    if task.agent.carry is None:
+        return None
+    fresh = fix_types(jax.tree.map(jnp.asarray, task.agent.carry()))
+    return jax.tree.map(lambda x: jnp.repeat(x[None], number, axis=0), fresh)
+
+
+def behave(task: Task, policy: Any, statistics: normalize.Statistics) -> Act:
+    """How the agent acts while it explores, with the noise of each environment on top."""
+    config, index = task.config, env_index(task)
+    sigma = noise_scales(index, config.num_envs, config.noise_min, config.noise_max)
+
+    def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
+        action, info, *carried = task.agent.act(policy, observed(task, statistics, observation), key, *carry)
+        if config.noise_max > 0:
+            # the info would be of another action
+            return add_noise(action, sigma, jax.vmap(lambda k: derive(k, ACT))(env_keys)), {}, *carried
+        return action, info, *carried
+
+    return act
+
+
+def make_block(
+    task: Task,
+    policy: Any,
+    statistics: normalize.Statistics,
+    env: VectorState,
+    pool: EnvState,
+    key: Key,
+    iteration: jax.Array,
+) -> tuple[VectorState, Row, Episodes, Diverged]:
+    """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained
+    agent."""
+    config, explore = task.config, behave(task, policy, statistics)
+    tells = bool(task.columns.shapes or task.agent.records or task.agent.carry)  # more than actions
+    random_iterations = task.plan.warmup_iterations
+    if tells:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
+        random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
+    # a trained agent acts for itself
+    warm = (iteration < random_iterations) & (task.plan.prior[0] == 0)
+    shape = (task.plan.shard_envs, task.env.spec.action_size)
+
+    def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
+        def random() -> jax.Array:
+            return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
+
+        if not tells:
+            return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
+        action, info, *carried = explore(observation, key, env_keys, *carry)
+        if "log_prob" in info:  # of the action that is taken
+            info = info | {"log_prob": jnp.where(warm, -shape[1] * jnp.log(2.0), info["log_prob"])}
+        return jnp.where(warm, random(), action), info, *carried
+
+    def keep(info: dict[str, jax.Array], shown: dict[str, jax.Array]) -> Any:
+        if task.agent.records:
+            return info, shown
+        return {name: (info | shown)[name] for name in task.columns.shapes}
+
+    shard, index = parallel.index(task.axes), env_index(task)
+    env_key, act_key = derive(key, COLLECT, iteration), derive(key, ACT, iteration, shard)
+    given = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh_carry(task, shape[0]))
+    env, rows, *seen = collect(task.batch, act, *given)
+    episodes, diverged = parallel.sum(tuple(seen), task.axes)
+    rows = rows._replace(reward=rows.reward + config.reward_shift)
+    return env, record(task, policy, statistics, rows) if task.agent.records else rows, episodes, diverged
+
+
+def record(task: Task, policy: Any, statistics: normalize.Statistics, rows: Row) -> Row:
+    """A block whose extras are `act`'s info and what the environment showed, with the columns to store in their place,
+    those of `Agent.records` included."""
+    assert task.agent.records is not None
+    info, shown = cast(Any, rows.extras)
+    first, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
+    extras = {name: shown[name] for name in task.env.spec.extras}
+    as_seen = rows._replace(observation=first, next_observation=following, extras=extras)
+    available = info | shown | task.agent.records(policy, as_seen, info)
+    return rows._replace(extras={name: available[name] for name in task.columns.shapes})
+
+
+def greedy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, key: Key, *carry: Any) -> Any:
+    """The greedy action of a policy snapshot (agent and statistics) at raw observations: `[..., O]` to `[..., A]`.
+
+    Of an agent with an acting state, which is `carry`: the action and the next state.
+    """
+    policy = task.agent.acting_params(snapshot["agent"])
+    seen = observed(task, snapshot["statistics"], observation)
+    action, _, *carried = task.agent.act_greedy(policy, seen, key, *carry)
+    return (action, *carried) if carried else action
+
+
+def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
+    """The greedy policy over the configuration's fixed episodes, the first `record` of them recorded.
+
+    `learned` holds the agent's state and the observations' statistics.
+    """
+    config, key = task.config, jax.random.key(task.config.eval_seed)
+    act, episodes = partial(greedy_action, task, learned), config.eval_episodes
+    carry = fresh_carry(task, episodes)
+    return evaluate(task.env, act, episodes, key, min(record, episodes), carry, config.max_magnitude)
