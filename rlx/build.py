@@ -208,8 +208,12 @@ def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
     if split:
         return Pipelined(task, groups[1:] if offline else groups, *first, table)
     schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
-    kind: type[Threads] | type[Fused] = Threads if config.train.members == "threads" and len(everyone) > 1 else Fused
-    return kind(task, groups[0], *first, schedule, table)
+
+    def fused(seeds: np.ndarray, hypers: Any) -> Fused:
+        return Fused(task, groups[0], seeds, hypers, schedule, table)
+
+    threads = config.train.members == "threads" and len(everyone) > 1
+    return Threads(fused, *first) if threads else fused(*first)
 
 
 def _task(given: Setup, placement: Placement, offline: bool) -> tuple[Task, Tables | None]:

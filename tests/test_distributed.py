@@ -90,8 +90,8 @@ def test_an_address_that_cannot_be_is_refused(address: str) -> None:
 @pytest.mark.parametrize("index", [0, 1])
 def test_processes_that_do_not_meet_end_in_one_line(index: int) -> None:
     """Process 0 waits for another in vain, and process 1 for an address where nobody listens."""
-    call = f"parallel.join_cluster('127.0.0.1:{processes.free_port()}', 2, {index})"
-    program = f"from rlx import parallel; parallel.JOIN_S = 2; {call}"
+    call = f"cluster.join_cluster('127.0.0.1:{processes.free_port()}', 2, {index})"
+    program = f"from rlx.parallel import cluster; cluster.JOIN_S = 2; {call}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=processes.ROOT, capture_output=True, text=True, timeout=90
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ def test_iterations_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, 
 def test_determinism_on_a_gpu_must_be_requested_before_jax_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     assert parallel.is_deterministic()
-    monkeypatch.setattr(parallel.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not parallel.is_deterministic()
     settings = {"total_env_steps": 1024, "num_envs": 8, "warmup_env_steps": 64}
     with pytest.raises(RlxError, match=f"set XLA_FLAGS={parallel.DETERMINISTIC} before"):
@@ -78,4 +79,4 @@ def test_determinism_on_a_gpu_must_be_requested_before_jax_starts(monkeypatch: p
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=b")
     parallel.ask_for_determinism()
     parallel.ask_for_determinism()
-    assert parallel.is_deterministic() and parallel.os.environ["XLA_FLAGS"] == f"--xla_a=b {parallel.DETERMINISTIC}"
+    assert parallel.is_deterministic() and os.environ["XLA_FLAGS"] == f"--xla_a=b {parallel.DETERMINISTIC}"

@@ -1,4 +1,4 @@
-"""Imports run one way, algorithms stay out of the framework, and one file names devices: read from the source."""
+"""Imports run one way, algorithms stay out of the framework, and one package names devices: read from the source."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_only_parallel_names_devices() -> None:
-    trees = {name: tree for name, tree in modules().items() if name != "rlx.parallel"}
+    trees = {name: tree for name, tree in modules().items() if layer(name) != "parallel"}
     assert [f"{name}:{line}: {word}" for name, tree in trees.items() for line, word in device_names(tree)] == []
 
 

@@ -20,20 +20,21 @@ import numpy as np
 
 from rlx import parallel
 from rlx.evaluate import Evaluation
-from rlx.train import acting, learning, nonfinite, pipeline
+from rlx.train import acting, learning, nonfinite, pipeline, roles
 from rlx.train.compile import Program
 from rlx.train.fused import reset
-from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED, PipelineState, RoleTotals
+from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED, PipelineState
 from rlx.train.profiler import RoleTimer
+from rlx.train.roles import RoleTotals
 from rlx.train.state_layout import Layout
 from rlx.train.task import Tables, Task, Totals
 from rlx.types import State
 
-COLLECTED = pipeline.Collected(0, 0, None)  # type: ignore[arg-type]
+COLLECTED = roles.Collected(0, 0, None)  # type: ignore[arg-type]
 ROLES: list[tuple[str, Any, Any, Any, Any]] = [  # name, init, iteration, and the results' axes under both vmaps
-    ("collect", pipeline.init_collector, pipeline.collect, (COLLECTED, None, None), (COLLECTED, 0, 0)),
-    ("value", pipeline.init_value_learner, pipeline.learn_value, (None, None), (0, 0)),
-    ("policy", pipeline.init_policy_learner, pipeline.learn_policy, (None,), (0,)),
+    ("collect", roles.init_collector, roles.collect, (COLLECTED, None, None), (COLLECTED, 0, 0)),
+    ("value", roles.init_value_learner, roles.learn_value, (None, None), (0, 0)),
+    ("policy", roles.init_policy_learner, roles.learn_policy, (None,), (0,)),
 ]
 ByRole = tuple[RoleTotals, ...]
 
@@ -68,7 +69,7 @@ class Pipelined:
         edges = [self._store(-2, 0), self._store(-1, 1)] if self.schedule.refill else []
         self.store = edges
         next_policy = self._over(
-            partial(pipeline.next_policy, task), -1, ((self._shards[-1], None), None), ((self._members[-1], 0), 0)
+            partial(roles.next_policy, task), -1, ((self._shards[-1], None), None), ((self._members[-1], 0), 0)
         )
         learner = self.shapes.policy_learner
         self.publish = Program("publish", parallel.pmap(next_policy, self.groups[-1]), learner, learner.value)
@@ -150,7 +151,7 @@ class Pipelined:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
         old = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
         agent = learning.keep_hypers(learned["agent"], parallel.fetch(old))
-        contents = jax.jit(jax.vmap(partial(pipeline.contents, self.task)))(agent, learned["statistics"])
+        contents = jax.jit(jax.vmap(partial(roles.contents, self.task)))(agent, learned["statistics"])
         fields = jax.device_get(contents)
         by_role = zip(self._by_role(state), self.groups, strict=True)
         return self._state([_adopted(role, fields, group) for role, group in by_role])
@@ -179,8 +180,8 @@ class Pipelined:
 
     def place_training_state(self, saved: Any) -> tuple[PipelineState, ByRole]:
         """State and totals from what `training_state` returned, here or on other devices."""
-        roles = self._by_role(saved["state"])
-        state = [self._layout(i).scatter(role, self.groups[i]) for i, role in enumerate(roles)]
+        saved_roles = enumerate(self._by_role(saved["state"]))
+        state = [self._layout(i).scatter(role, self.groups[i]) for i, role in saved_roles]
         parts = zip(pipeline.part(saved["totals"], self.no_totals), self.groups, strict=True)
         return self._state(state), tuple(parallel.replicate(totals, group) for totals, group in parts)
 
@@ -193,8 +194,8 @@ class Pipelined:
     def _by_role(self, state: PipelineState) -> Sequence[Any]:
         return state[-len(self.groups) :]
 
-    def _state(self, roles: Sequence[Any]) -> PipelineState:
-        return PipelineState(*roles) if len(roles) == 3 else PipelineState(None, *roles)
+    def _state(self, by_role: Sequence[Any]) -> PipelineState:
+        return PipelineState(*by_role) if len(by_role) == 3 else PipelineState(None, *by_role)
 
     def _layout(self, i: int) -> Layout:
         return Layout(self._members[i], self._shards[i])
@@ -233,7 +234,7 @@ class Pipelined:
 
         def step(state: Any, data: Any, totals: Any) -> Any:
             state, *published, new = work(data, state)
-            if isinstance(published[0] if published else None, pipeline.Collected):
+            if isinstance(published[0] if published else None, roles.Collected):
                 block, *published = published
                 published = [_cut((block.block, block.data), pieces), block.version, *published]
             return state, *published, nonfinite.add(totals, new)
@@ -247,7 +248,7 @@ class Pipelined:
         """The program that adds a block, as the pieces that were dealt out, to the ring of learner `i`."""
         _, pieces, version, *_ = self.iterations[0].shapes
         shard_axes, member_axes = (((axes[i], 0, None), axes[i]) for axes in (self._shards, self._members))
-        add = self._over(pipeline.store, i, shard_axes, member_axes)
+        add = self._over(roles.store, i, shard_axes, member_axes)
 
         def store(state: Any, pieces: tuple[Any, ...], version: jax.Array) -> Any:
             return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
@@ -267,4 +268,4 @@ def _cut(tree: Any, pieces: int) -> tuple[Any, ...]:
 
 def _adopted(role: Any, fields: dict[str, Any], group: Sequence[jax.Device]) -> Any:
     held = {name: content for name, content in fields.items() if hasattr(role, name)}
-    return pipeline.role_with_contents(role, parallel.replicate(held, group))
+    return roles.role_with_contents(role, parallel.replicate(held, group))

@@ -8,41 +8,32 @@ member's bits do not depend on who trains beside it. No thread waits for another
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 
-from rlx.train.fused import SEQUENTIAL, Fused, Schedule
+from rlx.train.fused import Fused
 from rlx.train.state_layout import Layout
-from rlx.train.task import Tables, Task, Totals
+from rlx.train.task import Totals
 
 Each = tuple[Any, ...]  # of every member, as the driver of one has it
 
 
 class Threads:
-    """The members of a run on one device, each as a `Fused` driver of one has it.
+    """The members of a run on one device, all with the programs of `make(seeds [1], hypers [1])`, one member's driver.
 
     States, totals and policy snapshots are tuples with one entry a member; on the host they are as those of `Fused`.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        devices: Sequence[jax.Device],
-        seeds: np.ndarray,
-        hypers: Any,
-        schedule: Schedule = SEQUENTIAL,
-        data: Tables | None = None,
-    ) -> None:
+    def __init__(self, make: Callable[[np.ndarray, Any], Fused], seeds: np.ndarray, hypers: Any) -> None:
         self.members = len(seeds)
         given = np.asarray(seeds, np.uint32), hypers
         self.firsts = [self._alike.part(given, i) for i in range(self.members)]
-        first_seed, first_hypers = self.firsts[0]
-        self.one = Fused(task, devices, first_seed, first_hypers, schedule, data)
-        self.task, self.programs = task, self.one.programs
+        self.one = make(*self.firsts[0])
+        self.task, self.programs = self.one.task, self.one.programs
         self._threads = ThreadPoolExecutor(min(self.members, os.cpu_count() or 1))
 
     def init(self) -> Each:
