@@ -18,14 +18,16 @@ Function = Callable[..., tuple[Any, Any]]
 
 
 class Dynamics:
-    """`reset(key)` and `step(state, *rest)` of a library, which return its next state and what is observed of it.
+    """`reset(key, params)` and `step(state, *rest)` of a library, which return its next state and what is observed.
 
     `mark`, given a state of False, returns it with True for leaves to carry in any case. `rest` are shapes and types of
-    the other arguments.
+    the other arguments, `params` those of the parameters of an episode, which the state may hold; None without.
     """
 
-    def __init__(self, reset: Function, step: Function, mark: Callable[[Any], Any], *rest: Any) -> None:
-        self.state, self.first_observed = jax.eval_shape(reset, jax.eval_shape(lambda: jax.random.key(0)))
+    def __init__(
+        self, reset: Function, step: Function, mark: Callable[[Any], Any], *rest: Any, params: Any = None
+    ) -> None:
+        self.state, self.first_observed = jax.eval_shape(reset, jax.eval_shape(lambda: jax.random.key(0)), params)
         always = jax.tree.leaves(mark(jax.tree.map(lambda _: False, self.state)))
         self._carried = _leaves_read(step, self.state, rest, always)
         self.reset = jax.jit(self._packing(reset))

@@ -13,6 +13,7 @@ import numpy as np
 from gymnax.environments.environment import Environment, EnvParams
 
 from rlx.envs.base import advance, begin
+from rlx.envs.randomize import Episode, Randomization, RandomizationFn
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -20,10 +21,21 @@ PENDULUM = "Pendulum-v1"  # the one that can be watched
 
 
 class GymnaxEnv:
-    """One gymnax environment with a box of actions; [-1, 1] is mapped to the box."""
+    """One gymnax environment with a box of actions; [-1, 1] is mapped to the box.
 
-    def __init__(self, env: Environment[Any, Any], params: EnvParams, episode_length: int):
+    With a `randomization_fn` of its `EnvParams`, `EnvState.inner` has those of the episode beside gymnax's state.
+    """
+
+    def __init__(
+        self,
+        env: Environment[Any, Any],
+        params: EnvParams,
+        episode_length: int,
+        randomization_fn: RandomizationFn | None = None,
+    ):
         self._env, self._params = env, params
+        self._randomization = randomization_fn and Randomization(params, randomization_fn)
+        self.params = self._randomization and self._randomization.params
         box = env.action_space(params)
         low, high = np.broadcast_arrays(np.asarray(box.low, np.float32), np.asarray(box.high, np.float32))
         self._center, self._half = (high + low) / 2, (high - low) / 2
@@ -34,14 +46,25 @@ class GymnaxEnv:
             episode_length=episode_length,
         )
 
-    def reset(self, key: Key) -> EnvState:
-        observation, inner = self._env.reset_env(key, self._params)
-        return begin(inner, observation)
+    def reset(self, key: Key, params: Any = None) -> EnvState:
+        if self._randomization and params is None:
+            params = self._randomization.draw(key)
+        observation, inner = self._env.reset_env(key, self._with(params))
+        return begin(Episode(inner, params) if self._randomization else inner, observation)
+
+    def randomized(self, randomization_fn: RandomizationFn) -> GymnaxEnv:
+        """The environment with new parameters every episode, see `rlx.envs.randomize`."""
+        return GymnaxEnv(self._env, self._params, self.spec.episode_length, randomization_fn)
+
+    def _with(self, params: Any) -> EnvParams:
+        return self._params if self._randomization is None else self._randomization.model(params)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        inner, params = state.inner if self._randomization else (state.inner, None)
         native = self._center + self._half * action
-        observation, inner, reward, terminated, _ = self._env.step_env(key, state.inner, native, self._params)
-        return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
+        observation, inner, reward, terminated, _ = self._env.step_env(key, inner, native, self._with(params))
+        after = Episode(inner, params) if self._randomization else inner
+        return advance(state, after, observation, reward, terminated, self.spec.episode_length)
 
     def scene(self) -> dict[str, Any] | None:
         """A rod for Pendulum-v1, see `rlx.envs.base.Renderable`; None for the others."""
@@ -62,7 +85,8 @@ class GymnaxEnv:
         """The pendulum's rod, `[1, 7]`, turned about y with the pivot at the origin; `[0, 7]` for the others."""
         if self._env.name != PENDULUM:
             return jnp.zeros((0, 7))
-        half_angle = -state.inner.theta / 2  # gymnax counts anticlockwise from upright, in the x-z plane
+        inner = state.inner.state if self._randomization else state.inner
+        half_angle = -inner.theta / 2  # gymnax counts anticlockwise from upright, in the x-z plane
         zero = jnp.zeros(())
         return jnp.stack([zero, zero, zero, jnp.cos(half_angle), zero, jnp.sin(half_angle), zero])[None]
 

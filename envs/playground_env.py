@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from rlx.envs.base import advance, begin
 from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import quietly, scene
+from rlx.envs.randomize import Episode, Randomization, RandomizationFn, with_model
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -29,44 +30,59 @@ class PlaygroundEnv:
     that episodes from one start differ.
     """
 
-    def __init__(self, env: Any, episode_length: int):
+    def __init__(self, env: Any, episode_length: int, randomization_fn: RandomizationFn | None = None):
         self._env = env
+        self._randomization = randomization_fn and Randomization(env.mjx_model, randomization_fn)
+        self.params = self._randomization and self._randomization.params
         key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
-        self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key)
+        self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key, params=self.params)
         observation = jax.ShapeDtypeStruct(self._dynamics.first_observed.shape, jnp.float32)
         self.spec = Spec(observation, action, episode_length)
 
-    def reset(self, key: Key) -> EnvState:
-        return begin(*self._dynamics.reset(key))
+    def reset(self, key: Key, params: Any = None) -> EnvState:
+        if self._randomization and params is None:
+            params = self._randomization.draw(key)
+        return begin(*self._dynamics.reset(key, params))
+
+    def randomized(self, randomization_fn: RandomizationFn) -> PlaygroundEnv:
+        """The environment with new physics every episode, see `rlx.envs.randomize`."""
+        return PlaygroundEnv(self._env, self.spec.episode_length, randomization_fn)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         inner, (observation, reward, terminated) = self._dynamics.step(state.inner, action, key)
         return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
 
-    def _start(self, key: Key) -> tuple[Any, jax.Array]:
-        state = self._env.reset(key)
-        return state, _flat(state.obs)
+    def _start(self, key: Key, params: Any) -> tuple[Episode, jax.Array]:
+        state = self._with(params).reset(key)
+        return Episode(state, params), _flat(state.obs)
 
-    def _step(self, state: Any, action: jax.Array, key: Key) -> tuple[Any, Any]:
+    def _with(self, params: Any) -> Any:
+        """The library's environment with the physics of an episode."""
+        if self._randomization is None:
+            return self._env
+        return with_model(self._env, "_mjx_model", self._randomization.model(params))
+
+    def _step(self, episode: Episode, action: jax.Array, key: Key) -> tuple[Episode, Any]:
+        state, params = episode
         info = dict(state.info) | ({"rng": key} if "rng" in state.info else {})
-        after = self._env.step(state.replace(info=info), action)
+        after = self._with(params).step(state.replace(info=info), action)
         sound = jnp.isfinite(after.data.qpos).all() & jnp.isfinite(after.data.qvel).all()
         observation = jnp.where(sound, _flat(after.obs), jnp.nan)
-        return after, (observation, after.reward, after.done.astype(bool) & sound)
+        return Episode(after, params), (observation, after.reward, after.done.astype(bool) & sound)
 
     def scene(self) -> dict[str, Any]:
         """The simple geoms of the MuJoCo model; meshes are not drawn."""
         return scene(self._env.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
-        data = self._dynamics.unpack(state.inner).data
+        data = self._dynamics.unpack(state.inner).state.data
         return jnp.concatenate([data.xpos[1:], data.xquat[1:]], axis=-1)
 
 
-def _mark_poses(flags: Any) -> Any:
+def _mark_poses(flags: Episode) -> Episode:
     """Poses are carried to be drawn."""
-    return flags.replace(data=flags.data.replace(xpos=True, xquat=True))
+    return flags._replace(state=flags.state.replace(data=flags.state.data.replace(xpos=True, xquat=True)))
 
 
 def _flat(observation: Any) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.envs.base import MAX_MAGNITUDE, Renderable, diverged
+from rlx.envs.randomize import Randomized, nominal_params
 from rlx.types import Env, EnvState, Key
 
 
@@ -21,6 +22,7 @@ class Evaluation(NamedTuple):
     nonfinite: jax.Array  # [N] bool, episodes that were truncated because they diverged
     sums: dict[str, jax.Array] = {}  # noqa: RUF012 -- of each scalar of `Spec.extras`, over the episode, [N]
     lasts: dict[str, jax.Array] = {}  # noqa: RUF012 -- and of the episode's last step, [N]
+    nominal_returns: jax.Array | None = None  # [N], without randomised physics; None where it is not randomised
 
 
 def renderable_scene(env: Env) -> dict[str, Any] | None:
@@ -49,11 +51,16 @@ def evaluate(
     With an acting state to begin with, `carry` [N, ...], it is `act(observation, key, carry) -> (action, carry)`.
     Starts depend on `key` alone, so two policies evaluated with one key face the same starts. Stops as soon as every
     episode has ended, at the latest at the time limit. A step whose observation or reward is not finite, or beyond
-    +-`max_magnitude`, truncates its episode and adds nothing to its return.
+    +-`max_magnitude`, truncates its episode and adds nothing to its return. Where the environment draws its physics at
+    every reset, as many episodes more begin in the same starts with the nominal physics.
     """
     reset_key, step_key, act_key = jax.random.split(key, 3)
-    state = jax.vmap(env.reset)(jax.random.split(reset_key, num_episodes))
-    limit = env.spec.episode_length
+    reset_keys = jax.random.split(reset_key, num_episodes)
+    state, limit, nominal = jax.vmap(env.reset)(reset_keys), env.spec.episode_length, nominal_params(env)
+    if nominal is not None:
+        as_it_is = jax.vmap(lambda key: cast(Randomized, env).reset(key, nominal))(reset_keys)
+        state, carry = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), (state, carry), (as_it_is, carry))
+    number = num_episodes if nominal is None else 2 * num_episodes
 
     def bad(x: jax.Array) -> jax.Array:
         return jax.vmap(lambda x: diverged(x, max_magnitude))(x)
@@ -70,7 +77,7 @@ def evaluate(
         "reward": jax.ShapeDtypeStruct((record,), jnp.float32),
     }
     recording = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), empty)
-    zeros = jnp.zeros(num_episodes, jnp.float32)
+    zeros = jnp.zeros(number, jnp.float32)
     scalars = {name: zeros for name, shape in env.spec.extras.items() if shape.shape == ()}
     nonfinite = bad(state.observation)
     extras, flags = (scalars, scalars), (nonfinite, nonfinite)
@@ -87,7 +94,7 @@ def evaluate(
             action = act(state.observation, act_now)
         else:
             action, carry = act(state.observation, act_now, carry)
-        keys = jax.random.split(jax.random.fold_in(step_key, time), num_episodes)
+        keys = jax.random.split(jax.random.fold_in(step_key, time), number)
         after, shown = jax.vmap(env.step)(state, action, keys)
         alive = ~ended
         breaks = alive & (bad(shown.next_observation) | bad(shown.reward))
@@ -102,4 +109,8 @@ def evaluate(
         return time + 1, after, flags, returns + reward, lengths + alive, recording, (sums, lasts), carry
 
     _, _, (_, nonfinite), returns, lengths, recording, (sums, lasts), _ = jax.lax.while_loop(running, step, loop)
-    return Evaluation(returns, lengths, recording, nonfinite, sums, lasts)
+    of_nominal = None if nominal is None else returns[num_episodes:]
+    returns, lengths, nonfinite, sums, lasts = jax.tree.map(
+        lambda x: x[:num_episodes], (returns, lengths, nonfinite, sums, lasts)
+    )
+    return Evaluation(returns, lengths, recording, nonfinite, sums, lasts, of_nominal)

@@ -230,24 +230,27 @@ def make_gaussian_policy(
 ) -> Network:
     """`apply(params, observation [..., O]) -> (mean, log_std)`, both `[..., A]`, neither squashed nor clipped.
 
-    `options` here and below are the MLP's fields, and `input_size`, the numbers that all inputs have together, for
-    networks that read other inputs.
+    Of observations with parts, policies read those of the actor, critics and values those of the critic (see `Spec`).
+    `options` here and below are the MLP's fields, and `input_size`, the numbers that the network reads of all inputs
+    together, for networks that read others than these.
     """
     size = spec.action_size * (2 if state_dependent_std else 1)
-    input_size = options.pop("input_size", spec.observation_size)
-    return _network(GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std), input_size)
+    input_size = options.pop("input_size", spec.actor_size)
+    head = GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std)
+    return _network(head, input_size, spec.actor_observation)
 
 
 def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> action [..., A]` in [-1, 1], by tanh."""
-    input_size = options.pop("input_size", spec.observation_size)
-    return _network(MLP(hidden_sizes, spec.action_size, **options), input_size, jnp.tanh)
+    input_size = options.pop("input_size", spec.actor_size)
+    return _network(MLP(hidden_sizes, spec.action_size, **options), input_size, spec.actor_observation, jnp.tanh)
 
 
 def make_value(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> value [...]`."""
-    input_size = options.pop("input_size", spec.observation_size)
-    return _network(MLP(hidden_sizes, 1, **options), input_size, lambda output: output[..., 0])
+    input_size = options.pop("input_size", spec.critic_size)
+    mlp = MLP(hidden_sizes, 1, **options)
+    return _network(mlp, input_size, spec.critic_observation, lambda output: output[..., 0])
 
 
 def make_critic(
@@ -262,9 +265,9 @@ def make_critic(
         raise RlxError(f"--num-critics {num_critics}: must be at least 1")
     if num_atoms is not None and num_atoms < 1:
         raise RlxError(f"num_atoms {num_atoms}: must be at least 1")
-    input_size = options.pop("input_size", spec.observation_size + spec.action_size)
+    input_size = options.pop("input_size", spec.critic_size + spec.action_size)
     mlp = MLP(hidden_sizes, num_atoms or 1, **options)
-    critic = _network(mlp, input_size, lambda output: output if num_atoms else output[..., 0])
+    critic = _network(mlp, input_size, spec.critic_observation, lambda output: output if num_atoms else output[..., 0])
     return ensemble(critic, num_critics)
 
 
@@ -289,11 +292,17 @@ def ensemble(network: Network, size: int) -> Network:
     return network._replace(init=init, apply=apply)
 
 
-def _network(module: Any, input_size: int, output: Callable[[Any], Any] = lambda output: output) -> Network:
-    """A module as a record; `output` maps what it returns."""
+def _network(
+    module: Any,
+    input_size: int,
+    read: Callable[[jax.Array], jax.Array],
+    output: Callable[[Any], Any] = lambda output: output,
+) -> Network:
+    """A module as a record; `read` is what it reads of the observation, its first input, `output` maps its outputs."""
 
     def apply(params: Params, *inputs: jax.Array, key: Key | None = None, train: bool = False) -> Any:
         rngs = None if key is None else {"dropout": key}
+        inputs = (read(inputs[0]), *inputs[1:])
         if not train:
             return output(module.apply(params, *inputs, rngs=rngs))
         outputs, statistics = module.apply(params, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])

@@ -74,13 +74,13 @@ def make_score(
     module = ScoreNet(spec.action_size, num_steps, width, num_blocks, dropout, time_features, **options)
 
     def init(key: Key) -> Params:
-        return module.init(key, jnp.zeros(spec.observation_size), jnp.zeros(spec.action_size), jnp.zeros((), jnp.int32))
+        return module.init(key, jnp.zeros(spec.actor_size), jnp.zeros(spec.action_size), jnp.zeros((), jnp.int32))
 
     def apply(
         params: Params, observation: jax.Array, action: jax.Array, time: jax.Array, key: Key | None = None
     ) -> jax.Array:
         rngs = None if key is None else {"dropout": key}
-        noise: Any = module.apply(params, observation, action, time, rngs=rngs)
+        noise: Any = module.apply(params, spec.actor_observation(observation), action, time, rngs=rngs)
         return noise
 
     return Network(init, apply)

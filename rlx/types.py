@@ -91,13 +91,44 @@ class Spec(NamedTuple):
     action: jax.ShapeDtypeStruct  # of one action, [A], always in [-1, 1]
     episode_length: int  # steps to the time limit
     extras: dict[str, jax.ShapeDtypeStruct] = {}  # noqa: RUF012 -- of what `Step.extras` holds, such as a cost
+    parts: dict[str, tuple[int, int]] = {}  # noqa: RUF012 -- of the observation: first column and the one after the last
+    actor_parts: tuple[str, ...] = ()  # those that policies read; () for the whole observation
+    critic_parts: tuple[str, ...] = ()  # and those that critics and value networks read
 
     def __hash__(self) -> int:  # so that whatever holds a Spec can be a static argument
-        return hash((self.observation, self.action, self.episode_length, frozenset(self.extras.items())))
+        named = frozenset(self.extras.items()), frozenset(self.parts.items()), self.actor_parts, self.critic_parts
+        return hash((self.observation, self.action, self.episode_length, *named))
 
     @property
     def observation_size(self) -> int:
         return self.observation.shape[-1]
+
+    @property
+    def actor_size(self) -> int:
+        """Numbers of an observation that policies read."""
+        return self._size(self.actor_parts)
+
+    @property
+    def critic_size(self) -> int:
+        """Numbers of an observation that critics read."""
+        return self._size(self.critic_parts)
+
+    def actor_observation(self, observation: jax.Array) -> jax.Array:
+        """What policies read of an observation `[..., O]`."""
+        return self._cut(observation, self.actor_parts)
+
+    def critic_observation(self, observation: jax.Array) -> jax.Array:
+        """What critics read of an observation `[..., O]`."""
+        return self._cut(observation, self.critic_parts)
+
+    def _size(self, names: tuple[str, ...]) -> int:
+        return sum(end - start for start, end in map(self.parts.__getitem__, names)) or self.observation_size
+
+    def _cut(self, observation: jax.Array, names: tuple[str, ...]) -> jax.Array:
+        """The named parts, one after the other."""
+        if not names:
+            return observation
+        return jnp.concatenate([observation[..., slice(*self.parts[name])] for name in names], axis=-1)
 
     @property
     def action_size(self) -> int:

@@ -14,7 +14,7 @@ from rlx.envs.dynamics import Dynamics
 def test_only_what_later_steps_read_is_carried() -> None:
     """By hand: `a` is read by the next step, `b` by `a`'s, `c` by nothing, `d` is wanted, `e` holds no number."""
 
-    def reset(key: jax.Array) -> tuple[Any, Any]:
+    def reset(key: jax.Array, params: Any = None) -> tuple[Any, Any]:
         draw = jax.random.uniform(key)
         return {"a": draw, "b": 2 * draw, "c": 3 * draw, "d": 4 * draw, "e": jnp.zeros((0,))}, draw
 

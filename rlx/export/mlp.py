@@ -61,7 +61,7 @@ def of_actor(variables: Mapping[str, Any], activation: str, spec: Spec) -> list[
         return None
     if any(array.ndim != 2 for array, _ in [*hidden, (kernel, bias)]) or kernel.shape[1] < spec.action_size:
         return None
-    if (hidden[0][0] if hidden else kernel).shape[0] != spec.observation_size:
+    if (hidden[0][0] if hidden else kernel).shape[0] != spec.actor_size:
         return None
     layers = []
     for i, arrays in enumerate(hidden):
