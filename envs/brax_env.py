@@ -54,7 +54,7 @@ class BraxEnv:
         inner, (observation, reward, done) = self._dynamics.step(state.inner, action)
         return advance(state, inner, observation, reward, done, self.spec.episode_length)
 
-    def _reset_physics(self, key: Key) -> tuple[Physics, jax.Array]:
+    def _reset_physics(self, key: Key, params: Any = None) -> tuple[Physics, jax.Array]:
         start = self._env.reset(key)
         return Physics(start.pipeline_state, start.obs), start.obs
 
