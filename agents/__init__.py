@@ -8,6 +8,7 @@ import importlib.util
 from types import ModuleType
 from typing import Any
 
+from rlx import user_code
 from rlx.errors import RlxError
 
 if __name__ != "rlx.agents":
@@ -38,16 +39,29 @@ def register(module: ModuleType) -> str:
     if not isinstance(module, ModuleType):
         raise RlxError(f"an agent is the name of one or a module, not {type(module).__name__}: give the file's module")
     name = module.__name__.rpartition(".")[2]
-    for part in PARTS:
-        if not hasattr(module, part):
-            raise RlxError(f"{module.__name__} is no agent: it has no {part}; it needs {', '.join(PARTS)}")
+    _check_parts(module.__name__, module)
     if REGISTRY.setdefault(name, module.__name__) != module.__name__:
         raise RlxError(f"an agent named {name!r} is there already: rename the file {name}.py")
     return name
 
 
+def _check_parts(name: str, module: ModuleType) -> None:
+    for part in PARTS:
+        if not hasattr(module, part):
+            raise RlxError(f"{name} is no agent: it has no {part}; it needs {', '.join(PARTS)}")
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a Python file, `path/to/agent.py`, or a dotted module of the user's."""
+    return user_code.is_file(name) or ("." in name and name not in REGISTRY)
+
+
 def load(name: str) -> ModuleType:
     """The module of an agent: `Config`, `Hypers` and `make`. Raises RlxError for an unknown name."""
+    if is_own(name):
+        module = user_code.module(name)
+        _check_parts(name, module)
+        return module
     if name not in REGISTRY:
         close = difflib.get_close_matches(name, REGISTRY, n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(REGISTRY)}"
@@ -59,7 +73,7 @@ def tuned_settings(name: str) -> dict[str, dict[str, Any]]:
     """An agent's presets: `PRESETS` of its module, or of the module of its name in `rlx.agents.presets`, or none."""
     module, path = load(name), f"{__name__}.presets.{name}"
     if not hasattr(module, "PRESETS"):
-        if importlib.util.find_spec(path) is None:
+        if is_own(name) or importlib.util.find_spec(path) is None:
             return {}
         module = importlib.import_module(path)
     presets: dict[str, dict[str, Any]] = module.PRESETS

@@ -1,6 +1,7 @@
-"""Environments by name: `make("brax:ant")`, `make("gymnax:Pendulum-v1")`, and `vectorise` for many at once.
+"""Environments by name: `make("brax:ant")`, `make("swingup.py:SwingUp")`, and `vectorise` for many at once.
 
-Those of MuJoCo Playground need its package.
+`wrap` takes objects of other libraries, `check` finds what is wrong with one's own, and `wrappers` change any of them.
+MuJoCo Playground's need its package.
 
 The tables are static, so that names can be listed and checked without importing the libraries; the tests hold them
 against the libraries.
@@ -11,20 +12,38 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
+from rlx import user_code
 from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
+from rlx.envs.checks import check, quick
+from rlx.envs.objects import make as make_own
+from rlx.envs.objects import name_of, wrap
+from rlx.envs.wrappers import apply as apply_wrappers
 from rlx.errors import RlxError, install
 from rlx.types import Env
 
 if TYPE_CHECKING:
     from rlx.envs.gymnasium_env import GymnasiumEnv
 
-__all__ = ["Renderable", "VectorEnv", "VectorState", "make", "names", "to_gymnasium", "vectorise"]
+__all__ = [
+    "Renderable",
+    "VectorEnv",
+    "VectorState",
+    "check",
+    "make",
+    "name_of",
+    "names",
+    "quick",
+    "to_gymnasium",
+    "vectorise",
+    "wrap",
+]
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")  # Brax's physics; the first that works is the default
 BRAX = (
@@ -91,6 +110,16 @@ ROBOTS = (  # also of Playground; their models are fetched by its user
 )
 
 
+FAMILIES = ("brax", "gymnax", "playground")
+REGISTRIES = {  # where libraries keep names, also those that `register_environment` and `register` added
+    "brax": ("brax.envs",),
+    "gymnax": ("gymnax.registration",),
+    "playground": tuple(
+        f"mujoco_playground._src.{part}" for part in ("dm_control_suite", "locomotion", "manipulation")
+    ),
+}
+
+
 def names() -> dict[str, tuple[str, ...]]:
     """Every environment that works, with the backends it works on (none where the library has one physics)."""
     brax = {f"brax:{name}": tuple(b for b in BACKENDS if b not in BROKEN.get(f"brax:{name}", {})) for name in BRAX}
@@ -105,26 +134,59 @@ def _has_playground() -> bool:
     return importlib.util.find_spec("mujoco_playground") is not None
 
 
-def make(name: str, backend: str | None = None, episode_length: int | None = None, **settings: Any) -> Env:
-    """One environment by its full name, such as "brax:ant" or "gymnax:Pendulum-v1".
+def make(
+    name: str,
+    backend: str | None = None,
+    episode_length: int | None = None,
+    wrappers: Sequence[str] = (),
+    **settings: Any,
+) -> Env:
+    """One environment by its full name, such as "brax:ant", "gymnax:Pendulum-v1", or "swingup.py:SwingUp".
 
     `backend` is Brax's physics, "spring" by default; `episode_length` the time limit in steps, by default 1000 for
-    Brax and the library's own for others; `settings` go to the library's environment. Raises RlxError for a name, a
-    backend, a length or a setting that is unknown, broken or not supported.
+    Brax and the library's own for others; `settings` go to the library's environment, or to the class or function that
+    makes one of the user's own. `wrappers` are applied in turn, such as "history:3" (see `rlx.envs.wrappers`). Raises
+    RlxError for a name, a backend, a length, a setting or a wrapper that is unknown, broken or not supported.
     """
     check_process()
-    backends = names().get(name)
-    if backends is None:
-        raise RlxError(_why_not(name))
     if episode_length is not None:
         check_count("episode_length", episode_length)
-    if backends:
+    if is_own(name):
+        env = make_own(name, backend, episode_length, settings)
+        quick(env)
+    else:
+        env = _make_of_library(name, backend, episode_length, settings)
+    return apply_wrappers(env, wrappers)
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is of code of the user's, `file.py:Name` or `package.module:Name`, and of no library here."""
+    family, colon, short = str(name).partition(":")
+    named = bool(colon) and short.isidentifier() and all(part.isidentifier() for part in family.split("."))
+    return user_code.is_file(name) or (named and family not in FAMILIES and user_code.is_importable(family))
+
+
+def _make_of_library(name: str, backend: str | None, episode_length: int | None, settings: dict[str, Any]) -> Env:
+    backends = names().get(name)
+    if backends is None and _is_registered(name):
+        backends = ()
+        settings |= {} if backend is None else {"backend": backend}
+    elif backends is None:
+        raise RlxError(_why_not(name))
+    elif backends:
         settings["backend"] = _backend(name, backends, backend)
     elif backend is not None:
         raise RlxError(f"{name} has one physics only: leave out the backend {backend!r}")
     family, _, short = name.partition(":")
     env: Env = importlib.import_module(f"rlx.envs.{family}_env").make(short, episode_length, settings)
     return env
+
+
+def _is_registered(name: str) -> bool:
+    """Whether this process has added the name to its library's registry."""
+    family, _, short = str(name).partition(":")
+    modules = (sys.modules.get(module) for module in REGISTRIES.get(family, ()))
+    return any(short in getattr(module, attribute, ()) for module in modules for attribute in ("_envs", "_registry"))
 
 
 def to_gymnasium(env: Env, seed: int | None = None) -> GymnasiumEnv:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -32,6 +32,14 @@ class Renderable(Env, Protocol):
     def pose(self, state: EnvState) -> jax.Array:
         """Where the links are, `[links, 7]`: position x, y, z and unit quaternion w, x, y, z. Can be jitted."""
         ...
+
+
+def with_key(info: Mapping[str, Any], key: Key) -> dict[str, Any]:
+    """A library's `state.info` with the step's key as its entry "rng", where it has one, of the same kind of key."""
+    if "rng" not in info:
+        return dict(info)
+    typed = jnp.issubdtype(info["rng"].dtype, jax.dtypes.prng_key)
+    return dict(info) | {"rng": key if typed else jax.random.key_data(key)}
 
 
 def begin(inner: Any, observation: jax.Array) -> EnvState:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import advance, begin
+from rlx.envs.base import advance, begin, with_key
 from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import quietly, scene
 from rlx.errors import RlxError
@@ -26,23 +26,19 @@ with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints that it lacks w
 EPISODE_LENGTH = 1000  # Brax's own default
 
 
-class Physics(NamedTuple):
-    """The part of Brax's state that its steps read."""
-
-    pipeline: Any
-    observation: jax.Array
-
-
 class BraxEnv:
     """One Brax environment on one physics backend; `EnvState.inner` is the list of Brax's leaves that are carried.
 
-    Actions are in [-1, 1] without rescaling here: environments with other actuator ranges map them themselves.
+    Actions are in [-1, 1] without rescaling here: environments with other actuator ranges map them themselves. What
+    `state.info` holds is carried where a step reads it; `info["rng"]` is the step's key, so that episodes from one
+    start differ.
     """
 
-    def __init__(self, env: brax_envs.PipelineEnv, episode_length: int):
+    def __init__(self, env: brax_envs.Env, episode_length: int):
         self._env = env
+        key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
-        self._dynamics = Dynamics(self._reset_physics, self._step_physics, _mark_poses, action)
+        self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key)
         observation = jax.ShapeDtypeStruct(self._dynamics.first_observed.shape, jnp.float32)
         self.spec = Spec(observation=observation, action=action, episode_length=episode_length)
 
@@ -50,34 +46,51 @@ class BraxEnv:
         return begin(*self._dynamics.reset(key))
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        del key  # Brax's dynamics draw no random numbers
-        inner, (observation, reward, done) = self._dynamics.step(state.inner, action)
+        inner, (observation, reward, done) = self._dynamics.step(state.inner, action, key)
         return advance(state, inner, observation, reward, done, self.spec.episode_length)
 
-    def _reset_physics(self, key: Key, params: Any = None) -> tuple[Physics, jax.Array]:
+    def _start(self, key: Key, params: Any = None) -> tuple[brax_envs.State, jax.Array]:
         start = self._env.reset(key)
-        return Physics(start.pipeline_state, start.obs), start.obs
+        return start, start.obs
 
-    def _step_physics(self, before: Physics, action: jax.Array) -> tuple[Physics, Any]:
-        zero = jnp.zeros(())
-        state = brax_envs.State(before.pipeline, before.observation, reward=zero, done=zero, metrics={}, info={})
-        after = self._env.step(state, action)
-        return Physics(after.pipeline_state, after.obs), (after.obs, after.reward, after.done)
+    def _step(self, state: brax_envs.State, action: jax.Array, key: Key) -> tuple[brax_envs.State, Any]:
+        after = self._env.step(state.replace(info=with_key(state.info, key)), action)
+        return after, (after.obs, after.reward, after.done)
 
-    def scene(self) -> dict[str, Any]:
-        """The geoms of the MuJoCo model, see `rlx.envs.base.Renderable`; link i is Brax's link i."""
+    def scene(self) -> dict[str, Any] | None:
+        """The geoms of the MuJoCo model, see `rlx.envs.base.Renderable`; link i is Brax's link i. None without one."""
+        if not isinstance(self._env.unwrapped, brax_envs.PipelineEnv):
+            return None
         return scene(self._env.sys.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
-        links = self._dynamics.unpack(state.inner).pipeline.x
+        links = self._dynamics.unpack(state.inner).pipeline_state.x
         rotation = links.rot / jnp.linalg.norm(links.rot, axis=-1, keepdims=True)  # Brax's resets leave it unnormalised
         return jnp.concatenate([links.pos, rotation], axis=-1)
 
 
-def _mark_poses(flags: Physics) -> Physics:
+def _mark_poses(flags: brax_envs.State) -> brax_envs.State:
     """Poses are carried to be drawn."""
-    poses = jax.tree.map(lambda _: True, flags.pipeline.x)
-    return flags._replace(pipeline=flags.pipeline.replace(x=poses))
+    if not hasattr(flags.pipeline_state, "x"):
+        return flags
+    poses = jax.tree.map(lambda _: True, flags.pipeline_state.x)
+    return flags.replace(pipeline_state=flags.pipeline_state.replace(x=poses))
+
+
+TRAINING = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "EvalWrapper", "DomainRandomizationVmapWrapper")
+
+
+def wrap(env: brax_envs.Env, episode_length: int | None) -> BraxEnv:
+    """An object of Brax's `PipelineEnv` or `Env`. Raises RlxError where Brax's wrappers for training are around it."""
+    layer = env
+    while isinstance(layer, brax_envs.Wrapper):
+        if type(layer).__name__ in TRAINING:
+            raise RlxError(
+                f"{type(env.unwrapped).__name__} is inside Brax's {type(layer).__name__}, whose work rlx does itself:"
+                " give the environment without it"
+            )
+        layer = layer.env
+    return BraxEnv(env, EPISODE_LENGTH if episode_length is None else episode_length)
 
 
 def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> BraxEnv:

@@ -37,6 +37,10 @@ class GymnaxEnv:
         self._randomization = randomization_fn and Randomization(params, randomization_fn)
         self.params = self._randomization and self._randomization.params
         box = env.action_space(params)
+        if not (hasattr(box, "low") and hasattr(box, "high")):
+            raise RlxError(
+                f"{env.name} has actions {type(box).__name__}, which rlx does not support: they must be a Box"
+            )
         low, high = np.broadcast_arrays(np.asarray(box.low, np.float32), np.asarray(box.high, np.float32))
         self._center, self._half = (high + low) / 2, (high - low) / 2
         start = jax.eval_shape(self.reset, jax.random.key(0))
@@ -91,6 +95,12 @@ class GymnaxEnv:
         return jnp.stack([zero, zero, zero, jnp.cos(half_angle), zero, jnp.sin(half_angle), zero])[None]
 
 
+def wrap(env: Environment[Any, Any], episode_length: int | None, params: EnvParams | None = None) -> GymnaxEnv:
+    """An object of gymnax's `Environment`, with its default parameters or others."""
+    params = env.default_params if params is None else params
+    return GymnaxEnv(env, params, params.max_steps_in_episode if episode_length is None else episode_length)
+
+
 def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> GymnaxEnv:
     """Builds a gymnax environment; `settings` are arguments of its class or fields of its parameters.
 
@@ -106,6 +116,6 @@ def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> Gym
     try:
         env, params = gymnax.make(name, **{key: settings[key] for key in settings.keys() & arguments})
         params = params.replace(**{key: settings[key] for key in settings.keys() & fields})
-        return GymnaxEnv(env, params, params.max_steps_in_episode if episode_length is None else episode_length)
+        return wrap(env, episode_length, params)
     except (TypeError, ValueError) as error:
         raise RlxError(f"gymnax:{name} refuses {settings}: {str(error).splitlines()[0]}") from error

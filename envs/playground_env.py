@@ -14,12 +14,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import advance, begin
+from rlx.envs import ROBOTS
+from rlx.envs.base import advance, begin, with_key
 from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import quietly, scene
 from rlx.envs.randomize import Episode, Randomization, RandomizationFn, with_model
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
+
+EPISODE_LENGTH = 1000  # where a configuration has none
 
 
 class PlaygroundEnv:
@@ -65,8 +68,7 @@ class PlaygroundEnv:
 
     def _step(self, episode: Episode, action: jax.Array, key: Key) -> tuple[Episode, Any]:
         state, params = episode
-        info = dict(state.info) | ({"rng": key} if "rng" in state.info else {})
-        after = self._with(params).step(state.replace(info=info), action)
+        after = self._with(params).step(state.replace(info=with_key(state.info, key)), action)
         sound = jnp.isfinite(after.data.qpos).all() & jnp.isfinite(after.data.qvel).all()
         observation = jnp.where(sound, _flat(after.obs), jnp.nan)
         return Episode(after, params), (observation, after.reward, after.done.astype(bool) & sound)
@@ -93,16 +95,22 @@ def _flat(observation: Any) -> jax.Array:
     return jnp.ravel(observation)
 
 
+def wrap(env: Any, episode_length: int | None) -> PlaygroundEnv:
+    """An object of Playground's `MjxEnv`; its time limit is its configuration's `episode_length`, else 1000."""
+    own = getattr(getattr(env, "_config", None), "episode_length", EPISODE_LENGTH)
+    return PlaygroundEnv(env, own if episode_length is None else episode_length)
+
+
 def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> PlaygroundEnv:
     """Builds a Playground environment; `settings` are entries of its configuration, such as `{"ctrl_dt": 0.02}`.
 
     Raises RlxError for a setting that it lacks or refuses, and where its robot's model is not on this machine.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        from mujoco_playground import dm_control_suite, registry
+        from mujoco_playground import registry
         from mujoco_playground._src.mjx_env import MENAGERIE_PATH
 
-    if name not in dm_control_suite.ALL_ENVS and not MENAGERIE_PATH.exists():
+    if name in ROBOTS and not MENAGERIE_PATH.exists():
         raise RlxError(
             f"playground:{name}: the model of its robot is not here, and rlx downloads nothing; once, run"
             " python -c 'from mujoco_playground._src import mjx_env; mjx_env.ensure_menagerie_exists()'"

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlx import agents, data, envs, parallel, replay
-from rlx.config import RunConfig, check, members, settings
+from rlx.config import RunConfig, check, make_env, members, settings
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay
@@ -80,7 +80,7 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
     check(config.network)
     final_plan(config)  # what cannot be is said before anything is made or read
     with tracing():
-        env = envs.make(config.env, backend=config.backend) if env is None else env
+        env = make_env(config, env)
     prepared = [prepare(config.train, path, env.spec) for path in config.train.datasets]
     sets, notes = [one for one, _ in prepared], tuple(note for _, notes in prepared for note in notes)
     found = data.concatenate(sets) if len(sets) > 1 else sets[0] if sets else None

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from rlx import agents, json_files
+from rlx import agents, envs, json_files, user_code
+from rlx.envs import arguments, wrappers
 from rlx.errors import RlxError, unknown
 from rlx.train.config import TrainConfig
-from rlx.types import COUNT
+from rlx.types import COUNT, Env
 
 KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 FLOAT32 = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))  # its smallest and largest numbers
@@ -155,10 +156,11 @@ def _check_members(known: dict[str, Setting], config: RunConfig) -> None:
 
 def _converted(name: str, setting: Setting, value: Any) -> Any:
     """`value` as the setting's type; tuples where it takes several. Raises RlxError naming the flag."""
+    value = arguments.texts(value) if name == "env_args" and isinstance(value, dict) else value
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if not setting.many and len(values) > 1:
         raise RlxError(f"{flag_of(name)}: takes one value, not {len(values)}")
-    if setting.many and not values:
+    if setting.many and not values and setting.default != ():
         raise RlxError(f"{flag_of(name)}: needs at least one value")
     converted = tuple(convert(flag_of(name), setting.type, v) for v in values)
     for v in converted:
@@ -227,6 +229,27 @@ def convert(flag: str, kind: type, value: Any) -> Any:
     raise RlxError(f"{flag} {value}: must be {KINDS[kind]}")
 
 
+def make_env(config: RunConfig, own: Any = None) -> Env:
+    """The environment of a configuration with its settings and wrappers; `own` where that is an object of the user's.
+
+    Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
+    """
+    wrappers.parse(config.train.wrappers)  # says at once what is misspelt
+    settings = arguments.parse(config.train.env_args)
+    if "backend" in settings and config.env.startswith("brax:"):
+        raise RlxError(f"--env-args backend={settings['backend']}: use --backend {settings['backend']}")
+    length = settings.pop("episode_length", None)
+    if own is None:
+        return envs.make(config.env, config.backend, length, config.train.wrappers, **settings)
+    if config.backend is not None:
+        raise RlxError(f"{config.env} has one physics only: leave out the backend {config.backend!r}")
+    if settings:
+        raise RlxError(f"env_args: {config.env} is an object and takes no setting {next(iter(settings))!r}")
+    env = envs.wrap(own, length)
+    envs.quick(env)
+    return wrappers.apply(env, config.train.wrappers)
+
+
 def flat(config: RunConfig) -> dict[str, Any]:
     """All settings by name, as `resolve` takes them."""
     return dataclasses.asdict(config.train) | dataclasses.asdict(config.network) | config.hypers
@@ -242,7 +265,10 @@ def from_json(path: Path) -> RunConfig:
     """Reads a run's config.json. Raises RlxError where it is missing, damaged or not one of ours."""
     try:
         content = json_files.parse(json_files.read_bytes(path))
-        if (agent := content["agent"]) not in agents.REGISTRY:
+        agent = content["agent"]
+        if isinstance(agent, str) and agents.is_own(agent):
+            _load_agent(agent, content, path)
+        elif agent not in agents.REGISTRY:
             raise Unregistered(
                 f"{path.parent}: its agent {agent!r} is not registered ({nearest(agent, agents.REGISTRY)});"
                 " import its module and give it to rlx.agents.register before rlx.commands.main.main"
@@ -271,6 +297,30 @@ def from_json(path: Path) -> RunConfig:
         AttributeError,
     ) as error:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
+
+
+def _load_agent(agent: str, content: dict[str, Any], path: Path) -> None:
+    """Loads an agent's file. Raises Unregistered where it is missing, or lacks settings of the run since it changed."""
+    try:
+        known = settings(agent)
+    except RlxError as error:
+        raise Unregistered(f"{path.parent}: {error}{_where_it_was(content)}") from None
+    if isinstance(content.get("settings"), dict) and (unknown := sorted(content["settings"].keys() - known.keys())):
+        raise Unregistered(
+            f"{path.parent}: {agent} has no setting {unknown[0]!r} any more; restore the file of the run"
+        )
+
+
+def _where_it_was(content: dict[str, Any]) -> str:
+    """Where an agent's file was when the run began."""
+    file = (content.get("files") or {}).get("agent") or {}
+    return f" (the run had {file['path']})" if isinstance(file.get("path"), str) else ""
+
+
+def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
+    owns = (("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env)))
+    return {what: file for what, name, own in owns if own and (file := user_code.source(name))}
 
 
 def members(config: RunConfig) -> list[dict[str, float]]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import agents, normalize, parallel
+from rlx import agents, envs, normalize, parallel
 from rlx.build import Setup, make_driver, parts, setup
 from rlx.config import RunConfig, resolve
 from rlx.errors import RlxError
@@ -20,7 +20,7 @@ from rlx.train import acting
 from rlx.train import loop as host
 from rlx.train.loop import Driver, Resumed
 from rlx.train.report import Report, process_age_s, record
-from rlx.types import Env, Spec, State
+from rlx.types import State
 
 
 class Result(NamedTuple):
@@ -85,21 +85,9 @@ def greedy(driver: Driver, learned: Any) -> Callable[..., Any]:
     return policy
 
 
-def _name_of(env: Any, backend: str | None) -> str:
-    """What an environment of the user's is called. Raises RlxError for another library's, or what is none."""
-    name = env.__name__ if isinstance(env, type) else type(env).__name__
-    there = isinstance(getattr(env, "spec", None), Spec), hasattr(env, "reset"), hasattr(env, "step")
-    if isinstance(env, type) or not all(there):
-        remedy = "give a name (see `rlx list`), or an object as rlx.types.Env has it"
-        raise RlxError(f"env {name}: is no environment with rlx's spec, reset and step; {remedy}")
-    if backend is not None:
-        raise RlxError(f"{name} has one physics only: leave out the backend {backend!r}")
-    return name
-
-
 def fit(
     agent: str | ModuleType = "sac",
-    env: str | Env = "gymnax:Pendulum-v1",
+    env: Any = "gymnax:Pendulum-v1",
     backend: str | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     **settings: Any,
@@ -107,15 +95,16 @@ def fit(
     """Trains in this process and returns the result; the settings are those of `rlx train`, with underscores.
 
     `agent` is a name, or the module of an agent of your own (see `rlx.agents.register`); `env` is a name, or an
-    environment of your own (see `rlx.types.Env`). `progress` is called with every line of metrics. Raises RlxError for
-    a name or size that cannot be.
+    environment of your own: an object as `rlx.types.Env` has it, or of Brax, Playground or gymnax (see
+    `rlx.envs.wrap`). `env_args` may be a dictionary. `progress` is called with every line of metrics. Raises RlxError
+    for a name or size that cannot be.
 
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """
     agent = agent if isinstance(agent, str) else agents.register(agent)
     if progress is not None and not callable(progress):
         raise RlxError(f"progress {progress!r}: must be a function of a line of metrics, such as print")
-    name, own = (env, None) if isinstance(env, str) else (_name_of(env, backend), env)
+    name, own = (env, None) if isinstance(env, str) else (envs.name_of(env), env)
     given = setup(resolve(agent, name, backend, **settings), own)
     if given.config.train.deterministic and not parallel.is_deterministic():
         raise RlxError(

@@ -77,10 +77,10 @@ def test_time_limit_in_the_driver() -> None:
         ({"agent": None}, "an agent is the name of one or a module, not NoneType: give the file's module"),
         (
             {"env": envs.to_gymnasium(envs.make("gymnax:Pendulum-v1"))},
-            "env GymnasiumEnv: is no environment with rlx's spec, *",
+            "GymnasiumEnv is a Gymnasium environment, *",
         ),
-        ({"env": envs.vectorise(probes.EndlessReward(), 1, 1)}, "env VectorEnv: is no environment with rlx's spec, *"),
-        ({"env": probes.EndlessReward}, "env EndlessReward: is no environment with rlx's spec, *"),
+        ({"env": envs.vectorise(probes.EndlessReward(), 1, 1)}, "VectorEnv is no environment with rlx's spec, *"),
+        ({"env": probes.EndlessReward}, "EndlessReward is a class: *"),
         ({"env": probes.EndlessReward(), "backend": "mjx"}, "EndlessReward has one physics only: leave out the *"),
         ({"progress": True}, "progress True: must be a function of a line of metrics, such as print"),
         ({"preset": 4}, "--preset 4: must be text"),

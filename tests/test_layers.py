@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = [
     "errors",
+    "user_code",
     "json_files",
     "machine",
     "types",

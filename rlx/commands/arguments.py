@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from rlx.errors import RlxError, printable
 
+ENV = "a name as in `rlx list`, or your own as file.py:Name or package.module:Name (default: the data set's)"
 NEGATIVE = re.compile(r"-[0-9.]")  # how a value begins that is no flag: -0.5, -1e-1, the range -2:-0.5
 
 
@@ -73,7 +74,9 @@ def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
     groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
     for name, setting in settings.items():
         flag, group = f"--{name.replace('_', '-')}", groups[setting.section]
-        default = " ".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
+        default = setting.default
+        if isinstance(default, tuple):
+            default = " ".join(map(str, default)) or "none"
         text = f"{setting.help.replace('%', '%%')} (default: {default})"
         if setting.type is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_settings, keep_compiled_programs
+from rlx.commands.arguments import ENV, Parser, add_settings, keep_compiled_programs
 from rlx.commands.training import environment
 from rlx.errors import RlxError
 
@@ -29,7 +29,7 @@ def sweep(arguments: list[str]) -> int:
     agent = arguments[0]
     known = config.settings(agent)
     parser = Parser(prog=f"rlx sweep {agent}", description=sweep.__doc__)
-    parser.add_argument("--env", help="environment, as in `rlx list` (default: the data set's own)")
+    parser.add_argument("--env", help=ENV)
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
     parser.add_argument("--preset", help="named settings, or a .json file of them, below what is swept")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="train N random samples (default: a grid)")
@@ -49,7 +49,8 @@ def sweep(arguments: list[str]) -> int:
     if settings.get("deterministic"):
         parallel.ask_for_determinism()
     dataset = settings.get("dataset", [None])[0]
-    env, backend = environment(values.env, values.backend, dataset)
+    env, backend, of_data = environment(values.env, values.backend, dataset)
+    settings = of_data | settings
     keep_compiled_programs()
     made = sweeping.make(agent, env, backend, values.preset, values.random, values.chunk, values.confirm, **settings)
     new = folders.new(values.run_dir, values.run_name, made.base, values.overwrite, folders.SWEEP, "sweep-")

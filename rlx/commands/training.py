@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_cluster, add_settings, join_cluster, keep_compiled_programs
+from rlx.commands.arguments import ENV, Parser, add_cluster, add_settings, join_cluster, keep_compiled_programs
 from rlx.errors import RlxError
 
 
@@ -27,7 +27,7 @@ def train(arguments: list[str]) -> int:
 
     agent = arguments[0]
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
-    parser.add_argument("--env", help="environment, as in `rlx list` (default: the data set's own)")
+    parser.add_argument("--env", help=ENV)
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
     parser.add_argument("--preset", help="named settings, as in `rlx list` after @, or a .json file of them")
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
@@ -49,8 +49,8 @@ def train(arguments: list[str]) -> int:
         parallel.ask_for_determinism()
     if join_cluster(values):
         settings.setdefault("num_devices", parallel.device_count())
-    env, backend = environment(values.env, values.backend, settings.get("dataset"))
-    resolved = config.resolve(agent, env, backend, values.preset, **settings)
+    env, backend, of_data = environment(values.env, values.backend, settings.get("dataset"))
+    resolved = config.resolve(agent, env, backend, values.preset, **of_data | settings)
     keep_compiled_programs()
     new = folders.new(values.run_dir, values.run_name, resolved, values.overwrite)
     with parallel.all_or_none(), new as folder:
@@ -58,10 +58,12 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def environment(env: str | None, backend: str | None, dataset: str | None) -> tuple[str, str | None]:
-    """The environment that was named, or else that in which the data set was collected."""
+def environment(
+    env: str | None, backend: str | None, dataset: str | None
+) -> tuple[str, str | None, dict[str, list[str]]]:
+    """Name, backend and settings of the environment that was named, or else of that the data set was collected in."""
     if env is not None:
-        return env, backend
+        return env, backend, {}
     if dataset is None:
         raise RlxError("missing --env, as in --env brax:ant; see `rlx list`")
     from rlx import data
@@ -69,7 +71,8 @@ def environment(env: str | None, backend: str | None, dataset: str | None) -> tu
     known = data.read(dataset.split(",")[0]).info
     if not known.get("env"):
         raise RlxError(f"--dataset {dataset}: names no environment; give one by --env, to evaluate policies in")
-    return str(known["env"]), backend or known.get("backend")
+    of_data = {name: known[name] for name in ("env_args", "wrappers") if known.get(name)}
+    return str(known["env"]), backend or known.get("backend"), of_data
 
 
 def _resume(arguments: list[str]) -> int:

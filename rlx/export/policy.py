@@ -130,6 +130,8 @@ def _interface(saved: SavedPolicy, exported: jax_export.Exported) -> dict[str, A
         "agent": saved.config.agent,
         "env": saved.config.env,
         "backend": saved.config.backend,
+        "env_args": list(saved.config.train.env_args),
+        "wrappers": list(saved.config.train.wrappers),
         "call": "jax.export.deserialize(bytearray(POLICY)).call(observation) -> action",
         "observation": {"shape": ["B", spec.observation_size], "dtype": "float32", "raw": True},
         "action": {"shape": ["B", spec.action_size], "dtype": "float32", "low": -1, "high": 1},

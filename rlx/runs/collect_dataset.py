@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import config, data, envs, machine
+from rlx import config, data, machine
 from rlx.build import Setup, make_driver, setup
 from rlx.config import RunConfig
 from rlx.data import Dataset, limits
@@ -208,6 +208,8 @@ class Source:
             "kind": kind,
             "env": self.saved.env,
             "backend": self.saved.backend,
+            "env_args": list(self.saved.train.env_args),
+            "wrappers": list(self.saved.train.wrappers),
             "episode_length": self.task.env.spec.episode_length,
             "agent": self.saved.agent,
             "seed": self.seed,
@@ -249,7 +251,7 @@ def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunCon
     if env is None and backend is None:
         return saved
     chosen = replace(saved, env=env or saved.env, backend=backend or (saved.backend if env is None else None))
-    old, new = (envs.make(c.env, backend=c.backend).spec for c in (saved, chosen))
+    old, new = (config.make_env(c).spec for c in (saved, chosen))
     if (old.observation.shape, old.action.shape) != (new.observation.shape, new.action.shape):
         raise RlxError(f"--env {chosen.env}: the environment's sizes are not those of the run's; choose one like it")
     return chosen
@@ -272,7 +274,7 @@ def _collecting_setup(saved: RunConfig, size: int, seed: int) -> Setup:
     Each environment gives a stretch of consecutive rows; with few transitions there are few environments, so that
     nearly all episodes are complete.
     """
-    env = envs.make(saved.env, backend=saved.backend)
+    env = config.make_env(saved)
     count, length = min(ENVS, max(1, size // (STRETCH * env.spec.episode_length))), min(100, env.spec.episode_length)
     few: dict[str, Any] = {
         "num_envs": count,
@@ -281,4 +283,6 @@ def _collecting_setup(saved: RunConfig, size: int, seed: int) -> Setup:
         "replay_capacity": count * length,
     }
     few |= {"on_nonfinite": "reset-env", "seed": seed, "total_env_steps": 10 * count * length}
-    return setup(replace(saved, train=replace(saved.train, **policies.NO_TRAINING | few)), env, trains=False)
+    few |= {"env_args": (), "wrappers": ()}  # the environment that is made has them
+    train = replace(saved.train, **policies.NO_TRAINING | few)
+    return setup(replace(saved, backend=None, train=train), env, trains=False)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from rlx import json_files, parallel
+from rlx import json_files, parallel, user_code
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics
@@ -64,7 +64,8 @@ def _claim_new(
         raise RlxError(
             f"--run-name {name!r}: use letters, digits, '.', '_' and '-' only, so that it stays inside {root}"
         )
-    base = f"{prefix}{run_config.agent}-{run_config.env.replace(':', '-')}-s{run_config.train.seed}"
+    agent, env = user_code.label(run_config.agent), user_code.label(run_config.env)
+    base = re.sub(r"[^A-Za-z0-9._-]", "-", f"{prefix}{agent}-{env}-s{run_config.train.seed}")
     names = [name] if name is not None else (base if i == 1 else f"{base}-{i}" for i in itertools.count(1))
     for folder in (root / each for each in names):
         if overwrite:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx import parallel
-from rlx.config import RunConfig
+from rlx.config import RunConfig, code_of
 from rlx.errors import RlxError
 from rlx.train import numerics
 
@@ -54,6 +54,17 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return f"{value}" or "none"
+
+
+def changed_files(content: Mapping[str, Any], now: RunConfig) -> list[str]:
+    """A line for each file of the user's own code that is not as it was when the run began."""
+    before, files = content.get("files"), code_of(now)
+    before = before if isinstance(before, dict) else {}
+    return [
+        f"{file['path']}: has changed since the run began (its {what}); it goes on with the file as it is now"
+        for what, file in files.items()
+        if isinstance(old := before.get(what), dict) and old.get("sha256") != file["sha256"]
+    ]
 
 
 def check_x64(content: Mapping[str, Any], folder: Path) -> None:

@@ -77,7 +77,8 @@ def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
     count = len(config.members(saved))
     if count not in (1, driver.members):
         raise RlxError(f"{folder}: holds {count} members but {driver.members} are to start; use one, or as many")
-    if note := origin.x64_note(json_files.read(folder / "config.json"), folder):
+    content = json_files.read(folder / "config.json")
+    for note in filter(None, (origin.x64_note(content, folder), *origin.changed_files(content, saved))):
         say(f"rlx: {note}")
     template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), driver.policy_snapshot_shapes)
     snapshot = checkpoint.restore(folder / "checkpoints", template, step)

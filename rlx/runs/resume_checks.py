@@ -11,7 +11,14 @@ from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, extend, saver
 
-SECTIONS: dict[str, type] = {"versions": dict, "hardware": dict, "numerics": dict, "data": dict, "extended": list}
+SECTIONS: dict[str, type] = {
+    "versions": dict,
+    "hardware": dict,
+    "numerics": dict,
+    "data": dict,
+    "files": dict,
+    "extended": list,
+}
 
 
 def read(folder: Path) -> tuple[RunConfig, dict[str, Any]]:

@@ -73,6 +73,7 @@ def train(
         with marked(folder):
             if parallel.is_first_process():
                 content = config.to_json(prepared.config) | {"identity": saver.identity(prepared.config)}
+                content |= {"files": config.code_of(prepared.config)}
                 content |= {"init_from": init_from, "init_from_digests": initial.digests(init_from)}
                 content |= {"data": prepared.data.info if prepared.data else {}}
                 content |= {"data_digest": data.digest(prepared.data) if prepared.data else ""}
@@ -112,6 +113,8 @@ def resume(
 def _resumed_setup(saved: RunConfig, content: dict[str, Any], folder: Path, changes: dict[str, Any]) -> Setup:
     """A run's configuration with the changes that it is resumed with. Raises RlxError for what cannot go on."""
     origin.check_x64(content, folder)
+    for line in origin.changed_files(content, saved):
+        warn(line)
     settings = config.flat(extend.longer(saved, folder, changes)) | changes
     resolved = config.resolve(saved.agent, saved.env, saved.backend, paired=saved.paired, **settings)
     several = resolved.train.num_devices > 1 or resolved.train.split != "1"

@@ -74,7 +74,7 @@ def results(returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any])
     returns = np.asarray(returns)
     values: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
     values |= _spread("eval_return", returns)
-    if (known.get("env"), known.get("backend")) != (run_config.env, run_config.backend):
+    if not _collected_in(known, run_config):
         return values
     behaviours = known.get("behaviours") or []
     if known.get("behaviour_return") is not None:
@@ -92,6 +92,14 @@ def results(returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any])
             if values.get(f"{name}_return") is not None:
                 values[f"{name}_score"] = float(normalise(values[f"{name}_return"]))
     return values
+
+
+def _collected_in(known: Mapping[str, Any], run_config: RunConfig) -> bool:
+    """Whether a data set's info names the run's environment with the same settings and wrappers."""
+    train = run_config.train
+    texts = [list(known.get(name) or []) for name in ("env_args", "wrappers")]
+    same = (known.get("env"), known.get("backend")) == (run_config.env, run_config.backend)
+    return same and texts == [list(train.env_args), list(train.wrappers)]
 
 
 def _spread(name: str, values: ArrayLike) -> dict[str, Any]:

@@ -43,6 +43,13 @@ class TrainConfig:
     )
     reward_shift: float = setting(0.0, "added to every reward, of the data set and of the environment")
     action_clip: float = setting(1.0, "the data set's actions are clipped to +- this", within=(1e-6, 1.0))
+    env_args: tuple[str, ...] = setting(
+        (), "settings of the environment, such as episode_length=500 or arguments of its class, name=value"
+    )
+    wrappers: tuple[str, ...] = setting(
+        (),
+        "wrappers of the environment, the first innermost, such as action_repeat:2 history:3 (see rlx.envs.wrappers)",
+    )
     num_envs: int = setting(128, "environments stepped at once, per seed", within=COUNT)
     total_env_steps: int = setting(
         1_000_000, "environment steps to train for, per seed, rounded up to whole iterations", within=STEPS

@@ -1,0 +1,272 @@
+"""Wrappers: functions of an environment that return another, by name as `history:3` and `action_repeat:2`.
+
+Each takes any `rlx.types.Env` and can be applied to the result of another one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from flax.struct import PyTreeNode
+
+from rlx.envs.base import check_count
+from rlx.envs.randomize import Randomized, nominal_params
+from rlx.errors import RlxError, unknown
+from rlx.types import Env, EnvState, Key, Spec, Step
+
+NOISE = 2**31 - 2  # folded into a key for a wrapper's noise; the key itself goes to the environment
+
+
+class Inner(PyTreeNode):
+    """`EnvState.inner` of an environment with a wrapper."""
+
+    env: EnvState
+    memory: Any = None  # what the wrapper remembers
+
+
+class Wrapped:
+    """An environment with a wrapper around it; it is drawn as the one inside."""
+
+    def __init__(
+        self,
+        env: Env,
+        spec: Spec,
+        reset: Callable[..., EnvState],
+        step: Callable[[EnvState, jax.Array, Key], tuple[EnvState, Step]],
+        steps: int = 1,
+    ) -> None:
+        self.env, self.spec, self.reset, self.step = env, spec, reset, step
+        self._steps = steps  # of the environment inside, in one of this
+        self.params = nominal_params(env)
+
+    def scene(self) -> dict[str, Any] | None:
+        """The scene of the environment inside."""
+        found: dict[str, Any] | None = self.env.scene() if hasattr(self.env, "scene") else None
+        return found and found | {"dt": found["dt"] * self._steps}
+
+    def pose(self, state: EnvState) -> jax.Array:
+        """The pose of the environment inside."""
+        pose: jax.Array = self.env.pose(state.inner.env)  # type: ignore[attr-defined]  # it has a scene
+        return pose
+
+
+def _reset(env: Env, key: Key, params: Any) -> EnvState:
+    """An episode, with these parameters where there are any (see `rlx.envs.randomize.Randomized`)."""
+    return env.reset(key) if params is None else cast(Randomized, env).reset(key, params)
+
+
+def _state(env: EnvState, time: jax.Array, observation: jax.Array | None = None, memory: Any = None) -> EnvState:
+    return EnvState(Inner(env, memory), env.observation if observation is None else observation, time)
+
+
+def _shown(step: Step, observation: jax.Array) -> Step:
+    return step._replace(observation=observation, next_observation=observation)
+
+
+def _observing(
+    env: Env,
+    size: int,
+    observe: Callable[[EnvState, jax.Array | None, Key], jax.Array],
+    parts: dict[str, tuple[int, int]],
+) -> Env:
+    """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
+
+    def reset(key: Key, params: Any = None) -> EnvState:
+        state = _reset(env, key, params)
+        return _state(state, state.time, observe(state, None, key))
+
+    def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        after, shown = env.step(state.inner.env, action, key)
+        observation = observe(after, state.observation, key)
+        return _state(after, after.time, observation), _shown(shown, observation)
+
+    observation = jax.ShapeDtypeStruct((size,), jnp.float32)
+    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step)
+
+
+def history(env: Env, length: int) -> Env:
+    """Observations are the last `length` ones, the oldest first; an episode begins with copies of its first.
+
+    Where observations have named parts, each part's last values are side by side.
+    """
+    check_count("history", length)
+    spec = env.spec
+    edges = sorted({0, spec.observation_size, *(edge for part in spec.parts.values() for edge in part)})
+    pieces = [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+    def observe(state: EnvState, before: jax.Array | None, key: Key) -> jax.Array:
+        del key
+        if before is None:
+            return jnp.concatenate([jnp.tile(state.observation[piece], length) for piece in pieces])
+        later = [before[piece.start * length : piece.stop * length][piece.stop - piece.start :] for piece in pieces]
+        return jnp.concatenate(
+            [x for piece, old in zip(pieces, later, strict=True) for x in (old, state.observation[piece])]
+        )
+
+    parts = {name: (start * length, end * length) for name, (start, end) in spec.parts.items()}
+    return _observing(env, spec.observation_size * length, observe, parts)
+
+
+def observation_noise(env: Env, std: float) -> Env:
+    """Adds Gaussian noise of that standard deviation to every number of an observation."""
+    _check_number("observation_noise", std, least=0.0)
+
+    def observe(state: EnvState, before: jax.Array | None, key: Key) -> jax.Array:
+        del before
+        noise = jax.random.normal(jax.random.fold_in(key, NOISE), state.observation.shape)
+        return state.observation + std * noise
+
+    return _observing(env, env.spec.observation_size, observe, env.spec.parts)
+
+
+def time_observation(env: Env) -> Env:
+    """Observations end with the share of the episode that is over, 0 to 1; its part is called `time`."""
+    limit = env.spec.episode_length
+
+    def observe(state: EnvState, before: jax.Array | None, key: Key) -> jax.Array:
+        del before, key
+        return jnp.append(state.observation, (state.time / limit).astype(jnp.float32))
+
+    size, parts = env.spec.observation_size, env.spec.parts
+    return _observing(env, size + 1, observe, parts and parts | {"time": (size, size + 1)})
+
+
+def action_delay(env: Env, steps: int) -> Env:
+    """Actions take effect `steps` steps after they were chosen; until the first one does, the action is 0."""
+    check_count("action_delay", steps)
+
+    def reset(key: Key, params: Any = None) -> EnvState:
+        state = _reset(env, key, params)
+        return _state(state, state.time, memory=jnp.zeros((steps, env.spec.action_size), jnp.float32))
+
+    def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        waiting = jnp.concatenate([state.inner.memory, action[None]]).astype(jnp.float32)
+        after, shown = env.step(state.inner.env, waiting[0], key)
+        return _state(after, after.time, memory=waiting[1:]), shown
+
+    return Wrapped(env, env.spec, reset, step)
+
+
+def action_repeat(env: Env, times: int) -> Env:
+    """Takes every action `times` times, to the episode's end at most; rewards are added, extras those of the last."""
+    check_count("action_repeat", times)
+
+    def reset(key: Key, params: Any = None) -> EnvState:
+        state = _reset(env, key, params)
+        return _state(state, state.time)
+
+    def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        def once(before: tuple[EnvState, Step], i: jax.Array) -> tuple[tuple[EnvState, Step], None]:
+            inside, total = before
+            after, shown = env.step(inside, action, jax.random.fold_in(key, i))
+            shown = shown._replace(reward=total.reward + shown.reward)
+            ended = total.terminated | total.truncated
+            return jax.tree.map(lambda old, new: jnp.where(ended, old, new), before, (after, shown)), None
+
+        _, shapes = jax.eval_shape(env.step, state.inner.env, action, key)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (after, shown), _ = jax.lax.scan(once, (state.inner.env, nothing), jnp.arange(times))
+        return _state(after, state.time + 1), shown
+
+    spec = env.spec._replace(episode_length=math.ceil(env.spec.episode_length / times))
+    return Wrapped(env, spec, reset, step, steps=times)
+
+
+def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Env:
+    def reset(key: Key, params: Any = None) -> EnvState:
+        state = _reset(env, key, params)
+        return _state(state, state.time)
+
+    def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        after, shown = env.step(state.inner.env, action, key)
+        return _state(after, after.time), shown._replace(reward=transform(shown.reward))
+
+    return Wrapped(env, env.spec, reset, step)
+
+
+def reward_scale(env: Env, factor: float) -> Env:
+    """Multiplies rewards, those of evaluations as well."""
+    _check_number("reward_scale", factor)
+    return _with_rewards(env, lambda reward: factor * reward)
+
+
+def reward_clip(env: Env, low: float, high: float) -> Env:
+    """Clips rewards to [low, high], those of evaluations as well."""
+    _check_number("reward_clip", low)
+    _check_number("reward_clip", high, least=low)
+    return _with_rewards(env, lambda reward: jnp.clip(reward, low, high))
+
+
+def episode_length(env: Env, length: int) -> Env:
+    """Episodes are truncated after `length` steps, in place of the environment's own limit."""
+    check_count("episode_length", length)
+    own = env.spec.episode_length
+
+    def reset(key: Key, params: Any = None) -> EnvState:
+        state = _reset(env, key, params)
+        return _state(state, state.time)
+
+    def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        after, shown = env.step(state.inner.env, action, key)
+        by_the_environment = shown.truncated & (after.time < own)  # else by its own limit
+        truncated = (by_the_environment | (after.time >= length)) & ~shown.terminated
+        return _state(after, after.time), shown._replace(truncated=truncated)
+
+    return Wrapped(env, env.spec._replace(episode_length=length), reset, step)
+
+
+def _check_number(name: str, value: float, least: float = -math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+        at_least = f" of at least {least:g}" if least > -math.inf else ""
+        raise RlxError(f"{name} must be a finite number{at_least}, not {value!r}")
+
+
+class Form(NamedTuple):
+    """A wrapper's function, and what follows its name."""
+
+    apply: Callable[..., Env]
+    kinds: tuple[type, ...]
+    text: str
+
+
+NAMES = {
+    "history": Form(history, (int,), "history:LENGTH"),
+    "action_repeat": Form(action_repeat, (int,), "action_repeat:TIMES"),
+    "action_delay": Form(action_delay, (int,), "action_delay:STEPS"),
+    "observation_noise": Form(observation_noise, (float,), "observation_noise:STD"),
+    "time_observation": Form(time_observation, (), "time_observation"),
+    "reward_scale": Form(reward_scale, (float,), "reward_scale:FACTOR"),
+    "reward_clip": Form(reward_clip, (float, float), "reward_clip:LOW:HIGH"),
+    "episode_length": Form(episode_length, (int,), "episode_length:STEPS"),
+}
+
+
+def apply(env: Env, texts: Sequence[str]) -> Env:
+    """The environment with wrappers by name, such as `["action_repeat:2", "history:3"]`; the first is innermost.
+
+    Raises RlxError for an unknown name (with the nearest) or a value that cannot be.
+    """
+    for function, values in parse(texts):
+        env = function(env, *values)
+    return env
+
+
+def parse(texts: Sequence[str]) -> list[tuple[Callable[..., Env], list[Any]]]:
+    """The functions of wrappers by name, each with its values. Raises RlxError as `apply` does."""
+    return [_parse(text) for text in texts]
+
+
+def _parse(text: str) -> tuple[Callable[..., Env], list[Any]]:
+    name, *values = text.split(":")
+    if name not in NAMES:
+        raise unknown("--wrappers", name, NAMES)
+    form = NAMES[name]
+    try:
+        return form.apply, [kind(value) for kind, value in zip(form.kinds, values, strict=True)]
+    except ValueError:
+        raise RlxError(f"--wrappers {text}: must be {form.text}, as in docs/wrappers.md") from None

@@ -1,0 +1,155 @@
+"""Code that users name on the command line: `path/to/file.py`, `path/to/file.py:Name`, `package.module:Name`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlx.errors import RlxError
+
+
+def split(name: str) -> tuple[str, str]:
+    """The file or module of a name, and the name in it (empty where there is none)."""
+    place, colon, attribute = name.rpartition(":")
+    return (place, attribute) if colon else (name, "")
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is that of a Python file, or of something in one."""
+    return split(name)[0].endswith(".py")
+
+
+def is_importable(module: str) -> bool:
+    """Whether Python finds the first part of a dotted name."""
+    _add_working_directory()
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
+def _add_working_directory() -> None:
+    if os.getcwd() not in sys.path:  # the `rlx` command does not add it, `python` does
+        sys.path.append(os.getcwd())
+
+
+def label(name: str) -> str:
+    """A name such that it can be a part of a folder's: `envs/swingup.py:SwingUp` is swingup-SwingUp."""
+    place, attribute = split(name)
+    place = Path(place).stem if is_file(name) else place
+    return "-".join(filter(None, (place, attribute)))
+
+
+def module(name: str) -> ModuleType:
+    """The module of a name: a file, run once for each content that it has had, or an importable module.
+
+    Raises RlxError, in one line, where it is not there or cannot be imported.
+    """
+    place, _ = split(name)
+    if is_file(name):
+        return _module_of_file(place)
+    _add_working_directory()
+    try:
+        return importlib.import_module(place)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
+            raise RlxError(f"{name}: there is no module {error.name!r} here; name one that Python can import") from None
+        raise _cannot_be_imported(name, None, error) from None
+
+
+def _module_of_file(place: str) -> ModuleType:
+    path = Path(place).expanduser().resolve()
+    source = _read(place, path)
+    name = f"rlx_user_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for what it imports from beside it
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[name] = found  # dataclasses look up their annotations there
+    try:
+        exec(compile(source, str(path), "exec"), found.__dict__)
+    except Exception as error:
+        del sys.modules[name]
+        raise _cannot_be_imported(place, path, error) from None
+    return found
+
+
+def _read(place: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        where = "" if Path(place).expanduser().is_absolute() else f" in {Path.cwd()}"
+        raise RlxError(f"{place}: there is no such file{where}; restore it, or go where it is") from None
+    except OSError as error:
+        raise RlxError(f"{place}: cannot be read ({error.strerror}); name a Python file") from None
+
+
+def _cannot_be_imported(name: str, path: Path | None, error: Exception) -> RlxError:
+    if isinstance(error, RlxError):
+        return error
+    return RlxError(f"{name}: cannot be imported ({describe(error, path)}); mend it")
+
+
+def describe(error: BaseException, path: Path | None = None) -> str:
+    """An exception in one line, with the last line of the user's own code (in `path`, or outside libraries)."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError in line {error.lineno}: {error.msg}"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename, path)]
+    where = f", {Path(own[-1].filename).name} line {own[-1].lineno}" if own else ""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}{where}" + (f": {text}" if text else "")
+
+
+def _is_own(filename: str, path: Path | None) -> bool:
+    if path is not None:
+        return filename == str(path)
+    package = str(Path(__file__).resolve().parent)
+    parts = Path(filename).parts
+    return not filename.startswith("<") and "site-packages" not in parts and package not in filename
+
+
+def attribute(name: str) -> Any:
+    """What a name such as `file.py:Name` stands for. Raises RlxError where the module has no such name."""
+    found, (place, wanted) = module(name), split(name)
+    if not wanted:
+        raise RlxError(f"{name}: names a file only; add what to use of it, as in {name}:{_example(found)}")
+    if not hasattr(found, wanted):
+        close = difflib.get_close_matches(wanted, _defined(found), n=1)
+        has = ", ".join(_defined(found)) or "nothing"
+        raise RlxError(f"{place} has no {wanted}; " + (f"did you mean {close[0]}?" if close else f"it defines {has}"))
+    return getattr(found, wanted)
+
+
+def _defined(found: ModuleType) -> list[str]:
+    """The public classes, functions and objects that a module itself defines."""
+    return [
+        name
+        for name, value in vars(found).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and _module_name(value) == found.__name__
+    ]
+
+
+def _module_name(value: Any) -> str:
+    return str(getattr(value, "__module__", type(value).__module__))
+
+
+def _example(found: ModuleType) -> str:
+    classes = [name for name in _defined(found) if isinstance(getattr(found, name), type)]
+    return (classes or _defined(found) or ["Name"])[-1]
+
+
+def source(name: str) -> dict[str, str] | None:
+    """Absolute path and SHA-256 of the file that a name's code is in; None where there is no such file."""
+    path = Path(split(name)[0]).expanduser() if is_file(name) else Path(getattr(module(name), "__file__", None) or "")
+    try:
+        return {"path": str(path.resolve()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError:
+        return None
