@@ -161,7 +161,9 @@ def make(
 
 def is_own(name: str) -> bool:
     """Whether a name is of code of the user's, `file.py:Name` or `package.module:Name`, and of no library here."""
-    family, colon, short = str(name).partition(":")
+    if not isinstance(name, str):
+        return False
+    family, colon, short = name.partition(":")
     named = bool(colon) and short.isidentifier() and all(part.isidentifier() for part in family.split("."))
     return user_code.is_file(name) or (named and family not in FAMILIES and user_code.is_importable(family))
 
@@ -185,6 +187,8 @@ def _make_of_library(name: str, backend: str | None, episode_length: int | None,
 def _is_registered(name: str) -> bool:
     """Whether this process has added the name to its library's registry."""
     family, _, short = str(name).partition(":")
+    if name in BROKEN or short in DISCRETE:
+        return False
     modules = (sys.modules.get(module) for module in REGISTRIES.get(family, ()))
     return any(short in getattr(module, attribute, ()) for module in modules for attribute in ("_envs", "_registry"))
 
