@@ -4,6 +4,10 @@ They are kept as count, mean and variance, and never as sums of x and x^2: E[x^2
 mean is large against the spread. A batch moves mean and variance by its share of the samples (Chan, Golub and LeVeque
 1979, the pairwise update). In a long run that move is less than float32's last digit of the mean, so each number has a
 second float32 for what rounding would lose (compensated summation: Kahan 1965, Knuth's TwoSum), about 48 bits in all.
+
+Physics that diverges passes through huge finite numbers, and a few of them would widen the variance for good. So rare
+values that are far from the mean, by many standard deviations, are left out; where they are frequent, observations have
+really changed, and all of them count.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 SHORT = 2.0**20  # samples up to which rounding loses nothing that matters, and a plain sum serves
+FAR = 30.0  # standard deviations; values of healthy Brax tasks stay below a third of the distance
+NEAR = 100.0  # distance that is never far: the standard deviation of few samples says little
+RARE, RECENT = 0.1, 10_000.0  # far values are left out while they are at most this share of so many recent samples
 
 
 class Rest(PyTreeNode):
@@ -31,19 +38,21 @@ class Statistics(PyTreeNode):
     mean: jax.Array  # [O] float32
     variance: jax.Array  # [O] float32, of the population
     rest: Rest = Rest()
+    far: jax.Array | float = 0.0  # [O] float32, share of far values among recent samples
 
 
 def init(size: int) -> Statistics:
     """Statistics of no samples of `size` numbers."""
     zeros = jnp.zeros(size)
     rest = Rest(count=jnp.zeros(()), mean=zeros, variance=jnp.zeros(size))
-    return Statistics(count=jnp.zeros(()), mean=jnp.zeros(size), variance=jnp.ones(size), rest=rest)
+    return Statistics(jnp.zeros(()), mean=jnp.zeros(size), variance=jnp.ones(size), rest=rest, far=jnp.zeros(size))
 
 
 def update(statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str, ...] | None = None) -> Statistics:
     """Statistics with the samples of `batch` `[..., O]` and, over `axis_name`, the batches of all other members.
 
-    All members pass equal shapes and the same statistics, and get the same result.
+    All members pass equal shapes and the same statistics, and get the same result. In place of far values (see
+    `is_far`), as long as they are rare, the mean counts.
     """
     chex.assert_axis_dimension(batch, -1, statistics.mean.shape[0])
     x = batch.reshape(-1, batch.shape[-1]).astype(jnp.float32)
@@ -53,9 +62,20 @@ def update(statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str,
         return local if axis_name is None else jax.lax.pmean(local, axis_name)
 
     members = 1 if axis_name is None else jax.lax.psum(1, axis_name)
-    center = mean(x)  # of everybody, before squaring: deviations from it do not cancel
     count = jnp.asarray(x.shape[0] * members, jnp.float32)
-    return merge(statistics, Statistics(count=count, mean=center, variance=mean(jnp.square(x - center))))
+    far = is_far(statistics, x)
+    weight = count / (jnp.minimum(statistics.count, RECENT) + count)
+    share = statistics.far + weight * (mean(far.astype(jnp.float32)) - statistics.far)
+    x = jnp.where(far & (share <= RARE), statistics.mean, x)
+    center = mean(x)  # of everybody, before squaring: deviations from it do not cancel
+    batch_statistics = Statistics(count=count, mean=center, variance=mean(jnp.square(x - center)))
+    return merge(statistics, batch_statistics).replace(far=share)
+
+
+def is_far(statistics: Statistics, x: jax.Array) -> jax.Array:
+    """Which numbers of `x` `[..., O]` are so far from the mean that they hardly belong to the samples so far, bool."""
+    distance = jnp.maximum(FAR * jnp.sqrt(statistics.variance), NEAR)
+    return (statistics.count > 0) & (jnp.abs(x - statistics.mean) > distance)
 
 
 def merge(one: Statistics, other: Statistics) -> Statistics:
@@ -77,7 +97,8 @@ def merge(one: Statistics, other: Statistics) -> Statistics:
     mean, mean_rest = add(one.mean, one.rest.mean, share * delta)
     variance, variance_rest = add(variance, variance_rest, share * growth)
     variance, variance_rest = add(variance, variance_rest, share * (1 - share) * jnp.square(delta))
-    return Statistics(count, mean, variance, Rest(count_rest, mean_rest, variance_rest))
+    rest = Rest(count_rest, mean_rest, variance_rest)
+    return Statistics(count, mean, variance, rest, far=jnp.maximum(one.far, other.far))
 
 
 def _two_sum(number: jax.Array, rest: jax.Array | float, more: jax.Array) -> tuple[jax.Array, jax.Array]:

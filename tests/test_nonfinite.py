@@ -181,6 +181,24 @@ def test_the_run_goes_on(
     assert np.isfinite(last["train/critic_loss"]).all() and last["critic_step"] == 50
 
 
+@pytest.mark.parametrize("policy", ["stop", "reset-env"])
+def test_finite_outliers_are_named_once_and_leave_the_statistics_alone(
+    policy: str,
+    train: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(nonfinite, "ENOUGH", 40)
+    assert train(Brittle(observation=1e6), "--on-nonfinite", policy) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "step 124: the physics seems to diverge" in line and "lower --max-magnitude (now 1e+10)" in line
+    assert ("--on-nonfinite reset-env" in line) == (policy == "stop")
+    assert [found["observation outliers"]["number"] for found in reported(tmp_path / "run").values()] == [4]
+    saved = damage.leaves(tmp_path / "run" / "checkpoints")
+    assert saved["['statistics'].variance"].max() < 2 and saved["['statistics'].far"].max() > 0
+
+
 def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int], tmp_path: Path) -> None:
     assert train(Brittle(reward=NAN)) == 2
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--quiet", "--on-nonfinite", "reset-env"]) == 0
@@ -237,9 +255,11 @@ def test_bad_starts_are_passed_over() -> None:
 
 def test_statistics_are_watched() -> None:
     """They name themselves, before the losses that follow from them."""
-    good = normalize.init(2)
-    assert nonfinite.watch_statistics(good)["observation statistics"] == 0
-    assert nonfinite.watch_statistics(good.replace(variance=jnp.array([1.0, jnp.inf])))["observation statistics"] == 1
+    good = normalize.init(2).replace(count=jnp.float32(1000))
+    bad, seen = good.replace(variance=jnp.array([1.0, jnp.inf])), jnp.array([[[0.0, 99.0], [-101.0, 101.0]]] * 3)
+    for after, number in ((good, 0), (bad, 1)):
+        told = nonfinite.watch_statistics(good, after, seen, ())
+        assert told == {"observation outliers": 3, "observation statistics": number}
     assert not any(handles("observation statistics") for handles in host.HANDLED.values())
     assert host._place("observation statistics") < host._place("critic_loss")
     with pytest.raises(RlxError, match="--max-magnitude 1e\\+19"):

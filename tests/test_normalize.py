@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -103,6 +105,51 @@ def test_many_samples_do_not_drown_new_ones() -> None:
     np.testing.assert_allclose(got.count, 1e8 + new, rtol=1e-6)
     np.testing.assert_allclose(got.mean, 5 + share * 3, rtol=1e-4)
     np.testing.assert_allclose(got.variance, 1 + share * (1 - share) * 9, rtol=1e-3)
+
+
+def update_plainly(statistics: Statistics, batch: jax.Array) -> Statistics:
+    return normalize.update(statistics, batch)
+
+
+VARIANTS: dict[str, Callable[[Statistics, jax.Array], Statistics]] = {
+    "plain": update_plainly,
+    "jit": jax.jit(update_plainly),
+    "vmap": lambda s, batch: jax.tree.map(
+        lambda x: x[1], jax.vmap(update_plainly)(*jax.tree.map(lambda x: jnp.stack([x, x]), (s, batch)))
+    ),
+    "members": lambda s, batch: jax.tree.map(
+        lambda x: x[0],
+        jax.vmap(partial(normalize.update, axis_name="d"), (None, 0), axis_name="d")(s, batch.reshape(4, 50, 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_rare_far_values_do_not_count(variant: str) -> None:
+    """As diverging physics shows them, from the second batch on; elsewhere the mean of the samples so far counts."""
+    statistics, expected = (normalize.update(normalize.init(3), jnp.asarray(samples(0, 200))) for _ in range(2))
+    for i in range(1, 40):
+        batch = samples(i, 200)
+        spoilt, without = batch.copy(), batch.copy()
+        for row, value in enumerate((1e3, -1e4, 1e6, 1e9)):
+            spoilt[row, 0], without[row, 0] = value, expected.mean[0]
+        statistics = VARIANTS[variant](statistics, jnp.asarray(spoilt))
+        expected = normalize.update(expected, jnp.asarray(without))
+    np.testing.assert_allclose(statistics.mean, expected.mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(statistics.variance, expected.variance, rtol=1e-4)
+    np.testing.assert_allclose(statistics.far, [0.02 * (1 - 1 / 40), 0, 0], rtol=1e-5)
+    assert statistics.count == 8000
+
+
+def test_frequent_far_values_are_a_change() -> None:
+    """From a tenth of the recent samples on; what is near counts in any case, however small the deviation was."""
+    statistics = normalize.update(normalize.init(3), jnp.asarray(samples(0, 10_000)))
+    moved = jnp.asarray(samples(1, 500) + np.array([500.0, 0, 90.0]))
+    first = normalize.update(statistics, moved)
+    np.testing.assert_allclose(first.mean, CENTER + np.array([0, 0, 90 / 21]), atol=0.1)
+    last = normalize.update(normalize.update(first, moved), moved)
+    np.testing.assert_allclose(last.mean[0], 500 * 500 / 11_500, rtol=1e-3)  # of the third batch alone
+    assert np.asarray(last.far)[0] > 0.1 and last.variance[0] > 1e4
 
 
 @pytest.mark.parametrize("seen", [1e8, 1e10])

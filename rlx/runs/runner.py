@@ -218,6 +218,7 @@ def _train(
     for note in (*prepared.notes, *_notes(prepared.config)):
         warn(note)
     sinks = loggers.Sinks(prepared.config if writes else None, folder, start.run_step, warn)
+    told_of_outliers = False
     with checkpoints, sinks, console, _open_metrics(folder, writes) as lines:
         for moment in run(prepared, driver, start.snapshot, start.resumed, interrupts.asked, console.begin):
             report = moment.report
@@ -230,6 +231,9 @@ def _train(
                 console.show(line)
             if report.evaluation and (diverged := reports.nonfinite_episodes(report.evaluation)):
                 warn(f"step {report.run_step:,}: {diverged}")
+            if not told_of_outliers and (outliers := reports.outliers(report, prepared.config.train)):
+                told_of_outliers = True  # metrics.jsonl counts all of them
+                warn(outliers)
             if report.saves or report.evaluation:
                 console.begin("saving")
             checkpoints.save(moment)

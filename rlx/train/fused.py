@@ -82,7 +82,8 @@ def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[Fused
         return learning.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
 
     agent, told, learned = learning.after_warmup(learn, state.agent, learning.learns(task, ring, state.iteration))
-    sounded = nonfinite.sound(diverged | nonfinite.watch_statistics(statistics) | told.bad, state.iteration)
+    watched = nonfinite.watch_statistics(state.statistics, statistics, rows.observation, task.axes)
+    sounded = nonfinite.sound(diverged | watched | told.bad, state.iteration)
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, iteration=state.iteration + 1)
     return state, Totals(told.metrics, learned, episodes, alarms=sounded)
 

@@ -13,17 +13,19 @@ import jax
 from rlx import parallel
 from rlx.errors import RlxError
 from rlx.train.compile import Program
-from rlx.train.nonfinite import NEVER
+from rlx.train.nonfinite import NEVER, OUTLIERS
 from rlx.train.report import Report, Seconds
 from rlx.train.task import Task, Totals
 
 STRETCH_S = 1.0  # about how long a stretch of iterations takes: who asks a run to end waits no longer
 OF_ENVS = ("reset observation", "action", "observation", "reward")
-COURSE = (*OF_ENVS, "observation statistics", "critic_loss", "critic gradients", "critic parameters")  # of an iteration
+OF_COLLECTING = (*OF_ENVS, OUTLIERS, "observation statistics")
+COURSE = (*OF_COLLECTING, "critic_loss", "critic gradients", "critic parameters")  # of an iteration
+CONTAINED = (OUTLIERS, "observation", "reward")
 HANDLED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
-    "stop": lambda quantity: False,
-    "reset-env": lambda quantity: quantity in ("observation", "reward"),
-    "skip": lambda quantity: quantity in ("observation", "reward") or quantity not in COURSE[:5],
+    "stop": lambda quantity: quantity == OUTLIERS,
+    "reset-env": lambda quantity: quantity in CONTAINED,
+    "skip": lambda quantity: quantity in CONTAINED or quantity not in OF_COLLECTING,
 }
 
 
@@ -237,7 +239,8 @@ def means(totals: Totals) -> dict[str, Any]:
 
 
 def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
-    """What was not finite, causes before consequences: the run_step after its first iteration, and how often."""
+    """What was not finite or an outlier, causes before consequences: the run_step after its first iteration, and how
+    often."""
     firsts = {quantity: int(alarm.first.min()) for quantity, alarm in totals.alarms.items()}
     found = [(first, _place(quantity), quantity) for quantity, first in firsts.items() if first != NEVER]
     run_step = driver.task.plan.run_step

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import normalize
+from rlx import normalize, parallel
 from rlx.types import Metrics
 
 NEVER = 2**31 - 1
+OUTLIERS = "observation outliers"  # finite, but far from all others
+ENOUGH = 1000  # samples before an outlier is reported
 
 
 class Alarm(NamedTuple):
@@ -36,9 +38,19 @@ class Learned(NamedTuple):
         return self._replace(bad=inspect(name, half) | self.bad)
 
 
-def watch_statistics(statistics: normalize.Statistics) -> dict[str, jax.Array]:
-    """Whether the statistics of the observations are not finite, [] float32, for the report of bad numbers."""
-    return {"observation statistics": (~finite((statistics.mean, statistics.variance))).astype(jnp.float32)}
+def watch_statistics(
+    before: normalize.Statistics, after: normalize.Statistics, observation: jax.Array, axes: parallel.Axes
+) -> dict[str, jax.Array]:
+    """What an update of the observations' statistics shows, [] float32 each, for the report of bad numbers.
+
+    Whether they are not finite, and how many of the observations `[..., O]` are outliers, see `normalize.is_far`.
+    """
+    outliers = normalize.is_far(before, observation).any(axis=-1).sum(dtype=jnp.float32)
+    enough = before.count >= ENOUGH
+    return {
+        OUTLIERS: parallel.sum(jnp.where(enough, outliers, 0.0), axes),
+        "observation statistics": (~finite((after.mean, after.variance))).astype(jnp.float32),
+    }
 
 
 def sound(numbers: dict[str, jax.Array], iteration: jax.Array) -> Alarms:

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from rlx.evaluate import Evaluation
 from rlx.json_files import plain
+from rlx.normalize import FAR
+from rlx.train.config import TrainConfig
+from rlx.train.nonfinite import OUTLIERS
 
 
 class Seconds(NamedTuple):
@@ -27,7 +30,7 @@ class Report(NamedTuple):
     critic_step: int
     actor_step: int
     metrics: dict[str, Any]  # means since the last report, [M] each; seconds of roles, histograms of lags
-    bad: dict[str, tuple[int, int]]  # quantities that were not finite since the last report: first run_step, how often
+    bad: dict[str, tuple[int, int]]  # since the last report, by quantity: first run_step, how often
     evaluation: Evaluation | None  # [M, N], on the host
     state: Any  # the driver's, with `totals`; valid until the next report is asked for
     totals: Any
@@ -73,6 +76,20 @@ def nonfinite_episodes(evaluation: Evaluation) -> str | None:
     if not count:
         return None
     return f"{count} of {total} evaluation episodes diverged; their returns are of the steps before (--max-magnitude)"
+
+
+def outliers(report: Report, config: TrainConfig) -> str | None:
+    """A line on observations that are finite but far from all others, None where there were none."""
+    if OUTLIERS not in report.bad:
+        return None
+    run_step, number = report.bad[OUTLIERS]
+    remedy = f"lower --max-magnitude (now {config.max_magnitude:g}) to what such numbers can be"
+    if config.on_nonfinite == "stop":
+        remedy += ", and choose --on-nonfinite reset-env"
+    return (
+        f"step {run_step:,}: the physics seems to diverge, with observations over {FAR:g} standard deviations from the"
+        f" mean in {number:,} steps; rare ones do not count in the statistics. To restart such environments, {remedy}"
+    )
 
 
 def process_age_s() -> float:

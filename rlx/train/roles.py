@@ -115,9 +115,8 @@ def collect(task: Task, data: None, state: CollectorState) -> tuple[CollectorSta
     merged = normalize.update(statistics.content, block.observation, task.axes or None)
     lags = _lags(version, policy_at_collector=policy.version, statistics_at_collector=statistics.version)
     collected = Collected(block, learning.actor_rows(task, block), version)
-    totals = RoleTotals(
-        episodes, {}, jnp.zeros(()), lags, sound(diverged | nonfinite.watch_statistics(merged), state.iteration)
-    )
+    watched = nonfinite.watch_statistics(statistics.content, merged, block.observation, task.axes)
+    totals = RoleTotals(episodes, {}, jnp.zeros(()), lags, sound(diverged | watched, state.iteration))
     return state.replace(env=env, iteration=version), collected, Snapshot(merged, version), totals
 
 
