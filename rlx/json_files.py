@@ -118,6 +118,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+@contextlib.contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """As `replacing`, for a library that opens the file itself: the draft's path, in a new folder of its own."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield (draft := Path(folder, path.name))
+        draft.replace(path)
+
+
 def open_to_append(path: Path) -> IO[str]:
     """A text file to append to, made where there is none. Raises OSError where it is a symbolic link."""
     return os.fdopen(

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from rlx import data
+from rlx.data import minari_format
 from rlx.data.limits import GIB, Limits
 from rlx.errors import RlxError
 from tests.datasets import d4rl_arrays, ogbench_arrays, walk, write_hdf5
@@ -291,6 +292,22 @@ def test_convert_onto_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 2, done
     assert "out-v0 cannot be written (File too large)" in done.stderr and done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["set.hdf5"]
+
+
+def test_nobody_else_can_take_the_room_while_a_set_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file has all of its blocks from the start, and gives back those that it does not need."""
+    dataset, episodes, found = walk([500] * 10), minari_format._episodes, list[int]()
+
+    def watching(*given: Any) -> Any:
+        for episode in episodes(*given):
+            (file,) = tmp_path.rglob("main_data.hdf5")
+            found.append(512 * file.stat().st_blocks)
+            yield episode
+
+    monkeypatch.setattr(minari_format, "_episodes", watching)
+    data.write(dataset, tmp_path / "out-v0")
+    final = (tmp_path / "out-v0" / "data" / "main_data.hdf5").stat().st_size
+    assert len(found) == 10 and final < min(found) and data.read(tmp_path / "out-v0").size == dataset.size
 
 
 def header(shape: str, descr: str = "'<f4'") -> bytes:

@@ -145,6 +145,25 @@ def test_losing_wandb_loses_nothing_else(deed: str, tmp_path: Path, wandb: FakeW
     assert len(wandb.logged) == (2 if deed == "finish" else 0)
 
 
+@pytest.mark.parametrize("planted", ["", "deep/file"])
+def test_planted_links_are_not_followed(planted: str, tmp_path: Path, wandb: FakeWandB) -> None:
+    """Those inside of the folder, as W&B itself makes them, are left alone."""
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("wandb", "tensorboard"):
+        inside = tmp_path / "fine" / name / "deep"
+        inside.mkdir(parents=True)
+        (inside.parent / "latest").symlink_to("deep")
+        place = tmp_path / "run" / name / planted
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(tmp_path / "elsewhere")
+    chosen, warned = config.resolve("sac", ENV, tensorboard=True, wandb=True), list[str]()
+    for folder, count in (("fine", 0), ("run", 2)):
+        with loggers.Sinks(chosen, tmp_path / folder, -1, warned.append) as both:
+            both.write({"run_step": 1, "train/loss": [0.5]})
+        assert len(warned) == count and all("leads elsewhere" in line for line in warned)
+    assert not list((tmp_path / "elsewhere").iterdir()) and len(wandb.inits) == 1
+
+
 def test_without_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """One line, before anything is made."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -97,7 +97,11 @@ def test_non_finite_steps_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(video, "render", pictures)
     burst, well = episode(6), episode(4)
     burst["poses"][3, 1, 0], burst["poses"][5] = np.nan, np.inf
+    (tmp_path / "elsewhere").write_text("of somebody")
+    (tmp_path / "a.gif").symlink_to("elsewhere")
     video.write(tmp_path / "a.gif", SCENE, [burst, well], 10.0)
+    assert (tmp_path / "elsewhere").read_text() == "of somebody" and not (tmp_path / "a.gif").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "elsewhere"]
     moments, first, second = given
     kept = [0, 1, 2, 4]
     assert moments == [0, 1, 2, 3]

@@ -64,7 +64,8 @@ def write(dataset: Dataset, folder: Path) -> None:
     folder = folder.absolute()  # Minari takes a relative one as under its own root
     try:
         with json_files.new_folder(folder) as partial:
-            _reserve(partial, dataset)
+            _reserve(partial / "room", dataset)
+            (partial / "room").unlink()
             _fill(dataset, partial / "data", folder.name)
     except OSError as error:
         raise RlxError(
@@ -72,18 +73,20 @@ def write(dataset: Dataset, folder: Path) -> None:
         ) from None
 
 
-def _reserve(folder: Path, dataset: Dataset) -> None:
-    """Raises OSError where the disk lacks the room: HDF5 itself ends the process with a segmentation fault there."""
+def _reserve(file: Path, dataset: Dataset) -> None:
+    """Makes a file as large as the data set's will be; whoever closes it as HDF5 cuts off what is not needed.
+
+    Raises OSError where the disk lacks the room: HDF5 itself ends the process with a segmentation fault there.
+    """
     numbers = sum(leaf.nbytes for leaf in leaves(dataset.rows).values())
     needed = ROOM + numbers + len(ends(dataset)) * EPISODE_ROOM * (6 + len(dataset.rows.extras))
-    file = folder / "room"
-    with open(file, "wb") as room:
+    with open(file, "ab") as room:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(room.fileno(), 0, needed)
-    file.unlink()
 
 
 def _fill(dataset: Dataset, place: Path, name: str) -> None:
+    import h5py
     import minari
     from gymnasium.spaces import Box
     from minari.dataset.minari_storage import MinariStorage
@@ -115,6 +118,8 @@ def _fill(dataset: Dataset, place: Path, name: str) -> None:
         }
         | known
     )
+    h5py.File(place / MAIN, "w", track_order=True).close()
+    _reserve(place / MAIN, dataset)  # so that no other program can take the room while it is filled
     storage.update_episodes(_episodes(dataset, extras))
 
 

@@ -55,10 +55,14 @@ def _finite(values: dict[str, Any]) -> dict[str, float]:
     return {name: x for name, x in values.items() if isinstance(x, (int, float)) and math.isfinite(x)}
 
 
-def _check_no_link(place: Path) -> None:
-    """Raises OSError where somebody planted a link, which the libraries would follow."""
-    if place.is_symlink():
-        raise OSError(f"{place} is a symbolic link")
+def _check_links(place: Path) -> None:
+    """Raises OSError where somebody planted a link that leads out of the folder: the libraries would follow it.
+
+    W&B makes links inside of it.
+    """
+    for path in (place, *place.rglob("*")):
+        if path.is_symlink() and (path == place or place.resolve() not in path.resolve().parents):
+            raise OSError(f"{path} is a symbolic link that leads elsewhere")
 
 
 class TensorBoard:
@@ -68,7 +72,7 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         place, first = folder / "tensorboard", run_step + 1
-        _check_no_link(place)
+        _check_links(place)
         purged = first if place.exists() else None
         self._writer = SummaryWriter(str(place), purge_step=purged, filename_suffix=f".{first}")
 
@@ -96,7 +100,7 @@ class WandB:
     def __init__(self, folder: Path, config: RunConfig) -> None:
         import wandb
 
-        _check_no_link(folder / "wandb")
+        _check_links(folder / "wandb")
         self._note, self._last = folder / "wandb.json", -1
         known = json_files.read(self._note) if self._note.exists() else {}
         self._id, self._last = known.get("id") or uuid.uuid4().hex[:12], known.get("run_step", -1)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlx import json_files
 from rlx.errors import RlxError, install, say
 from rlx.visual.camera import AZIMUTH, ELEVATION, FOVY, camera_path, ground, placed
 
@@ -87,8 +88,10 @@ def write(path: Path, scene: Mapping[str, Any], episodes: Sequence[Mapping[str, 
     moments = range(0, steps, skip)
     say(f"drawing {path}: {len(moments)} frames of {len(episodes)} episode{'s' * (len(episodes) > 1)} ...")
     frames = _with_progress(render(scene, episodes, moments, SIZES[kind]), len(moments))
+    save = _write_gif if kind == ".gif" else _write_mp4
     try:
-        _write_gif(path, frames, scene["dt"] * skip) if kind == ".gif" else _write_mp4(path, frames, scene["dt"] * skip)
+        with json_files.drafted(path) as draft:
+            save(draft, frames, scene["dt"] * skip)
     except OSError as error:
         raise RlxError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from None
 
