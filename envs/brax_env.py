@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from rlx.envs.base import advance, begin, with_key
 from rlx.envs.dynamics import Dynamics
-from rlx.envs.geoms import quietly, scene
+from rlx.envs.geoms import interface, quietly, scene
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -62,6 +62,10 @@ class BraxEnv:
         if not isinstance(self._env.unwrapped, brax_envs.PipelineEnv):
             return None
         return scene(self._env.sys.mj_model, float(self._env.dt))
+
+    def interface(self) -> dict[str, Any]:
+        """Names and ranges of the actuators and the control interval, see `rlx.export.bundle`."""
+        return interface(self._env.sys.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
         links = self._dynamics.unpack(state.inner).pipeline_state.x

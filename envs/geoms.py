@@ -56,3 +56,11 @@ def quietly() -> Iterator[None]:
             yield
     finally:
         mujoco.set_mju_user_warning(handler)
+
+
+def interface(model: mujoco.MjModel, dt: float) -> dict[str, Any]:
+    """Names and ranges of a model's actuators, and the control interval, see `rlx.export.bundle.contract`."""
+    names = [model.actuator(i).name or f"actuator {i}" for i in range(model.nu)]
+    ranges = zip(model.actuator_ctrlrange, model.actuator_ctrllimited, strict=True)
+    limits = [ends.tolist() if limited else None for ends, limited in ranges]
+    return {"action": {"names": names, "control_range": limits}, "control_dt": dt}

@@ -85,6 +85,10 @@ class GymnaxEnv:
         }
         return {"dt": float(self._params.dt), "geoms": [rod]}
 
+    def interface(self) -> dict[str, Any]:
+        """The map from [-1, 1] to the box of actions, see `rlx.export.bundle`."""
+        return {"action": {"scale": self._half.ravel().tolist(), "offset": self._center.ravel().tolist()}}
+
     def pose(self, state: EnvState) -> jax.Array:
         """The pendulum's rod, `[1, 7]`, turned about y with the pivot at the origin; `[0, 7]` for the others."""
         if self._env.name != PENDULUM:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from rlx.envs import ROBOTS
 from rlx.envs.base import advance, begin, with_key
 from rlx.envs.dynamics import Dynamics
-from rlx.envs.geoms import quietly, scene
+from rlx.envs.geoms import interface, quietly, scene
 from rlx.envs.randomize import Episode, Randomization, RandomizationFn, with_model
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
@@ -76,6 +76,15 @@ class PlaygroundEnv:
     def scene(self) -> dict[str, Any]:
         """The simple geoms of the MuJoCo model; meshes are not drawn."""
         return scene(self._env.mj_model, float(self._env.dt))
+
+    def interface(self) -> dict[str, Any]:
+        """Names and ranges of the actuators and the control interval, see `rlx.export.bundle`; for robots whose action
+        is a change of their default pose, also the scale and that pose."""
+        description, env = interface(self._env.mj_model, float(self._env.dt)), self._env
+        pose, scale = getattr(env, "_default_pose", None), getattr(getattr(env, "_config", None), "action_scale", None)
+        if pose is not None and scale is not None and len(pose) == env.action_size:
+            description["action"] |= {"scale": [float(scale)] * len(pose), "offset": [float(x) for x in pose]}
+        return description
 
     def pose(self, state: EnvState) -> jax.Array:
         data = self._dynamics.unpack(state.inner).state.data

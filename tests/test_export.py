@@ -118,7 +118,7 @@ def test_exported_actions_equal_the_agents(agent: str, tmp_path: Path) -> None:
 
 def test_every_activation_is_tried() -> None:
     assert {given.get("activation", "relu") for given in SETTINGS.values()} == set(networks.ACTIVATIONS)
-    assert networks.ACTIVATIONS.keys() <= mlp.NUMPY.keys()
+    assert networks.ACTIVATIONS.keys() <= mlp.LAYERS.keys()
 
 
 def test_a_random_policy_gives_equal_actions_for_equal_observations(tmp_path: Path) -> None:
@@ -220,7 +220,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         commands = re.findall(r"^```(?:sh|bash)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-        assert [cli.main(line.split()[1:]) for line in commands] == [0]
+        for program, *arguments in [line.split() for block in commands for line in block.splitlines()]:
+            if program == "rlx":
+                assert cli.main(arguments) == 0
+            else:
+                subprocess.run([sys.executable, *arguments], check=True, timeout=120)
     return place
 
 
@@ -254,13 +258,19 @@ def test_documented_code_runs_without_rlx(number: int, without: list[str], place
 
 def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
     shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
     exec(blocks[1], shared)
     np.testing.assert_array_equal(shared["action"], expected_there(place, shared["observation"]))
-    exec(blocks[3], shared)
-    assert shared["returns"].shape == (2,) and (shared["returns"] < 0).all()
+    exec(blocks[3], shared)  # the runner's class
+    np.testing.assert_allclose(shared["command"], 2 * shared["action"])
+    monkeypatch.delitem(sys.modules, "run_policy")
     exec(blocks[4], shared)
-    assert shared["returns"].shape == (2,) and len(blocks) == 5
+    assert shared["interface"](None)["control_dt"] == 0.05
+    for block in blocks[5:]:
+        exec(block, shared)
+        assert shared["returns"].shape == (2,) and (shared["returns"] < 0).all()
+    assert len(blocks) == 7
 
 
 def test_onnx_with_layer_norm(normed: tuple[list[mlp.Layer], np.ndarray, np.ndarray]) -> None:

@@ -10,38 +10,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx.errors import RlxError, install
+from rlx.export.runner import EPSILON, LAYERS
 from rlx.types import Spec
 
 OPSET, IR_VERSION = 20, 10  # of ONNX; the first with Gelu
-EPSILON = 1e-6  # flax's, in LayerNorm
 
 
 class Layer(NamedTuple):
-    """An operation of `NUMPY` and its arrays, in the order of its arguments."""
+    """An operation of `rlx.export.runner.LAYERS` and its arrays, in the order of its arguments."""
 
     operation: str
     arrays: tuple[np.ndarray, ...] = ()
-
-
-NUMPY: dict[str, Callable[..., Any]] = {
-    "normalize": lambda x, mean, std, low, high: np.clip((x - mean) / std, low, high),
-    "dense": lambda x, kernel, bias: x @ kernel + bias,
-    "layer_norm": lambda x, scale, offset: (
-        (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + EPSILON) * scale + offset
-    ),
-    "relu": lambda x: np.maximum(x, 0),
-    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "gelu": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
-    "swish": lambda x: x / 2 * (1 + np.tanh(x / 2)),
-    "tanh": np.tanh,
-}
 
 
 def forward(layers: Sequence[Layer], observation: np.ndarray) -> np.ndarray:
     """Raw observations `[B, O]` to actions `[B, A]`, in NumPy alone."""
     x: np.ndarray = observation
     for operation, arrays in layers:
-        x = NUMPY[operation](x, *arrays)
+        x = LAYERS[operation](x, *arrays)
     return x
 
 
@@ -82,10 +68,10 @@ def to_arrays(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
     return {f"{i}.{j}": array for i, layer in enumerate(layers) for j, array in enumerate(layer.arrays)}
 
 
-def check_onnx() -> None:
-    """Raises RlxError where the package is not installed."""
+def check_onnx(flag: str) -> None:
+    """Raises RlxError, about the flag that asked for it, where the package is not installed."""
     if importlib.util.find_spec("onnx") is None:
-        raise RlxError(f"--onnx: needs the package onnx, which is not installed; {install('onnx')}")
+        raise RlxError(f"{flag}: needs the package onnx, which is not installed; {install('onnx')}")
 
 
 def to_onnx(layers: Sequence[Layer], observation_size: int) -> bytes:

@@ -26,6 +26,7 @@ from rlx import __version__, config, json_files
 from rlx.data import spaces
 from rlx.data.limits import printable
 from rlx.errors import RlxError, say
+from rlx.export import bundle as bundles
 from rlx.export import mlp
 from rlx.export.mlp import Layer
 from rlx.runs import checkpoint, origin, policies
@@ -43,18 +44,21 @@ TOLERANCE = 1e-4  # on actions: policy.npz against the agent
 Act = Callable[[Any], jax.Array]
 
 
-def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx: bool = False) -> dict[str, Any]:
+def save(
+    folder: Path, out: Path, step: int | None = None, member: int = 0, onnx: bool = False, bundle: bool = False
+) -> dict[str, Any]:
     """Writes a run's greedy policy into the new folder `out`; returns the content of `policy.json`.
 
     `policy.jax` is the policy. Where it is a plain MLP, `policy.npz` holds its layers, and so does `policy.onnx` if
-    asked for. Raises RlxError where there is no such run, checkpoint or member, where `out` exists, or where ONNX
+    asked for. With `bundle` there is also what `rlx.export.bundle` lists, and ONNX where that is possible. Raises
+    RlxError where there is no such run, checkpoint or member, where `out` exists, or where ONNX
     is not possible.
     """
     config.from_json(folder / "config.json")  # a missing run is reported before anything else
     if out.exists():
         raise RlxError(f"{out}: already exists; choose another --out, such as {_free_name(out)}")
-    if onnx:
-        mlp.check_onnx()
+    if onnx or bundle:
+        mlp.check_onnx("--onnx" if onnx else "--bundle")
     saved = policies.load(folder, [member], step)
     if saved.task.agent.carry is not None:
         raise RlxError(f"{folder}: {saved.config.agent} acts with a state of its own, which no exported file carries")
@@ -70,8 +74,12 @@ def save(folder: Path, out: Path, step: int | None = None, member: int = 0, onnx
     files = {POLICY: bytes(exported.serialize())}
     if layers is not None:
         files[ARRAYS] = _npz(mlp.to_arrays(layers))
-        if onnx:
+        if onnx or bundle:
             files[ONNX] = mlp.to_onnx(layers, spec.observation_size)
+    if bundle:
+        rows = bundles.example_rows(snapshot["statistics"])
+        with jax.default_matmul_precision("highest"):
+            files |= bundles.files(saved.task.env, rows, np.asarray(jax.jit(jax.vmap(act))(rows)))
     seed_and_hypers = dict(saved.members[member])
     metadata = {
         "format": FORMAT,
