@@ -10,7 +10,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from rlx import halves, losses, networks, parallel, policies
 from rlx.halves import HalfState
@@ -45,56 +44,39 @@ def update_critic(
     """All critics towards r + gamma d min Q' at the policy's action (arXiv 2006.09359, eq. 3), then their targets."""
     next_action, _ = policies.squashed_sample(nets.actor, policy, batch.next_observation, key)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (1, 2))
-    next_q = target_critic(state.learner.target_params, batch.next_observation, next_action)
+    next_q = target_critic(state.learner.target_variables, batch.next_observation, next_action)
     target = halves.td_target(batch, losses.ensemble_min(next_q), state.hypers)
-
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        values = critic(params, batch.observation, batch.action)
-        error = losses.ensemble_td_loss(values, target)
-        return error, {"critic_loss": error, "q_mean": values.mean()}
-
-    learner, metrics = state.learner.step(loss, state.hypers.critic_lr, nets.axes, state.hypers.tau)
-    return state.advance(learner=learner), metrics
+    return halves.update_critics(state, critic, batch, target, nets.axes)
 
 
 def update_actor(
     nets: Networks, state: HalfState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
     """The policy down -mean(weights * log pi(a|s)) (arXiv 2006.09359, eq. 9), the advantage over one own action."""
-    from rlx.distributions import TanhNormal
-
     own_action, _ = policies.squashed_sample(nets.actor, state.learner.params, batch.observation, key)
     q = partial(nets.critic.with_dropout(key, 1), critic_params, batch.observation)
     advantage = losses.ensemble_min(q(batch.action)) - losses.ensemble_min(q(own_action))
     weights = losses.advantage_weights(advantage, state.hypers.beta)
 
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        log_prob = TanhNormal(*nets.actor.apply(params, batch.observation)).log_prob(batch.action)
-        value = -jnp.mean(weights * log_prob)
-        return value, {"actor_loss": value, "data_log_prob": log_prob.mean(), "weight_mean": weights.mean()}
+    def log_prob(params: Params) -> jax.Array:
+        return policies.squashed_log_prob(nets.actor, params, batch.observation, batch.action)
 
-    actor, metrics = state.learner.step(loss, state.hypers.actor_lr, nets.axes)
-    return state.advance(learner=actor), metrics
-
-
-def act(nets: Networks, policy: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """A sample of the policy, `[..., O]` to `[..., A]`, and its log-probability."""
-    action, log_prob = policies.squashed_sample(nets.actor, policy, observation, key)
-    return action, {"log_prob": log_prob}
+    return halves.imitate(state, log_prob, weights, state.hypers.actor_lr, nets.axes, weight_mean=weights.mean())
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, Params, Params]:
     """AWAC for environments of `spec`; gradients are averaged over the mapped `axes`."""
     sizes, options = config.actor_hidden_sizes, config.network_options()
     actor = networks.make_gaussian_policy(spec, sizes, state_dependent_std=False, **options)
-    nets = Networks(actor, halves.make_critic(config, spec), axes)
+    nets = Networks(actor, halves.make_critic(config, spec, axes), axes)
     return Agent(
         init=halves.make_init(Hypers, halves.init_half(nets.critic, target=True), halves.init_half(nets.actor)),
-        critic_params=lambda critic: critic.learner.params,
+        critic_params=lambda critic: critic.learner.variables,
         policy_params=lambda actor, critic_params: actor.learner.params,
         actor_reads=("observation", "action"),
-        act=partial(act, nets),
+        act=partial(policies.squashed_act, nets.actor),
         act_greedy=partial(policies.squashed_mean, nets.actor),
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
+        log_prob=partial(policies.squashed_log_prob, nets.actor),
     )

@@ -132,7 +132,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.Crit
     init_actor = halves.init_half(nets.score, optimizer, target=True)
     return Agent(
         init=halves.make_init(Hypers, partial(iql.init_critic, nets.critic), init_actor),
-        critic_params=lambda critic: iql.Value(critic.learner.target_params, critic.value.params),
+        critic_params=lambda critic: iql.Value(critic.learner.target_variables, critic.value.params),
         policy_params=lambda actor, value: Policy(actor.learner.target_params, value, actor.hypers),
         actor_reads=("observation", "action"),
         act=partial(act, nets, config.explore_samples, False),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -104,7 +103,7 @@ def update_critic(
     del policy
     hypers = state.hypers
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (0, 1))
-    target_q = nets.reduce(target_critic(state.learner.target_params, batch.observation, batch.action), hypers)
+    target_q = nets.reduce(target_critic(state.learner.target_variables, batch.observation, batch.action), hypers)
 
     def value_loss(params: Params) -> tuple[jax.Array, Metrics]:
         v = nets.value.apply(params, batch.observation)
@@ -113,14 +112,10 @@ def update_critic(
 
     value, value_metrics = state.value.step(value_loss, hypers.critic_lr, nets.axes)
     target = halves.td_target(batch, nets.value.apply(value.params, batch.next_observation), hypers)
-
-    def critic_loss(params: Params) -> tuple[jax.Array, Metrics]:
-        q = critic(params, batch.observation, batch.action)
-        loss = nets.error(q, target, hypers)
-        return loss, {"critic_loss": loss, "q_mean": q.mean()}
-
-    learner, metrics = state.learner.step(critic_loss, hypers.critic_lr, nets.axes, tau=hypers.tau)
-    return state.advance(learner=learner, value=value), value_metrics | metrics
+    new, metrics = halves.update_critics(
+        state, critic, batch, target, nets.axes, regress=lambda q, target: nets.error(q, target, hypers)
+    )
+    return new.replace(value=value), value_metrics | metrics
 
 
 def update_actor(
@@ -130,15 +125,10 @@ def update_actor(
     del key
     weights = nets.weigh(published, batch, state.hypers)
 
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        policy = policies.mean_tanh_normal(nets.actor, params, batch.observation)
-        chex.assert_shape(batch.action, policy.batch_shape + policy.event_shape)  # [B] would broadcast to [B, B]
-        log_prob = policy.log_prob(batch.action)
-        loss = -jnp.mean(weights * log_prob)
-        return loss, {"actor_loss": loss, "data_log_prob": log_prob.mean()}
+    def log_prob(params: Params) -> jax.Array:
+        return policies.mean_tanh_log_prob(nets.actor, params, batch.observation, batch.action)
 
-    actor, metrics = state.learner.step(loss, state.hypers.actor_lr * nets.decay(state.step), nets.axes)
-    return state.advance(learner=actor), metrics
+    return halves.imitate(state, log_prob, weights, state.hypers.actor_lr * nets.decay(state.step), nets.axes)
 
 
 def init_critic(nets: CriticNetworks, key: Key, hypers: CriticHypers) -> CriticState:
@@ -153,7 +143,7 @@ def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes =
     options = config.network_options() | {"layer_norm": config.value_layer_norm}
     scale = "exponential_scale" if config.value_loss == "exponential" else "expectile"
     return CriticNetworks(
-        critic=halves.make_critic(config, spec),
+        critic=halves.make_critic(config, spec, axes),
         value=networks.make_value(spec, config.critic_hidden_sizes, **options),
         value_loss=losses.VALUE_LOSSES[config.value_loss],
         parameter=lambda hypers: getattr(hypers, scale),
@@ -183,6 +173,7 @@ def assemble(
         act_greedy=partial(policies.squashed_mean, nets.actor),
         update_critic=update_critic,
         update_actor=partial(update_actor, nets),
+        log_prob=partial(policies.mean_tanh_log_prob, nets.actor),
     )
 
 
@@ -195,5 +186,5 @@ def make(
     """
     critic = make_critic_networks(config, spec, axes)._replace(**changes)
     actor = make_actor_networks(config, spec, axes, partial(imitation_weights, critic))
-    critic_params = lambda state: Value(state.learner.target_params, state.value.params)  # noqa: E731
+    critic_params = lambda state: Value(state.learner.target_variables, state.value.params)  # noqa: E731
     return assemble(actor, defaults, partial(init_critic, critic), partial(update_critic, critic), critic_params)

@@ -69,7 +69,7 @@ def optimizer(hypers: Hypers) -> optax.GradientTransformation:
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.Networks:
     """Networks, targets and losses of PQL or, where `config.distributional`, of PQL-D."""
-    critic = halves.make_critic(config, spec, num_atoms=config.num_atoms if config.distributional else None)
+    critic = halves.make_critic(config, spec, axes, num_atoms=config.num_atoms if config.distributional else None)
     nets = td3.make_networks(config, spec, axes)._replace(
         critic=critic, published_critic=critic, optimizer=optimizer, target_actor=False
     )
@@ -80,4 +80,6 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.N
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.DeterministicAgent:
     """PQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    return td3.assemble(make_networks(config, spec, axes), Hypers, critic_params=lambda critic: critic.learner.params)
+    return td3.assemble(
+        make_networks(config, spec, axes), Hypers, critic_params=lambda critic: critic.learner.variables
+    )

@@ -71,7 +71,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.Determinis
     agent = td3.assemble(
         make_networks(config, spec, axes),
         Hypers,
-        critic_params=lambda critic: critic.learner.params,
+        critic_params=lambda critic: critic.learner.variables,
         actor_reads=("observation", "action"),
     )
     return agent._replace(reads={"next_action": Read("action", "next")})

@@ -63,18 +63,13 @@ def update_critic(
     """All critics towards r + gamma d (Q' - alpha log pi) (arXiv 1812.05905, eqs. 5 and 6), then their targets."""
     next_action, log_prob = policies.squashed_sample(nets.actor, policy.params, batch.next_observation, key)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
-    next_estimates = target_critic(state.learner.target_params, batch.next_observation, next_action)
+    next_estimates = target_critic(state.learner.target_variables, batch.next_observation, next_action)
     next_value = nets.bootstrap(next_estimates, jax.random.fold_in(key, 1))
     soft_value = losses.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
     target = halves.td_target(batch, soft_value, state.hypers)
-
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        estimates = critic(params, batch.observation, batch.action)
-        error = nets.regress(estimates, target)
-        return error, {"critic_loss": error, "q_mean": estimates.mean(), "target_mean": target.mean()}
-
-    learner, metrics = state.learner.step(loss, state.hypers.critic_lr, nets.axes, tau=state.hypers.tau)
-    return state.advance(learner=learner), metrics
+    return halves.update_critics(
+        state, critic, batch, target, nets.axes, regress=nets.regress, target_mean=target.mean()
+    )
 
 
 def update_actor(
@@ -104,7 +99,7 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
     """Clipped double Q, whatever the number of critics."""
     return Networks(
         actor=networks.make_gaussian_policy(spec, config.actor_hidden_sizes, **config.network_options()),
-        critic=halves.make_critic(config, spec),
+        critic=halves.make_critic(config, spec, axes),
         bootstrap=lambda q, key: losses.ensemble_min(q),
         regress=losses.ensemble_td_loss,
         action_value=losses.ensemble_min,
@@ -120,18 +115,15 @@ def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> SoftAgent:
         actor, log_alpha = Learner.create(nets.actor.init(key)), Learner.create(jnp.log(hypers.alpha_init))
         return ActorState.create(hypers, actor, log_alpha=log_alpha)
 
-    def act(policy: Policy, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
-        action, log_prob = policies.squashed_sample(nets.actor, policy.params, observation, key)
-        return action, {"log_prob": log_prob}
-
     return Agent(
         init=halves.make_init(defaults, halves.init_half(nets.critic, target=True), init_actor),
-        critic_params=lambda critic: critic.learner.params,
+        critic_params=lambda critic: critic.learner.variables,
         policy_params=lambda actor, critic_params: Policy(actor.learner.params, actor.log_alpha.params),
-        act=act,
+        act=lambda policy, *inputs: policies.squashed_act(nets.actor, policy.params, *inputs),
         act_greedy=lambda policy, *inputs: policies.squashed_mean(nets.actor, policy.params, *inputs),
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
+        log_prob=lambda policy, *inputs: policies.squashed_log_prob(nets.actor, policy.params, *inputs),
     )
 
 

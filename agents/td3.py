@@ -91,17 +91,19 @@ def update_critic(
     noise = hypers.target_noise * jax.random.normal(key, action.shape, action.dtype)
     next_action = losses.smoothed_action(action, noise, hypers.max_target_noise)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (1, 2))
-    next_estimates = target_critic(state.learner.target_params, following, next_action)
+    next_estimates = target_critic(state.learner.target_variables, following, next_action)
     target = nets.target(next_estimates, next_action, batch, hypers)
-
-    def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        estimates = critic(params, batch.observation, batch.action)
-        error = nets.regress(estimates, target)
-        return error, {"critic_loss": error, "q_mean": nets.values(estimates, hypers).mean()}
-
-    tau = jnp.where((state.step + 1) % nets.policy_delay == 0, hypers.tau, 0.0)
-    learner, metrics = state.learner.step(loss, hypers.critic_lr, nets.axes, tau, nets.optimizer(hypers))
-    return state.advance(learner=learner), metrics
+    return halves.update_critics(
+        state,
+        critic,
+        batch,
+        target,
+        nets.axes,
+        regress=nets.regress,
+        values=lambda estimates: nets.values(estimates, hypers),
+        tau=jnp.where((state.step + 1) % nets.policy_delay == 0, hypers.tau, 0.0),
+        optimizer=nets.optimizer(hypers),
+    )
 
 
 def update_actor(
@@ -123,8 +125,8 @@ def make_networks(config: halves.Config, spec: Spec, axes: parallel.Axes = (), p
     """Clipped double Q with target networks, and an actor that climbs the first critic."""
     return Networks(
         actor=networks.make_deterministic_policy(spec, config.actor_hidden_sizes, **config.network_options()),
-        critic=halves.make_critic(config, spec),
-        published_critic=halves.make_critic(config, spec, num_critics=1),
+        critic=halves.make_critic(config, spec, axes),
+        published_critic=halves.make_critic(config, spec, axes, num_critics=1),
         target=clipped_double_q,
         regress=losses.ensemble_td_loss,
         values=lambda q, hypers: q,
@@ -138,7 +140,7 @@ def make_networks(config: halves.Config, spec: Spec, axes: parallel.Axes = (), p
 
 def first_critic(critic: HalfState) -> Params:
     """The first critic's parameters, [1, ...]."""
-    return jax.tree.map(lambda x: x[:1], critic.learner.params)
+    return jax.tree.map(lambda x: x[:1], critic.learner.variables)
 
 
 def assemble(

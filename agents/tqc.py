@@ -33,7 +33,7 @@ Hypers = sac.Hypers
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Networks:
     """SAC's networks, but estimates are quantiles, [N, B, M]."""
     return sac.make_networks(config, spec, axes)._replace(
-        critic=halves.make_critic(config, spec, num_atoms=config.num_quantiles),
+        critic=halves.make_critic(config, spec, axes, num_atoms=config.num_quantiles),
         bootstrap=lambda atoms, key: losses.truncate_atoms(atoms, config.drop_per_critic),
         regress=losses.quantile_huber_loss,
         action_value=partial(jnp.mean, axis=(0, -1)),

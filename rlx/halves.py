@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 from flax.struct import PyTreeNode
 
-from rlx import losses, networks
+from rlx import losses, networks, parallel
 from rlx.networks import Network
 from rlx.optim import Learner
-from rlx.types import COUNT, POSITIVE, SHARE, Key, Spec, State, Transition, as_arrays, setting
+from rlx.types import COUNT, POSITIVE, SHARE, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class CriticConfig(NetworkConfig):
     layer_norm: bool = setting(False, "LayerNorm in the critics")
     critic_dropout: float = setting(
         0.0, "share of the critics' activations dropped in updates, never in acting", (0.0, 0.999)
+    )
+    batch_norm: str = setting(
+        "none",
+        "batch normalisation in the critics, or renormalisation; targets and actors read running statistics",
+        choices=networks.BATCH_NORMS,
     )
 
 
@@ -125,12 +130,17 @@ def init_half(
     return init
 
 
-def make_critic(config: CriticConfig, spec: Spec, **changes: Any) -> Network:
-    """The ensemble of critics that `config` describes; `changes` are arguments of `networks.make_critic`."""
+def make_critic(config: CriticConfig, spec: Spec, axes: parallel.Axes = (), **changes: Any) -> Network:
+    """The ensemble of critics that `config` describes; batch norm takes the rows of all `axes`.
+
+    `changes` are arguments of `networks.make_critic`.
+    """
     arguments = config.network_options() | {
         "num_critics": config.num_critics,
         "layer_norm": config.layer_norm,
         "dropout": config.critic_dropout,
+        "batch_norm": config.batch_norm,
+        "axes": axes,
     }
     return networks.make_critic(spec, config.critic_hidden_sizes, **arguments | changes)
 
@@ -138,3 +148,59 @@ def make_critic(config: CriticConfig, spec: Spec, **changes: Any) -> Network:
 def td_target(batch: Transition, next_value: jax.Array, hypers: Hypers) -> jax.Array:
     """`losses.td_target` of a minibatch, with the agent's discount and reward scale."""
     return losses.td_target(batch.reward, batch.discount, next_value, hypers.gamma, hypers.reward_scale)
+
+
+def update_critics(
+    state: C,
+    critic: Callable[..., Any],
+    batch: Transition,
+    target: jax.Array,
+    axes: parallel.Axes,
+    *,
+    regress: Callable[[Any, jax.Array], jax.Array] = losses.ensemble_td_loss,
+    values: Callable[[Any], jax.Array] = lambda estimates: estimates,
+    tau: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    **metrics: jax.Array,
+) -> tuple[C, Metrics]:
+    """The half after a step of its critics down `regress(estimates, target)` [], and of their target networks by `tau`.
+
+    `critic(params, observation, action)` is the network's `apply`, or what `with_dropout` returns. `tau` is by default
+    that of the hyper-parameters. Reports critic_loss, q_mean (of `values(estimates)`) and `metrics`. With batch norm,
+    estimates use the batch's statistics, and the running ones move.
+    """
+    train = {} if state.learner.statistics is None else {"train": True}
+
+    def loss(params: Params) -> tuple[jax.Array, Any]:
+        result = critic(params, batch.observation, batch.action, **train)
+        estimates, *statistics = result if train else (result,)
+        error = regress(estimates, target)
+        report = {"critic_loss": error, "q_mean": values(estimates).mean(), **metrics}
+        return error, (report, *statistics) if train else report
+
+    hypers = state.hypers
+    learner, report = state.learner.step(loss, hypers.critic_lr, axes, hypers.tau if tau is None else tau, optimizer)
+    return state.advance(learner=learner), report
+
+
+def imitate(
+    state: A,
+    log_prob: Callable[[Params], jax.Array],
+    weights: jax.Array,
+    learning_rate: Any,
+    axes: parallel.Axes,
+    **metrics: jax.Array,
+) -> tuple[A, Metrics]:
+    """The half after a step down -mean(weights * log pi(a|s)); `log_prob(params)` of the data's actions, and weights,
+    are [B].
+
+    Reports actor_loss, data_log_prob and `metrics`.
+    """
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        density = log_prob(params)
+        value = -jnp.mean(weights * density)
+        return value, {"actor_loss": value, "data_log_prob": density.mean(), **metrics}
+
+    actor, report = state.learner.step(loss, learning_rate, axes)
+    return state.advance(learner=actor), report

@@ -1,13 +1,17 @@
 """How actors act: the squashed Gaussian (SAC), the Gaussian with a squashed mean (IQL), deterministic actors.
 
 `(actor, params, observation [..., O], key) -> (action [..., A], info)`, as `act` of an agent once network and
-parameters are bound. distrax is imported inside: 0.4 s that `--help` need not spend.
+parameters are bound. `(actor, params, observation, action) -> [...]`, as its `log_prob`, is the log-density of actions
+in the environment's units, [-1, 1]; the squashed Gaussian's includes the Jacobian of tanh.
+
+distrax is imported inside: 0.4 s that `--help` need not spend.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,11 +27,31 @@ def squashed_sample(actor: Network, params: Params, observation: jax.Array, key:
     return TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
 
 
+def squashed_act(actor: Network, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
+    """A sample of the tanh-Gaussian, with its log-probability as info."""
+    action, log_prob = squashed_sample(actor, params, observation, key)
+    return action, {"log_prob": log_prob}
+
+
+def squashed_log_prob(actor: Network, params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Of the tanh-Gaussian."""
+    from rlx.distributions import TanhNormal
+
+    return TanhNormal(*actor.apply(params, observation)).log_prob(action)
+
+
 def mean_tanh_normal(actor: Network, params: Params, observation: jax.Array) -> Any:
     """The Gaussian with a squashed mean, a distrax distribution over actions."""
     from rlx import distributions
 
     return distributions.mean_tanh_normal(*actor.apply(params, observation))
+
+
+def mean_tanh_log_prob(actor: Network, params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Of the Gaussian with a squashed mean before `clipped_sample` clips it, so part of its mass is outside [-1, 1]."""
+    policy = mean_tanh_normal(actor, params, observation)
+    chex.assert_shape(action, policy.batch_shape + policy.event_shape)  # [B] would broadcast to [B, B]
+    return policy.log_prob(action)
 
 
 def clipped_sample(

@@ -205,7 +205,8 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     # (policy parameters, rows [K, E, ...] as the agent sees them, act's info) -> columns [K, E, ...], once a block;
     # they are stored, and are extras of every minibatch by their own names
     records: Callable[[P, Any, dict[str, jax.Array]], dict[str, jax.Array]] | None = None
-    log_prob: Callable[[P, jax.Array, jax.Array], jax.Array] | None = None  # of actions at observations, [...]
+    # (policy parameters, observation [..., O], action [..., A] in [-1, 1]) -> the log-density of `act`'s actions, [...]
+    log_prob: Callable[[P, jax.Array, jax.Array], jax.Array] | None = None
     # () -> the acting state of one environment, a pytree. `act` and `act_greedy` then take it after the key, with
     # leaves [..., *shape], and return it third; it begins anew with every episode
     carry: Callable[[], Any] | None = None

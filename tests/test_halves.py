@@ -97,18 +97,46 @@ def test_critics_drop_out_by_keys_of_their_own(name: str, actor_calls: int, rate
     assert keys == [None] * len(keys) if rate == 0 else None not in keys and len(set(keys)) == len(keys)
 
 
+@pytest.mark.parametrize("name", ["sac", "tqc", "td3", "rebrac", "pql", "awac", "iql", "idql"])
+def test_critics_with_batch_norm_publish_running_statistics(name: str) -> None:
+    agent = agents.load(name).make(network_config(name, batch_norm="batch"), SPEC)
+    state = jax.eval_shape(agent.init, KEY)
+    new, _ = jax.eval_shape(agent.update, state, probes.with_reads(BATCH, agent.reads), KEY)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    assert "batch_stats" in str(jax.eval_shape(agent.critic_params, new.critic))
+
+
+@pytest.mark.parametrize("name", ["sac", "tqc", "awac", "iql", "bc"])
+def test_log_prob_of_stochastic_policies(name: str) -> None:
+    """Against a Gaussian in float64; where tanh squashes the sample, with its Jacobian. `act` reports the same."""
+    squashed, agent = name in ("sac", "tqc", "awac"), agents.load(name).make(network_config(name), SPEC)
+    assert agent.log_prob is not None
+    policy = jax.tree.map(lambda x: x + 0.1, agent.acting_params(agent.init(KEY)))
+    actor = networks.make_gaussian_policy(SPEC, (8, 8), state_dependent_std=name in ("sac", "tqc"))
+    output = actor.apply(getattr(policy, "params", policy), BATCH.observation)
+    mean, log_std, action = (np.asarray(x, np.float64) for x in (*output, BATCH.action))
+    point, centre = (np.arctanh(action), mean) if squashed else (action, np.tanh(mean))
+    density = -0.5 * ((point - centre) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+    expected = (density - squashed * np.log1p(-(action**2))).sum(-1)
+    for way in (agent.log_prob, jax.jit(agent.log_prob), jax.vmap(agent.log_prob, (None, 0, 0))):
+        np.testing.assert_allclose(way(policy, BATCH.observation, BATCH.action), expected, rtol=1e-4, atol=1e-4)
+    sampled, info = agent.act(policy, BATCH.observation, KEY)
+    if squashed:
+        reported, exact = agent.log_prob(policy, BATCH.observation, sampled), np.abs(sampled).max(-1) < 0.999
+        assert exact.sum() > 3  # nearer to +-1, float32 rounds the action
+        np.testing.assert_allclose(reported[exact], info["log_prob"][exact], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["td3", "td3_bc", "rebrac", "pql", "idql"])
+def test_deterministic_and_diffusion_policies_have_no_density(name: str) -> None:
+    assert agents.load(name).make(network_config(name), SPEC).log_prob is None
+
+
 def critic_step(critic: Network, axes: tuple[str, ...], half: Any, batch: Any) -> Any:
     """One step of Q-learning at the data's actions: the target by running statistics, the estimates by the batch's."""
     next_q = critic.apply(half.learner.target_variables, batch.next_observation, batch.action)
     target = halves.td_target(batch, losses.ensemble_min(next_q), half.hypers)
-
-    def loss(variables: Any) -> Any:
-        q, statistics = critic.apply(variables, batch.observation, batch.action, train=True)
-        error = losses.ensemble_td_loss(q, target)
-        return error, ({"critic_loss": error}, statistics)
-
-    learner, metrics = half.learner.step(loss, 1e-3, axes, tau=0.25)
-    return half.advance(learner=learner), metrics
+    return halves.update_critics(half, critic.apply, batch, target, axes, tau=0.25)
 
 
 @pytest.mark.parametrize("batch_norm", ["batch", "renorm"])
