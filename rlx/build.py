@@ -70,7 +70,7 @@ class Setup(NamedTuple):
 
 
 def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Setup:
-    """A configuration as it will run: environment made (unless given), data set read, what was left open decided.
+    """A configuration as it will run: with its environment, its data sets, and all open settings decided.
 
     Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
     also for a column that its agent reads and nobody provides.
@@ -83,18 +83,18 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
         env = make_env(config, env)
     prepared = [prepare(config.train, path, env.spec) for path in config.train.datasets]
     sets, notes = [one for one, _ in prepared], tuple(note for _, notes in prepared for note in notes)
-    found = data.concatenate(sets) if len(sets) > 1 else sets[0] if sets else None
-    if found is not None:
-        config = _scaled(config, found)
+    dataset = data.concatenate(sets) if len(sets) > 1 else sets[0] if sets else None
+    if dataset is not None:
+        config = _scaled(config, dataset)
     config = _with_schedules(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
     placement = lay_out(config.train, asked_split(config.train))
     train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
-    made = Setup(replace(config, train=train), env, found, tuple(one.size for one in sets), notes, trains)
-    for offline in parts(made.config):
-        _task(made, placement, offline)
-    return made
+    run_setup = Setup(replace(config, train=train), env, dataset, tuple(one.size for one in sets), notes, trains)
+    for offline in parts(run_setup.config):
+        _task(run_setup, placement, offline)
+    return run_setup
 
 
 def _arranged(config: RunConfig, placement: Placement) -> str:
@@ -109,15 +109,17 @@ def _arranged(config: RunConfig, placement: Placement) -> str:
 
 def prepare(train: TrainConfig, path: str, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
     """A data set, checked and clipped, and what to tell of it. Raises RlxError for one that does not fit."""
-    found = data.read(Path(path))
-    for name, size, there in (
-        ("observations", spec.observation_size, found.rows.observation.shape[-1]),
-        ("actions", spec.action_size, found.rows.action.shape[-1]),
+    dataset = data.read(Path(path))
+    for name, size, data_size in (
+        ("observations", spec.observation_size, dataset.rows.observation.shape[-1]),
+        ("actions", spec.action_size, dataset.rows.action.shape[-1]),
     ):
-        if there != size:
-            raise RlxError(f"{path}: {name} have {there} numbers but the environment's {size}; choose its own --env")
+        if data_size != size:
+            raise RlxError(
+                f"{path}: {name} have {data_size} numbers but the environment's {size}; choose its own --env"
+            )
     notes = []
-    if bad := data.nonfinite(found, train.max_magnitude):
+    if bad := data.nonfinite(dataset, train.max_magnitude):
         quantity, rows = next(iter(bad.items()))
         if train.on_nonfinite != "skip":
             raise RlxError(
@@ -125,20 +127,20 @@ def prepare(train: TrainConfig, path: str, spec: Spec) -> tuple[Dataset, tuple[s
                 f" {train.max_magnitude:g}, in {len(rows)} rows, first in row {rows[0]};"
                 " mend the file, or leave such rows out by --on-nonfinite skip"
             )
-        kept = data.drop_nonfinite(found, train.max_magnitude)
-        notes.append(f"{path}: left out {found.size - kept.size} rows with numbers that are not finite")
-        found = kept
-    found, clipped = data.clip_actions(found, train.action_clip)
+        finite = data.drop_nonfinite(dataset, train.max_magnitude)
+        notes.append(f"{path}: left out {dataset.size - finite.size} rows with numbers that are not finite")
+        dataset = finite
+    dataset, clipped = data.clip_actions(dataset, train.action_clip)
     if clipped:
         notes.append(f"{path}: clipped {clipped} actions to +-{train.action_clip}")
-    return found, tuple(notes)
+    return dataset, tuple(notes)
 
 
-def _scaled(config: RunConfig, found: Dataset) -> RunConfig:
-    """The configuration with `--scale-rewards range` made a number."""
+def _scaled(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """The configuration with `--scale-rewards range` turned into a number."""
     if config.train.scale_rewards == "none":
         return config
-    factor = 1000 / data.return_range(found)
+    factor = 1000 / data.return_range(dataset)
     scales = tuple(scale * factor for scale in config.hypers["reward_scale"])
     train = replace(config.train, scale_rewards="none")
     return replace(config, train=train, hypers=config.hypers | {"reward_scale": scales})
@@ -185,25 +187,25 @@ def _split(config: RunConfig, env: Env) -> RunConfig:
     return replace(config, train=replace(train, split=parallel.agree(chosen)))
 
 
-def make_driver(given: Setup, offline: bool = False) -> Driver:
+def make_driver(run_setup: Setup, offline: bool = False) -> Driver:
     """The driver of one part of a run, ready; nothing is compiled or allocated yet.
 
     Raises RlxError where memory cannot hold the run.
     """
     with tracing():
-        return _make_driver(given, lay_out(given.config.train, asked_split(given.config.train)), offline)
+        return _make_driver(run_setup, lay_out(run_setup.config.train, asked_split(run_setup.config.train)), offline)
 
 
-def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
-    config, (groups, _, split) = given.config, placement
-    module, everyone = agents.load(config.agent), members(config)
-    if config.train.spread == "seeds" and len(everyone) % len(groups[0]):
-        raise RlxError(f"--spread seeds: {len(everyone)} runs do not divide over {len(groups[0])} devices")
-    task, table = _task(given, placement, offline)
+def _make_driver(run_setup: Setup, placement: Placement, offline: bool) -> Driver:
+    config, (groups, _, split) = run_setup.config, placement
+    module, runs = agents.load(config.agent), members(config)
+    if config.train.spread == "seeds" and len(runs) % len(groups[0]):
+        raise RlxError(f"--spread seeds: {len(runs)} runs do not divide over {len(groups[0])} devices")
+    task, table = _task(run_setup, placement, offline)
     if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
-        memory.check(task, len(everyone), groups, table)
-    hypers = {name: np.asarray([m[name] for m in everyone], np.float32) for name in config.hypers}
-    first = np.asarray([m["seed"] for m in everyone]), module.Hypers(**hypers)
+        memory.check(task, len(runs), groups, table)
+    hypers = {name: np.asarray([m[name] for m in runs], np.float32) for name in config.hypers}
+    first = np.asarray([m["seed"] for m in runs]), module.Hypers(**hypers)
     sequential = config.train.driver == "fused"
     if split:
         return Pipelined(task, groups[1:] if offline else groups, *first, table)
@@ -212,13 +214,13 @@ def _make_driver(given: Setup, placement: Placement, offline: bool) -> Driver:
     def fused(seeds: np.ndarray, hypers: Any) -> Fused:
         return Fused(task, groups[0], seeds, hypers, schedule, table)
 
-    threads = config.train.members == "threads" and len(everyone) > 1
+    threads = config.train.members == "threads" and len(runs) > 1
     return Threads(fused, *first) if threads else fused(*first)
 
 
-def _task(given: Setup, placement: Placement, offline: bool) -> tuple[Task, Tables | None]:
+def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, Tables | None]:
     """What the driver of a part needs, and the part's data sets."""
-    config, env, found, sizes, _, trains = given
+    config, env, dataset, sizes, _, trains = run_setup
     train, shards = config.train, placement.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
     axes = _axes(placement, train.spread == "data")
@@ -228,13 +230,13 @@ def _task(given: Setup, placement: Placement, offline: bool) -> tuple[Task, Tabl
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
     if not trains and (agent.reads or agent.records or agent.window):
         agent = agent._replace(reads={}, records=None, window=0, actor_reads=())
-    tables = [found.rows] if found is not None and any(plan.shard_offline) else []
+    tables = [dataset.rows] if dataset is not None and any(plan.shard_offline) else []
     noise = train.noise_max > 0
     extra = columns.resolve(config.agent, agent, env.spec, not offline, tables, axes, noise)
     _check_reach(config, agent, plan, sizes if any(plan.shard_offline) else ())
     # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
-    table = _tables(found, sizes, train, extra) if found is not None and any(plan.shard_offline) else None
+    table = _tables(dataset, sizes, train, extra) if dataset is not None and any(plan.shard_offline) else None
     return Task(agent, env, batch, train, plan, axes, extra), table
 
 
@@ -262,21 +264,21 @@ def _axes(placement: Placement, over_devices: bool) -> parallel.Axes:
     return tuple(axis for axis, needed in several.items() if needed)
 
 
-def most_members(given: Setup, unit: int, most: int) -> int:
+def most_members(run_setup: Setup, unit: int, most: int) -> int:
     """How many members, in steps of `unit` and up to `most`, a device can hold at once with some room to spare."""
-    placement = lay_out(given.config.train, asked_split(given.config.train))
-    tasks = (_task(given, placement, offline) for offline in parts(given.config))
+    placement = lay_out(run_setup.config.train, asked_split(run_setup.config.train))
+    tasks = (_task(run_setup, placement, offline) for offline in parts(run_setup.config))
     return min(memory.most_members(task, unit, most, placement.groups, table) for task, table in tasks)
 
 
-def _tables(found: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> Tables:
+def _tables(dataset: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> Tables:
     """The data sets as rings, with the extra columns that are read."""
-    available = found.rows.extras | {"time": found.time}
-    rows = found.rows._replace(extras={name: available[name] for name in extra.shapes})
-    whole = data.to_replay(found._replace(rows=rows), train.reward_shift)
+    available = dataset.rows.extras | {"time": dataset.time}
+    rows = dataset.rows._replace(extras={name: available[name] for name in extra.shapes})
+    ring = data.to_replay(dataset._replace(rows=rows), train.reward_shift)
     ends = np.cumsum(sizes)
-    parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], whole.rows) for a, b in zip(ends - sizes, ends, strict=True)]
-    cursors = [Cursor(head=whole.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
+    parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], ring.rows) for a, b in zip(ends - sizes, ends, strict=True)]
+    cursors = [Cursor(head=ring.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
     return tuple(Replay(rows=part, cursor=cursor) for part, cursor in zip(parts, cursors, strict=True))
 
 

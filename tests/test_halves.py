@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +103,7 @@ def test_critics_with_batch_norm_publish_running_statistics(name: str) -> None:
     agent = agents.load(name).make(network_config(name, batch_norm="batch"), SPEC)
     state = jax.eval_shape(agent.init, KEY)
     new, _ = jax.eval_shape(agent.update, state, probes.with_reads(BATCH, agent.reads), KEY)
-    assert jax.tree.structure(new) == jax.tree.structure(state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     assert "batch_stats" in str(jax.eval_shape(agent.critic_params, new.critic))
 
 

@@ -139,9 +139,9 @@ def sum_over_processes(*numbers: int) -> tuple[int, ...]:
 def of_all_processes(number: int) -> list[int]:
     """Every process's number, 0 <= number < 2^60, by process; all of them must ask."""
     high, low = divmod(number, 2**30)
-    own = [x if i == process() else 0 for i in range(jax.process_count()) for x in (high, low)]
-    told = sum_over_processes(*own)
-    return [high * 2**30 + low for high, low in zip(told[::2], told[1::2], strict=True)]
+    halves = [x if i == process() else 0 for i in range(jax.process_count()) for x in (high, low)]
+    parts = sum_over_processes(*halves)
+    return [high * 2**30 + low for high, low in zip(parts[::2], parts[1::2], strict=True)]
 
 
 @functools.cache

@@ -54,7 +54,7 @@ def local_device_count() -> int:
 
 
 def on_cpu() -> bool:
-    """Whether programs run on a CPU unless told otherwise."""
+    """Whether the default backend is a CPU."""
     return jax.default_backend() == "cpu"
 
 

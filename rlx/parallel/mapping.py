@@ -15,7 +15,7 @@ import numpy as np
 
 DEVICE = "device"
 SHARD = "shard"
-Axes = tuple[str, ...]  # what a mean over "everybody" runs over: () for one learner, (DEVICE, SHARD) for data-parallel
+Axes = tuple[str, ...]  # what gradients are averaged over: () for one learner, (DEVICE, SHARD) for data-parallel
 
 
 def pmap(
@@ -49,8 +49,8 @@ def along(function: Callable[..., Any], size: int, in_axes: Any = 0, out_axes: A
 
 def _one(function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
-        given = _where(in_axes, arguments, lambda x: jax.lax.squeeze(x, (0,)))
-        return _where(out_axes, function(*given), lambda x: jax.lax.expand_dims(x, (0,)))
+        rows = _where(in_axes, arguments, lambda x: jax.lax.squeeze(x, (0,)))
+        return _where(out_axes, function(*rows), lambda x: jax.lax.expand_dims(x, (0,)))
 
     return call
 

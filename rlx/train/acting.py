@@ -71,9 +71,9 @@ def make_block(
     """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained
     agent."""
     config, explore = task.config, behave(task, policy, statistics)
-    tells = bool(task.columns.shapes or task.agent.records or task.agent.carry)  # more than actions
+    stores_info = bool(task.columns.shapes or task.agent.records or task.agent.carry)  # more than actions
     random_iterations = task.plan.warmup_iterations
-    if tells:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
+    if stores_info:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
         random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
     # a trained agent acts for itself
     warm = (iteration < random_iterations) & (task.plan.prior[0] == 0)
@@ -83,7 +83,7 @@ def make_block(
         def random() -> jax.Array:
             return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
 
-        if not tells:
+        if not stores_info:
             return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
         action, info, *carried = explore(observation, key, env_keys, *carry)
         if "log_prob" in info:  # of the action that is taken
@@ -97,9 +97,9 @@ def make_block(
 
     shard, index = parallel.index(task.axes), env_index(task)
     env_key, act_key = derive(key, COLLECT, iteration), derive(key, ACT, iteration, shard)
-    given = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh_carry(task, shape[0]))
-    env, rows, *seen = collect(task.batch, act, *given)
-    episodes, diverged = parallel.sum(tuple(seen), task.axes)
+    arguments = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh_carry(task, shape[0]))
+    env, rows, *reports = collect(task.batch, act, *arguments)
+    episodes, diverged = parallel.sum(tuple(reports), task.axes)
     rows = rows._replace(reward=rows.reward + config.reward_shift)
     return env, record(task, policy, statistics, rows) if task.agent.records else rows, episodes, diverged
 

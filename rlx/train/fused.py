@@ -33,7 +33,9 @@ from rlx.types import EnvState, State
 class Schedule(NamedTuple):
     """A driver state and what an iteration does to it, for one member and one logical shard."""
 
-    init: Callable[..., Any]  # (task, seed, hypers, given) -> state; given is a shard's pool of starts, or the data set
+    init: Callable[
+        ..., Any
+    ]  # (task, seed, hypers, source) -> state; source is a shard's pool of starts, or the data set
     iteration: Callable[[Task, Any, Any], tuple[Any, Totals]]  # (task, data, state)
     shards: Any  # the state's axes under the vmap over shards: 0 where each has its own, None where all have the same
     members: Any  # likewise under the vmap over members
@@ -70,7 +72,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
 
 
 def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[FusedState, Totals]:
-    """Collects one block, adds it, merges the statistics, then learns on all that is there, and on `data` if given."""
+    """Collects one block, adds it, merges the statistics, then learns on replay, and on `data` where there is one."""
     key = jax.random.key(state.seed)
     policy = task.agent.acting_params(state.agent)
     made = acting.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
@@ -81,15 +83,15 @@ def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[Fused
     def learn(agent: State) -> tuple[State, Learned]:
         return learning.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
 
-    agent, told, learned = learning.after_warmup(learn, state.agent, learning.learns(task, ring, state.iteration))
+    agent, updates, learned = learning.after_warmup(learn, state.agent, learning.learns(task, ring, state.iteration))
     watched = nonfinite.watch_statistics(state.statistics, statistics, rows.observation, task.axes)
-    sounded = nonfinite.sound(diverged | watched | told.bad, state.iteration)
+    alarms = nonfinite.sound(diverged | watched | updates.bad, state.iteration)
     state = state.replace(agent=agent, statistics=statistics, env=env, replay=ring, iteration=state.iteration + 1)
-    return state, Totals(told.metrics, learned, episodes, alarms=sounded)
+    return state, Totals(updates.metrics, learned, episodes, alarms=alarms)
 
 
 def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
-    """The run goes on with another agent and its statistics, under its own hyper-parameters."""
+    """The run continues with another agent and its statistics, under its own hyper-parameters."""
     del task
     agent = learning.keep_hypers(learned["agent"], state.agent)
     return state.replace(agent=agent, statistics=learned["statistics"])
@@ -128,7 +130,7 @@ def reset(task: Task, seed: jax.Array, iteration: jax.Array) -> EnvState:
 
 
 class Fused:
-    """The programs of a run on `devices`, for members with the given seeds [M] and hyper-parameters [M].
+    """The programs of a run on `devices`, for members with these seeds [M] and hyper-parameters [M].
 
     With `spread="data"` every device holds all members and its part of the shards; with `spread="seeds"` it holds all
     shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`. `data` are data
@@ -153,26 +155,26 @@ class Fused:
             mapped = parallel.over(function, shard_axes, member_axes, shards, members, task.axes)
             return parallel.pmap(mapped, self.devices, donate=donate)
 
-        own, everyone = schedule.shards, schedule.members
+        own, by_member = schedule.shards, schedule.members
         zero = self._iterations(0)
         self.data = parallel.replicate(data, self.devices)
         self.first = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
         pool = spread(partial(reset, task), ((None, None), 0), ((0, None), 0))
         self.reset = Program("reset", pool, self.first[0], zero, seldom=True)
-        given, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
-        start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), everyone))
-        self.start = Program("start", start, *self.first, given, seldom=True)
+        source, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
+        start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), by_member))
+        self.start = Program("start", start, *self.first, source, seldom=True)
         iteration = jax.jit(
             partial(schedule.iteration, task)
         )  # so that it is traced once, for its shapes and for the program
-        self._spread_iteration = spread(iteration, ((None, own), (own, None)), ((None, everyone), (everyone, 0)))
+        self._spread_iteration = spread(iteration, ((None, own), (own, None)), ((None, by_member), (by_member, 0)))
         train = spread(
             partial(advance, iteration),
             ((own, None, None, None), (own, None)),
-            ((everyone, 0, None, None), (everyone, 0)),
+            ((by_member, 0, None, None), (by_member, 0)),
             donate=(0, 1),
         )
-        adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((everyone, 0), everyone))
+        adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((by_member, 0), by_member))
         evaluator = parallel.pmap(parallel.along(partial(acting.evaluate_policy, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
         self.evaluation = Program("evaluate", evaluator, schedule.policy_snapshot(self.shapes))
@@ -186,7 +188,7 @@ class Fused:
 
     @cached_property
     def no_totals(self) -> Totals:
-        """What an iteration reports, all zero, on the host; found by tracing the iteration, which takes its time."""
+        """What an iteration reports, all zero, on the host; from tracing the iteration, which takes time."""
         return nonfinite.zeros_like(jax.eval_shape(self._spread_iteration, self.data, self.shapes)[1])
 
     def init(self) -> Any:
@@ -194,9 +196,9 @@ class Fused:
         return self.begin(*self.first)
 
     def begin(self, seeds: Any, hypers: Any) -> Any:
-        """The state before the first iteration of as many members, from what they are given on the devices."""
-        given = self.reset(seeds, self._iterations(0)) if self.schedule.refill else self.data
-        return self.start(seeds, hypers, given)
+        """The state before the first iteration of members with these seeds and hyper-parameters, on the devices."""
+        source = self.reset(seeds, self._iterations(0)) if self.schedule.refill else self.data
+        return self.start(seeds, hypers, source)
 
     def advance(self, state: Any, totals: Totals, iterations: int) -> tuple[Any, Totals]:
         """Makes `iterations` iterations, adding to `totals`; both are donated. Returns at once, with what is being
@@ -247,16 +249,16 @@ class Fused:
         return self._layout(0, None).gather(tree)
 
     def training_state(self, state: Any, totals: Totals) -> Any:
-        """Everything that the run's future hangs on, on the host, whatever the devices: `[M, shards, ...]`."""
+        """The full training state, for resuming, on the host, whatever the devices: `[M, shards, ...]`."""
         return {"state": self._own.gather(state), "totals": self.fetch(totals)}
 
-    def place_training_state(self, whole: Any) -> tuple[Any, Totals]:
-        """State and totals from what `whole` returned, here or on other devices."""
-        return self._own.scatter(whole["state"], self.devices), self.place(whole["totals"])
+    def place_training_state(self, saved: Any) -> tuple[Any, Totals]:
+        """State and totals from what `training_state` returned, here or on other devices."""
+        return self._own.scatter(saved["state"], self.devices), self.place(saved["totals"])
 
     @property
     def training_state_shapes(self) -> Any:
-        """Shapes and types of what `whole` returns."""
+        """Shapes and types of what `training_state` returns."""
         return {"state": self._own.gathered(self.shapes), "totals": self._layout(0, None).gathered(self.no_totals)}
 
     @property

@@ -41,7 +41,7 @@ def actor_rows(task: Task, rows: Row) -> Row:
 
 
 def init_replay(task: Task, row: Any) -> Replay:
-    """This shard's empty ring for rows of the given shapes."""
+    """This shard's empty ring for rows of these shapes."""
     config = task.config
     return replay.init(
         row, task.plan.slots, task.plan.shard_envs, config.rollout_length, jnp.dtype(config.replay_dtype)
@@ -98,8 +98,8 @@ def sample(
     stored = {name: read for name, read in reads.items() if name not in tags}
 
     def part(number: int, ring: Replay, key: Key, rows: int) -> Transition:
-        given = (task.config.n_step, gamma, stored, fields, task.agent.window)
-        batch = replay.sample(ring, key, (count, rows), *given)
+        options = (task.config.n_step, gamma, stored, fields, task.agent.window)
+        batch = replay.sample(ring, key, (count, rows), *options)
         shape = (count, rows, task.agent.window) if task.agent.window else (count, rows)
         return batch._replace(extras=batch.extras | {name: jnp.full(shape, number) for name in tags})
 
@@ -110,8 +110,8 @@ def sample(
         batches.append(part(0, source.ring, key, plan.shard_batch - offline))
     for number, (table, rows) in tables:
         if rows:
-            own_key = derive(key, OFFLINE) if number == 1 else derive(key, OFFLINE, number)
-            batches.append(part(number, table, own_key, rows))
+            table_key = derive(key, OFFLINE) if number == 1 else derive(key, OFFLINE, number)
+            batches.append(part(number, table, table_key, rows))
     return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *batches) if len(batches) > 1 else batches[0]
 
 
@@ -132,8 +132,8 @@ def learn_critic(
         sample_key = derive(key, SAMPLE, CRITIC, iteration, shard, k)
         batches = minibatches(task, source, statistics, critic.hypers.gamma, sample_key, count)
 
-        def update(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
-            batch, i = given
+        def update(critic: Any, numbered: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
+            batch, i = numbered
             return update_critic(critic, policy, batch, derive(key, CRITIC, iteration, shard, k, i))
 
         return _scan(update, critic, batches, count)
@@ -161,8 +161,8 @@ def learn_actor(
     def burst(actor: Any, k: jax.Array) -> tuple[Any, Learned]:
         data = sample(derive(key, SAMPLE, ACTOR, iteration, shard, k), count)
 
-        def update(actor: Any, given: tuple[Any, jax.Array]) -> tuple[Any, Learned]:
-            raw, i = given
+        def update(actor: Any, numbered: tuple[Any, jax.Array]) -> tuple[Any, Learned]:
+            raw, i = numbered
             batch = observed_batch(task, statistics, raw)
             return update_actor(actor, value, batch, derive(key, ACTOR, iteration, shard, k, i))
 
@@ -193,15 +193,15 @@ def learn(
         batches = minibatches(task, source, statistics, gamma, sample_key, groups * width)
         batches = jax.tree.map(lambda x: x.reshape(groups, width, *x.shape[1:]), batches)
 
-        def group(state: State, given: tuple[Transition, jax.Array]) -> tuple[State, Learned]:
-            batch, g = given
+        def group(state: State, numbered: tuple[Transition, jax.Array]) -> tuple[State, Learned]:
+            batch, g = numbered
 
-            def critic_step(critic: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
-                row, i = given
+            def critic_step(critic: Any, numbered: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
+                row, i = numbered
                 return update_critic(critic, policy, row, derive(key, CRITIC, iteration, shard, k, g, i))
 
-            def actor_step(actor: Any, given: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
-                row, i = given
+            def actor_step(actor: Any, numbered: tuple[Transition, jax.Array]) -> tuple[Any, Learned]:
+                row, i = numbered
                 data = task.agent.actor_batch(row)
                 return update_actor(actor, value, data, derive(key, ACTOR, iteration, shard, k, g, i))
 
@@ -251,7 +251,7 @@ def after_warmup(
     return learner, learned, learning.astype(jnp.float32)
 
 
-def keep_hypers(agent: State, own: State) -> State:
-    """`agent` under the hyper-parameters of `own`."""
-    critic = agent.critic.replace(hypers=own.critic.hypers)
-    return State(critic=critic, actor=agent.actor.replace(hypers=own.actor.hypers))
+def keep_hypers(agent: State, old: State) -> State:
+    """`agent` under the hyper-parameters of `old`."""
+    critic = agent.critic.replace(hypers=old.critic.hypers)
+    return State(critic=critic, actor=agent.actor.replace(hypers=old.actor.hypers))

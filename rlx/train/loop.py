@@ -1,4 +1,4 @@
-"""The host's side of training: dispatches whole stretches of iterations, and reports at the points where somebody
+"""The host's side of training: dispatches stretches of iterations, and reports at the points where somebody
 looks."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Driver(Protocol):
     def policy_snapshot_shapes(self) -> Any: ...  # of what `learned` returns, fetched, [M, ...]
 
     @property
-    def training_state_shapes(self) -> Any: ...  # of what `whole` returns
+    def training_state_shapes(self) -> Any: ...  # of what `training_state` returns
 
     @property
     def members(self) -> int: ...  # training runs in all, M
@@ -71,7 +71,7 @@ class Driver(Protocol):
 
     def training_state(self, state: Any, totals: Any) -> Any: ...
 
-    def place_training_state(self, whole: Any) -> tuple[Any, Any]: ...
+    def place_training_state(self, saved: Any) -> tuple[Any, Any]: ...
 
 
 class Resumed(NamedTuple):
@@ -127,7 +127,7 @@ def train(
     """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or where a run was, if
     given.
 
-    Programs compile on threads beside each other, the evaluation once training is at its pace. Nothing but explicit
+    Programs compile on parallel threads, the evaluation once training is at its pace. Nothing but explicit
     transfers crosses between host and device. `tell` hears what is begun: compiling, warming up, training, evaluating.
     Raises RlxError where a number is not finite and the policy is to stop.
     """
@@ -242,11 +242,11 @@ def bad_numbers(driver: Driver, totals: Totals) -> dict[str, tuple[int, int]]:
     """What was not finite or an outlier, causes before consequences: the run_step after its first iteration, and how
     often."""
     firsts = {quantity: int(alarm.first.min()) for quantity, alarm in totals.alarms.items()}
-    found = [(first, _place(quantity), quantity) for quantity, first in firsts.items() if first != NEVER]
+    alarms = [(first, _place(quantity), quantity) for quantity, first in firsts.items() if first != NEVER]
     run_step = driver.task.plan.run_step
     return {
         quantity: (run_step(first + 1), int(totals.alarms[quantity].number.sum()))
-        for first, _, quantity in sorted(found)
+        for first, _, quantity in sorted(alarms)
     }
 
 

@@ -40,7 +40,7 @@ ByRole = tuple[RoleTotals, ...]
 
 
 class Pipelined:
-    """The programs of a pipelined run, for members with the given seeds [M] and hyper-parameters [M].
+    """The programs of a pipelined run, for members with these seeds [M] and hyper-parameters [M].
 
     `groups` are the devices of each role, without collectors where there is a data set to learn from. The state of each
     role leads with the devices of its group, `[D, M, shards, ...]`.
@@ -81,11 +81,13 @@ class Pipelined:
 
     def init(self) -> PipelineState:
         """The state before the first iteration."""
-        given: list[Any] = list(self._data)
+        sources: list[Any] = list(self._data)
         if self.schedule.refill:
             zero = parallel.replicate(np.zeros((), np.int32), self.groups[0])
-            given[0] = self.reset(self._first[0][0], zero)
-        return self._state([start(*first, x) for start, first, x in zip(self.starts, self._first, given, strict=True)])
+            sources[0] = self.reset(self._first[0][0], zero)
+        return self._state(
+            [start(*first, x) for start, first, x in zip(self.starts, self._first, sources, strict=True)]
+        )
 
     def advance(self, state: PipelineState, totals: ByRole, iterations: int) -> tuple[PipelineState, ByRole]:
         """Makes `iterations` iterations; `state` is donated. Returns when the last are dispatched, not when they are
@@ -100,8 +102,8 @@ class Pipelined:
 
     def iteration(self, state: PipelineState, totals: ByRole) -> tuple[PipelineState, ByRole]:
         """Dispatches one iteration and returns at once; what the roles report is added to `totals`."""
-        given = zip(self.iterations, self._by_role(state), self._data, totals, strict=True)
-        results = [program(*arguments) for program, *arguments in given]
+        arguments = zip(self.iterations, self._by_role(state), self._data, totals, strict=True)
+        results = [program(*inputs) for program, *inputs in arguments]
         totals = tuple(result[-1] for result in results)
         self.timer.start(*totals)
         (value_learner, value, _), (policy_learner, _) = results[-2:]
@@ -219,10 +221,10 @@ class Pipelined:
 
     def _start(self, i: int, pool: Any = None) -> Program:
         """The program that initialises a role."""
-        given, axis = (self._data[i], None) if pool is None else (pool, 0)
+        sources, axis = (self._data[i], None) if pool is None else (pool, 0)
         shard_axes, member_axes = ((None, None, axis), self._shards[i]), ((0, 0, axis), self._members[i])
         start = self._over(partial(self._roles[i][1], self.task), i, shard_axes, member_axes)
-        return Program(f"start {i}", parallel.pmap(start, self.groups[i]), *self._first[i], given, seldom=True)
+        return Program(f"start {i}", parallel.pmap(start, self.groups[i]), *self._first[i], sources, seldom=True)
 
     def _iteration(self, i: int) -> tuple[Program, RoleTotals]:
         """The program of a role's iteration, which adds up what it reports on its devices, and zeros to begin from."""
@@ -254,9 +256,9 @@ class Pipelined:
             return add(state, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *pieces), version)
 
         count = math.lcm(*map(len, self.groups)) // len(self.groups[i])
-        given = (self._on(i, pieces[0][part]),) * count
+        received = (self._on(i, pieces[0][part]),) * count
         program = parallel.pmap(store, self.groups[i], donate=(0,))
-        return Program("store", program, self._by_role(self.shapes)[i], given, self._on(i, version))
+        return Program("store", program, self._by_role(self.shapes)[i], received, self._on(i, version))
 
 
 def _cut(tree: Any, pieces: int) -> tuple[Any, ...]:

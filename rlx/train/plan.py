@@ -140,12 +140,12 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             " lower it or raise that"
         )
     iterations = math.ceil(config.total_env_steps / iteration_env_steps)
-    for flag, given, count in (
+    for flag, value, count in (
         ("total-env-steps", config.total_env_steps, iterations * config.rollout_length),
         ("replay-capacity", config.replay_capacity, slots),
     ):
         if count > MOST:
-            raise RlxError(f"--{flag} {given}: more than {MOST} vector steps cannot be counted; lower it")
+            raise RlxError(f"--{flag} {value}: more than {MOST} vector steps cannot be counted; lower it")
     warmup = max(
         math.ceil(config.warmup_env_steps / iteration_env_steps), math.ceil(config.n_step / config.rollout_length)
     )

@@ -37,7 +37,7 @@ class Task(NamedTuple):
     config: TrainConfig
     plan: Plan
     axes: parallel.Axes  # what gradients and statistics are averaged over
-    columns: Columns = Columns()  # of replay rows, beside the fields
+    columns: Columns = Columns()  # of replay rows, in addition to the fields
 
     @property
     def reads(self) -> dict[str, Read]:

@@ -2,7 +2,7 @@
 
 vmapped, the activations of several members leave the caches, and little of what XLA computes for a CPU is shared out to
 its cores. Threads, each member keeps its caches, members use all cores, there is one member's program to compile, and a
-member's bits do not depend on who trains beside it. No thread waits for another, so nothing can dead-lock.
+member's bits do not depend on the other members. No thread waits for another, so nothing can dead-lock.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Threads:
 
     def __init__(self, make: Callable[[np.ndarray, Any], Fused], seeds: np.ndarray, hypers: Any) -> None:
         self.members = len(seeds)
-        given = np.asarray(seeds, np.uint32), hypers
-        self.firsts = [self._alike.part(given, i) for i in range(self.members)]
+        first = np.asarray(seeds, np.uint32), hypers
+        self.firsts = [self._alike.part(first, i) for i in range(self.members)]
         self.one = make(*self.firsts[0])
         self.task, self.programs = self.one.task, self.one.programs
         self._threads = ThreadPoolExecutor(min(self.members, os.cpu_count() or 1))
@@ -44,7 +44,7 @@ class Threads:
         """Makes `iterations` iterations of every member, adding to `totals`; both are donated. Returns when they are
         done."""
         self.one.train.compiled()
-        made = self._each(lambda own, told: self.one.advance(own, told, iterations), state, totals)
+        made = self._each(lambda state, totals: self.one.advance(state, totals, iterations), state, totals)
         return tuple(own for own, _ in made), tuple(own for _, own in made)
 
     def zeros(self) -> Each:
@@ -112,11 +112,11 @@ class Threads:
     def _alike(self) -> Layout:
         return Layout(0, None)
 
-    def _each(self, function: Callable[..., Any], *given: Each) -> Each:
+    def _each(self, function: Callable[..., Any], *arguments: Each) -> Each:
         """`function` of every member's arguments, on the threads; waits for all."""
 
-        def alone(*own: Any) -> Any:
+        def guarded(*inputs: Any) -> Any:
             with jax.transfer_guard("disallow"):  # a thread does not inherit it
-                return jax.block_until_ready(function(*own))
+                return jax.block_until_ready(function(*inputs))
 
-        return tuple(self._threads.map(alone, *given))
+        return tuple(self._threads.map(guarded, *arguments))
