@@ -79,7 +79,7 @@ def make_chain(wanted: list[Pass], batch: int) -> tuple[Any, Any]:
 
     def chain(scratch: Any, networks: Any, ends: Any) -> Any:
         del scratch
-        return [run(p, *given) for p, *given in zip(each, networks, ends, strict=True)]
+        return [run(p, *inputs) for p, *inputs in zip(each, networks, ends, strict=True)]
 
     def run(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> list[jax.Array]:
         x, gradient = ends

@@ -36,18 +36,18 @@ Run = Callable[[int], None]
 GAMMA: Any = 0.99  # of replay's windows
 
 
-def settings(given: argparse.Namespace) -> dict[str, Any]:
+def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `--set` names."""
-    return {name: text.split(",") if "," in text else text for name, text in (pair.split("=", 1) for pair in given.set)}
+    return {name: text.split(",") if "," in text else text for name, text in (pair.split("=", 1) for pair in args.set)}
 
 
-def make_agent(given: argparse.Namespace) -> tuple[Any, Any, Spec]:
+def make_agent(args: argparse.Namespace) -> tuple[Any, Any, Spec]:
     """The agent's functions, the configuration of its networks, and what it knows of an environment."""
-    sizes = bounds.Sizes(*given.sizes)
+    sizes = bounds.Sizes(*args.sizes)
     observation, action = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes)
-    network = config.resolve(given.agent, "none", **settings(given)).network
+    network = config.resolve(args.agent, "none", **settings(args)).network
     spec = Spec(observation, action, 1000)
-    return agents.load(given.agent).make(network, spec), network, spec
+    return agents.load(args.agent).make(network, spec), network, spec
 
 
 def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
@@ -58,53 +58,53 @@ def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
     return Transition(observation, action, jax.random.normal(keys[3], shape), jnp.ones(shape), following)
 
 
-def update(given: argparse.Namespace) -> tuple[Run, float]:
+def update(args: argparse.Namespace) -> tuple[Run, float]:
     """`agent.update`, the state donated and the whole of it returned; with `--scan` so many of them in one program."""
-    agent, _, spec = make_agent(given)
+    agent, _, spec = make_agent(args)
     key = jax.random.key(2)
-    shape: tuple[int, ...] = (given.batch,)
+    shape: tuple[int, ...] = (args.batch,)
 
     def step(state: Any, *rest: Any) -> Any:
         return agent.update(state, *rest)[0]
 
-    if given.scan:
-        shape, key, step = (given.scan, *shape), jax.random.split(key, given.scan), scanned(step)
+    if args.scan:
+        shape, key, step = (args.scan, *shape), jax.random.split(key, args.scan), scanned(step)
     state = jax.jit(agent.init)(jax.random.key(0))
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, state, make_batch(spec, shape), key)
 
 
-def chain(given: argparse.Namespace) -> tuple[Run, float]:
+def chain(args: argparse.Namespace) -> tuple[Run, float]:
     """The update's matrix products alone."""
-    _, network, _ = make_agent(given)
-    function, rest = bounds.make_chain(bounds.passes(given.agent, network, bounds.Sizes(*given.sizes)), given.batch)
+    _, network, _ = make_agent(args)
+    function, rest = bounds.make_chain(bounds.passes(args.agent, network, bounds.Sizes(*args.sizes)), args.batch)
     return again(function, jax.block_until_ready, *rest)
 
 
-def act(given: argparse.Namespace) -> tuple[Run, float]:
+def act(args: argparse.Namespace) -> tuple[Run, float]:
     """Exploring actions for `--batch` observations."""
-    agent, _, spec = make_agent(given)
+    agent, _, spec = make_agent(args)
     policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
-    observation = jax.random.normal(jax.random.key(1), (given.batch, spec.observation_size))
+    observation = jax.random.normal(jax.random.key(1), (args.batch, spec.observation_size))
     step = jax.jit(lambda _, *rest: agent.act(*rest)[0])
     return again(
-        step, jax.block_until_ready, jnp.zeros((given.batch, spec.action_size)), policy, observation, jax.random.key(2)
+        step, jax.block_until_ready, jnp.zeros((args.batch, spec.action_size)), policy, observation, jax.random.key(2)
     )
 
 
-def bare(given: argparse.Namespace) -> tuple[Run, float]:
+def bare(args: argparse.Namespace) -> tuple[Run, float]:
     """The environment alone, under random actions, many vector steps a call as in training."""
-    env = envs.make(given.env)
-    batch = envs.vectorise(env, given.num_envs, 128)
+    env = envs.make(args.env)
+    batch = envs.vectorise(env, args.num_envs, 128)
     pool = jax.jit(batch.make_pool)(jax.random.key(0))
-    state = jax.jit(batch.init)(pool, jax.random.split(jax.random.key(1), given.num_envs))
-    shape = (given.num_envs, env.spec.action_size)
+    state = jax.jit(batch.init)(pool, jax.random.split(jax.random.key(1), args.num_envs))
+    shape = (args.num_envs, env.spec.action_size)
 
     def steps(carry: Any, pool: Any, count: jax.Array) -> Any:
         def one(_: jax.Array, carry: Any) -> Any:
             state, key = carry
             key, action_key, env_key = jax.random.split(key, 3)
             action = jax.random.uniform(action_key, shape, minval=-1.0)
-            return batch.step(state, action, pool, jax.random.split(env_key, given.num_envs))[0], key
+            return batch.step(state, action, pool, jax.random.split(env_key, args.num_envs))[0], key
 
         return jax.lax.fori_loop(0, count, one, carry)
 
@@ -119,18 +119,18 @@ def bare(given: argparse.Namespace) -> tuple[Run, float]:
     return run, compile_s
 
 
-def fused(given: argparse.Namespace) -> tuple[Run, float]:
+def fused(args: argparse.Namespace) -> tuple[Run, float]:
     """Training: vector steps with their updates, dispatched as in a run of any length; evaluations left out."""
-    warmup = max(given.num_envs, 2048)
-    common = {"num_envs": given.num_envs, "num_seeds": given.seeds, "ratio": "1:1", "batch_size": given.batch}
+    warmup = max(args.num_envs, 2048)
+    common = {"num_envs": args.num_envs, "num_seeds": args.seeds, "ratio": "1:1", "batch_size": args.batch}
     sizes = {"warmup_env_steps": warmup, "total_env_steps": 2 * warmup, "replay_capacity": 2**17}
-    given_settings = common | sizes | plain(given.agent) | settings(given)
-    resolved = config.resolve(given.agent, given.env, backend(given.env), **given_settings)
+    chosen = common | sizes | plain(args.agent) | settings(args)
+    resolved = config.resolve(args.agent, args.env, backend(args.env), **chosen)
     return iterations(make_driver(setup(resolved)))
 
 
 def backend(env: str) -> str | None:
-    """The physics that peers are given, too, whatever a preset says."""
+    """The physics that peers use, too, whatever a preset says."""
     return "spring" if env.startswith("brax:") else None
 
 
@@ -141,11 +141,11 @@ def plain(agent: str) -> dict[str, Any]:
     return {name: size for name, size in widths.items() if name in known} | {"n_step": 1, "rollout_length": 1}
 
 
-def offline(given: argparse.Namespace) -> tuple[Run, float]:
+def offline(args: argparse.Namespace) -> tuple[Run, float]:
     """Updates on a made-up data set of `--capacity` transitions, by the offline driver."""
     env = envs.make("brax:halfcheetah")
-    rows = jax.tree.map(np.asarray, make_batch(env.spec, (given.capacity,)))
-    flag: Any = np.zeros(given.capacity, bool)
+    rows = jax.tree.map(np.asarray, make_batch(env.spec, (args.capacity,)))
+    flag: Any = np.zeros(args.capacity, bool)
     content = Row(rows.observation, rows.action, rows.reward, flag, flag, rows.next_observation)._asdict()
     with tempfile.TemporaryDirectory() as folder:
         made_up = datasets.make_dataset({"name": "bench/made-up-v0"}, **content)
@@ -156,7 +156,7 @@ def offline(given: argparse.Namespace) -> tuple[Run, float]:
             "ratio": "1:1",
             "total_env_steps": 0,
         }
-        resolved = config.resolve(given.agent, "brax:halfcheetah", **(common | settings(given)))
+        resolved = config.resolve(args.agent, "brax:halfcheetah", **(common | settings(args)))
         return iterations(make_driver(setup(resolved, env), offline=True))
 
 
@@ -175,32 +175,32 @@ def iterations(driver: Any) -> tuple[Run, float]:
     return run, compile_s
 
 
-def ring(given: argparse.Namespace) -> tuple[Run, float]:
+def ring(args: argparse.Namespace) -> tuple[Run, float]:
     """Replay: adds a block of `--num-envs` transitions and samples a minibatch."""
-    memory, block = _ring(given)
+    memory, block = _ring(args)
 
     def step(carry: Any, block: Row, key: Any) -> Any:
         memory, _ = carry
         memory = replay.add(memory, block)
-        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (given.batch,), 1, GAMMA)
+        return memory, replay.sample(memory, jax.random.fold_in(key, memory.cursor.head), (args.batch,), 1, GAMMA)
 
-    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (given.batch,), 1, GAMMA)))(memory, block)
+    first = jax.jit(lambda m, b: (m, replay.sample(m, jax.random.key(0), (args.batch,), 1, GAMMA)))(memory, block)
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block, jax.random.key(3))
 
 
-def copies(given: argparse.Namespace) -> tuple[Run, float]:
+def copies(args: argparse.Namespace) -> tuple[Run, float]:
     """The bytes of that block and that minibatch, copied bare: rows taken as they lie, no drawing, no arithmetic."""
-    memory, block = _ring(given)
+    memory, block = _ring(args)
 
     def step(carry: Any, block: Row) -> Any:
         memory, _ = carry
         memory = replay.add(memory, block)
         head = memory.cursor.head // 2
-        rows = given.batch // given.num_envs
+        rows = args.batch // args.num_envs
 
         def take(ring: jax.Array) -> jax.Array:
             part = jax.lax.dynamic_slice_in_dim(ring, head, rows)
-            return jax.lax.optimization_barrier(part.reshape(given.batch, *ring.shape[2:]))
+            return jax.lax.optimization_barrier(part.reshape(args.batch, *ring.shape[2:]))
 
         return memory, jax.tree.map(take, memory.rows)
 
@@ -208,13 +208,13 @@ def copies(given: argparse.Namespace) -> tuple[Run, float]:
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block)
 
 
-def rows(given: argparse.Namespace) -> tuple[Run, float]:
+def rows(args: argparse.Namespace) -> tuple[Run, float]:
     """That block, and as many rows of the ring, at places known beforehand: drawing and arithmetic are left out."""
-    memory, block = _ring(given)
-    slots, envs = replay.length(memory), given.num_envs
+    memory, block = _ring(args)
+    slots, envs = replay.length(memory), args.num_envs
     keys = jax.random.split(jax.random.key(4))
     places = [
-        jax.random.randint(key, (4096, given.batch), 0, most) for key, most in zip(keys, (slots, envs), strict=True)
+        jax.random.randint(key, (4096, args.batch), 0, most) for key, most in zip(keys, (slots, envs), strict=True)
     ]
 
     def step(carry: Any, block: Row, of_slots: jax.Array, of_envs: jax.Array) -> Any:
@@ -227,24 +227,24 @@ def rows(given: argparse.Namespace) -> tuple[Run, float]:
     return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, first, block, *places)
 
 
-def _ring(given: argparse.Namespace) -> tuple[Any, Row]:
-    spec = make_agent(given)[2]
-    rows = make_batch(spec, (1, given.num_envs))
-    flag = jnp.zeros((1, given.num_envs), bool)
+def _ring(args: argparse.Namespace) -> tuple[Any, Row]:
+    spec = make_agent(args)[2]
+    rows = make_batch(spec, (1, args.num_envs))
+    flag = jnp.zeros((1, args.num_envs), bool)
     block = Row(rows.observation, rows.action, rows.reward, flag, flag, rows.next_observation)
     example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), block)
-    memory = replay.init(example, given.capacity // given.num_envs, given.num_envs)
+    memory = replay.init(example, args.capacity // args.num_envs, args.num_envs)
     return memory.replace(cursor=memory.cursor.replace(size=jnp.int32(replay.length(memory)))), block
 
 
-def memory(given: argparse.Namespace) -> None:
+def memory(args: argparse.Namespace) -> None:
     """The most bytes that training held, with a replay of `--capacity` transitions, all of them written.
 
     A device that keeps count is held against what rlx had estimated; a process holds more than the device's part.
     """
-    sizes = {"num_envs": given.num_envs, "replay_capacity": given.capacity, "warmup_env_steps": 2048}
-    common = {"ratio": "1:1", "batch_size": given.batch, "total_env_steps": 4096}
-    resolved = config.resolve(given.agent, given.env, backend(given.env), **(common | sizes | plain(given.agent)))
+    sizes = {"num_envs": args.num_envs, "replay_capacity": args.capacity, "warmup_env_steps": 2048}
+    common = {"ratio": "1:1", "batch_size": args.batch, "total_env_steps": 4096}
+    resolved = config.resolve(args.agent, args.env, backend(args.env), **(common | sizes | plain(args.agent)))
     driver: Any = make_driver(setup(resolved))
     run, _ = iterations(driver)
     run(8)
@@ -254,26 +254,26 @@ def memory(given: argparse.Namespace) -> None:
     peak = stats.get("peak_bytes_in_use", 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     groups = [driver.devices] * 3  # each role's
     estimate = {"estimated_bytes": of_run(driver.task, driver.members, groups).total} if stats else {}
-    say(peak_bytes=peak, capacity=given.capacity, stored_bytes=stored, **estimate)
+    say(peak_bytes=peak, capacity=args.capacity, stored_bytes=stored, **estimate)
 
 
-def start(given: argparse.Namespace) -> None:
+def start(args: argparse.Namespace) -> None:
     """From the start of the process to the end of the first stretch that learns, as somebody who calls rlx.fit sees it.
 
     `--steps` vector steps with one update each, after the warm-up; said the moment that its log line is there.
     """
 
-    def told(line: dict[str, Any]) -> None:
+    def progress(line: dict[str, Any]) -> None:
         if line["env_step"] >= env_steps and line["critic_step"] > 0:
             say(first_epoch=True)
             os._exit(0)  # what follows, an evaluation, is nobody's first epoch
 
-    warmup = 2048 // given.num_envs * given.num_envs
-    env_steps = warmup + given.steps * given.num_envs
+    warmup = 2048 // args.num_envs * args.num_envs
+    env_steps = warmup + args.steps * args.num_envs
     sizes = {"warmup_env_steps": warmup, "total_env_steps": 100 * env_steps, "log_every": env_steps}
-    common = {"num_envs": given.num_envs, "ratio": "1:1", "batch_size": given.batch, "replay_capacity": 2**17}
-    given_settings = common | sizes | plain(given.agent) | settings(given)
-    fit(given.agent, given.env, backend(given.env), told, **given_settings)
+    common = {"num_envs": args.num_envs, "ratio": "1:1", "batch_size": args.batch, "replay_capacity": 2**17}
+    chosen = common | sizes | plain(args.agent) | settings(args)
+    fit(args.agent, args.env, backend(args.env), progress, **chosen)
 
 
 CASES: dict[str, Callable[[argparse.Namespace], Any]] = {
@@ -298,8 +298,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    given = parse()
-    made = CASES[given.case](given)
+    args = parse()
+    made = CASES[args.case](args)
     if made is not None:
         run, compile_s = made
         serve(run, round(compile_s, 2), device=jax.devices()[0].device_kind)

@@ -28,8 +28,8 @@ class Comparison(NamedTuple):
 
 def own(name: str, case: str, *flags: Any, sets: Sequence[str] = (), **environment: str) -> Side:
     """A case of rlx's, or a bound."""
-    given = [*map(str, flags), *(["--set", *sets] if sets else [])]
-    return Side(name, [sys.executable, str(ROOT / "benchmarks" / "cases.py"), case, *given], environment)
+    arguments = [*map(str, flags), *(["--set", *sets] if sets else [])]
+    return Side(name, [sys.executable, str(ROOT / "benchmarks" / "cases.py"), case, *arguments], environment)
 
 
 def peer(name: str, case: str, *flags: Any, python: str = "") -> Side:
@@ -83,7 +83,7 @@ def own_comparisons() -> list[Comparison]:
         Comparison("seeds, sac inverted_pendulum, 128 environments", "vector steps", tuple(seeds)),
         Comparison("replay, add 128 and sample 256", "turns", (own("bare copy", "copies"), *capacities)),
         *(
-            Comparison(f"replay of {n:,}, beside its rows alone", "turns", of_rows(n))
+            Comparison(f"replay of {n:,}, against its rows alone", "turns", of_rows(n))
             for n in (10_240, 102_400, 1_024_000)
         ),
         Comparison(

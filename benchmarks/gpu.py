@@ -45,8 +45,8 @@ def iteration(batch: int = 8192) -> Comparison:
     where = ("--env", "brax:ant", "--num-envs", 4096)
 
     def driver(name: str, *sets: str) -> Side:
-        given = (*widths, "ratio=8:4", "n_step=3", *sets)
-        return own(name, "fused", "--agent", "pql", *where, "--batch", batch, sets=given)
+        chosen = (*widths, "ratio=8:4", "n_step=3", *sets)
+        return own(name, "fused", "--agent", "pql", *where, "--batch", batch, sets=chosen)
 
     sides = (
         driver("fused"),
@@ -104,7 +104,7 @@ def switches() -> list[Comparison]:
     def launching(name: str, **environment: str) -> Side:
         return own(name, "fused", "--env", "brax:ant", "--num-envs", 4096, **environment)
 
-    found = {
+    environments = {
         "as it is": {},
         "no command buffers": flags("enable_command_buffer="),
         "loops in them": flags(f"enable_command_buffer={LOOPS}"),
@@ -125,12 +125,12 @@ def switches() -> list[Comparison]:
         Comparison(
             "flags, learner sac, batch 256",
             f"{SCAN} updates",
-            tuple(scanned(name, "sac", 256, **environment) for name, environment in found.items()),
+            tuple(scanned(name, "sac", 256, **environment) for name, environment in environments.items()),
         ),
         Comparison(
             "flags, fused sac ant, 4096 environments",
             "vector steps",
-            tuple(launching(name, **environment) for name, environment in found.items()),
+            tuple(launching(name, **environment) for name, environment in environments.items()),
             needs_s=150.0,
         ),
     ]

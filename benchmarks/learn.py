@@ -86,11 +86,11 @@ def be(agent: str, env: str, seed: int, settings: dict[str, Any]) -> None:
 
     name = f"gymnax:{env}" if env.endswith("v1") else f"brax:{env}"
 
-    def told(line: dict[str, Any]) -> None:
+    def progress(line: dict[str, Any]) -> None:
         if "eval/return_mean" in line:
             say(wall_s=line["wall_time_s"], env_steps=line["env_step"], value=line["eval/return_mean"])
 
-    fit(agent, name, progress=told, seed=seed, **settings)
+    fit(agent, name, progress=progress, seed=seed, **settings)
 
 
 def curve_of(command: Sequence[str], goal: float, limit_s: float) -> list[dict[str, float]]:
@@ -186,18 +186,18 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--limit", type=float, default=900, help="seconds after which a run has failed")
     parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
-    given.out.mkdir(parents=True, exist_ok=True)
-    kept = given.out / "learn.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept = args.out / "learn.json"
     runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
-    for seed in given.seeds:
-        for side in given.sides:
-            if (side, given.env) not in SETTINGS:
-                parser.error(f"no settings for {side} on {given.env}: add them to SETTINGS")
-            if any((r["side"], r["env"], r["seed"]) == (side, given.env, seed) for r in runs):
+    for seed in args.seeds:
+        for side in args.sides:
+            if (side, args.env) not in SETTINGS:
+                parser.error(f"no settings for {side} on {args.env}: add them to SETTINGS")
+            if any((r["side"], r["env"], r["seed"]) == (side, args.env, seed) for r in runs):
                 continue
-            runs.append(run(side, given.env, seed, given.limit))
+            runs.append(run(side, args.env, seed, args.limit))
             print(json.dumps({name: runs[-1][name] for name in ("side", "env", "seed", "reached")}), flush=True)
             draft = kept.with_suffix(".draft")
             draft.write_text(json.dumps({"runs": runs}, indent=1) + "\n")

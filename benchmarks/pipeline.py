@@ -59,12 +59,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=10, help="iterations in a repeat")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings as of `rlx train`")
-    given = parser.parse_args()
-    settings = dict(text.split("=", 1) for text in given.set)
-    resolved = config.resolve(given.agent, given.env, driver="pipelined", split=given.split, **settings)
+    args = parser.parse_args()
+    settings = dict(text.split("=", 1) for text in args.set)
+    resolved = config.resolve(args.agent, args.env, driver="pipelined", split=args.split, **settings)
     driver = cast(Pipelined, make_driver(resolved))
-    result = measure(driver, given.repeats, given.iterations)
-    print(f"{given.agent} on {given.env}, split {given.split}, {parallel.describe()['kind']}")
+    result = measure(driver, args.repeats, args.iterations)
+    print(f"{args.agent} on {args.env}, split {args.split}, {parallel.describe()['kind']}")
     for name, (median, low, high) in result["seconds"].items():
         print(f"  {name:8} {median * 1e3:9.2f} ms   [{low * 1e3:.2f}, {high * 1e3:.2f}]")
     for name in ("iteration / max(role)", "iteration / sum(roles)"):

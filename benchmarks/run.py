@@ -91,40 +91,40 @@ def backend() -> str:
     return subprocess.run(ask, capture_output=True, text=True).stdout.strip()
 
 
-def measure(comparison: Comparison, given: argparse.Namespace, deadline: float) -> dict[str, dict[str, Any]]:
+def measure(comparison: Comparison, args: argparse.Namespace, deadline: float) -> dict[str, dict[str, Any]]:
     """What each side of a comparison takes. Raises OutOfTime past the deadline."""
-    on_gpu = given.group == "gpu"
+    on_gpu = args.group == "gpu"
     if comparison.unit == "return":
         return learn.race(comparison.sides, comparison.goals, comparison.limit_s, deadline)
     if comparison.unit == "seconds":
-        return time_starts(comparison.sides, max(1, given.repeats // 2))
+        return time_starts(comparison.sides, max(1, args.repeats // 2))
     if comparison.unit == "bytes":
-        capacities = (2**12, 2**14) if given.rehearse else (2**18, 2**22)
-        return weigh(comparison.sides, 1 if on_gpu else max(1, given.repeats // 2), capacities, deadline)
+        capacities = (2**12, 2**14) if args.rehearse else (2**18, 2**22)
+        return weigh(comparison.sides, 1 if on_gpu else max(1, args.repeats // 2), capacities, deadline)
     everywhere = sorted(os.sched_getaffinity(0))
     cores, clock = ((), "wall_s") if on_gpu else (everywhere[-1:], "cpu_s")
     abreast = max(1, len(everywhere) // 4) if on_gpu else 1
-    return take_turns(comparison.sides, given.seconds, given.repeats, cores, clock, abreast, deadline)
+    return take_turns(comparison.sides, args.seconds, args.repeats, cores, clock, abreast, deadline)
 
 
-def prepare(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """The environment of all sides, and where results go. A rehearsal's never go where results are kept."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
-    if given.group != "gpu":
-        if given.rehearse or given.part:
+    if args.group != "gpu":
+        if args.rehearse or args.part:
             parser.error("--rehearse and --part go with gpu")
         os.environ["JAX_PLATFORMS"] = "cpu"
-    elif given.rehearse:
-        if given.out != KEPT:
+    elif args.rehearse:
+        if args.out != KEPT:
             parser.error("--rehearse writes no results, so it takes no --out")
-        given.out, given.seconds, given.repeats, given.budget = KEPT / "rehearsal", 0.05, 2, math.inf
+        args.out, args.seconds, args.repeats, args.budget = KEPT / "rehearsal", 0.05, 2, math.inf
         os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     elif backend() != "gpu":
         parser.error(
             'jax finds no GPU here: install its jax with pip install -c constraints.txt -e ".[cuda]",'
             " or give --rehearse to see that everything runs"
         )
-    if given.group == "gpu":  # several sides hold memory at once; jax would give three quarters of it to the first
+    if args.group == "gpu":  # several sides hold memory at once; jax would give three quarters of it to the first
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
@@ -139,22 +139,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=math.inf, help="seconds for all of it; the rest is for later")
     parser.add_argument("--rehearse", action="store_true", help="gpu: at tiny sizes on any device, for no result")
     parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
-    given = parser.parse_args()
-    prepare(parser, given)
-    return given
+    args = parser.parse_args()
+    prepare(parser, args)
+    return args
 
 
 def main() -> None:
     begun = time.monotonic()
-    given = parse()
-    deadline = begun + given.budget
-    results = tables.Results(given.out, "rehearsal" if given.rehearse else given.group)
+    args = parse()
+    deadline = begun + args.budget
+    results = tables.Results(args.out, "rehearsal" if args.rehearse else args.group)
     left = []
-    for comparison in gpu.comparisons(given.part) if given.group == "gpu" else GROUPS[given.group]():
-        wanted = not given.only or any(word in comparison.name for word in given.only)
-        if not wanted or (comparison.name in results.comparisons and not given.again):
+    for comparison in gpu.comparisons(args.part) if args.group == "gpu" else GROUPS[args.group]():
+        wanted = not args.only or any(word in comparison.name for word in args.only)
+        if not wanted or (comparison.name in results.comparisons and not args.again):
             continue
-        if given.rehearse:
+        if args.rehearse:
             comparison = gpu.rehearsed(comparison)
         started = time.monotonic()
         if started + comparison.needs_s > deadline:
@@ -162,7 +162,7 @@ def main() -> None:
             continue
         print(f"{comparison.name} ...", flush=True)
         try:
-            sides = measure(comparison, given, deadline)
+            sides = measure(comparison, args, deadline)
         except OutOfTime:
             left.append(comparison.name)
             continue
@@ -171,7 +171,7 @@ def main() -> None:
     if left:
         print(f"No time was left: {'; '.join(left)}. The same command goes on from there.")
     print(f"\nAll of it: {results.write()}")
-    if given.rehearse and (failed := results.failures()):
+    if args.rehearse and (failed := results.failures()):
         sys.exit(f"failed: {'; '.join(failed)}")
 
 

@@ -35,12 +35,12 @@ from brax.training.types import Transition  # noqa: E402
 RATE = 3e-4
 
 
-def update(given: argparse.Namespace) -> None:
+def update(args: argparse.Namespace) -> None:
     """One update of critics, actor, temperature and targets, its own losses and optimisers joined in one program.
 
     With `--scan` so many of them, over minibatches of their own, as its training loop has them.
     """
-    o, a = given.sizes
+    o, a = args.sizes
     networks_of = networks.make_sac_networks(o, a, running_statistics.normalize)
     losses_of = losses.make_losses(networks_of, reward_scaling=1.0, discounting=0.99, action_size=a)
     optimiser = optax.adam(RATE)
@@ -49,7 +49,7 @@ def update(given: argparse.Namespace) -> None:
     actor, critic = networks_of.policy_network.init(keys[0]), networks_of.q_network.init(keys[1])
     alpha, statistics = jnp.zeros(()), running_statistics.init_state(specs.Array((o,), jnp.dtype("float32")))
     opt_states = tuple(optimiser.init(x) for x in (actor, critic, alpha))
-    shape = (given.scan, given.batch) if given.scan else (given.batch,)
+    shape = (args.scan, args.batch) if args.scan else (args.batch,)
     observation, following = (jax.random.normal(key, (*shape, o)) for key in keys[2:4])
     batch = Transition(
         observation=observation,
@@ -73,7 +73,7 @@ def update(given: argparse.Namespace) -> None:
         return new_actor, new_critic, target, new_alpha, (of_actor, of_critic, of_alpha)
 
     own = jax.tree.map(jnp.copy, (actor, critic, critic, alpha, opt_states))
-    made, key = (scanned(step), jax.random.split(keys[6], given.scan)) if given.scan else (step, keys[6])
+    made, key = (scanned(step), jax.random.split(keys[6], args.scan)) if args.scan else (step, keys[6])
     serve(*again(jax.jit(made, donate_argnums=0), jax.block_until_ready, own, batch, key))
 
 
@@ -81,18 +81,18 @@ class Over(Exception):
     """Nobody asks any more."""
 
 
-def training(given: argparse.Namespace, epochs: int, steps: int, progress: Any) -> None:
+def training(args: argparse.Namespace, epochs: int, steps: int, progress: Any) -> None:
     """Its `train`, in epochs of `steps` vector steps with one update each; evaluations are one environment's."""
-    warmup = max(2048, given.num_envs) // given.num_envs * given.num_envs
+    warmup = max(2048, args.num_envs) // args.num_envs * args.num_envs
     train.train(
-        environment=envs.get_environment(given.env, backend="spring"),
-        num_timesteps=warmup + epochs * steps * given.num_envs,
+        environment=envs.get_environment(args.env, backend="spring"),
+        num_timesteps=warmup + epochs * steps * args.num_envs,
         episode_length=1000,
-        num_envs=given.num_envs,
+        num_envs=args.num_envs,
         num_eval_envs=1,
         learning_rate=RATE,
         discounting=0.99,
-        batch_size=given.batch,
+        batch_size=args.batch,
         num_evals=epochs + 1,
         normalize_observations=True,
         min_replay_size=warmup,
@@ -102,9 +102,9 @@ def training(given: argparse.Namespace, epochs: int, steps: int, progress: Any) 
     )
 
 
-def fused(given: argparse.Namespace) -> None:
+def fused(args: argparse.Namespace) -> None:
     """Turns are epochs of its own loop: between two, `progress_fn` waits to be asked. Evaluations are left out."""
-    steps, watch = given.steps, [Stopwatch()]
+    steps, watch = args.steps, [Stopwatch()]
     ended: list[dict[str, float]] = []
 
     def after_epoch(self: Any, policy: Any, training_metrics: Any) -> Any:
@@ -129,12 +129,12 @@ def fused(given: argparse.Namespace) -> None:
         watch[0] = Stopwatch()
 
     try:
-        training(given, epochs=1000, steps=steps, progress=progress)
+        training(args, epochs=1000, steps=steps, progress=progress)
     except Over:
         pass
 
 
-def start(given: argparse.Namespace) -> None:
+def start(args: argparse.Namespace) -> None:
     """Until its first epoch of training is over; no evaluation is waited for."""
 
     def after_epoch(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -148,10 +148,10 @@ def start(given: argparse.Namespace) -> None:
         return {} if len(evaluations) == 1 else after_epoch(self)
 
     acting.Evaluator.run_evaluation = first_is_free
-    training(given, epochs=100, steps=given.steps, progress=lambda *_: None)
+    training(args, epochs=100, steps=args.steps, progress=lambda *_: None)
 
 
-def learn(given: argparse.Namespace) -> None:
+def learn(args: argparse.Namespace) -> None:
     """Trains by its SAC or PPO and says every evaluation of 32 greedy episodes."""
     from brax.training.agents.ppo import train as ppo
 
@@ -167,13 +167,13 @@ def learn(given: argparse.Namespace) -> None:
     }
     kinds["learn-sac"][1].update({"min_replay_size": 8192, "max_replay_size": 2**18})
     kinds["learn-ppo"][1].update({"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2})
-    module, own = kinds[given.case]
-    env = envs.get_environment(given.env, backend="spring")
-    settings = common | own | json.loads(given.settings)
+    module, own = kinds[args.case]
+    env = envs.get_environment(args.env, backend="spring")
+    settings = common | own | json.loads(args.settings)
     if "hidden_layer_sizes" in settings:  # of SAC's networks
         sizes = settings.pop("hidden_layer_sizes")
         settings["network_factory"] = functools.partial(networks.make_sac_networks, hidden_layer_sizes=sizes)
-    module.train(environment=env, progress_fn=progress, seed=given.seed, **settings)
+    module.train(environment=env, progress_fn=progress, seed=args.seed, **settings)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -191,8 +191,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    given = parse()
-    {"update": update, "fused": fused, "start": start}.get(given.case, learn)(given)
+    args = parse()
+    {"update": update, "fused": fused, "start": start}.get(args.case, learn)(args)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from rejax.buffers import Minibatch
 from worker import again, say, serve
 
 
-def make(given: argparse.Namespace) -> tuple[Any, Any]:
+def make(args: argparse.Namespace) -> tuple[Any, Any]:
     """The algorithm and its first state."""
     algorithm = SAC.create(
-        env=f"brax/{given.env}",
+        env=f"brax/{args.env}",
         env_params={"backend": "spring"},
-        num_envs=given.num_envs,
-        batch_size=given.batch,
+        num_envs=args.num_envs,
+        batch_size=args.batch,
         buffer_size=2**17,
         fill_buffer=2048,
         num_epochs=1,
@@ -38,17 +38,17 @@ def make(given: argparse.Namespace) -> tuple[Any, Any]:
     return algorithm, jax.jit(algorithm.init_state)(jax.random.PRNGKey(0))
 
 
-def update(given: argparse.Namespace) -> None:
+def update(args: argparse.Namespace) -> None:
     """Its `update` of critics, actor and temperature, and a step of the targets."""
-    algorithm, state = make(given)
+    algorithm, state = make(args)
     o, a = algorithm.obs_space.shape[0], algorithm.action_dim
     keys = jax.random.split(jax.random.key(0), 4)
     batch = Minibatch(
-        obs=jax.random.normal(keys[0], (given.batch, o)),
-        action=jnp.tanh(jax.random.normal(keys[1], (given.batch, int(a)))),
-        reward=jax.random.normal(keys[2], (given.batch,)),
-        next_obs=jax.random.normal(keys[3], (given.batch, o)),
-        done=jnp.zeros(given.batch, bool),
+        obs=jax.random.normal(keys[0], (args.batch, o)),
+        action=jnp.tanh(jax.random.normal(keys[1], (args.batch, int(a)))),
+        reward=jax.random.normal(keys[2], (args.batch,)),
+        next_obs=jax.random.normal(keys[3], (args.batch, o)),
+        done=jnp.zeros(args.batch, bool),
     )
     parts = ("actor_ts", "critic_ts", "critic_target_params", "alpha_ts", "rng")
     learned = {name: getattr(state, name) for name in parts}
@@ -63,20 +63,20 @@ def update(given: argparse.Namespace) -> None:
     serve(*again(function, jax.block_until_ready, jax.tree.map(jnp.copy, learned), batch))
 
 
-def iterations(given: argparse.Namespace) -> tuple[Any, Any]:
+def iterations(args: argparse.Namespace) -> tuple[Any, Any]:
     """`n` of its training iterations in one program, and a state past the warm-up."""
-    algorithm, state = make(given)
+    algorithm, state = make(args)
     many = jax.jit(
         lambda state, n: jax.lax.fori_loop(0, n, lambda _, s: algorithm.train_iteration(s), state), donate_argnums=0
     )
     return many, state
 
 
-def fused(given: argparse.Namespace) -> None:
+def fused(args: argparse.Namespace) -> None:
     """Its training iterations: a vector step and an update each."""
-    many, state = iterations(given)
+    many, state = iterations(args)
     begun = time.perf_counter()
-    held = [jax.block_until_ready(many(state, 2048 // given.num_envs + 2))]
+    held = [jax.block_until_ready(many(state, 2048 // args.num_envs + 2))]
     compile_s = time.perf_counter() - begun
 
     def run(units: int) -> None:
@@ -85,10 +85,10 @@ def fused(given: argparse.Namespace) -> None:
     serve(run, round(compile_s, 2))
 
 
-def start(given: argparse.Namespace) -> None:
+def start(args: argparse.Namespace) -> None:
     """Until the warm-up and `--steps` iterations that learn are over; without its evaluation, which would add to it."""
-    many, state = iterations(given)
-    jax.block_until_ready(many(state, 2048 // given.num_envs + given.steps))
+    many, state = iterations(args)
+    jax.block_until_ready(many(state, 2048 // args.num_envs + args.steps))
     say(first_epoch=True)
     os._exit(0)
 
@@ -100,8 +100,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200)
-    given = parser.parse_args()
-    {"update": update, "fused": fused, "start": start}[given.case](given)
+    args = parser.parse_args()
+    {"update": update, "fused": fused, "start": start}[args.case](args)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from worker import say, serve
 
 
 class Sized(gymnasium.Env):
-    """An environment of given sizes in which nothing happens."""
+    """An environment with these sizes in which nothing happens."""
 
     def __init__(self, observation: int, action: int) -> None:
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (observation,), np.float32)
@@ -38,15 +38,15 @@ class Sized(gymnasium.Env):
         return np.zeros(self.observation_space.shape, np.float32), 0.0, False, False, {}
 
 
-def make(given: argparse.Namespace, env: Any) -> Any:
+def make(args: argparse.Namespace, env: Any) -> Any:
     """The model: two critics, 2 x 256, its other defaults."""
     policy = {"net_arch": [256, 256], "n_critics": 2}
-    kind = {"sac": SAC, "tqc": TQC}[given.agent]
-    options = {"top_quantiles_to_drop_per_net": 2} if given.agent == "tqc" else {}
+    kind = {"sac": SAC, "tqc": TQC}[args.agent]
+    options = {"top_quantiles_to_drop_per_net": 2} if args.agent == "tqc" else {}
     return kind(
         "MlpPolicy",
         env,
-        batch_size=given.batch,
+        batch_size=args.batch,
         buffer_size=2**17,
         policy_kwargs=policy,
         learning_starts=1000,
@@ -54,12 +54,12 @@ def make(given: argparse.Namespace, env: Any) -> Any:
     )
 
 
-def update(given: argparse.Namespace) -> None:
+def update(args: argparse.Namespace) -> None:
     """One gradient step of its `_train`, on a minibatch that is there already."""
-    o, a = given.sizes
-    model = make(given, Sized(o, a))
+    o, a = args.sizes
+    model = make(args, Sized(o, a))
     rng = np.random.default_rng(0)
-    n = given.batch
+    n = args.batch
     batch = ReplayBufferSamplesNp(
         *map(
             jnp.asarray,
@@ -74,7 +74,7 @@ def update(given: argparse.Namespace) -> None:
         )
     )
     policy = model.policy
-    both = given.agent == "tqc"
+    both = args.agent == "tqc"
     critics = (policy.qf1_state, policy.qf2_state) if both else (policy.qf_state,)
     extra = (model.policy.n_target_quantiles,) if both else ()
     state = [(*critics, policy.actor_state, model.ent_coef_state, model.key)]
@@ -91,10 +91,10 @@ def update(given: argparse.Namespace) -> None:
     serve(run, round(time.perf_counter() - begun, 2))
 
 
-def start(given: argparse.Namespace) -> None:
+def start(args: argparse.Namespace) -> None:
     """Until `learn` on Pendulum has done its warm-up of 1000 steps and `--steps` that learn."""
-    model = make(given, gymnasium.make("Pendulum-v1"))
-    model.learn(1000 + given.steps)
+    model = make(args, gymnasium.make("Pendulum-v1"))
+    model.learn(1000 + args.steps)
     say(first_epoch=True)
     os._exit(0)
 
@@ -106,8 +106,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sizes", type=int, nargs=2, default=[17, 6])
-    given = parser.parse_args()
-    {"update": update, "start": start}[given.case](given)
+    args = parser.parse_args()
+    {"update": update, "start": start}[args.case](args)
 
 
 if __name__ == "__main__":
