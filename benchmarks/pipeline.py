@@ -17,8 +17,8 @@ from typing import Any, cast
 import jax
 
 from rlx import config, parallel
-from rlx.build import make_driver
-from rlx.runs.summaries import origin
+from rlx.build import make_driver, setup
+from rlx.runs import origin
 from rlx.train import autosplit
 from rlx.train.pipelined import Pipelined
 
@@ -62,14 +62,14 @@ def main() -> None:
     args = parser.parse_args()
     settings = dict(text.split("=", 1) for text in args.set)
     resolved = config.resolve(args.agent, args.env, driver="pipelined", split=args.split, **settings)
-    driver = cast(Pipelined, make_driver(resolved))
+    driver = cast(Pipelined, make_driver(setup(resolved)))
     result = measure(driver, args.repeats, args.iterations)
     print(f"{args.agent} on {args.env}, split {args.split}, {parallel.describe()['kind']}")
     for name, (median, low, high) in result["seconds"].items():
         print(f"  {name:8} {median * 1e3:9.2f} ms   [{low * 1e3:.2f}, {high * 1e3:.2f}]")
     for name in ("iteration / max(role)", "iteration / sum(roles)"):
         print(f"  {name:18} {result[name]:.2f}")
-    print(json.dumps(result | {"settings": config.to_json(resolved)} | origin()))
+    print(json.dumps(result | {"settings": config.to_json(resolved)} | origin.describe()))
 
 
 if __name__ == "__main__":
