@@ -153,9 +153,10 @@ def make(
         check_count("episode_length", episode_length)
     if is_own(name):
         env = make_own(name, backend, episode_length, settings)
-        quick(env)
     else:
-        env = _make_of_library(name, backend, episode_length, settings)
+        env = _make_of_library(name, backend, episode_length, dict(settings))
+    if settings or is_own(name):
+        quick(env, name if is_own(name) else f"{name} with {settings}")
     return apply_wrappers(env, wrappers)
 
 

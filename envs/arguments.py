@@ -42,6 +42,11 @@ def texts(values: Mapping[str, Any]) -> list[str]:
     return [f"{name}={_text(name, value)}" for name, value in values.items()]
 
 
+def merge(old: Iterable[str], new: Iterable[str]) -> tuple[str, ...]:
+    """Settings `old` with those of `new` in place of the same names, or added."""
+    return tuple(texts(parse(old) | parse(new)))
+
+
 def _text(name: str, value: Any) -> str:
     if isinstance(value, str) and _value(value) == value:
         return value

@@ -54,9 +54,12 @@ def _episodes(env: Env, keys: jax.Array) -> tuple[EnvState, tuple[Step, jax.Arra
     return starts, jax.lax.scan(one, starts, jnp.arange(env.spec.episode_length + 1))[1]
 
 
-def quick(env: Env) -> None:
-    """Checks shapes and types, without running anything. Raises RlxError, in one line, for what does not fit."""
-    name, spec = name_of(env), env.spec
+def quick(env: Env, name: str = "") -> None:
+    """Checks shapes and types, without running anything. Raises RlxError, in one line, for what does not fit.
+
+    A message begins with `name`, by default the name of the environment's class.
+    """
+    name, spec = name or name_of(env), env.spec
     _check_spec(name, spec)
     key = jax.eval_shape(lambda: jax.random.key(0))
     action = jax.ShapeDtypeStruct(spec.action.shape, jnp.float32)

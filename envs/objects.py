@@ -91,7 +91,7 @@ def _hint(error: Exception) -> str:
         return "use jnp.where or jax.lax.cond in place of Python's if"
     if kind == "TracerArrayConversionError":
         return "use jnp in place of np"
-    return "mend its reset and step"
+    return "look at its reset and step"
 
 
 def make(name: str, backend: str | None, episode_length: int | None, settings: Mapping[str, Any]) -> Env:

@@ -34,6 +34,7 @@ def play(
     step: int | None = None,
     eval_seed: int | None = None,
     members: Sequence[int] = (0,),
+    env_args: Sequence[str] = (),
 ) -> Played:
     """Records greedy episodes of a run's checkpoint, member by member, from the same starts as its evaluation.
 
@@ -46,7 +47,7 @@ def play(
     if episodes * len(members) > MAX_EPISODES:
         raise RlxError(f"--episodes {episodes} of {len(members)} members: a page shows {MAX_EPISODES}; ask for fewer")
     train: dict[str, Any] = {"eval_episodes": episodes} | ({} if eval_seed is None else {"eval_seed": eval_seed})
-    saved = policies.load(folder, members, step, **train)
+    saved = policies.load(folder, members, step, env_args, **train)
     say_compiling(f"playing {_count(episodes, len(members))} of {folder}, step {saved.step:,}")
     evaluate = jax.jit(jax.vmap(partial(acting.evaluate_policy, saved.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, evaluate(saved.snapshot))
@@ -75,13 +76,14 @@ def make(
     step: int | None = None,
     eval_seed: int | None = None,
     members: Sequence[int] = (0,),
+    env_args: Sequence[str] = (),
 ) -> list[Path]:
     """Plays (see `play`), writes the page, then the videos of at most `seconds`; returns the files written.
 
     Raises RlxError where the page cannot be made; where a video cannot, only after the page was written.
     """
     _check_not_foreign(out)
-    played = play(folder, episodes, step, eval_seed, members)
+    played = play(folder, episodes, step, eval_seed, members, env_args)
     with viewer.writing(out):
         viewer.rollout_page(out, played.scene, played.episodes, played.title, "grid")
     for path in videos:

@@ -85,6 +85,11 @@ def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
             group.add_argument(flag, nargs=several, default=None, metavar=setting.type.__name__.upper(), help=text)
 
 
+def add_env_args(parser: Parser) -> None:
+    text = "settings of the environment, name=value, in place of the run's; such as episode_length=500"
+    parser.add_argument("--env-args", nargs="+", default=[], metavar="STR", help=text)
+
+
 def add_cluster(parser: Parser) -> None:
     cluster = parser.add_argument_group("several processes: run the same command in each")
     cluster.add_argument("--distributed", action="store_true", help="join the processes of the cluster")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, keep_compiled_programs, show
+from rlx.commands.arguments import Parser, add_env_args, keep_compiled_programs, show
 from rlx.errors import RlxError
 
 
@@ -19,6 +19,7 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--backend", help="of Brax environments (default: the run's)")
     parser.add_argument("--step", type=int, help="checkpoint that acts (default: by --kind)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
+    add_env_args(parser)
     values = parser.parse(arguments)
     from rlx.config import convert
     from rlx.data import describe
@@ -27,8 +28,9 @@ def collect(arguments: list[str]) -> int:
 
     size = convert("--num-transitions", int, values.num_transitions)
     keep_compiled_programs()
+    where = values.env, values.backend, values.env_args
     made = collect_dataset.make_dataset(
-        Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, values.env, values.backend
+        Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, *where
     )
     notes = made.info.pop("notes")  # printed as warnings, and kept in the set
     show("\n".join(describe(made)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, keep_compiled_programs, show
+from rlx.commands.arguments import Parser, add_env_args, keep_compiled_programs, show
 from rlx.errors import RlxError, printable, say
 
 GO = "go where you trained, or give the folder that --run-dir named"
@@ -17,11 +17,12 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, help="greedy episodes per seed (default: as in training)")
     parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
     parser.add_argument("--step", type=int, help="checkpoint to evaluate, in environment steps (default: the last)")
+    add_env_args(parser)
     values = parser.parse(arguments)
     from rlx.runs import policies
 
     keep_compiled_programs()
-    show(policies.evaluate(Path(values.run), values.episodes, values.eval_seed, values.step))
+    show(policies.evaluate(Path(values.run), values.episodes, values.eval_seed, values.step, values.env_args))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, keep_compiled_programs, show
+from rlx.commands.arguments import Parser, add_env_args, keep_compiled_programs, show
 from rlx.errors import RlxError, say
 
 
@@ -41,6 +41,7 @@ def play(arguments: list[str]) -> int:
     parser.add_argument("--gif", metavar="FILE", help="also render a GIF of the same episodes; needs EGL or OSMesa")
     parser.add_argument("--mp4", metavar="FILE", help="also render an MP4; needs the extra video as well")
     parser.add_argument("--seconds", type=float, default=10.0, help="maximum length of a video (default: 10)")
+    add_env_args(parser)
     values = parser.parse(arguments)
     if not 0 < values.seconds < math.inf:
         raise RlxError(f"--seconds {values.seconds:g}: must be more than 0 and finite")
@@ -53,8 +54,7 @@ def play(arguments: list[str]) -> int:
 
     keep_compiled_programs()
     out = Path(values.out or Path(values.run) / "play.html")
-    for path in playing.make(
-        Path(values.run), out, videos, values.seconds, values.episodes, values.step, values.eval_seed, values.member
-    ):
+    which = values.episodes, values.step, values.eval_seed, values.member, values.env_args
+    for path in playing.make(Path(values.run), out, videos, values.seconds, *which):
         show(str(path))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,14 +49,15 @@ def make_dataset(
     step: int | None = None,
     env: str | None = None,
     backend: str | None = None,
+    env_args: Sequence[str] = (),
 ) -> Dataset:
     """Writes `size` transitions of a run's environment to `out` as a Minari data set, and returns them.
 
     `kind` is random; expert, the last policy; medium, the policy a third of the way there; mixed, half of each; or
     replay, what the run itself collected, all of it where that is less. `step` chooses another checkpoint for medium
-    (also in mixed) or expert; `env` and `backend` another environment of the same sizes. The set's info has the random
-    and the expert return in this very environment, and those of its behaviours; a note says where a behaviour is not
-    what the kind promises. Raises RlxError for an impossible run or kind.
+    (also in mixed) or expert; `env`, `backend` and `env_args` another environment of the same sizes. The set's info has
+    the random and the expert return in this very environment, and those of its behaviours; a note says where a
+    behaviour is not what the kind promises. Raises RlxError for an impossible run or kind.
     """
     if kind not in KINDS:
         raise RlxError(f"--kind {kind}: must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
@@ -67,9 +69,9 @@ def make_dataset(
         raise RlxError(f"--step {step}: goes with --kind medium, expert or mixed; leave it out")
     if out.exists():
         raise RlxError(f"{out}: is there already; choose another --out")
-    if kind == "replay" and (env or backend):
-        raise RlxError("--env, --backend: replay is of the run's own environment; leave them out")
-    source = Source(folder, size, seed, env, backend)
+    if kind == "replay" and (env or backend or env_args):
+        raise RlxError("--env, --backend, --env-args: replay is of the run's own environment; leave them out")
+    source = Source(folder, size, seed, env, backend, env_args)
     if step is not None:
         checkpoint.choose(folder / "checkpoints", step)
     if kind == "replay":
@@ -91,9 +93,17 @@ def make_dataset(
 class Source:
     """A run whose policies act; a `snapshot` is agent and statistics of its first member, None for random actions."""
 
-    def __init__(self, folder: Path, size: int, seed: int, env: str | None = None, backend: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        seed: int,
+        env: str | None = None,
+        backend: str | None = None,
+        env_args: Sequence[str] = (),
+    ) -> None:
         self.folder, self.seed = folder, seed
-        self.saved = _elsewhere(config.from_json(folder / "config.json"), env, backend)
+        self.saved = _elsewhere(config.from_json(folder / "config.json"), env, backend, env_args)
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:
             raise RlxError(f"{folder}: holds no policy; train the run first")
@@ -246,11 +256,14 @@ def clearly_above(returns: np.ndarray, others: np.ndarray) -> bool:
     return bool(returns.mean() - others.mean() > CLEARLY * error)
 
 
-def _elsewhere(saved: RunConfig, env: str | None, backend: str | None) -> RunConfig:
+def _elsewhere(saved: RunConfig, env: str | None, backend: str | None, env_args: Sequence[str]) -> RunConfig:
     """The run's configuration in another environment, if one is named. Raises RlxError where that has other sizes."""
-    if env is None and backend is None:
+    if env is None and backend is None and not env_args:
         return saved
     chosen = replace(saved, env=env or saved.env, backend=backend or (saved.backend if env is None else None))
+    if env is not None:  # the run's settings are those of another class
+        chosen = replace(chosen, train=replace(chosen.train, env_args=()))
+    chosen = policies.with_env_args(chosen, env_args)
     old, new = (config.make_env(c).spec for c in (saved, chosen))
     if (old.observation.shape, old.action.shape) != (new.observation.shape, new.action.shape):
         raise RlxError(f"--env {chosen.env}: the environment's sizes are not those of the run's; choose one like it")

@@ -14,6 +14,7 @@ import numpy as np
 from rlx import config, data, json_files
 from rlx.build import make_driver, setup
 from rlx.config import RunConfig
+from rlx.envs import arguments
 from rlx.errors import RlxError, say, say_compiling
 from rlx.runs import checkpoint, origin, summaries
 from rlx.train import report
@@ -49,13 +50,23 @@ class SavedPolicy(NamedTuple):
     snapshot: Any  # agent and statistics of the chosen members, [M, ...]
 
 
-def load(folder: Path, members: Sequence[int] = (0,), step: int | None = None, **train: Any) -> SavedPolicy:
+def with_env_args(run_config: RunConfig, texts: Sequence[str]) -> RunConfig:
+    """The configuration with these settings of the environment in place of its own, or added."""
+    if not texts:
+        return run_config
+    merged = arguments.merge(run_config.train.env_args, texts)
+    return replace(run_config, train=replace(run_config.train, env_args=merged))
+
+
+def load(
+    folder: Path, members: Sequence[int] = (0,), step: int | None = None, env_args: Sequence[str] = (), **train: Any
+) -> SavedPolicy:
     """Loads policies of the run in `folder`, by default from its last checkpoint.
 
-    `train` are settings of the evaluation, such as `eval_episodes`. Raises RlxError where there is no such run,
-    checkpoint or member, or where the checkpoint cannot be read.
+    `env_args` take the place of the run's, and `train` are settings of the evaluation, such as `eval_episodes`. Raises
+    RlxError where there is no such run, checkpoint or member, or where the checkpoint cannot be read.
     """
-    run_config = config.from_json(folder / "config.json")
+    run_config = with_env_args(config.from_json(folder / "config.json"), env_args)
     every_member = config.members(run_config)
     for member in members:
         if not 0 <= member < len(every_member):
@@ -85,9 +96,15 @@ def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
     return jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), snapshot)
 
 
-def evaluate(folder: Path, episodes: int | None, eval_seed: int | None, step: int | None) -> str:
-    """Evaluates a saved policy in its environment; returns what to print."""
-    saved = config.from_json(folder / "config.json")
+def evaluate(
+    folder: Path,
+    episodes: int | None,
+    eval_seed: int | None,
+    step: int | None,
+    env_args: Sequence[str] = (),
+) -> str:
+    """Evaluates a saved policy in its environment, with `env_args` in place of the run's; returns what to print."""
+    saved = with_env_args(config.from_json(folder / "config.json"), env_args)
     if episodes is not None and episodes < 1:
         raise RlxError(f"--episodes {episodes}: must be at least 1")
     changes: dict[str, Any] = {"eval_episodes": episodes, "eval_seed": eval_seed}

@@ -1,0 +1,369 @@
+"""Environments and agents of the user's: by file and module, wrapped objects, the checker, and whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.struct import PyTreeNode
+
+import rlx
+from rlx import config, envs, user_code
+from rlx.envs import arguments
+from rlx.envs.base import advance, begin
+from rlx.errors import RlxError
+from rlx.types import EnvState, Key, Spec
+from tests.pages import ROOT, blocks
+from tests.test_resume import at_line
+from tests.walk import Walk
+
+FILE = """
+import jax.numpy as jnp
+from tests.walk import Walk
+
+class Mine(Walk):
+    pass
+
+def make(limit=6, noise=0.2):
+    return Walk(limit, noise)
+
+def broken(mass):
+    return 1 / 0
+
+bare, nothing = Mine(4, 0.0), 3
+"""
+AGENT = next(block.text for block in blocks(ROOT / "CONTRIBUTING.md") if block.text.startswith("# agents/ddpg.py"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a file of environments, where the user is."""
+    (tmp_path / "task.py").write_text(FILE)
+    (tmp_path / "ddpg.py").write_text(AGENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "task", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["task.py", "./task.py", "task"])
+def test_a_name_makes_a_class_a_function_and_an_object(place: str, folder: Path) -> None:
+    for name, settings, limit in (("Mine", {"limit": 9}, 9), ("make", {"noise": 0.5}, 6), ("bare", {}, 4)):
+        made = envs.make(f"{place}:{name}", **settings)
+        assert made.spec.episode_length == limit
+    assert envs.make(f"{place}:bare", episode_length=3, wrappers=["history:2"]).spec == Walk(3).spec._replace(
+        observation=jax.ShapeDtypeStruct((4,), jnp.float32)
+    )
+    monkey = user_code.module("task.py")
+    assert user_code.module("task.py") is monkey
+    (folder / "task.py").write_text(FILE + "\nadded = Walk(7)")
+    assert envs.make("task.py:added").spec.episode_length == 7, "a notebook's next fit uses the file as it is"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("gone.py:Mine", {}, r"gone\.py: there is no such file"),
+        ("task.py:Min", {}, "has no Min; did you mean Mine"),
+        ("task.py", {}, r"names a file only; .* task\.py:Mine"),
+        ("task.py:Mine", {"mass": 1}, "has no setting 'mass'; it has limit, noise, episode_length"),
+        ("task.py:bare", {"noise": 1}, "is an object and takes no setting 'noise'"),
+        ("task.py:bare", {"backend": "mjx"}, "one physics only"),
+        ("task.py:nothing", {}, "int is no environment"),
+        ("task.py:broken", {}, "needs a value of 'mass'"),
+        ("task.py:broken", {"mass": 1}, r"cannot be made of .*ZeroDivisionError, task\.py line 12"),
+        ("bad.py:Mine", {}, r"bad\.py: cannot be imported \(NameError, bad\.py line 2"),
+        ("typo.py:Mine", {}, r"cannot be imported \(SyntaxError in line 1"),
+        ("nowhere:Mine", {}, "no environment 'nowhere:Mine'"),
+        ("nowhere.task:Mine", {}, "no environment 'nowhere.task:Mine'"),
+        ("gymnax:Pendulum-v1", {"g": "x"}, "cannot be traced"),
+    ],
+)
+def test_what_is_wrong_with_a_name(name: str, settings: dict[str, Any], message: str, folder: Path) -> None:
+    (folder / "bad.py").write_text("\nx = undefined\n")
+    (folder / "typo.py").write_text("def f(:\n")
+    with pytest.raises(RlxError, match=message) as error:
+        envs.make(name, **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_are_text_and_back() -> None:
+    texts = ["g=9.81", "n=3", "kind=sparse", "flag=True", "sizes=[1, 2]", 'word="5"']
+    values = {"g": 9.81, "n": 3, "kind": "sparse", "flag": True, "sizes": [1, 2], "word": "5"}
+    assert arguments.parse(texts) == values == arguments.parse(arguments.texts(values))
+    assert arguments.parse(arguments.texts({"x": np.float32(0.5), "y": np.arange(2)})) == {"x": 0.5, "y": [0, 1]}
+    assert arguments.merge(["a=1", "b=2"], ["b=3"]) == ("a=1", "b=3")
+    for wrong in (["g"], ["1=2"], ["g=1", "g=2"]):
+        with pytest.raises(RlxError, match="--env-args"):
+            arguments.parse(wrong)
+    with pytest.raises(RlxError, match="f is of type function"):
+        arguments.texts({"f": lambda: None})
+
+
+def test_settings_keep_the_preset_of_the_name() -> None:
+    plain = config.resolve("td3", "brax:ant")
+    other = config.resolve("td3", "brax:ant", env_args={"episode_length": 500}, wrappers=["history:2"])
+    differing = {name for name, value in config.flat(plain).items() if config.flat(other)[name] != value}
+    assert differing == {"env_args", "wrappers"}
+    assert other.train.env_args == ("episode_length=500",)
+    made = config.make_env(config.resolve("sac", "gymnax:Pendulum-v1", env_args={"episode_length": 50, "m": 2.0}))
+    assert made.spec.episode_length == 50
+
+
+# Objects of other libraries
+
+
+class Physics(PyTreeNode):
+    """A state without Brax's pipeline."""
+
+    place: jax.Array
+
+
+def brax_env(dictionary: bool = False) -> Any:
+    from brax import envs as brax
+
+    class Slide(brax.Env):
+        """Slides by its action and the noise and the drift that `info` carries; done past 2."""
+
+        observation_size, action_size, backend = 1, 1, "none"
+
+        def reset(self, rng: jax.Array) -> Any:
+            zero = jnp.zeros(())
+            info = {"rng": rng, "steps": 0, "drift": jax.random.uniform(rng), "unread": jnp.zeros(7)}
+            obs = {"state": jnp.zeros(1)} if dictionary else jnp.zeros(1)
+            return brax.State(Physics(jnp.zeros(1)), obs, zero, zero, {"m": zero}, info)
+
+        def step(self, state: Any, action: jax.Array) -> Any:
+            noise = jax.random.normal(state.info["rng"], (1,))
+            place = state.pipeline_state.place + action + state.info["drift"] + 0.01 * noise
+            info = state.info | {"steps": state.info["steps"] + 1}
+            obs = jnp.append(place, info["steps"])[:1] + 0 * info["steps"]
+            done = (place[0] > 2).astype(jnp.float32)
+            return state.replace(pipeline_state=Physics(place), obs=obs, reward=place[0], done=done, info=info)
+
+    return Slide()
+
+
+def test_a_brax_environment_is_wrapped_with_its_info() -> None:
+    inside = brax_env()
+    env = envs.wrap(inside)
+    assert env.spec.episode_length == 1000 and envs.name_of(inside) == "Slide" and env.scene() is None  # type: ignore[attr-defined]
+    start, x = env.reset(jax.random.key(0)), 0.0
+    drift = jax.random.uniform(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 3)
+    state = start
+    for i, key in enumerate(keys, 1):
+        state, step = env.step(state, jnp.full(1, 0.1), key)
+        x = x + 0.1 + float(drift) + 0.01 * float(jax.random.normal(key, (1,))[0])  # the step's key takes rng's place
+        np.testing.assert_allclose(step.next_observation, [x], rtol=1e-5)
+        assert state.time == i and step.terminated == (x > 2)
+    assert sum(leaf.size for leaf in jax.tree.leaves(start.inner)) < 7, "what no step reads is not carried"
+    envs.check(envs.wrap(inside, 6))
+
+
+def test_brax_wrappers_for_training_are_refused() -> None:
+    from brax.envs.wrappers.training import EpisodeWrapper
+
+    with pytest.raises(RlxError, match="Slide is inside Brax's EpisodeWrapper"):
+        envs.wrap(EpisodeWrapper(brax_env(), 10, 1))
+
+
+def test_a_gymnax_environment_is_wrapped_with_its_parameters() -> None:
+    import gymnax
+
+    inside, params = gymnax.make("Pendulum-v1")
+    assert envs.wrap(inside).spec == envs.make("gymnax:Pendulum-v1").spec
+    env = envs.wrap((inside, params.replace(m=3.0)), 7)
+    same = envs.make("gymnax:Pendulum-v1", m=3.0)
+    state, key = env.reset(jax.random.key(0)), jax.random.key(1)
+    ours, theirs = (e.step(state, jnp.ones(1), key)[1] for e in (env, same))
+    np.testing.assert_array_equal(ours.next_observation, theirs.next_observation)
+    assert env.spec.episode_length == 7
+    with pytest.raises(RlxError, match="CartPole-v1 has actions Discrete"):
+        envs.wrap(gymnax.make("CartPole-v1")[0])
+
+
+def test_what_libraries_have_registered_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import brax.envs
+    import gymnax.registration
+
+    monkeypatch.setattr(brax.envs, "_envs", dict(brax.envs._envs))
+    monkeypatch.setattr(gymnax.registration, "_registry", dict(gymnax.registration._registry))
+    monkeypatch.setattr(gymnax.registration, "registered_envs", list(gymnax.registration.registered_envs))
+    brax.envs.register_environment("slide", lambda: brax_env())
+    gymnax.registration.register("Mine-v0", type(gymnax.make("Pendulum-v1")[0]))
+    assert envs.make("brax:slide", episode_length=9).spec.episode_length == 9
+    assert envs.make("gymnax:Mine-v0", g=1.0).spec.observation_size == 3
+    with pytest.raises(RlxError, match="has no setting 'mass'"):
+        envs.make("brax:slide", mass=1)
+
+
+def test_playground_environments_are_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.test_playground import Slider
+
+    monkeypatch.setitem(sys.modules, "mujoco_playground._src.mjx_env", SimpleNamespace(MjxEnv=Slider))  # type: ignore[arg-type]
+    monkeypatch.setattr(Slider, "_config", SimpleNamespace(episode_length=3), raising=False)
+    assert envs.wrap(Slider()).spec.episode_length == 3
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (Walk, r"Walk is a class: give an object of it, as in Walk\(\)"),
+        (envs.to_gymnasium(Walk()), "GymnasiumEnv is a Gymnasium environment"),
+        (3, "int is no environment"),
+    ],
+)
+def test_fit_says_what_is_no_environment(thing: Any, message: str) -> None:
+    with pytest.raises(RlxError, match=message):
+        rlx.fit("sac", thing)
+
+
+# The checker
+
+
+class Faulty:
+    """An environment that passes the check, but for one fault."""
+
+    def __init__(self, fault: str = "", **spec: Any) -> None:
+        self.fault, self.calls = fault, 0
+        size = jax.ShapeDtypeStruct((2,), jnp.float32)
+        self.spec = Spec(size, jax.ShapeDtypeStruct((1,), jnp.float32), 5)._replace(**spec)
+
+    def reset(self, key: Key) -> EnvState:
+        if self.fault == "dictionary":
+            return begin(jnp.zeros(2), {"state": jnp.zeros(2)})  # type: ignore[arg-type]
+        return begin({"x": jnp.zeros(2)}, jnp.zeros(3 if self.fault == "size" else 2))
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> Any:
+        self.calls += 1
+        x = state.inner["x"] + 0.1 * action[0]
+        if self.fault == "if" and x[0] > 1:
+            return state
+        if self.fault == "state outside":
+            x = x + self.calls
+        if self.fault == "numpy":
+            x = x + jax.pure_callback(lambda: np.random.default_rng().random(2).astype("f"), self.spec.observation)
+        x = jnp.where(state.time == 2, {"nan": jnp.nan, "large": 1e12}.get(self.fault, x), x)
+        after, step = advance(state, {"x": x}, x, x[0], False, 99 if self.fault == "no limit" else 5)
+        if self.fault == "resets":
+            after = jax.tree.map(lambda a, b: jnp.where(state.time == 3, a, b), self.reset(key), after)
+        changes: dict[str, Any] = {
+            "integer": {"next_observation": x.astype(jnp.int32)},
+            "reward": {"reward": x},
+            "flag": {"terminated": jnp.float32(0.0)},
+            "both": {"terminated": step.truncated},
+            "extras": {"extras": {"cost": x[0]}},
+        }
+        if self.fault == "state":
+            after = after.replace(inner={"x": x[:1]})
+        if self.fault == "entries":
+            after = after.replace(inner=(x,))
+        return step if self.fault == "tuple" else (after, step._replace(**changes.get(self.fault, {})))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("", ""),
+        ("dictionary", "dict"),
+        ("size", r"reset's observation is float32 \[3\]; it must be float32 \[2\]"),
+        ("if", "TracerBoolConversionError, test_own_env.py line .*; use jnp.where"),
+        ("integer", r"step's next_observation is int32 \[2\]"),
+        ("reward", r"step's reward is float32 \[2\]; it must be float32 \[\]"),
+        ("flag", "step's terminated is float32"),
+        ("extras", "differ in 'cost'"),
+        ("state", r"the state's .*'x'.* is float32 \[2\] after reset and float32 \[1\] after step"),
+        ("entries", "different entries"),
+        ("tuple", r"step must return \(EnvState, Step\)"),
+        ("nan", "observation is nan in step 2"),
+        ("large", r"observation is 1e\+12 in step 2"),
+        ("both", "terminated and truncated at once"),
+        ("no limit", "is not truncated after spec.episode_length, 5 steps"),
+        ("resets", "state.time is 0 after 4 steps"),
+        ("state outside", "keep no state outside|draw random numbers"),
+        ("numpy", "draw random numbers from the keys"),
+    ],
+)
+def test_the_check_says_what_is_wrong(fault: str, message: str) -> None:
+    if not message:
+        return envs.check(Faulty(fault))
+    with pytest.raises(RlxError, match=message) as error:
+        envs.check(Faulty(fault))
+    assert str(error.value).startswith("Faulty") and "\n" not in str(error.value)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"observation": jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)}, r"image .*\[64, 64, 3\]"),
+        ({"observation": {"state": 3}}, "dictionary"),
+        ({"observation": jax.ShapeDtypeStruct((2,), jnp.int32)}, r"int32 \[2\]; it must be float32"),
+        ({"action": jax.ShapeDtypeStruct((), jnp.float32)}, "flat vector"),
+        ({"action": 1}, "ShapeDtypeStruct"),
+        ({"episode_length": 1e3}, "integer of at least 1"),
+    ],
+)
+def test_fit_makes_the_quick_check_before_it_compiles(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RlxError, match=message):
+        rlx.fit("sac", Faulty(**changes), total_env_steps=64, warmup_env_steps=16, num_envs=8)
+
+
+# Whole runs
+
+SMALL = (
+    "--num-envs 8 --batch-size 8 --ratio 1:1 --warmup-env-steps 64 --replay-capacity 400 --pool-size 8"
+    " --eval-episodes 2 --actor-hidden-sizes 8 --critic-hidden-sizes 8 --total-env-steps 400 --log-every 80"
+    " --eval-every 80"
+).split()
+OWN = "--env task.py:make --env-args limit=9 --wrappers action_repeat:2 history:3".split()
+
+
+@pytest.mark.slow
+def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None:
+    """Everything that a run of rlx's own names can do, from a folder that holds two files."""
+    assert say("train", "ddpg.py", *OWN, *SMALL).code == 0
+    run = Path("runs/ddpg-task-make-s0")
+    content = json.loads((run / "config.json").read_text())
+    assert content["env"] == "task.py:make" and content["settings"]["wrappers"] == ["action_repeat:2", "history:3"]
+    assert content["files"]["env"] == user_code.source("task.py:make")
+    assert content["files"]["agent"]["path"] == str(folder / "ddpg.py")
+
+    with at_line(160, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        assert say("train", "ddpg.py", *OWN, *SMALL, "--run-name", "cut").code == 143
+    (folder / "task.py").write_text(FILE + "\n# changed\n")
+    resumed = say("train", "--resume", "runs/cut")
+    assert resumed.code == 0 and "task.py: has changed since the run began" in resumed.err
+    assert say("diff", run, "runs/cut").out == "the same\n"
+
+    longer = say("eval", run, "--env-args", "noise=0", "--episodes", 2)
+    assert longer.code == 0 and "mean length" in longer.out
+    assert say("play", run, "--episodes", 1).code == say("report", run).code == 0
+    assert say("export", run, "--out", "policy").code == 0
+    about = json.loads(Path("policy/policy.json").read_text())
+    assert about["wrappers"] == ["action_repeat:2", "history:3"] and about["observation"]["shape"] == ["B", 6]
+    assert say("collect", run, "--kind", "random", "--num-transitions", 60, "--out", "data").code == 0
+    offline = [flag for flag in SMALL if flag not in ("--total-env-steps", "400", "--log-every", "--eval-every", "80")]
+    learnt = say("train", "bc", "--dataset", "data", "--total-env-steps", 0, "--offline-steps", 8, *offline)
+    assert learnt.code == 0, learnt.err
+    assert json.loads(Path("runs/bc-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
+    swept = say("sweep", "ddpg.py", *OWN, *SMALL, "--actor-lr", "1e-3", "1e-4")
+    assert swept.code == 0 and "rlx train ddpg.py --env task.py:make" in swept.out
+
+    for name in ("task.py", "ddpg.py"):
+        shutil.move(name, "away")
+        for command in ("eval", "play"):
+            said = say(command, run)
+            assert said.code == 2 and f"{name}: there is no such file" in said.err and "damaged" not in said.err
+        shutil.move("away", name)
