@@ -73,7 +73,7 @@ def _observing(
     size: int,
     observe: Callable[[EnvState, jax.Array | None, Key], jax.Array],
     parts: dict[str, tuple[int, int]],
-) -> Env:
+) -> Wrapped:
     """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
 
     def reset(key: Key, params: Any = None) -> EnvState:
@@ -89,7 +89,7 @@ def _observing(
     return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step)
 
 
-def history(env: Env, length: int) -> Env:
+def history(env: Env, length: int) -> Wrapped:
     """Observations are the last `length` ones, the oldest first; an episode begins with copies of its first.
 
     Where observations have named parts, each part's last values are side by side.
@@ -112,7 +112,7 @@ def history(env: Env, length: int) -> Env:
     return _observing(env, spec.observation_size * length, observe, parts)
 
 
-def observation_noise(env: Env, std: float) -> Env:
+def observation_noise(env: Env, std: float) -> Wrapped:
     """Adds Gaussian noise of that standard deviation to every number of an observation."""
     _check_number("observation_noise", std, least=0.0)
 
@@ -124,7 +124,7 @@ def observation_noise(env: Env, std: float) -> Env:
     return _observing(env, env.spec.observation_size, observe, env.spec.parts)
 
 
-def time_observation(env: Env) -> Env:
+def time_observation(env: Env) -> Wrapped:
     """Observations end with the share of the episode that is over, 0 to 1; its part is called `time`."""
     limit = env.spec.episode_length
 
@@ -136,7 +136,7 @@ def time_observation(env: Env) -> Env:
     return _observing(env, size + 1, observe, parts and parts | {"time": (size, size + 1)})
 
 
-def action_delay(env: Env, steps: int) -> Env:
+def action_delay(env: Env, steps: int) -> Wrapped:
     """Actions take effect `steps` steps after they were chosen; until the first one does, the action is 0."""
     check_count("action_delay", steps)
 
@@ -152,7 +152,7 @@ def action_delay(env: Env, steps: int) -> Env:
     return Wrapped(env, env.spec, reset, step)
 
 
-def action_repeat(env: Env, times: int) -> Env:
+def action_repeat(env: Env, times: int) -> Wrapped:
     """Takes every action `times` times, to the episode's end at most; rewards are added, extras those of the last."""
     check_count("action_repeat", times)
 
@@ -177,7 +177,7 @@ def action_repeat(env: Env, times: int) -> Env:
     return Wrapped(env, spec, reset, step, steps=times)
 
 
-def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Env:
+def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrapped:
     def reset(key: Key, params: Any = None) -> EnvState:
         state = _reset(env, key, params)
         return _state(state, state.time)
@@ -189,20 +189,20 @@ def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Env:
     return Wrapped(env, env.spec, reset, step)
 
 
-def reward_scale(env: Env, factor: float) -> Env:
+def reward_scale(env: Env, factor: float) -> Wrapped:
     """Multiplies rewards, those of evaluations as well."""
     _check_number("reward_scale", factor)
     return _with_rewards(env, lambda reward: factor * reward)
 
 
-def reward_clip(env: Env, low: float, high: float) -> Env:
+def reward_clip(env: Env, low: float, high: float) -> Wrapped:
     """Clips rewards to [low, high], those of evaluations as well."""
     _check_number("reward_clip", low)
     _check_number("reward_clip", high, least=low)
     return _with_rewards(env, lambda reward: jnp.clip(reward, low, high))
 
 
-def episode_length(env: Env, length: int) -> Env:
+def episode_length(env: Env, length: int) -> Wrapped:
     """Episodes are truncated after `length` steps, in place of the environment's own limit."""
     check_count("episode_length", length)
     own = env.spec.episode_length

@@ -69,9 +69,9 @@ def test_history_holds_the_last_observations_the_oldest_first() -> None:
 
 
 def test_history_keeps_named_parts_together() -> None:
-    env = Line()
-    env.spec = env.spec._replace(parts={"a": (0, 1), "b": (1, 2), "both": (0, 2)}, actor_parts=("b",))
-    env = wrappers.history(env, 2)
+    line = Line()
+    line.spec = line.spec._replace(parts={"a": (0, 1), "b": (1, 2), "both": (0, 2)}, actor_parts=("b",))
+    env = wrappers.history(line, 2)
     assert env.spec.parts == {"a": (0, 2), "b": (2, 4), "both": (0, 4)}
     np.testing.assert_array_equal(follow(env, [1, 1])[0], [[1, 1, 10, 10], [1, 2, 10, 20], [2, 3, 20, 30]])
     assert wrappers.time_observation(env).spec.parts["time"] == (4, 5)
@@ -120,7 +120,7 @@ def test_noise_is_new_in_every_step_and_leaves_the_state_alone() -> None:
 
 
 def test_names_apply_the_first_innermost() -> None:
-    env = wrappers.apply(Line(), ["action_repeat:2", "history:2", "reward_clip:-1:4"])
+    env: Any = wrappers.apply(Line(), ["action_repeat:2", "history:2", "reward_clip:-1:4"])
     seen, rewards, *_ = follow(env, [1, 1])
     np.testing.assert_array_equal(seen[-1], [3, 30, 5, 50])
     np.testing.assert_array_equal(rewards, [4, 4])
