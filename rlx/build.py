@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from rlx import agents, data, envs, parallel, replay
-from rlx.config import RunConfig, check, make_env, members, settings
+from rlx.config import RunConfig, check, members, settings
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay
+from rlx.run_code import make_env
 from rlx.train import autosplit, columns, memory, numerics
 from rlx.train.columns import Columns
 from rlx.train.compile import tracing

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from rlx import agents, envs, json_files, user_code
-from rlx.envs import arguments, wrappers
+from rlx import agents, json_files
+from rlx.envs import arguments
 from rlx.errors import RlxError, unknown
 from rlx.train.config import TrainConfig
-from rlx.types import COUNT, Env
+from rlx.types import COUNT
 
 KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 FLOAT32 = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))  # its smallest and largest numbers
@@ -229,27 +229,6 @@ def convert(flag: str, kind: type, value: Any) -> Any:
     raise RlxError(f"{flag} {value}: must be {KINDS[kind]}")
 
 
-def make_env(config: RunConfig, own: Any = None) -> Env:
-    """The environment of a configuration with its settings and wrappers; `own` where that is an object of the user's.
-
-    Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
-    """
-    wrappers.parse(config.train.wrappers)  # says at once what is misspelt
-    settings = arguments.parse(config.train.env_args)
-    if "backend" in settings and config.env.startswith("brax:"):
-        raise RlxError(f"--env-args backend={settings['backend']}: use --backend {settings['backend']}")
-    length = settings.pop("episode_length", None)
-    if own is None:
-        return envs.make(config.env, config.backend, length, config.train.wrappers, **settings)
-    if config.backend is not None:
-        raise RlxError(f"{config.env} has one physics only: leave out the backend {config.backend!r}")
-    if settings:
-        raise RlxError(f"env_args: {config.env} is an object and takes no setting {next(iter(settings))!r}")
-    env = envs.wrap(own, length)
-    envs.quick(env)
-    return wrappers.apply(env, config.train.wrappers)
-
-
 def flat(config: RunConfig) -> dict[str, Any]:
     """All settings by name, as `resolve` takes them."""
     return dataclasses.asdict(config.train) | dataclasses.asdict(config.network) | config.hypers
@@ -315,12 +294,6 @@ def _where_it_was(content: dict[str, Any]) -> str:
     """Where an agent's file was when the run began."""
     file = (content.get("files") or {}).get("agent") or {}
     return f" (the run had {file['path']})" if isinstance(file.get("path"), str) else ""
-
-
-def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
-    """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
-    owns = (("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env)))
-    return {what: file for what, name, own in owns if own and (file := user_code.source(name))}
 
 
 def members(config: RunConfig) -> list[dict[str, float]]:

@@ -40,6 +40,7 @@ LAYERS = [
     "data",
     "train",
     "config",
+    "run_code",
     "build",
     "experiment",
     "visual",
@@ -50,7 +51,7 @@ LAYERS = [
     "commands",
     "__main__",
 ]
-REGISTRY_READERS = {"config", "build", "experiment", "commands"}
+REGISTRY_READERS = {"config", "run_code", "build", "experiment", "commands"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),

@@ -22,6 +22,7 @@ from rlx import config, envs, user_code
 from rlx.envs import arguments
 from rlx.envs.base import advance, begin
 from rlx.errors import RlxError
+from rlx.run_code import make_env
 from rlx.types import EnvState, Key, Spec
 from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
@@ -116,7 +117,7 @@ def test_settings_keep_the_preset_of_the_name() -> None:
     differing = {name for name, value in config.flat(plain).items() if config.flat(other)[name] != value}
     assert differing == {"env_args", "wrappers"}
     assert other.train.env_args == ("episode_length=500",)
-    made = config.make_env(config.resolve("sac", "gymnax:Pendulum-v1", env_args={"episode_length": 50, "m": 2.0}))
+    made = make_env(config.resolve("sac", "gymnax:Pendulum-v1", env_args={"episode_length": 50, "m": 2.0}))
     assert made.spec.episode_length == 50
 
 
@@ -355,8 +356,8 @@ def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None
     about = json.loads(Path("policy/policy.json").read_text())
     assert about["wrappers"] == ["action_repeat:2", "history:3"] and about["observation"]["shape"] == ["B", 6]
     assert say("collect", run, "--kind", "random", "--num-transitions", 60, "--out", "data").code == 0
-    offline = [flag for flag in SMALL if flag not in ("--total-env-steps", "400", "--log-every", "--eval-every", "80")]
-    learnt = say("train", "bc", "--dataset", "data", "--total-env-steps", 0, "--offline-steps", 8, *offline)
+    offline = "--total-env-steps 0 --offline-steps 8 --log-every 0 --eval-every 0".split()
+    learnt = say("train", "bc", "--dataset", "data", *SMALL, *offline)
     assert learnt.code == 0, learnt.err
     assert json.loads(Path("runs/bc-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
     swept = say("sweep", "ddpg.py", *OWN, *SMALL, "--actor-lr", "1e-3", "1e-4")

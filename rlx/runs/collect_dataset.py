@@ -19,6 +19,7 @@ from rlx.data import Dataset, limits
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import evaluate
 from rlx.rollout import Act, collect, derive
+from rlx.run_code import make_env
 from rlx.runs import checkpoint, metrics, policies, saved_replay
 from rlx.train import acting
 from rlx.train.task import ACT, COLLECT, POOL, Task
@@ -264,7 +265,7 @@ def _elsewhere(saved: RunConfig, env: str | None, backend: str | None, env_args:
     if env is not None:  # the run's settings are those of another class
         chosen = replace(chosen, train=replace(chosen.train, env_args=()))
     chosen = policies.with_env_args(chosen, env_args)
-    old, new = (config.make_env(c).spec for c in (saved, chosen))
+    old, new = (make_env(c).spec for c in (saved, chosen))
     if (old.observation.shape, old.action.shape) != (new.observation.shape, new.action.shape):
         raise RlxError(f"--env {chosen.env}: the environment's sizes are not those of the run's; choose one like it")
     return chosen
@@ -287,7 +288,7 @@ def _collecting_setup(saved: RunConfig, size: int, seed: int) -> Setup:
     Each environment gives a stretch of consecutive rows; with few transitions there are few environments, so that
     nearly all episodes are complete.
     """
-    env = config.make_env(saved)
+    env = make_env(saved)
     count, length = min(ENVS, max(1, size // (STRETCH * env.spec.episode_length))), min(100, env.spec.episode_length)
     few: dict[str, Any] = {
         "num_envs": count,

@@ -17,6 +17,7 @@ from rlx.build import Setup, make_driver, parts, setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError, say
 from rlx.experiment import run
+from rlx.run_code import code_of
 from rlx.runs import (
     checkpoint,
     extend,
@@ -73,7 +74,7 @@ def train(
         with marked(folder):
             if parallel.is_first_process():
                 content = config.to_json(prepared.config) | {"identity": saver.identity(prepared.config)}
-                content |= {"files": config.code_of(prepared.config)}
+                content |= {"files": code_of(prepared.config)}
                 content |= {"init_from": init_from, "init_from_digests": initial.digests(init_from)}
                 content |= {"data": prepared.data.info if prepared.data else {}}
                 content |= {"data_digest": data.digest(prepared.data) if prepared.data else ""}

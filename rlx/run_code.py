@@ -1,0 +1,38 @@
+"""What a configuration names: its environment, made with settings and wrappers, and files of the user's own code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlx import agents, envs, user_code
+from rlx.config import RunConfig
+from rlx.envs import arguments, wrappers
+from rlx.errors import RlxError
+from rlx.types import Env
+
+
+def make_env(config: RunConfig, own: Any = None) -> Env:
+    """The environment of a configuration with its settings and wrappers; `own` where that is an object of the user's.
+
+    Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
+    """
+    wrappers.parse(config.train.wrappers)  # says at once what is misspelt
+    settings = arguments.parse(config.train.env_args)
+    if "backend" in settings and config.env.startswith("brax:"):
+        raise RlxError(f"--env-args backend={settings['backend']}: use --backend {settings['backend']}")
+    length = settings.pop("episode_length", None)
+    if own is None:
+        return envs.make(config.env, config.backend, length, config.train.wrappers, **settings)
+    if config.backend is not None:
+        raise RlxError(f"{config.env} has one physics only: leave out the backend {config.backend!r}")
+    if settings:
+        raise RlxError(f"env_args: {config.env} is an object and takes no setting {next(iter(settings))!r}")
+    env = envs.wrap(own, length)
+    envs.quick(env)
+    return wrappers.apply(env, config.train.wrappers)
+
+
+def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
+    owns = (("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env)))
+    return {what: file for what, name, own in owns if own and (file := user_code.source(name))}
