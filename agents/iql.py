@@ -72,7 +72,7 @@ class CriticNetworks(NamedTuple):
     critic: Network  # (params, observation [B, O], action [B, A]) -> [N, B]
     value: Network  # (params, observation [B, O]) -> [B]
     value_loss: losses.ValueLoss
-    parameter: Callable[[Any], losses.Scalar]  # what that loss takes beside u
+    parameter: Callable[[Any], losses.Scalar]  # what that loss takes in addition to u
     reduce: Callable[[jax.Array, Any], jax.Array]  # (target critics' values [N, ...], hypers) -> [...]
     error: Callable[[jax.Array, jax.Array, Any], jax.Array]  # (values [N, B], target [B], hypers) -> loss []
     axes: parallel.Axes
@@ -98,7 +98,7 @@ def update_critic(
 ) -> tuple[CriticState, Metrics]:
     """V towards the target critics (arXiv 2110.06169, eq. 5), the critics towards the new V (eq. 6), their targets.
 
-    Value losses beside the expectile's are those of arXiv 2304.10573.
+    Value losses other than the expectile's are those of arXiv 2304.10573.
     """
     del policy
     hypers = state.hypers

@@ -1,4 +1,4 @@
-"""Evaluating a policy: whole episodes from fixed starts, inside one program; the first few are recorded."""
+"""Evaluating a policy: full episodes from fixed starts, inside one program; the first few are recorded."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def _starts(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[j
     """Uniform window starts: slots `[*shape]`, counted from the ring's first, and environments `[*shape]`."""
     cursor = replay.cursor
     num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
-    starts = jnp.maximum(cursor.size - (n - 1), 1)  # the newest n - 1 rows have no whole window yet
+    starts = jnp.maximum(cursor.size - (n - 1), 1)  # the newest n - 1 rows have no full window yet
     # bits modulo a count far below 2^32: as good as uniform, and a third of randint's program
     of_time, of_env = jax.random.bits(key, (2, *shape), jnp.uint32)
     offset = (of_time % starts.astype(jnp.uint32)).astype(jnp.int32)

@@ -66,7 +66,7 @@ def collect(
     """Takes `length` vector steps.
 
     `env_index` [E] are the environments' global numbers: their randomness hangs on them and on `env_key`, not on where
-    they run. `keep` makes the rows' extras of `act`'s info and of what the environment shows beside it, with "time",
+    they run. `keep` makes the rows' extras of `act`'s info and of what the environment shows, with "time",
     the steps since the episode began; by default both, without the time. `fresh` [E, ...] is the acting
     state that episodes begin with, of an agent that has one. Returns the state, the rows `[length, E, ...]`, the sums
     over the episodes that ended and how many environments diverged, by quantity.

@@ -102,7 +102,7 @@ def bootstrap_interval(
 def bootstrap_band(values: ArrayLike, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Band:
     """The interquartile mean over S seeds and its percentile bootstrap interval, at each of T moments `[T, S]`.
 
-    Seeds are drawn with replacement, whole curves at a time: one draw holds for all moments. In one environment there
+    Seeds are drawn with replacement, one full curve at a time: one draw holds for all moments. In one environment there
     is one stratum, so this is the stratified bootstrap of arXiv 2108.13264. NaN where a seed has no finite value.
     Raises RlxError for values of other shapes.
     """

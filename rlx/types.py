@@ -176,7 +176,7 @@ class Half(Protocol):
 
 
 class State(PyTreeNode, Generic[C, A]):
-    """An agent's whole state."""
+    """An agent's full state."""
 
     critic: C
     actor: A

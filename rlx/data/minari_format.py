@@ -25,7 +25,7 @@ from rlx.data.metadata import check_info
 from rlx.errors import RlxError
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
-ROOM, EPISODE_ROOM = 2**17, 3 * 2**10  # bytes beside the numbers: of the file, of each array of an episode
+ROOM, EPISODE_ROOM = 2**17, 3 * 2**10  # bytes in addition to the numbers: of the file, of each array of an episode
 SUCCESSOR = "next_observation"  # under infos, only in sets where a successor is not the next observation
 
 

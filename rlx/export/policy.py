@@ -161,7 +161,7 @@ def _digest(content: bytes) -> str:
 
 
 def _free_name(out: Path) -> Path:
-    """An unused name beside `out`, or inside it where `out` is a folder without a name, such as `.`."""
+    """An unused name next to `out`, or inside it where `out` is a folder without a name, such as `.`."""
     base = out if out.name.strip(".") else out / "policy"
     return next(name for i in itertools.count(2) if not (name := base.with_name(f"{base.name}-{i}")).exists())
 

@@ -18,7 +18,7 @@ from rlx import json_files
 from rlx.config import RunConfig, members, to_json
 from rlx.errors import RlxError, install
 
-FEW = 8  # members that are logged one by one, beside their mean
+FEW = 8  # members that are logged one by one, in addition to their mean
 PATIENCE_S = 60.0  # for W&B to send the rest when a run is over; what is left stays on disk
 
 

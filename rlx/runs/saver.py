@@ -90,7 +90,7 @@ def pack(driver: Driver, report: Report, with_replay: bool) -> Any:
 
 
 def about(moment: Moment) -> dict[str, Any]:
-    """Where a run stood, to keep beside what `pack` returned."""
+    """Where a run stood, to save with what `pack` returned."""
     return {"offline": moment.offline, "iteration": moment.report.iteration, "learned": moment.report.learned}
 
 

@@ -1,4 +1,4 @@
-"""Animated pages of recorded episodes: written, and read back. The scripts are beside this file."""
+"""Animated pages of recorded episodes: written, and read back. The scripts are in the same folder."""
 
 from __future__ import annotations
 
