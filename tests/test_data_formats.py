@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -470,12 +471,14 @@ def test_ogbench_with_a_task(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"timeouts": np.zeros(14), "masks": np.ones(14)}, "has timeouts, as D4RL, and masks, as OGBench"),
+        ({"rewards": np.zeros(14)}, "terminals may be ends of the task or of trajectories; add timeouts"),
         ({"actions": None}, "has no actions, which an OGBench file has"),
         ({"terminals": np.zeros(14)}, "the last trajectory does not end, so the file was cut off"),
         ({"terminals": np.ones(13)}, "terminals is [13], but there are 14 observations"),
         ({"observations": np.zeros((14, 64, 64, 3), np.uint8)}, "one observation is uint8 [64, 64, 3]"),
         ({"actions": np.zeros((14, 2), np.int32)}, "one action is int32 [2], as of a discrete choice"),
-        ({"rewards": np.float32(1)}, "rewards is [], but there are 14 observations"),
+        ({"rewards": np.float32(1), "masks": np.ones(14)}, "rewards is [], but there are 14 observations"),
         ({"masks": np.ones((14, 1))}, "masks is [14, 1], but there are 14 observations"),
     ],
 )
@@ -488,6 +491,41 @@ def test_ogbench_files_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], 
 
 
 # Any of them
+
+
+def named(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
+    """The rows under D4RL's names, and under rlx's own."""
+    own = {name: leaf for name, leaf in dataset.rows._asdict().items() if name != "extras"}
+    return {"d4rl": d4rl_arrays(dataset), "rlx": own}
+
+
+@pytest.mark.parametrize("form", ["d4rl", "rlx"])
+def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
+    """In an npz file and in memory, NumPy's or JAX's; other arrays are ignored."""
+    dataset = without_extras(walk(LENGTHS))
+    arrays = named(dataset)[form]
+    np.savez(tmp_path / "walk.npz", **arrays, metadata=np.zeros(3))
+    on_device = {name: jnp.asarray(leaf) for name, leaf in arrays.items()}
+    for given in (dataset, tmp_path / "walk.npz", str(tmp_path / "walk.npz"), arrays, on_device):
+        same(data.as_dataset(given), dataset)
+    assert data.as_dataset(arrays).info == {"name": "the data set", "format": form}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "of type NoneType, which holds no transitions"),
+        ([1, 2], "of type list, which holds no transitions; give a Dataset, a path, or a dict of arrays"),
+        ({}, "has no observations, actions, terminals"),
+        ({"observation": np.zeros((3, 2)), "action": np.zeros((3, 1))}, "has no reward, terminated"),
+        ({"observations": np.array([{}]), "timeouts": np.zeros(1)}, "observations holds pickled Python objects"),
+        ({"observations": np.array(["a"]), "timeouts": np.zeros(1)}, "observations holds <U1 instead of numbers"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(given: Any, words: str) -> None:
+    with pytest.raises(RlxError) as caught:
+        data.as_dataset(given)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_convert_and_info(tmp_path: Path) -> None:

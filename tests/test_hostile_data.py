@@ -72,7 +72,8 @@ def test_pickles_inside_npz_and_npy(tmp_path: Path) -> None:
     evil = np.empty(ROWS, object)
     evil[:] = [Touches(tmp_path / "ran")] * ROWS
     for name in ("observations", "actions", "terminals", "rewards"):
-        np.savez(tmp_path / "set.npz", **(ogbench_arrays(DATASET) | {name: evil}))
+        masks = {"masks": np.ones(ROWS)}
+        np.savez(tmp_path / "set.npz", **(ogbench_arrays(DATASET) | masks | {name: evil}))
         assert f"{name} holds pickled Python objects, which can run code" in refusal(tmp_path / "set.npz")
     np.save(tmp_path / "set.npy", evil)
     assert "is a single array" in refusal(tmp_path / "set.npy")

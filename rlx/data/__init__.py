@@ -1,5 +1,6 @@
 """Data sets: one form in memory, readers and a writer for the formats that people have, and what a set is worth."""
 
+from rlx.data.arrays import as_dataset, from_arrays
 from rlx.data.dataset import (
     Dataset,
     check,
@@ -22,6 +23,7 @@ from rlx.data.quality import coverage, describe
 
 __all__ = [
     "Dataset",
+    "as_dataset",
     "check",
     "check_info",
     "clip_actions",
@@ -33,6 +35,7 @@ __all__ = [
     "drop_nonfinite",
     "episode_lengths",
     "episode_returns",
+    "from_arrays",
     "info",
     "make_dataset",
     "nonfinite",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,14 @@ def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
     task's time limit, if the task is known.
     Raises RlxError for files that are damaged, hostile, or hold something else.
     """
-    columns, notes = _columns(path, limits)
+    return build(path, _stored(path, limits))
+
+
+def build(path: Path, stored: dict[str, np.ndarray]) -> Dataset:
+    """`read` of arrays by D4RL's names, which came from `path`. Raises RlxError for shapes that do not fit."""
+    check_shapes(path, stored)
+    stored = {name: leaf.reshape(len(leaf)) if name in FLAT else leaf for name, leaf in stored.items()}
+    columns, notes = _columns(path, stored)
     action, more = spaces.to_unit(path, columns["actions"])
     return make_dataset(
         _info(path) | ({"notes": notes + more} if notes + more else {}),
@@ -50,9 +58,8 @@ def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
     )
 
 
-def _columns(path: Path, limits: Limits) -> tuple[dict[str, np.ndarray], list[str]]:
+def _columns(path: Path, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
     """All six arrays, `[n, ...]`, and notes on what was done to get them."""
-    columns = _stored(path, limits)
     observation = columns["observations"]
     timed, limit = "timeouts" in columns, _info(path).get("episode_length")
     timeouts = columns.get("timeouts", np.zeros(len(observation), bool)).astype(bool)
@@ -94,16 +101,21 @@ def _stored(path: Path, limits: Limits) -> dict[str, np.ndarray]:
     with open_hdf5(path, limits) as root:
         members = {name: root.member(name) for name in REQUIRED + OPTIONAL}
         arrays = {name: array for name, array in members.items() if isinstance(array, Array)}
-        if missing := [name for name in REQUIRED if name not in arrays]:
-            raise RlxError(f"{path} has no {', '.join(missing)}, which a D4RL file has: is it another format?")
         limits.check_memory(path, sum(declared_bytes(array.shape, array.dtype) for array in arrays.values()))
-        spaces.check_observation(path, arrays["observations"].shape, arrays["observations"].dtype)
-        spaces.check_action(path, arrays["actions"].shape, arrays["actions"].dtype)
-        n = arrays["observations"].shape[0]
-        for name, array in arrays.items():
-            if array.shape[:1] != (n,) or (name in FLAT and math.prod(array.shape) != n):
-                raise RlxError(f"{path}: {name} is {list(array.shape)}, but there are {n} observations: write it again")
-        return {name: array.read().reshape(n) if name in FLAT else array.read() for name, array in arrays.items()}
+        check_shapes(path, arrays)
+        return {name: array.read() for name, array in arrays.items()}
+
+
+def check_shapes(path: Path, arrays: Mapping[str, Array | np.ndarray]) -> None:
+    """Raises RlxError where an array is missing, or has a shape or type that rows of a D4RL file do not have."""
+    if missing := [name for name in REQUIRED if name not in arrays]:
+        raise RlxError(f"{path} has no {', '.join(missing)}, which a D4RL file has: is it another format?")
+    spaces.check_observation(path, arrays["observations"].shape, arrays["observations"].dtype)
+    spaces.check_action(path, arrays["actions"].shape, arrays["actions"].dtype)
+    n = arrays["observations"].shape[0]
+    for name, array in arrays.items():
+        if array.shape[:1] != (n,) or (name in FLAT and math.prod(array.shape) != n):
+            raise RlxError(f"{path}: {name} is {list(array.shape)}, but there are {n} observations: write it again")
 
 
 def _info(path: Path) -> dict[str, Any]:

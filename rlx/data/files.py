@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.data import d4rl, minari_format, ogbench
+from rlx.data import arrays, d4rl, minari_format
 from rlx.data.dataset import Dataset
 from rlx.data.limits import AGAIN, DEFAULT, PICKLED, Limits, printable
 from rlx.data.quality import describe
 from rlx.errors import RlxError
 
 HDF5, ZIP, NPY, GZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b"
-GIVE = "give a Minari folder, a D4RL .hdf5 or an OGBench .npz file"
+GIVE = "give a Minari folder, a D4RL .hdf5, or an .npz of arrays as D4RL's or OGBench's"
 
 
 def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
-    """The data set at a path: a Minari folder, a D4RL HDF5 file or an OGBench npz file, recognised by its content.
+    """The data set at a path: a Minari folder, a D4RL HDF5 file or an npz file of arrays, recognised by its content.
 
     Raises RlxError where there is none, and for files that are damaged or hostile (see `rlx.data.limits`).
     """
@@ -34,7 +34,7 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
             raise minari_format.old_format(path)
         return d4rl.read(path, limits)
     if start.startswith(ZIP):
-        return ogbench.read(path, limits)
+        return arrays.read(path, limits)
     raise RlxError(f"{path} {_looks_like(start)}")
 
 

@@ -47,6 +47,16 @@ def read_npz(path: Path, names: Iterable[str], limits: Limits) -> dict[str, np.n
         raise RlxError(f"{path} is no whole npz file ({first_line(error)}): {AGAIN}") from None
 
 
+def names_in(path: Path, limits: Limits) -> set[str]:
+    """The names of the arrays in the file. Raises RlxError for damage."""
+    limits.check_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+    except DAMAGE as error:
+        raise RlxError(f"{path} is no whole npz file ({first_line(error)}): {AGAIN}") from None
+
+
 def _npy_bytes(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> int:
     """The bytes of an array by its own header, which must agree with the archive's."""
     name = info.filename.removesuffix(".npy")

@@ -9,23 +9,19 @@ import numpy as np
 
 from rlx.data import spaces
 from rlx.data.dataset import Dataset, make_dataset
-from rlx.data.limits import DEFAULT, Limits
-from rlx.data.npz import read_npz
 from rlx.errors import RlxError
 
 NAMES = ("observations", "actions", "terminals", "valids", "next_observations", "rewards", "masks")
 
 
-def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
-    """A data set of an OGBench file. `terminals` close trajectories and are no ends of the task: they truncate.
+def build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
+    """A data set of an OGBench file's arrays. `terminals` close trajectories and end no task: they truncate.
 
     The last observation of a trajectory is a successor and no row: where `terminals` are set or, in compact files,
     where `valids` are not. Files with `next_observations` have rows only. Rewards and masks (0 where the task ended)
     depend on the task and count if arrays of that name are in the file; else `info["missing"]` names them and nothing
-    trains on the set.
-    Raises RlxError for files that are damaged, hostile, or hold something else.
+    trains on the set. Raises RlxError for arrays that are missing or do not fit.
     """
-    arrays = read_npz(path, NAMES, limits)
     if missing := [name for name in NAMES[:3] if name not in arrays]:
         raise RlxError(f"{path} has no {', '.join(missing)}, which an OGBench file has: is it another format?")
     observation = arrays["observations"]
