@@ -79,4 +79,5 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
         log_prob=partial(policies.squashed_log_prob, nets.actor),
+        q_value=lambda critic, *inputs: losses.ensemble_min(nets.critic.apply(critic.learner.variables, *inputs)),
     )

@@ -139,4 +139,5 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.Crit
         act_greedy=partial(act, nets, config.num_samples, True),
         update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
+        q_value=partial(iql.q_value, nets.critic),
     )

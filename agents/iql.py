@@ -131,6 +131,11 @@ def update_actor(
     return halves.imitate(state, log_prob, weights, state.hypers.actor_lr * nets.decay(state.step), nets.axes)
 
 
+def q_value(nets: CriticNetworks, critic: CriticState, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """The ensemble's value `[...]` of actions."""
+    return nets.reduce(nets.critic.apply(critic.learner.variables, observation, action), critic.hypers)
+
+
 def init_critic(nets: CriticNetworks, key: Key, hypers: CriticHypers) -> CriticState:
     """Initialises the critic half."""
     critic_key, value_key = jax.random.split(key)
@@ -187,4 +192,5 @@ def make(
     critic = make_critic_networks(config, spec, axes)._replace(**changes)
     actor = make_actor_networks(config, spec, axes, partial(imitation_weights, critic))
     critic_params = lambda state: Value(state.learner.target_variables, state.value.params)  # noqa: E731
-    return assemble(actor, defaults, partial(init_critic, critic), partial(update_critic, critic), critic_params)
+    made = assemble(actor, defaults, partial(init_critic, critic), partial(update_critic, critic), critic_params)
+    return made._replace(q_value=partial(q_value, critic))

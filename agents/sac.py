@@ -124,6 +124,7 @@ def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> SoftAgent:
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
         log_prob=lambda policy, *inputs: policies.squashed_log_prob(nets.actor, policy.params, *inputs),
+        q_value=lambda critic, *inputs: nets.action_value(nets.critic.apply(critic.learner.variables, *inputs)),
     )
 
 

@@ -154,6 +154,10 @@ def assemble(
     def act(policy: Policy, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
         return policies.deterministic(nets.actor, policy.params, observation, key)
 
+    def q_value(critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
+        q = nets.critic.apply(critic.learner.variables, observation, action)
+        return losses.ensemble_min(nets.values(q, critic.hypers))
+
     init_critic = halves.init_half(nets.critic, nets.optimizer, target=True)
     init_actor = halves.init_half(nets.actor, nets.optimizer, target=nets.target_actor)
     return Agent(
@@ -165,6 +169,7 @@ def assemble(
         act_greedy=act,
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
+        q_value=q_value,
     )
 
 

@@ -22,12 +22,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # to be run from anywhere
 
+import rlx
 from benchmarks import bounds
 from benchmarks.worker import again, say, scanned, serve
 from rlx import agents, config, envs, replay
 from rlx import data as datasets
 from rlx.build import make_driver, setup
-from rlx.experiment import fit
 from rlx.replay import Row
 from rlx.train.memory import estimate as of_run
 from rlx.types import Spec, Transition
@@ -263,7 +263,7 @@ def start(args: argparse.Namespace) -> None:
     `--steps` vector steps with one update each, after the warm-up; said the moment that its log line is there.
     """
 
-    def progress(line: dict[str, Any]) -> None:
+    def progress(line: dict[str, Any], state: Any) -> None:
         if line["env_step"] >= env_steps and line["critic_step"] > 0:
             say(first_epoch=True)
             os._exit(0)  # what follows, an evaluation, is nobody's first epoch
@@ -273,7 +273,7 @@ def start(args: argparse.Namespace) -> None:
     sizes = {"warmup_env_steps": warmup, "total_env_steps": 100 * env_steps, "log_every": env_steps}
     common = {"num_envs": args.num_envs, "ratio": "1:1", "batch_size": args.batch, "replay_capacity": 2**17}
     chosen = common | sizes | plain(args.agent) | settings(args)
-    fit(args.agent, args.env, backend(args.env), progress, **chosen)
+    rlx.fit(args.agent, args.env, backend(args.env), callbacks=progress, **chosen)
 
 
 CASES: dict[str, Callable[[argparse.Namespace], Any]] = {

@@ -86,11 +86,11 @@ def be(agent: str, env: str, seed: int, settings: dict[str, Any]) -> None:
 
     name = f"gymnax:{env}" if env.endswith("v1") else f"brax:{env}"
 
-    def progress(line: dict[str, Any]) -> None:
+    def progress(line: dict[str, Any], state: Any) -> None:
         if "eval/return_mean" in line:
             say(wall_s=line["wall_time_s"], env_steps=line["env_step"], value=line["eval/return_mean"])
 
-    fit(agent, name, progress=progress, seed=seed, **settings)
+    fit(agent, name, callbacks=progress, seed=seed, **settings)
 
 
 def curve_of(command: Sequence[str], goal: float, limit_s: float) -> list[dict[str, float]]:

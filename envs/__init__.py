@@ -22,6 +22,7 @@ if __name__ != "rlx.envs":
 from rlx import user_code
 from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
 from rlx.envs.checks import check, quick
+from rlx.envs.no_env import from_name
 from rlx.envs.objects import make as make_own
 from rlx.envs.objects import name_of, wrap
 from rlx.envs.wrappers import apply as apply_wrappers
@@ -149,6 +150,8 @@ def make(
     RlxError for a name, a backend, a length, a setting or a wrapper that is unknown, broken or not supported.
     """
     check_process()
+    if (no_env := from_name(str(name))) is not None:
+        return no_env
     if episode_length is not None:
         check_count("episode_length", episode_length)
     if is_own(name):

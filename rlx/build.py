@@ -14,6 +14,7 @@ import numpy as np
 from rlx import agents, data, envs, parallel, replay
 from rlx.config import RunConfig, check, members, settings
 from rlx.data import Dataset
+from rlx.envs import no_env
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay
 from rlx.run_code import make_env
@@ -70,8 +71,8 @@ class Setup(NamedTuple):
     trains: bool = True  # or only acts, and then what learning reads may be missing
 
 
-def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Setup:
-    """A configuration as it will run: with its environment, its data sets, and all open settings decided.
+def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datasets: Sequence[Dataset] = ()) -> Setup:
+    """A configuration as it will run: with its environment, its data sets (read, unless in memory) and all open settings decided.
 
     Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
     also for a column that its agent reads and nobody provides.
@@ -82,7 +83,10 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True) -> Set
     final_plan(config)  # what cannot be is said before anything is made or read
     with tracing():
         env = make_env(config, env)
-    prepared = [prepare(config.train, path, env.spec) for path in config.train.datasets]
+    if no_env.is_none(env) and not config.train.offline_only:
+        raise RlxError(f"--total-env-steps {config.train.total_env_steps}: there is no environment; leave it out")
+    named = dict(zip(config.train.datasets, datasets, strict=True)) if datasets else {}
+    prepared = [prepare(config.train, path, env.spec, named.get(path)) for path in config.train.datasets]
     sets, notes = [one for one, _ in prepared], tuple(note for _, notes in prepared for note in notes)
     dataset = data.concatenate(sets) if len(sets) > 1 else sets[0] if sets else None
     if dataset is not None:
@@ -108,9 +112,11 @@ def _arranged(config: RunConfig, placement: Placement) -> str:
     return "threads" if fits and len(members(config)) > 1 and parallel.on_cpu() else "vmap"
 
 
-def prepare(train: TrainConfig, path: str, spec: Spec) -> tuple[Dataset, tuple[str, ...]]:
-    """A data set, checked and clipped, and what to tell of it. Raises RlxError for one that does not fit."""
-    dataset = data.read(Path(path))
+def prepare(
+    train: TrainConfig, path: str, spec: Spec, in_memory: Dataset | None = None
+) -> tuple[Dataset, tuple[str, ...]]:
+    """A data set (read, unless in memory), checked and clipped, and notes on it. Raises RlxError where it does not fit."""
+    dataset = data.read(Path(path)) if in_memory is None else in_memory
     for name, size, data_size in (
         ("observations", spec.observation_size, dataset.rows.observation.shape[-1]),
         ("actions", spec.action_size, dataset.rows.action.shape[-1]),

@@ -17,6 +17,7 @@ import numpy as np
 from rlx import agents, json_files
 from rlx.envs import arguments
 from rlx.errors import RlxError, unknown
+from rlx.train import other_names
 from rlx.train.config import TrainConfig
 from rlx.types import COUNT
 
@@ -76,7 +77,11 @@ def _settings_of(cls: type, section: str) -> dict[str, Setting]:
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """A hint at the name that was meant, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    known = list(known)
+    plain = {setting.lstrip("-").replace("-", "_"): setting for setting in known}
+    if named := other_names.meant(name, plain):
+        return f"did you mean {' and '.join(plain[setting] for setting in named)}?"
+    close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else "see `rlx list` and `--help`"
 
 

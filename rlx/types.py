@@ -207,6 +207,8 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     records: Callable[[P, Any, dict[str, jax.Array]], dict[str, jax.Array]] | None = None
     # (policy parameters, observation [..., O], action [..., A] in [-1, 1]) -> the log-density of `act`'s actions, [...]
     log_prob: Callable[[P, jax.Array, jax.Array], jax.Array] | None = None
+    # (critic half, observation [..., O], action [..., A]) -> value [...] in units of scaled rewards
+    q_value: Callable[[C, jax.Array, jax.Array], jax.Array] | None = None
     # () -> the acting state of one environment, a pytree. `act` and `act_greedy` then take it after the key, with
     # leaves [..., *shape], and return it third; it begins anew with every episode
     carry: Callable[[], Any] | None = None

@@ -27,7 +27,7 @@ from rlx.commands.main import main as rlx
 from rlx.errors import RlxError
 from rlx.export import policy as exported
 from rlx.runs import checkpoint, folders, origin, saver
-from rlx.sweep import sweep
+from rlx.sweeps import sweep
 from rlx.visual import viewer
 from tests import datasets
 from tests.saved_runs import make_run

@@ -307,7 +307,7 @@ def test_runs_without_a_name(tmp_path: Path) -> None:
 def test_fit_is_the_same_run(run: Path) -> None:
     """In a notebook: the same configuration gives the same metrics, and a policy to act with."""
     seen: list[dict[str, Any]] = []
-    result = rlx.fit("sac", ENV, progress=seen.append, **SETTINGS)
+    result = rlx.fit("sac", ENV, callbacks=lambda metrics, state: seen.append(metrics), **SETTINGS)
     lines = metrics.read(run / "metrics.jsonl")
     assert result.metrics == seen and result.config == config.from_json(run / "config.json")
     assert [numbers(line) for line in seen] == [numbers(line) for line in lines]

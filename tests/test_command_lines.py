@@ -23,7 +23,7 @@ from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.export import policy as export
 from rlx.runs import collect_dataset, folders, policies, runner
-from rlx.sweep import sweep
+from rlx.sweeps import sweep
 from rlx.train.plan import make_offline_plan, make_plan, parse_split
 from rlx.visual import video
 from tests import datasets

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rlx import agents, experiment
+from rlx import agents
+from rlx.api import fitting
 from rlx.commands import main as cli
 from scripts import docs_site
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
@@ -53,11 +54,11 @@ def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """`rlx.fit` with `QUICK` settings, and a registry that a page may add to."""
 
-    def fit(agent: Any, env: Any, **given: Any) -> Any:
-        return experiment_fit(agent, env, **given | QUICK)
+    def fit(agent: Any, env: Any = None, **given: Any) -> Any:
+        return fit_at_length(agent, env, **given | QUICK)
 
-    experiment_fit = experiment.fit
-    monkeypatch.setattr(experiment, "fit", fit)
+    fit_at_length = fitting.fit
+    monkeypatch.setattr(fitting, "fit", fit)
     monkeypatch.setattr(agents, "REGISTRY", dict(agents.REGISTRY))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx.reference
 import pytest
 
-from rlx import envs, experiment, networks, normalize
+from rlx import envs, networks, normalize
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.evaluate import evaluate
@@ -53,7 +53,7 @@ def make_run(folder: Path, agent: str, env: str = REACHER, **settings: Any) -> D
 
 def actions(folder: Path, driver: Driver, observation: np.ndarray, member: int = 0, step: int | None = None) -> Any:
     """The agent's own, one observation after the other."""
-    act = experiment.greedy(driver, policies.load_snapshot(folder, driver, step))
+    act = policies.greedy(driver.task, policies.load_snapshot(folder, driver, step))
     return np.stack([act(row, member) for row in observation])
 
 

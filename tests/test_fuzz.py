@@ -16,7 +16,7 @@ from rlx import config
 from rlx.analysis import compare, run_data
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, saver
-from rlx.sweep import sweep
+from rlx.sweeps import sweep
 from tests import fuzz
 
 

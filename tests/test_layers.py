@@ -47,11 +47,12 @@ LAYERS = [
     "runs",
     "export",
     "analysis",
-    "sweep",
+    "sweeps",
+    "api",
     "commands",
     "__main__",
 ]
-REGISTRY_READERS = {"config", "run_code", "build", "experiment", "commands"}
+REGISTRY_READERS = {"config", "run_code", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),

@@ -20,7 +20,6 @@ from rlx import config
 from rlx.analysis import play
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
-from rlx.experiment import greedy
 from rlx.runs import policies
 from rlx.train import acting
 from rlx.train.loop import Driver
@@ -94,7 +93,7 @@ def test_without_geometry_observations_are_shown_with_their_actions(reacher: tup
     found = play.play(folder, 1, members=[1])
     (one,) = found.episodes
     assert found.scene is None and "poses" not in one
-    act = greedy(driver, policies.load_snapshot(folder, driver))
+    act = policies.greedy(driver.task, policies.load_snapshot(folder, driver))
     np.testing.assert_allclose(one["actions"], act(one["observations"], member=1), atol=1e-5)
 
 

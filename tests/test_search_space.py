@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlx.errors import RlxError
-from rlx.sweep.space import Range, grid, parse_range, sample
+from rlx.sweeps.space import Range, grid, parse_range, sample
 
 
 @pytest.mark.parametrize(

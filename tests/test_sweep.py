@@ -18,7 +18,7 @@ from rlx import build, config, json_files, parallel
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import folders, loggers, runner
-from rlx.sweep import sweep
+from rlx.sweeps import sweep
 from rlx.visual import sweep_plots
 
 ENV = "gymnax:Pendulum-v1"

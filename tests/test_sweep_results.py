@@ -12,7 +12,7 @@ import pytest
 
 from rlx import build, config, json_files
 from rlx.commands import main as cli
-from rlx.sweep import space, sweep
+from rlx.sweeps import space, sweep
 from rlx.visual import sweep_plots
 from tests.commands import flags
 from tests.test_cli import SETTINGS

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from rlx.errors import RlxError, printable
@@ -107,12 +105,3 @@ def join_cluster(values: argparse.Namespace) -> bool:
     elif values.coordinator or values.num_processes is not None or values.process_id is not None:
         raise RlxError("--coordinator, --num-processes, --process-id: go with --distributed; add it")
     return bool(values.distributed)
-
-
-def keep_compiled_programs() -> None:
-    """JAX's persistent cache, so that a program compiles only once; JAX_COMPILATION_CACHE_DIR rules."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_env_args, keep_compiled_programs, show
+from rlx.commands.arguments import Parser, add_env_args, show
 from rlx.errors import RlxError
 
 
@@ -27,6 +27,8 @@ def collect(arguments: list[str]) -> int:
     from rlx.runs import collect_dataset
 
     size = convert("--num-transitions", int, values.num_transitions)
+    from rlx.train.compile import keep_compiled_programs
+
     keep_compiled_programs()
     where = values.env, values.backend, values.env_args
     made = collect_dataset.make_dataset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_env_args, keep_compiled_programs, show
+from rlx.commands.arguments import Parser, add_env_args, show
 from rlx.errors import RlxError, printable, say
 
 GO = "go where you trained, or give the folder that --run-dir named"
@@ -20,6 +20,7 @@ def evaluate(arguments: list[str]) -> int:
     add_env_args(parser)
     values = parser.parse(arguments)
     from rlx.runs import policies
+    from rlx.train.compile import keep_compiled_programs
 
     keep_compiled_programs()
     show(policies.evaluate(Path(values.run), values.episodes, values.eval_seed, values.step, values.env_args))

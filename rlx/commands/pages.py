@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_env_args, keep_compiled_programs, show
+from rlx.commands.arguments import Parser, add_env_args, show
 from rlx.errors import RlxError, say
 
 
@@ -51,6 +51,7 @@ def play(arguments: list[str]) -> int:
     if videos:
         video.choose_renderer()
     from rlx.analysis import play as playing
+    from rlx.train.compile import keep_compiled_programs
 
     keep_compiled_programs()
     out = Path(values.out or Path(values.run) / "play.html")

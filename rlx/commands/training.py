@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import ENV, Parser, add_cluster, add_settings, join_cluster, keep_compiled_programs
-from rlx.errors import RlxError
+from rlx.commands.arguments import ENV, Parser, add_cluster, add_settings, join_cluster
+from rlx.errors import RlxError, say
+
+MISSING = "missing --env, as in --env brax:ant; see `rlx list`"
 
 
 def train(arguments: list[str]) -> int:
@@ -28,6 +30,7 @@ def train(arguments: list[str]) -> int:
     agent = arguments[0]
     parser = Parser(prog=f"rlx train {agent}", description=train.__doc__)
     parser.add_argument("--env", help=ENV)
+    parser.add_argument("--no-env", action="store_true", help="learn from the data set alone; nothing is evaluated")
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
     parser.add_argument("--preset", help="named settings, as in `rlx list` after @, or a .json file of them")
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
@@ -49,8 +52,13 @@ def train(arguments: list[str]) -> int:
         parallel.ask_for_determinism()
     if join_cluster(values):
         settings.setdefault("num_devices", parallel.device_count())
-    env, backend, of_data = environment(values.env, values.backend, settings.get("dataset"))
+    if values.no_env and values.env is not None:
+        raise RlxError(f"--no-env: contradicts --env {values.env}; leave one of them out")
+    env = "none" if values.no_env else values.env
+    env, backend, of_data = environment(env, values.backend, settings.get("dataset"))
     resolved = config.resolve(agent, env, backend, values.preset, **of_data | settings)
+    from rlx.train.compile import keep_compiled_programs
+
     keep_compiled_programs()
     new = folders.new(values.run_dir, values.run_name, resolved, values.overwrite)
     with parallel.all_or_none(), new as folder:
@@ -61,18 +69,27 @@ def train(arguments: list[str]) -> int:
 def environment(
     env: str | None, backend: str | None, dataset: str | None
 ) -> tuple[str, str | None, dict[str, list[str]]]:
-    """Name, backend and settings of the environment that was named, or else of that the data set was collected in."""
-    if env is not None:
+    """Name, backend and settings of the environment that was named, or else of that the data set was collected in.
+
+    For "none" the name holds the sizes of the data.
+    """
+    from rlx import data
+    from rlx.envs import no_env
+
+    if env is not None and env != "none":
         return env, backend, {}
     if dataset is None:
-        raise RlxError("missing --env, as in --env brax:ant; see `rlx list`")
-    from rlx import data
-
-    known = data.read(dataset.split(",")[0]).info
-    if not known.get("env"):
-        raise RlxError(f"--dataset {dataset}: names no environment; give one by --env, to evaluate policies in")
-    of_data = {name: known[name] for name in ("env_args", "wrappers") if known.get(name)}
-    return str(known["env"]), backend or known.get("backend"), of_data
+        raise RlxError("missing --dataset: --no-env learns from data" if env else MISSING)
+    found = data.read(dataset.split(",")[0])
+    if env == "none":
+        say(f"rlx: {found.name}: there is no environment, so no policy is evaluated")
+        return no_env.name_of(found.rows.observation.shape[1], found.rows.action.shape[1]), None, {}
+    if not found.info.get("env"):
+        raise RlxError(
+            f"--dataset {dataset}: names no environment; give one by --env to evaluate policies in, or --no-env"
+        )
+    of_data = {name: found.info[name] for name in ("env_args", "wrappers") if found.info.get(name)}
+    return str(found.info["env"]), backend or found.info.get("backend"), of_data
 
 
 def _resume(arguments: list[str]) -> int:
@@ -93,6 +110,8 @@ def _resume(arguments: list[str]) -> int:
     if runner.is_deterministic(Path(values.resume)):
         parallel.ask_for_determinism()
     join_cluster(values)
+    from rlx.train.compile import keep_compiled_programs
+
     keep_compiled_programs()
     with parallel.all_or_none():
         runner.resume(Path(values.resume), changes, values.quiet)

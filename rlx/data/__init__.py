@@ -1,6 +1,6 @@
 """Data sets: one form in memory, readers and a writer for the formats that people have, and what a set is worth."""
 
-from rlx.data.arrays import as_dataset, from_arrays
+from rlx.data.arrays import from_arrays
 from rlx.data.dataset import (
     Dataset,
     check,
@@ -16,7 +16,7 @@ from rlx.data.dataset import (
     to_replay,
     with_rewards,
 )
-from rlx.data.files import convert, info, read
+from rlx.data.files import as_dataset, convert, info, read
 from rlx.data.metadata import check_info
 from rlx.data.minari_format import write
 from rlx.data.quality import coverage, describe

@@ -9,28 +9,13 @@ from typing import Any
 import numpy as np
 
 from rlx.data import d4rl, ogbench, spaces
-from rlx.data.dataset import Dataset, check, make_dataset
+from rlx.data.dataset import Dataset, make_dataset
 from rlx.data.limits import DEFAULT, Limits, check_numbers
 from rlx.data.npz import names_in, read_npz
 from rlx.errors import RlxError
 
 FIELDS = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
 READERS = {"d4rl": d4rl.REQUIRED + d4rl.OPTIONAL, "ogbench": ogbench.NAMES, "rlx": FIELDS}  # the names that each reads
-KINDS = "a Dataset, a path, or a dict of arrays"
-
-
-def as_dataset(given: Any) -> Dataset:
-    """A `Dataset` of a data set, the path of one, or a dict of arrays. Raises RlxError, in one line, for others."""
-    if isinstance(given, Dataset):
-        check(given)
-        return given
-    if isinstance(given, (str, Path)):
-        from rlx.data.files import read
-
-        return read(given)
-    if isinstance(given, Mapping):
-        return from_arrays(given)
-    raise RlxError(f"dataset: is of type {type(given).__name__}, which holds no transitions; give {KINDS}")
 
 
 def from_arrays(arrays: Mapping[str, Any], name: str = "the data set") -> Dataset:
@@ -83,6 +68,7 @@ def _build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
     for name in ("observation", "next_observation"):
         spaces.check_observation(path, arrays[name].shape, arrays[name].dtype)
     spaces.check_action(path, arrays["action"].shape, arrays["action"].dtype)
-    action, notes = spaces.to_unit(path, arrays["action"])
+    columns: dict[str, Any] = dict(arrays)
+    columns["action"], notes = spaces.to_unit(path, arrays["action"])
     info: dict[str, Any] = {"name": path.stem, "format": "rlx"} | ({"notes": notes} if notes else {})
-    return make_dataset(info, **arrays | {"action": action})
+    return make_dataset(info, **columns)

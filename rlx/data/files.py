@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rlx.data import arrays, d4rl, minari_format
-from rlx.data.dataset import Dataset
+from rlx.data.dataset import Dataset, check
 from rlx.data.limits import AGAIN, DEFAULT, PICKLED, Limits, printable
 from rlx.data.quality import describe
 from rlx.errors import RlxError
 
 HDF5, ZIP, NPY, GZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b"
+KINDS = "a Dataset, a path, or a dict of arrays"
 GIVE = "give a Minari folder, a D4RL .hdf5, or an .npz of arrays as D4RL's or OGBench's"
 
 
@@ -36,6 +39,18 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
     if start.startswith(ZIP):
         return arrays.read(path, limits)
     raise RlxError(f"{path} {_looks_like(start)}")
+
+
+def as_dataset(given: Any) -> Dataset:
+    """A `Dataset` of a data set, the path of one, or a dict of arrays. Raises RlxError, in one line, for others."""
+    if isinstance(given, Dataset):
+        check(given)
+        return given
+    if isinstance(given, (str, Path)):
+        return read(given)
+    if isinstance(given, Mapping):
+        return arrays.from_arrays(given)
+    raise RlxError(f"dataset: is of type {type(given).__name__}, which holds no transitions; give {KINDS}")
 
 
 def _first_bytes(path: Path, limits: Limits) -> bytes:

@@ -49,19 +49,42 @@ def save(
 ) -> dict[str, Any]:
     """Writes a run's greedy policy into the new folder `out`; returns the content of `policy.json`.
 
-    `policy.jax` is the policy. Where it is a plain MLP, `policy.npz` holds its layers, and so does `policy.onnx` if
-    asked for. With `bundle` there is also what `rlx.export.bundle` lists, and ONNX where that is possible. Raises
-    RlxError where there is no such run, checkpoint or member, where `out` exists, or where ONNX
-    is not possible.
+    See `write` for the files. Raises RlxError where there is no such run, checkpoint or member, too.
     """
     config.from_json(folder / "config.json")  # a missing run is reported before anything else
+    _check_new(out)
+    saved = policies.load(folder, [member], step)
+    digest = checkpoint.manifest(folder / "checkpoints", saved.step)["digest"]
+    return write(saved, out, member, onnx, bundle, folder.resolve().name, digest)
+
+
+def _check_new(out: Path) -> None:
     if out.exists():
         raise RlxError(f"{out}: already exists; choose another --out, such as {_free_name(out)}")
+
+
+def write(
+    saved: SavedPolicy,
+    out: Path,
+    member: int = 0,
+    onnx: bool = False,
+    bundle: bool = False,
+    run: str = "",
+    digest: str = "",
+) -> dict[str, Any]:
+    """Writes a policy of one member into the new folder `out`; `run` and `digest` name its run and checkpoint.
+
+    `policy.jax` is the policy. Where it is a plain MLP, `policy.npz` holds its layers, and so does `policy.onnx` if
+    asked for. With `bundle` there is also what `rlx.export.bundle` lists, and ONNX where that is possible. Raises
+    RlxError where `out` exists, or where ONNX is not possible.
+    """
+    _check_new(out)
     if onnx or bundle:
         mlp.check_onnx("--onnx" if onnx else "--bundle")
-    saved = policies.load(folder, [member], step)
     if saved.task.agent.carry is not None:
-        raise RlxError(f"{folder}: {saved.config.agent} acts with a state of its own, which no exported file carries")
+        raise RlxError(
+            f"{run or out}: {saved.config.agent} acts with a state of its own, which no exported file carries"
+        )
     snapshot, spec = jax.tree.map(lambda x: x[0], saved.snapshot), saved.task.env.spec
     act = partial(acting.greedy_action, saved.task, snapshot, key=jax.random.key(0))
     exported = export_function(act, spec.observation_size)
@@ -83,13 +106,13 @@ def save(
     seed_and_hypers = dict(saved.members[member])
     metadata = {
         "format": FORMAT,
-        "run": folder.resolve().name,
+        "run": run,
         "run_step": saved.step,
         "member": member,
         "members": len(saved.members),
         "seed": seed_and_hypers.pop("seed"),
         "hypers": seed_and_hypers,
-        "checkpoint_digest": checkpoint.manifest(folder / "checkpoints", saved.step)["digest"],
+        "checkpoint_digest": digest,
         **_interface(saved, exported),
         "layers": [layer.operation for layer in layers or []],
         "files": {name: {"bytes": len(file), "sha256": _digest(file)} for name, file in files.items()},

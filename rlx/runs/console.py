@@ -26,6 +26,7 @@ from rich.text import Text
 from rlx import parallel
 from rlx.build import asked_split, final_plan, lay_out
 from rlx.config import RunConfig, members
+from rlx.envs import no_env
 from rlx.errors import discard_output, printable, say
 from rlx.runs.summaries import duration, in_words
 from rlx.train import report
@@ -45,11 +46,18 @@ def brief(line: dict[str, Any]) -> str:
     if "eval/return_mean" in line:
         return f"greedy return {_number(line['eval/return_mean'])}"
     returns = line.get(TRAINING)
+    losses = {name: _mean(x) for name, x in line.items() if name.endswith("_loss") and isinstance(x, list)}
+    if not returns and not line.get("env_step") and losses:
+        return "  ".join(f"{name.removeprefix('train/')} {_digits(x)}" for name, x in losses.items())
     return f"training return {_number(_mean(returns))}" if returns else "no episode has ended yet"
 
 
 def _number(value: float | None) -> str:
     return "not a number: the run has diverged" if value is None else f"{value:.1f}"
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -151,8 +159,7 @@ class PanelContent:
             losses = {name: _mean(x) for name, x in line.items() if name.endswith("_loss") and isinstance(x, list)}
             if losses:
                 shown = (
-                    f"of {name.removeprefix('train/').removesuffix('_loss')} {'-' if x is None else f'{x:.3g}'}"
-                    for name, x in losses.items()
+                    f"of {name.removeprefix('train/').removesuffix('_loss')} {_digits(x)}" for name, x in losses.items()
                 )
                 rows["losses"] = Text("  ".join(shown))
         rows["device"] = Text(self.device)
@@ -178,7 +185,7 @@ class PanelContent:
 class Console:
     """Shows the lines of a run as they come."""
 
-    def __init__(self, run_config: RunConfig, quiet: bool, part_of: str = "") -> None:
+    def __init__(self, run_config: RunConfig, quiet: bool, part_of: str = "", age_s: float | None = None) -> None:
         verbatim: dict[str, Any] = {"highlight": False, "emoji": False, "markup": False}  # paths may hold any sign
         self._terminal = Terminal(quiet=quiet, **verbatim)
         self._summary = Terminal(quiet=bool(part_of), **verbatim)
@@ -188,9 +195,9 @@ class Console:
             self._title = f"{part_of}: {self._title}"
         self._panel = PanelContent(self._title, plan.run_step(plan.iterations), count, _devices(run_config.train))
         if not part_of:
-            self._panel.begun -= report.process_age_s()  # as all other seconds of a run
+            self._panel.begun -= report.process_age_s() if age_s is None else age_s  # as all other seconds of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
-        self._rounded = rounded(run_config)
+        self._rounded, self._no_env = rounded(run_config), no_env.is_none(run_config.env)
 
     def __enter__(self) -> Self:
         for line in self._rounded:
@@ -215,7 +222,7 @@ class Console:
         """Renews the panel, or prints a line where nobody watches one: then evaluations only."""
         if self._terminal.is_terminal:
             self._panel.add(line)
-        elif "eval/return_mean" in line:
+        elif "eval/return_mean" in line or self._no_env:
             self._terminal.print(f"{line['wall_time_s']:8.1f} s  {line['run_step']:>12,} steps  {brief(line)}")
 
     def finish(self, summary: dict[str, Any], folder: Path) -> None:
@@ -227,18 +234,21 @@ class Console:
         speed = [f"{update_rate:,.0f} updates/s"]
         if env:  # offline there are none
             steps, speed = [f"{env:,} environment", *steps], [f"{env_rate:,.0f} environment steps/s", *speed]
-        first_s, count = summary["time_to_first_update_s"], len(summary["eval_return_per_seed"])
+        first_s, count = summary["time_to_first_update_s"], len(summary["members"])
         first = "" if first_s is None else f", first update after {first_s:.1f} s"
-        rows = {
-            "greedy episodes": "\n".join(in_words(summary)),
-            "per seed": f"{_each(summary['eval_return_per_seed'])}, each over {summary['eval_episodes']} episodes",
+        rows = {"greedy episodes": "none: the run has no environment"}
+        if not self._no_env:
+            returns, episodes = summary["eval_return_per_seed"], summary["eval_episodes"]
+            rows = {"greedy episodes": "\n".join(in_words(summary))}
+            rows["per seed"] = f"{_each(returns)}, each over {episodes} episodes"
+        rows |= {
             "steps": ", ".join(steps),
             "speed": ", ".join(speed) + " on average" + (", of all runs together" if count > 1 else ""),
             "time": f"{summary['wall_time_s']:.1f} s in all{first}",
             "run folder": str(folder),
-            "watch it": str(folder / "rollout.html"),
-            "evaluate it again": f"rlx eval {folder}",
         }
+        if not self._no_env:
+            rows |= {"watch it": str(folder / "rollout.html"), "evaluate it again": f"rlx eval {folder}"}
         for name, value in rows.items():
             table.add_row(name, printable(value))
         self._summary.print(table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,13 @@ import numpy as np
 from rlx import config, data, json_files
 from rlx.build import make_driver, setup
 from rlx.config import RunConfig
-from rlx.envs import arguments
+from rlx.envs import arguments, no_env
 from rlx.errors import RlxError, say, say_compiling
 from rlx.runs import checkpoint, origin, summaries
-from rlx.train import report
+from rlx.train import acting, report
 from rlx.train.loop import Driver
 from rlx.train.task import Task
+from rlx.types import Env
 
 NO_TRAINING: dict[str, Any] = {  # settings under which evaluating a run needs no more memory than that takes
     "driver": "fused",
@@ -69,14 +71,67 @@ def load(
     run_config = with_env_args(config.from_json(folder / "config.json"), env_args)
     every_member = config.members(run_config)
     for member in members:
-        if not 0 <= member < len(every_member):
-            valid = f"0 to {len(every_member) - 1}" if len(every_member) > 1 else "0 alone"
-            raise RlxError(f"--member {member}: {folder} has {valid}; choose one of those")
+        check_member(member, every_member, str(folder))
     step = checkpoint.choose(folder / "checkpoints", step)
-    acting = replace(run_config, train=replace(run_config.train, **NO_TRAINING | train))
-    driver = make_driver(setup(acting, trains=False))
+    driver = acting_driver(run_config, **train)
     snapshot = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), load_snapshot(folder, driver, step))
     return SavedPolicy(run_config, every_member, step, driver.task, snapshot)
+
+
+def check_member(member: int, members: Sequence[Any], name: str) -> None:
+    """Raises RlxError for a member that the run called `name` has not."""
+    if not 0 <= member < len(members):
+        valid = f"0 to {len(members) - 1}" if len(members) > 1 else "0 alone"
+        raise RlxError(f"--member {member}: {name} has {valid}; choose one of those")
+
+
+def acting_driver(run_config: RunConfig, env: Env | None = None, **train: Any) -> Driver:
+    """A driver that acts and evaluates with a run's policies, under changed settings `train`; it cannot train."""
+    acting = replace(run_config, train=replace(run_config.train, **NO_TRAINING | train))
+    return make_driver(setup(acting, env, trains=False))
+
+
+def checked(task: Task, observation: Any) -> jax.Array:
+    """A raw observation `[..., O]` as an array. Raises RlxError for another size."""
+    rows, size = jnp.asarray(observation, jnp.float32), task.env.spec.observation_size
+    if rows.shape[-1:] != (size,):
+        raise RlxError(f"observations are {list(rows.shape)}: this policy reads {size} numbers, [..., {size}]")
+    return rows
+
+
+def greedy_action(
+    task: Task, snapshot: Any, observation: Any, member: Any = 0, carry: Any = None, key: Any = None
+) -> Any:
+    """The greedy action `[..., A]` of a member of a snapshot `[M, ...]` at raw observations `[..., O]`.
+
+    Of an agent with an acting state `(action, carry)`; None begins an episode. Raises RlxError for another size.
+    """
+    rows = checked(task, observation)
+    one = jax.tree.map(lambda x: jnp.asarray(x)[member], snapshot)
+    key = jax.random.key(0) if key is None else key
+    if task.agent.carry is None:
+        return acting.greedy_action(task, one, rows, key)
+    if carry is None:
+        fresh = jax.tree.map(jnp.asarray, task.agent.carry())
+        carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rows.shape[:-1], *x.shape)), fresh)
+    return acting.greedy_action(task, one, rows, key, carry)
+
+
+def greedy(task: Task, snapshot: Any) -> Callable[..., Any]:
+    """`greedy_action` of a snapshot, compiled, with NumPy's arrays: `(observation, member=0, carry=None) -> action`."""
+    compiled = jax.jit(partial(greedy_action, task), static_argnums=2)
+
+    def act(observation: Any, member: int = 0, carry: Any = None) -> Any:
+        checked(task, observation)
+        return jax.tree.map(np.asarray, compiled(snapshot, np.asarray(observation, np.float32), member, carry))
+
+    return act
+
+
+def check_evaluates(run_config: RunConfig, name: str) -> None:
+    """Raises RlxError for a run that has no environment."""
+    if no_env.is_none(run_config.env):
+        raise RlxError(f"{name}: was trained on data without an environment, so there is nothing to evaluate in")
 
 
 def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
@@ -111,8 +166,9 @@ def evaluate(
     if step is not None:
         checkpoint.choose(folder / "checkpoints", step)
     changes = {name: value for name, value in changes.items() if value is not None}
-    train = replace(saved.train, **NO_TRAINING, **changes)
-    driver = make_driver(setup(replace(saved, train=train), trains=False))
+    check_evaluates(saved, str(folder))
+    driver = acting_driver(saved, **changes)
+    train = driver.task.config
     snapshot = driver.place(load_snapshot(folder, driver, step))
     each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
     say_compiling(f"evaluating {train.eval_episodes} episodes of {each}{folder}")

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 from rlx import config, data, json_files, parallel
 from rlx.build import Setup, make_driver, parts, setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError, say
-from rlx.experiment import run
+from rlx.experiment import Moment, run
 from rlx.run_code import code_of
 from rlx.runs import (
     checkpoint,
@@ -34,8 +34,28 @@ from rlx.runs.console import Console
 from rlx.runs.signals import Interrupted, Interrupts
 from rlx.train import report as reports
 from rlx.train.loop import Driver, Report, Resumed
+from rlx.types import Env
 
 CHANGEABLE = (*saver.RUNTIME, *extend.TOTALS)  # settings that may change when a run is resumed
+
+
+class Follower(Protocol):
+    """What in this process follows a run from report to report, such as `rlx.fit`."""
+
+    @property
+    def interrupts(self) -> Interrupts: ...
+
+    def clock(self) -> float:
+        """Seconds since the run, or this part of it, was asked for."""
+        ...
+
+    def console(self, run_config: RunConfig) -> Console:
+        """What shows the run's progress."""
+        ...
+
+    def saw(self, line: dict[str, Any] | None, moment: Moment) -> bool:
+        """Takes a report, and its line of metrics if that is new; returns whether the run should end here."""
+        ...
 
 
 def warn(text: str) -> None:
@@ -51,35 +71,44 @@ def train(
     part_of: str = "",
     interrupts: Interrupts | None = None,
     beside: Path | None = None,
+    env: Env | None = None,
+    follower: Follower | None = None,
 ) -> dict[str, Any]:
     """Trains a configuration into `folder`, which is claimed, and returns the summary.
 
     What the folder held is removed once nothing can be refused any more. Of several processes, the first one writes.
     `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. `interrupts`
-    are entered by who trains other parts too, and `beside` is a part that began before, from the same data set. Raises
-    Interrupted where a signal ended it early.
+    are entered by who trains other parts too, and `beside` is a part that began before, from the same data set. `env`
+    is the environment where the configuration only names it. Raises Interrupted where a signal or the `follower` ended
+    it early.
     """
     loggers.check(run_config)
     saver.check_place(run_config, folder)
     if beside is not None:
         resume_checks.check_data_exists(run_config.train.dataset)
-    prepared = setup(run_config)
+    prepared = setup(run_config, env)
     if prepared.data is not None and beside is not None:
         resume_checks.check_same_data(prepared.data, run_config.train.dataset, json_files.read(beside / "config.json"))
     driver = make_driver(prepared, parts(prepared.config)[0])
     start = Start(snapshot=initial.snapshot(driver, run_config.agent, init_from))
-    with _listening(interrupts) as interrupts:
+    with _listening(interrupts, follower) as interrupts:
         if parallel.is_first_process():
             folders.empty(folder)
         with marked(folder):
             if parallel.is_first_process():
-                content = config.to_json(prepared.config) | {"identity": saver.identity(prepared.config)}
-                content |= {"files": code_of(prepared.config)}
-                content |= {"init_from": init_from, "init_from_digests": initial.digests(init_from)}
-                content |= {"data": prepared.data.info if prepared.data else {}}
-                content |= {"data_digest": data.digest(prepared.data) if prepared.data else ""}
-                json_files.write(folder / "config.json", content | origin.describe())
-            return _train(prepared, driver, start, folder, _console(prepared, quiet, part_of), interrupts)
+                write_config(folder, prepared, init_from)
+            console = _console(prepared, quiet, part_of, follower)
+            return _train(prepared, driver, start, folder, console, interrupts, follower)
+
+
+def write_config(folder: Path, prepared: Setup, init_from: str | None = None) -> None:
+    """Writes config.json, which makes a folder a run's."""
+    content = config.to_json(prepared.config) | {"identity": saver.identity(prepared.config)}
+    content |= {"files": code_of(prepared.config)}
+    content |= {"init_from": init_from, "init_from_digests": initial.digests(init_from)}
+    content |= {"data": prepared.data.info if prepared.data else {}}
+    content |= {"data_digest": data.digest(prepared.data) if prepared.data else ""}
+    json_files.write(folder / "config.json", content | origin.describe())
 
 
 def resume(
@@ -88,6 +117,8 @@ def resume(
     quiet: bool = False,
     part_of: str = "",
     interrupts: Interrupts | None = None,
+    env: Env | None = None,
+    follower: Follower | None = None,
 ) -> dict[str, Any]:
     """Goes on with a run, from its newest intact checkpoint, and returns the summary.
 
@@ -101,17 +132,20 @@ def resume(
             with folders.claimed(folder):  # a kill came after the summary
                 folders.mark(folder, "finished")
         return json_files.read(folder / "summary.json")
-    with _listening(interrupts) as interrupts, _claimed(folder):
+    with _listening(interrupts, follower) as interrupts, _claimed(folder):
         saved, content = resume_checks.read(folder)  # once more, now that nobody else writes there
-        resumed = _resumed_setup(saved, content, folder, changes)
+        resumed = _resumed_setup(saved, content, folder, changes, env)
         prepared, driver, start = _start(resumed, saved, content, folder)
         with marked(folder):
             if parallel.is_first_process():
                 extend.write(folder, saved, prepared.config)
-            return _train(prepared, driver, start, folder, _console(prepared, quiet, part_of), interrupts)
+            console = _console(prepared, quiet, part_of, follower)
+            return _train(prepared, driver, start, folder, console, interrupts, follower)
 
 
-def _resumed_setup(saved: RunConfig, content: dict[str, Any], folder: Path, changes: dict[str, Any]) -> Setup:
+def _resumed_setup(
+    saved: RunConfig, content: dict[str, Any], folder: Path, changes: dict[str, Any], env: Env | None
+) -> Setup:
     """A run's configuration with the changes that it is resumed with. Raises RlxError for what cannot go on."""
     origin.check_x64(content, folder)
     for line in origin.changed_files(content, saved):
@@ -124,7 +158,7 @@ def _resumed_setup(saved: RunConfig, content: dict[str, Any], folder: Path, chan
     loggers.check(resolved)
     saver.check_place(resolved, folder)
     resume_checks.check_data_exists(saved.train.dataset)
-    prepared = setup(resolved)
+    prepared = setup(resolved, env)
     if prepared.data is not None:
         resume_checks.check_same_data(prepared.data, saved.train.dataset, content)
         prepared = prepared._replace(
@@ -168,11 +202,17 @@ def _start(prepared: Setup, saved: RunConfig, content: dict[str, Any], folder: P
     return prepared, driver, Start(None, resumed, run_step, found_s + time.perf_counter() - begun)
 
 
-def _console(prepared: Setup, quiet: bool, part_of: str) -> Console:
+def _console(prepared: Setup, quiet: bool, part_of: str, follower: Follower | None) -> Console:
+    if follower is not None:
+        return follower.console(prepared.config)
     return Console(prepared.config, quiet or not parallel.is_first_process(), part_of)
 
 
-def _listening(interrupts: Interrupts | None) -> contextlib.AbstractContextManager[Interrupts]:
+def _listening(
+    interrupts: Interrupts | None, follower: Follower | None
+) -> contextlib.AbstractContextManager[Interrupts]:
+    if follower is not None:
+        return follower.interrupts
     return contextlib.nullcontext(interrupts) if interrupts else Interrupts()
 
 
@@ -209,10 +249,16 @@ def marked(folder: Path) -> Iterator[None]:
 
 
 def _train(
-    prepared: Setup, driver: Driver, start: Start, folder: Path, console: Console, interrupts: Interrupts
+    prepared: Setup,
+    driver: Driver,
+    start: Start,
+    folder: Path,
+    console: Console,
+    interrupts: Interrupts,
+    follower: Follower | None,
 ) -> dict[str, Any]:
     """Trains from wherever the run stands, in the part of `driver`, to its end; returns the summary."""
-    writes = parallel.is_first_process()
+    writes, age_s = parallel.is_first_process(), follower.clock if follower else reports.process_age_s
     checkpoints, rates = saver.Saver(prepared.config, folder), summaries.Rates()
     checkpoints.remove_after(start.run_step)
     spent_s = metrics.cut(folder / "metrics.jsonl", start.run_step, warn) if writes else 0.0
@@ -223,8 +269,8 @@ def _train(
     with checkpoints, sinks, console, _open_metrics(folder, writes) as lines:
         for moment in run(prepared, driver, start.snapshot, start.resumed, interrupts.asked, console.begin):
             report = moment.report
-            line = reports.record(report, spent_s + reports.process_age_s())
-            if report.metrics and report.run_step > start.run_step:
+            line = reports.record(report, spent_s + age_s())
+            if is_new := bool(report.metrics) and report.run_step > start.run_step:
                 lines.write(json.dumps(line) + "\n")
                 lines.flush()
                 rates.add(report)
@@ -235,7 +281,10 @@ def _train(
             if not told_of_outliers and (outliers := reports.outliers(report, prepared.config.train)):
                 told_of_outliers = True  # metrics.jsonl counts all of them
                 warn(outliers)
-            if report.saves or report.evaluation:
+            if follower and follower.saw(line if is_new else None, moment) and not is_last(prepared, moment):
+                report = report._replace(saves=True, ended=True)
+                moment = moment._replace(report=report)
+            if report.saves or report.saves_policy:
                 console.begin("saving")
             checkpoints.save(moment)
             if report.ended:
@@ -243,19 +292,29 @@ def _train(
                 _leave(folder, report, interrupts)
         console.begin("saving")
         checkpoints.wait()
-        assert report.evaluation is not None  # the last report always evaluates
-        if writes:
+        if writes and report.evaluation is not None:  # there is none without an environment
             summaries.write_pictures(folder, prepared.config, moment.driver, report.evaluation)
     summary = summaries.summarise(prepared, moment, rates, checkpoints)
     if writes:
-        summary["wall_time_s"] = round(spent_s + reports.process_age_s(), 2)
-        all_lines = metrics.read(folder / "metrics.jsonl")  # also those from before the run was resumed
-        summary["time_to_first_update_s"] = metrics.first_update_s(all_lines)
         if start.restore_s is not None:
             summary["restore_s"] = round(start.restore_s, 3)
-        json_files.write(folder / "summary.json", summary)
+        write_summary(folder, summary, spent_s + age_s())
         console.finish(summary, folder)
     return summary
+
+
+def write_summary(folder: Path, summary: dict[str, Any], wall_time_s: float) -> None:
+    """Completes a summary and writes summary.json."""
+    summary["wall_time_s"] = round(wall_time_s, 2)
+    all_lines = metrics.read(folder / "metrics.jsonl")  # also those from before the run was resumed
+    summary["time_to_first_update_s"] = metrics.first_update_s(all_lines)
+    json_files.write(folder / "summary.json", summary)
+
+
+def is_last(prepared: Setup, moment: Moment) -> bool:
+    """Whether a report is that of a run's end."""
+    at_end = moment.report.iteration == moment.driver.task.plan.iterations
+    return at_end and moment.offline == parts(prepared.config)[-1]
 
 
 def _notes(run_config: RunConfig) -> list[str]:

@@ -176,11 +176,11 @@ class Saver:
         report, driver = moment.report, moment.driver
         if self._pending is not None and self._pending.done():
             self.wait()
-        if not report.saves and report.evaluation is None:
+        if not report.saves and not report.saves_policy:
             return
         begun = time.perf_counter()
         policy = None
-        if report.evaluation is not None:
+        if report.saves_policy:
             policy = jax.tree.map(np.array, driver.fetch(driver.policy_snapshot(report.state)))
         training_state = pack(driver, report, self.train.checkpoint_replay) if report.saves else None
         self.wait()

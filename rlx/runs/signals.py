@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -26,13 +27,16 @@ class Interrupts:
     A SIGHUP that is ignored, as under nohup, stays so.
     """
 
-    def __init__(self) -> None:
+    first = "rlx: {name}: saving, then leaving; once more leaves at once"
+
+    def __init__(self, numbers: Sequence[int] = NUMBERS) -> None:
         self.number: int | None = None
+        self._numbers = numbers
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # signals reach no other
-            numbers = [n for n in NUMBERS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            numbers = [n for n in self._numbers if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
@@ -46,10 +50,14 @@ class Interrupts:
         del frame
         name = signal.Signals(number).name
         if self.number is not None:
-            _say(f"rlx: {name} again: leaving at once; the last checkpoint is intact")
-            os._exit(128 + number)
+            self.again(number, name)
         self.number = number
-        _say(f"rlx: {name}: saving, then leaving; once more leaves at once")
+        _say(self.first.format(name=name))
+
+    def again(self, number: int, name: str) -> None:
+        """What a second signal does."""
+        _say(f"rlx: {name} again: leaving at once; the last checkpoint is intact")
+        os._exit(128 + number)
 
     def asked(self) -> bool:
         """Whether a signal came."""

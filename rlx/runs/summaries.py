@@ -41,8 +41,10 @@ class Rates:
 def summarise(setup: Setup, moment: Moment, rates: Rates, saver: Saver) -> dict[str, Any]:
     """summary.json: the returns of the final policy, and what it cost."""
     run_config, driver, report = setup.config, moment.driver, moment.report
-    assert report.evaluation is not None
-    seconds = max(rates.seconds, 1e-9)
+    seconds, evaluated = max(rates.seconds, 1e-9), {}
+    if report.evaluation is not None:  # there is none without an environment
+        evaluated = results(report.evaluation.returns, run_config, setup.data.info if setup.data else {})
+        evaluated["eval_episodes"] = run_config.train.eval_episodes
     return {
         "agent": run_config.agent,
         "env": run_config.env,
@@ -53,8 +55,7 @@ def summarise(setup: Setup, moment: Moment, rates: Rates, saver: Saver) -> dict[
         "env_steps": report.env_step,
         "critic_steps": report.critic_step,
         "actor_steps": report.actor_step,
-        **results(report.evaluation.returns, run_config, setup.data.info if setup.data else {}),
-        "eval_episodes": run_config.train.eval_episodes,
+        **evaluated,
         "compile_s": round(sum(program.compile_s for program in driver.programs), 2),
         "env_steps_per_s": round(rates.steps * driver.members / seconds, 1),
         "updates_per_s": round(rates.updates * driver.members / seconds, 1),

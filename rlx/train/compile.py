@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,6 +37,13 @@ def tracing() -> Iterator[None]:
             _paused -= 1
             if _paused == 0 and _was_on:
                 gc.enable()
+
+
+def keep_compiled_programs() -> None:
+    """JAX's persistent cache, so that a program compiles only once; JAX_COMPILATION_CACHE_DIR rules."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and not jax.config.read("jax_compilation_cache_dir"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 class Program:

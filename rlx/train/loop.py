@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from rlx import parallel
+from rlx.envs import no_env
 from rlx.errors import RlxError
 from rlx.train.compile import Program
 from rlx.train.nonfinite import NEVER, OUTLIERS
@@ -162,7 +163,7 @@ def train(
                     steps = plan.steps(iteration, updates + _iterations(seen))
                     yield Report(
                         *(iteration, updates, plan.run_step(iteration), *steps, {}, {}, None, state, totals),
-                        *(Seconds(compile_s, lap(), 0.0), True, True),
+                        *(Seconds(compile_s, lap(), 0.0), True, False, True),
                     )
                     return
             if iteration <= plan.warmup_iterations + 1:
@@ -170,11 +171,12 @@ def train(
             updates += _iterations(seen)
             metrics, totals = means(seen) | driver.timing(), driver.zeros()
             train_s = lap()
-            if stop.evaluates:
+            evaluation = None
+            if stop.evaluates and not no_env.is_none(driver.task.env):
                 tell("evaluating")
                 evaluator.compiled()
                 compile_s += lap()
-            evaluation = driver.fetch(driver.evaluate(driver.policy_snapshot(state))) if stop.evaluates else None
+                evaluation = driver.fetch(driver.evaluate(driver.policy_snapshot(state)))
             seconds, compile_s = Seconds(compile_s, train_s, lap()), 0.0
             ended = iteration < plan.iterations and _anybody(asked_to_end)
             yield Report(
@@ -186,7 +188,7 @@ def train(
                     metrics,
                     bad_numbers(driver, seen),
                 ),
-                *(evaluation, state, totals, seconds, stop.saves or ended, ended),
+                *(evaluation, state, totals, seconds, stop.saves or ended, stop.evaluates, ended),
             )
             if ended:
                 return

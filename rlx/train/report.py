@@ -35,7 +35,8 @@ class Report(NamedTuple):
     state: Any  # the driver's, with `totals`; valid until the next report is asked for
     totals: Any
     seconds: Seconds
-    saves: bool  # whether everything is to be saved here
+    saves: bool  # whether the full training state is to be saved here
+    saves_policy: bool  # likewise the policy: at evaluations, also in a run without an environment
     ended: bool  # whether the run ends here because it was asked to; between two reports there are no metrics
 
 

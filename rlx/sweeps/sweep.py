@@ -19,7 +19,7 @@ from rlx.config import RunConfig
 from rlx.errors import RlxError, say
 from rlx.runs import folders, loggers, runner, saver, summaries
 from rlx.runs.signals import Interrupted, Interrupts
-from rlx.sweep.space import Dimension, Range, grid, parse_range, sample, take_ranges
+from rlx.sweeps.space import Dimension, Range, grid, parse_range, sample, take_ranges
 from rlx.visual import sweep_plots
 
 SHOWN = 20  # combinations that the table lists

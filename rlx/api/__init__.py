@@ -1,0 +1,1 @@
+"""What `import rlx` offers to Python: training, results, sweeps."""

@@ -1,0 +1,168 @@
+"""`rlx.fit`, `rlx.load`, and going on with a run."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from rlx import agents, build, config, data, parallel
+from rlx.api import training
+from rlx.api.arguments import check_kind, several, speaks_python
+from rlx.api.environments import environment
+from rlx.api.following import Follower
+from rlx.api.result import Result
+from rlx.config import RunConfig
+from rlx.data import Dataset
+from rlx.errors import RlxError
+from rlx.runs import folders, initial, runner
+from rlx.train import other_names
+from rlx.train.compile import keep_compiled_programs
+from rlx.train.config import TrainConfig
+
+OF_FOLDERS = ("tensorboard", "wandb", "checkpoint_dir", "checkpoint_every", "keep", "checkpoint_replay")
+
+
+@speaks_python
+def fit(
+    agent: str | ModuleType = "sac",
+    env: Any = None,
+    backend: str | None = None,
+    *,
+    dataset: Any = None,
+    preset: str | None = None,
+    init_from: str | Path | Result | None = None,
+    run_dir: str | Path | None = None,
+    run_name: str | None = None,
+    overwrite: bool = False,
+    callbacks: Any = (),
+    progress: bool | None = None,
+    keep_training_state: bool = True,
+    **settings: Any,
+) -> Result:
+    """Trains in this process and returns the result; the settings are those of `rlx train`, with underscores.
+
+    `agent` is a name, or the module of an agent of your own (see `rlx.agents.register`); `env` is a name, or an
+    environment of your own (see `rlx.types.Env`), by default that of the data set, if it has one. `dataset` is a
+    path, a `rlx.data.Dataset` or a dict of arrays (see `rlx.data.from_arrays`), or a list of them. With `run_dir` the
+    run has a folder in there, as the command makes it, and can be resumed; without, all stays in memory.
+
+    `callbacks` are called with every line of metrics and the agent's state; one that returns True ends the run. So does
+    Ctrl-C: the result is what was learnt until then. An exception in a callback is raised, with the result in its
+    attribute `result`. `progress` shows a bar (by default on a terminal and in a notebook). Without
+    `keep_training_state` a result in memory cannot continue, and holds neither replay nor environments. Raises RlxError
+    for a name, a setting or an object that cannot be.
+
+        result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
+    """
+    follower = Follower(callbacks, progress, run_dir is not None)
+    agent = agent if isinstance(agent, str) else agents.register(agent)
+    keep_compiled_programs()
+    paths, datasets = named_data(dataset)
+    if paths:
+        settings["dataset"] = ",".join(paths)
+    given = environment(env, backend, datasets or paths)
+    check_names(agent, settings)
+    run_config = config.resolve(agent, given.name, given.backend, preset, **given.settings | settings)
+    _check(run_config, settings, run_dir, run_name, overwrite, datasets)
+    if run_dir is None:
+        start = init_from._snapshot if isinstance(init_from, Result) else init_from
+        return _in_memory(run_config, given.env, datasets, start, follower, keep_training_state)
+    check_kind("run_dir", run_dir, (str, Path), "the folder that holds runs")
+    if isinstance(init_from, Result):
+        init_from = init_from.folder or _no_folder()
+    with folders.new(run_dir, run_name, run_config, overwrite) as folder:
+        source = None if init_from is None else str(init_from)
+
+        def train() -> Any:
+            return runner.train(run_config, folder, source, env=given.env, follower=follower)
+
+        result: Result = training.in_folder(Result, folder, train, follower, given.env)
+        return result
+
+
+def check_names(agent: str, settings: dict[str, Any]) -> None:
+    """Raises RlxError for a name that is no setting of the agent and no argument of `fit`, with the nearest."""
+    arguments = [name for name in inspect.signature(fit).parameters if name != "settings"]
+    known = [*config.settings(agent), *arguments]
+    for name in settings:
+        if name not in known:
+            meant = other_names.ARGUMENTS.get(name.lower())
+            hint = f"did you mean {meant}?" if meant else config.nearest(name, known)
+            raise RlxError(f"unknown setting {name!r} of {agent}: {hint}")
+
+
+def _no_folder() -> Path:
+    raise RlxError("init_from: this result has no run folder, which a run in a folder needs; save it by result.save")
+
+
+class NamedData(NamedTuple):
+    """Data sets as a run's configuration names them, and those that are in memory."""
+
+    paths: list[str]
+    datasets: list[Dataset]  # empty where all are files
+
+
+def named_data(dataset: Any) -> NamedData:
+    """What was given as `dataset`: paths stay paths, unless one of several is in memory."""
+    given = several(dataset)
+    if all(isinstance(one, (str, Path)) for one in given):
+        return NamedData([path for one in given for path in str(one).split(",")], [])
+    datasets = [data.as_dataset(one) for one in given]
+    return NamedData([f"in memory {i}: {one.name}".replace(",", ";") for i, one in enumerate(datasets, 1)], datasets)
+
+
+def _check(
+    run_config: RunConfig,
+    settings: dict[str, Any],
+    run_dir: Any,
+    run_name: str | None,
+    overwrite: bool,
+    datasets: list[Dataset],
+) -> None:
+    """Raises RlxError for what this call cannot honour."""
+    if run_config.train.deterministic and not parallel.is_deterministic():
+        raise RlxError(
+            f"deterministic: jax has begun without it; set XLA_FLAGS={parallel.DETERMINISTIC} before Python starts"
+        )
+    if run_dir is not None:
+        if datasets:
+            raise RlxError("run_dir: a run folder names its data set; write it by rlx.data.write and give its path")
+        return
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    asked = [name for name in OF_FOLDERS if name in settings and getattr(run_config.train, name) != defaults[name]]
+    asked += ["run_name"] * (run_name is not None) + ["overwrite"] * overwrite
+    if asked:
+        raise RlxError(f"{asked[0]}: is about a run folder; give run_dir, too, or leave it out")
+
+
+def _in_memory(
+    run_config: RunConfig,
+    env: Any,
+    datasets: list[Dataset],
+    init_from: Any,
+    follower: Follower,
+    keep_training_state: bool,
+) -> Result:
+    prepared = build.setup(run_config, env, datasets=datasets)
+    driver = build.make_driver(prepared, build.parts(prepared.config)[0])
+    if init_from is None or isinstance(init_from, (str, Path)):
+        init_from = initial.snapshot(driver, run_config.agent, None if init_from is None else str(init_from))
+    result: Result = training.in_memory(
+        Result, prepared, datasets, driver, init_from, None, env, follower, keep_training_state, []
+    )
+    return result
+
+
+@speaks_python
+def load(path: str | Path, env: Any = None) -> Result:
+    """The result in a run folder: of `rlx train`, of `rlx.fit(run_dir=...)`, or saved by `Result.save`.
+
+    `env` is the environment of a run whose own was an object. Raises RlxError where there is no run, or none that has
+    saved a policy.
+    """
+    check_kind("path", path, (str, Path), "the path of a run folder")
+    result: Result = training.load(Result, Path(path), env)
+    return result
