@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from rlx.api.fitting import fit as fit
     from rlx.api.fitting import load as load
     from rlx.api.result import Result as Result
+    from rlx.api.sweeping import SweepResult as SweepResult
+    from rlx.api.sweeping import resume_sweep as resume_sweep
+    from rlx.api.sweeping import sweep as sweep
     from rlx.errors import RlxError as RlxError
+    from rlx.sweeps.space import Range as Range
 
 __version__ = "0.1.0"
 
@@ -24,7 +28,11 @@ __version__ = "0.1.0"
 _LAZY = {
     "fit": "rlx.api.fitting",
     "load": "rlx.api.fitting",
+    "sweep": "rlx.api.sweeping",
+    "resume_sweep": "rlx.api.sweeping",
     "Result": "rlx.api.result",
+    "SweepResult": "rlx.api.sweeping",
+    "Range": "rlx.sweeps.space",
     "RlxError": "rlx.errors",
 }
 _MODULES = ("agents", "config", "data", "envs", "export", "losses", "types")

@@ -83,7 +83,7 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datase
     final_plan(config)  # what cannot be is said before anything is made or read
     with tracing():
         env = make_env(config, env)
-    if no_env.is_none(env) and not config.train.offline_only:
+    if trains and no_env.is_none(env) and not config.train.offline_only:
         raise RlxError(f"--total-env-steps {config.train.total_env_steps}: there is no environment; leave it out")
     named = dict(zip(config.train.datasets, datasets, strict=True)) if datasets else {}
     prepared = [prepare(config.train, path, env.spec, named.get(path)) for path in config.train.datasets]

@@ -234,7 +234,7 @@ class Console:
         speed = [f"{update_rate:,.0f} updates/s"]
         if env:  # offline there are none
             steps, speed = [f"{env:,} environment", *steps], [f"{env_rate:,.0f} environment steps/s", *speed]
-        first_s, count = summary["time_to_first_update_s"], len(summary["members"])
+        first_s, count = summary["time_to_first_update_s"], self._panel.count
         first = "" if first_s is None else f", first update after {first_s:.1f} s"
         rows = {"greedy episodes": "none: the run has no environment"}
         if not self._no_env:

@@ -17,7 +17,7 @@ class Range(NamedTuple):
 
     low: float
     high: float
-    log: bool  # uniformly in its logarithm
+    log: bool = False  # uniformly in its logarithm
 
     def __str__(self) -> str:
         return f"{self.low!r}:{self.high!r}" + ":log" * self.log

@@ -16,6 +16,7 @@ import numpy as np
 from rlx import build, config, json_files, statistics
 from rlx.analysis import compare
 from rlx.config import RunConfig
+from rlx.envs import no_env
 from rlx.errors import RlxError, say
 from rlx.runs import folders, loggers, runner, saver, summaries
 from rlx.runs.signals import Interrupted, Interrupts
@@ -62,6 +63,8 @@ def make(
     other: updates that are not finite are left out, by default. Raises RlxError where nothing
     varies and, before there is a folder, for what cannot be trained.
     """
+    if no_env.is_none(env):
+        raise RlxError("--no-env: a sweep ranks by greedy returns, so it needs an environment; name one by --env")
     known = config.settings(agent)
     hypers = [name for name, setting in known.items() if setting.section == "hypers"]
     ranges, rest = take_ranges(known, settings)
@@ -166,24 +169,25 @@ def load(folder: Path) -> Sweep:
         raise RlxError(f"{path}: is damaged ({error}); restore it from a copy") from None
 
 
-def begin(sweep: Sweep, folder: Path, quiet: bool = False) -> None:
+def begin(sweep: Sweep, folder: Path, quiet: bool = False, show: bool = True) -> None:
     """Trains a new sweep in `folder`, which is claimed; what the folder held is removed.
 
-    Results are written and printed, before those of the confirmation. Raises Interrupted where a signal ended it early.
+    Results are written and, with `show`, printed, before those of the confirmation.
+    Raises Interrupted where a signal ended it early.
     """
     with Interrupts() as interrupts:
         folders.empty(folder, folders.SWEEP)
         save(sweep, folder)
-        _run(sweep, folder, quiet, interrupts)
+        _run(sweep, folder, quiet, show, interrupts)
 
 
-def resume(sweep: Sweep, folder: Path, quiet: bool = False) -> None:
+def resume(sweep: Sweep, folder: Path, quiet: bool = False, show: bool = True) -> None:
     """Trains what is left of a sweep, or shows a finished one again; see `begin`."""
     with Interrupts() as interrupts, folders.claimed(folder, folders.SWEEP):
-        _run(sweep, folder, quiet, interrupts)
+        _run(sweep, folder, quiet, show, interrupts)
 
 
-def _run(sweep: Sweep, folder: Path, quiet: bool, interrupts: Interrupts) -> None:
+def _run(sweep: Sweep, folder: Path, quiet: bool, show: bool, interrupts: Interrupts) -> None:
     parts = chunks(sweep)
     if not quiet:
         say(f"rlx: {_plan(sweep)}")
@@ -192,11 +196,13 @@ def _run(sweep: Sweep, folder: Path, quiet: bool, interrupts: Interrupts) -> Non
         _train(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts)
     ranked = rank(sweep, folder)
     _write(sweep, folder, ranked)
-    print("\n".join([table(sweep, ranked), "", *_conclusion(sweep, folder, ranked)]), flush=True)
+    if show:
+        print("\n".join([table(sweep, ranked), "", *_conclusion(sweep, folder, ranked)]), flush=True)
     if sweep.confirm and not math.isnan(ranked[0].iqm.estimate):
         fresh_config = confirmation(sweep, folder, sweep.confirm)
         summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts)
-        print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *summaries.in_words(summary)]))
+        if show:
+            print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *summaries.in_words(summary)]))
         confirmed = {name: summary[name] for name in summary if name.startswith("eval_")}
         save(sweep, folder, {"results": _plain(ranked), "confirmed": confirmed})
 
