@@ -72,7 +72,7 @@ class Setup(NamedTuple):
 
 
 def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datasets: Sequence[Dataset] = ()) -> Setup:
-    """A configuration as it will run: with its environment, its data sets (read, unless in memory) and all open settings decided.
+    """A configuration as it will run: with its environment, its data sets (read, unless in memory) and settings.
 
     Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
     also for a column that its agent reads and nobody provides.

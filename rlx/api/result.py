@@ -151,7 +151,7 @@ class Result:
         return task.agent.q_value(critic, rows, actions).reshape(seen.shape[:-1]) / critic.hypers.reward_scale
 
     @speaks_python
-    def export(self, out: str | Path, member: int = 0, onnx: bool = False) -> dict[str, Any]:
+    def export(self, out: str | Path, member: int = 0, onnx: bool = False, bundle: bool = False) -> dict[str, Any]:
         """Writes the greedy policy of a member into the new folder `out`, as `rlx export`; returns its policy.json."""
         from rlx.export import policy
 
@@ -160,7 +160,7 @@ class Result:
         one = jax.tree.map(lambda x: jnp.asarray(x[[member]]), self._snapshot)
         saved = policies.SavedPolicy(self.config, self.members, self.run_step, self._task, one)
         name = self.folder.resolve().name if self.folder else ""
-        return policy.write(saved, Path(out), member, onnx, run=name)
+        return policy.write(saved, Path(out), member, onnx, bundle, run=name)
 
     @speaks_python
     def save(self, path: str | Path, overwrite: bool = False) -> Path:

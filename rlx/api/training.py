@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlx import build, config
+from rlx.api.arguments import in_python
 from rlx.api.following import Follower
 from rlx.data import Dataset
 from rlx.errors import RlxError, say
@@ -17,7 +18,7 @@ from rlx.train.compile import keep_compiled_programs
 from rlx.train.loop import Resumed
 from rlx.train.report import record
 
-MEMORY = Path("rlx.fit")  # in place of a run folder, in messages
+MEMORY = Path("this run")  # in place of a run folder, in messages
 MakeResult = Callable[..., Any]  # the class `rlx.Result`, which is in a module that imports this one
 
 
@@ -45,7 +46,7 @@ def in_memory(
 ) -> Any:
     """Trains in memory, and returns the result; `before` are the lines of metrics from before it was resumed."""
     for note in prepared.notes:
-        say(f"rlx: {note}")
+        say(f"rlx: {in_python(note)}")
     spent_s = before[-1]["wall_time_s"] if before else 0.0
     last_step = before[-1]["run_step"] if before else -1
     with follower.interrupts as interrupts, follower.console(prepared.config) as console:
