@@ -357,9 +357,9 @@ def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None
     assert about["wrappers"] == ["action_repeat:2", "history:3"] and about["observation"]["shape"] == ["B", 6]
     assert say("collect", run, "--kind", "random", "--num-transitions", 60, "--out", "data").code == 0
     offline = "--total-env-steps 0 --offline-steps 8 --log-every 0 --eval-every 0".split()
-    learnt = say("train", "bc", "--dataset", "data", *SMALL, *offline)
+    learnt = say("train", "td3_bc", "--dataset", "data", *SMALL, *offline)
     assert learnt.code == 0, learnt.err
-    assert json.loads(Path("runs/bc-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
+    assert json.loads(Path("runs/td3_bc-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
     swept = say("sweep", "ddpg.py", *OWN, *SMALL, "--actor-lr", "1e-3", "1e-4")
     assert swept.code == 0 and "rlx train ddpg.py --env task.py:make" in swept.out
 
