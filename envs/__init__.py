@@ -212,7 +212,8 @@ def _why_not(name: str) -> str:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
     if family == "playground" and not _has_playground():
         return f"{name} needs MuJoCo Playground, which is not here; {install('playground')}"
-    return f"no environment {name!r}; the nearest is {_nearest(name, names())!r}"
+    own = f", and one of your own is named as file.py:{name}" if str(name).isidentifier() else ""
+    return f"no environment {name!r}; the nearest is {_nearest(name, names())!r}{own}"
 
 
 def _backend(name: str, working: tuple[str, ...], backend: str | None) -> str:

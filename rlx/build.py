@@ -115,7 +115,7 @@ def _arranged(config: RunConfig, placement: Placement) -> str:
 def prepare(
     train: TrainConfig, path: str, spec: Spec, in_memory: Dataset | None = None
 ) -> tuple[Dataset, tuple[str, ...]]:
-    """A data set (read, unless in memory), checked and clipped, and notes on it. Raises RlxError where it does not fit."""
+    """A data set (read, unless in memory), checked and clipped, and notes on it. Raises RlxError if it does not fit."""
     dataset = data.read(Path(path)) if in_memory is None else in_memory
     for name, size, data_size in (
         ("observations", spec.observation_size, dataset.rows.observation.shape[-1]),
