@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rlx.errors import RlxError
+
+
+@contextmanager
+def one_line(*words: str) -> Iterator[None]:
+    """What is done here must raise an RlxError of one line with these words."""
+    with pytest.raises(RlxError) as caught:
+        yield
+    said = str(caught.value)
+    assert all(word in said for word in words) and "\n" not in said, said
 
 
 def flags(**settings: Any) -> list[str]:

@@ -37,7 +37,6 @@ def walk(lengths: Sequence[int], terminated: Sequence[bool] | None = None, seed:
 
 
 def d4rl_arrays(dataset: Dataset) -> dict[str, np.ndarray]:
-    """A D4RL file's arrays. With `next_observations` left out, nobody knows what followed a timeout."""
     rows = dataset.rows
     return {
         "observations": rows.observation,

@@ -8,6 +8,7 @@ policies and the same metrics. Then every file of a checkpoint is damaged in eve
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -62,12 +63,9 @@ def count_lines(folder: Path) -> int:
 def is_saving(folder: Path) -> bool:
     """Whether a checkpoint is being written, or removed."""
     for place in (folder / "resume", folder / "checkpoints"):
-        try:
-            names = os.listdir(place)
-        except OSError:
-            continue
-        if any(name.startswith("writing-") for name in names):
-            return True
+        with contextlib.suppress(OSError):
+            if any(name.startswith("writing-") for name in os.listdir(place)):
+                return True
     return False
 
 
@@ -226,10 +224,8 @@ class Torture:
 def last_step(folder: Path) -> int:
     """The last run_step that metrics.jsonl tells of."""
     for text in reversed((folder / "metrics.jsonl").read_text().splitlines()):
-        try:
+        with contextlib.suppress(ValueError):  # a line that was not finished
             return int(json.loads(text)["run_step"])
-        except ValueError:  # a line that was not finished
-            continue
     return 0
 
 

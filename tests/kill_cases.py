@@ -40,17 +40,10 @@ def find_case(agent: str, driver: str) -> Case:
 
 def prepare(case: Case, root: Path) -> list[str]:
     """The command's arguments; makes the data set where there is one to learn from."""
-    dataset = root / "dataset"
     if "{dataset}" in case.flags:
-        write_dataset(dataset)
-    return [
-        "rlx",
-        "train",
-        case.agent,
-        *case.flags.format(dataset=dataset).split(),
-        "--run-dir",
-        str(root),
-    ]
+        write_dataset(root / "dataset")
+    flags = case.flags.format(dataset=root / "dataset")
+    return ["rlx", "train", case.agent, *flags.split(), "--run-dir", str(root)]
 
 
 def write_dataset(folder: Path) -> None:

@@ -34,9 +34,8 @@ class Found:
 
     @property
     def fine(self) -> bool:
-        return (
-            self.identical == sum(self.kills.values()) and not self.differences and self.damages == self.damages_found
-        )
+        same = self.identical == sum(self.kills.values()) and not self.differences
+        return same and self.damages == self.damages_found
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

@@ -13,42 +13,16 @@ import pytest
 from rlx import optim
 from rlx.agents import awac
 from rlx.halves import HalfState
-from rlx.networks import Network
 from rlx.optim import Learner
-from rlx.types import Spec, State, Transition, as_arrays
+from rlx.types import State, as_arrays
 from tests import probes
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, stub, three_ways
 
 CONTRACT = probes.Contract(hypers={"beta": 20.0})
-
-SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
-SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
-BATCH = 6
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape: int) -> Any:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-DISCOUNT: Any = np.array([1, 0, 1, 1, 0, 1], np.float32)
-BATCHES = Transition(normal(BATCH, 3), np.tanh(normal(BATCH, 2)), normal(BATCH), DISCOUNT, normal(BATCH, 3))
-
-
-def stub(apply: Any) -> Network:
-    return Network(init=lambda key: None, apply=apply)
 
 
 # A Gaussian of mean m s and deviation e^-30, which the distribution clips to e^-20: samples are tanh(m s).
 SURE = stub(lambda m, observation: (m * observation[:, :2], jnp.full((len(observation), 2), -30.0)))
-
-
-def three_ways(function: Any, *arguments: Any) -> list[Any]:
-    mapped = jax.vmap(function)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
-    return [
-        function(*arguments),
-        jax.jit(function)(*arguments),
-        *(jax.tree.map(lambda x, i=i: x[i], mapped) for i in (0, 1)),
-    ]
 
 
 def log_density(mean: Any, log_std: Any, action: Any) -> Any:
@@ -63,7 +37,7 @@ def test_critic_loss() -> None:
     nets = awac.Networks(SURE, stub(lambda v, o, a: jnp.stack([v * a.sum(-1), 2 * v * a.sum(-1)])), ())
     hypers = as_arrays(awac.Hypers(gamma=0.9, reward_scale=2.0))
     said = 1.5 * np.tanh(0.5 * BATCHES.next_observation[:, :2]).sum(-1)
-    y = 2 * BATCHES.reward + 0.9 * DISCOUNT * np.minimum(said, 2 * said)
+    y = 2 * BATCHES.reward + 0.9 * BATCHES.discount * np.minimum(said, 2 * said)
     q = 0.5 * BATCHES.action.sum(-1) * np.array([[1], [2]])
 
     def metrics(online: jax.Array, target: jax.Array, m: jax.Array) -> Any:
@@ -76,16 +50,15 @@ def test_critic_loss() -> None:
 
 
 def actor_update(nets: awac.Networks, hypers: Any, params: Any, critic_params: Any) -> Any:
-    half, metrics = awac.update_actor(
-        nets, HalfState.create(hypers, Learner.create(params)), critic_params, BATCHES, jax.random.key(0)
-    )
+    half = HalfState.create(hypers, Learner.create(params))
+    half, metrics = awac.update_actor(nets, half, critic_params, BATCHES, jax.random.key(0))
     return metrics, half.learner.params
 
 
 @pytest.mark.parametrize("beta", [0.5, 2.0, 1000.0])
 def test_actor_loss(beta: float) -> None:
     """The data's actions are worth w, the policy's own 0: weights min(e^(beta w), 100), which the last beta meets."""
-    w = normal(BATCH)
+    w = np.linspace(-1, 2, BATCH, dtype=np.float32)
     mean, log_std = np.float32(0.3), np.float32(-0.4)
     actor = stub(lambda p, o: (p[0] * o[:, :2], jnp.broadcast_to(p[1], (len(o), 2))))
     critic = stub(lambda w, o, a: jnp.where((a == BATCHES.action).all(-1), w, 0.0) + jnp.array([[0.0], [1.0]]))
@@ -119,18 +92,15 @@ def test_a_constant_advantage_is_behaviour_cloning(monkeypatch: pytest.MonkeyPat
 
 
 def test_one_deviation_for_all_observations() -> None:
-    agent = awac.make(awac.Config(**SMALL), SPEC)
-    state: State = agent.init(jax.random.key(0))
-    assert agent.acting_params(state)["params"]["log_std"].shape == (2,)
-    actions, info = agent.act(agent.acting_params(state), BATCHES.observation, jax.random.key(0))
-    greedy, _ = agent.act_greedy(agent.acting_params(state), BATCHES.observation, jax.random.key(0))
-    mean = np.arctanh(np.asarray(greedy, np.float64))
-    np.testing.assert_allclose(info["log_prob"], log_density(mean, 0.0, np.asarray(actions)), rtol=1e-3)
-
-
-def test_actions_at_the_bounds_are_finite() -> None:
     """The density has no finite value at +-1; the loss and its step are those of the last number before it."""
     agent = awac.make(awac.Config(**SMALL), SPEC)
+    state: State = agent.init(jax.random.key(0))
+    policy = agent.acting_params(state)
+    assert policy["params"]["log_std"].shape == (2,)
+    actions, info = agent.act(policy, BATCHES.observation, jax.random.key(0))
+    greedy, _ = agent.act_greedy(policy, BATCHES.observation, jax.random.key(0))
+    mean = np.arctanh(np.asarray(greedy, np.float64))
+    np.testing.assert_allclose(info["log_prob"], log_density(mean, 0.0, np.asarray(actions)), rtol=1e-3)
     batch = BATCHES._replace(action=np.sign(BATCHES.action))
-    state, metrics = agent.update(agent.init(jax.random.key(0)), batch, jax.random.key(0))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, metrics)))
+    after = jax.jit(agent.update)(state, batch, jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))

@@ -52,19 +52,14 @@ def test_the_gaussian_of_the_data() -> None:
 
 
 def test_its_loss_is_the_mean_log_probability() -> None:
+    """Against means [B, A] actions [A], or [B] where A is 1, would broadcast: they are refused."""
     agent, batch = bc.make(bc.Config(actor_hidden_sizes=(8,)), SPEC), demonstrations(5)
-    state = agent.init(jax.random.key(1))
+    state = jax.jit(agent.init)(jax.random.key(1))
     mean, log_std = gaussian(8).apply(state.actor.learner.params, batch.observation)
     z = (batch.action - np.tanh(mean)) / np.exp(log_std)
     expected = (0.5 * z**2 + log_std + 0.5 * np.log(2 * np.pi)).sum(-1).mean()
-    _, metrics = agent.update_actor(state.actor, None, batch, jax.random.key(0))
+    _, metrics = jax.jit(agent.update_actor)(state.actor, None, batch, jax.random.key(0))
     np.testing.assert_allclose(metrics["actor_loss"], expected, rtol=1e-5)
-
-
-def test_actions_of_another_shape_are_refused() -> None:
-    """Against means [B, A] actions [A], or [B] where A is 1, would broadcast: all rows would learn all actions."""
-    agent, batch = bc.make(bc.Config(actor_hidden_sizes=(8,)), SPEC), demonstrations(2)
-    state = agent.init(jax.random.key(1))
     for action in (batch.action[0], batch.action[:, :1], batch.action[:, 0]):
         with pytest.raises(AssertionError, match="shape"):
-            agent.update(state, batch._replace(action=action), jax.random.key(0))
+            jax.eval_shape(agent.update, state, batch._replace(action=action), jax.random.key(0))

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 
 from benchmarks import bounds, comparisons, gpu, learn, run, tables
@@ -18,25 +19,30 @@ from rlx import agents
 
 ROOT = Path(__file__).resolve().parents[1]
 
-WORKER = """
+WORKER = f"""
 import sys, time
-sys.path.insert(0, {folder!r})
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
 from worker import serve
 print("a library's chatter")
+turns = []
 def run(units):
-    end = time.process_time() + units * {seconds}
+    turns.append(units)
+    end = time.process_time() + units * SECONDS
     while time.process_time() < end:
         pass
+    if len(turns) == LAST:
+        sys.exit("out of memory, say")
 serve(run, 1.5)
 """
 
 
-TEXT = WORKER.format(folder=str(ROOT / "benchmarks"), seconds=0.001)
-
-
-def side(name: str, seconds: float) -> Side:
-    text = WORKER.format(folder=str(ROOT / "benchmarks"), seconds=seconds)
+def side(name: str, seconds: Any = 0.001, before: str = "", last: int = 0) -> Side:
+    """A side whose unit takes some seconds, and that dies in its turn `last`."""
+    text = before + WORKER.replace("SECONDS", str(seconds)).replace("LAST", str(last))
     return Side(name, [sys.executable, "-c", text])
+
+
+BROKEN = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
 
 
 def test_turns_compare_like_with_like() -> None:
@@ -49,37 +55,20 @@ def test_turns_compare_like_with_like() -> None:
 
 
 def test_a_side_that_fails_is_named_with_its_error() -> None:
-    bad = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
-    found = take_turns([side("fine", 0.001), bad], seconds=0.01, repeats=1)
+    """And leaves the others their turns."""
+    found = take_turns([side("fine"), BROKEN], seconds=0.01, repeats=1)
     assert "nothing_of_that_name" in found["broken"]["failed"] and "rate" in found["fine"]
-    later = Side("later", [sys.executable, "-c", WORKER.format(folder=str(ROOT / "benchmarks"), seconds="units()")])
-    assert "not callable" in take_turns([later], seconds=0.01, repeats=1)["later"]["failed"]
-
-
-DIES = """
-import sys
-sys.path.insert(0, {folder!r})
-from worker import serve
-turns = []
-def run(units):
-    turns.append(units)
-    if len(turns) == 4:
-        sys.exit("out of memory, say")
-serve(run)
-"""
-
-
-def test_a_side_that_fails_late_leaves_the_others_their_turns() -> None:
-    dies = Side("dies", [sys.executable, "-c", DIES.format(folder=str(ROOT / "benchmarks"))])
-    after = take_turns([side("fine", 0.001), dies], seconds=0.01, repeats=2)
+    found = take_turns([side("later", "units()")], seconds=0.01, repeats=1)
+    assert "not callable" in found["later"]["failed"]
+    after = take_turns([side("fine"), side("dies", last=4)], seconds=0.01, repeats=2)
     assert "out of memory, say" in after["dies"]["failed"] and after["fine"]["ratio"] == (1, 1, 1)
-    before = take_turns([dies, side("fine", 0.001)], seconds=0.01, repeats=2)
+    before = take_turns([side("dies", last=4), side("fine")], seconds=0.01, repeats=2)
     assert "rate" in before["fine"] and "ratio" not in before["fine"]
 
 
 def test_sides_start_in_parallel() -> None:
     """Each is ready after 1.5 s: together, hardly later than one."""
-    slow = [Side(name, [sys.executable, "-c", f"import time; time.sleep(1.5)\n{TEXT}"]) for name in ("a", "b", "c")]
+    slow = [side(name, before="import time; time.sleep(1.5)\n") for name in ("a", "b", "c")]
     begun = time.monotonic()
     found = take_turns(slow, seconds=0.01, repeats=1, abreast=3)
     assert all("rate" in side for side in found.values()) and time.monotonic() - begun < 4.0
@@ -90,7 +79,7 @@ def test_running_out_of_time_is_not_a_failure() -> None:
     silent = Side("silent", [sys.executable, "-c", "import time; time.sleep(60)"])
     begun = time.monotonic()
     with pytest.raises(OutOfTime):
-        take_turns([side("fine", 0.001), silent], seconds=0.01, repeats=1, deadline=begun + 2)
+        take_turns([side("fine"), silent], seconds=0.01, repeats=1, deadline=begun + 2)
     with pytest.raises(OutOfTime):
         run.weigh([silent], repeats=1, deadline=begun + 3)
     with pytest.raises(OutOfTime):
@@ -98,20 +87,14 @@ def test_running_out_of_time_is_not_a_failure() -> None:
     assert time.monotonic() - begun < 15
 
 
-def test_spread() -> None:
-    assert spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
-
-
-def test_products_of_a_pass_by_hand() -> None:
+def test_spread_and_products_by_hand() -> None:
     """Layers 3 -> 5 -> 2 for 7 rows: 7*3*5 = 105 and 7*5*2 = 70 forward; back to weights the same, to inputs too."""
+    assert spread([3.0, 1.0, 2.0, 10.0]) == (2.5, 1.0, 10.0)
     assert bounds.products([bounds.Pass((3, 5, 2))], 7) == 175
     assert bounds.products([bounds.Pass((3, 5, 2), to_weights=True)], 7) == 175 + 175 + 70
     assert bounds.products([bounds.Pass((3, 5, 2), to_inputs=True)], 7) == 175 + 70 + 105
     assert bounds.products([bounds.Pass((3, 5, 2), copies=4)], 7) == 4 * 175
-
-
-def test_passes_of_sac_by_hand() -> None:
-    """Actor 2 -> 4 -> 2 (mean and deviation of one action), two critics 3 -> 4 -> 1."""
+    # SAC: actor 2 -> 4 -> 2 (mean and deviation of one action), two critics 3 -> 4 -> 1
     config = SimpleNamespace(actor_hidden_sizes=(4,), critic_hidden_sizes=(4,), num_critics=2)
     found = bounds.passes("sac", config, bounds.Sizes(2, 1))
     actor, critic = 2 * 4 + 4 * 2, 2 * (3 * 4 + 4 * 1)
@@ -124,14 +107,12 @@ def test_passes_of_sac_by_hand() -> None:
 @pytest.mark.parametrize("name", [*gpu.AGENTS, "tqc"])
 def test_measured_agents_have_a_chain_of_their_products(name: str) -> None:
     """The chain returns as many numbers as its passes' gradients and ends have."""
-    config = agents.load(name).Config()
-    wanted = [p._replace(widths=tuple(min(w, 8) for w in p.widths)) for p in bounds.passes(name, config)]
+    passes = bounds.passes(name, agents.load(name).Config())
+    wanted = [p._replace(widths=tuple(min(w, 8) for w in p.widths)) for p in passes]
     chain, arguments = bounds.make_chain(wanted, 4)
-    results = chain(*arguments)
-    assert len(results) == sum(p.copies for p in wanted)
-    weights = [p for p in wanted for _ in range(p.copies)]
-    for p, made in zip(weights, results, strict=True):
-        assert len(made) == 1 + p.to_weights * (len(p.widths) - 1) + p.to_inputs
+    results = jax.eval_shape(chain, *arguments)
+    for one, made in zip([p for p in wanted for _ in range(p.copies)], results, strict=True):
+        assert len(made) == 1 + one.to_weights * (len(one.widths) - 1) + one.to_inputs
 
 
 def small(case: str, *flags: str) -> list[dict[str, float]]:
@@ -148,7 +129,7 @@ def test_comparisons_without_time_are_listed_in_one_line(
     """And the same command goes on: what is kept is not made again."""
 
     def comparison(name: str, needs_s: float) -> comparisons.Comparison:
-        return comparisons.Comparison(name, "updates", (side("rlx", 0.001),), needs_s)
+        return comparisons.Comparison(name, "updates", (side("rlx"),), needs_s)
 
     made = [comparison("first", 1), comparison("long", 900), comparison("last", 1)]
     monkeypatch.setitem(run.GROUPS, "own", lambda: made)
@@ -190,13 +171,9 @@ def test_cases_answer(case: str, flags: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
-def test_start_says_when_the_first_epoch_is_over() -> None:
+def test_start_and_memory_answer() -> None:
+    """When the first epoch is over; and Pendulum's bytes: 3 + 1 + 1 + 3 numbers of four bytes, and two flags."""
     assert small("start", *PENDULUM, "--steps", "2", *TINY) == [{"first_epoch": True}]
-
-
-@pytest.mark.slow
-def test_memory_is_reported_with_the_bytes_of_a_transition() -> None:
-    """Pendulum: 3 + 1 + 1 + 3 numbers of four bytes, and two flags."""
     (said,) = small("memory", *PENDULUM, "--capacity", "4096")
     assert said["stored_bytes"] == 34 and said["capacity"] == 4096
     assert 2**26 < said["peak_bytes"] < 2**34
@@ -215,8 +192,7 @@ def test_bytes_of_a_transition_are_the_slope_of_two_peaks() -> None:
     counted = WEIGHED.replace('"stored_bytes"', '"estimated_bytes": 8985, "stored_bytes"')
     found = run.weigh([Side("ring", [sys.executable, "-c", counted])], repeats=1, capacities=(10, 30))
     assert found["ring"]["estimate"] == 8985 / 5990
-    broken = Side("broken", [sys.executable, "-c", "import nothing_of_that_name"])
-    assert "nothing_of_that_name" in run.weigh([broken], repeats=1)["broken"]["failed"]
+    assert "nothing_of_that_name" in run.weigh([BROKEN], repeats=1)["broken"]["failed"]
 
 
 @pytest.mark.parametrize("group", run.GROUPS)
@@ -256,36 +232,27 @@ def test_race_reports_every_goal() -> None:
     steps = [point and point["env_steps"] for point in found["says"]["goals"].values()]
     assert steps == [2, 3, None] and len(found["says"]["curve"]) == 8 and "said nothing" in found["mute"]["failed"]
     assert len(learn.curve_of(sides[0].command, 30.0, 30.0)) == 3
-    curve = [
-        {"wall_s": 9.6, "env_steps": 70_000, "value": 1100.0},
-        {"wall_s": 20.0, "env_steps": 90_000, "value": 900.0},
-    ]
-    run_there = {"goals": {"1000": curve[0], "2000": None}, "curve": curve}
-    made = {"date": "2026-01-02", "processor": "p", "hardware": {"kind": "cpu"}, "versions": {"jax": "0.9"}}
+    first, last = ({"wall_s": s, "env_steps": n, "value": r} for s, n, r in ((9.6, 70_000, 1100.0), (20, 90_000, 900)))
+    run_there = {"goals": {"1000": first, "2000": None}, "curve": [first, last]}
+    made = MADE | {"versions": {"jax": "0.9"}}
     page = tables.one("learn ant", {"unit": "return", "sides": {"rlx": run_there}, "made": made})
     assert "|  | to 1000 | to 2000 |" in page
     assert "| rlx | 10 s, 70,000 steps | not; 1,100 after 10 s, 70,000 steps |" in page
 
 
-def test_table_of_learning() -> None:
-    reached = [{"wall_s": 60.0, "env_steps": 1e5, "value": 2100.0}, {"wall_s": 80.0, "env_steps": 2e5, "value": 2000.0}]
+MADE = {"date": "2026-01-02", "processor": "2 cores, quick", "hardware": {"kind": "cpu"}}
+
+
+def test_page_and_table_of_learning() -> None:
+    """The table, where it was made, the settings, and each run's course; what is the same is said once."""
+    points = (60.0, 100_000, 2100.0), (80.0, 200_000, 2000.0)
+    reached = [{"wall_s": s, "env_steps": steps, "value": value} for s, steps, value in points]
     runs = [{"side": "rlx", "env": "ant", "seed": i, "reached": point} for i, point in enumerate([*reached, None])]
     row = learn.table(runs).splitlines()[-1]
     assert row == "| rlx, ant | 2000 | 2 of 3 | 70 (60 to 80) | 150,000 (100,000 to 200,000) |"
 
-
-def test_page_of_learning() -> None:
-    """The table, where it was made, the settings, and each run's course; what is the same is said once."""
-    made = {
-        "date": "2026-01-02",
-        "processor": "2 cores, quick",
-        "hardware": {"kind": "cpu"},
-        "versions": {"jax": "0.9", "commit": "0123456789abcdef"},
-    }
-    curve = [
-        {"wall_s": 50.0, "env_steps": 90_000, "value": 1100.4},
-        {"wall_s": 60.0, "env_steps": 100_000, "value": 2100.0},
-    ]
+    curve = [{"wall_s": 50.0, "env_steps": 90_000, "value": 1100.4}, reached[0]]
+    made = MADE | {"versions": {"jax": "0.9", "commit": "0123456789abcdef"}}
     one = {"side": "brax-sac", "env": "ant", "reached": curve[1], "curve": curve, "made": made}
     page = learn.page([one | {"seed": 0}, one | {"seed": 1}])
     assert "| brax-sac, ant | 2000 | 2 of 2 | 60 (60 to 60) |" in page

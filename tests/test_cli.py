@@ -7,8 +7,9 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rlx.commands import main as cli
 from rlx.commands.arguments import Parser
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, folders, metrics
+from rlx.runs.console import Console
 from tests import damage
 from tests.commands import Said, flags
 
@@ -79,47 +81,38 @@ def test_script_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exit.value.code == ["train", "sac", "--env", ENV]  # what `main` returned
 
 
-def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str], say: Callable[..., Said]) -> None:
-    with pytest.raises(SystemExit) as exit:
-        cli.main(["train", "sac", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert exit.value.code == 0
+def test_help_shows_every_setting(say: Callable[..., Said], capsys: pytest.CaptureFixture[str]) -> None:
+    """`--resume` has no run here, which would otherwise be an error that names this very help."""
+
+    def help(command: str) -> str:
+        with pytest.raises(SystemExit) as exit:
+            cli.main([*command.split(), "--help"])
+        assert exit.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    text = help("train sac")
     for name, setting in config.settings("sac").items():
         flag = f"--{name.replace('_', '-')}"
         assert flag in text and setting.help in text, flag
     assert "minibatch (default: 256)" in text and "(default: 256 256)" in text
+    assert "rlx sweep --resume" in help("sweep --resume")
+    text = help("train --resume")  # what a run keeps where nothing is given is its own
+    assert "rlx train --resume" in text and "--total-env-steps INT" in text and "the run's own" in text
+    assert "(default: 1000000)" not in text
     assert say("--help").code == say("train", "--help").code == 0
     assert say("--version").out == f"rlx {rlx.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["train", "sweep"])
-def test_help_needs_no_values(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--resume` has no run here, which would otherwise be an error that names this very help."""
-    with pytest.raises(SystemExit) as exit:
-        cli.main([command, "--resume", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert exit.value.code == 0 and f"rlx {command} --resume" in text
-    if command == "train":  # what a run keeps where nothing is given is its own
-        assert "--total-env-steps INT" in text and "(default: 1000000)" not in text and "the run's own" in text
-
-
-@pytest.mark.parametrize("value", ["-1e-1", "-.5", "-2:-0.5"])
-def test_negative_values_are_no_flags(value: str) -> None:
-    parser = Parser(prog="rlx train sac")
-    parser.add_argument("--target-entropy-per-action", nargs="+")
-    parser.add_argument("--seed")
-    found = parser.parse(["--target-entropy-per-action", value, "-0.5", "--seed", "1"])
-    assert found.target_entropy_per_action == [value, "-0.5"] and found.seed == "1"
-
-
-def test_counts_are_whole_numbers_however_written() -> None:
-    """As settings are; a default stays as it is."""
+def test_negative_values_are_no_flags_and_counts_are_whole_numbers() -> None:
     parser = Parser(prog="rlx play")
-    parser.add_argument("--episodes", type=int)
+    parser.add_argument("--target", nargs="+")
+    for name in ("--seed", "--episodes", "--step"):
+        parser.add_argument(name, type=int)
     parser.add_argument("--member", type=int, nargs="+")
-    parser.add_argument("--step", type=int)
-    found = parser.parse(["--episodes", "1e3", "--member", "0", "2.0"])
-    assert (found.episodes, found.member, found.step) == (1000, [0, 2], None) and type(found.episodes) is int
+    for value in ("-1e-1", "-.5", "-2:-0.5"):
+        found = parser.parse(["--target", value, "-0.5", "--seed", "1", "--episodes", "1e3", "--member", "0", "2.0"])
+        assert (found.target, found.seed, found.member, found.step) == ([value, "-0.5"], 1, [0, 2], None)
+        assert found.episodes == 1000 and type(found.episodes) is int
 
 
 def test_list(say: Callable[..., Said]) -> None:
@@ -129,16 +122,37 @@ def test_list(say: Callable[..., Said]) -> None:
         assert word in said.out
 
 
-# One run, and what it is good for.
+@pytest.fixture(scope="module")
+def said() -> list[str | int]:
+    """What the run was at, and its lines of metrics."""
+    return []
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(said: list[str | int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of two seeds."""
+
+    def noting(method: Callable[..., None], note: Callable[[Any], str | int]) -> Callable[..., None]:
+        def noted(console: Console, about: Any) -> None:
+            said.append(note(about))
+            method(console, about)
+
+        return noted
+
     root = tmp_path_factory.mktemp("runs")
-    where = ["--run-dir", str(root), "--run-name", "first"]
-    assert cli.main(["train", "sac", "--env", ENV, *where, *flags(**SETTINGS)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Console, "begin", noting(Console.begin, str))
+        patch.setattr(Console, "show", noting(Console.show, lambda line: line["run_step"]))
+        where = ["--run-dir", str(root), "--run-name", "first"]
+        assert cli.main(["train", "sac", "--env", ENV, *where, *flags(**SETTINGS)]) == 0
     return root / "first"
+
+
+def test_a_run_says_what_it_is_at(run: Path, said: list[str | int]) -> None:
+    """From its first moment to its last, with the lines of metrics between."""
+    parts = [("compiling", "warming up", 100), ("training", 104), ("training", 200), ("training", "evaluating", 300)]
+    parts += [("saving", "training", 400), ("training", 500), ("training", "evaluating", 600), ("saving", "saving")]
+    assert said == [*chain(*parts), "done"]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -205,34 +219,28 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
     for step, wish in ((600, []), (300, ["--step", "300"])):
         said = say("eval", run, *wish)
         mean, seeds = lines[step]["eval/return_mean"], lines[step]["eval/return_per_seed"]
-        per_seed = " ".join(f"{value:.1f}" for value in seeds)
-        assert said.code == 0
         first, middle, last = said.out.splitlines()
-        assert first == f"sac on {ENV}: 4 greedy episodes of each of 2 runs"
+        assert said.code == 0 and first == f"sac on {ENV}: 4 greedy episodes of each of 2 runs"
         assert middle.startswith(f"  return {mean:.1f} (95 % interval over seeds and episodes ")
-        assert last == f"  per run {per_seed}; mean length 200"
-
-
-def test_eval_of_more_episodes(run: Path, say: Callable[..., Said]) -> None:
+        assert last == f"  per run {' '.join(f'{value:.1f}' for value in seeds)}; mean length 200"
     said = say("eval", run, "--episodes", 7, "--eval-seed", 5)
-    assert said.code == 0 and ": 7 greedy episodes of each" in said.out
+    assert said.code == 0 and ": 7 greedy episodes of each" in said.out and f"return {mean:.1f}" not in said.out
     assert said.err.startswith(f"evaluating 7 episodes of each of 2 seeds of {run} (compiling takes ")
     assert said.err.count("\n") == 1
-    assert f"return {read(run / 'summary.json')['eval_return_mean']:.1f}" not in said.out
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("wish", "words"),
     [
         ("--episodes 0", "--episodes 0: must be at least 1"),
         ("--episodes -3", "--episodes -3: must be at least 1"),
         ("--episodes x", "--episodes x: must be a whole number"),
-        ("--eval-seed -1", "--eval-seed -1: must be at least 0 *"),
-        ("--step 5", "*/checkpoints: has no step 5; it has 300, 600"),
+        ("--eval-seed -1", "--eval-seed -1: must be at least 0"),
+        ("--step 5", "/checkpoints: has no step 5; it has 300, 600"),
     ],
 )
-def test_eval_of_what_cannot_be(wish: str, message: str, run: Path, refused: Callable[..., str]) -> None:
-    assert fnmatchcase(refused("eval", run, *wish.split()), message)
+def test_eval_of_what_cannot_be(wish: str, words: str, run: Path, refused: Callable[..., str]) -> None:
+    assert words in refused("eval", run, *wish.split())
 
 
 def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
@@ -265,29 +273,32 @@ def test_init_from(run: Path, say: Callable[..., Said]) -> None:
         assert (first[name] == before).all() and (second[name] == after).all(), name
 
 
+OTHER_NETWORKS = "/checkpoints/600: ['agent'].critic", "the run has another agent or networks"
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "words"),
     [
-        ({"critic_hidden_sizes": [16]}, "*/checkpoints/600: ?'agent'].critic.*the run has another agent or networks"),
-        ({"num_critics": 3}, "*/checkpoints/600: ?'agent'].critic.*the run has another agent or networks"),
-        ({"num_seeds": 3}, "*/first: holds 2 members but 3 are to start; use one, or as many"),
+        ({"critic_hidden_sizes": [16]}, OTHER_NETWORKS),
+        ({"num_critics": 3}, OTHER_NETWORKS),
+        ({"num_seeds": 3}, ["/first: holds 2 members but 3 are to start"]),
     ],
 )
 def test_init_from_what_does_not_fit(
-    changes: dict[str, Any], message: str, run: Path, refused: Callable[..., str]
+    changes: dict[str, Any], words: Sequence[str], run: Path, refused: Callable[..., str]
 ) -> None:
-    assert fnmatchcase(refused(*train(run, "other", "--init-from", str(run), **changes)), message)
+    line = refused(*train(run, "other", "--init-from", str(run), **changes))
+    assert all(word in line for word in words)
 
 
 def test_a_folder_that_is_there(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
     """Is refused without --overwrite; and with it, unless it holds a run."""
-    taken = refused(*train(run, "first"))
-    assert fnmatchcase(taken, "*/first: is there already; choose another --run-name, or --overwrite *")
+    assert "/first: is there already; choose another --run-name, or --overwrite" in refused(*train(run, "first"))
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "thesis.txt").touch()
     (tmp_path / "file").touch()
-    for name, complaint in (("documents", "is no run folder, so --overwrite *"), ("file", "cannot be written (*")):
-        assert fnmatchcase(refused(*train(tmp_path / "x", name, "--overwrite")), f"*/{name}: {complaint}")
+    for name, complaint in (("documents", "is no run folder, so --overwrite"), ("file", "cannot be written (")):
+        assert f"/{name}: {complaint}" in refused(*train(tmp_path / "x", name, "--overwrite"))
 
 
 def test_runs_without_a_name(tmp_path: Path) -> None:
@@ -329,8 +340,8 @@ def test_a_run_that_diverges(run: Path, say: Callable[..., Said]) -> None:
     assert read(run.parent / "diverged" / "status.json")["state"] == "failed"
 
 
-def test_a_damaged_checkpoint(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
-    """Is not judged: the message names the file and a remedy. (tests/test_checkpoint.py damages every file.)"""
+def test_a_damaged_run_is_not_evaluated(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
+    """The message names the file and a remedy. (tests/test_checkpoint.py damages every file.)"""
     broken = shutil.copytree(run, tmp_path / "broken")
     step = broken / "checkpoints" / "600"
     hurt = max((path for path in step.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
@@ -339,13 +350,9 @@ def test_a_damaged_checkpoint(run: Path, refused: Callable[..., str], tmp_path: 
     (step / "manifest.json").unlink()
     assert checkpoint.steps(broken / "checkpoints") == [300]
     (broken / "checkpoints" / "300" / "manifest.json").write_text("{")
-    assert refused("eval", broken) == f"{broken}/checkpoints/300/manifest.json: is damaged; choose another --step"
+    assert refused("eval", broken).startswith(f"{broken}/checkpoints/300/manifest.json: is damaged;")
     shutil.rmtree(broken / "checkpoints")
-    assert refused("eval", broken) == f"{broken}/checkpoints: holds no checkpoint; train the run first"
-
-
-def test_a_damaged_config_json(run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    broken = shutil.copytree(run, tmp_path / "broken")
+    assert refused("eval", broken).startswith(f"{broken}/checkpoints: holds no checkpoint;")
     (broken / "config.json").write_text((run / "config.json").read_text()[:300])
     for command in (["eval", broken], train(run, "other", "--init-from", str(broken))):
-        assert fnmatchcase(refused(*command), f"{broken}/config.json: is damaged (*); restore it from a copy")
+        assert refused(*command).startswith(f"{broken}/config.json: is damaged (")

@@ -42,12 +42,6 @@ SETTINGS: dict[str, Any] = {
 STEPS = range(200, 1001, 200)  # of the evaluations
 
 
-def rlx(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
-    """Runs `rlx ARGUMENTS` in this process."""
-    capsys.readouterr()
-    return Said(cli.main([str(a) for a in arguments]), capsys.readouterr())
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of SAC."""
@@ -74,7 +68,6 @@ def collected(run: Path) -> Callable[..., Dataset]:
 
 
 ALL = [("random", 1100), ("medium", 501), ("expert", 2100), ("mixed", 501), ("replay", 501)]
-every_kind = pytest.mark.parametrize(("kind", "size"), ALL, ids=[kind for kind, _ in ALL])
 
 
 def saved(folder: Path, step: int) -> dict[str, np.ndarray]:
@@ -85,12 +78,12 @@ def saved(folder: Path, step: int) -> dict[str, np.ndarray]:
         return dict(manager.restore(step, args=ocp.args.StandardRestore()))
 
 
-# The transitions
+@pytest.mark.parametrize(("kind", "size"), ALL, ids=[kind for kind, _ in ALL])
+def test_sizes_episodes_and_equations_of_motion(kind: str, size: int, collected: Callable[..., Dataset]) -> None:
+    """Exactly as many as were asked for; each successor is the next observation, but where an episode ends.
 
-
-@every_kind
-def test_sizes_and_episodes(kind: str, size: int, collected: Callable[..., Dataset]) -> None:
-    """Exactly as many as were asked for; each successor is the next observation, but where an episode ends."""
+    Action, reward and true successor belong together, also in last rows: the pendulum in NumPy.
+    """
     found = collected(kind, size)
     rows = found.rows
     assert found.size == size
@@ -98,12 +91,10 @@ def test_sizes_and_episodes(kind: str, size: int, collected: Callable[..., Datas
     np.testing.assert_array_equal(rows.next_observation[:-1][inside], rows.observation[1:][inside])
     assert (rows.next_observation[:-1][~inside] != rows.observation[1:][~inside]).any(axis=1).all()
     assert not rows.terminated.any() and rows.truncated.sum() == found.episode[-1] + 1
+    # few environments give whole episodes: 2100 transitions are those of two, and only the time limit cuts
+    lengths = {"expert": [200] * 5 + [100] + [200] * 5, "medium": [200, 200, 101]}
+    assert data.episode_lengths(found).tolist() == lengths.get(kind, data.episode_lengths(found).tolist())
 
-
-@every_kind
-def test_every_row_obeys_the_pendulum(kind: str, size: int, collected: Callable[..., Dataset]) -> None:
-    """Action, reward and true successor belong together, also in last rows: the equations of motion in NumPy."""
-    rows = collected(kind, size).rows
     cosine, sine, speed = np.asarray(rows.observation, float).T
     angle, torque = np.arctan2(sine, cosine), 2 * rows.action[:, 0].astype(float)
     np.testing.assert_allclose(rows.reward, -(angle**2 + 0.1 * speed**2 + 0.001 * torque**2), rtol=1e-4, atol=1e-4)
@@ -113,31 +104,19 @@ def test_every_row_obeys_the_pendulum(kind: str, size: int, collected: Callable[
     np.testing.assert_allclose(rows.next_observation, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_few_environments_give_whole_episodes(collected: Callable[..., Dataset]) -> None:
-    """2100 transitions are those of two environments; only the time that is up cuts an episode."""
-    assert data.episode_lengths(collected("expert", 2100)).tolist() == [200] * 5 + [100] + [200] * 5
-    assert data.episode_lengths(collected("medium", 501)).tolist() == [200, 200, 101]
-
-
 def leaves(found: Dataset) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found.rows)]
 
 
-def test_the_same_seed_gives_the_same_bits(
-    run: Path, collected: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = run.parent / "again-v0"
-    assert rlx(capsys, "collect", run, "--num-transitions", "2100", "--out", out).code == 0  # expert, seed 0
-    again, first = data.read(out), collected("expert", 2100)
-    for one, other in zip(leaves(again), leaves(first), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert again.info | {"name": first.name} == first.info
-    second = collected("expert", 2100, seed=1)
+def test_the_same_seed_gives_the_same_bits(run: Path, collected: Callable[..., Dataset]) -> None:
+    """Also where the run's own environment is named; the set says where it was collected."""
+    first, second = collected("expert", 501), collected("expert", 501, seed=1)
+    collect_dataset.make_dataset(run, "expert", 501, run.parent / "again-v0", env=ENV)
+    again = data.read(run.parent / "again-v0")
+    jax.tree.map(np.testing.assert_array_equal, again.rows, first.rows)
+    assert again.info["env"] == ENV and again.info | {"name": first.name} == first.info
     assert second.info["seed"] == 1 and (second.rows.observation[0] != first.rows.observation[0]).any()
     assert (second.rows.action != first.rows.action).mean() > 0.99
-
-
-# Who acted
 
 
 def density(run: Path, step: int, observation: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -176,6 +155,12 @@ def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:
     assert np.abs(action - steps).max() < 2 * 1.63 / np.sqrt(len(action))  # Kolmogorov-Smirnov at 1 %, on [-1, 1]
     np.testing.assert_allclose(found.rows.extras["log_prob"], -np.log(2), rtol=1e-6)
     assert [b["step"] for b in found.info["behaviours"]] == [None]
+
+    def act(observation: jax.Array, key: Key) -> jax.Array:
+        return 2 * jax.random.uniform(key, (len(observation), 1)) - 1
+
+    returns = jax.jit(lambda: evaluate(envs.make(ENV), act, 64, jax.random.key(1_000_003)).returns)()
+    assert found.info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
     assert found.info["behaviour_return"] == found.info["behaviours"][0]["return"] == found.info["random_return"]
 
 
@@ -246,27 +231,15 @@ def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> 
     assert 0.05 < float(action[:32].std()) < float(action[32:].std()) < 0.35
 
 
-def test_another_environment_of_the_same_sizes(run: Path, tmp_path: Path) -> None:
-    """Named, the run's own gives the same bits; the set says where it was collected."""
-    collect_dataset.make_dataset(run, "expert", 501, tmp_path / "own", env="gymnax:Pendulum-v1")
-    collect_dataset.make_dataset(run, "expert", 501, tmp_path / "same")
-    own, same = data.read(tmp_path / "own"), data.read(tmp_path / "same")
-    jax.tree.map(np.testing.assert_array_equal, own.rows, same.rows)
-    assert own.info["env"] == "gymnax:Pendulum-v1" and own.info["backend"] is None
-
-
-# The replay
-
-
 def test_replay_is_what_the_run_kept(
-    run: Path, collected: Callable[..., Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, collected: Callable[..., Dataset], tmp_path: Path, say: Callable[..., Said]
 ) -> None:
     """The newest rows of each environment from old to new, one environment after the other; all if more are asked."""
     whole = saved(run / "resume", 1000)
     ring = {name.split(".")[-1]: x for name, x in whole.items() if name.startswith("['state'].replay.rows.")}
     assert len(ring) == 6
     assert (int(whole["['state'].replay.cursor.head"]), int(whole["['state'].replay.cursor.size"])) == (100, 150)
-    said = rlx(capsys, "collect", run, "--kind", "replay", "--out", tmp_path / "set")
+    said = say("collect", run, "--kind", "replay", "--out", tmp_path / "set")
     assert said.code == 0 and "set (in memory): 600 transitions" in said.out
     for found, steps in ((collected("replay", 501), 126), (data.read(tmp_path / "set"), 150)):
         for name, kept in ring.items():
@@ -288,17 +261,13 @@ def test_the_replays_return_is_of_whole_episodes() -> None:
     assert saved_replay._return_of_complete(walk([10, 10, 9]), 10) is None
 
 
-# What is told of it
-
-
 def test_expert_return_is_what_eval_gives(
-    run: Path, collected: Callable[..., Dataset], capsys: pytest.CaptureFixture[str]
+    run: Path, collected: Callable[..., Dataset], say: Callable[..., Said]
 ) -> None:
-    said = rlx(capsys, "eval", run, "--episodes", 64)
     info = collected("expert", 2100).info
+    said = say("eval", run, "--episodes", 64)
     assert float(said.out.split("return ")[1].split()[0]) == pytest.approx(info["expert_return"], rel=2e-3)
-    assert info["behaviours"][0]["greedy_return"] == info["expert_return"]
-    assert info["behaviours"][0]["return"] != info["expert_return"]
+    assert info["behaviours"][0]["greedy_return"] == info["expert_return"] != info["behaviours"][0]["return"]
     for kind, size in ALL:
         told = collected(kind, size).info
         same = ("random_return", "expert_return", "env", "agent", "episode_length")
@@ -306,101 +275,109 @@ def test_expert_return_is_what_eval_gives(
         assert (told["kind"], told["env"], told["episode_length"]) == (kind, ENV, 200)
 
 
-def test_random_return_is_that_of_uniform_actions(collected: Callable[..., Dataset]) -> None:
-    def act(observation: jax.Array, key: Key) -> jax.Array:
-        return 2 * jax.random.uniform(key, (len(observation), 1)) - 1
-
-    env = envs.make(ENV)
-    returns = jax.jit(lambda: evaluate(env, act, 64, jax.random.key(1_000_003)).returns)()
-    assert collected("random", 1100).info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
-
-
-def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Callable[..., Said]) -> None:
     """Under the description, which tells the data's return beside a random policy's, and in the set."""
-    given = ["collect", run, "--num-transitions", 501, "--out", tmp_path / "set", "--kind", "medium", "--step", 200]
-    said = rlx(capsys, *given)
+    wish = ["--num-transitions", 501, "--out", tmp_path / "set", "--kind", "medium", "--step", 200]
+    said = say("collect", run, *wish)
     kept = data.read(tmp_path / "set").info
-    who, worth = kept["behaviours"][0], [kept[name] for name in ("random_return", "expert_return")]
-    assert said.code == 0 and f"random_return {worth[0]:.1f}" in said.out
-    assert f"behaviour_return {who['return']:.1f}" in said.out
+    assert said.code == 0 and f"random_return {kept['random_return']:.1f}" in said.out
+    assert f"behaviour_return {kept['behaviours'][0]['return']:.1f}" in said.out
     (note,) = kept["notes"]
     assert said.err.splitlines()[-1] == f"rlx: {note}" and note not in said.out
-    assert f"{worth[0]:.1f}" in note and f"{worth[1]:.1f}" in note
-
-
-# Refusals
+    assert f"{kept['random_return']:.1f}" in note and f"{kept['expert_return']:.1f}" in note
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--kind exprt", "--kind exprt: must be random, medium, expert, mixed or replay"),
-        ("--num-transitions 0", "--num-transitions 0: must be at least 1"),
-        ("--num-transitions 1e18", " GiB of memory but "),
-        ("--seed -1", "--seed -1: must be at least 0 and under 2^32"),
-        ("--num-transitions few", "--num-transitions few: must be a whole number"),
-        ("--step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
-        ("--step 0", "has no step 0; it has 200, "),
-        ("--kind random --step 200", "--step 200: goes with --kind medium, expert or mixed; leave it out"),
-        ("--kind replay --step 200", "--step 200: goes with --kind medium, expert or mixed; leave it out"),
-        ("--out {there}", "there: is there already; choose another --out"),
-        ("--env gymnax:MountainCarContinuous-v0", "the environment's sizes are not those of the run's"),
-        ("--kind replay --env gymnax:Pendulum-v1", "--env, --backend: replay is of the run's own environment"),
-        ("--steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --step?"),
+        ("run --kind exprt", "--kind exprt: must be random, medium, expert, mixed or replay"),
+        ("run --num-transitions 0", "--num-transitions 0: must be at least 1"),
+        ("run --num-transitions 1e18", " GiB of memory but "),
+        ("run --seed -1", "--seed -1: must be at least 0 and under 2^32"),
+        ("run --num-transitions few", "--num-transitions few: must be a whole number"),
+        ("run --step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
+        ("run --step 0", "has no step 0; it has 200, "),
+        ("run --kind random --step 200", "--step 200: goes with --kind medium, expert or mixed"),
+        ("run --kind replay --step 200", "--step 200: goes with --kind medium, expert or mixed"),
+        ("run --out bare", "bare: is there already; choose another --out"),
+        ("run --env gymnax:MountainCarContinuous-v0", "the environment's sizes are not those of the run's"),
+        (f"run --kind replay --env {ENV}", "--env, --backend: replay is of the run's own environment"),
+        ("run --steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --step?"),
+        ("nowhere", "is not there"),
+        ("bare", "bare: holds no policy; train the run first"),
+        ("policies --kind replay", "policies: holds no replay of the fused driver"),
     ],
 )
-def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "there").mkdir()
-    given = arguments.format(there=tmp_path / "there").split()
-    out = [] if "--out" in given else ["--out", tmp_path / "set"]
-    refused(rlx(capsys, "collect", run, *given, *out), words)
-    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not any((tmp_path / "there").iterdir())
+def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    for folder in ("bare", "policies"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(run / "config.json", tmp_path / folder)
+    shutil.copytree(run / "checkpoints", tmp_path / "policies" / "checkpoints")
+    (tmp_path / "run").symlink_to(run)
+    folder, *given = arguments.split()
+    assert words in refused("collect", folder, *given, *([] if "--out" in given else ["--out", "set"]))
 
 
-def refused(said: Said, words: str) -> None:
-    assert said.code == 2 and words in said.err, said.err
-    assert said.err.startswith("rlx: ") and said.err.count("\n") == 1
-
-
-def test_a_run_without_what_is_needed_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bare = tmp_path / "bare"
-    collect = ["collect", bare, "--out", tmp_path / "set", "--num-transitions", 501]
-    refused(rlx(capsys, *collect), "is not there")
-    bare.mkdir()
-    shutil.copy(run / "config.json", bare)
-    refused(rlx(capsys, *collect), "bare: holds no policy; train the run first")
-    shutil.copytree(run / "checkpoints", bare / "checkpoints")
-    refused(rlx(capsys, *collect, "--kind", "replay"), "bare: holds no replay of the fused driver")
-
-
-# Learning from one
-
-
-def test_cloning_from_the_command_line(
-    collected: Callable[..., Dataset], run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cloning_from_the_command_line(collected: Callable[..., Dataset], run: Path, say: Callable[..., Said]) -> None:
     """The environment is the data set's own; the summary gives scores by its references, beside who collected it."""
     made = collected("mixed", 501)
     known = made.info | {"expert_return": made.info["random_return"] + 100.0}  # a policy after 600 steps is no expert
     data.write(made._replace(info=known), run.parent / "scored-v0")
     command = ["train", "bc", "--dataset", run.parent / "scored-v0", "--offline-steps", 20, "--num-seeds", 2]
     small = ["--eval-episodes", 4, "--eval-every", 20, "--actor-hidden-sizes", 8, "--batch-size", 8]
-    said = rlx(capsys, *command, *small, "--run-dir", run.parent, "--run-name", "clone")
+    said = say(*command, *small, "--run-dir", run.parent, "--run-name", "clone")
     assert said.code == 0 and "normalised score" in said.out
     summary = json.loads((run.parent / "clone" / "summary.json").read_text())
-    random, expert = known["random_return"], known["expert_return"]
+    assert (summary["env"], summary["env_steps"], summary["critic_steps"]) == (ENV, 0, 20)
 
     def score(value: float) -> Any:
-        return pytest.approx(100 * (value - random) / (expert - random), rel=1e-4)
+        return pytest.approx(100 * (value - known["random_return"]) / 100, rel=1e-4)
 
-    assert (summary["env"], summary["env_steps"], summary["critic_steps"]) == (ENV, 0, 20)
-    assert summary["eval_score_mean"] == score(summary["eval_return_mean"])
-    ends = sorted(100 * (value - random) / (expert - random) for value in summary["eval_return_interval"])
-    assert sorted(summary["eval_score_interval"]) == pytest.approx(ends, rel=1e-4)
-    assert summary["eval_return_interval"][0] < summary["eval_return_mean"] < summary["eval_return_interval"][1]
-    assert summary["behaviour_return"] == known["behaviour_return"]
-    assert summary["behaviour_score"] == score(known["behaviour_return"])
     best = max(behaviour["greedy_return"] for behaviour in known["behaviours"])
-    assert summary["behaviour_greedy_return"] == best and summary["behaviour_greedy_score"] == score(best)
-    again = rlx(capsys, "eval", run.parent / "clone")
+    low, high = summary["eval_return_interval"]
+    assert low < summary["eval_return_mean"] < high
+    assert summary["behaviour_return"] == known["behaviour_return"] and summary["behaviour_greedy_return"] == best
+    for name, value in (
+        ("eval_score_mean", summary["eval_return_mean"]),
+        ("behaviour_score", known["behaviour_return"]),
+        ("behaviour_greedy_score", best),
+    ):
+        assert summary[name] == score(value)
+    assert sorted(summary["eval_score_interval"]) == [score(low), score(high)]
+    again = say("eval", run.parent / "clone")
     assert again.code == 0 and f"the data's own return {known['behaviour_return']:.1f}" in again.out
+
+
+STEADY = np.tile([-1.0, 1.0], 32)  # 64 returns whose mean has a standard error of 1/8
+LAST = 90 + STEADY
+
+
+@pytest.mark.parametrize(
+    ("name", "returns", "words"),
+    [  # random actions get 0 and the last policy 90, so that a third of the way is 30
+        ("medium", 30 + STEADY, None),
+        ("medium", 15.1 + STEADY, None),
+        ("medium", 14.9 + STEADY, "the medium policy, of step 400, returns 14.9 as it explores, 17% of the way from"),
+        ("medium", 59.9 + STEADY, None),
+        ("medium", 60.1 + STEADY, "67% of the way from random actions' 0.0 to the last policy's 90.0; choose another"),
+        ("medium", -9 + STEADY, "-10% of the way"),
+        ("medium", 30 + 125 * STEADY, "33% of the way"),  # 30 is not two standard errors, 2 * 15.7, above 0
+        ("medium", 30 + 100 * STEADY, None),
+        ("expert", 45.1 + STEADY, None),
+        ("expert", 44.9 + STEADY, "the expert policy, of step 400, returns 44.9 as it explores, 50% of the way"),
+        ("expert", 120 + STEADY, None),
+        ("random", STEADY, None),
+    ],
+)
+def test_who_is_not_what_the_kind_promises(name: str, returns: np.ndarray, words: str | None) -> None:
+    """Nearer to either end than to its own place, or not clearly above random actions."""
+    found = collect_dataset.mismatch(collect_dataset.Behaviour(name, 400), returns, STEADY, LAST)
+    assert found is None if words is None else found is not None and words in found
+
+
+@pytest.mark.parametrize(("last", "fine"), [(0.37, True), (0.34, False), (-50, False)])
+def test_without_a_better_policy_there_are_no_kinds(last: float, fine: bool) -> None:
+    """Two standard errors of the difference are 0.356: of either mean 1 / sqrt(63)."""
+    found = collect_dataset.mismatch(collect_dataset.Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
+    words = f"the run's last policy returns {last:.1f} and random actions 0.0, so there is no medium policy"
+    assert found is not None and (words in found) == (not fine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import re
 import shlex
@@ -15,17 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from rlx import agents, build, config, data, envs, parallel
-from rlx.analysis import compare, diff, play, report
+from rlx import agents, build, config, envs, parallel
 from rlx.commands import COMMANDS
 from rlx.commands import main as cli
 from rlx.config import RunConfig
 from rlx.errors import RlxError
-from rlx.export import policy as export
-from rlx.runs import collect_dataset, folders, policies, runner
-from rlx.sweeps import sweep
+from rlx.runs import folders
 from rlx.train.plan import make_offline_plan, make_plan, parse_split
-from rlx.visual import video
 from tests import datasets
 from tests.pages import ROOT, blocks, every_page
 from tests.test_launcher import LAUNCHER, launch
@@ -70,31 +67,27 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """`parse(arguments)` is the real command line up to where it would begin to work; returns what it would train."""
     asked: list[RunConfig] = []
     joined: list[Any] = []
-    monkeypatch.setattr(folders, "new", lambda *given: contextlib.nullcontext(tmp_path))
-    monkeypatch.setattr(folders, "all_runs", lambda *given: [folders.status(tmp_path)])
-    monkeypatch.setattr(diff, "differences", lambda *given: [])
-    monkeypatch.setattr(runner, "is_deterministic", lambda *given: False)
-    monkeypatch.setattr(runner, "resume", lambda *given: {})
-    monkeypatch.setattr(config, "preset_file", lambda *given: {})
-    monkeypatch.setattr(collect_dataset, "Source", collects)
-    monkeypatch.setattr(data, "read", lambda *given: SimpleNamespace(info={"env": "brax:hopper"}))
-    monkeypatch.setattr(data, "convert", lambda *given: None)
-    monkeypatch.setattr(data, "describe", lambda *given: [])
-    monkeypatch.setattr(runner, "train", lambda run_config, *given, **options: asked.append(run_config))
-    monkeypatch.setattr(policies, "evaluate", lambda *given: "")
-    monkeypatch.setattr(compare, "read", lambda *given: [])
-    monkeypatch.setattr(compare, "compare", lambda *given: None)
-    monkeypatch.setattr(compare, "text", lambda *given: "")
-    monkeypatch.setattr(report, "make", lambda *given: None)
-    monkeypatch.setattr(play, "make", lambda *given: [])
-    monkeypatch.setattr(video, "files", lambda *given: [])
-    made: dict[str, Any] = {"agent": "", "env": "", "seed": 0, "run_step": 0, "members": 1, "files": {}}
-    monkeypatch.setattr(export, "save", lambda *given: made)
-    monkeypatch.setattr(config, "preset_file", lambda *given: {})
-    monkeypatch.setattr(sweep, "_fitting", lambda base, count, chunk: count)
-    monkeypatch.setattr(sweep, "load", lambda *given: SimpleNamespace(base=config.resolve("sac", "brax:ant")))
-    monkeypatch.setattr(sweep, "begin", lambda *given, **options: "")
-    monkeypatch.setattr(sweep, "resume", lambda *given, **options: None)
+
+    def put(value: Any, *names: str) -> None:
+        for name in names:
+            monkeypatch.setattr(f"rlx.{name}", lambda *given, **options: value)
+
+    def collects(*given: Any) -> Any:  # after its kind, size and folder were found good
+        raise SystemExit(0)
+
+    put([], "analysis.diff.differences", "analysis.compare.read", "analysis.play.make", "visual.video.files")
+    put([], "data.describe")
+    put("", "runs.policies.evaluate", "analysis.compare.text", "sweeps.sweep.begin")
+    put(None, "analysis.compare.compare", "analysis.report.make", "sweeps.sweep.resume", "data.convert")
+    put({}, "runs.runner.resume", "runs.runner.is_deterministic", "config.preset_file")
+    put(contextlib.nullcontext(tmp_path), "runs.folders.new")
+    put([folders.status(tmp_path)], "runs.folders.all_runs")
+    put(SimpleNamespace(info={"env": "brax:hopper"}), "data.read")
+    put(SimpleNamespace(base=config.resolve("sac", "brax:ant")), "sweeps.sweep.load")
+    put({"agent": "", "env": "", "seed": 0, "run_step": 0, "members": 1, "files": {}}, "export.policy.save")
+    monkeypatch.setattr("rlx.runs.collect_dataset.Source", collects)
+    monkeypatch.setattr("rlx.runs.runner.train", lambda run_config, *given, **options: asked.append(run_config))
+    monkeypatch.setattr("rlx.sweeps.sweep._fitting", lambda base, count, chunk: count)
     monkeypatch.setattr(parallel, "join_cluster", lambda *given: joined.append(given))
 
     def parse(arguments: list[str]) -> Asked | None:
@@ -107,11 +100,6 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         return Asked(asked[0], bool(joined)) if asked else None
 
     return parse
-
-
-def collects(*given: Any) -> Any:
-    """In place of what collects, after its kind, size and folder were found good."""
-    raise SystemExit(0)
 
 
 def check(line: str, parse: Any) -> None:
@@ -196,15 +184,21 @@ def test_a_wrong_command_line_is_found(line: str, parse: Any) -> None:
         check(line, parse)
 
 
-@every_page
-def test_flags_in_the_text_are_known(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [["train", name, "--help"] for name in [*agents.REGISTRY, "--resume x"]]
-    commands += [[name, "--help"] for name in COMMANDS if name not in ("train", "sweep")] + [["sweep", "sac", "--help"]]
+@pytest.fixture(scope="module")
+def known_flags() -> set[str]:
+    """All that help texts and the launcher name."""
+    commands = [["train", name] for name in [*agents.REGISTRY, "--resume x"]] + [["sweep", "sac"]]
+    commands += [[name] for name in COMMANDS if name not in ("train", "sweep")]
+    out = io.StringIO()
     for command in commands:
-        with pytest.raises(SystemExit):
-            cli.main(" ".join(command).split())
-    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out + LAUNCHER.read_text()))
-    assert set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text())) <= known
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(out):
+            cli.main([*" ".join(command).split(), "--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", out.getvalue() + LAUNCHER.read_text()))
+
+
+@every_page
+def test_flags_in_the_text_are_known(page: Path, known_flags: set[str]) -> None:
+    assert set(re.findall(r"`(--[a-z][a-z-]*)", page.read_text())) <= known_flags
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from rich.console import Console as Terminal
 
 from rlx import config, parallel
 from rlx.build import Placement
-from rlx.commands import main as cli
 from rlx.runs import console
 from rlx.runs.console import Console, PanelContent, sparkline
 
@@ -81,10 +80,9 @@ def panel(monkeypatch: pytest.MonkeyPatch) -> PanelContent:
 
 
 def test_what_the_panel_says(panel: PanelContent) -> None:
-    text = "\n".join(shown(panel, 80))
     for words in (
         "sac on x, 2 runs",
-        "1,000 of 2,000 steps   0.0 s   10 s left",
+        "1,000 of 2,000 steps   0.0 s   10 s left ",  # training goes without saying
         "steps     200/s now  1,000 a run",  # 500 steps of each of two in 5 s
         "updates   100/s now  500 critic, 250 actor",
         "greedy    15.0  ▁  seeds from 10.0 to 20.0",  # of the evaluation before
@@ -92,7 +90,14 @@ def test_what_the_panel_says(panel: PanelContent) -> None:
         "losses    of critic 1.5  of actor -",
         "memory    1.5 of 64.0 GiB on the first device",
     ):
-        assert words in text, text
+        assert words in "\n".join(shown(panel, 80)), words
+    for phase in ("evaluating", "saving"):
+        panel.phase = phase
+        assert f"1,000 of 2,000 steps   0.0 s   {phase}   10 s left " in shown(panel, 80)[2]
+    assert "0 of 2,000 steps   0.0 s   compiling" in shown(PanelContent("x", 2000, 1, 1), 60)[2]
+    with jax.transfer_guard("disallow"):  # nothing waits for the device
+        panel.add(line(1500))
+        assert shown(panel, 80)
 
 
 @pytest.mark.parametrize("width", [20, 50, 80, 200])
@@ -102,26 +107,11 @@ def test_the_panel_fits(width: int, panel: PanelContent) -> None:
     assert {len(row) for row in rows} == {width} and len(rows) == 11
 
 
-def test_a_terminal_without_such_signs(panel: PanelContent) -> None:
-    """Gets a panel all the same."""
+def test_a_terminal_without_such_signs_gets_a_panel(panel: PanelContent) -> None:
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     Terminal(file=file, width=80, force_terminal=True, color_system=None).print(panel)
     file.seek(0)
     assert "greedy    15.0  seeds from 10.0 to 20.0" in file.read()
-
-
-def test_before_the_first_line() -> None:
-    assert "0 of 2,000 steps   0.0 s   compiling" in shown(PanelContent("x", 2000, 1, 1), 60)[2]
-
-
-@pytest.mark.parametrize(
-    ("phase", "words"),
-    [("training", "10 s left"), ("evaluating", "evaluating   10 s left"), ("saving", "saving   10 s left")],
-)
-def test_what_the_host_is_at(phase: str, words: str, panel: PanelContent) -> None:
-    """Training goes without saying."""
-    panel.phase = phase
-    assert f"1,000 of 2,000 steps   0.0 s   {words} " in shown(panel, 80)[2]
 
 
 @pytest.mark.parametrize("error", [None, ValueError("a bug")])
@@ -135,43 +125,15 @@ def test_what_is_said_last(error: BaseException | None) -> None:
     assert made._panel.phase == ("stopped" if error else "done")
 
 
-def test_a_run_says_what_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its first moment to its last, with the lines of metrics between."""
-    said: list[str | int] = []
-    monkeypatch.setattr(Console, "begin", lambda console, phase: said.append(phase))
-    monkeypatch.setattr(Console, "show", lambda console, line: said.append(line["run_step"]))
-    sizes = "--num-envs 4 --warmup-env-steps 40 --eval-episodes 1 --ratio 1:1 --batch-size 8 --replay-capacity 80"
-    often = "--total-env-steps 120 --log-every 40 --eval-every 120 --checkpoint-every 80 --pool-size 4"
-    nets = "--actor-hidden-sizes 8 --critic-hidden-sizes 8 --quiet"
-    where = ["--run-dir", str(tmp_path), "--env", "gymnax:Pendulum-v1"]
-    assert cli.main(["train", "sac", *where, *f"{sizes} {often} {nets}".split()]) == 0
-    assert said == [
-        *("compiling", "warming up", 40, "training", 44, "training", 80, "saving"),
-        *("training", "evaluating", 120, "saving", "saving", "done"),
-    ]
-
-
-# What is done beyond what was asked
-
+STEPS = "{} environment steps: {} rounded up to a multiple of {} (one iteration)"
+UPDATES = "104 updates on the data set: 100 rounded up to a multiple of 8 (one iteration)"
 DATA = {"dataset": "x", "offline_steps": 100}
 ROUNDED = [
     ({"total_env_steps": 6400}, []),
-    (
-        {"total_env_steps": 20_000},
-        ["20,032 environment steps: 20,000 rounded up to a multiple of 64 (one iteration)"],
-    ),
-    (
-        {"total_env_steps": 20_000, "rollout_length": 5},
-        ["20,160 environment steps: 20,000 rounded up to a multiple of 320 (one iteration)"],
-    ),
-    (
-        DATA | {"total_env_steps": 0},
-        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one iteration)"],
-    ),
-    (
-        DATA | {"total_env_steps": 6400},
-        ["104 updates on the data set: 100 rounded up to a multiple of 8 (one iteration)"],
-    ),
+    ({"total_env_steps": 20_000}, [STEPS.format("20,032", "20,000", 64)]),
+    ({"total_env_steps": 20_000, "rollout_length": 5}, [STEPS.format("20,160", "20,000", 320)]),
+    (DATA | {"total_env_steps": 0}, [UPDATES]),
+    (DATA | {"total_env_steps": 6400}, [UPDATES]),
 ]
 
 
@@ -186,12 +148,6 @@ def test_whole_iterations(
     with Console(run_config, quiet):
         said = capsys.readouterr().out.splitlines()
     assert said == ([] if quiet else [*lines, "iql on gymnax:Pendulum-v1: compiling"])
-
-
-def test_nothing_waits_for_the_device(panel: PanelContent) -> None:
-    with jax.transfer_guard("disallow"):
-        panel.add(line(1500))
-        assert shown(panel, 80)
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +188,7 @@ def test_devices_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Console(run_config, quiet=True)._panel.device == "3 x abacus"
 
 
-def test_memory_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_in_use() -> None:
     """A device that keeps count is asked; else it is the process's, and says so."""
     found = parallel.memory_in_use()
     assert found is not None and 2**24 < found.used < 2**40

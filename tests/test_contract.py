@@ -104,8 +104,9 @@ def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
     return pytest.mark.parametrize("case", params)
 
 
-every_case = parameters(CASES)
-every_run = parameters([case for case in CASES if not case.variant], quick=("sac", "iql"))
+QUICK = ("sac", "iql")
+every_case, every_plain = parameters(CASES), parameters(CASES, QUICK)
+every_run = parameters([case for case in CASES if not case.variant], QUICK)
 
 
 def make(case: Case) -> Agent:
@@ -191,24 +192,30 @@ def test_state_and_actions(case: Case) -> None:
             assert action.dtype == jnp.float32
 
 
+def same(a: Any, b: Any) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), a, b)
+
+
+@every_plain
+def test_update_without_jit(case: Case) -> None:
+    agent = make(case)
+    data, key = jax.tree.map(lambda x: x[0], some_batches(agent, 1)), jax.random.key(0)
+    state = jax.jit(agent.init)(key)
+    same(agent.update(state, data, key), jax.jit(agent.update)(state, data, key))
+
+
 @every_case
-def test_update_plain_jitted_and_vmapped(case: Case) -> None:
+def test_update_jitted_and_vmapped(case: Case) -> None:
     """A donated update of three seeds at once gives what each alone gives, and counts in both halves."""
     agent = make(case)
     data = jax.tree.map(lambda x: x[0], some_batches(agent, 1))
     keys = jax.random.split(jax.random.key(0), 3)
     states = jax.jit(jax.vmap(agent.init))(keys)
-    one = jax.tree.map(lambda x: x[0], states)
     jitted = jax.jit(agent.update)
     alone = [jitted(jax.tree.map(lambda x, i=i: x[i], states), data, key) for i, key in enumerate(keys)]
     together = jax.jit(jax.vmap(agent.update, in_axes=(0, None, 0)), donate_argnums=0)(states, data, keys)
-
-    def same(a: Any, b: Any) -> None:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), a, b)
-
     for i, result in enumerate(alone):
         same(jax.tree.map(lambda x, i=i: x[i], together), result)
-    same(agent.update(one, data, keys[0]), alone[0])
     assert together[0].critic.step.tolist() == together[0].actor.step.tolist() == [1, 1, 1]
 
 
@@ -227,8 +234,6 @@ def test_derivatives_through_updates(case: Case) -> None:
     assert np.isfinite(backward)
     np.testing.assert_allclose(backward, forward, rtol=1e-3, atol=1e-6)
 
-
-# From the command line
 
 SIZES = (
     "--env gymnax:Pendulum-v1 --num-envs 4 --warmup-env-steps 16 --ratio 1:1 --batch-size 8 --replay-capacity 64"
@@ -280,9 +285,6 @@ def test_run_resume_export_and_eval(
     expected = [acting.greedy_action(saved.task, snapshot, row, jax.random.key(0)) for row in observation]
     np.testing.assert_allclose(export.load(tmp_path / "policy")(observation), np.stack(expected), atol=2e-5)
     assert cli.main(["eval", str(folder), "--episodes", "1"]) == 0
-
-
-# What stands beside the code
 
 
 @every_case

@@ -13,6 +13,7 @@ import pytest
 from rlx import data, replay
 from rlx.data import Dataset
 from rlx.errors import RlxError
+from tests.commands import one_line
 from tests.datasets import walk
 
 same = partial(jax.tree.map, np.testing.assert_array_equal)
@@ -23,19 +24,19 @@ def with_rows(dataset: Dataset, **changes: Any) -> Dataset:
 
 
 def test_episodes_and_times_follow_from_the_flags() -> None:
+    """The last row ends an episode, and termination wins."""
     dataset = walk([3, 1, 2])
     assert dataset.episode.tolist() == [0, 0, 0, 1, 2, 2]
     assert dataset.time.tolist() == [0, 1, 2, 0, 0, 1]
     assert dataset.discount.tolist() == [1, 1, 0, 1, 1, 0]
     assert dataset.size == 6
     assert {leaf.dtype for leaf in jax.tree.leaves(dataset.rows)} == {np.dtype(np.float32), np.dtype(bool)}
-
-
-def test_the_last_row_ends_an_episode_and_termination_wins() -> None:
     rows = walk([2, 3]).rows._replace(terminated=np.array([0, 1, 0, 0, 0]), truncated=np.array([0, 1, 0, 0, 0]))
     dataset = data.make_dataset({}, **rows._asdict())
     assert dataset.rows.terminated.tolist() == [False, True, False, False, False]
     assert dataset.rows.truncated.tolist() == [False, False, False, False, True]
+    with one_line("holds no transitions"):
+        data.make_dataset({}, **jax.tree.map(lambda x: x[:0], rows)._asdict())
 
 
 @pytest.mark.parametrize(
@@ -53,15 +54,8 @@ def test_the_last_row_ends_an_episode_and_termination_wins() -> None:
 def test_check_names_what_is_wrong(changes: dict[str, Any], words: str) -> None:
     dataset = walk([2, 3])
     data.check(dataset)
-    with pytest.raises(RlxError) as caught:
+    with one_line(words, "walk"):
         data.check(with_rows(dataset, **changes))
-    assert words in str(caught.value) and "walk" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_no_rows_are_refused() -> None:
-    empty = jax.tree.map(lambda x: x[:0], walk([2]).rows)
-    with pytest.raises(RlxError, match="holds no transitions"):
-        data.make_dataset({}, **empty._asdict())
 
 
 def test_returns_lengths_and_range() -> None:
@@ -132,8 +126,6 @@ def test_rewards_of_another_task() -> None:
         data.with_rewards(dataset, np.arange(6), np.ones(5))
 
 
-# Windows: an observation is (episode, step, noise), so every sample tells where it was drawn.
-
 draw = jax.jit(replay.sample, static_argnames=("shape", "n"))
 
 
@@ -161,9 +153,6 @@ def test_successors_never_cross_an_episode(n: int) -> None:
         sum(0.9**k * (dataset.rows.reward[at + k] - 1) for k in range(m)) for at, m in zip(row, steps, strict=True)
     ]
     np.testing.assert_allclose(found.reward, reward, rtol=1e-5, atol=1e-5)
-
-
-# What is said of a data set
 
 
 def test_describe() -> None:
@@ -197,48 +186,43 @@ def test_describe() -> None:
 
 def test_coverage_by_hand() -> None:
     """Two bins: the largest observation falls into the last one, and actions are measured against [-1, 1]."""
-    rows = walk([5]).rows
-    observation = np.zeros((5, 3))
+    observation, action = np.zeros((5, 3)), np.full((5, 2), 0.5)
     observation[:, 0] = [0, 1, 2, 3, 4]
-    action = np.zeros((5, 2))
-    rows = rows._replace(observation=observation, action=action + 0.5)
-    assert data.coverage(data.make_dataset({}, **rows._asdict()), bins=2) == 2 / 5
-    action[:, 1] = [0.1, 0.4, 0.2, 0.4, 0.9]
-    assert data.coverage(data.make_dataset({}, **rows._replace(action=action)._asdict()), bins=2) == 2 / 5
-    action[1, 1] = -0.1
-    assert data.coverage(data.make_dataset({}, **rows._replace(action=action)._asdict()), bins=2) == 3 / 5
 
+    def found(second: Any) -> float:
+        action[:, 1] = second
+        rows = walk([5]).rows._replace(observation=observation, action=action)
+        return data.coverage(data.make_dataset({}, **rows._asdict()), bins=2)
 
-@pytest.mark.filterwarnings("error")
-def test_odd_values_do_not_stop_the_description() -> None:
-    dataset = walk([3, 2], random_return=1.0, expert_return=1.0)
-    rows = jax.tree.map(np.copy, dataset.rows)
-    rows.observation[:, 2] = np.nan
-    rows.observation[1, 0], rows.observation[2, 1], rows.action[0, 0] = np.inf, -np.inf, np.nan
-    rows.reward[0] = np.nan
-    text = "\n".join(data.describe(dataset._replace(rows=rows)))
-    assert "odd: observation has NaN or infinity in 5 rows, first in row 0" in text and "quality: unknown" in text
-
-
-def test_what_a_file_says_of_itself_cannot_drive_the_terminal() -> None:
-    dataset = walk([2], name="a\x1b[2J\nb", notes=["c\rd"])
-    assert dataset.name == "a?[2J?b" and all(line.isprintable() for line in data.describe(dataset))
+    assert [found(0.5), found([0.1, 0.4, 0.2, 0.4, 0.9]), found([0.1, -0.1, 0.2, 0.4, 0.9])] == [2 / 5, 2 / 5, 3 / 5]
 
 
 def test_coverage_counts_distinct_bins() -> None:
     """Against a set of tuples; a copy of every row halves it, and the whole covers its own half to the count."""
-    rng = np.random.default_rng(5)
-    dataset = walk([40, 40])
-    bins = 3
+    dataset, bins = walk([40, 40]), 3
 
-    def code(column: np.ndarray, low: float, high: float) -> np.ndarray:
-        return np.minimum(np.floor((column - low) / (high - low) * bins), bins - 1).astype(int)
+    def code(column: np.ndarray, low: float, high: float) -> list[int]:
+        return np.minimum(np.floor((column - low) / (high - low) * bins), bins - 1).astype(int).tolist()
 
     observed = [code(x, x.min(), x.max()) for x in dataset.rows.observation.T.astype(np.float64)]
     acted = [code(x, -1, 1) for x in dataset.rows.action.T.astype(np.float64)]
-    slow = len(set(zip(*(x.tolist() for x in observed + acted), strict=True)))
+    slow = len(set(zip(*observed, *acted, strict=True)))
     assert data.coverage(dataset, bins=bins) == slow / 80 and slow < 80
     assert data.coverage(data.concatenate([dataset, dataset]), bins=bins) == slow / 160
     assert data.coverage(dataset, reference=dataset, bins=bins) == 1
-    few = data.make_dataset({}, **jax.tree.map(lambda x: x[rng.permutation(80)[:8]], dataset.rows)._asdict())
+    some = np.random.default_rng(5).permutation(80)[:8]
+    few = data.make_dataset({}, **jax.tree.map(lambda x: x[some], dataset.rows)._asdict())
     assert data.coverage(few, reference=dataset, bins=bins) < data.coverage(dataset, reference=dataset, bins=bins)
+
+
+@pytest.mark.filterwarnings("error")
+def test_odd_values_do_not_stop_the_description() -> None:
+    """And what a file says of itself cannot drive the terminal."""
+    dataset = walk([3, 2], random_return=1.0, expert_return=1.0, name="a\x1b[2J\nb", notes=["c\rd"])
+    rows = jax.tree.map(np.copy, dataset.rows)
+    rows.observation[:, 2] = rows.reward[0] = np.nan
+    rows.observation[1, 0], rows.observation[2, 1], rows.action[0, 0] = np.inf, -np.inf, np.nan
+    lines = data.describe(dataset._replace(rows=rows))
+    assert dataset.name == "a?[2J?b" and all(line.isprintable() for line in lines)
+    text = "\n".join(lines)
+    assert "odd: observation has NaN or infinity in 5 rows, first in row 0" in text and "quality: unknown" in text

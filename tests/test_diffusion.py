@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rlx import diffusion
-from rlx.errors import RlxError
+from tests.commands import one_line
+from tests.loss_tools import three_ways
 
 FIVE = diffusion.vp_schedule(5)
 POINT = jnp.array([0.3, -0.8])
@@ -28,17 +29,18 @@ def zero(x: jax.Array, time: jax.Array) -> jax.Array:
 
 
 def test_figures_of_the_schedule() -> None:
+    """The sum over the steps is the integral of one rate: exp(-(beta_min + beta_max) / 2)."""
     np.testing.assert_allclose(FIVE.beta, [0.196, 0.459, 0.636, 0.755, 0.835], atol=5e-4)
     assert FIVE.alpha_bar[-1] == pytest.approx(0.0064, abs=5e-5)
     np.testing.assert_allclose(FIVE.alpha_bar, np.cumprod(1 - FIVE.beta), rtol=1e-5)
-
-
-@pytest.mark.parametrize("num_steps", [1, 5, 100])
-def test_any_number_of_steps_ends_in_the_same_noise(num_steps: int) -> None:
-    """The sum over the steps is the integral of one rate: exp(-(beta_min + beta_max) / 2)."""
-    schedule = diffusion.vp_schedule(num_steps)
-    assert schedule.num_steps == num_steps
-    assert schedule.alpha_bar[-1] == pytest.approx(np.exp(-5.05), rel=1e-5)
+    for num_steps in (1, 5, 100):
+        schedule = diffusion.vp_schedule(num_steps)
+        assert schedule.num_steps == num_steps
+        assert schedule.alpha_bar[-1] == pytest.approx(np.exp(-5.05), rel=1e-5)
+    with one_line("0 diffusion steps: there must be at least 1"):
+        diffusion.vp_schedule(0)
+    with one_line("6 DDIM steps: choose 1 to the schedule's 5"):
+        diffusion.ddim(FIVE, zero, jnp.zeros((1, 1)), 6)
 
 
 def test_added_noise_keeps_the_variance() -> None:
@@ -46,10 +48,8 @@ def test_added_noise_keeps_the_variance() -> None:
     x, noise = rng.normal(size=(2, 7, 3)).astype(np.float32)
     time = rng.integers(0, 5, 7)
     a = FIVE.alpha_bar[time][:, None]
-    expected = np.sqrt(a) * x + np.sqrt(1 - a) * noise
-    function = partial(diffusion.add_noise, FIVE)
-    for way in (function, jax.jit(function), jax.vmap(function)):
-        np.testing.assert_allclose(way(x, time, noise), expected, rtol=1e-5, atol=1e-6)
+    for found in three_ways(partial(diffusion.add_noise, FIVE), x, time, noise):
+        np.testing.assert_allclose(found, np.sqrt(a) * x + np.sqrt(1 - a) * noise, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_of_a_perfect_and_of_a_silent_network() -> None:
@@ -70,16 +70,11 @@ def test_weighted_loss_and_what_it_is_computed_from() -> None:
     """Rows weighted by their time; time, noise and prediction come back, and give back the data."""
     data, weights = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (50, 2)), jnp.float32), np.arange(1.0, 6.0)
 
-    def loss(x: jax.Array, key: jax.Array) -> tuple[jax.Array, diffusion.Prediction]:
-        return diffusion.epsilon_loss(FIVE, lambda x, t: 0.5 * x, x, key, lambda t: jnp.asarray(weights)[t])
+    def loss(x: jax.Array) -> tuple[jax.Array, diffusion.Prediction]:
+        weight = lambda t: jnp.asarray(weights)[t]  # noqa: E731
+        return diffusion.epsilon_loss(FIVE, lambda x, t: 0.5 * x, x, jax.random.key(0), weight)
 
-    mapped = jax.vmap(loss, in_axes=(0, None))(data[None], jax.random.key(0))
-    for result in (
-        loss(data, jax.random.key(0)),
-        jax.jit(loss)(data, jax.random.key(0)),
-        jax.tree.map(lambda x: x[0], mapped),
-    ):
-        value, p = result
+    for value, p in three_ways(loss, data):
         np.testing.assert_allclose(p.predicted, 0.5 * p.noisy, rtol=1e-6)
         np.testing.assert_allclose(p.noisy, diffusion.add_noise(FIVE, data, p.time, p.noise), rtol=1e-5)
         expected = (weights[np.asarray(p.time)] * ((0.5 * p.noisy - p.noise) ** 2).sum(-1)).mean()
@@ -146,10 +141,3 @@ def test_ddim_visits_times_evenly_and_the_last() -> None:
     for num_steps, times in {1: [4], 2: [4, 1], 5: [4, 3, 2, 1, 0]}.items():
         found = diffusion.ddim(FIVE, lambda x, t: jnp.full_like(x, t), jnp.full((1,), 0.1), num_steps)
         np.testing.assert_allclose(found[0], by_hand(times), rtol=1e-4)
-
-
-def test_mistakes() -> None:
-    with pytest.raises(RlxError, match="0 diffusion steps: there must be at least 1"):
-        diffusion.vp_schedule(0)
-    with pytest.raises(RlxError, match="6 DDIM steps: choose 1 to the schedule's 5"):
-        diffusion.ddim(FIVE, zero, jnp.zeros((1, 1)), 6)

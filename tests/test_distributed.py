@@ -47,10 +47,7 @@ def last_line(folder: Path) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "alone", "devices"),
-    [
-        (["--num-shards", "4"], ["--num-devices", "4"], 2),
-        (SPLIT, ["--split", "2,2,2"], 3),
-    ],
+    [(["--num-shards", "4"], ["--num-devices", "4"], 2), (SPLIT, ["--split", "2,2,2"], 3)],
     ids=["fused", "pipelined"],
 )
 def test_two_processes_equal_one(flags: list[str], alone: list[str], devices: int, tmp_path: Path) -> None:

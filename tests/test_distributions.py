@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rlx.distributions import TanhNormal, _log_jacobian, mean_tanh_normal
+from tests.loss_tools import three_ways
 
 
 def log_prob(mean: Any, log_std: Any, action: Any) -> jax.Array:
@@ -30,9 +31,8 @@ def test_log_prob_against_float64() -> None:
     rng = np.random.default_rng(0)
     mean, log_std = rng.uniform(-2, 2, size=(2, 500, 3)).astype(np.float32)
     action = np.concatenate([rng.uniform(-1, 1, (400, 3)), 1 - 10 ** rng.uniform(-6, -2, (100, 3))]).astype(np.float32)
-    want = reference(mean, log_std, action)
-    for call in (log_prob, jax.jit(log_prob), jax.jit(jax.vmap(log_prob))):
-        np.testing.assert_allclose(call(mean, log_std, action), want, rtol=2e-4, atol=2e-4)
+    for found in three_ways(log_prob, mean, log_std, action):
+        np.testing.assert_allclose(found, reference(mean, log_std, action), rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (1.5, -1.0), (-0.3, -3.0), (0.5, 0.5)])
@@ -81,20 +81,19 @@ def test_only_the_boundary_is_read_otherwise() -> None:
     np.testing.assert_allclose(log_prob(zero, zero, close), reference(zero, zero, close), rtol=1e-4)
 
 
-def draw(mean: jax.Array, log_std: jax.Array) -> Any:
-    return TanhNormal(mean, log_std).sample_and_log_prob(seed=jax.random.key(1))
-
-
 def test_samples_against_distrax() -> None:
-    """From the same noise the same actions and log-probabilities, also where tanh is 1; plain, jitted and vmapped."""
+    """From the same noise the same actions and log-probabilities, also where tanh is 1."""
+
+    def draw(mean: jax.Array, log_std: jax.Array) -> Any:
+        return TanhNormal(mean, log_std).sample_and_log_prob(seed=jax.random.key(1))
+
     mean, log_std = jnp.broadcast_arrays(jnp.array([[0.0, 3.0, 20.0]]), jnp.linspace(-5, 2, 8)[:, None])
     u = mean + jnp.exp(log_std) * jax.random.normal(jax.random.key(1), (1, 8, 3))[0]
     normal = distrax.Independent(distrax.Normal(mean, jnp.exp(log_std)), 1)
     want = normal.log_prob(u) - distrax.Tanh().forward_log_det_jacobian(u).sum(axis=-1)
     action = jnp.tanh(u)
     assert bool(jnp.any(action == 1))
-    mapped = jax.jit(jax.vmap(draw))(jnp.stack([mean, mean]), jnp.stack([log_std, log_std]))
-    for got in (draw(mean, log_std), jax.jit(draw)(mean, log_std), jax.tree.map(lambda x: x[1], mapped)):
+    for got in three_ways(draw, mean, log_std):
         np.testing.assert_allclose(got[0], action, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got[1], want, rtol=1e-4, atol=1e-4)
     slopes = jax.jit(jax.grad(lambda m, s: draw(m, s)[1].sum(), argnums=(0, 1)))(mean, log_std)
@@ -121,44 +120,37 @@ def test_sample_and_log_prob_agree() -> None:
 
 def test_log_std_is_clipped() -> None:
     mean, action = jnp.zeros(1), jnp.full(1, 0.5)
-    for given, clipped in ((9.0, 2.0), (-50.0, -20.0)):
-        assert log_prob(mean, jnp.full(1, given), action) == log_prob(mean, jnp.full(1, clipped), action)
-    for given, clipped in ((9.0, 2.0), (-50.0, -5.0)):
-        pair = [mean_tanh_normal(mean, jnp.full(1, x)).log_prob(action) for x in (given, clipped)]
-        assert pair[0] == pair[1]
+    for make, lowest in ((TanhNormal, -20.0), (mean_tanh_normal, -5.0)):
+        for given, clipped in ((9.0, 2.0), (-50.0, lowest)):
+            wild, tame = (make(mean, jnp.full(1, x)).log_prob(action) for x in (given, clipped))
+            assert wild == tame
 
 
-def test_mean_tanh_normal() -> None:
-    """Tanh on the mean only: a plain Normal around it, finite at and beyond the boundary."""
-    mean, log_std, action = jnp.array([[2.0, -0.3]]), jnp.array([[0.1, -1.0]]), jnp.array([[1.0, -1.2]])
-    z = (np.array(action) - np.tanh(np.array(mean))) / np.exp(np.array(log_std))
-    want = np.sum(-0.5 * z**2 - np.array(log_std) - 0.5 * np.log(2 * np.pi), axis=-1)
-
-    def density(mean: jax.Array, log_std: jax.Array, action: jax.Array) -> Any:
-        return mean_tanh_normal(mean, log_std).log_prob(action)
-
-    for call in (density, jax.jit(density), jax.jit(jax.vmap(density))):
-        np.testing.assert_allclose(call(mean, log_std, action), want, rtol=1e-5)
-    policy = mean_tanh_normal(mean, log_std)
-    np.testing.assert_allclose(policy.mode(), np.tanh(mean), rtol=1e-6)
-    samples = policy.sample(seed=jax.random.key(0), sample_shape=(4000,))
-    np.testing.assert_allclose(samples.mean(axis=0), np.tanh(mean), atol=0.05)
-    assert float(jnp.max(samples)) > 1
-
-
-def test_shapes_must_agree() -> None:
+def test_shapes_must_agree_and_arithmetic_is_float32() -> None:
     for make in (TanhNormal, mean_tanh_normal):
         with pytest.raises(AssertionError):
             make(jnp.zeros((3, 2)), jnp.zeros(2))
     with pytest.raises(AssertionError):
         log_prob(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((3, 1)))
-
-
-def test_arithmetic_is_float32_for_bfloat16_parameters() -> None:
     mean, log_std = jnp.full(6, 0.3, jnp.bfloat16), jnp.full(6, -0.7, jnp.bfloat16)
     action, got = TanhNormal(mean, log_std).sample_and_log_prob(seed=jax.random.key(0))
     assert action.dtype == got.dtype == jnp.float32
     np.testing.assert_allclose(got, reference(mean, log_std, action), rtol=1e-4)
+
+
+def test_mean_tanh_normal() -> None:
+    """Tanh on the mean only: a plain Normal around it, finite at and beyond the boundary."""
+    mean, log_std, action = given = jnp.array([[2.0, -0.3]]), jnp.array([[0.1, -1.0]]), jnp.array([[1.0, -1.2]])
+    z = (np.array(action) - np.tanh(np.array(mean))) / np.exp(np.array(log_std))
+    want = np.sum(-0.5 * z**2 - np.array(log_std) - 0.5 * np.log(2 * np.pi), axis=-1)
+
+    for found in three_ways(lambda mean, log_std, action: mean_tanh_normal(mean, log_std).log_prob(action), *given):
+        np.testing.assert_allclose(found, want, rtol=1e-5)
+    policy = mean_tanh_normal(mean, log_std)
+    np.testing.assert_allclose(policy.mode(), np.tanh(mean), rtol=1e-6)
+    samples = policy.sample(seed=jax.random.key(0), sample_shape=(4000,))
+    np.testing.assert_allclose(samples.mean(axis=0), np.tanh(mean), atol=0.05)
+    assert float(jnp.max(samples)) > 1
 
 
 @pytest.mark.slow

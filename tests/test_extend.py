@@ -66,7 +66,7 @@ def assert_same(folder: Path, long: Path) -> None:
 
 
 def test_a_finished_run(short: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Goes on after its last line; its pages and summary are the longer run's."""
+    """Goes on after its last line; its pages and summary are the longer run's. Once more is no error."""
     before, rollout = (short / "metrics.jsonl").read_text(), (short / "rollout.html").read_text()
     assert longer(short) == 0
     assert capsys.readouterr().err == ""
@@ -74,6 +74,9 @@ def test_a_finished_run(short: Path, long: Path, capsys: pytest.CaptureFixture[s
     assert [line["run_step"] for line in metrics.read(short / "metrics.jsonl")] == LINES
     assert (short / "rollout.html").read_text() != rollout
     assert_same(short, long)
+    written = files(short)
+    assert longer(short) == 0 and files(short) == written
+    assert capsys.readouterr().err.startswith(f"rlx: {short}: is finished; to make it longer: ")
 
 
 def test_twice(short: Path, long: Path) -> None:
@@ -88,25 +91,14 @@ def test_twice(short: Path, long: Path) -> None:
     assert kill.result(short)["digest"] == kill.result(long)["digest"]
 
 
-def test_an_interrupted_run(tmp_path: Path, long: Path) -> None:
-    with at_line(200, crash), pytest.raises(Crash):
+@pytest.mark.parametrize("run_step", [200, 100])
+def test_an_interrupted_run(run_step: int, tmp_path: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a checkpoint it begins again, and nothing was begun that would keep its pace."""
+    with at_line(run_step, crash), pytest.raises(Crash):
         train(tmp_path / "run", SHORT)
     assert longer(tmp_path / "run") == 0
+    assert ("holds no full checkpoint; beginning again\n" in capsys.readouterr().err) == (run_step == 100)
     assert_same(tmp_path / "run", long)
-
-
-def test_a_run_without_a_checkpoint_begins_again(
-    tmp_path: Path, long: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing was begun that would keep its pace."""
-    with at_line(100, crash), pytest.raises(Crash):
-        train(tmp_path / "run", SHORT)
-    assert longer(tmp_path / "run") == 0
-    assert "holds no full checkpoint; beginning again\n" in capsys.readouterr().err
-    assert_same(tmp_path / "run", long)
-
-
-# Killed
 
 
 def kill_at_write(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
@@ -114,9 +106,8 @@ def kill_at_write(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
     write = json_files.write
 
     def written(path: Path, content: dict[str, Any]) -> None:
-        if path.name == "config.json" and not after:
-            raise Crash
-        write(path, content)
+        if path.name != "config.json" or after:
+            write(path, content)
         if path.name == "config.json":
             raise Crash
 
@@ -153,15 +144,6 @@ def test_a_kill_later(again: Callable[[Path], int], short: Path, long: Path) -> 
     assert len(json.loads((short / "config.json").read_text())["extended"]) == 1
 
 
-def test_once_more_when_it_has_finished(long: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is left to do, and that is no error."""
-    before = files(long)
-    assert longer(long) == 0 and files(long) == before
-    assert capsys.readouterr().err.startswith(f"rlx: {long}: is finished; to make it longer: ")
-
-
-# What follows from the total
-
 OPEN = " ".join(SETTINGS.replace("--log-every 100 --eval-every 300 --checkpoint-every 100", "").split())
 
 
@@ -171,10 +153,7 @@ def test_a_pace_that_was_left_open(tmp_path: Path, capsys: pytest.CaptureFixture
     whole = train(tmp_path / "whole", "--total-env-steps 720 --log-every 12 --eval-every 60", settings=OPEN)
     capsys.readouterr()
     assert longer(first, "--total-env-steps 720") == 0
-    assert (
-        capsys.readouterr().err
-        == f"rlx: {first}: logs and evaluates as often as before, as by --log-every 12 --eval-every 60\n"
-    )
+    assert "as often as before, as by --log-every 12 --eval-every 60\n" in capsys.readouterr().err
     assert settings_of(first) == settings_of(whole)
     there, here = (kill.result(folder) for folder in (first, whole))
     assert there["digest"] == here["digest"]
@@ -226,8 +205,7 @@ def test_a_kill_while_it_makes_more_updates(cloning: Callable[..., Path]) -> Non
     whole, first = cloning("more-whole", more), cloning("more-first")
     with at_line(150, crash), pytest.raises(Crash):
         longer(first, more)
-    assert longer(first, "--offline-steps 150") == 2
-    assert longer(first, more) == 0
+    assert longer(first, "--offline-steps 150") == 2 and longer(first, more) == 0
     assert kill.result(first)["digest"] == kill.result(whole)["digest"]
 
 
@@ -237,72 +215,72 @@ def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys
     capsys.readouterr()
     assert settings_of(first)["actor_decay_steps"] == 100
     assert longer(first, "--offline-steps 200") == 0
-    said = f"rlx: {first}: schedules now end at the new end, so learning rates that fall are higher from here\n"
-    assert said in capsys.readouterr().err
+    assert f"rlx: {first}: schedules now end at the new end" in capsys.readouterr().err
     assert settings_of(first)["actor_decay_steps"] == 200
     assert longer(asked, "--offline-steps 200") == 0
     assert "learning rate" not in capsys.readouterr().err and settings_of(asked)["actor_decay_steps"] == 70
 
 
-# Refusals
-
 REFUSED = {
-    "--total-env-steps 2e2": "--total-env-steps 200: is less than the run's 300; give more, or leave it out",
-    "--total-env-steps 1e20": "--total-env-steps 100000000000000000000: more than 2147483647 vector steps cannot be",
+    "--total-env-steps 2e2": "--total-env-steps 200: is less than the run's 300",
+    "--total-env-steps 1e20": "--total-env-steps 100000000000000000000: more than 2147483647 vector steps",
     "--total-env-steps more": "--total-env-steps more: must be a whole number",
-    "--offline-steps 100": "--offline-steps 100: the run goes on in its environment; raise --total-env-steps instead",
-    f"{LONG} --log-every 50": "--log-every: a resumed run keeps its settings; begin another from it by --init-from",
-    f"{LONG} --seed 1": "--seed: a resumed run keeps its settings; begin another from it by --init-from RUN",
+    "--offline-steps 100": "--offline-steps 100: the run goes on in its environment; raise --total-env-steps",
+    f"{LONG} --log-every 50": "--log-every: a resumed run keeps its settings",
+    f"{LONG} --seed 1": "--seed: a resumed run keeps its settings",
 }
-
-
-def assert_refused(folder: Path, flags: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before, stands = files(folder), (folder / "status.json").read_text()
-    assert longer(folder, flags) == 2
-    said = capsys.readouterr().err
-    assert words in said and said.startswith("rlx: ") and said.count("\n") == 1, said
-    assert files(folder) == before and (folder / "status.json").read_text() == stands
 
 
 @pytest.mark.parametrize("flags", REFUSED)
 def test_refusals(flags: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In one line, and nothing is changed."""
-    assert_refused(finished, flags, REFUSED[flags], capsys)
+    before, stands = files(finished), (finished / "status.json").read_text()
+    assert longer(finished, flags) == 2
+    said = capsys.readouterr().err
+    assert REFUSED[flags] in said and said.startswith("rlx: ") and said.count("\n") == 1, said
+    assert files(finished) == before and (finished / "status.json").read_text() == stands
 
 
-def test_a_finished_run_without_a_checkpoint(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Is not begun again: what it has learnt would be lost."""
-    shutil.rmtree(short / "resume")
-    assert_refused(short, LONG, f"{short}: holds no full checkpoint to go on from; begin another", capsys)
+def lose_checkpoints(run: Path, long: Path) -> None:
+    shutil.rmtree(run / "resume")
 
 
-def test_a_finished_run_with_damaged_checkpoints(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for step in checkpoint.steps(short / "resume"):
-        damage.flip(short / "resume" / str(step) / "manifest.json", 1000)
-    lines = (short / "metrics.jsonl").read_text()
-    assert longer(short) == 2
-    assert capsys.readouterr().err.endswith("to go on from; begin another run by --init-from\n")
-    assert (short / "metrics.jsonl").read_text() == lines and (short / "summary.json").exists()
-    assert settings_of(short)["total_env_steps"] == 300
+def damage_checkpoints(run: Path, long: Path) -> None:
+    for step in checkpoint.steps(run / "resume"):
+        damage.flip(run / "resume" / str(step) / "manifest.json", 1000)
 
 
-def test_a_part_of_a_sweep(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (short.parent / "sweep.json").write_text("{}")
-    assert_refused(short, LONG, f"{short}: is part of a sweep, whose runs are all as long", capsys)
+def join_a_sweep(run: Path, long: Path) -> None:
+    (run.parent / "sweep.json").write_text("{}")
 
 
-def test_another_runs_checkpoints(short: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Those of a longer run are no shorter run's, as ever; config.json stays."""
-    shutil.rmtree(short / "resume")
-    shutil.copytree(long / "resume", short / "resume")
-    assert longer(short, "--total-env-steps 900") == 2
-    assert f"{short / 'resume'}: holds another run's checkpoints" in capsys.readouterr().err
-    assert settings_of(short)["total_env_steps"] == 300 and (short / "summary.json").exists()
+def take_anothers_checkpoints(run: Path, long: Path) -> None:
+    shutil.rmtree(run / "resume")
+    shutil.copytree(long / "resume", run / "resume")
 
 
-def test_config_json_is_still_the_runs_own(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who writes a larger total there by hand is refused."""
-    path = short / "config.json"
+def edit_config(run: Path, long: Path) -> None:
+    path = run / "config.json"
     path.write_text(path.read_text().replace('"total_env_steps": 300', '"total_env_steps": 600'))
     assert config.from_json(path).train.total_env_steps == 600
-    assert_refused(short, "--total-env-steps 900", "is not as the run wrote it; restore it from a copy", capsys)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lose_checkpoints, "holds no full checkpoint to go on from; begin another"),  # what it learnt would be lost
+        (damage_checkpoints, "to go on from; begin another run by --init-from\n"),
+        (join_a_sweep, "is part of a sweep, whose runs are all as long"),
+        (take_anothers_checkpoints, "holds another run's checkpoints"),
+        (edit_config, "is not as the run wrote it; restore it from a copy"),
+    ],
+)
+def test_a_finished_run_that_cannot_go_on(
+    spoil: Callable[[Path, Path], None], words: str, short: Path, long: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays as it is, but for checkpoints that are set aside."""
+    spoil(short, long)
+    before = {name: content for name, content in files(short).items() if name.parts[0] != "resume"}
+    assert longer(short, "--total-env-steps 900") == 2
+    assert words in capsys.readouterr().err
+    assert {name: content for name, content in files(short).items() if name.parts[0] != "resume"} == before

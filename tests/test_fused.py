@@ -19,7 +19,6 @@ from rlx.rollout import Episodes
 from rlx.train import acting, learning
 from rlx.train import loop as host
 from rlx.train.fused import Fused
-from rlx.train.plan import Plan
 from rlx.train.task import Source, Totals
 from rlx.types import Agent, State
 from tests import processes
@@ -99,9 +98,6 @@ def same(found: Any, expected: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-# What must not matter: who trains beside a run, and on how many devices.
-
-
 def test_every_seed_and_rate_equals_its_solo_run(
     make: Callable[..., Fused], solo: Run, many: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,14 +158,15 @@ def test_what_is_averaged_over(
     assert build._axes(build.Placement(groups, shards, False), over_devices) == axes
 
 
-def test_two_runs_agree_to_the_bit(make: Callable[..., Fused], solo: Run) -> None:
-    again = Run(make())
+def test_two_runs_agree_to_the_bit(solo: Run) -> None:
+    again = Run(solo.driver)
     same(again.final, solo.final)
     for one, other in zip(again.reports, solo.reports, strict=True):
         same((one.metrics, one.evaluation), (other.metrics, other.evaluation))
+    assert again.compiled == []
 
 
-def test_without_a_branch_the_bits_are_the_same(
+def test_without_a_branch_the_numbers_are_the_same(
     make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is no CPU, iterations of the warm-up learn and throw it away; nothing of it is left, not even a
@@ -181,9 +178,6 @@ def test_without_a_branch_the_bits_are_the_same(
     for one, other in zip(again.reports, solo.reports, strict=True):
         assert one[:6] == other[:6] and one.bad == other.bad
         close((one.metrics, one.evaluation), (other.metrics, other.evaluation), rtol=1e-2)
-
-
-# Compiling and transfers.
 
 
 @pytest.mark.parametrize("members", ["solo", "many"])
@@ -207,22 +201,15 @@ def test_nothing_crosses_to_the_host_unasked(solo: Run) -> None:
         driver.fetch((totals, evaluation))
 
 
-def test_a_hidden_transfer_is_an_error(make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_transfer_is_an_error(solo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train` holds the guard itself: a driver that passes a host's number along does not make an iteration."""
-    broken = make()
-    broken.programs, broken.reset, broken.start, broken.train, broken.evaluation = (
-        getattr(solo.driver, name) for name in ("programs", "reset", "start", "train", "evaluation")
-    )
-    monkeypatch.setattr(
-        broken,
-        "advance",
-        lambda state, totals, iterations: broken.train(state, totals, None, np.full(1, iterations, np.int32)),
-    )
+
+    def advance(state: Any, totals: Any, iterations: int) -> Any:
+        return solo.driver.train(state, totals, None, np.full(1, iterations, np.int32))
+
+    monkeypatch.setattr(solo.driver, "advance", advance)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        next(host.train(broken))
-
-
-# Counts.
+        next(host.train(solo.driver))
 
 
 def test_counts(solo: Run) -> None:
@@ -309,38 +296,24 @@ def test_updates_are_interleaved(
                 assert after.actor.read[burst * actors + i] == after.critic.read[burst * critics + critic_step]
 
 
-# The pool of starts.
-
-
-def starts(state: Any) -> tuple[set[tuple[float, ...]], set[tuple[float, ...]]]:
-    """First observations of the episodes that began inside the ring, and those that the pool offers."""
-    rows, pool = jax.tree.map(lambda x: x[0, 0, 0], jax.device_get((state.replay.rows, state.pool)))
-    first = rows.observation[1:][(rows.terminated | rows.truncated)[:-1]]
-    return {tuple(x) for x in first.tolist()}, {tuple(x) for x in pool.observation.tolist()}
-
-
 def test_the_pool_of_starts_is_refreshed(solo: Run) -> None:
     """Episodes begin at different starts of the pool that is there, and after a refresh at those of the new one."""
-    driver = solo.driver
-    state, _ = driver.advance(driver.init(), driver.zeros(), 8)  # the ring holds eight iterations
-    seen, first_pool = starts(state)
-    assert len(first_pool) == 4 and len(seen) > 1 and seen <= first_pool
-    state, _ = driver.advance(driver.refresh(state), driver.zeros(), 8)
-    seen, second_pool = starts(state)
-    assert len(seen) > 1 and seen <= second_pool and not first_pool & second_pool
-
-
-def test_training_refreshes_the_pool(solo: Run) -> None:
-    pools = [report.state.pool.observation for report in solo.reports]
-    assert all((one != other).all() for one, other in pairwise(pools))
-
-
-# What the host makes of it.
+    driver, state, pools = solo.driver, solo.driver.init(), list[set[Any]]()
+    for _ in range(2):
+        state, _ = driver.advance(state, driver.zeros(), 8)  # the ring holds eight iterations
+        rows, pool = jax.tree.map(lambda x: x[0, 0, 0], jax.device_get((state.replay.rows, state.pool)))
+        first = rows.observation[1:][(rows.terminated | rows.truncated)[:-1]]  # of episodes that began in the ring
+        begun, offered = ({tuple(x) for x in some.tolist()} for some in (first, pool.observation))
+        assert len(offered) == 4 and len(begun) > 1 and begun <= offered
+        pools.append(offered)
+        state = driver.refresh(state)
+    assert not pools[0] & pools[1]
+    trained = [report.state.pool.observation for report in solo.reports]  # training refreshes it, too
+    assert all((one != other).all() for one, other in pairwise(trained))
 
 
 def test_means() -> None:
-    """Per member, metrics over the iterations that learned, returns over the episodes that ended; nothing where none
-    did."""
+    """Per member, metrics over the iterations that learned, returns over the episodes that ended, where some did."""
     ended = Episodes(np.array([4.0, 2.0]), np.array([10.0, -3.0]), np.array([40.0, 30.0]))
     lag = {"policy_at_collector": np.array([[0, 5, 0, 0], [0, 5, 0, 0]])}
     found = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))
@@ -355,15 +328,10 @@ def test_means() -> None:
     [
         ({}, [3, 6, 9, 12], [6, 12]),
         ({"warmup_iterations": 4}, [3, 5, 6, 9, 12], [6, 12]),  # the first update
-        (
-            {"log_iterations": 5, "eval_iterations": 100, "checkpoint_iterations": 100},
-            [3, 5, 10, 12],
-            [12],
-        ),  # the end always counts
+        ({"log_iterations": 5, "eval_iterations": 99, "checkpoint_iterations": 99}, [3, 5, 10, 12], [12]),  # the end
     ],
 )
 def test_stops(changes: dict[str, int], points: list[int], evaluations: list[int], solo: Run) -> None:
-    plan: Plan = solo.driver.task.plan._replace(**changes)
-    driver: Any = SimpleNamespace(task=solo.driver.task._replace(plan=plan))
+    driver: Any = SimpleNamespace(task=solo.driver.task._replace(plan=solo.driver.task.plan._replace(**changes)))
     assert [stop.iteration for stop in host.stops(driver)] == points
     assert [stop.iteration for stop in host.stops(driver) if stop.evaluates] == evaluations

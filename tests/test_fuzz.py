@@ -78,34 +78,29 @@ def test_a_policy_is_no_full_checkpoint(templates: Path, tmp_path: Path) -> None
     [("chunk", 0), ("chunk", "x"), ("confirm", None), ("combinations", []), ("varied", {"depth": [1, 2]})],
 )
 def test_a_damaged_sweep_is_refused(name: str, value: Any, templates: Path, tmp_path: Path) -> None:
-    shutil.copy(templates / "sweep" / "sweep.json", tmp_path)
-    sweep.load(tmp_path)
-    _change(tmp_path / "sweep.json", name, value)
-    with pytest.raises(RlxError, match="is damaged"):
-        sweep.load(tmp_path)
-
-
-def test_a_summary_without_returns_ranks_no_sweep(templates: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(templates / "sweep", tmp_path / "sweep")
     _change(folder / "chunk-0" / "summary.json", "eval_return_per_seed", [1.0])
     with pytest.raises(RlxError, match="has no return of each"):
         sweep.rank(sweep.load(folder), folder)
+    _change(folder / "sweep.json", name, value)
+    with pytest.raises(RlxError, match="is damaged"):
+        sweep.load(folder)
 
 
-def _without_status(folder: Path) -> None:
+def without_status(folder: Path) -> None:
     (folder / "status.json").unlink()
 
 
-def _with_odd_env(folder: Path) -> None:
+def with_odd_env(folder: Path) -> None:
     _change(folder / "config.json", "env", ["x"])
 
 
-def _with_a_pipe(folder: Path) -> None:
+def with_a_pipe(folder: Path) -> None:
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
 
 
-@pytest.mark.parametrize("damage", [_without_status, _with_odd_env, _with_a_pipe])
+@pytest.mark.parametrize("damage", [without_status, with_odd_env, with_a_pipe])
 def test_an_unfinished_run_that_lacks_something_is_refused(
     damage: Callable[[Path], None], templates: Path, tmp_path: Path
 ) -> None:
@@ -114,11 +109,8 @@ def test_an_unfinished_run_that_lacks_something_is_refused(
     damage(folder)
     with pytest.raises(RlxError):
         run_data.read(folder, "run")
-
-
-def test_a_link_to_itself_is_no_run(templates: Path) -> None:
     with pytest.raises(RlxError):
-        compare.read([templates / "run", templates / "loop"])
+        compare.read([templates / "run", templates / "loop"])  # a link to itself
 
 
 def test_a_resumed_run_leaves_out_lines_that_its_summary_cannot_use(tmp_path: Path) -> None:

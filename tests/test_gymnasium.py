@@ -37,19 +37,19 @@ def test_gymnasiums_own_checker_passes() -> None:
 
 
 def test_steps_are_the_environments() -> None:
+    """Actions outside are clipped; observations are the caller's own; a step before the first reset is refused."""
     env = envs.to_gymnasium(WALK)
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.step(np.zeros(1))
     first, _ = env.reset(seed=3)
     seen, reward, terminated, truncated, info = env.step(np.asarray([0.5], np.float32))
     np.testing.assert_allclose(seen, DECAY * first + PUSH * 0.5, rtol=1e-6)
     assert reward == pytest.approx(float(first[0]) - 0.25)
     assert (type(reward), terminated, truncated, info) == (float, bool(abs(seen[0]) > 1), False, {})
     assert seen.dtype == np.float32 and env.observation_space.contains(seen)
-
-
-def test_actions_outside_are_clipped() -> None:
-    env = envs.to_gymnasium(WALK)
-    first, _ = env.reset(seed=3)
-    np.testing.assert_allclose(env.step(np.asarray([7.0]))[0], DECAY * first + PUSH, rtol=1e-6)
+    before = seen.copy()
+    seen[:] = 7.0
+    np.testing.assert_allclose(env.step(np.asarray([7.0]))[0], DECAY * before + PUSH, rtol=1e-6)
 
 
 def test_episodes_end_and_nothing_resets_by_itself() -> None:
@@ -69,37 +69,26 @@ def test_episodes_end_and_nothing_resets_by_itself() -> None:
     assert ended[2:4] == (True, False) and ended[0][0] > 1
 
 
-def test_a_step_before_the_first_reset_is_refused() -> None:
-    with pytest.raises(ResetNeeded, match="reset"):
-        envs.to_gymnasium(WALK).step(np.zeros(1))
-
-
 def test_seeds_make_starts_and_noise() -> None:
+    """Noise is new in every step; the first seed is the maker's."""
     noisy = Walk(noise=0.2, limit=50)
     one, other = envs.to_gymnasium(noisy), envs.to_gymnasium(noisy)
     np.testing.assert_array_equal(walk(one, seed=5), walk(other, seed=5))
     np.testing.assert_array_equal(walk(one), walk(other))  # the episodes that follow
-    again = walk(one, seed=5)
-    assert not np.array_equal(again, walk(one))
-    assert not np.array_equal(again, walk(one, seed=6))
-
-
-def test_noise_is_new_in_every_step() -> None:
-    steps = np.asarray(walk(envs.to_gymnasium(Walk(noise=0.2, limit=50)), seed=1))
-    noise = steps[1:] - DECAY * steps[:-1] - PUSH * 0.5
+    again = np.asarray(walk(one, seed=5))
+    assert not np.array_equal(again, walk(one)) and not np.array_equal(again, walk(one, seed=6))
+    noise = again[1:] - DECAY * again[:-1] - PUSH * 0.5
     assert len(np.unique(noise.round(5))) == noise.size
-
-
-def test_the_first_seed_is_the_makers() -> None:
     first, second = walk(envs.to_gymnasium(WALK, seed=1)), walk(envs.to_gymnasium(WALK, seed=2))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, walk(envs.to_gymnasium(WALK), seed=1))
 
 
-def test_without_any_seed_copies_differ() -> None:
+def test_without_any_seed_copies_and_episodes_differ() -> None:
     """As all of Gymnasium's environments: a vector of equal copies would collect the same episode again and again."""
-    starts = {tuple(envs.to_gymnasium(WALK).reset()[0]) for _ in range(4)}
-    assert len(starts) == 4
+    env = envs.to_gymnasium(WALK)
+    starts = [*(envs.to_gymnasium(WALK) for _ in range(3)), env, env, env]
+    assert len({tuple(each.reset()[0]) for each in starts}) == 6
 
 
 def test_a_forked_process_is_refused_before_it_hangs() -> None:
@@ -121,11 +110,6 @@ def test_a_forked_process_is_refused_before_it_hangs() -> None:
     with os.fdopen(read) as told:
         assert told.read().count('context="spawn"') == 3
     env.reset()
-
-
-def test_episodes_without_a_seed_differ() -> None:
-    env = envs.to_gymnasium(WALK)
-    assert len({tuple(env.reset()[0]) for _ in range(3)}) == 3
 
 
 def test_through_wrappers() -> None:
@@ -157,10 +141,3 @@ def test_in_a_vector() -> None:
         alone = walk(envs.to_gymnasium(env), 1, seed=7 + i)
         np.testing.assert_array_equal([first[i], seen[i]], alone)
     many.close()
-
-
-def test_observations_are_the_callers_own() -> None:
-    env = envs.to_gymnasium(WALK)
-    env.reset(seed=0)[0][:] = 7.0
-    env.step(np.zeros(1, np.float32))[0][:] = 7.0
-    assert (env.step(np.zeros(1, np.float32))[0] < 7).all()

@@ -13,9 +13,9 @@ import pytest
 
 from rlx import losses, networks, score_network
 from rlx.agents import idql, iql
-from rlx.networks import Network
-from rlx.types import Agent, Spec, State, Transition, as_arrays
+from rlx.types import Agent, State, Transition, as_arrays
 from tests import probes
+from tests.loss_tools import SPEC, normals, stub, transitions
 
 CONTRACT = probes.Contract(  # a LayerNorm would make 0 of the one number that the probes observe
     config={"value_layer_norm": False, "score_width": 32, "score_blocks": 1, "time_features": 16},
@@ -23,16 +23,9 @@ CONTRACT = probes.Contract(  # a LayerNorm would make 0 of the one number that t
     samples=True,
 )
 
-SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
 SMALL: dict[str, Any] = {"critic_hidden_sizes": (16,), "score_width": 16, "time_features": 8}
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape: int) -> Any:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-BATCHES = Transition(normal(6, 3), np.tanh(normal(6, 2)), normal(6), np.ones(6, np.float32), normal(6, 3))
+normal = normals()
+BATCHES = transitions(normal, np.ones(6))
 
 
 # The score network
@@ -180,12 +173,10 @@ def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Networks,
         said = jnp.stack([u + 1, u + 3])
         return jnp.broadcast_to(said.reshape(2, -1, *(1,) * (action.ndim - 2)), (2, *action.shape[:-1]))
 
-    value = Network(lambda key: None, lambda params, observation: jnp.ones(observation.shape[:-1]))
-    critic = nets.critic._replace(critic=Network(lambda key: None, q), value=value)
+    value = stub(lambda params, observation: jnp.ones(observation.shape[:-1]))
+    critic = nets.critic._replace(critic=stub(q), value=value)
     hypers = as_arrays(idql.Hypers(expectile=0.8, exponential_scale=1.5))
-    return nets._replace(critic=critic, score=Network(lambda key: None, epsilon)), idql.Policy(
-        None, iql.Value(None, None), hypers
-    )
+    return nets._replace(critic=critic, score=stub(epsilon)), idql.Policy(None, iql.Value(None, None), hypers)
 
 
 U = np.array([-2.0, -0.5, 0.0, 0.4, 1.0], np.float32)

@@ -16,47 +16,24 @@ from rlx.agents import iql
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner, make_schedule
-from rlx.types import Spec, Transition, as_arrays
+from rlx.types import Transition, as_arrays
 from tests import probes
+from tests.loss_tools import BATCH, SMALL, SPEC, normals, stub, three_ways, transitions
 
 CONTRACT = probes.Contract(hypers={"expectile": 0.9, "beta": 10.0})
 
-SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
-SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
 HYPERS = as_arrays(iql.Hypers(gamma=0.9, reward_scale=2.0, expectile=0.8, exponential_scale=1.5))
-BATCH = 6
-RNG = np.random.default_rng(0)
+normal = normals()
 
 
-def normal(*shape: int) -> Any:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-def transitions(size: int) -> Any:
-    """A Transition of NumPy arrays, for use by hand too; some actions are exactly at the bounds."""
-    action = np.tanh(normal(size, 2))
-    action[0], action[1] = 1, -1
-    discount: Any = RNG.choice([0, 1], size).astype(np.float32)
-    return Transition(normal(size, 3), action, normal(size), discount, normal(size, 3))
-
-
-BATCHES = transitions(BATCH)
-
-
-def said(params: jax.Array, *inputs: jax.Array) -> jax.Array:
-    """A network that says whatever its parameters are."""
-    return params
+BATCHES = transitions(normal)
+BATCHES.action[:2] = [[1], [-1]]  # exactly at the bounds
 
 
 def stubs(**config: Any) -> iql.CriticNetworks:
     nets = iql.make_critic_networks(iql.Config(**SMALL, **config), SPEC)
-    said_by = Network(init=lambda key: None, apply=said)
+    said_by = stub(lambda params, *inputs: params)
     return nets._replace(critic=said_by, value=said_by)
-
-
-def three_ways(function: Any, *arguments: Any) -> list[Any]:
-    mapped = jax.vmap(function)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
-    return [function(*arguments), jax.jit(function)(*arguments), mapped[0], mapped[1]]
 
 
 # Losses
@@ -128,7 +105,7 @@ def test_variants_exchange_the_reduction_and_the_error() -> None:
 def test_actor_loss() -> None:
     """Only the mean is squashed, so that actions at exactly +-1 have a finite density with finite gradients."""
     mean, log_std, weights = normal(BATCH, 2), 0.3 * normal(2), abs(normal(BATCH))
-    actor = Network(lambda key: None, lambda params, o: (params[0], jnp.broadcast_to(params[1], o[:, :2].shape)))
+    actor = stub(lambda params, o: (params[0], jnp.broadcast_to(params[1], o[:, :2].shape)))
     nets = iql.ActorNetworks(actor, lambda published, batch, hypers: published, make_schedule("constant", -1), ())
     z = (BATCHES.action - np.tanh(mean)) / np.exp(log_std)
     log_prob = (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)

@@ -12,17 +12,7 @@ import pytest
 
 from rlx import losses
 from rlx.errors import RlxError
-
-
-def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Results of a plain call, of a jitted one, and of a vmap over all arguments, scalars too."""
-    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
-
-    def compiled(*arguments: Any) -> tuple[Any, Any]:  # two of the ways in one compilation
-        twice = jax.tree.map(lambda x: jnp.stack([x, x]), arguments)
-        return function(*arguments), jax.tree.map(lambda x: x[1], jax.vmap(function)(*twice))
-
-    return [function(*arguments), *jax.jit(compiled)(*arguments)]
+from tests.loss_tools import three_ways
 
 
 def array(*values: Any) -> jax.Array:

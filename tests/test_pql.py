@@ -13,18 +13,16 @@ import pytest
 from rlx import optim
 from rlx.agents import pql, td3
 from rlx.halves import HalfState
-from rlx.networks import Network
 from rlx.optim import Learner
-from rlx.types import Spec, State, Transition, as_arrays
+from rlx.types import State, Transition, as_arrays
 from tests import probes
+from tests.loss_tools import BATCH, SMALL, SPEC, normals, stub, three_ways, transitions
 
 CONTRACT = probes.Contract(variants=({"distributional": True, "num_atoms": 41},))
 
-SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
-ATOMS, BATCH = 11, 6
-SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
+ATOMS = 11
 HYPERS = as_arrays(pql.Hypers(gamma=0.9, reward_scale=2.0, v_min=-3.0, v_max=7.0))
-RNG = np.random.default_rng(0)
+normal = normals()
 
 
 def nets(distributional: bool = False, **changes: Any) -> td3.Networks:
@@ -33,30 +31,11 @@ def nets(distributional: bool = False, **changes: Any) -> td3.Networks:
     return pql.make_networks(config, SPEC)._replace(**changes)
 
 
-def stub(apply: Any) -> Network:
-    return Network(init=lambda key: None, apply=apply)
-
-
-def normal(*shape: int) -> Any:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-def transitions(size: int) -> Any:
-    """A Transition of NumPy arrays, for use by hand too."""
-    discount: Any = RNG.choice([0, 0.81, 1], size).astype(np.float32)
-    return Transition(normal(size, 3), np.tanh(normal(size, 2)), normal(size), discount, normal(size, 3))
-
-
-BATCHES = transitions(BATCH)
+BATCHES = transitions(normal, discount=(1, 0, 0.81, 1, 0.81, 0))
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
-
-
-def three_ways(function: Any, *arguments: Any) -> list[Any]:
-    mapped = jax.vmap(function)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
-    return [function(*arguments), jax.jit(function)(*arguments), mapped[0], mapped[1]]
 
 
 def half_state(params: Any, hypers: pql.Hypers, target: Any = None) -> HalfState:
@@ -167,7 +146,11 @@ def test_noise_on_the_actions_of_the_target() -> None:
     action = np.array([0.0, 0.95], np.float32)
     stubs = nets(actor=stub(lambda params, o: jnp.broadcast_to(action, (*o.shape[:-1], 2))), critic=stub(critic))
     td3.update_critic(
-        stubs, half_state(jnp.ones(2), HYPERS), td3.Policy(None, None), transitions(4000), jax.random.key(0)
+        stubs,
+        half_state(jnp.ones(2), HYPERS),
+        td3.Policy(None, None),
+        transitions(normal, np.ones(4000)),
+        jax.random.key(0),
     )
     noise = np.asarray(seen[0] - action)
     np.testing.assert_allclose(noise.min(0), -0.2, atol=1e-6)

@@ -17,12 +17,12 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import State, Transition, as_arrays
 from tests import probes
-from tests.test_td3 import BATCH, BATCHES, SPEC, moved, near, normal, stub, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, moved, near, normals, stub, three_ways
 
 # Without LayerNorm: of one number and biases of 0 it leaves the sign, and the probes' inputs are one number or two.
 CONTRACT = probes.Contract(config={"layer_norm": False}, hypers={"actor_penalty": 1e-3, "critic_penalty": 0.0})
 
-SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
+normal = normals(1)
 CONFIG = rebrac.Config(**SMALL)
 NETS = rebrac.make_networks(CONFIG, SPEC)
 NEXT_ACTION = np.tanh(normal(BATCH, 2))

@@ -14,37 +14,14 @@ import pytest
 from rlx import optim
 from rlx.agents import td3
 from rlx.halves import HalfState
-from rlx.networks import Network
 from rlx.optim import Learner
-from rlx.types import Spec, Transition, as_arrays
+from rlx.types import as_arrays
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, moved, near, normals, stub, three_ways
 
-SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
-CONFIG = td3.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,))
+CONFIG = td3.Config(**SMALL)
 HYPERS = as_arrays(td3.Hypers(gamma=0.9, reward_scale=2.0, tau=0.25))
 NETS = td3.make_networks(CONFIG, SPEC, policy_delay=2)
-BATCH = 6
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape: int) -> Any:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
-DISCOUNT: Any = np.array([1, 0, 1, 1, 0, 1], np.float32)
-BATCHES = Transition(normal(BATCH, 3), np.tanh(normal(BATCH, 2)), normal(BATCH), DISCOUNT, normal(BATCH, 3))
-
-
-def stub(apply: Any) -> Network:
-    return Network(init=lambda key: None, apply=apply)
-
-
-def three_ways(function: Any, *arguments: Any) -> list[Any]:
-    mapped = jax.vmap(function)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
-    return [
-        function(*arguments),
-        jax.jit(function)(*arguments),
-        *(jax.tree.map(lambda x, i=i: x[i], mapped) for i in (0, 1)),
-    ]
+normal = normals()
 
 
 def critic_half(online: Any, target: Any) -> HalfState:
@@ -56,7 +33,7 @@ def test_critic_loss() -> None:
     online, target = normal(2, BATCH), normal(2, BATCH)
     nets = NETS._replace(critic=stub(lambda said, observation, action: said))
     policy = td3.Policy(None, nets.actor.init(jax.random.key(0)))
-    y = 2 * BATCHES.reward + 0.9 * DISCOUNT * target.min(0)
+    y = 2 * BATCHES.reward + 0.9 * BATCHES.discount * target.min(0)
 
     def loss(online: jax.Array, target: jax.Array) -> jax.Array:
         _, metrics = td3.update_critic(nets, critic_half(online, target), policy, BATCHES, jax.random.key(0))
@@ -104,14 +81,6 @@ def test_noise_on_the_actions_of_the_target() -> None:
     assert noise.min() == pytest.approx(-0.5, abs=1e-6) and noise.max() == pytest.approx(0.5, abs=1e-6)
     td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(0.9)), many, jax.random.key(0))
     assert seen[2].max() == 1, "clipped to the bounds"
-
-
-def moved(new: Any, old: Any) -> bool:
-    return any((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
-
-
-def near(tree: Any, expected: Any) -> None:
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), tree, expected)
 
 
 def test_delayed_targets() -> None:

@@ -16,6 +16,7 @@ from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import Transition, as_arrays
 from tests import probes
+from tests.loss_tools import normals, stub
 
 CONTRACT = probes.Contract(config={"num_critics": 3, "num_quantiles": 7}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
 
@@ -23,16 +24,8 @@ CONTRACT = probes.Contract(config={"num_critics": 3, "num_quantiles": 7}, hypers
 CRITICS, QUANTILES, DROP, BATCH = 3, 7, 2, 5
 CONFIG = tqc.Config(num_critics=CRITICS, num_quantiles=QUANTILES, drop_per_critic=DROP)
 # a critic says whatever its parameters are: [N, B, M]
-STUBS = tqc.make_networks(CONFIG, probes.SPEC)._replace(
-    critic=Network(init=lambda key: None, apply=lambda atoms, observation, action: atoms)
-)
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape: int) -> Any:
-    return RNG.normal(size=shape).astype(np.float32)
-
-
+STUBS = tqc.make_networks(CONFIG, probes.SPEC)._replace(critic=stub(lambda atoms, observation, action: atoms))
+normal = normals()
 ONLINE, TARGET = normal(CRITICS, BATCH, QUANTILES), normal(CRITICS, BATCH, QUANTILES)
 REWARD, LOG_PROB = normal(BATCH), normal(BATCH)
 DISCOUNT: Any = np.array([1, 0, 1, 0.9, 1], np.float32)

@@ -1,0 +1,57 @@
+"""What tests of losses share: a minibatch, networks that are plain functions, and a function called three ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.networks import Network
+from rlx.types import Spec, Transition
+
+SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
+SMALL: dict[str, Any] = {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
+BATCH = 6
+
+
+def normals(seed: int = 0) -> Callable[..., Any]:
+    """A function `normal(*shape)` that draws float32 numbers."""
+    rng = np.random.default_rng(seed)
+    return lambda *shape: rng.normal(size=shape).astype(np.float32)
+
+
+def transitions(normal: Callable[..., Any], discount: Any = (1, 0, 1, 1, 0, 1)) -> Any:
+    """A Transition of NumPy arrays, for use by hand too."""
+    size, discount = len(discount), np.array(discount, np.float32)
+    return Transition(normal(size, 3), np.tanh(normal(size, 2)), normal(size), discount, normal(size, 3))
+
+
+BATCHES = transitions(normals())
+
+
+def stub(apply: Any) -> Network:
+    """A network that is this function of its parameters and inputs."""
+    return Network(init=lambda key: None, apply=apply)
+
+
+def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Results of a plain call, of a jitted one, and of a vmap over all arguments, scalars too."""
+    arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
+
+    def compiled(*arguments: Any) -> tuple[Any, Any]:  # two of the ways in one compilation
+        twice = jax.tree.map(lambda x: jnp.stack([x, x]), arguments)
+        return function(*arguments), jax.tree.map(lambda x: x[1], jax.vmap(function)(*twice))
+
+    return [function(*arguments), *jax.jit(compiled)(*arguments)]
+
+
+def moved(new: Any, old: Any) -> bool:
+    return any((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
+
+
+def near(tree: Any, expected: Any) -> None:
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), tree, expected)
