@@ -296,7 +296,7 @@ def test_refusals_are_one_line(idql: tuple[Path, Driver], tmp_path: Path, monkey
     refused(f"{run / 'file' / 'x'}: cannot be written", run, run / "file" / "x")
     monkeypatch.setattr(mlp.importlib.util, "find_spec", lambda name: None)
     refused(f"--onnx: needs the package onnx, which is not installed; {install('onnx')}", run, out, onnx=True)
-    monkeypatch.setattr(mlp, "check_onnx", lambda: None)
+    monkeypatch.setattr(mlp, "check_onnx", lambda *given: None)
     refused("--onnx: the policy of idql is not a plain MLP", run, out, onnx=True)
     (run / "checkpoints").rename(run / "elsewhere")
     monkeypatch.undo()
