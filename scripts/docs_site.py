@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the hook runs before rlx is installed, too
 
 API = {  # the public modules, by the page that describes them; the registry adds the agents
-    "rlx": ("rlx.fit", "rlx.Result", "rlx.RlxError"),
+    "rlx": ("rlx.api.fitting.fit", "rlx.api.fitting.load", "rlx.api.result.Result", "rlx.api.sweeping", "rlx.RlxError"),
     "rlx.types": ("rlx.types",),
     "rlx.agents": ("rlx.agents",),
     "rlx.envs": (
@@ -41,7 +41,7 @@ API = {  # the public modules, by the page that describes them; the registry add
     "rlx.rollout": ("rlx.rollout",),
     "rlx.evaluate": ("rlx.evaluate",),
     "rlx.statistics": ("rlx.statistics",),
-    "rlx.data": ("rlx.data.dataset", "rlx.data.files", "rlx.data.quality", "rlx.data.limits"),
+    "rlx.data": ("rlx.data.dataset", "rlx.data.files", "rlx.data.arrays", "rlx.data.quality", "rlx.data.limits"),
     "rlx.train": ("rlx.train.config", "rlx.train.loop", "rlx.train.profiler"),
     "rlx.runs.checkpoint": ("rlx.runs.checkpoint",),
     "rlx.export": ("rlx.export.policy",),

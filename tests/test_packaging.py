@@ -104,6 +104,23 @@ def test_every_module_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> Non
     assert set(names.split()) == {name for name in expected if not name.endswith("__main__")}
 
 
+@pytest.mark.slow
+def test_type_checkers_find_an_editable_install(tmp_path: Path) -> None:
+    """It is a plain path on a .pth line, which mypy and pyright read; an import hook they do not."""
+    source = shutil.copytree(ROOT, tmp_path / "rlx", symlinks=True, ignore=shutil.ignore_patterns(".*", "build"))
+    build = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
+    run(sys.executable, "-c", build, cwd=source)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    (site,) = tmp_path.glob("venv/lib/*/site-packages")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        archive.extractall(site)
+    (tmp_path / "mine.py").write_text("import rlx\n\nreveal_type(rlx.fit('sac'))\nrlx.envs.make('brax:ant')\n")
+    python = tmp_path / "venv" / "bin" / "python"
+    command = ["-m", "mypy", "--follow-imports=silent", f"--python-executable={python}", "mine.py"]
+    found = run(sys.executable, *command, cwd=tmp_path, PYTHONPATH="")
+    assert 'Revealed type is "rlx.api.result.Result"' in found and "Success" in found
+
+
 def test_imported_packages_are_declared() -> None:
     """What rlx imports, it asks for by name: not through a dependency of a dependency."""
     declared = {canonicalize_name(Requirement(line).name) for line in sum(EXTRAS.values(), PROJECT["dependencies"])}

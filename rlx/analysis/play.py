@@ -47,6 +47,7 @@ def play(
     if episodes * len(members) > MAX_EPISODES:
         raise RlxError(f"--episodes {episodes} of {len(members)} members: a page shows {MAX_EPISODES}; ask for fewer")
     train: dict[str, Any] = {"eval_episodes": episodes} | ({} if eval_seed is None else {"eval_seed": eval_seed})
+    policies.check_evaluates(config.from_json(folder / "config.json"), str(folder))
     saved = policies.load(folder, members, step, env_args, **train)
     say_compiling(f"playing {_count(episodes, len(members))} of {folder}, step {saved.step:,}")
     evaluate = jax.jit(jax.vmap(partial(acting.evaluate_policy, saved.task, record=episodes)))

@@ -105,6 +105,7 @@ class Source:
     ) -> None:
         self.folder, self.seed = folder, seed
         self.saved = _elsewhere(config.from_json(folder / "config.json"), env, backend, env_args)
+        policies.check_evaluates(self.saved, str(folder))
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:
             raise RlxError(f"{folder}: holds no policy; train the run first")

@@ -1,0 +1,203 @@
+"""`rlx.fit`, `rlx.load`, `rlx.sweep` and their results, as users of Python have them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rlx
+from rlx import json_files
+from rlx.api.arguments import in_python
+from rlx.errors import RlxError
+from tests.commands import Said, flags
+from tests.datasets import d4rl_arrays, walk
+
+ENV = """
+import jax, jax.numpy as jnp
+from rlx.envs.base import advance, begin
+from rlx.types import Spec
+
+class Line:
+    spec = Spec(jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 10)
+    def reset(self, key):
+        return begin((), jax.random.uniform(key, (2,)))
+    def step(self, state, action, key):
+        observation = state.observation + 0.1 * action
+        return advance(state, (), observation, -jnp.sum(observation**2), False, 10)
+"""
+SMALL = {"batch_size": 8, "actor_hidden_sizes": [4], "critic_hidden_sizes": [4]}
+ONLINE = {
+    "num_envs": 4,
+    "ratio": "1:1",
+    "warmup_env_steps": 16,
+    "replay_capacity": 64,
+    "pool_size": 4,
+    "eval_episodes": 2,
+    "log_every": 16,
+    "eval_every": 32,
+    "num_seeds": 2,
+    **SMALL,
+}
+OFFLINE = {"offline_steps": 20, "log_every": 10, "eval_every": 10, **SMALL}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of an environment of the user's."""
+    file = tmp_path_factory.mktemp("own") / "line.py"
+    file.write_text(ENV)
+    return f"{file}:Line"
+
+
+@pytest.fixture(scope="module")
+def short(line: str) -> rlx.Result:
+    return rlx.fit("sac", line, total_env_steps=64, **ONLINE)
+
+
+@pytest.fixture(scope="module")
+def longer(line: str) -> rlx.Result:
+    """Of a run that is longer from the start."""
+    return rlx.fit("sac", line, total_env_steps=128, **ONLINE)
+
+
+def same(one: rlx.Result, other: rlx.Result) -> bool:
+    """To the bit: agents, statistics and what was measured."""
+    trees = [(each.state, each.statistics, each.evaluation.returns) for each in (one, other)]
+    steps = [[line["run_step"] for line in each.metrics] for each in (one, other)]
+    return steps[0] == steps[1] and all(jax.tree.leaves(jax.tree.map(np.array_equal, *trees)))
+
+
+def at(step: int, action: Callable[[], Any]) -> Callable[[dict[str, Any], Any], Any]:
+    """A callback that does something at one step."""
+    return lambda metrics, state: action() if metrics["run_step"] == step else None
+
+
+def test_a_result_acts_evaluates_and_names_its_members(short: rlx.Result, tmp_path: Path) -> None:
+    assert repr(short).startswith("Result(sac on ") and len(repr(short)) < 200 and "64 steps" in repr(short)
+    assert short.labels == ["seed=0", "seed=1"] and 0 < short.metrics[0]["wall_time_s"] < 600
+    observation = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    each = jax.jit(jax.vmap(short.policy, in_axes=(None, 0)))(observation, jnp.arange(2))
+    np.testing.assert_allclose(each[1], short.act(observation, member=1), rtol=1e-5)
+    assert each.shape == (2, 3, 1) and not np.allclose(each[0], each[1])
+    values = short.q_value(observation, each[0])
+    np.testing.assert_allclose(values[1], jax.jit(short.q_value)(observation[1], each[0, 1]), rtol=1e-5)
+    np.testing.assert_array_equal(short.evaluate().returns, short.evaluation.returns)
+    assert short.evaluate(episodes=5, eval_seed=3).returns.shape == (2, 5)
+    assert short.export(tmp_path / "policy", member=1)["seed"] == 1
+    np.testing.assert_allclose(rlx.export.policy.load(tmp_path / "policy")(observation), each[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_result_continues_to_the_bits_of_a_longer_run(
+    short: rlx.Result, longer: rlx.Result, line: str, tmp_path: Path
+) -> None:
+    """In memory, after it was saved and loaded, and after it was stopped; pickled it still acts."""
+    assert not same(short, longer) and same(short.continue_training(total_env_steps=128), longer)
+    loaded = rlx.load(short.save(tmp_path / "saved"))
+    assert same(loaded, short) and loaded.folder == tmp_path / "saved"
+    assert same(loaded.continue_training(total_env_steps=128), longer)
+    stopped = rlx.fit("sac", line, total_env_steps=128, **ONLINE, callbacks=at(48, lambda: True))
+    assert stopped.run_step == 48 and "callback" in stopped.stopped and same(stopped.continue_training(), longer)
+    copy = pickle.loads(pickle.dumps(short))
+    assert same(copy, short) and repr(copy) == repr(short)
+    np.testing.assert_array_equal(copy.act(np.ones(2)), short.act(np.ones(2)))
+    for result, totals, words in (
+        (copy, {"total_env_steps": 128}, "no training state"),
+        (short, {}, "total_env_steps: the run is finished; give more than 64"),
+        (short, {"total_env_steps": 32}, "total_env_steps=32: is less than the run's 64"),
+    ):
+        with pytest.raises(RlxError, match=words):
+            result.continue_training(**totals)
+
+
+def test_a_run_in_a_folder_is_resumed_by_the_command(
+    longer: rlx.Result, line: str, tmp_path: Path, say: Callable[..., Said]
+) -> None:
+    """After Ctrl-C, and after a callback failed; the exception holds the result."""
+    place: dict[str, Any] = {"total_env_steps": 128, "run_dir": tmp_path} | ONLINE
+    interrupt = at(48, lambda: os.kill(os.getpid(), signal.SIGINT))
+    result = rlx.fit("sac", line, **place, run_name="a", callbacks=interrupt)
+    assert result.stopped == "interrupted" and 48 <= result.run_step < 128 and result.folder == tmp_path / "a"
+    assert json_files.read(tmp_path / "a" / "status.json")["state"] == "interrupted"
+    assert say("train", "--resume", tmp_path / "a", "--quiet").code == 0 and same(rlx.load(tmp_path / "a"), longer)
+    with pytest.raises(ZeroDivisionError) as caught:
+        rlx.fit("sac", line, **place, run_name="b", callbacks=at(32, lambda: 1 / 0))
+    held: rlx.Result = caught.value.result  # type: ignore[attr-defined]
+    assert held.run_step == 32 and same(held.continue_training(), longer)
+
+
+def test_a_run_without_an_environment(tmp_path: Path, say: Callable[..., Said]) -> None:
+    """From arrays in memory and, by the command, from a file: the same bits; nothing is evaluated."""
+    arrays = d4rl_arrays(walk([5] * 4))
+    np.savez(tmp_path / "walk.npz", **arrays)
+    result = rlx.fit("iql", dataset=arrays, **OFFLINE)
+    command = ("train", "iql", "--no-env", "--dataset", tmp_path / "walk.npz", "--run-dir", tmp_path)
+    said = say(*command, "--run-name", "a", *flags(**OFFLINE))
+    assert said.code == 0 and "no policy is evaluated" in said.err and "critic_loss" in said.out
+    loaded = rlx.load(tmp_path / "a")
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.state, result.state)))
+    assert result.config.env == "none:3x2" and result.act(np.zeros(3)).shape == (2,)
+    assert result.continue_training(offline_steps=30).run_step == 30
+    assert not [name for line in result.metrics for name in line if name.startswith("eval/")]
+    with pytest.raises(RlxError, match="nothing to evaluate in"):
+        result.evaluate()
+    assert "critic loss" in result.show(tmp_path / "page.html").body and say("runs", tmp_path).code == 0
+    refused = [("eval", "a"), ("collect", "a", "--out", tmp_path / "d"), ("play", "a", "--out", tmp_path / "p.html")]
+    for name, run, *rest in refused:
+        said = say(name, tmp_path / str(run), *rest)
+        assert said.code == 2 and said.err.count("\n") == 1, said.err
+
+
+def test_a_result_is_shown_without_a_network(short: rlx.Result, tmp_path: Path) -> None:
+    page = short.show(tmp_path / "page.html", member=1)
+    text = (tmp_path / "page.html").read_text()
+    assert page._repr_html_() in text and "<svg" in text and "srcdoc=" in text and "seed=1" in text
+    assert not re.search(r"(src|href)=.https?:", text)
+
+
+def test_a_sweep_is_the_command_s(line: str, tmp_path: Path) -> None:
+    found = rlx.sweep("sac", line, total_env_steps=32, critic_lr=[1e-3, 1e-2], run_dir=tmp_path, run_name="s", **ONLINE)
+    assert found.folder == tmp_path / "s" and (tmp_path / "s" / "sweep.csv").is_file() and found.confirmed is None
+    assert [row["critic_lr"] for row in found.results] in ([1e-3, 1e-2], [1e-2, 1e-3])
+    assert found.best["critic_lr"] == found.results[0]["critic_lr"] and "IQM" in repr(found)
+    assert repr(rlx.resume_sweep(tmp_path / "s")) == repr(found)
+    with pytest.raises(RlxError, match=r"critic_lr: a range goes with random"):
+        rlx.sweep("sac", line, critic_lr=rlx.Range(1e-5, 1e-3, log=True), run_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ("--num-envs 0: must be at least 1", "num_envs=0: must be at least 1"),
+        ("--driver fuzed: unknown; did you mean fused?", "driver='fuzed': unknown; did you mean fused?"),
+        ("--ratio 8: must be two, as 8:4", "ratio=8: must be two, as 8:4"),
+        ("raise it or lower --num-envs", "raise it or lower num_envs"),
+        ("raise --total-env-steps instead (--max-magnitude)", "raise total_env_steps instead (max_magnitude)"),
+        ("or by --on-nonfinite skip", "or by on_nonfinite='skip'"),
+        ("leave them by --no-normalize-observations", "leave them by normalize_observations=False"),
+        ("go on with `rlx train --resume a --keep 1`", "go on with `rlx train --resume a --keep 1`"),
+        ("--run-name '../x': use letters", "run_name='../x': use letters"),
+    ],
+)
+def test_messages_speak_of_arguments(flags: str, arguments: str) -> None:
+    assert in_python(flags) == arguments
+
+
+def test_a_name_of_another_library_s_is_understood(say: Callable[..., Said]) -> None:
+    """By the command, too. (tests/test_agents.py has those that `rlx.fit` gets.)"""
+    said = say("train", "sac", "--env", "gymnax:Pendulum-v1", "--buffer-size", 5)
+    assert said.code == 2 and "did you mean --replay-capacity?" in said.err
+
+
+def test_the_package_lists_what_it_offers() -> None:
+    offered = {"fit", "load", "sweep", "Result", "RlxError", "agents", "data", "envs"}
+    assert offered <= set(dir(rlx)) and all(hasattr(rlx, name) for name in dir(rlx))
