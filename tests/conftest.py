@@ -19,6 +19,7 @@ os.environ["NPROC"] = "16"  # collectives over forced host devices dead-lock in 
 os.environ["MPLBACKEND"] = "Agg"
 
 from tests.commands import refused, say  # noqa: F401 -- fixtures of all tests
+from tests.loss_tools import plain_descent  # noqa: F401
 
 
 @pytest.hookimpl(tryfirst=True)

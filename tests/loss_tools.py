@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
+from rlx import optim
 from rlx.networks import Network
 from rlx.types import Spec, Transition
 
@@ -24,13 +26,13 @@ def normals(seed: int = 0) -> Callable[..., Any]:
     return lambda *shape: rng.normal(size=shape).astype(np.float32)
 
 
-def transitions(normal: Callable[..., Any], discount: Any = (1, 0, 1, 1, 0, 1)) -> Any:
-    """A Transition of NumPy arrays, for use by hand too."""
-    size, discount = len(discount), np.array(discount, np.float32)
-    return Transition(normal(size, 3), np.tanh(normal(size, 2)), normal(size), discount, normal(size, 3))
+def transitions(normal: Callable[..., Any], *lead: int) -> Any:
+    """Transitions of NumPy arrays, for use by hand too; every third is terminated, every third discounted."""
+    discount: Any = np.resize(np.float32([1, 0, 0.81]), lead)
+    return Transition(normal(*lead, 3), np.tanh(normal(*lead, 2)), normal(*lead), discount, normal(*lead, 3))
 
 
-BATCHES = transitions(normals())
+BATCHES = transitions(normals(), BATCH)
 
 
 def stub(apply: Any) -> Network:
@@ -53,5 +55,12 @@ def moved(new: Any, old: Any) -> bool:
     return any((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
 
 
-def near(tree: Any, expected: Any) -> None:
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), tree, expected)
+def near(tree: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """Equal but for rounding, leaf by leaf."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), tree, expected)
+
+
+@pytest.fixture
+def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam hides every factor on a gradient; with plain descent a step shows the gradient itself."""
+    monkeypatch.setattr(optim, "adam", optax.identity())

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlx import config
 from rlx.build import make_driver, setup
-from rlx.runs import checkpoint, policies
+from rlx.runs import checkpoint, folders, policies
 from rlx.train.loop import Driver
 
 SMALL: dict[str, Any] = {"num_seeds": 2, "total_env_steps": 1000}
@@ -35,3 +35,13 @@ def make_run(
         checkpoint.save(folder / "checkpoints", step, snapshot)
     (folder / "config.json").write_text(json.dumps(config.to_json(run_config)))
     return driver
+
+
+def make_folder(folder: Path) -> Path:
+    """The files of a finished run without a policy, the last line of its metrics torn."""
+    (folder / "resume" / "100").mkdir(parents=True)
+    (folder / "resume" / "100" / "data").write_bytes(bytes(2**20))
+    (folder / "config.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text('{"run_step": 100, "eval/return_mean": -3.25}\n{"run_step": 200}\n{"run_st')
+    folders.mark(folder, "finished")
+    return folder

@@ -57,7 +57,7 @@ def make() -> Iterator[Callable[..., Fused]]:
         return build.make_driver(build.setup(config.resolve("sac", "walk", **SETTINGS | changes)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda name, backend: Walk())
+        patch.setattr(envs, "make", lambda *given: Walk())
         yield make
 
 

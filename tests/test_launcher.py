@@ -28,17 +28,8 @@ def as_shell_reads(line: str) -> list[str]:
     return subprocess.run(read, capture_output=True, text=True, check=True, timeout=30).stdout.split("\0")[:-1]
 
 
-ODD = (
-    "rlx",
-    "train",
-    "sac",
-    "--env",
-    "brax:ant",
-    "--run-dir",
-    'it\'s a "run" for $HOME; `ls`\nnext *',
-    "--run-name",
-    "",
-)
+ODD = ["rlx", "train", "sac", "--env", "brax:ant", "--run-dir", 'it\'s a "run" for $HOME; `ls`\nnext *']
+ODD += ["--run-name", ""]
 
 
 def test_launcher_shows_its_command_line() -> None:
@@ -49,9 +40,6 @@ def test_launcher_shows_its_command_line() -> None:
     )
     with_project = launch("--project", "mine", "my-pod", "--dry-run", "z", "--", "rlx/.venv/bin/rlx", "train", "sac")
     assert " --zone z --project mine --worker=all --command rlx/.venv/bin/rlx" in with_project
-
-
-def test_launcher_adds_distributed_once() -> None:
     line = launch("pod", "zone", "--dry-run", "--", "rlx", "train", "sac", "--distributed", "--seed", "1")
     assert as_shell_reads(as_shell_reads(line)[-1]) == ["rlx", "train", "sac", "--distributed", "--seed", "1"]
 

@@ -7,6 +7,7 @@ import graphlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,44 +15,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 
 # A module may import what stands above it, and its own package; imports inside functions count too.
-LAYERS = [
-    "errors",
-    "user_code",
-    "json_files",
-    "machine",
-    "types",
-    "xla",
-    "losses",
-    "distributions",
-    "networks",
-    "score_network",
-    "diffusion",
-    "normalize",
-    "replay",
-    "parallel",
-    "optim",
-    "halves",
-    "policies",
-    "envs",
-    "agents",
-    "rollout",
-    "evaluate",
-    "statistics",
-    "data",
-    "train",
-    "config",
-    "run_code",
-    "build",
-    "experiment",
-    "visual",
-    "runs",
-    "export",
-    "analysis",
-    "sweeps",
-    "api",
-    "commands",
-    "__main__",
-]
+LAYERS = """
+    errors user_code json_files machine types xla losses distributions networks score_network diffusion normalize replay
+    parallel optim halves policies envs agents rollout evaluate statistics data train config run_code build experiment
+    visual runs export analysis sweeps api commands __main__
+""".split()
 REGISTRY_READERS = {"config", "run_code", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
@@ -62,29 +30,13 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.bc", "rlx.agents.iql"),
 }
 
-DEVICE_NAMES = {
-    "Mesh",
-    "NamedSharding",
-    "PartitionSpec",
-    "SingleDeviceSharding",
-    "addressable_data",
-    "addressable_shards",
-    "device_count",
-    "device_put",
-    "jax.devices",
-    "jax.distributed",
-    "jax.sharding",
-    "local_device_count",
-    "local_devices",
-    "make_mesh",
-    "mesh_utils",
-    "multihost_utils",
-    "pmap",
-    "process_count",
-    "process_index",
-    "shard_map",
-    "with_sharding_constraint",
-}
+DEVICE_NAMES = set(
+    """
+    Mesh NamedSharding PartitionSpec SingleDeviceSharding addressable_data addressable_shards device_count device_put
+    jax.devices jax.distributed jax.sharding local_device_count local_devices make_mesh mesh_utils multihost_utils pmap
+    process_count process_index shard_map with_sharding_constraint
+    """.split()
+)
 
 
 def module_name(path: Path) -> str:
@@ -92,6 +44,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of rlx by its name, through the links to agents/ and envs/."""
     files = [*PACKAGE.glob("*.py"), *PACKAGE.glob("*/*.py")]
@@ -179,10 +132,9 @@ def test_only_parallel_names_devices() -> None:
 def test_folders_are_imported_through_rlx() -> None:
     """A top-level `agents` would be another distribution's."""
     for name, tree in modules().items():
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"agents", "envs"} & {target.split(".")[0] for target in names}, name
+        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [a.name if isinstance(node, ast.Import) else node.module or "" for node in nodes for a in node.names]
+        assert not {"agents", "envs"} & {target.split(".")[0] for target in names}, name
 
 
 @pytest.mark.parametrize(

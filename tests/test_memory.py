@@ -61,20 +61,15 @@ def test_the_estimate_bounds_training(num_envs: int) -> None:
     # the state is updated in place, replay and all
     assert used["made"] < MiB and used["given"] > estimate.replay
     assert estimate.replay == pytest.approx(memory.size(driver.shapes.replay), rel=1e-6)
-
-
-@pytest.mark.slow
-def test_beginning_and_refreshing_fit_too() -> None:
-    driver = large(4096)
-    estimate = memory.estimate(driver.task, driver.members, [driver.devices] * 3)
-    assert sum(compiled(driver.start).values()) <= estimate.total
-    refreshing = compiled(driver.reset)
-    assert memory.size(driver.shapes) + refreshing["made"] + refreshing["working"] <= estimate.total
+    if num_envs == 4096:  # beginning and refreshing fit, too
+        assert sum(compiled(driver.start).values()) <= estimate.total
+        refreshing = compiled(driver.reset)
+        assert memory.size(driver.shapes) + refreshing["made"] + refreshing["working"] <= estimate.total
 
 
 def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more episodes than there are environments, beside the state."""
-    monkeypatch.setattr(envs, "make", lambda name, backend: Walk())
+    monkeypatch.setattr(envs, "make", lambda *given: Walk())
     resolved = config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4)
     driver = build.make_driver(build.setup(resolved))
     assert isinstance(driver, Fused)
@@ -169,34 +164,28 @@ def test_free_memory() -> None:
 
 
 LIMITS = {  # a container's part of /, by the version of control groups, and what is free of it
-    "none": (
-        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "max", "sys/fs/cgroup/memory.current": "9"},
-        4096,
-    ),
+    "none": ({"proc/self/cgroup": "0::/", "cgroup/memory.max": "max", "cgroup/memory.current": "9"}, 4096),
     "v2": (
         {
             "proc/self/cgroup": "0::/outer/inner",
-            "sys/fs/cgroup/outer/memory.max": "3000",
-            "sys/fs/cgroup/outer/memory.current": "2500",
-            "sys/fs/cgroup/outer/memory.stat": "anon 7\ninactive_file 100",
-            "sys/fs/cgroup/outer/inner/memory.max": "1000",
-            "sys/fs/cgroup/outer/inner/memory.current": "300",
+            "cgroup/outer/memory.max": "3000",
+            "cgroup/outer/memory.current": "2500",
+            "cgroup/outer/memory.stat": "anon 7\ninactive_file 100",
+            "cgroup/outer/inner/memory.max": "1000",
+            "cgroup/outer/inner/memory.current": "300",
         },
         600,
     ),
     "v1, its path only the host's": (
         {
             "proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/docker/abc",
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": "1000",
-            "sys/fs/cgroup/memory/memory.usage_in_bytes": "900",
-            "sys/fs/cgroup/memory/memory.stat": "total_inactive_file 50",
+            "cgroup/memory/memory.limit_in_bytes": "1000",
+            "cgroup/memory/memory.usage_in_bytes": "900",
+            "cgroup/memory/memory.stat": "total_inactive_file 50",
         },
         150,
     ),
-    "more is used than the limit": (
-        {"proc/self/cgroup": "0::/", "sys/fs/cgroup/memory.max": "10", "sys/fs/cgroup/memory.current": "20"},
-        0,
-    ),
+    "over the limit": ({"proc/self/cgroup": "0::/", "cgroup/memory.max": "10", "cgroup/memory.current": "20"}, 0),
 }
 
 
@@ -204,8 +193,9 @@ LIMITS = {  # a container's part of /, by the version of control groups, and wha
 def test_free_memory_is_what_machine_and_container_allow(case: str, tmp_path: Path) -> None:
     files, free = LIMITS[case]
     for name, text in (files | {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4 kB\n"}).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        path = tmp_path / ("sys/fs" if name.startswith("cgroup") else "") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     assert machine.free_memory(tmp_path) == free
 
 

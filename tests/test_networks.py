@@ -15,6 +15,7 @@ from rlx import networks, score_network
 from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.types import Spec
+from tests.loss_tools import near
 
 O, A, HIDDEN = 5, 2, (16, 8)  # noqa: E741 -- the shapes' names
 SPEC = Spec(jax.ShapeDtypeStruct((O,), jnp.float32), jax.ShapeDtypeStruct((A,), jnp.float32), 100)
@@ -79,19 +80,9 @@ def trained(network: Network) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("activation", "layer_norm"), [*((name, False) for name in networks.ACTIVATIONS), ("elu", True)]
-)
-def test_value_against_numpy(activation: str, layer_norm: bool) -> None:
-    network = networks.make_value(SPEC, HIDDEN, activation=activation, layer_norm=layer_norm)
-    params = trained(network)
-    want = slow_mlp(params, OBSERVATION, activation, layer_norm=layer_norm)[:, 0]
-    np.testing.assert_allclose(jax.jit(network.apply)(params, OBSERVATION), want, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
     ("num_atoms", "options"),
     [
-        (None, {}),
+        *((None, {"activation": name}) for name in networks.ACTIVATIONS),
         (1, {"layer_norm": True}),
         (3, {"input_layer_norm": True, "activation": "swish"}),
         (None, {"residual": True, "hidden_sizes": (8, 8, 8)}),
@@ -108,9 +99,10 @@ def test_critic_is_an_ensemble_of_mlps(num_atoms: int | None, options: dict[str,
     want = np.stack([slow_mlp(jax.tree.map(lambda p, i=i: p[i], params), x, **options) for i in range(3)])
     want = want if num_atoms else want[..., 0]
     assert want.shape == ((3, 7, num_atoms) if num_atoms else (3, 7))
-    over_samples = jax.jit(jax.vmap(network.apply, in_axes=(None, 0, 0), out_axes=1))
-    for apply in (network.apply, jax.jit(network.apply), over_samples):
-        np.testing.assert_allclose(apply(params, OBSERVATION, ACTION), want, rtol=1e-4, atol=1e-4)
+    over_samples = jax.vmap(network.apply, in_axes=(None, 0, 0), out_axes=1)
+    both = jax.jit(lambda *inputs: (network.apply(*inputs), over_samples(*inputs)))
+    for got in (network.apply(params, OBSERVATION, ACTION), *both(params, OBSERVATION, ACTION)):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_any_number_of_inputs() -> None:
@@ -130,9 +122,7 @@ def test_dropout_needs_a_key() -> None:
     """Without one nothing is dropped; with one each member drops a share of its own, and scales the rest."""
     network = networks.make_critic(SPEC, (4000,), num_critics=2, dropout=0.25)
     params = trained(network)
-    ones = jax.tree.map(
-        lambda x: np.full_like(x, 1 / 4000), params
-    )  # every unit tells the same, so the sum counts them
+    ones = jax.tree.map(lambda x: np.full_like(x, 1 / 4000), params)  # all units are equal, so the sum counts them
     full = network.apply(ones, OBSERVATION, np.abs(ACTION) + 9)
     for apply in (network.apply, jax.jit(network.apply)):
         some = apply(ones, OBSERVATION, np.abs(ACTION) + 9, key=jax.random.key(0))
@@ -174,97 +164,44 @@ def test_batch_norm_in_training(renormalize: bool) -> None:
     assert params["batch_stats"]["batches"] == 2
 
 
-@pytest.mark.parametrize("batch_norm", ["batch", "renorm"])
-def test_batch_norm_over_shards(batch_norm: str) -> None:
-    """Once 2 B rows, or twice B with statistics over the axis: equal outputs, statistics and gradients, to 1e-6.
-
-    CrossQ's joint pass: present and next pairs in one batch.
-    """
-    one, two = (
-        networks.make_critic(SPEC, HIDDEN, batch_norm=batch_norm, activation="tanh", axes=axes)
-        for axes in ((), ("shard",))
-    )
-    params = one.init(jax.random.key(0))
-    observation, action = (np.concatenate([x, x[::-1] / 2])[:12] for x in (OBSERVATION, ACTION))
-
-    def step(network: Network, axes: tuple[str, ...], observation: jax.Array, action: jax.Array) -> Any:
-        def loss(params: Any) -> Any:
-            q, statistics = network.apply(params, observation, action, train=True)
-            return jnp.mean((100 * q - 1) ** 2), (q, statistics)
-
-        gradient, (q, statistics) = jax.grad(loss, has_aux=True)(params)
-        return q, *(jax.lax.pmean((gradient, statistics), axes) if axes else (gradient, statistics))
-
-    q, *rest = jax.jit(partial(step, one, ()))(observation, action)
-    halves = (x.reshape(2, 6, -1) for x in (observation, action))
-    shards_q, *shards_rest = jax.jit(jax.vmap(partial(step, two, ("shard",)), axis_name="shard"))(*halves)
-    np.testing.assert_allclose(np.concatenate(shards_q, axis=1), q, atol=1e-6)
-    for got, want in zip(jax.tree.leaves(shards_rest), jax.tree.leaves(rest), strict=True):
-        np.testing.assert_allclose(got, np.broadcast_to(want, got.shape), rtol=1e-4, atol=1e-6)
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(rest[0]["batch_stats"])), "statistics have no gradient"
-
-
 @pytest.mark.parametrize(
     ("name", "deviation", "largest"),
     [
         ("he", (2 / 64) ** 0.5, (6 / 64) ** 0.5),
         ("xavier", (2 / 320) ** 0.5, (6 / 320) ** 0.5),
         ("lecun", 1 / 8, 3**0.5 / 8),
+        ("orthogonal", None, None),
     ],
 )
-def test_initialisers(name: str, deviation: float, largest: float) -> None:
-    """Of a hidden kernel with 64 inputs and 256 outputs."""
-    kernel = networks.make_value(SPEC, (64, 256), kernel_init=name).init(jax.random.key(0))["params"]["Dense_1"][
-        "kernel"
-    ]
-    np.testing.assert_allclose([kernel.std(), jnp.abs(kernel).max()], [deviation, largest], rtol=0.02)
-
-
-def test_orthogonal_kernels() -> None:
-    """Rows of length sqrt 2, orthogonal; in the score network, too."""
-    for network, path in (
-        (networks.make_value(SPEC, (16, 32), kernel_init="orthogonal"), "Dense_1"),
-        (score_network.make_score(SPEC, num_steps=2, width=16, time_features=8, kernel_init="orthogonal"), "Dense_0"),
-    ):
-        kernel = network.init(jax.random.key(0))["params"][path]["kernel"]
-        np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(len(kernel)), atol=1e-5)
-
-
-def test_members_learn_apart() -> None:
-    network = networks.make_critic(SPEC, HIDDEN, num_critics=2)
-    params = trained(network)
-    slope = jax.jit(jax.grad(lambda p: network.apply(p, OBSERVATION, ACTION)[0].sum()))(params)
-    for leaf in jax.tree.leaves(slope):
-        assert np.any(leaf[0]) and not np.any(leaf[1])
-
-
-WIDE = networks.make_critic(SPEC, (256, 256), num_critics=2)
-
-
-@pytest.fixture(scope="module")
-def started() -> Any:
-    """Fresh parameters of WIDE from three seeds, `[3, 2, ...]`, by one vmap over init."""
-    return jax.jit(jax.vmap(WIDE.init))(jax.random.split(jax.random.key(0), 3))
-
-
-def test_seeds_map(started: Any) -> None:
-    """Several seeds by one vmap over apply; all seeds and all members differ."""
-    kernels = started["params"]["Dense_0"]["kernel"]
-    assert kernels.shape == (3, 2, O + A, 256) and len(np.unique(kernels[:, :, 0, 0])) == 6
-    q = jax.jit(jax.vmap(WIDE.apply, in_axes=(0, None, None)))(started, OBSERVATION, ACTION)
-    one = jax.jit(WIDE.apply)(jax.tree.map(lambda p: p[1], started), OBSERVATION, ACTION)
-    np.testing.assert_allclose(q[1], one, rtol=1e-4, atol=1e-6)
-    assert 0 < float(jnp.abs(q).max()) < 0.1, "values start near 0"
-
-
-def test_where_networks_start(started: Any) -> None:
-    """Hidden kernels He-uniform, output kernels 100 times below fan-in scaling, biases 0."""
-    layers = started["params"]
-    np.testing.assert_allclose(layers["Dense_1"]["kernel"].std(), np.sqrt(2 / 256), rtol=0.03)
-    np.testing.assert_allclose(layers["Dense_1"]["kernel"].max(), np.sqrt(6 / 256), rtol=0.01)
+def test_initialisers(name: str, deviation: float | None, largest: float | None) -> None:
+    """Of a hidden kernel with 64 inputs and 256 outputs; output kernels are small, biases 0, critics all different."""
+    network = networks.make_critic(SPEC, (64, 256), kernel_init=name)
+    layers = jax.jit(network.init)(jax.random.key(0))["params"]
+    kernel = layers["Dense_1"]["kernel"][0]
+    if deviation is None:  # rows of length sqrt 2, orthogonal
+        np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(64), atol=1e-5)
+    else:
+        np.testing.assert_allclose([kernel.std(), jnp.abs(kernel).max()], [deviation, largest], rtol=0.02)
     np.testing.assert_allclose(layers["Dense_2"]["kernel"].std(), 0.01 / np.sqrt(256), rtol=0.1)
-    for layer in layers.values():
-        np.testing.assert_array_equal(layer["bias"], 0)
+    assert not any(np.any(layer["bias"]) for layer in layers.values())
+    assert np.all(layers["Dense_1"]["kernel"][0] != layers["Dense_1"]["kernel"][1])
+
+
+def test_members_and_seeds_are_independent() -> None:
+    """Several seeds by one vmap over init and apply; the loss of one critic moves no other."""
+    network = networks.make_critic(SPEC, HIDDEN, num_critics=2)
+    params = jax.jit(jax.vmap(network.init))(jax.random.split(jax.random.key(0), 3))
+    kernels = params["params"]["Dense_0"]["kernel"]
+    assert kernels.shape == (3, 2, O + A, 16) and len(np.unique(kernels[:, :, 0, 0])) == 6
+
+    def first(params: Any) -> jax.Array:
+        return network.apply(params, OBSERVATION, ACTION)[0].sum()
+
+    one = jax.tree.map(lambda p: p[1], params)
+    slopes = jax.jit(jax.vmap(jax.grad(first)))(params)
+    for mapped, alone in zip(*map(jax.tree.leaves, (slopes, jax.jit(jax.grad(first))(one))), strict=True):
+        np.testing.assert_allclose(mapped[1], alone, rtol=1e-4, atol=1e-6)
+        assert np.any(alone[0]) and not np.any(alone[1])
 
 
 @pytest.mark.parametrize("lead", [(), (4,), (2, 3)])
@@ -283,16 +220,22 @@ def test_leading_axes_are_free(lead: tuple[int, ...]) -> None:
         assert got == want
 
 
-def test_policies_against_numpy() -> None:
-    deterministic = networks.make_deterministic_policy(SPEC, HIDDEN)
-    params = trained(deterministic)
-    got = jax.jit(deterministic.apply)(params, OBSERVATION)
-    np.testing.assert_allclose(got, np.tanh(slow_mlp(params, OBSERVATION)), rtol=1e-4, atol=1e-5)
-    gaussian = networks.make_gaussian_policy(SPEC, HIDDEN)
-    params = trained(gaussian)
+def test_values_and_policies_against_numpy() -> None:
+    def outputs(network: Network) -> tuple[Any, Any]:
+        params = trained(network)
+        return params, jax.jit(network.apply)(params, OBSERVATION)
+
+    def check(got: Any, want: np.ndarray) -> None:
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+    params, got = outputs(networks.make_value(SPEC, HIDDEN, activation="elu", layer_norm=True))
+    check(got, slow_mlp(params, OBSERVATION, "elu", layer_norm=True)[:, 0])
+    params, got = outputs(networks.make_deterministic_policy(SPEC, HIDDEN))
+    check(got, np.tanh(slow_mlp(params, OBSERVATION)))
+    params, (mean, log_std) = outputs(networks.make_gaussian_policy(SPEC, HIDDEN))
     want = slow_mlp({"params": params["params"]["mlp"]}, OBSERVATION)
-    for got, columns in zip(jax.jit(gaussian.apply)(params, OBSERVATION), (want[:, :A], want[:, A:]), strict=True):
-        np.testing.assert_allclose(got, columns, rtol=1e-4, atol=1e-5)
+    check(mean, want[:, :A])
+    check(log_std, want[:, A:])
 
 
 def test_state_independent_std_is_a_parameter() -> None:
@@ -338,68 +281,52 @@ EVERY: dict[str, tuple[Network, Callable[[jax.Array, jax.Array], tuple[Any, ...]
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_forward_mode_equals_reverse_mode(name: str) -> None:
-    """Slopes by parameters and inputs; and forward over reverse, which is how a Hessian is computed."""
+def test_derivatives_forward_reverse_and_under_meshes(name: str) -> None:
+    """Slopes by parameters and inputs both ways; forward over reverse, which is how a Hessian is computed; and the
+    gradient where the batch is sharded over a mesh's axis, explicitly or by shard_map."""
     network, inputs = EVERY[name]
-    params = trained(network)
+    rows = trained(network), jnp.asarray(OBSERVATION), jnp.asarray(ACTION)
+    along = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), rows)
 
-    def loss(point: Any) -> jax.Array:
-        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(network.apply(point[0], *inputs(*point[1:]))))  # type: ignore[return-value]
-
-    point = (params, jnp.asarray(OBSERVATION), jnp.asarray(ACTION))
-    along = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), point)
+    def loss(params: Any, observation: jax.Array, action: jax.Array) -> Any:
+        return sum(jnp.mean(x**2) for x in jax.tree.leaves(network.apply(params, *inputs(observation, action))))
 
     @jax.jit
-    def slopes(point: Any) -> Any:
-        gradient, second = jax.jvp(jax.grad(loss), (point,), (along,))
-        return jax.jvp(loss, (point,), (along,))[1], _dot(gradient, along), _dot(second, along)
+    def slopes(*rows: Any) -> Any:
+        gradients, second = jax.jvp(jax.grad(loss, argnums=(0, 1, 2)), rows, along)
+        return jax.jvp(loss, rows, along)[1], _dot(gradients, along), _dot(second, along), gradients[0]
 
-    forward, reverse, curvature = slopes(point)
+    forward, reverse, curvature, wanted = slopes(*rows)
     np.testing.assert_allclose(forward, reverse, rtol=1e-3)
     assert np.isfinite(curvature)
 
-
-def _dot(left: Any, right: Any) -> jax.Array:
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right)), jnp.zeros(()))
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_gradients_under_meshes(name: str) -> None:
-    """The batch sharded explicitly, or by shard_map, over a mesh's axis: the gradient is the one without a mesh."""
-    network, inputs = EVERY[name]
-
-    def gradient(params: Any, observation: jax.Array, action: jax.Array) -> Any:
-        outputs = lambda params: network.apply(params, *inputs(observation, action))  # noqa: E731
-        return jax.grad(lambda params: sum(jnp.mean(x**2) for x in jax.tree.leaves(outputs(params))))(params)
-
-    rows = trained(network), jnp.asarray(OBSERVATION), jnp.asarray(ACTION)
-    wanted = jax.jit(gradient)(*rows)
-    data, whole = jax.P("data"), jax.P()
+    data, whole, gradient = jax.P("data"), jax.P(), jax.grad(loss)
     with jax.set_mesh(jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Explicit,))):
         sharded = [jax.reshard(x, data) for x in rows[1:]]
         explicit = jax.jit(gradient)(jax.tree.map(lambda x: jax.reshard(x, whole), rows[0]), *sharded)
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,))
     mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(whole, data, data), out_specs=whole, check_vma=False)
     for got in (explicit, jax.jit(mapped)(*rows)):
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, wanted)
+        near(got, wanted, rtol=1e-4)
+
+
+def _dot(left: Any, right: Any) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right)), jnp.zeros(()))
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("options", "message"),
     [
-        (lambda: networks.make_value(SPEC, HIDDEN, activation="rleu"), "activation rleu: unknown; did you mean relu"),
-        (lambda: networks.make_value(SPEC, HIDDEN, activation="xyz"), "choose from relu, elu"),
-        (lambda: networks.make_value(SPEC, HIDDEN, kernel_init="orthognal"), "did you mean orthogonal"),
-        (lambda: networks.make_value(SPEC, HIDDEN, batch_norm="layer"), "choose from none, batch, renorm"),
-        (
-            lambda: networks.make_value(SPEC, HIDDEN, residual=True),
-            "residual layers need two or more",
-        ),
-        (lambda: networks.make_value(SPEC, (16, 0)), "hidden sizes 16 0 .*: each must be at least 1"),
-        (lambda: networks.make_critic(SPEC, HIDDEN, num_critics=0), "^--num-critics 0: must be at least 1$"),
-        (lambda: networks.make_critic(SPEC, HIDDEN, num_atoms=0), "^num_atoms 0: must be at least 1$"),
+        ({"activation": "rleu"}, "activation rleu: unknown; did you mean relu"),
+        ({"activation": "xyz"}, "choose from relu, elu"),
+        ({"kernel_init": "orthognal"}, "did you mean orthogonal"),
+        ({"batch_norm": "layer"}, "choose from none, batch, renorm"),
+        ({"residual": True}, "residual layers need two or more"),
+        ({"hidden_sizes": (16, 0)}, "hidden sizes 16 0 .*: each must be at least 1"),
+        ({"num_critics": 0}, "^--num-critics 0: must be at least 1$"),
+        ({"num_atoms": 0}, "^num_atoms 0: must be at least 1$"),
     ],
 )
-def test_mistakes_are_named(make: Callable[[], Network], message: str) -> None:
+def test_mistakes_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RlxError, match=message):
-        make()
+        networks.make_critic(SPEC, **{"hidden_sizes": HIDDEN} | options)

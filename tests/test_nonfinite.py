@@ -65,7 +65,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
 
     def train(env: Brittle, *more: str, broken: Callable[[Agent], Agent] = lambda agent: agent) -> int:
         make = sac.make
-        monkeypatch.setattr(envs, "make", lambda name, backend: env)
+        monkeypatch.setattr(envs, "make", lambda *given: env)
         monkeypatch.setattr(sac, "make", lambda *given: broken(make(*given)))
         where = ["--run-dir", str(tmp_path), "--run-name", "run"]
         return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
@@ -120,63 +120,37 @@ RESET = "nothing bad was saved. To go on, restart such environments by --on-nonf
 LOWER = "nothing bad was saved. To go on, lower the learning rate"
 SKIP = "leave such updates out by --on-nonfinite skip"
 NAN, INF, HUGE = float("nan"), float("inf"), 1e12  # what diverging physics passes through before it overflows
-ENDS = [  # policy, environment, agent, what is said
+OUTCOMES: list[tuple[str, Brittle, Any, Any]] = [  # policy, environment, agent; what is said, or told by metrics.jsonl
     ("stop", Brittle(observation=NAN), None, f"observation, of 4 environments; {RESET}"),
-    ("stop", Brittle(reward=INF), None, f"reward, of 4 environments; {RESET}"),
-    ("stop", Brittle(observation=HUGE), None, f"observation, of 4 environments; {RESET}"),
     ("stop", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
-    ("stop", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
     ("reset-env", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
     ("skip", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
-]
-
-
-@pytest.mark.parametrize(("policy", "env", "broken", "message"), ENDS, ids=range(len(ENDS)))
-def test_the_run_ends(
-    policy: str,
-    env: Brittle,
-    broken: Callable[[Agent], Agent] | None,
-    message: str,
-    train: Callable[..., int],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """With the step and the quantity's name, and what was saved before is good."""
-    assert train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("rlx: step 120: ") and error.endswith(f" in {message}\n") and error.count("\n") == 1
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
-    assert checkpoint.steps(tmp_path / "run" / "resume")[-1] == 80
-    assert_all_saved_is_finite(tmp_path / "run")
-
-
-TRUNCATED = [  # policy, environment, agent, what metrics.jsonl tells
-    ("reset-env", Brittle(observation=NAN), None, {"observation": {"run_step": 120, "number": 4}}),
-    ("reset-env", Brittle(reward=-INF), None, {"reward": {"run_step": 120, "number": 4}}),
-    ("reset-env", Brittle(observation=-HUGE), None, {"observation": {"run_step": 120, "number": 4}}),
+    ("reset-env", Brittle(observation=NAN), None, {"observation"}),
+    ("reset-env", Brittle(observation=-HUGE), None, {"observation"}),
     ("skip", Brittle(observation=INF, reward=NAN), bad_gradient, {"observation", "reward", "critic gradients"}),
 ]
 
 
-@pytest.mark.parametrize(("policy", "env", "broken", "told"), TRUNCATED)
-def test_the_run_goes_on(
-    policy: str,
-    env: Brittle,
-    broken: Callable[[Agent], Agent] | None,
-    told: Any,
-    train: Callable[..., int],
-    tmp_path: Path,
+@pytest.mark.parametrize(("policy", "env", "broken", "outcome"), OUTCOMES, ids=range(len(OUTCOMES)))
+def test_the_run_ends_or_goes_on(
+    policy: str, env: Brittle, broken: Any, outcome: Any, train: Callable[..., int], tmp_path: Path, capsys: Any
 ) -> None:
-    """Environments start anew, bad updates are left out; the numbers are told of, and all that is saved is finite."""
-    assert train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent)) == 0
-    found = reported(tmp_path / "run")
-    assert list(found) == [120, 240]  # after its reset, each breaks again 30 steps later
-    assert (
-        found[120] == told
-        if isinstance(told, dict)
-        else set(found[120]) >= told and set(found[240]) == told - {"critic gradients"}
-    )
+    """It ends with the step and the quantity's name; or environments start anew and bad updates are left out.
+
+    All that is saved is finite.
+    """
+    code = train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent))
     assert_all_saved_is_finite(tmp_path / "run")
+    if isinstance(outcome, str):
+        error = capsys.readouterr().err
+        assert error.startswith("rlx: step 120: ") and error.endswith(f" in {outcome}\n") and error.count("\n") == 1
+        assert code == 2 and json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+        assert checkpoint.steps(tmp_path / "run" / "resume")[-1] == 80
+        return
+    found = reported(tmp_path / "run")
+    assert code == 0 and list(found) == [120, 240]  # after its reset, each breaks again 30 steps later
+    assert set(found[120]) >= outcome and set(found[240]) == outcome - {"critic gradients"}
+    assert found[120]["observation"] == {"run_step": 120, "number": 4}
     last = metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]
     assert np.isfinite(last["train/critic_loss"]).all() and last["critic_step"] == 50
 
@@ -199,8 +173,11 @@ def test_finite_outliers_are_named_once_and_leave_the_statistics_alone(
     assert saved["['statistics'].variance"].max() < 2 and saved["['statistics'].far"].max() > 0
 
 
-def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int], tmp_path: Path) -> None:
-    assert train(Brittle(reward=NAN)) == 2
+def test_a_run_that_ended_goes_on_under_another_policy(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(Brittle(reward=INF)) == 2
+    assert f"reward, of 4 environments; {RESET}" in capsys.readouterr().err
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--quiet", "--on-nonfinite", "reset-env"]) == 0
     assert reported(tmp_path / "run") == {step: {"reward": {"run_step": step, "number": 4}} for step in (120, 240)}
     assert_all_saved_is_finite(tmp_path / "run")
@@ -225,13 +202,13 @@ def test_a_diverged_step(train: Callable[..., int]) -> None:
     assert np.isfinite(step.metrics["episode_return"]).all()
 
 
-@pytest.mark.parametrize(("policy", "remedy"), [("stop", "pass over such starts"), ("skip", "mend the environment")])
 def test_a_bad_start_is_named_and_not_the_action_that_follows(
-    policy: str, remedy: str, train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(Brittle(start=NAN), "--on-nonfinite", policy) == 2
+    assert train(Brittle(start=NAN), "--on-nonfinite", "stop") == 2
     error = capsys.readouterr().err
-    assert "step 4: " in error and "in reset observation, of 4 environments" in error and remedy in error
+    assert "step 4: " in error and "in reset observation, of 4 environments" in error
+    assert "pass over such starts" in error and "mend" in host._remedy("reset observation", "skip")
 
 
 def test_bad_starts_are_passed_over() -> None:
@@ -283,20 +260,12 @@ def write(folder: Path, field: str, value: float) -> Path:
     return folder
 
 
-BAD = [
-    ("observation", NAN),
-    ("observation", INF),
-    ("action", NAN),
-    ("reward", NAN),
-    ("reward", -INF),
-    ("observation", HUGE),
-]
-
-
-@pytest.mark.parametrize(("field", "value"), BAD)
+@pytest.mark.parametrize(
+    ("field", "value"), [("observation", NAN), ("observation", HUGE), ("action", NAN), ("reward", -INF)]
+)
 def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is refused before anything is learnt, naming the row; `skip` leaves its rows out and says so."""
-    monkeypatch.setattr(envs, "make", lambda name, backend: Brittle())
+    monkeypatch.setattr(envs, "make", lambda *given: Brittle())
     folder = write(tmp_path / "set", field, value)
 
     def setup(policy: str) -> build.Setup:

@@ -66,18 +66,6 @@ def test_members_share_their_samples(axes: Any) -> None:
         check(jax.tree.map(lambda x, i=i: x[i], got), np.stack([first, second]))
 
 
-def test_scan_and_seeds() -> None:
-    """A scan over batches inside a vmap over seeds."""
-    data = np.stack([samples(0, 20, 16), samples(1, 20, 16) + 1])
-
-    def run(batches: jax.Array) -> Statistics:
-        return jax.lax.scan(lambda s, batch: (normalize.update(s, batch), None), normalize.init(3), batches)[0]
-
-    got = jax.jit(jax.vmap(run))(data)
-    for i in range(2):
-        check(jax.tree.map(lambda x, i=i: x[i], got), data[i])
-
-
 def test_merge_in_either_order() -> None:
     one, other = samples(0, 10), samples(1, 300) + 2
     a, b = (normalize.update(normalize.init(3), jnp.asarray(x)) for x in (one, other))

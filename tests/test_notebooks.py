@@ -64,6 +64,7 @@ def test_a_wrong_cell_is_found(tmp_path: Path) -> None:
         run_notebooks.run(path, tiny=True)
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_tidy(tmp_path: Path) -> None:
     path = a_notebook(tmp_path, "size = 2", "import os, sys; print('odd', file=sys.stderr); os.getcwd()")
     notebook = run_notebooks.run(path)

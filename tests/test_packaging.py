@@ -37,14 +37,8 @@ print(*names)
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
     """The standard output of a command that must succeed."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    words, env = list(map(str, command)), os.environ | environment
+    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -73,20 +67,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_wheel_contents(wheel: Path) -> None:
+def test_wheel_contents_and_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        metadata = [name for name in archive.namelist() if ".dist-info/" in name]
+        everything = archive.namelist()
+        read = {Path(name).name: archive.read(name).decode() for name in everything if ".dist-info/" in name}
     scripts = {f"rlx/visual/{name}.js" for name in ("robot", "viewer", "single", "grid")}
+    names = {name for name in everything if ".dist-info/" not in name}
     assert names == modules_of_checkout() | scripts | {"rlx/py.typed"}
     assert {f"rlx/{folder}/__init__.py" for folder in ("agents", "data", "envs", "train")} <= names
-    assert any(name.endswith("licenses/LICENSE") for name in metadata)
-
-
-@pytest.mark.slow
-def test_wheel_metadata(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        read = {Path(name).name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name}
+    assert any(name.endswith("licenses/LICENSE") for name in everything)
     assert "rlx = rlx.commands.main:main" in read["entry_points.txt"]
     assert "Requires-Python: >=3.11" in read["METADATA"]
     assert re.search(r'Requires-Dist: jax\[cuda12\]; extra == "cuda"', read["METADATA"])

@@ -125,6 +125,7 @@ def test_svg_goes_into_a_page(name: str) -> None:
     assert used <= set(re.findall(r'\bid="([^"]*)', found))
 
 
+@pytest.mark.slow
 def test_importing_leaves_matplotlib_alone() -> None:
     modules = "rlx.visual.plots, rlx.analysis.report, rlx.analysis.play"
     code = f"import sys, {modules}; sys.exit('matplotlib.figure' in sys.modules)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -102,16 +103,6 @@ def _since(ended: np.ndarray) -> np.ndarray:
     return time
 
 
-def window(rows: Row, time: int, env: int, n: int) -> tuple[Any, Any, Any]:
-    """Reward, discount and successor of one window, as the docstring of `replay.sample` has it."""
-    reward: Any = 0.0
-    for m in range(n):
-        reward += GAMMA**m * rows.reward[time + m, env]
-        if rows.terminated[time + m, env] or rows.truncated[time + m, env]:
-            break
-    return reward, GAMMA**m * (1 - rows.terminated[time + m, env]), rows.next_observation[time + m, env]
-
-
 EMPTY = replay.init(jax.tree.map(lambda x: x[0, 0], history(np.random.default_rng(0), 1, 0)), TIME, ENVS, BLOCK)
 EVERY_RULE = {rule: Read("log_prob", rule) for rule in RULES} | {"later": Read("time", "future")}
 
@@ -123,41 +114,34 @@ def draw(ring: Replay, key: Any, shape: Any, n: int, gamma: Any, window: int = 0
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_windows_equal_a_python_loop(n: int) -> None:
-    """Across ends, resets and the ring's seam; starts reach from the oldest row to the newest whole window."""
-    rng = np.random.default_rng(n)
-    for case in range(24):
-        steps = int(rng.integers(3, 20)) * BLOCK
-        rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.3, 0.8]))
-        found = draw(fill(EMPTY, rows, BLOCK), jax.random.key(case), (40, 25), n, jnp.float32(GAMMA))
-        flat = jax.tree.map(lambda x: np.asarray(x).reshape(1000, *x.shape[2:]), found)
-        time, env = flat.observation.astype(int).T
-        assert (time.min(), time.max()) == (max(0, steps - TIME), steps - n)
-        assert set(env) == set(range(ENVS))
-        same((flat.action, flat.extras["log_prob"]), (rows.action[time, env], rows.extras["log_prob"][time, env]))
-        expected = [window(rows, t, e, n) for t, e in zip(time, env, strict=True)]
-        reward, discount, following = (np.stack(column) for column in zip(*expected, strict=True))
-        np.testing.assert_allclose(flat.reward, reward, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(flat.discount, discount, rtol=1e-6)
-        same(flat.next_observation, following)
+    """Rewards, discounts, successors and extras of all rules, across ends, resets and the ring's seam.
 
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_extras_follow_their_rules(n: int) -> None:
-    """First, last, next, sum and future against a Python loop, across ends, resets and the ring's seam."""
+    Starts reach from the oldest row to the newest whole window.
+    """
     rng = np.random.default_rng(n)
     for case in range(12):
         steps = int(rng.integers(4, 20)) * BLOCK
         rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.3, 0.8]))
-        ring = fill(EMPTY, rows, BLOCK)
-        found = jax.device_get(draw(ring, jax.random.key(case), (1000,), n, jnp.float32(GAMMA), extras=True))
+        ring, rules = fill(EMPTY, rows, BLOCK), n in (1, 3)
+        sampled = draw(ring, jax.random.key(case), (40, 15), n, jnp.float32(GAMMA), extras=rules)
+        found = jax.tree.map(lambda x: np.asarray(x).reshape(600, *x.shape[2:]), sampled)
+        time, env = found.observation.astype(int).T
+        assert (time.min(), time.max()) == (max(0, steps - TIME), steps - n - rules)  # the next row is read, too
+        assert set(env) == set(range(ENVS))
         extras, ended, column = found.extras, rows.terminated | rows.truncated, rows.extras["log_prob"]
-        for i, (t, e) in enumerate(np.asarray(found.observation).astype(int)):
+        first = extras["first" if rules else "log_prob"]
+        same((found.action, first), (rows.action[time, env], column[time, env]))
+        for i, (t, e) in enumerate(zip(time, env, strict=True)):
             m = next((k for k in range(n) if ended[t + k, e]), n - 1)
-            total = sum(GAMMA**k * column[t + k, e] for k in range(m + 1))
-            last = t + m
-            assert extras["first"][i] == column[t, e] and extras["last"][i] == column[last, e]
+            last, powers = t + m, GAMMA ** np.arange(m + 1)
+            assert found.reward[i] == pytest.approx(powers @ rows.reward[t : last + 1, e], rel=1e-5, abs=1e-5)
+            assert found.discount[i] == pytest.approx(GAMMA**m * (1 - rows.terminated[last, e]))
+            same(found.next_observation[i], rows.next_observation[last, e])
+            if not rules:
+                continue
+            assert extras["sum"][i] == pytest.approx(powers @ column[t : last + 1, e], rel=1e-5, abs=1e-5)
+            assert extras["last"][i] == column[last, e]
             assert extras["next"][i] == column[last if ended[last, e] else last + 1, e]
-            np.testing.assert_allclose(extras["sum"][i], total, rtol=1e-5, atol=1e-6)
             end = next((k for k in range(last, steps) if ended[k, e]), steps - 1)
             step = int(extras["later"][i] - rows.extras["time"][last, e])
             assert step == 0 if end == last else 1 <= step <= end - last
@@ -258,30 +242,25 @@ def test_adding_costs_the_block_and_not_the_ring() -> None:
     assert used.temp_size_in_bytes <= 2 * block_bytes
 
 
-@pytest.mark.parametrize(("length", "block"), [(10, 3), (2, 4), (0, 1)])
-def test_lengths_that_cannot_be(length: int, block: int) -> None:
-    with pytest.raises(
-        RlxError, match=f"replay length {length} must be a multiple of the block of {block} vector steps"
-    ):
-        replay.init(jnp.zeros(()), length, 1, block)
+def ring_of(length: int, block: int = 1) -> Replay:
+    return replay.init(jax.ShapeDtypeStruct((2,), jnp.float32), length, ENVS, block)
 
 
-def test_a_block_that_does_not_divide_the_ring() -> None:
-    ring = replay.init(jnp.zeros(()), 12, 1)
-    with pytest.raises(RlxError, match="a block of 5 vector steps does not divide the replay's 12 slots"):
-        replay.add(ring, jnp.zeros((5, 1)))
-
-
-@pytest.mark.parametrize("shape", [(1, ENVS - 1, 2), (1, ENVS, 1)])
-def test_a_block_smaller_than_a_slot_is_refused(shape: tuple[int, ...]) -> None:
-    """It would leave zeros, or older rows, beside it, and they would be sampled."""
-    ring = replay.init(jax.ShapeDtypeStruct((2,), jnp.float32), TIME, ENVS)
-    with pytest.raises(RlxError, match=re.escape(f"rows of shape {shape} do not fit the replay: give (1, {ENVS}, 2)")):
-        add(ring, np.zeros(shape, np.float32))
-
-
-@pytest.mark.parametrize("n", [0, TIME + 1])
-def test_windows_that_cannot_be(n: int) -> None:
-    """Longer than the ring, a window would read its own start again."""
-    with pytest.raises(RlxError, match=f"windows of {n} steps: choose 1 to the replay's {TIME} slots"):
-        draw(EMPTY, jax.random.key(0), (4,), n, GAMMA)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ring_of(10, 3), "replay length 10 must be a multiple of the block of 3 vector steps"),
+        (lambda: ring_of(2, 4), "replay length 2 must be a multiple of the block of 4 vector steps"),
+        (lambda: ring_of(0), "replay length 0 must be"),
+        (lambda: add(ring_of(12), jnp.zeros((5, 3, 2))), "a block of 5 vector steps does not divide the replay's 12"),
+        # rows smaller than a slot would leave zeros, or older rows, beside them, which would be sampled
+        (lambda: add(ring_of(12), jnp.zeros((1, 2, 2))), "rows of shape (1, 2, 2) do not fit the replay: give (1, 3"),
+        (lambda: add(ring_of(12), jnp.zeros((1, 3, 1))), "rows of shape (1, 3, 1) do not fit the replay: give (1, 3"),
+        (lambda: draw(EMPTY, jax.random.key(0), (4,), 0, GAMMA), "windows of 0 steps: choose 1 to the replay's 12"),
+        # longer than the ring, a window would read its own start again
+        (lambda: draw(EMPTY, jax.random.key(0), (4,), 13, GAMMA), "windows of 13 steps: choose 1 to the replay's 12"),
+    ],
+)
+def test_sizes_that_cannot_be(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(RlxError, match=re.escape(message)):
+        make()

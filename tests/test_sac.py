@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from rlx import distributions, optim
+from rlx import distributions
 from rlx.agents import sac
 from rlx.distributions import TanhNormal
 from rlx.halves import HalfState
-from rlx.networks import Network
 from rlx.optim import Learner
-from rlx.types import Key, Metrics, Spec, State, Transition, as_arrays
+from rlx.types import Key, Metrics, State, Transition, as_arrays
 from tests import probes
+from tests.loss_tools import SMALL, SPEC, near, normals, stub, three_ways, transitions
 
 CONTRACT = probes.Contract(hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
 
-SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
-NETS = sac.make_networks(sac.Config(actor_hidden_sizes=(16,), critic_hidden_sizes=(16,)), SPEC)
+NETS = sac.make_networks(sac.Config(**SMALL), SPEC)
 AGENT = sac.assemble(NETS)
-SEEDS = 3
-
-
-def transitions(*lead: int) -> Any:
-    """A Transition of NumPy arrays, for use by hand too."""
-    rng = np.random.default_rng(0)
-
-    def normal(*shape: int) -> Any:
-        return rng.normal(size=(*lead, *shape)).astype(np.float32)
-
-    discount: Any = rng.integers(0, 2, lead).astype(np.float32)
-    return Transition(normal(3), np.tanh(normal(2)), normal(), discount, normal(3))
-
-
 # Stubs: critic i says w_i times a sum over observation and action; the policy is the same at every observation.
 
 
@@ -51,10 +34,8 @@ def total(observation: Any, action: Any) -> Any:
     return observation.sum(-1) + 2 * action.sum(-1)
 
 
-NO_INIT: Callable[[Key], Any] = lambda key: None  # noqa: E731
 STUBS = NETS._replace(
-    actor=Network(NO_INIT, stub_policy),
-    critic=Network(NO_INIT, lambda w, observation, action: w[:, None] * total(observation, action)),
+    actor=stub(stub_policy), critic=stub(lambda w, observation, action: w[:, None] * total(observation, action))
 )
 POLICY = {"mean": np.array([0.3, -0.5], np.float32), "log_std": np.array([-0.5, 0.2], np.float32)}
 ONLINE, TARGET = np.array([0.5, -1.5], np.float32), np.array([1.2, 0.4], np.float32)
@@ -64,7 +45,8 @@ HYPERS = as_arrays(
         gamma=0.9, tau=0.25, reward_scale=3.0, actor_lr=0.5, critic_lr=0.1, alpha_lr=0.2, target_entropy_per_action=-0.5
     )
 )
-BATCH = transitions(8)
+normal = normals()
+BATCH = transitions(normal, 8)
 
 
 def stub_state() -> State:
@@ -90,13 +72,6 @@ def target_by_hand(action: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
     return 3 * BATCH.reward + 0.9 * BATCH.discount * (next_q - np.exp(LOG_ALPHA) * log_prob)
 
 
-def each_way(function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """The result plain, jitted, and as both members of a vmap over all arguments."""
-    mapped = jax.jit(jax.vmap(function))(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
-    members = [jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(2)]
-    return [function(*arguments), jax.jit(function)(*arguments), *members]
-
-
 def test_losses() -> None:
     """Of both halves, as their metrics say: plain, jitted and vmapped; entropy is that of the policy given."""
     key = jax.random.key(3)
@@ -117,14 +92,8 @@ def test_losses() -> None:
         {"actor_loss": (np.exp(LOG_ALPHA) * log_prob - value.min(0)).mean(), "entropy": -log_prob.mean()}
         | {"alpha_loss": -LOG_ALPHA * surplus, "alpha": np.exp(LOG_ALPHA)},
     )
-    for result in each_way(metrics, stub_state(), sac.Policy(POLICY, LOG_ALPHA), BATCH):
-        same(result, expected, rtol=1e-4)
-
-
-@pytest.fixture
-def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adam hides every factor on a gradient; with plain descent a step shows the gradient itself."""
-    monkeypatch.setattr(optim, "adam", optax.identity())
+    for result in three_ways(metrics, stub_state(), sac.Policy(POLICY, LOG_ALPHA), BATCH):
+        near(result, expected, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("plain_descent")
@@ -170,56 +139,29 @@ def test_update_is_a_critic_step_then_an_actor_step_that_sees_it() -> None:
     critic_key, actor_key = jax.random.split(key)
     critic, critic_metrics = agent.update_critic(state.critic, agent.acting_params(state), BATCH, critic_key)
     actor, actor_metrics = agent.update_actor(state.actor, agent.critic_params(critic), BATCH, actor_key)
-    same(updated, State(critic=critic, actor=actor), rtol=0)
-    same(metrics, critic_metrics | actor_metrics, rtol=0)
+    near(updated, State(critic=critic, actor=actor), rtol=0)
+    near(metrics, critic_metrics | actor_metrics, rtol=0)
     _, stale = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCH, actor_key)
     assert stale["actor_loss"] != metrics["actor_loss"]
 
 
-# Real networks, small. One program each for: an update, the same for many members, its derivative, and two of shards.
+# Real networks, small
 
 
-def fresh(seed: Any, hypers: sac.Hypers) -> State:
-    return AGENT.init(jax.random.key(seed), hypers)
+def test_derivatives_of_the_updated_critic() -> None:
+    """By the learning rate as finite differences have it; by gamma and the reward scale 0: targets are constants."""
+    hypers, h = as_arrays(sac.Hypers(critic_lr=0.03)), 3e-3
+    start = jax.jit(AGENT.init)(jax.random.key(0), hypers)
 
-
-traces = 0
-
-
-@jax.jit
-def one_update(state: State, batch: Transition, key: jax.Array) -> tuple[State, Metrics]:
-    global traces
-    traces += 1
-    return AGENT.update(state, batch, key)
-
-
-def same(result: Any, expected: Any, rtol: float = 1e-4, atol: float = 1e-6) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), result, expected)
-
-
-def test_members_of_a_vmap_equal_solo_runs_and_rates_are_traced() -> None:
-    """Seeds and learning rates map together; one compiled program serves every value of a hyper-parameter."""
-    seeds, rates = jnp.arange(SEEDS), jnp.array([1e-4, 1e-3, 1e-2])
-    hypers = jax.vmap(lambda rate: as_arrays(sac.Hypers(critic_lr=rate, actor_lr=2 * rate)))(rates)
-    batches = transitions(SEEDS, 8)
-    # init has a program of its own: without optimisations, as the suite compiles, XLA for CPUs makes NaN of both in one
-    starts, keys = jax.vmap(fresh)(seeds, hypers), jax.vmap(jax.random.key)(seeds + 1)
-    states, metrics = jax.jit(jax.vmap(one_update))(starts, batches, keys)
-    for i in range(SEEDS):
-        solo = one_update(*jax.tree.map(lambda x, i=i: x[i], (starts, batches, keys)))
-        same(jax.tree.map(lambda x, i=i: x[i], (states, metrics)), solo)
-    assert traces == 1, "once for the members and all solo runs"
-
-
-def test_derivative_of_the_updated_critic_by_the_learning_rate() -> None:
-    def value(rate: jax.Array) -> jax.Array:
-        state, _ = one_update(fresh(0, as_arrays(sac.Hypers(critic_lr=rate))), BATCH, jax.random.key(1))
+    @jax.jit
+    def value(hypers: sac.Hypers) -> jax.Array:
+        state, _ = AGENT.update(start.with_hypers(hypers), BATCH, jax.random.key(1))
         return NETS.critic.apply(state.critic.learner.params, BATCH.observation, BATCH.action).mean()
 
-    rate, h = jnp.float32(0.03), 3e-3
-    slope = jax.jit(jax.grad(value))(rate)
-    assert jnp.isfinite(slope) and slope != 0
-    np.testing.assert_allclose(slope, (value(rate + h) - value(rate - h)) / (2 * h), rtol=0.01)
+    slopes = jax.jit(jax.grad(value))(hypers)
+    assert slopes.gamma == slopes.reward_scale == 0 and slopes.critic_lr != 0
+    high, low = (value(hypers.replace(critic_lr=hypers.critic_lr + step)) for step in (h, -h))
+    np.testing.assert_allclose(slopes.critic_lr, (high - low) / (2 * h), rtol=0.01)
 
 
 class Certain:
@@ -237,7 +179,8 @@ def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.Mon
     """On raw gradients: plain descent with rate 1, so new minus old parameters are the gradients."""
     monkeypatch.setattr(distributions, "TanhNormal", Certain)
     hypers = as_arrays(sac.Hypers(actor_lr=1.0, critic_lr=1.0, alpha_lr=1.0))
-    state, batch, keys = fresh(0, hypers), transitions(4, 8), jax.random.split(jax.random.key(1), 4)
+    state, batch = jax.jit(AGENT.init)(jax.random.key(0), hypers), transitions(normal, 4, 8)
+    keys = jax.random.split(jax.random.key(1), 4)
     # outputs of fresh networks are near 0 everywhere; away from there shards differ in every gradient
     critic, actor = (
         half.replace(learner=half.learner.replace(params=jax.tree.map(lambda x: x + 0.2, half.learner.params)))
@@ -249,30 +192,15 @@ def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.Mon
     joined = jax.tree.map(lambda x: x.reshape(32, *x.shape[2:]), batch)
     expected = jax.jit(AGENT.update)(state, joined, keys[0])
     for i in range(4):
-        same(jax.tree.map(lambda x, i=i: x[i], found), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_targets_are_constants_to_gradients_through_updates() -> None:
-    """As docs/concepts.md says: by gamma and the reward scale a gradient is 0, by a learning rate it is not."""
-    agent = sac.make(sac.Config(actor_hidden_sizes=(8,), critic_hidden_sizes=(8,)), probes.SPEC)
-    data = probes.batches(probes.PROBES["discounting"], 2, 8)
-
-    def loss(hypers: sac.Hypers) -> jax.Array:
-        state = agent.init(jax.random.key(0), hypers)
-        _, metrics = jax.lax.scan(lambda s, batch: agent.update(s, batch, jax.random.key(1)), state, data)
-        return metrics["critic_loss"][-1]
-
-    slopes = jax.jit(jax.grad(loss))(jax.tree.map(jnp.float32, sac.Hypers()))
-    assert slopes.gamma == slopes.reward_scale == 0 and slopes.critic_lr != 0
+        near(jax.tree.map(lambda x, i=i: x[i], found), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bootstrap_gets_a_key_of_its_own() -> None:
     """So that a target may take a random subset of the critics (REDQ): with another key another target."""
     nets = STUBS._replace(bootstrap=lambda q, key: jax.random.permutation(key, q)[0])
     state, policy = stub_state().critic, sac.Policy(POLICY, LOG_ALPHA)
-    targets = jax.vmap(lambda key: sac.update_critic(nets, state, policy, BATCH, key)[1]["target_mean"])(
-        jax.random.split(jax.random.key(0), 20)
-    )
+    target = jax.jit(jax.vmap(lambda key: sac.update_critic(nets, state, policy, BATCH, key)[1]["target_mean"]))
+    targets = target(jax.random.split(jax.random.key(0), 20))
     means = [
         3 * BATCH.reward + 0.9 * BATCH.discount * TARGET[i] * total(BATCH.next_observation, 0 * BATCH.action)
         for i in (0, 1)

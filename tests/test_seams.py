@@ -16,19 +16,9 @@ from rlx.runs import checkpoint, metrics, policies, runner
 from rlx.train.plan import share_out
 from tests import reader
 
-SETTINGS: dict[str, Any] = {
-    "num_envs": 4,
-    "rollout_length": 2,
-    "ratio": "2:1",
-    "batch_size": 8,
-    "replay_capacity": 64,
-    "warmup_env_steps": 0,
-    "total_env_steps": 240,
-    "log_every": 80,
-    "eval_every": 240,
-    "eval_episodes": 2,
-    "pool_size": 4,
-}
+SETTINGS: dict[str, Any] = {"num_envs": 4, "rollout_length": 2, "ratio": "2:1", "batch_size": 8, "pool_size": 4}
+SETTINGS |= {"replay_capacity": 64, "warmup_env_steps": 0, "total_env_steps": 240}
+SETTINGS |= {"log_every": 80, "eval_every": 240, "eval_episodes": 2}
 OFFLINE = {"offline_steps": 16, "total_env_steps": 0, "log_every": 8, "eval_every": 16}
 PIPELINED = {"driver": "pipelined"}
 FULL = {"actor_fields": ("observation", "action", "reward", "discount", "next_observation")}
@@ -55,7 +45,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., bui
         return build.setup(config.resolve("reader", "walk", **settings))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda name, backend: reader.Costly())
+        patch.setattr(envs, "make", lambda *given: reader.Costly())
         patch.setitem(agents.REGISTRY, "reader", "tests.reader")
         yield make
 

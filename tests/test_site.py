@@ -93,24 +93,21 @@ def test_settings_are_shown_as_they_are_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("link", "page", "expected"),
+    ("link", "file", "page", "expected"),
     [
-        ("[x](data.md)", "offline.md", "[x](data.md)"),
-        ("[x](../CONTRIBUTING.md#a)", "design.md", "[x](contributing.md#a)"),
-        ("[x](../../notebooks/1_train.ipynb)", "agents/sac.md", "[x](../notebooks/1_train.md)"),
-        ("[x](../scripts/train.py)", "design.md", "x"),
-        ("![x](images/a.png)", "index.md", "![x](images/a.png)"),
-        ("[x](https://example.org)", "index.md", "[x](https://example.org)"),
-        ("```text\n[x](../scripts/train.py)\n```", "index.md", "```text\n[x](../scripts/train.py)\n```"),
+        ("[x](data.md)", "docs/offline.md", "offline.md", "[x](data.md)"),
+        ("[x](../CONTRIBUTING.md#a)", "docs/design.md", "design.md", "[x](contributing.md#a)"),
+        ("[x](../../notebooks/1_train.ipynb)", "docs/agents/sac.md", "agents/sac.md", "[x](../notebooks/1_train.md)"),
+        ("[x](../scripts/train.py)", "docs/design.md", "design.md", "x"),
+        ("![x](images/a.png)", "docs/index.md", "index.md", "![x](images/a.png)"),
+        ("[x](https://example.org)", "docs/index.md", "index.md", "[x](https://example.org)"),
+        ("```text\n[x](../s.py)\n```", "docs/index.md", "index.md", "```text\n[x](../s.py)\n```"),
+        ("[x](docs/data.md)", "CONTRIBUTING.md", "contributing.md", "[x](data.md)"),
+        ("[x](../docs/data.md)", "notebooks/1.ipynb", "notebooks/1.md", "[x](../data.md)"),
     ],
 )
-def test_links_between_files_become_links_between_pages(link: str, page: str, expected: str) -> None:
-    assert docs_site.linked(link, f"docs/{page}", page) == expected
-
-
-def test_links_of_pages_from_elsewhere() -> None:
-    assert docs_site.linked("[x](docs/data.md)", "CONTRIBUTING.md", "contributing.md") == "[x](data.md)"
-    assert docs_site.linked("[x](../docs/data.md)", "notebooks/1.ipynb", "notebooks/1.md") == "[x](../data.md)"
+def test_links_between_files_become_links_between_pages(link: str, file: str, page: str, expected: str) -> None:
+    assert docs_site.linked(link, file, page) == expected
 
 
 SEARCH = """

@@ -44,3 +44,17 @@ def test_references_that_are_no_measure(random: float, expert: float) -> None:
 def test_without_references_there_is_nothing_to_say(known: dict[str, Any]) -> None:
     found = verdict(**known)
     assert "no_score" not in found and len(summaries.in_words(found)) == 1
+
+
+DURATIONS = [(-1, "0.0 s"), (5.52, "5.5 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00 min")]
+DURATIONS += [(187, "3:07 min"), (3599, "59:59 min"), (3599.6, "1:00 h"), (8100, "2:15 h")]
+
+
+def test_durations_in_words() -> None:
+    assert [summaries.duration(seconds) for seconds, _ in DURATIONS] == [text for _, text in DURATIONS]
+
+
+def test_what_steps_count() -> None:
+    kinds = [{}, {"offline_steps": 9, "total_env_steps": 0}, {"offline_steps": 9, "total_env_steps": 1}]
+    names = [summaries.counted(kind) for kind in kinds]
+    assert names[:2] == ["environment steps per seed", "updates offline"] and names[2].startswith(f"{names[1]}, then ")

@@ -8,20 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from rlx import optim
-from rlx.agents import td3
+from rlx.agents import pql, td3
 from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import as_arrays
-from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, moved, near, normals, stub, three_ways
+from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, three_ways, transitions
 
 CONFIG = td3.Config(**SMALL)
 HYPERS = as_arrays(td3.Hypers(gamma=0.9, reward_scale=2.0, tau=0.25))
 NETS = td3.make_networks(CONFIG, SPEC, policy_delay=2)
+BATCH = 6
 normal = normals()
+BATCHES = transitions(normal, BATCH)
 
 
 def critic_half(online: Any, target: Any) -> HalfState:
@@ -54,9 +54,9 @@ def actor_metrics(nets: td3.Networks, hypers: Any, p: jax.Array, w: jax.Array) -
     return metrics["actor_loss"], half.learner.params
 
 
-def test_actor_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("plain_descent")
+def test_actor_loss() -> None:
     """-Q_1, and a step down its gradient."""
-    monkeypatch.setattr(optim, "adam", optax.identity())
     p, w, s = np.float32(0.7), normal(BATCH), BATCHES.observation[:, :2]
     hypers = as_arrays(td3.Hypers(actor_lr=0.5))
     for loss, new in three_ways(partial(actor_metrics, NETS, hypers), p, w):
@@ -64,8 +64,9 @@ def test_actor_loss(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(new, p + 0.5 * (w * s.sum(-1)).mean(), rtol=1e-4)
 
 
-def test_noise_on_the_actions_of_the_target() -> None:
-    """Of the target actor, with a deviation of 0.2, clipped to +-0.5, the sum to [-1, 1]."""
+@pytest.mark.parametrize(("hypers", "inside", "bound"), [(td3.Hypers(), 0.9876, 0.5), (pql.Hypers(), 0.1974, 0.2)])
+def test_noise_on_the_actions_of_the_target(hypers: td3.Hypers, inside: float, bound: float) -> None:
+    """Normal with a deviation of 0.2, for PQL 0.8, clipped to the bound; the target actor's action plus it to 1."""
     seen: list[jax.Array] = []
 
     def critic(w: jax.Array, observation: jax.Array, action: jax.Array) -> jax.Array:
@@ -73,20 +74,20 @@ def test_noise_on_the_actions_of_the_target() -> None:
         return jnp.broadcast_to(w, (2, len(action)))
 
     nets = NETS._replace(critic=stub(critic), actor=stub(lambda p, observation: jnp.full((len(observation), 2), p)))
-    half = critic_half(jnp.zeros(()), jnp.zeros(()))
+    half = critic_half(jnp.zeros(()), jnp.zeros(())).replace(hypers=hypers)
     many = jax.tree.map(lambda x: np.repeat(x, 5000, axis=0), BATCHES)
-    td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(0.3)), many, jax.random.key(0))
+    for action in (0.3, 0.9):
+        td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(action)), many, jax.random.key(0))
     noise = np.asarray(seen[0]) - 0.3
-    assert noise.std() == pytest.approx(0.2, rel=0.03) and noise.mean() == pytest.approx(0, abs=0.005)
-    assert noise.min() == pytest.approx(-0.5, abs=1e-6) and noise.max() == pytest.approx(0.5, abs=1e-6)
-    td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(0.9)), many, jax.random.key(0))
+    assert (abs(noise) < bound - 1e-6).mean() == pytest.approx(inside, abs=0.01) and abs(noise.mean()) < 0.005
+    assert noise.min() == pytest.approx(-bound, abs=1e-6) and noise.max() == pytest.approx(bound, abs=1e-6)
     assert seen[2].max() == 1, "clipped to the bounds"
 
 
 def test_delayed_targets() -> None:
     """The critics move at every step, their targets at every second, towards the critics of that step."""
     agent = td3.make(CONFIG, SPEC)
-    state = agent.init(jax.random.key(0), HYPERS)
+    state = jax.jit(agent.init)(jax.random.key(0), HYPERS)
     policy, critic = agent.acting_params(state), state.critic
     update = jax.jit(agent.update_critic)
     for step in range(1, 5):
@@ -102,23 +103,18 @@ def test_delayed_targets() -> None:
         assert moved(new.target_params, before.target_params) == (tau > 0)
 
 
-def test_target_actor_follows_every_actor_update() -> None:
+def test_the_actor_climbs_the_first_critic_and_its_target_follows() -> None:
+    """The critic half publishes the first critic alone: what the second says changes nothing."""
     agent = td3.make(CONFIG, SPEC)
-    state = agent.init(jax.random.key(0), HYPERS)
-    actor, _ = agent.update_actor(state.actor, agent.critic_params(state.critic), BATCHES, jax.random.key(1))
+    state = jax.jit(agent.init)(jax.random.key(0), HYPERS)
+    learner, published = state.critic.learner, agent.critic_params(state.critic)
+    other = learner.replace(params=jax.tree.map(lambda x: x.at[1].add(1.0), learner.params))
+    near(published, agent.critic_params(state.critic.replace(learner=other)))
+    q = NETS.critic.apply(learner.params, BATCHES.observation, BATCHES.action)
+    first = NETS.published_critic.apply(published, BATCHES.observation, BATCHES.action)
+    np.testing.assert_allclose(first, q[:1], rtol=1e-5)
+
+    actor, _ = jax.jit(agent.update_actor)(state.actor, published, BATCHES, jax.random.key(1))
     new, old = actor.learner, state.actor.learner
     assert moved(new.params, old.params)
     near(new.target_params, jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, old.target_params, new.params))
-
-
-def test_the_actor_climbs_the_first_critic() -> None:
-    """The critic half publishes the first critic alone: what the second says changes nothing."""
-    agent = td3.make(CONFIG, SPEC)
-    state = agent.init(jax.random.key(0), HYPERS)
-    learner = state.critic.learner
-    changed = learner.replace(params=jax.tree.map(lambda x: x.at[1].add(1.0), learner.params))
-    other = state.critic.replace(learner=changed)
-    near(agent.critic_params(state.critic), agent.critic_params(other))
-    q = NETS.critic.apply(learner.params, BATCHES.observation, BATCHES.action)
-    first = NETS.published_critic.apply(agent.critic_params(state.critic), BATCHES.observation, BATCHES.action)
-    np.testing.assert_allclose(first, q[:1], rtol=1e-5)

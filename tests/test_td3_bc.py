@@ -5,22 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import optax
 import pytest
 
-from rlx import optim
 from rlx.agents import td3_bc
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import BATCH, BATCHES, SPEC, normals, three_ways
-from tests.test_td3 import CONFIG, actor_metrics
+from tests.loss_tools import SPEC, normals, three_ways
+from tests.test_td3 import BATCH, BATCHES, CONFIG, actor_metrics
 
 CONTRACT = probes.Contract(hypers={"q_weight": 1000.0})
 
 
-def test_actor_loss_and_its_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("plain_descent")
+def test_actor_loss_and_its_lambda() -> None:
     """Q is w . a and the policy p s: lambda is 2.5 / mean|Q|, and no gradient runs through it."""
-    monkeypatch.setattr(optim, "adam", optax.identity())
     p, w, s = np.float32(0.7), normals()(BATCH), BATCHES.observation[:, :2]
     q, error = w * (p * s).sum(-1), p * s - BATCHES.action
     weight = 2.5 / abs(q).mean()

@@ -29,7 +29,7 @@ def make() -> Iterator[Callable[..., Any]]:
         return build.make_driver(build.setup(config.resolve("sac", "walk", **given)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda name, backend: Walk())
+        patch.setattr(envs, "make", lambda *given: Walk())
         yield make
 
 
@@ -76,21 +76,19 @@ def test_reports_are_those_of_members_together(many: Run, together: Run) -> None
     close(many.reports[0].metrics, together.reports[0].metrics)
 
 
-def test_a_whole_is_that_of_members_together(many: Run, together: Run, wholes: list[host.Resumed]) -> None:
+def test_a_training_state_is_that_of_members_together(many: Run, together: Run, wholes: list[host.Resumed]) -> None:
     """So what one way saves has the leaves, shapes and types of the other; and nothing is lost in placing it."""
-    assert jax.tree.map(_kind, many.driver.training_state_shapes) == jax.tree.map(
-        _kind, together.driver.training_state_shapes
-    )
-    assert jax.tree.map(_kind, many.driver.policy_snapshot_shapes) == jax.tree.map(
-        _kind, together.driver.policy_snapshot_shapes
-    )
-    whole = wholes[-1].training_state
-    assert jax.tree.map(_kind, whole) == jax.tree.map(_kind, many.driver.training_state_shapes)
-    placed = many.driver.place_training_state(whole)
-    same(many.driver.training_state(*placed), whole)
-    learned = many.driver.fetch(many.driver.policy_snapshot(placed[0]))
-    assert jax.tree.map(_kind, learned) == jax.tree.map(_kind, many.driver.policy_snapshot_shapes)
-    same(learned["agent"], whole["state"].agent)
+    one, other, saved = many.driver, together.driver, wholes[-1].training_state
+    placed = one.place_training_state(saved)
+    policy = one.fetch(one.policy_snapshot(placed[0]))
+    for states in (
+        (one.training_state_shapes, other.training_state_shapes, saved),
+        (one.policy_snapshot_shapes, other.policy_snapshot_shapes, policy),
+    ):
+        first, *rest = (jax.tree.map(lambda x: (tuple(x.shape), np.dtype(x.dtype)), state) for state in states)
+        assert all(kinds == first for kinds in rest)
+    same(one.training_state(*placed), saved)
+    same(policy["agent"], saved["state"].agent)
 
 
 def test_a_resumed_run_has_the_same_bits(many: Run, wholes: list[host.Resumed]) -> None:
@@ -134,7 +132,3 @@ def test_apart_needs_one_device(make: Callable[..., Any], monkeypatch: pytest.Mo
     monkeypatch.setattr("rlx.parallel.pick_devices", lambda count: jax.devices() * 2)
     with pytest.raises(RlxError, match=r"^--members threads: goes with one device; .*--num-devices 1$"):
         make(**MANY)
-
-
-def _kind(x: Any) -> tuple[tuple[int, ...], Any]:
-    return tuple(x.shape), np.dtype(x.dtype)

@@ -1,4 +1,4 @@
-"""TQC: target atoms, truncation and loss against NumPy through the agent's own loss, and what truncation is for."""
+"""TQC: target atoms, truncation and loss against NumPy through the agent's own loss."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 from rlx import distributions
 from rlx.agents import sac, tqc
 from rlx.halves import HalfState
-from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import Transition, as_arrays
 from tests import probes
-from tests.loss_tools import normals, stub
+from tests.loss_tools import normals, stub, three_ways
 
 CONTRACT = probes.Contract(config={"num_critics": 3, "num_quantiles": 7}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
 
@@ -75,22 +74,8 @@ def loss_by_hand(online: np.ndarray, target: np.ndarray) -> float:
 
 @pytest.mark.usefixtures("known_log_prob")
 def test_critic_loss() -> None:
-    expected = loss_by_hand(ONLINE, TARGET)
-    mapped = jax.vmap(critic_step)(np.stack([ONLINE, TARGET]), np.stack([TARGET, ONLINE]))[1]
-    for step in (critic_step, jax.jit(critic_step)):
-        np.testing.assert_allclose(step(ONLINE, TARGET)[1], expected, rtol=1e-5)
-    np.testing.assert_allclose(mapped, [expected, loss_by_hand(TARGET, ONLINE)], rtol=1e-5)
-
-
-@pytest.mark.usefixtures("known_log_prob")
-def test_all_critics_see_the_same_atoms() -> None:
-    """Critics that say the same are moved the same way, however much their own targets differ."""
-    alike = np.broadcast_to(ONLINE[:1], ONLINE.shape)
-    half, _ = critic_step(alike, TARGET + 5 * np.arange(CRITICS, dtype=np.float32)[:, None, None])
-    moments = half.learner.opt_state.mu  # the gradient, times a constant
-    for n in range(1, CRITICS):
-        np.testing.assert_array_equal(moments[n], moments[0])
-    assert (moments != 0).any()
+    for result in three_ways(lambda online, target: critic_step(online, target)[1], ONLINE, TARGET):
+        np.testing.assert_allclose(result, loss_by_hand(ONLINE, TARGET), rtol=1e-5)
 
 
 def test_the_actor_climbs_the_mean_of_all_atoms() -> None:
@@ -103,57 +88,3 @@ def test_everything_but_the_critics_is_sac() -> None:
     assert differ - {"actor"} == {"critic", "bootstrap", "regress", "action_value"}
     assert issubclass(tqc.Config, sac.Config) and tqc.Hypers is sac.Hypers
     assert (tqc.Config().num_critics, tqc.Config().num_quantiles, tqc.Config().drop_per_critic) == (5, 25, 2)
-
-
-ACTIONS, SAMPLES, MEMBERS = 8, 4, 8
-
-
-def overestimation(drop: int, updates: int = 400) -> np.ndarray:
-    """What critics think above the truth, [MEMBERS], of one endless state whose actions all pay noise of mean 0.
-
-    Critics are tables over 8 bins of the action, and the policy always takes the bin that they think best. Every member
-    learns from its own 4 rewards of each bin, over and over: some bin's happen to be good, and the critics believe it.
-    """
-    config = tqc.Config(num_critics=2, num_quantiles=5, drop_per_critic=drop)
-    centres = (jnp.arange(ACTIONS) + 0.5) * 2 / ACTIONS - 1
-
-    def critic(table: jax.Array, observation: jax.Array, action: jax.Array) -> jax.Array:
-        return table[:, jnp.floor((action[..., 0] + 1) / 2 * ACTIONS).astype(int)]  # [N, B, M]
-
-    def actor(action: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean = jnp.broadcast_to(jnp.arctanh(action), observation.shape)
-        return mean, jnp.full_like(mean, -20.0)
-
-    def no_init(key: jax.Array) -> None: ...
-
-    nets = tqc.make_networks(config, probes.SPEC)
-    nets = nets._replace(actor=Network(no_init, actor), critic=Network(no_init, critic))
-    hypers = as_arrays(tqc.Hypers(gamma=0.9, tau=0.1, critic_lr=0.05))
-
-    @jax.jit
-    @jax.vmap
-    def learn(key: jax.Array) -> jax.Array:
-        table_key, reward_key = jax.random.split(key)
-        table = 0.1 * jax.random.normal(table_key, (2, ACTIONS, 5))
-        reward = jax.random.normal(reward_key, (ACTIONS * SAMPLES,))
-        place = jnp.zeros((ACTIONS * SAMPLES, 1))
-        batch = Transition(place, jnp.repeat(centres, SAMPLES)[:, None], reward, jnp.ones_like(reward), place)
-        state = HalfState.create(hypers, Learner.create(table, target=True))
-
-        def update(state: HalfState, _: None) -> tuple[HalfState, None]:
-            best = centres[jnp.argmax(state.learner.params.mean((0, 2)))]
-            return sac.update_critic(nets, state, sac.Policy(best, jnp.array(-jnp.inf)), batch, key)[0], None
-
-        state, _ = jax.lax.scan(update, state, length=updates)
-        return state.learner.params.mean((0, 2)).max()
-
-    return np.asarray(learn(jax.random.split(jax.random.key(0), MEMBERS)))
-
-
-def test_overestimation_falls_as_more_atoms_are_dropped() -> None:
-    """In every member, and by a lot on average."""
-    none, some, most = (overestimation(drop) for drop in (0, 2, 4))
-    assert none.mean() > 3
-    for fewer, more in ((none, some), (some, most)):
-        assert (fewer > more).all()
-        assert fewer.mean() > more.mean() + 1

@@ -1,16 +1,21 @@
-"""Films: what is in the picture, and episodes that went wrong."""
+"""Films: what is in the picture, GIFs and MP4s, episodes that went wrong, and machines without a renderer."""
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
+from PIL import Image
 
 from rlx.commands import main as cli
-from rlx.errors import RlxError
+from rlx.errors import RlxError, install
 from rlx.visual import camera, video
 from tests.scenes import PENDULUM, SCENE, episode, geom, swings
 
@@ -86,15 +91,21 @@ def test_support_of_each_shape(
     assert camera.support(geom(shape, size), np.asarray(direction)) == pytest.approx(wanted)
 
 
-def test_non_finite_steps_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an episode that burst; the others are as long as they were."""
-    given: list[Any] = []
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], Any]]:
+    """Pictures without a renderer: one colour a frame. Holds which moments of which episodes were asked for."""
+    asked: list[tuple[list[int], Any]] = []
 
     def pictures(scene: Any, episodes: Any, moments: Any, size: tuple[int, int]) -> Any:
-        given.extend([list(moments), *episodes])
-        return (np.zeros((*size, 3), np.uint8) for _ in moments)
+        asked.append((list(moments), episodes))
+        return (np.full((*size, 3), 10 * i, np.uint8) for i, _ in enumerate(moments))
 
     monkeypatch.setattr(video, "render", pictures)
+    return asked
+
+
+def test_non_finite_steps_are_left_out(tmp_path: Path, drawn: list[Any]) -> None:
+    """Of an episode that burst; the others are as long as they were."""
     burst, well = episode(6), episode(4)
     burst["poses"][3, 1, 0], burst["poses"][5] = np.nan, np.inf
     (tmp_path / "elsewhere").write_text("of somebody")
@@ -102,7 +113,7 @@ def test_non_finite_steps_are_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     video.write(tmp_path / "a.gif", SCENE, [burst, well], 10.0)
     assert (tmp_path / "elsewhere").read_text() == "of somebody" and not (tmp_path / "a.gif").is_symlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "elsewhere"]
-    moments, first, second = given
+    ((moments, (first, second)),) = drawn
     kept = [0, 1, 2, 4]
     assert moments == [0, 1, 2, 3]
     np.testing.assert_array_equal(first["poses"], burst["poses"][kept])
@@ -119,12 +130,6 @@ def test_an_episode_without_finite_steps_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-1"])
-def test_seconds_must_be_positive_and_finite(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["play", "runs/none", "--gif", "a.gif", f"--seconds={seconds}"]) == 2
-    assert capsys.readouterr().err == f"rlx: --seconds {seconds}: must be more than 0 and finite\n"
-
-
 def test_long_videos_print_their_progress(capsys: pytest.CaptureFixture[str]) -> None:
     """At each quarter; a short one says nothing, and no frame is lost."""
     frames = [np.full(1, i) for i in range(120)]
@@ -132,3 +137,167 @@ def test_long_videos_print_their_progress(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "  30 of 120\n  60 of 120\n  90 of 120\n"
     assert len(list(video._with_progress(iter(frames[:99]), 99))) == 99
     assert capsys.readouterr().err == ""
+
+
+def test_rotations_are_mujocos() -> None:
+    for quaternion in np.random.default_rng(0).normal(size=(5, 4)):
+        unit, expected = quaternion / np.linalg.norm(quaternion), np.zeros(9)
+        mujoco.mju_quat2Mat(expected, unit)
+        np.testing.assert_allclose(camera.matrix(quaternion).reshape(-1), expected, atol=1e-12)
+
+
+def test_geoms_are_carried_by_their_links() -> None:
+    """By hand: a link at (1, 2, 3), turned a quarter about z, carries x to y."""
+    poses = np.array([[0, 0, 0, 1, 0, 0, 0], [1, 2, 3, np.sqrt(0.5), 0, 0, np.sqrt(0.5)]])
+    position, rotation = camera.placed(geom("box", [1.0, 1.0, 1.0], 1, (0.5, 0, 0)), poses)
+    np.testing.assert_allclose(position, [1, 2.5, 3], atol=1e-12)
+    np.testing.assert_allclose(rotation, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)
+    position, _ = camera.placed(geom("box", [1.0, 1.0, 1.0], -1, (0.5, 0, 0)), poses)
+    np.testing.assert_array_equal(position, [0.5, 0, 0])
+
+
+def test_fill_adds_all_geoms_except_planes() -> None:
+    """With the sizes that its own models have; needs nothing to draw with."""
+    bodies = """<geom type="sphere" size=".2"/><geom type="capsule" size=".08 .3"/><geom type="box" size=".1 .2 .1"/>
+      <geom type="cylinder" size=".1 .2"/><geom type="ellipsoid" size=".1 .2 .1"/>"""
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody><body><freejoint/>{bodies}</body></worldbody></mujoco>")
+    data, option = mujoco.MjData(model), mujoco.MjvOption()
+    mujoco.mj_forward(model, data)
+    theirs, ours = (mujoco.MjvScene(model, maxgeom=20) for _ in range(2))
+    mujoco.mjv_updateScene(model, data, option, None, mujoco.MjvCamera(), mujoco.mjtCatBit.mjCAT_ALL, theirs)
+    geoms: Any = SCENE["geoms"]
+    poses = episode(3)["poses"][2]
+    video.fill(ours, geoms, poses)
+    assert ours.ngeom == theirs.ngeom == 5
+    for own, other, given in zip(ours.geoms, theirs.geoms, geoms[1:], strict=False):
+        assert own.type == other.type and own.category == other.category
+        np.testing.assert_allclose(own.size, other.size)
+        np.testing.assert_allclose(own.pos, camera.placed(given, poses)[0], atol=1e-6)
+        np.testing.assert_allclose(own.rgba, [0.9, 0.2, 0.1, 1])
+
+
+def test_the_camera_follows_a_walking_robot_and_is_fixed_otherwise() -> None:
+    walking, standing = episode(200)["poses"], episode(200)["poses"] * np.array([0, 1, 1, 1, 1, 1, 1])
+    centres, distance = camera.camera_path(SCENE, walking, (240, 320))
+    assert centres.shape == (200, 3) and centres[150, 0] - centres[50, 0] == pytest.approx(5, abs=0.2)
+    assert 1.5 < distance < 4
+    still, _ = camera.camera_path(SCENE, standing, (240, 320))
+    assert (still == still[0]).all()
+
+
+def test_the_ground_is_a_plane_or_just_below_all_geoms() -> None:
+    one = episode(5)
+    assert camera.ground(SCENE, [one]) == 0
+    floating = {"geoms": [geom("sphere", [0.2], 0), geom("capsule", [0.1, 0.3], 1)]}
+    assert camera.ground(floating, [one]) == pytest.approx(0.5 - 0.4)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
+def test_pictures_side_by_side(count: int, size: tuple[int, int]) -> None:
+    whole = video.tile([np.full((2, 3, 3), i + 100, np.uint8) for i in range(count)])
+    assert whole.shape == (*size, 3)
+    assert (whole[-1, -1] == (100 + count - 1 if count in (1, 2) else (28, 35, 48))).all()
+    assert whole[0, 0, 0] == 100 and {*np.unique(whole)} >= {*range(100, 100 + count)}
+
+
+@pytest.mark.parametrize(
+    ("dt", "seconds", "moments", "duration"),
+    [(0.05, 10.0, list(range(20)), 50), (0.05, 0.25, list(range(5)), 50), (0.02, 0.3, [0, 3, 6, 9, 12], 60)],
+)
+def test_a_gif(
+    dt: float, seconds: float, moments: list[int], duration: int, drawn: list[Any], tmp_path: Path, capsys: Any
+) -> None:
+    """As long as asked at most, in the environment's time, with no more frames a second than a GIF is good for."""
+    video.write(tmp_path / "a.gif", SCENE | {"dt": dt}, [episode(20), episode(7)], seconds)
+    said = capsys.readouterr()
+    assert drawn[0][0] == moments and said.out == ""
+    assert said.err == f"drawing {tmp_path / 'a.gif'}: {len(moments)} frames of 2 episodes ...\n"
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.info["duration"], image.info["loop"]) == (len(moments), duration, 0)  # type: ignore[attr-defined]
+
+
+def test_an_mp4(drawn: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames: list[Any] = []
+
+    def get_writer(path: Path, **given: Any) -> SimpleNamespace:
+        frames.append((path, given["fps"]))
+        return SimpleNamespace(append_data=lambda frame: frames.append(frame.shape), close=lambda: frames.append("end"))
+
+    v2 = SimpleNamespace(get_writer=get_writer)  # imageio need not be here
+    monkeypatch.setitem(sys.modules, "imageio", SimpleNamespace(v2=v2))
+    monkeypatch.setitem(sys.modules, "imageio.v2", v2)
+    video.write(tmp_path / "a.mp4", SCENE, [episode(4)], 10.0)
+    assert frames == [(tmp_path / "a.mp4", 20.0), *[(*video.SIZES[".mp4"], 3)] * 4, "end"]
+
+
+def test_without_ffmpeg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before anything is simulated."""
+    monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["play", "runs/none", "--mp4", "a.mp4"]) == 2
+    assert capsys.readouterr().err == f"rlx: --mp4 a.mp4: needs ffmpeg; {install('video')}, or use --gif\n"
+
+
+@pytest.mark.parametrize("error", [ImportError("no EGL\nat all"), mujoco.FatalError("no OpenGL"), RuntimeError()])
+def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*given: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(mujoco, "Renderer", fails)
+    with pytest.raises(RlxError, match=r"no video: MuJoCo has no renderer here .*install libegl1, or lib") as said:
+        video.write(tmp_path / "a.gif", SCENE, [episode(4) | {"label": "a"}], 1.0)
+    assert "\n" not in str(said.value) and not (tmp_path / "a.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("system", "set_before", "display", "chosen"),
+    [
+        ("Linux", {}, "", "egl"),
+        ("Linux", {"MUJOCO_GL": "osmesa"}, "", "osmesa"),
+        ("Linux", {}, ":0", None),
+        ("Darwin", {}, "", None),
+    ],
+)
+def test_choose_renderer_selects_egl_without_a_display(
+    system: str, set_before: dict[str, str], display: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video.platform, "system", lambda: system)
+    monkeypatch.setattr(video.os, "environ", {"DISPLAY": display} | set_before)
+    video.choose_renderer()
+    assert video.os.environ.get("MUJOCO_GL") == chosen
+
+
+FILM = """
+from rlx.visual import video
+video.choose_renderer()
+import sys
+from pathlib import Path
+from rlx.errors import RlxError, install
+from tests.scenes import SCENE, episode
+try:
+    video.write(Path(sys.argv[1]), SCENE, [episode(6) | {"label": "a"}, episode(3) | {"label": "b"}], 10.0)
+except RlxError as error:
+    print(error)
+"""
+HALVES = (slice(None, 320), slice(320, None))
+
+
+@pytest.mark.slow
+def test_a_video_is_written_or_one_line_says_why_not(tmp_path: Path) -> None:
+    """Where there is something to draw with, the robot is in the picture and moves; else one line says what lacks."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILM, str(tmp_path / "a.gif")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    if done.stdout:
+        assert done.stdout.startswith("no video: MuJoCo has no renderer here (") and done.stdout.count("\n") == 1
+        return
+    with Image.open(tmp_path / "a.gif") as image:
+        assert (image.n_frames, image.size) == (6, (640, 264))  # type: ignore[attr-defined]
+        frames = []
+        for i in range(6):
+            image.seek(i)
+            frames.append(np.asarray(image.convert("RGB"), float))
+    red = (frames[0][..., 0] > 100) & (frames[0][..., 0] > 2 * frames[0][..., 2])
+    assert 0.02 < red.mean() < 0.5
+    left, right = ([np.abs(b - a)[:, half].mean() for a, b in itertools.pairwise(frames)] for half in HALVES)
+    assert min(left) > 0.5 and max(right[2:]) < 0.5  # the second episode has ended after three steps

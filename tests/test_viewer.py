@@ -21,16 +21,24 @@ from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, mutated, unpack
 
 
-def test_page_holds_what_it_was_given(tmp_path: Path) -> None:
-    episodes = [episode(30), episode(7)]
-    viewer.rollout_page(tmp_path / "a.html", SCENE, episodes, "sac on brax:ant")
-    data = embedded((tmp_path / "a.html").read_text())
-    assert data["title"] == "sac on brax:ant" and data["dt"] == 0.05
+@pytest.mark.parametrize("view", viewer.VIEWS)
+def test_page_holds_what_it_was_given(tmp_path: Path, view: str) -> None:
+    """Titles are escaped, the network is asked for nothing, and rlx knows the page again."""
+    episodes, title = [episode(30), episode(7)], "</script><script>alert(1)</script> & {data}"
+    path = tmp_path / "a.html"
+    viewer.rollout_page(path, SCENE, episodes, title, view)
+    page = path.read_text()
+    check_offline(page)
+    data = embedded(page)
+    assert "<script>alert" not in page and data["title"] == title and data["dt"] == 0.05
     assert data["geoms"] == json.loads(json.dumps(SCENE["geoms"]))
     for given, held in zip(episodes, data["episodes"], strict=True):
         assert held["return"] == given["return"] and "observations" not in held
         for name in ("poses", "rewards", "actions"):
             np.testing.assert_array_equal(unpack(held[name]), np.asarray(given[name], np.float32))
+    viewer.rollout_page(path, SCENE, episodes, "x" * 5000, view)
+    (tmp_path / "b.html").write_text("<!doctype html><title>my page</title>")
+    assert viewer.is_ours(path) and not viewer.is_ours(tmp_path / "b.html")
 
 
 @pytest.mark.parametrize("scene", [None, {"dt": 0.1, "geoms": []}, {"dt": 0.1, "geoms": [geom("plane", [0, 0], -1)]}])
@@ -42,19 +50,6 @@ def test_page_without_geometry_shows_observations(tmp_path: Path, scene: dict[st
     np.testing.assert_array_equal(
         unpack(data["episodes"][0]["observations"]), np.asarray(given["observations"], np.float32)
     )
-
-
-@pytest.mark.parametrize("view", viewer.VIEWS)
-def test_page_asks_the_network_for_nothing(tmp_path: Path, view: str) -> None:
-    viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(5)], "a", view)
-    check_offline((tmp_path / "a.html").read_text())
-
-
-def test_a_title_is_escaped(tmp_path: Path) -> None:
-    title = "</script><script>alert(1)</script> & {data}"
-    viewer.rollout_page(tmp_path / "a.html", None, [episode(5)], title)
-    page = (tmp_path / "a.html").read_text()
-    assert "<script>alert" not in page and embedded(page)["title"] == title
 
 
 def test_a_thousand_steps_of_a_humanoid_stay_small(tmp_path: Path) -> None:
@@ -163,42 +158,20 @@ def test_a_foreign_page_is_read_as_rlx_wrote_it_or_not_at_all(tmp_path: Path, sc
     assert count < 250
 
 
-class FullDisk:
-    """A file on a disk that has room for 100 bytes of a page; smaller files fit."""
+def test_a_full_disk_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is a matter of room, since `rlx train` has no --out; and the page that was there stays."""
 
-    def __init__(self, number: int, mode: str) -> None:
-        self.file = open(number, mode)
-
-    def write(self, data: bytes) -> None:
-        self.file.write(data[:100] if b"<!doctype" in data else data)
-        if b"<!doctype" in data:
+    def full(draft: Path, target: Path) -> None:
+        if target.suffix == ".html":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.replace(draft, target)
 
-    def __enter__(self) -> FullDisk:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.file.close()
-
-
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlx.json_files.os.fdopen", FullDisk)
-
-
-def test_pages_are_written_atomically(tmp_path: Path, full_disk: None) -> None:
-    (tmp_path / "a.html").write_text("good")
-    with pytest.raises(OSError, match="No space left"):
-        viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(3)], "a")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.html", "good")]
-
-
-def test_a_full_disk_after_training(tmp_path: Path, full_disk: None) -> None:
-    """Is a matter of room: `rlx train` has no --out."""
+    (tmp_path / "rollout.html").write_text("good")
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(RlxError, match=r"No space left on device\); make room, then go on with `rlx train --resume"):
-        (tmp_path / "run").mkdir()
-        with runner.marked(tmp_path / "run"):
-            viewer.rollout_page(tmp_path / "run" / "rollout.html", SCENE, [episode(3)], "a")
+        with runner.marked(tmp_path):
+            viewer.rollout_page(tmp_path / "rollout.html", SCENE, [episode(3)], "a")
+    assert (tmp_path / "rollout.html").read_text() == "good" and not list(tmp_path.glob("*.tmp"))
 
 
 def test_an_unwritable_page_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,13 +198,6 @@ def test_scenes_without_moving_geoms_are_not_renderable(shapes: list[dict[str, A
     moving = Landscape([*shapes, geom("box", [1, 1, 1], 0)])
     assert renderable_scene(cast(Any, moving)) == moving.scene()
     assert viewer.pack(moving.scene(), [episode(3)], "a")["geoms"] == moving.geoms
-
-
-def test_is_ours_recognises_pages_of_rlx(tmp_path: Path) -> None:
-    viewer.rollout_page(tmp_path / "a.html", SCENE, [episode(3)], "x" * 5000)
-    assert viewer.is_ours(tmp_path / "a.html")
-    (tmp_path / "b.html").write_text("<!doctype html><title>my page</title>")
-    assert not viewer.is_ours(tmp_path / "b.html")
 
 
 # Plays, pauses, turns, scrubs, as a visitor would; keeps all visible pictures each time.
