@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from rlx import agents
-from rlx.api import fitting
+from rlx.api import fitting, sweeping
+from rlx.api.result import Result
 from rlx.commands import main as cli
 from scripts import docs_site
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
@@ -52,13 +53,24 @@ def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`rlx.fit` with `QUICK` settings, and a registry that a page may add to."""
+    """What trains, with `QUICK` settings, and a registry that a page may add to."""
 
-    def fit(agent: Any, env: Any = None, **given: Any) -> Any:
-        return fit_at_length(agent, env, **given | QUICK)
+    def at_little_cost(module: Any, name: str) -> None:
+        train = getattr(module, name)
 
-    fit_at_length = fitting.fit
-    monkeypatch.setattr(fitting, "fit", fit)
+        def call(agent: Any, env: Any = None, **given: Any) -> Any:
+            offline = {"total_env_steps": 0, "offline_steps": 8} if "dataset" in given else {}
+            return train(agent, env, **given | QUICK | offline)
+
+        monkeypatch.setattr(module, name, call)
+
+    def continue_training(self: Any, total_env_steps: int | None = None, **given: Any) -> Any:
+        return go_on(self, total_env_steps and 2 * QUICK["total_env_steps"], **given)  # type: ignore[operator]
+
+    go_on = Result.continue_training
+    monkeypatch.setattr(Result, "continue_training", continue_training)
+    at_little_cost(fitting, "fit")
+    at_little_cost(sweeping, "sweep")
     monkeypatch.setattr(agents, "REGISTRY", dict(agents.REGISTRY))
 
 

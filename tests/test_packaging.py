@@ -96,7 +96,7 @@ def test_every_module_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_type_checkers_find_an_editable_install(tmp_path: Path) -> None:
     """It is a plain path on a .pth line, which mypy and pyright read; an import hook they do not."""
-    source = shutil.copytree(ROOT, tmp_path / "rlx", symlinks=True, ignore=shutil.ignore_patterns(".*", "build"))
+    source = shutil.copytree(ROOT, tmp_path / "clone", symlinks=True, ignore=shutil.ignore_patterns(".*", "build"))
     build = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
     run(sys.executable, "-c", build, cwd=source)
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)

@@ -63,8 +63,8 @@ def _curve(result: Any, title: str) -> str:
     """Greedy returns at evaluations; of a run without an environment, the losses of its updates."""
     name = "eval/return_per_seed"
     if no_env.is_none(result.config.env):
-        names = [name for line in result.metrics for name in line if name.endswith("_loss")]
-        name = names[0] if names else name
+        losses = [name for line in result.metrics for name in line if name.endswith("_loss")]
+        name = next((loss for loss in losses if loss.endswith("critic_loss")), losses[0] if losses else name)
     lines = [line for line in result.metrics if line.get(name)]
     if not lines:
         return f"<p>{html.escape(title)}: no evaluation yet</p>"
