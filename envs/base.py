@@ -81,6 +81,7 @@ class VectorState(PyTreeNode):
     env: EnvState  # [E, ...]
     episode_return: jax.Array  # [E], of the episode so far
     carry: Any = None  # [E, ...], the acting state of an agent that has one; see `rlx.rollout.collect`
+    returns: Any = None  # `rlx.normalize.Returns` of the episodes so far, in a run that normalises rewards
 
 
 class VectorEnv(NamedTuple):

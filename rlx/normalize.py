@@ -1,4 +1,4 @@
-"""Running statistics of observations: count, mean and variance, merged as batches come in.
+"""Running statistics of observations and returns: count, mean and variance, merged as batches come in.
 
 They are kept as count, mean and variance, and never as sums of x and x^2: E[x^2] - E[x]^2 loses all digits where the
 mean is large against the spread. A batch moves mean and variance by its share of the samples (Chan, Golub and LeVeque
@@ -39,6 +39,14 @@ class Statistics(PyTreeNode):
     variance: jax.Array  # [O] float32, of the population
     rest: Rest = Rest()
     far: jax.Array | float = 0.0  # [O] float32, share of far values among recent samples
+    returns: Statistics | None = None  # of discounted returns [1], in a run that normalises rewards
+
+
+class Returns(PyTreeNode):
+    """The discounted returns of environments in the middle of their episodes."""
+
+    discounted: jax.Array  # [E] float32, sum of gamma^age * reward over the steps of the episode so far
+    gamma: jax.Array  # [] float32
 
 
 def init(size: int) -> Statistics:
@@ -48,11 +56,13 @@ def init(size: int) -> Statistics:
     return Statistics(jnp.zeros(()), mean=jnp.zeros(size), variance=jnp.ones(size), rest=rest, far=jnp.zeros(size))
 
 
-def update(statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str, ...] | None = None) -> Statistics:
+def update(
+    statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str, ...] | None = None, outliers: bool = False
+) -> Statistics:
     """Statistics with the samples of `batch` `[..., O]` and, over `axis_name`, the batches of all other members.
 
     All members pass equal shapes and the same statistics, and get the same result. In place of far values (see
-    `is_far`), as long as they are rare, the mean counts.
+    `is_far`), as long as they are rare, the mean counts, unless `outliers` count as well.
     """
     chex.assert_axis_dimension(batch, -1, statistics.mean.shape[0])
     x = batch.reshape(-1, batch.shape[-1]).astype(jnp.float32)
@@ -66,7 +76,7 @@ def update(statistics: Statistics, batch: jax.Array, axis_name: str | tuple[str,
     far = is_far(statistics, x)
     weight = count / (jnp.minimum(statistics.count, RECENT) + count)
     share = statistics.far + weight * (mean(far.astype(jnp.float32)) - statistics.far)
-    x = jnp.where(far & (share <= RARE), statistics.mean, x)
+    x = x if outliers else jnp.where(far & (share <= RARE), statistics.mean, x)
     center = mean(x)  # of everybody, before squaring: deviations from it do not cancel
     batch_statistics = Statistics(count=count, mean=center, variance=mean(jnp.square(x - center)))
     return merge(statistics, batch_statistics).replace(far=share)
@@ -98,7 +108,7 @@ def merge(one: Statistics, other: Statistics) -> Statistics:
     variance, variance_rest = add(variance, variance_rest, share * growth)
     variance, variance_rest = add(variance, variance_rest, share * (1 - share) * jnp.square(delta))
     rest = Rest(count_rest, mean_rest, variance_rest)
-    return Statistics(count, mean, variance, rest, far=jnp.maximum(one.far, other.far))
+    return Statistics(count, mean, variance, rest, far=jnp.maximum(one.far, other.far), returns=one.returns)
 
 
 def _two_sum(number: jax.Array, rest: jax.Array | float, more: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -118,3 +128,36 @@ def normalize(statistics: Statistics, x: jax.Array, clip: jax.Array | float) -> 
     chex.assert_axis_dimension(x, -1, statistics.mean.shape[0])
     std = jnp.maximum(jnp.sqrt(statistics.variance), 1e-3)
     return jnp.clip((x.astype(jnp.float32) - statistics.mean) / std, -clip, clip)
+
+
+def add_rewards(
+    statistics: Statistics,
+    returns: Returns,
+    reward: jax.Array,
+    ended: jax.Array,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[Statistics, Returns]:
+    """Statistics of discounted returns with those after each step of a block, and where they stand after it.
+
+    `reward` and `ended` (terminated or truncated) are `[K, E]`. An episode's last reward counts towards its own return,
+    the next episode starts from 0. Over `axis_name` as in `update`.
+    """
+
+    def step(discounted: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        discounted = returns.gamma * discounted + now[0]
+        return jnp.where(now[1], 0.0, discounted), discounted
+
+    assert statistics.returns is not None
+    discounted, of_steps = jax.lax.scan(step, returns.discounted, (reward, ended))
+    merged = update(statistics.returns, of_steps[..., None], axis_name, outliers=True)  # a rare reward is the task
+    return statistics.replace(returns=merged), returns.replace(discounted=discounted)
+
+
+def scale_reward(statistics: Statistics, reward: jax.Array) -> jax.Array:
+    """`reward` in standard deviations of the discounted returns, not shifted: a shift would change the task.
+
+    The rule of VecNormalize and of XQC (arXiv 2509.25174); as it is before the first sample. Where returns hardly vary,
+    the deviation is kept above 1e-3.
+    """
+    assert statistics.returns is not None
+    return reward / jnp.maximum(jnp.sqrt(statistics.returns.variance[0]), 1e-3)

@@ -12,8 +12,8 @@ from rlx.envs.base import VectorEnv, VectorState
 from rlx.replay import Row
 from rlx.types import EnvState, Key
 
-# (raw observation [E, O], key of the batch, keys of each environment [E]) -> action [E, A], info; of an agent with an
-# acting state, it takes that [E, ...] as well, and returns it third
+# (raw observation [E, O], key of the batch, keys of each environment's noise [E]) -> action [E, A], info; of an agent
+# with an acting state, it takes that [E, ...] as well, and returns it third
 Act = Callable[..., tuple[Any, ...]]
 
 
@@ -46,6 +46,14 @@ def add_noise(action: jax.Array, sigma: jax.Array, env_keys: Key) -> jax.Array:
     return jnp.clip(action + sigma[:, None] * noise, -1.0, 1.0)
 
 
+def held_keys(key: Key, start: jax.Array, index: jax.Array, hold: int) -> Callable[[jax.Array], Key]:
+    """Keys of exploration noise that stays for `hold` steps: from the step of a block to the keys [E].
+
+    `start` is the number of vector steps before the block. Environments change their noise at different steps.
+    """
+    return lambda i: jax.vmap(lambda e: derive(key, (start + i + e) // hold, e))(index)
+
+
 def _where(condition: jax.Array, one: Any, other: Any) -> Any:
     """Leaves `[E, ...]` of `one` where `condition` [E], else of `other`."""
     return jax.tree.map(lambda x, y: jnp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y), one, other)
@@ -62,13 +70,15 @@ def collect(
     act_key: Key,
     keep: Callable[[dict[str, jax.Array], dict[str, jax.Array]], Any] | None = None,
     fresh: Any = None,
+    noise_keys: Callable[[jax.Array], Key] | None = None,
 ) -> tuple[VectorState, Row, Episodes, Diverged]:
     """Takes `length` vector steps.
 
     `env_index` [E] are the environments' global numbers: their randomness hangs on them and on `env_key`, not on where
     they run. `keep` makes the rows' extras of `act`'s info and of what the environment shows, with "time",
     the steps since the episode began; by default both, without the time. `fresh` [E, ...] is the acting
-    state that episodes begin with, of an agent that has one. Returns the state, the rows `[length, E, ...]`, the sums
+    state that episodes begin with, of an agent that has one. `noise_keys` gives the keys of a step's noise [E], by
+    default those of the environments. Returns the state, the rows `[length, E, ...]`, the sums
     over the episodes that ended and how many environments diverged, by quantity.
     """
 
@@ -76,7 +86,8 @@ def collect(
         observation = state.env.observation
         keys = jax.vmap(lambda e: derive(env_key, i, e))(env_index)
         time = state.env.time
-        given = (observation, derive(act_key, i), keys, *([] if fresh is None else [state.carry]))
+        noise = keys if noise_keys is None else noise_keys(i)
+        given = (observation, derive(act_key, i), noise, *([] if fresh is None else [state.carry]))
         action, info, *carry = act(*given)
         state, seen = env.step(state, action, pool, keys)
         shown = seen.extras | {"time": time}

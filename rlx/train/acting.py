@@ -13,8 +13,8 @@ from rlx import normalize, parallel
 from rlx.envs.base import VectorState
 from rlx.evaluate import Evaluation, evaluate
 from rlx.replay import Row
-from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, noise_scales
-from rlx.train.task import ACT, COLLECT, INIT_ENV, POOL, Task, observed
+from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, held_keys, noise_scales
+from rlx.train.task import ACT, COLLECT, HOLD, INIT_ENV, POOL, Task, observed
 from rlx.types import EnvState, Key, fix_types
 
 RECORDED = 3  # episodes of an evaluation that can be watched
@@ -30,10 +30,31 @@ def make_pool(task: Task, key: Key, iteration: jax.Array) -> EnvState:
     return task.batch.make_pool(derive(key, POOL, iteration, parallel.index(task.axes)))
 
 
-def init_env(task: Task, key: Key, pool: EnvState) -> VectorState:
-    """This shard's environments at the start of an episode."""
+def init_env(task: Task, key: Key, pool: EnvState, hypers: Any = None) -> VectorState:
+    """This shard's environments at the start of an episode; `hypers` are the agent's, where rewards are normalised."""
     state = task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
-    return state.replace(carry=fresh_carry(task, task.plan.shard_envs))
+    returns = None
+    if task.config.normalize_rewards:
+        returns = normalize.Returns(jnp.zeros(task.plan.shard_envs), jnp.asarray(hypers.gamma, jnp.float32))
+    return state.replace(carry=fresh_carry(task, task.plan.shard_envs), returns=returns)
+
+
+def init_statistics(task: Task) -> normalize.Statistics:
+    """The statistics before the first step."""
+    returns = normalize.init(1) if task.config.normalize_rewards else None
+    return normalize.init(task.env.spec.observation_size).replace(returns=returns)
+
+
+def add_block(
+    task: Task, statistics: normalize.Statistics, env: VectorState, rows: Row
+) -> tuple[normalize.Statistics, VectorState]:
+    """The statistics with those of a block, and the environments with their discounted returns after it."""
+    merged = normalize.update(statistics, rows.observation, task.axes or None)
+    if env.returns is None:
+        return merged, env
+    ended = rows.terminated | rows.truncated
+    merged, returns = normalize.add_rewards(merged, env.returns, rows.reward, ended, task.axes or None)
+    return merged, env.replace(returns=returns)
 
 
 def fresh_carry(task: Task, number: int) -> Any:
@@ -97,7 +118,11 @@ def make_block(
 
     shard, index = parallel.index(task.axes), env_index(task)
     env_key, act_key = derive(key, COLLECT, iteration), derive(key, ACT, iteration, shard)
-    arguments = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh_carry(task, shape[0]))
+    noise_keys = None
+    if config.noise_hold > 1:
+        noise_keys = held_keys(derive(key, HOLD), iteration * config.rollout_length, index, config.noise_hold)
+    fresh = fresh_carry(task, shape[0])
+    arguments = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh, noise_keys)
     env, rows, *reports = collect(task.batch, act, *arguments)
     episodes, diverged = parallel.sum(tuple(reports), task.axes)
     rows = rows._replace(reward=rows.reward + config.reward_shift)

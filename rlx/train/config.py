@@ -71,12 +71,16 @@ class TrainConfig:
     n_step: int = setting(1, "steps folded into a learning target", within=COUNT)
     normalize_observations: bool = setting(True, "normalise observations by running statistics")
     observation_clip: float = setting(10.0, "normalised observations are clipped to +- this", within=(1e-6, math.inf))
+    normalize_rewards: bool = setting(
+        False, "divide rewards in the learning targets by the running standard deviation of discounted returns"
+    )
     noise_min: float = setting(
         0.0, "exploration noise of the first environment, standard deviation in action units", within=POSITIVE
     )
     noise_max: float = setting(
         0.0, "exploration noise of the last environment; evenly spaced between (0: none)", within=POSITIVE
     )
+    noise_hold: int = setting(1, "steps that an environment keeps one draw of its exploration noise", within=COUNT)
     pool_size: int = setting(
         128, "initial states that auto-reset draws from, per seed, refreshed at every log point", within=COUNT
     )

@@ -62,8 +62,8 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
     key = jax.random.key(seed)
     return FusedState(
         agent=task.agent.init(derive(key, INIT_AGENT), hypers),
-        statistics=normalize.init(task.env.spec.observation_size),
-        env=acting.init_env(task, key, pool),
+        statistics=acting.init_statistics(task),
+        env=acting.init_env(task, key, pool, hypers),
         pool=pool,
         replay=learning.init_replay(task, learning.row_shapes(task)),
         seed=seed,
@@ -78,7 +78,7 @@ def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[Fused
     made = acting.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
     env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
-    statistics = normalize.update(state.statistics, rows.observation, task.axes or None)
+    statistics, env = acting.add_block(task, state.statistics, env, rows)
 
     def learn(agent: State) -> tuple[State, Learned]:
         return learning.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
@@ -94,7 +94,7 @@ def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
     """The run continues with another agent and its statistics, under its own hyper-parameters."""
     del task
     agent = learning.keep_hypers(learned["agent"], state.agent)
-    return state.replace(agent=agent, statistics=learned["statistics"])
+    return state.replace(agent=agent, statistics=learned["statistics"].replace(returns=state.statistics.returns))
 
 
 SEQUENTIAL = Schedule(
@@ -102,7 +102,7 @@ SEQUENTIAL = Schedule(
     iteration=iteration,
     shards=FusedState(None, None, 0, 0, Replay(0, None), None, None),  # type: ignore[arg-type]
     members=FusedState(0, 0, 0, 0, Replay(0, None), 0, None),  # type: ignore[arg-type]
-    policy_snapshot=lambda state: {"agent": state.agent, "statistics": state.statistics},
+    policy_snapshot=lambda state: {"agent": state.agent, "statistics": state.statistics.replace(returns=None)},
     adopt=adopt,
     clock=lambda state: (state.seed, state.iteration),
     refill=lambda state, pool: state.replace(pool=pool),

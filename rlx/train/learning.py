@@ -75,6 +75,8 @@ def observed_batch(task: Task, statistics: normalize.Statistics, batch: Transiti
         name: observed(task, statistics, x) if name in reads and reads[name].normalize else x
         for name, x in batch.extras.items()
     }
+    if statistics.returns is not None and batch.reward is not None:
+        normalized["reward"] = normalize.scale_reward(statistics, batch.reward)
     return batch._replace(**normalized, extras=extras)
 
 

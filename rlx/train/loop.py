@@ -20,7 +20,7 @@ from rlx.train.task import Task, Totals
 
 STRETCH_S = 1.0  # about how long a stretch of iterations takes: who asks a run to end waits no longer
 OF_ENVS = ("reset observation", "action", "observation", "reward")
-OF_COLLECTING = (*OF_ENVS, OUTLIERS, "observation statistics")
+OF_COLLECTING = (*OF_ENVS, OUTLIERS, "observation statistics", "return statistics")
 COURSE = (*OF_COLLECTING, "critic_loss", "critic gradients", "critic parameters")  # of an iteration
 CONTAINED = (OUTLIERS, "observation", "reward")
 HANDLED = {  # bad numbers that a policy of --on-nonfinite deals with; others end the run
@@ -281,6 +281,8 @@ def _remedy(quantity: str, policy: str) -> str:
         return again if policy != "stop" else f"{again}, or pass over such starts by --on-nonfinite reset-env"
     if quantity == "observation statistics":
         return "lower --max-magnitude, or leave observations as they are by --no-normalize-observations"
+    if quantity == "return statistics":
+        return "lower --max-magnitude, or leave rewards as they are by --no-normalize-rewards"
     if quantity in ("observation", "reward"):
         return "restart such environments by --on-nonfinite reset-env"
     skip = ", or leave such updates out by --on-nonfinite skip" if HANDLED["skip"](quantity) else ""

@@ -41,16 +41,21 @@ class Learned(NamedTuple):
 def watch_statistics(
     before: normalize.Statistics, after: normalize.Statistics, observation: jax.Array, axes: parallel.Axes
 ) -> dict[str, jax.Array]:
-    """What an update of the observations' statistics shows, [] float32 each, for the report of bad numbers.
+    """What an update of the statistics shows, [] float32 each, for the report of bad numbers.
 
     Whether they are not finite, and how many of the observations `[..., O]` are outliers, see `normalize.is_far`.
     """
     outliers = normalize.is_far(before, observation).any(axis=-1).sum(dtype=jnp.float32)
     enough = before.count >= ENOUGH
-    return {
+    returns = {} if after.returns is None else {"return statistics": _unsound(after.returns)}
+    return returns | {
         OUTLIERS: parallel.sum(jnp.where(enough, outliers, 0.0), axes),
-        "observation statistics": (~finite((after.mean, after.variance))).astype(jnp.float32),
+        "observation statistics": _unsound(after),
     }
+
+
+def _unsound(statistics: normalize.Statistics) -> jax.Array:
+    return (~finite((statistics.mean, statistics.variance))).astype(jnp.float32)
 
 
 def sound(numbers: dict[str, jax.Array], iteration: jax.Array) -> Alarms:

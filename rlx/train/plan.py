@@ -261,6 +261,13 @@ def _check_consistency(config: TrainConfig) -> None:
         raise RlxError(f"--seed {config.seed}: must stay under 2^32, the last seed there is")
     if config.noise_min > config.noise_max:
         raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
+    if config.noise_hold > 1 and not config.noise_max:
+        raise RlxError(f"--noise-hold {config.noise_hold}: there is no noise to hold; add --noise-max")
+    if config.normalize_rewards and (config.offline_only or config.offline_steps):
+        raise RlxError(
+            "--normalize-rewards: needs returns of the environment from the first update; of a data set, use"
+            " --scale-rewards range"
+        )
     if config.replay_dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16 without jax_enable_x64")
     if config.offline_only and not config.offline_steps:

@@ -87,7 +87,7 @@ class Collected(NamedTuple):
 def init_collector(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> CollectorState:
     """The collectors before the first iteration."""
     _, _, policy = _init_agent(task, seed, hypers)
-    env = acting.init_env(task, jax.random.key(seed), pool)
+    env = acting.init_env(task, jax.random.key(seed), pool, hypers)
     return CollectorState(env, pool, policy, _first_statistics(task, None), seed, _zero())
 
 
@@ -112,7 +112,7 @@ def collect(task: Task, data: None, state: CollectorState) -> tuple[CollectorSta
     env, block, episodes, diverged = acting.make_block(
         task, policy.content, statistics.content, state.env, state.pool, jax.random.key(state.seed), state.iteration
     )
-    merged = normalize.update(statistics.content, block.observation, task.axes or None)
+    merged, env = acting.add_block(task, statistics.content, env, block)
     lags = _lags(version, policy_at_collector=policy.version, statistics_at_collector=statistics.version)
     collected = Collected(block, learning.actor_rows(task, block), version)
     watched = nonfinite.watch_statistics(statistics.content, merged, block.observation, task.axes)
@@ -202,7 +202,11 @@ def role_with_contents(role: Any, fields: dict[str, Any]) -> Any:
     """The role's state with those of the fields that it has."""
 
     def changed(old: Any, content: Any) -> Any:
-        return old._replace(content=content) if isinstance(old, Snapshot) else content
+        if not isinstance(old, Snapshot):
+            return content
+        if isinstance(old.content, normalize.Statistics):  # of the run's own rewards
+            content = content.replace(returns=old.content.returns)
+        return old._replace(content=content)
 
     return role.replace(**{n: changed(getattr(role, n), content) for n, content in fields.items() if hasattr(role, n)})
 
@@ -219,7 +223,7 @@ def _first_ring(task: Task, rows: Any) -> tuple[Replay | None, jax.Array | None]
 def _first_statistics(task: Task, data: Tables | None) -> Snapshot:
     """Those of no observation, or of the data set's, which never change."""
     if data is None:
-        return Snapshot(normalize.init(task.env.spec.observation_size), _zero())
+        return Snapshot(acting.init_statistics(task), _zero())
     return Snapshot(learning.data_statistics(task, data), None)
 
 

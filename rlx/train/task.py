@@ -25,7 +25,7 @@ from rlx.train.plan import Plan
 from rlx.types import Agent, Env, Metrics, Read
 
 # the first index of every key
-INIT_AGENT, INIT_ENV, POOL, COLLECT, ACT, SAMPLE, CRITIC, ACTOR, OFFLINE = range(9)
+INIT_AGENT, INIT_ENV, POOL, COLLECT, ACT, SAMPLE, CRITIC, ACTOR, OFFLINE, HOLD = range(10)
 
 
 class Task(NamedTuple):

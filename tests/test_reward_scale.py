@@ -1,0 +1,128 @@
+"""Normalised rewards: discounted returns against loops in NumPy, and runs that do not notice the rewards' unit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rlx
+from rlx import normalize
+from rlx.errors import RlxError
+from rlx.types import EnvState, Key, Step
+from tests.walk import Walk
+
+GAMMA = 0.9
+
+
+def fresh(envs: int) -> tuple[normalize.Statistics, normalize.Returns]:
+    statistics = normalize.init(2).replace(returns=normalize.init(1))
+    return statistics, normalize.Returns(jnp.zeros(envs), jnp.full(envs, GAMMA))
+
+
+def loops(reward: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """The discounted return after each step, `[T, E]`."""
+    returns, running = np.zeros(reward.shape), np.zeros(reward.shape[1])
+    for t in range(len(reward)):
+        for e in range(reward.shape[1]):
+            running[e] = GAMMA * running[e] + reward[t, e]
+            returns[t, e] = running[e]
+            if ended[t, e]:
+                running[e] = 0
+    return returns
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_statistics_of_discounted_returns(jit: bool) -> None:
+    """In blocks; the last reward of an episode belongs to its own return, and a rare one counts however large."""
+    rng = np.random.default_rng(0)
+    reward, ended = rng.normal(size=(12, 3)).astype(np.float32), rng.random((12, 3)) < 0.2
+    reward[7, 1] = 500.0
+    add = jax.jit(normalize.add_rewards) if jit else normalize.add_rewards
+    statistics, returns = fresh(3)
+    for k in range(0, 12, 4):
+        statistics, returns = add(statistics, returns, reward[k : k + 4], ended[k : k + 4])
+    expected = loops(reward, ended)
+    assert statistics.returns is not None
+    np.testing.assert_allclose(statistics.returns.mean, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(statistics.returns.variance, expected.var(), rtol=1e-5)
+    np.testing.assert_allclose(returns.discounted, np.where(ended[-1], 0, expected[-1]), rtol=1e-5)
+    np.testing.assert_allclose(normalize.scale_reward(statistics, jnp.ones(2)), 1 / expected.std(), rtol=1e-5)
+
+
+def test_two_shards_have_the_statistics_of_one_batch() -> None:
+    rng = np.random.default_rng(1)
+    reward, ended = rng.normal(size=(5, 4)).astype(np.float32), rng.random((5, 4)) < 0.2
+    together, _ = normalize.add_rewards(*fresh(4), reward, ended)
+    statistics, returns = fresh(2)
+    halves = (reward.reshape(5, 2, 2), ended.reshape(5, 2, 2))
+    add = partial(normalize.add_rewards, statistics, returns, axis_name="shard")
+    shards, _ = jax.vmap(add, in_axes=1, axis_name="shard")(*halves)
+    assert shards.returns is not None and together.returns is not None
+    for variance in shards.returns.variance:
+        np.testing.assert_allclose(variance, together.returns.variance, rtol=1e-5)
+
+
+def test_before_the_first_sample_and_without_variance_rewards_stay_finite() -> None:
+    statistics, returns = fresh(2)
+    np.testing.assert_array_equal(normalize.scale_reward(statistics, jnp.full(3, 2.0)), 2.0)
+    still, _ = normalize.add_rewards(statistics, returns, jnp.zeros((4, 2)), jnp.zeros((4, 2), bool))
+    np.testing.assert_array_equal(normalize.scale_reward(still, jnp.zeros(3)), 0.0)
+
+
+class Scaled(NamedTuple):
+    """Walk with its rewards in another unit."""
+
+    unit: float
+    walk: Walk = Walk()
+
+    @property
+    def spec(self) -> Any:
+        return self.walk.spec
+
+    def reset(self, key: Key) -> EnvState:
+        return self.walk.reset(key)
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        state, step = self.walk.step(state, action, key)
+        return state, step._replace(reward=self.unit * step.reward)
+
+
+SMALL: dict[str, Any] = {
+    "actor_hidden_sizes": (8,),
+    "critic_hidden_sizes": (8,),
+    "num_envs": 4,
+    "batch_size": 8,
+    "warmup_env_steps": 64,
+    "total_env_steps": 128,
+    "eval_episodes": 2,
+    "n_step": 2,
+    "ratio": "2:1",
+}
+
+
+@pytest.mark.parametrize("driver", ["fused", "pipelined"])
+def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str) -> None:
+    """Rewards times 64 leave the same bits: a power of two rounds nothing."""
+    runs = {
+        (unit, normalized): rlx.fit("sac", Scaled(unit), driver=driver, normalize_rewards=normalized, **SMALL)
+        for unit, normalized in [(1.0, True), (64.0, True), (1.0, False)]
+    }
+    states = {name: jax.tree.leaves(result.state) for name, result in runs.items()}
+    for one, other in zip(states[1.0, True], states[64.0, True], strict=True):
+        np.testing.assert_array_equal(one, other)
+    plain = zip(states[1.0, True], states[1.0, False], strict=True)
+    assert any(not np.array_equal(one, other) for one, other in plain), "normalising changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"normalize_rewards": True, "offline_steps": 10}, "normalize.rewards"), ({"noise_hold": 4}, "no noise to hold")],
+)
+def test_settings_without_effect_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RlxError, match=message):
+        rlx.fit("sac", Walk(), **SMALL | changes)
