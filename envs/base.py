@@ -156,7 +156,7 @@ def vectorise(
             "bad_reward": bad_reward,
         }
         following = jax.tree.map(partial(jnp.where, ended), start, after)
-        state = VectorState(env=following, episode_return=jnp.where(ended, 0.0, episode_return))
+        state = state.replace(env=following, episode_return=jnp.where(ended, 0.0, episode_return))
         return state, step._replace(observation=following.observation, metrics=metrics)
 
     def init(pool: EnvState, keys: Key) -> VectorState:

@@ -46,7 +46,7 @@ class Returns(PyTreeNode):
     """The discounted returns of environments in the middle of their episodes."""
 
     discounted: jax.Array  # [E] float32, sum of gamma^age * reward over the steps of the episode so far
-    gamma: jax.Array  # [] float32
+    gamma: jax.Array  # [E] float32
 
 
 def init(size: int) -> Statistics:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlx.envs import vectorise
 from rlx.evaluate import Evaluation, evaluate
-from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, noise_scales
+from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, held_keys, noise_scales
 from rlx.train import report
 from rlx.types import EnvState, Key, Step
 from tests.walk import DECAY, EDGE, PUSH, Walk
@@ -67,6 +67,17 @@ def collected(index: np.ndarray) -> tuple[Any, Any, Episodes, Diverged]:
 
 
 WHOLE = collected(np.arange(8))
+
+
+def test_held_noise_changes_every_few_steps_of_each_environment() -> None:
+    """Across blocks, too; not in all environments at the same step."""
+    index, hold, key = jnp.arange(3), 4, jax.random.key(5)
+    blocks = [held_keys(key, jnp.int32(start), index, hold) for start in (0, 6)]
+    keys = np.stack([jax.random.key_data(block(i)) for block in blocks for i in range(6)])  # [12, 3, ...]
+    changes = (keys[1:] != keys[:-1]).any(axis=-1)  # [11, 3]
+    for e in range(3):
+        assert [t + 1 for t in np.flatnonzero(changes[:, e])] == [t for t in range(1, 12) if (t + e) % hold == 0]
+    assert len(np.unique(keys.reshape(-1, keys.shape[-1]), axis=0)) == 3 + 4 + 4
 
 
 def test_environments_do_not_know_their_shard() -> None:

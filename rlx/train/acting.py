@@ -35,7 +35,8 @@ def init_env(task: Task, key: Key, pool: EnvState, hypers: Any = None) -> Vector
     state = task.batch.init(pool, jax.vmap(lambda e: derive(key, INIT_ENV, e))(env_index(task)))
     returns = None
     if task.config.normalize_rewards:
-        returns = normalize.Returns(jnp.zeros(task.plan.shard_envs), jnp.asarray(hypers.gamma, jnp.float32))
+        zeros = jnp.zeros(task.plan.shard_envs)
+        returns = normalize.Returns(zeros, zeros + hypers.gamma)
     return state.replace(carry=fresh_carry(task, task.plan.shard_envs), returns=returns)
 
 
