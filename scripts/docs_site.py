@@ -1,13 +1,15 @@
 """What the site has beyond the pages in docs/: API pages, tables of settings, notebooks, pages from the repository.
 
 mkdocs calls the functions named `on_...`. A page requests a table by a comment on a line of its own:
-`<!-- settings: sac -->` (an agent's settings) or `<!-- presets: sac -->` (what its presets change).
+`<!-- settings: sac -->` (an agent's settings; of `train`, the training loop's) or `<!-- presets: sac -->` (what its
+presets change).
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import math
 import posixpath
 import re
 import sys
@@ -149,15 +151,31 @@ def tables(markdown: str) -> str:
 
 
 def settings_table(agent: str) -> str:
-    """Flag, default and help of an agent's own settings."""
+    """Flag, default, limits and help of an agent's own settings, or of those that all share where `agent` is train."""
     from rlx import config
 
+    shared = agent == "train"
     rows = [
-        (f"`{flag(name)}`", f"`{shown(setting.default)}`", setting.help)
-        for name, setting in config.settings(agent).items()
-        if setting.section != "train"
+        (
+            f"`{flag(name)}`",
+            f"`{shown(setting.default)}`" if shown(setting.default) else "",
+            limits(setting),
+            setting.help,
+        )
+        for name, setting in config.settings("sac" if shared else agent).items()
+        if (setting.section == "train") == shared
     ]
-    return table(("flag", "default", "meaning"), rows)
+    return table(("flag", "default", "allowed", "meaning"), rows)
+
+
+def limits(setting: Any) -> str:
+    """What a setting may be."""
+    if setting.choices:
+        return ", ".join(f"`{choice}`" for choice in setting.choices)
+    low, high = (None if math.isinf(end) else shown(float(end)) for end in setting.within)
+    if setting.type in (bool, str) or low == high is None:
+        return ""
+    return f"from {low}" if high is None else f"to {high}" if low is None else f"{low} to {high}"
 
 
 def presets_table(agent: str) -> str:

@@ -77,9 +77,11 @@ def test_notebooks_are_pages(site: Path) -> None:
 def test_tables_of_settings_are_those_of_the_source(name: str) -> None:
     page = (ROOT / "docs" / "agents" / f"{name}.md").read_text()
     filled = docs_site.tables(page)
+    loop = docs_site.tables((ROOT / "docs" / "settings.md").read_text())
     for setting, found in config.settings(name).items():
-        said = f"| `--{setting.replace('_', '-')}` | `{docs_site.shown(found.default)}` | {found.help} |"
-        assert (said in filled) == (found.section != "train"), setting
+        shown = docs_site.shown(found.default)
+        row = f"| `--{setting.replace('_', '-')}` | {f'`{shown}`' if shown else ''} | {docs_site.limits(found)} | {found.help} |"
+        assert (row in filled, row in loop) == (found.section != "train", found.section == "train"), setting
     for changed in agents.tuned_settings(name).values():
         assert all(f"`{docs_site.typed(setting, value)}`" in filled for setting, value in changed.items())
     assert f"../images/agents/{name}.png" in page
