@@ -22,6 +22,7 @@ if __name__ != "rlx.envs":
 from rlx import user_code
 from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
 from rlx.envs.checks import check, quick
+from rlx.envs.domain import randomize
 from rlx.envs.no_env import from_name
 from rlx.envs.objects import make as make_own
 from rlx.envs.objects import name_of, wrap
@@ -41,6 +42,7 @@ __all__ = [
     "name_of",
     "names",
     "quick",
+    "randomize",
     "to_gymnasium",
     "vectorise",
     "wrap",

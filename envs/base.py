@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
+from rlx.envs.observations import flatten
 from rlx.errors import RlxError
 from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
 from rlx.xla import in_blocks
@@ -42,22 +45,23 @@ def with_key(info: Mapping[str, Any], key: Key) -> dict[str, Any]:
     return dict(info) | {"rng": key if typed else jax.random.key_data(key)}
 
 
-def begin(inner: Any, observation: jax.Array) -> EnvState:
+def begin(inner: Any, observation: Any) -> EnvState:
     """The state that a reset returns: flat float32 observation `[O]`, strong types, time 0."""
     inner = fix_types(jax.tree.map(jnp.asarray, inner))
-    return EnvState(inner=inner, observation=_flat(observation), time=jnp.zeros((), jnp.int32))
+    return EnvState(inner=inner, observation=flatten(observation), time=jnp.zeros((), jnp.int32))
 
 
 def advance(
     state: EnvState,
     inner: Any,
-    observation: jax.Array,
+    observation: Any,
     reward: jax.Array,
     terminated: jax.Array,
     episode_length: int,
+    metrics: Mapping[str, jax.Array] = MappingProxyType({}),
 ) -> tuple[EnvState, Step]:
     """What a step returns, in exactly the types of `state`; the time limit is decided here and nowhere else."""
-    observation = _flat(observation)
+    observation = flatten(observation)
     time = state.time + 1
     terminated = jnp.asarray(terminated, bool).reshape(())
     after = EnvState(inner=jax.tree.map(_as_type_of, inner, state.inner), observation=observation, time=time)
@@ -67,8 +71,13 @@ def advance(
         reward=jnp.asarray(reward, jnp.float32).reshape(()),
         terminated=terminated,
         truncated=(time >= episode_length) & ~terminated,
-        metrics={},
+        metrics={name: jnp.asarray(x, jnp.float32).reshape(()) for name, x in metrics.items()},
     )
+
+
+def metric_names(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of a library's metrics (or of their shapes) that are one number each, for `Spec.metrics`."""
+    return tuple(sorted(name for name, x in metrics.items() if math.prod(getattr(x, "shape", ())) == 1))
 
 
 MAX_MAGNITUDE = 1e10  # of observations and rewards; what is beyond has diverged
@@ -110,9 +119,9 @@ def vectorise(
 
     A reset costs a gather: no program but `make_pool`'s holds the reset of the environment. Where an episode ended,
     `step.observation` is the first of the new episode and `step.next_observation` the true successor.
-    `step.metrics` are `episode_return` and `episode_length` `[E]` of the episode so far, this step included: final
-    where terminated | truncated; and `bad_reset`, `bad_observation` and `bad_reward` `[E]`, whether the episode's first
-    observation, the successor or the reward had diverged (see `diverged`).
+    `step.metrics` are the environment's; `episode_return` and `episode_length` `[E]` of the episode so far, this step
+    included: final where terminated | truncated; and `bad_reset`, `bad_observation` and `bad_reward` `[E]`, whether
+    the episode's first observation, the successor or the reward had diverged (see `diverged`).
 
     With `truncate_nonfinite` a step that diverged truncates its episode: reward and extras are 0 and the successor is
     the observation before. Initial states that diverged are passed over for the next good one of the pool, and count in
@@ -148,7 +157,7 @@ def vectorise(
         ended = step.terminated | step.truncated
         episode_return = state.episode_return + step.reward.astype(jnp.float32)
         start, replaced = sample_start(pool, key)
-        metrics = {
+        metrics = step.metrics | {
             "episode_return": episode_return,
             "episode_length": after.time,
             "bad_reset": bad_reset,
@@ -221,10 +230,6 @@ def check_count(name: str, count: int) -> None:
     """Raises RlxError unless `count` is a positive integer."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise RlxError(f"{name} must be an integer of at least 1, not {count!r}")
-
-
-def _flat(observation: jax.Array) -> jax.Array:
-    return jnp.ravel(jnp.asarray(observation, jnp.float32))
 
 
 def _as_type_of(new: Any, old: jax.Array) -> jax.Array:

@@ -14,9 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import advance, begin, with_key
+from rlx.envs.base import advance, begin, metric_names, with_key
 from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import interface, quietly, scene
+from rlx.envs.observations import parts, size
+from rlx.envs.randomization import Episode, Randomization, RandomizationFn, with_model
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -31,31 +33,50 @@ class BraxEnv:
 
     Actions are in [-1, 1] without rescaling here: environments with other actuator ranges map them themselves. What
     `state.info` holds is carried where a step reads it; `info["rng"]` is the step's key, so that episodes from one
-    start differ.
+    start differ. With a `randomization_fn` of its `sys`, the leaves that it draws are carried, too.
     """
 
-    def __init__(self, env: brax_envs.Env, episode_length: int):
+    def __init__(self, env: brax_envs.Env, episode_length: int, randomization_fn: RandomizationFn | None = None):
         self._env = env
+        if randomization_fn is not None and not hasattr(env.unwrapped, "sys"):
+            raise RlxError(f"{type(env.unwrapped).__name__}: has no sys to randomise; it is no PipelineEnv")
+        self._randomization = randomization_fn and Randomization(env.sys, randomization_fn)
+        self.params = self._randomization and self._randomization.params
         key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
-        self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key)
-        observation = jax.ShapeDtypeStruct(self._dynamics.first_observed.shape, jnp.float32)
-        self.spec = Spec(observation=observation, action=action, episode_length=episode_length)
+        self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key, params=self.params)
+        seen, metrics = self._dynamics.first_observed, metric_names(self._dynamics.state.state.metrics)
+        observation = jax.ShapeDtypeStruct((size(seen),), jnp.float32)
+        self.spec = Spec(observation, action, episode_length, parts=parts(seen), metrics=metrics)
 
-    def reset(self, key: Key) -> EnvState:
-        return begin(*self._dynamics.reset(key))
+    def reset(self, key: Key, params: Any = None) -> EnvState:
+        if self._randomization and params is None:
+            params = self._randomization.draw(key)
+        return begin(*self._dynamics.reset(key, params))
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        inner, (observation, reward, done) = self._dynamics.step(state.inner, action, key)
-        return advance(state, inner, observation, reward, done, self.spec.episode_length)
+        inner, (observation, reward, done, metrics) = self._dynamics.step(state.inner, action, key)
+        return advance(state, inner, observation, reward, done, self.spec.episode_length, metrics)
 
-    def _start(self, key: Key, params: Any = None) -> tuple[brax_envs.State, jax.Array]:
-        start = self._env.reset(key)
-        return start, start.obs
+    def randomized(self, randomization_fn: RandomizationFn) -> BraxEnv:
+        """The environment with new physics every episode, see `rlx.envs.randomization`."""
+        return BraxEnv(self._env, self.spec.episode_length, randomization_fn)
 
-    def _step(self, state: brax_envs.State, action: jax.Array, key: Key) -> tuple[brax_envs.State, Any]:
-        after = self._env.step(state.replace(info=with_key(state.info, key)), action)
-        return after, (after.obs, after.reward, after.done)
+    def _with(self, params: Any) -> brax_envs.Env:
+        """Brax's environment with the physics of an episode."""
+        if self._randomization is None:
+            return self._env
+        return with_model(self._env, "sys", self._randomization.model(params))
+
+    def _start(self, key: Key, params: Any) -> tuple[Episode, Any]:
+        start = self._with(params).reset(key)
+        return Episode(start, params), start.obs
+
+    def _step(self, episode: Episode, action: jax.Array, key: Key) -> tuple[Episode, Any]:
+        state, params = episode
+        after = self._with(params).step(state.replace(info=with_key(state.info, key)), action)
+        metrics = {name: after.metrics[name] for name in metric_names(after.metrics)}
+        return Episode(after, params), (after.obs, after.reward, after.done, metrics)
 
     def scene(self) -> dict[str, Any] | None:
         """The geoms of the MuJoCo model, see `rlx.envs.base.Renderable`; link i is Brax's link i. None without one."""
@@ -68,17 +89,18 @@ class BraxEnv:
         return interface(self._env.sys.mj_model, float(self._env.dt))
 
     def pose(self, state: EnvState) -> jax.Array:
-        links = self._dynamics.unpack(state.inner).pipeline_state.x
+        links = self._dynamics.unpack(state.inner).state.pipeline_state.x
         rotation = links.rot / jnp.linalg.norm(links.rot, axis=-1, keepdims=True)  # Brax's resets leave it unnormalised
         return jnp.concatenate([links.pos, rotation], axis=-1)
 
 
-def _mark_poses(flags: brax_envs.State) -> brax_envs.State:
+def _mark_poses(flags: Episode) -> Episode:
     """Poses are carried to be drawn."""
-    if not hasattr(flags.pipeline_state, "x"):
+    pipeline = flags.state.pipeline_state
+    if not hasattr(pipeline, "x"):
         return flags
-    poses = jax.tree.map(lambda _: True, flags.pipeline_state.x)
-    return flags.replace(pipeline_state=flags.pipeline_state.replace(x=poses))
+    poses = jax.tree.map(lambda _: True, pipeline.x)
+    return flags._replace(state=flags.state.replace(pipeline_state=pipeline.replace(x=poses)))
 
 
 TRAINING = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "EvalWrapper", "DomainRandomizationVmapWrapper")

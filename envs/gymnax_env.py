@@ -13,7 +13,7 @@ import numpy as np
 from gymnax.environments.environment import Environment, EnvParams
 
 from rlx.envs.base import advance, begin
-from rlx.envs.randomize import Episode, Randomization, RandomizationFn
+from rlx.envs.randomization import Episode, Randomization, RandomizationFn
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -57,7 +57,7 @@ class GymnaxEnv:
         return begin(Episode(inner, params) if self._randomization else inner, observation)
 
     def randomized(self, randomization_fn: RandomizationFn) -> GymnaxEnv:
-        """The environment with new parameters every episode, see `rlx.envs.randomize`."""
+        """The environment with new parameters every episode, see `rlx.envs.randomization`."""
         return GymnaxEnv(self._env, self._params, self.spec.episode_length, randomization_fn)
 
     def _with(self, params: Any) -> EnvParams:

@@ -1,24 +1,24 @@
 """MuJoCo Playground environments on their jax implementation, driven without Playground's wrappers.
 
-Of the library's state only the leaves that later steps read are carried. What a policy sees is the entry `state` of
-observations that are dictionaries, else all entries, flat, in the order of their names; pixels are not supported.
+Of the library's state only the leaves that later steps read are carried. Observations that are dictionaries are flat
+vectors with named parts, see `rlx.envs.observations`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rlx.envs import ROBOTS
-from rlx.envs.base import advance, begin, with_key
+from rlx.envs.base import advance, begin, metric_names, with_key
 from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import interface, quietly, scene
-from rlx.envs.randomize import Episode, Randomization, RandomizationFn, with_model
+from rlx.envs.observations import flatten, parts, size
+from rlx.envs.randomization import Episode, Randomization, RandomizationFn, with_model
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -40,8 +40,10 @@ class PlaygroundEnv:
         key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key, params=self.params)
-        observation = jax.ShapeDtypeStruct(self._dynamics.first_observed.shape, jnp.float32)
-        self.spec = Spec(observation, action, episode_length)
+        seen = self._dynamics.first_observed
+        observation = jax.ShapeDtypeStruct((size(seen),), jnp.float32)
+        metrics = metric_names(self._dynamics.state.state.metrics)
+        self.spec = Spec(observation, action, episode_length, parts=parts(seen), metrics=metrics)
 
     def reset(self, key: Key, params: Any = None) -> EnvState:
         if self._randomization and params is None:
@@ -49,16 +51,16 @@ class PlaygroundEnv:
         return begin(*self._dynamics.reset(key, params))
 
     def randomized(self, randomization_fn: RandomizationFn) -> PlaygroundEnv:
-        """The environment with new physics every episode, see `rlx.envs.randomize`."""
+        """The environment with new physics every episode, see `rlx.envs.randomization`."""
         return PlaygroundEnv(self._env, self.spec.episode_length, randomization_fn)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        inner, (observation, reward, terminated) = self._dynamics.step(state.inner, action, key)
-        return advance(state, inner, observation, reward, terminated, self.spec.episode_length)
+        inner, (observation, reward, terminated, metrics) = self._dynamics.step(state.inner, action, key)
+        return advance(state, inner, observation, reward, terminated, self.spec.episode_length, metrics)
 
     def _start(self, key: Key, params: Any) -> tuple[Episode, jax.Array]:
         state = self._with(params).reset(key)
-        return Episode(state, params), _flat(state.obs)
+        return Episode(state, params), state.obs
 
     def _with(self, params: Any) -> Any:
         """The library's environment with the physics of an episode."""
@@ -70,8 +72,9 @@ class PlaygroundEnv:
         state, params = episode
         after = self._with(params).step(state.replace(info=with_key(state.info, key)), action)
         sound = jnp.isfinite(after.data.qpos).all() & jnp.isfinite(after.data.qvel).all()
-        observation = jnp.where(sound, _flat(after.obs), jnp.nan)
-        return Episode(after, params), (observation, after.reward, after.done.astype(bool) & sound)
+        observation = jnp.where(sound, flatten(after.obs), jnp.nan)
+        metrics = {name: after.metrics[name] for name in metric_names(after.metrics)}
+        return Episode(after, params), (observation, after.reward, after.done.astype(bool) & sound, metrics)
 
     def scene(self) -> dict[str, Any]:
         """The simple geoms of the MuJoCo model; meshes are not drawn."""
@@ -94,14 +97,6 @@ class PlaygroundEnv:
 def _mark_poses(flags: Episode) -> Episode:
     """Poses are carried to be drawn."""
     return flags._replace(state=flags.state.replace(data=flags.state.data.replace(xpos=True, xquat=True)))
-
-
-def _flat(observation: Any) -> jax.Array:
-    """What the policy sees, `[O]`."""
-    if isinstance(observation, Mapping):
-        entries = [observation["state"]] if "state" in observation else [observation[k] for k in sorted(observation)]
-        return jnp.concatenate([jnp.ravel(entry) for entry in entries])
-    return jnp.ravel(observation)
 
 
 def wrap(env: Any, episode_length: int | None) -> PlaygroundEnv:

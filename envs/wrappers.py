@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx.envs.base import check_count
-from rlx.envs.randomize import Randomized, nominal_params
+from rlx.envs.randomization import Randomized, nominal_params
 from rlx.errors import RlxError, unknown
 from rlx.types import Env, EnvState, Key, Spec, Step
 
@@ -55,12 +55,13 @@ class Wrapped:
         return pose
 
 
-def _reset(env: Env, key: Key, params: Any) -> EnvState:
-    """An episode, with these parameters where there are any (see `rlx.envs.randomize.Randomized`)."""
+def reset_env(env: Env, key: Key, params: Any) -> EnvState:
+    """An episode, with these parameters where there are any (see `rlx.envs.randomization.Randomized`)."""
     return env.reset(key) if params is None else cast(Randomized, env).reset(key, params)
 
 
-def _state(env: EnvState, time: jax.Array, observation: jax.Array | None = None, memory: Any = None) -> EnvState:
+def outer_state(env: EnvState, time: jax.Array, observation: jax.Array | None = None, memory: Any = None) -> EnvState:
+    """The state of a wrapped environment around that of the one inside."""
     return EnvState(Inner(env, memory), env.observation if observation is None else observation, time)
 
 
@@ -77,13 +78,13 @@ def _observing(
     """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
 
     def reset(key: Key, params: Any = None) -> EnvState:
-        state = _reset(env, key, params)
-        return _state(state, state.time, observe(state, None, key))
+        state = reset_env(env, key, params)
+        return outer_state(state, state.time, observe(state, None, key))
 
     def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         after, shown = env.step(state.inner.env, action, key)
         observation = observe(after, state.observation, key)
-        return _state(after, after.time, observation), _shown(shown, observation)
+        return outer_state(after, after.time, observation), _shown(shown, observation)
 
     observation = jax.ShapeDtypeStruct((size,), jnp.float32)
     return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step)
@@ -141,13 +142,13 @@ def action_delay(env: Env, steps: int) -> Wrapped:
     check_count("action_delay", steps)
 
     def reset(key: Key, params: Any = None) -> EnvState:
-        state = _reset(env, key, params)
-        return _state(state, state.time, memory=jnp.zeros((steps, env.spec.action_size), jnp.float32))
+        state = reset_env(env, key, params)
+        return outer_state(state, state.time, memory=jnp.zeros((steps, env.spec.action_size), jnp.float32))
 
     def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         waiting = jnp.concatenate([state.inner.memory, action[None]]).astype(jnp.float32)
         after, shown = env.step(state.inner.env, waiting[0], key)
-        return _state(after, after.time, memory=waiting[1:]), shown
+        return outer_state(after, after.time, memory=waiting[1:]), shown
 
     return Wrapped(env, env.spec, reset, step)
 
@@ -157,8 +158,8 @@ def action_repeat(env: Env, times: int) -> Wrapped:
     check_count("action_repeat", times)
 
     def reset(key: Key, params: Any = None) -> EnvState:
-        state = _reset(env, key, params)
-        return _state(state, state.time)
+        state = reset_env(env, key, params)
+        return outer_state(state, state.time)
 
     def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         def once(before: tuple[EnvState, Step], i: jax.Array) -> tuple[tuple[EnvState, Step], None]:
@@ -171,7 +172,7 @@ def action_repeat(env: Env, times: int) -> Wrapped:
         _, shapes = jax.eval_shape(env.step, state.inner.env, action, key)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         (after, shown), _ = jax.lax.scan(once, (state.inner.env, nothing), jnp.arange(times))
-        return _state(after, state.time + 1), shown
+        return outer_state(after, state.time + 1), shown
 
     spec = env.spec._replace(episode_length=math.ceil(env.spec.episode_length / times))
     return Wrapped(env, spec, reset, step, steps=times)
@@ -179,12 +180,12 @@ def action_repeat(env: Env, times: int) -> Wrapped:
 
 def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrapped:
     def reset(key: Key, params: Any = None) -> EnvState:
-        state = _reset(env, key, params)
-        return _state(state, state.time)
+        state = reset_env(env, key, params)
+        return outer_state(state, state.time)
 
     def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         after, shown = env.step(state.inner.env, action, key)
-        return _state(after, after.time), shown._replace(reward=transform(shown.reward))
+        return outer_state(after, after.time), shown._replace(reward=transform(shown.reward))
 
     return Wrapped(env, env.spec, reset, step)
 
@@ -208,14 +209,14 @@ def episode_length(env: Env, length: int) -> Wrapped:
     own = env.spec.episode_length
 
     def reset(key: Key, params: Any = None) -> EnvState:
-        state = _reset(env, key, params)
-        return _state(state, state.time)
+        state = reset_env(env, key, params)
+        return outer_state(state, state.time)
 
     def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         after, shown = env.step(state.inner.env, action, key)
         by_the_environment = shown.truncated & (after.time < own)  # else by its own limit
         truncated = (by_the_environment | (after.time >= length)) & ~shown.terminated
-        return _state(after, after.time), shown._replace(truncated=truncated)
+        return outer_state(after, after.time), shown._replace(truncated=truncated)
 
     return Wrapped(env, env.spec._replace(episode_length=length), reset, step)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlx import agents, data, envs, parallel, replay
@@ -30,7 +31,7 @@ from rlx.train.pipelined import Pipelined
 from rlx.train.plan import Plan, make_offline_plan, make_plan, parse_split
 from rlx.train.task import Tables, Task
 from rlx.train.threads import Threads
-from rlx.types import Agent, Env, Spec
+from rlx.types import Agent, Env, Key, Spec
 
 
 class Placement(NamedTuple):
@@ -94,12 +95,36 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datase
     config = _with_schedules(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
+    _check_acting(config, env.spec)
     placement = lay_out(config.train, asked_split(config.train))
     train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
     run_setup = Setup(replace(config, train=train), env, dataset, tuple(one.size for one in sets), notes, trains)
     for offline in parts(run_setup.config):
         _task(run_setup, placement, offline)
     return run_setup
+
+
+def _check_acting(config: RunConfig, spec: Spec) -> None:
+    """Raises RlxError for an agent whose greedy action depends on parts of the observation that are not the actor's."""
+    if spec.actor_size == spec.observation_size:
+        return
+    agent = agents.load(config.agent).make(config.network, spec, ())
+
+    def actions(key: Key) -> list[jax.Array]:
+        policy, seen = agent.acting_params(agent.init(key)), jax.random.normal(key, (PROBES, spec.actor_size))
+        rows = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * PROBES), agent.carry and agent.carry())
+        carry = [] if agent.carry is None else [rows]
+        return [agent.act_greedy(policy, spec.of_actor(seen, rest), key, *carry)[0] for rest in (0.0, 1.0, -1.0)]
+
+    first, *others = jax.device_get(jax.jit(actions)(jax.random.key(0)))
+    if any((first != other).any() for other in others):
+        raise RlxError(
+            f"--critic-observation {' '.join(spec.critic_parts)}: {config.agent} acts by its critics, which would read"
+            " more than policies do; leave it out"
+        )
+
+
+PROBES = 64  # observations at which an untrained agent acts
 
 
 def _arranged(config: RunConfig, placement: Placement) -> str:
@@ -116,7 +141,7 @@ def prepare(
     train: TrainConfig, path: str, spec: Spec, in_memory: Dataset | None = None
 ) -> tuple[Dataset, tuple[str, ...]]:
     """A data set (read, unless in memory), checked and clipped, and notes on it. Raises RlxError if it does not fit."""
-    dataset = data.read(Path(path)) if in_memory is None else in_memory
+    dataset = data.choose_parts(data.read(Path(path)) if in_memory is None else in_memory, spec.parts)
     for name, size, data_size in (
         ("observations", spec.observation_size, dataset.rows.observation.shape[-1]),
         ("actions", spec.action_size, dataset.rows.action.shape[-1]),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.envs.base import MAX_MAGNITUDE, Renderable, diverged
-from rlx.envs.randomize import Randomized, nominal_params
+from rlx.envs.randomization import Randomized, nominal_params
 from rlx.types import Env, EnvState, Key
 
 
@@ -20,7 +20,7 @@ class Evaluation(NamedTuple):
     lengths: jax.Array  # [N] int32
     recording: dict[str, jax.Array]  # view [T, R, ...] (see `view`), action [T, R, A], reward [T, R]
     nonfinite: jax.Array  # [N] bool, episodes that were truncated because they diverged
-    sums: dict[str, jax.Array] = {}  # noqa: RUF012 -- of each scalar of `Spec.extras`, over the episode, [N]
+    sums: dict[str, jax.Array] = {}  # noqa: RUF012 -- over the episode, of each scalar of the spec's extras and metrics [N]
     lasts: dict[str, jax.Array] = {}  # noqa: RUF012 -- and of the episode's last step, [N]
     nominal_returns: jax.Array | None = None  # [N], without randomised physics; None where it is not randomised
 
@@ -78,7 +78,8 @@ def evaluate(
     }
     recording = jax.tree.map(lambda x: jnp.zeros((limit, *x.shape), x.dtype), empty)
     zeros = jnp.zeros(number, jnp.float32)
-    scalars = {name: zeros for name, shape in env.spec.extras.items() if shape.shape == ()}
+    names = [*env.spec.metrics, *(name for name, shape in env.spec.extras.items() if shape.shape == ())]
+    scalars = dict.fromkeys(names, zeros)
     nonfinite = bad(state.observation)
     extras, flags = (scalars, scalars), (nonfinite, nonfinite)
     loop = (jnp.zeros((), jnp.int32), state, flags, zeros, zeros.astype(jnp.int32), recording, extras, carry)
@@ -103,7 +104,8 @@ def evaluate(
         frame = jax.vmap(while_alive)(alive[:record], shots)
         recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
         flags = (ended | shown.terminated | shown.truncated | breaks, nonfinite | breaks)
-        now, counts = {name: shown.extras[name].astype(jnp.float32) for name in sums}, alive & ~breaks
+        told = shown.metrics | shown.extras
+        now, counts = {name: told[name].astype(jnp.float32) for name in sums}, alive & ~breaks
         sums = {name: jnp.where(counts, total + now[name], total) for name, total in sums.items()}
         lasts = {name: jnp.where(counts, now[name], before) for name, before in lasts.items()}
         return time + 1, after, flags, returns + reward, lengths + alive, recording, (sums, lasts), carry

@@ -23,6 +23,7 @@ class Episodes(NamedTuple):
     number: jax.Array  # []
     return_sum: jax.Array  # []
     length_sum: jax.Array  # []
+    metrics: dict[str, jax.Array] = {}  # noqa: RUF012 -- of `Spec.metrics`, over all steps, and "steps", their number
 
 
 Diverged = dict[str, jax.Array]  # in how many environments a quantity had diverged (see `envs.base.diverged`), [] each
@@ -98,7 +99,10 @@ def collect(
             state = state.replace(carry=_where(ended, fresh, carry[0]))
         ended = ended.astype(jnp.float32)
         returns, lengths = seen.metrics["episode_return"], seen.metrics["episode_length"]
-        episodes = Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum())
+        told = {name: seen.metrics[name] for name in env.spec.metrics}
+        sums = {name: jnp.where(jnp.isfinite(x), x, 0.0).sum() for name, x in told.items()}
+        sums |= {"steps": jnp.float32(ended.size)} if told else {}
+        episodes = Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), sums)
         bad = {
             "reset observation": seen.metrics["bad_reset"],
             "action": ~jnp.isfinite(action).all(axis=-1),

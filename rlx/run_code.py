@@ -6,13 +6,13 @@ from typing import Any
 
 from rlx import agents, envs, user_code
 from rlx.config import RunConfig
-from rlx.envs import arguments, wrappers
+from rlx.envs import arguments, domain, parts, wrappers
 from rlx.errors import RlxError
 from rlx.types import Env
 
 
 def make_env(config: RunConfig, own: Any = None) -> Env:
-    """The environment of a configuration with its settings and wrappers; `own` where that is an object of the user's.
+    """The environment of a configuration, with its settings, wrappers and randomised physics; `own` where that is an object of the user's.
 
     Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
     """
@@ -21,18 +21,22 @@ def make_env(config: RunConfig, own: Any = None) -> Env:
     if "backend" in settings and config.env.startswith("brax:"):
         raise RlxError(f"--env-args backend={settings['backend']}: use --backend {settings['backend']}")
     length = settings.pop("episode_length", None)
+    train = config.train
     if own is None:
-        return envs.make(config.env, config.backend, length, config.train.wrappers, **settings)
-    if config.backend is not None:
+        env = envs.make(config.env, config.backend, length, **settings)
+    elif config.backend is not None:
         raise RlxError(f"{config.env} has one physics only: leave out the backend {config.backend!r}")
-    if settings:
+    elif settings:
         raise RlxError(f"env_args: {config.env} is an object and takes no setting {next(iter(settings))!r}")
-    env = envs.wrap(own, length)
-    envs.quick(env)
-    return wrappers.apply(env, config.train.wrappers)
+    else:
+        env = envs.wrap(own, length)
+        envs.quick(env)
+    env = wrappers.apply(envs.randomize(env, train.randomize), train.wrappers)
+    return parts.choose(env, train.actor_observation, train.critic_observation)
 
 
 def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
-    owns = (("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env)))
+    owns = [("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env))]
+    owns += [("randomize", text, domain.is_function(text)) for text in config.train.randomize]
     return {what: file for what, name, own in owns if own and (file := user_code.source(name))}

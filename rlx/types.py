@@ -6,6 +6,7 @@ Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, O o
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
@@ -94,10 +95,11 @@ class Spec(NamedTuple):
     parts: dict[str, tuple[int, int]] = {}  # noqa: RUF012 -- of the observation: first column and the one after the last
     actor_parts: tuple[str, ...] = ()  # those that policies read; () for the whole observation
     critic_parts: tuple[str, ...] = ()  # and those that critics and value networks read
+    metrics: tuple[str, ...] = ()  # numbers to report that `Step.metrics` has, such as terms of the reward
 
     def __hash__(self) -> int:  # so that whatever holds a Spec can be a static argument
         named = frozenset(self.extras.items()), frozenset(self.parts.items()), self.actor_parts, self.critic_parts
-        return hash((self.observation, self.action, self.episode_length, *named))
+        return hash((self.observation, self.action, self.episode_length, self.metrics, *named))
 
     @property
     def observation_size(self) -> int:
@@ -121,12 +123,23 @@ class Spec(NamedTuple):
         """What critics read of an observation `[..., O]`."""
         return self._cut(observation, self.critic_parts)
 
+    def of_actor(self, observation: jax.Array, rest: float = 0.0) -> jax.Array:
+        """An observation `[..., O]` whose actor's part is `observation`, and everything else `rest`."""
+        if not self.actor_parts:
+            return observation
+        ends = itertools.accumulate(end - start for start, end in map(self.parts.__getitem__, self.actor_parts))
+        pieces = jnp.split(observation, list(ends)[:-1], axis=-1)
+        whole = jnp.full((*observation.shape[:-1], self.observation_size), rest, observation.dtype)
+        for name, piece in zip(self.actor_parts, pieces, strict=True):
+            whole = whole.at[..., slice(*self.parts[name])].set(piece)
+        return whole
+
     def _size(self, names: tuple[str, ...]) -> int:
         return sum(end - start for start, end in map(self.parts.__getitem__, names)) or self.observation_size
 
     def _cut(self, observation: jax.Array, names: tuple[str, ...]) -> jax.Array:
         """The named parts, one after the other."""
-        if not names:
+        if not names or names == tuple(self.parts):
             return observation
         return jnp.concatenate([observation[..., slice(*self.parts[name])] for name in names], axis=-1)
 
@@ -151,7 +164,7 @@ class Step(NamedTuple):
     reward: jax.Array  # []
     terminated: jax.Array  # [] bool, the task ended
     truncated: jax.Array  # [] bool, a limit cut the episode; never together with `terminated`
-    metrics: dict[str, jax.Array]  # from `vectorise`: episode_return and episode_length, of the episode so far
+    metrics: dict[str, jax.Array]  # scalars: as `Spec.metrics` has it; from `vectorise` more, of the episode so far
     extras: dict[str, jax.Array] = {}  # noqa: RUF012 -- as `Spec.extras` has it
 
 

@@ -13,6 +13,7 @@ import pytest
 from flax.struct import PyTreeNode
 
 import rlx.envs
+from rlx.envs import parts
 from rlx.envs.playground_env import PlaygroundEnv
 from rlx.errors import RlxError
 
@@ -28,6 +29,12 @@ class Data(PyTreeNode):
     xquat: jax.Array
     scratch: jax.Array
     empty: jax.Array  # read, and without a number: of a model that has none of something
+
+
+class Model(PyTreeNode):
+    """Of mjx.Model what a test draws."""
+
+    mass: jax.Array
 
 
 class State(PyTreeNode):
@@ -50,6 +57,11 @@ class Slider:
     def __init__(self, entries: tuple[str, ...] = ()) -> None:
         self.entries = entries
         self.mj_model = SimpleNamespace(ngeom=0)
+        self._mjx_model = Model(jnp.ones(()))
+
+    @property
+    def mjx_model(self) -> Model:
+        return self._mjx_model
 
     def reset(self, rng: jax.Array) -> State:
         place = jax.random.uniform(rng, (1,), maxval=0.1)
@@ -57,7 +69,7 @@ class Slider:
         return self._state(place, jnp.zeros(()), info)
 
     def step(self, state: State, action: jax.Array) -> State:
-        place = state.data.qpos + action + state.data.empty.sum()
+        place = state.data.qpos + action / self.mjx_model.mass + state.data.empty.sum()
         place = jnp.where(place > 5, jnp.nan, place)
         state.info["rng"], key = jax.random.split(state.info["rng"])  # in place, as Playground does
         noise = jax.random.normal(key)
@@ -135,10 +147,39 @@ def test_randomness_follows_the_keys_of_steps() -> None:
 )
 def test_dictionaries_of_observations(entries: tuple[str, ...], size: int, offset: int) -> None:
     """`state` alone where there is one; else everything, in the order of names."""
-    env = PlaygroundEnv(Slider(entries), LENGTH)
+    env = parts.choose(PlaygroundEnv(Slider(entries), LENGTH))
     state = env.reset(jax.random.key(0))
     assert env.spec.observation.shape == state.observation.shape == (size,)
     assert offset <= state.observation[0] < offset + 0.1
+
+
+def test_critics_read_what_policies_do_not() -> None:
+    """`privileged_state` by name, as Playground calls it; other entries are left out."""
+    library = PlaygroundEnv(Slider(("pad", "privileged_state", "state")), LENGTH)
+    env = parts.choose(library, ["state"], ["state", "privileged_state"])
+    assert env.spec.parts == {"privileged_state": (0, 2), "state": (2, 4)}
+    state, step = env.step(env.reset(jax.random.key(0)), jnp.array([0.5]), jax.random.key(1))
+    np.testing.assert_array_equal(state.observation, step.next_observation)
+    np.testing.assert_allclose(env.spec.actor_observation(step.observation), step.observation[:2] + 1)
+    np.testing.assert_allclose(env.spec.critic_observation(step.observation), step.observation[jnp.array([2, 3, 0, 1])])
+    assert step.metrics.keys() == {"speed"} == set(env.spec.metrics)
+
+
+def test_playgrounds_randomization_fn() -> None:
+    """As its `domain_randomize`: it draws leaves of `mjx_model`, which a step then reads."""
+
+    def domain_randomize(model: Any, rng: jax.Array) -> tuple[Any, Any]:
+        mass = jax.vmap(lambda key: jax.random.uniform(key, minval=2.0, maxval=4.0))(rng)
+        return model.replace(mass=mass), jax.tree.map(lambda _: None, model).replace(mass=0)
+
+    library = Slider()
+    env = rlx.envs.randomize(PlaygroundEnv(library, LENGTH), domain_randomize)
+    for params in (None, env.params):  # type: ignore[attr-defined]
+        start = env.reset(jax.random.key(0), *([] if params is None else [params]))
+        after, _ = env.step(start, jnp.array([0.6]), jax.random.key(1))
+        moved = float(after.observation[0] - start.observation[0])
+        assert 0.15 < moved < 0.3 if params is None else moved == pytest.approx(0.6)
+    assert library.mjx_model.mass == 1
 
 
 def test_jit_and_vmap_are_the_same() -> None:

@@ -123,7 +123,7 @@ def test_sums_over_the_episodes_that_ended() -> None:
                 lengths.append(len(episode))
                 assert rows.terminated[t, env] or len(episode) == ENV.limit
                 episode = []
-    np.testing.assert_allclose(episodes, [len(returns), sum(returns), sum(lengths)], rtol=1e-5)
+    np.testing.assert_allclose(episodes[:3], [len(returns), sum(returns), sum(lengths)], rtol=1e-5)
 
 
 # Judging. Without noise, an episode follows from its start.

@@ -139,14 +139,14 @@ class Result:
         """The critics' value `[...]` of an action `[..., A]` at a raw observation `[..., O]`, in units of rewards.
 
         Of an ensemble the smallest value, of a distribution the mean. Can be traced like `policy`. Raises RlxError for
-        an agent without such a critic.
+        an agent without such a critic. Of observations with parts it takes all that the run reads, in `spec.parts`.
         """
         task = self._task
         if task.agent.q_value is None:
             raise RlxError(f"{self.config.agent}: has no critic of actions; use an agent that learns one, such as iql")
         one = jax.tree.map(lambda x: jnp.asarray(x)[member], self._snapshot)
         critic = one["agent"].critic
-        seen = observed(task, one["statistics"], policies.checked(task, observation))
+        seen = observed(task, one["statistics"], policies.checked(observation, task.env.spec.observation_size))
         rows, actions = (x.reshape(-1, x.shape[-1]) for x in (seen, jnp.asarray(action, jnp.float32)))
         return task.agent.q_value(critic, rows, actions).reshape(seen.shape[:-1]) / critic.hypers.reward_scale
 

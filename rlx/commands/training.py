@@ -88,7 +88,7 @@ def environment(
         raise RlxError(
             f"--dataset {dataset}: names no environment; give one by --env to evaluate policies in, or --no-env"
         )
-    of_data = {name: found.info[name] for name in ("env_args", "wrappers") if found.info.get(name)}
+    of_data = {name: found.info[name] for name in ("env_args", "wrappers", "randomize") if found.info.get(name)}
     return str(found.info["env"]), backend or found.info.get("backend"), of_data
 
 

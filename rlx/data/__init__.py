@@ -4,6 +4,7 @@ from rlx.data.arrays import from_arrays
 from rlx.data.dataset import (
     Dataset,
     check,
+    choose_parts,
     clip_actions,
     concatenate,
     digest,
@@ -26,6 +27,7 @@ __all__ = [
     "as_dataset",
     "check",
     "check_info",
+    "choose_parts",
     "clip_actions",
     "concatenate",
     "convert",

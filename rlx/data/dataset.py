@@ -211,6 +211,28 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     return make_dataset(info, **rows._asdict())
 
 
+def choose_parts(dataset: Dataset, parts: Mapping[str, tuple[int, int]]) -> Dataset:
+    """The set with these named parts of its observations, by range, as its info names them; of none, as it is.
+
+    Raises RlxError for a part that it lacks, or that has another size.
+    """
+    there = dataset.info.get("observation_parts") or {}
+    if not there or not parts:
+        return dataset
+    for name, (start, end) in parts.items():
+        if name not in there:
+            raise RlxError(f"{dataset.name}: has no observation {name!r}; it has {', '.join(map(printable, there))}")
+        if there[name][1] - there[name][0] != end - start:
+            raise RlxError(f"{dataset.name}: observation {name!r} is not as large as the environment's, {end - start}")
+    order = np.concatenate([np.arange(*there[name]) for name in parts])
+    rows, size = dataset.rows, dataset.rows.observation.shape[1]
+    if order.max(initial=0) >= size:
+        raise RlxError(f"{dataset.name}: its info names columns of observations beyond their {size}: write it again")
+    chosen = {name: getattr(rows, name)[:, order] for name in ("observation", "next_observation")}
+    ranges = {name: list(columns) for name, columns in parts.items()}
+    return dataset._replace(rows=rows._replace(**chosen), info=dataset.info | {"observation_parts": ranges})
+
+
 def take(dataset: Dataset, keep: np.ndarray) -> Dataset:
     """The rows where `keep` `[n]` is true; an episode is truncated before each row that is left out."""
     follows = np.append(keep[1:], True)

@@ -74,11 +74,22 @@ def _are_behaviours(value: Any) -> bool:
     )
 
 
+def _are_ranges(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, list)
+        and len(one) == 2
+        and all(isinstance(x, int) for x in one)
+        and 0 <= one[0] < one[1] < 2**31
+        for one in value.values()
+    )
+
+
 TEXT, NUMBER, TEXTS = (_is_text, "a text"), (_is_number, "a finite number"), (_are_texts, "a list of texts")
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("name", "format", "env", "backend", "kind", "agent", "env_id"), TEXT),
     **dict.fromkeys(("random_return", "expert_return", "behaviour_return"), NUMBER),
-    **dict.fromkeys(("notes", "missing", "env_args", "wrappers"), TEXTS),
+    **dict.fromkeys(("notes", "missing", "env_args", "wrappers", "randomize"), TEXTS),
     "episode_length": (_is_count, "a whole number of at least 1"),
+    "observation_parts": (_are_ranges, "a record of ranges, each of two whole numbers"),
     "behaviours": (_are_behaviours, "a list of records with name, step, return and greedy_return"),
 }

@@ -29,7 +29,7 @@ def contract(env: Env) -> dict[str, Any]:
     """
     spec = env.spec
     described: dict[str, Any] = getattr(env, "interface", dict)()
-    observation = {"size": spec.observation_size, "names": None, "units": None, "history": 1}
+    observation = {"size": spec.actor_size, "names": None, "units": None, "history": 1}
     action = {"size": spec.action_size, "low": -1.0, "high": 1.0, "names": None, "units": None}
     action |= {"scale": None, "offset": None}
     content = {

@@ -86,8 +86,8 @@ def write(
             f"{run or out}: {saved.config.agent} acts with a state of its own, which no exported file carries"
         )
     snapshot, spec = jax.tree.map(lambda x: x[0], saved.snapshot), saved.task.env.spec
-    act = partial(acting.greedy_action, saved.task, snapshot, key=jax.random.key(0))
-    exported = export_function(act, spec.observation_size)
+    act = partial(acting.policy_action, saved.task, snapshot, key=jax.random.key(0))
+    exported = export_function(act, spec.actor_size)
     layers = _layers(saved, snapshot, act)
     if layers is None:
         what = f"the policy of {saved.config.agent} is not a plain MLP"
@@ -98,9 +98,9 @@ def write(
     if layers is not None:
         files[ARRAYS] = _npz(mlp.to_arrays(layers))
         if onnx or bundle:
-            files[ONNX] = mlp.to_onnx(layers, spec.observation_size)
+            files[ONNX] = mlp.to_onnx(layers, spec.actor_size)
     if bundle:
-        rows = bundles.example_rows(snapshot["statistics"])
+        rows = np.asarray(spec.actor_observation(jnp.asarray(bundles.example_rows(snapshot["statistics"]))))
         with jax.default_matmul_precision("highest"):
             files |= bundles.files(saved.task.env, rows, np.asarray(jax.jit(jax.vmap(act))(rows)))
     seed_and_hypers = dict(saved.members[member])
@@ -133,8 +133,8 @@ def _layers(saved: SavedPolicy, snapshot: Any, act: Act) -> list[Layer] | None:
     spec, train = saved.task.env.spec, saved.config.train
     activation = getattr(saved.config.network, "activation", "relu")
     statistics, normalize = snapshot["statistics"], list[Layer]()
-    mean = np.asarray(statistics.mean)
-    std = np.maximum(np.sqrt(np.asarray(statistics.variance)), np.float32(1e-3))
+    mean, variance = (np.asarray(spec.actor_observation(x)) for x in (statistics.mean, statistics.variance))
+    std = np.maximum(np.sqrt(variance), np.float32(1e-3))
     if train.normalize_observations:
         clip = np.float32(train.observation_clip)
         normalize = [Layer("normalize", (mean, std, np.asarray(-clip), np.asarray(clip)))]
@@ -164,7 +164,8 @@ def _interface(saved: SavedPolicy, exported: jax_export.Exported) -> dict[str, A
         "env_args": list(saved.config.train.env_args),
         "wrappers": list(saved.config.train.wrappers),
         "call": "jax.export.deserialize(bytearray(POLICY)).call(observation) -> action",
-        "observation": {"shape": ["B", spec.observation_size], "dtype": "float32", "raw": True},
+        "observation": {"shape": ["B", spec.actor_size], "dtype": "float32", "raw": True}
+        | ({"parts": list(spec.actor_parts)} if spec.actor_parts else {}),
         "action": {"shape": ["B", spec.action_size], "dtype": "float32", "low": -1, "high": 1},
         "normalized": saved.config.train.normalize_observations,
         "platforms": list(exported.platforms),

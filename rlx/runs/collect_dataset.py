@@ -222,7 +222,9 @@ class Source:
             "backend": self.saved.backend,
             "env_args": list(self.saved.train.env_args),
             "wrappers": list(self.saved.train.wrappers),
+            "randomize": list(self.saved.train.randomize),
             "episode_length": self.task.env.spec.episode_length,
+            "observation_parts": {name: list(columns) for name, columns in self.task.env.spec.parts.items()},
             "agent": self.saved.agent,
             "seed": self.seed,
             "random_return": self.mean_return(None),
@@ -298,6 +300,7 @@ def _collecting_setup(saved: RunConfig, size: int, seed: int) -> Setup:
         "replay_capacity": count * length,
     }
     few |= {"on_nonfinite": "reset-env", "seed": seed, "total_env_steps": 10 * count * length}
-    few |= {"env_args": (), "wrappers": ()}  # the environment that is made has them
+    # the environment that is made has them
+    few |= {"env_args": (), "wrappers": (), "randomize": (), "actor_observation": (), "critic_observation": ()}
     train = replace(saved.train, **policies.NO_TRAINING | few)
     return setup(replace(saved, backend=None, train=train), env, trains=False)

@@ -44,7 +44,9 @@ OVER = ("done", "stopped")  # last phases
 def brief(line: dict[str, Any]) -> str:
     """One line of metrics in words: the greedy return where there is one, else that of the episodes while training."""
     if "eval/return_mean" in line:
-        return f"greedy return {_number(line['eval/return_mean'])}"
+        nominal = line.get("eval/nominal_return_mean")
+        also = "" if nominal is None else f", nominal {_number(nominal)}"
+        return f"greedy return {_number(line['eval/return_mean'])}{also}"
     returns = line.get(TRAINING)
     losses = {name: _mean(x) for name, x in line.items() if name.endswith("_loss") and isinstance(x, list)}
     if not returns and not line.get("env_step") and losses:

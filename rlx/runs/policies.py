@@ -91,9 +91,9 @@ def acting_driver(run_config: RunConfig, env: Env | None = None, **train: Any) -
     return make_driver(setup(acting, env, trains=False))
 
 
-def checked(task: Task, observation: Any) -> jax.Array:
-    """A raw observation `[..., O]` as an array. Raises RlxError for another size."""
-    rows, size = jnp.asarray(observation, jnp.float32), task.env.spec.observation_size
+def checked(observation: Any, size: int) -> jax.Array:
+    """A raw observation `[..., size]` as an array. Raises RlxError for another size."""
+    rows = jnp.asarray(observation, jnp.float32)
     if rows.shape[-1:] != (size,):
         raise RlxError(f"observations are {list(rows.shape)}: this policy reads {size} numbers, [..., {size}]")
     return rows
@@ -104,17 +104,18 @@ def greedy_action(
 ) -> Any:
     """The greedy action `[..., A]` of a member of a snapshot `[M, ...]` at raw observations `[..., O]`.
 
-    Of an agent with an acting state `(action, carry)`; None begins an episode. Raises RlxError for another size.
+    Of observations with parts it takes those of the actor. Of an agent with an acting state `(action, carry)`; None
+    begins an episode. Raises RlxError for another size.
     """
-    rows = checked(task, observation)
+    rows = checked(observation, task.env.spec.actor_size)
     one = jax.tree.map(lambda x: jnp.asarray(x)[member], snapshot)
     key = jax.random.key(0) if key is None else key
     if task.agent.carry is None:
-        return acting.greedy_action(task, one, rows, key)
+        return acting.policy_action(task, one, rows, key)
     if carry is None:
         fresh = jax.tree.map(jnp.asarray, task.agent.carry())
         carry = jax.tree.map(lambda x: jnp.broadcast_to(x, (*rows.shape[:-1], *x.shape)), fresh)
-    return acting.greedy_action(task, one, rows, key, carry)
+    return acting.policy_action(task, one, rows, key, carry)
 
 
 def greedy(task: Task, snapshot: Any) -> Callable[..., Any]:
@@ -122,7 +123,7 @@ def greedy(task: Task, snapshot: Any) -> Callable[..., Any]:
     compiled = jax.jit(partial(greedy_action, task), static_argnums=2)
 
     def act(observation: Any, member: int = 0, carry: Any = None) -> Any:
-        checked(task, observation)
+        checked(observation, task.env.spec.actor_size)
         return jax.tree.map(np.asarray, compiled(snapshot, np.asarray(observation, np.float32), member, carry))
 
     return act
@@ -174,7 +175,7 @@ def evaluate(
     say_compiling(f"evaluating {train.eval_episodes} episodes of {each}{folder}")
     evaluation = driver.fetch(driver.evaluate(snapshot))
     known = data.check_info(folder / "config.json", json_files.read(folder / "config.json").get("data") or {})
-    results = summaries.results(evaluation.returns, saved, known)
+    results = summaries.results(evaluation.returns, saved, known, evaluation.nominal_returns)
     per_run = " ".join(f"{value:.1f}" for value in results["eval_return_per_seed"])
     return "\n".join(
         [

@@ -43,7 +43,8 @@ def summarise(setup: Setup, moment: Moment, rates: Rates, saver: Saver) -> dict[
     run_config, driver, report = setup.config, moment.driver, moment.report
     seconds, evaluated = max(rates.seconds, 1e-9), {}
     if report.evaluation is not None:  # there is none without an environment
-        evaluated = results(report.evaluation.returns, run_config, setup.data.info if setup.data else {})
+        returns, nominal = report.evaluation.returns, report.evaluation.nominal_returns
+        evaluated = results(returns, run_config, setup.data.info if setup.data else {}, nominal)
         evaluated["eval_episodes"] = run_config.train.eval_episodes
     return {
         "agent": run_config.agent,
@@ -66,8 +67,11 @@ def summarise(setup: Setup, moment: Moment, rates: Rates, saver: Saver) -> dict[
     }
 
 
-def results(returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Greedy returns `[M, N]` as mean, interquartile mean and 95 % bootstrap intervals over seeds and episodes.
+def results(
+    returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any], nominal: ArrayLike | None = None
+) -> dict[str, Any]:
+    """Greedy returns `[M, N]`, also those of `nominal` physics where it is randomised, as mean,
+    interquartile mean and 95 % bootstrap intervals over seeds and episodes.
 
     `known` is the info of a data set. If it was collected in the run's environment, scores normalised by its references
     are added (or `no_score`, why they are no measure), and the returns of who collected it.
@@ -75,6 +79,8 @@ def results(returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any])
     returns = np.asarray(returns)
     values: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}
     values |= _spread("eval_return", returns)
+    if nominal is not None:
+        values |= {"eval_nominal_return_mean": np.asarray(nominal).mean()} | _spread("eval_nominal_return", nominal)
     if not _collected_in(known, run_config):
         return values
     behaviours = known.get("behaviours") or []
@@ -98,9 +104,9 @@ def results(returns: ArrayLike, run_config: RunConfig, known: Mapping[str, Any])
 def _collected_in(known: Mapping[str, Any], run_config: RunConfig) -> bool:
     """Whether a data set's info names the run's environment with the same settings and wrappers."""
     train = run_config.train
-    texts = [list(known.get(name) or []) for name in ("env_args", "wrappers")]
+    texts = [list(known.get(name) or []) for name in ("env_args", "wrappers", "randomize")]
     same = (known.get("env"), known.get("backend")) == (run_config.env, run_config.backend)
-    return same and texts == [list(train.env_args), list(train.wrappers)]
+    return same and texts == [list(train.env_args), list(train.wrappers), list(train.randomize)]
 
 
 def _spread(name: str, values: ArrayLike) -> dict[str, Any]:
@@ -122,6 +128,8 @@ def in_words(values: dict[str, Any]) -> list[str]:
         return f"{title} {mean:.1f} (95 % interval over seeds and episodes {low:.1f} to {high:.1f}), {of_all}"
 
     lines = [line("return", "eval_return")]
+    if "eval_nominal_return_mean" in values:
+        lines = [line("return with randomised physics", "eval_return"), line("nominal", "eval_nominal_return")]
     if "eval_score_mean" in values:
         lines.append(line("normalised score (random 0, expert 100)", "eval_score"))
     if "no_score" in values:

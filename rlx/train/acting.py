@@ -153,6 +153,11 @@ def greedy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, 
     return (action, *carried) if carried else action
 
 
+def policy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, key: Key, *carry: Any) -> Any:
+    """`greedy_action` of what policies read of observations alone, `[..., actor_size]`: all that a robot needs."""
+    return greedy_action(task, snapshot, task.env.spec.of_actor(observation), key, *carry)
+
+
 def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
     """The greedy policy over the configuration's fixed episodes, the first `record` of them recorded.
 

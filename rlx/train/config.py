@@ -50,6 +50,17 @@ class TrainConfig:
         (),
         "wrappers of the environment, the first innermost, such as action_repeat:2 history:3 (see rlx.envs.wrappers)",
     )
+    randomize: tuple[str, ...] = setting(
+        (),
+        "physics drawn at every reset: factors such as mass=0.8:1.2 friction=0.5:1.5, a delay of actions in steps such"
+        " as delay=0:2, or a randomization_fn, file.py:name (see rlx.envs.randomization)",
+    )
+    actor_observation: tuple[str, ...] = setting(
+        (), "parts of the observation that policies read (default: state where there is one, else all)"
+    )
+    critic_observation: tuple[str, ...] = setting(
+        (), "parts of the observation that critics read, such as state privileged_state (default: as policies)"
+    )
     num_envs: int = setting(128, "environments stepped at once, per seed", within=COUNT)
     total_env_steps: int = setting(
         1_000_000, "environment steps to train for, per seed, rounded up to whole iterations", within=STEPS

@@ -232,10 +232,11 @@ def _iterations(totals: Totals) -> int:
 
 def means(totals: Totals) -> dict[str, Any]:
     """The reported sums as means per member; what did not happen since the last report is left out."""
-    learned, (count, returns, lengths) = totals.learned, totals.episodes
+    learned, (count, returns, lengths, told) = totals.learned, totals.episodes
     metrics = {name: value / learned for name, value in totals.metrics.items()} if learned.all() else {}
     if count.all():
         metrics |= {"episode_return": returns / count, "episode_length": lengths / count}
+    metrics |= {f"env/{name}": value / told["steps"] for name, value in told.items() if name != "steps"}
     lags = {f"lag_{name}": histogram[0] for name, histogram in totals.lags.items()}  # all members alike
     return metrics | {"episodes": count} | lags
 

@@ -38,7 +38,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, data: Tables) -> OfflineState
 
 def report(learned: nonfinite.Learned, iteration: jax.Array) -> Totals:
     """What an iteration's updates report."""
-    none = Episodes(*[jnp.zeros(())] * 3)
+    none = Episodes(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
     return Totals(learned.metrics, jnp.ones(()), none, alarms=nonfinite.sound(learned.bad, iteration))
 
 

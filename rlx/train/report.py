@@ -59,7 +59,7 @@ def record(report: Report, wall_time_s: float) -> dict[str, Any]:
 
 
 def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns `[M, N]` as one mean and a mean for each seed; of the environment's extras, means of sums and lasts."""
+    """Returns `[M, N]` as one mean and a mean for each seed; of its extras and metrics, means of sums and lasts."""
     per_seed = evaluation.returns.mean(axis=1)
     return {
         "eval/return_mean": float(per_seed.mean()),
@@ -68,7 +68,16 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
         "eval/nonfinite_episodes": int(evaluation.nonfinite.sum()),
         **{f"eval/{name}_sum": float(x.mean()) for name, x in evaluation.sums.items()},
         **{f"eval/{name}_last": float(x.mean()) for name, x in evaluation.lasts.items()},
+        **_nominal(evaluation),
     }
+
+
+def _nominal(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns with nominal physics, of an environment whose physics is randomised."""
+    if evaluation.nominal_returns is None:
+        return {}
+    per_seed = evaluation.nominal_returns.mean(axis=1)
+    return {"eval/nominal_return_mean": float(per_seed.mean()), "eval/nominal_return_per_seed": per_seed}
 
 
 def nonfinite_episodes(evaluation: Evaluation) -> str | None:

@@ -131,7 +131,7 @@ def learn_value(
 
     critic, totals = _learn(task, state, state.critic, learn, "value_learner", policy=state.policy)
     if state.replay is None:  # offline; online the collectors report episodes
-        totals = totals._replace(episodes=Episodes(*[jnp.zeros(())] * 3))
+        totals = totals._replace(episodes=Episodes(jnp.zeros(()), jnp.zeros(()), jnp.zeros(())))
     version = state.iteration + 1
     return state.replace(critic=critic, iteration=version), Snapshot(task.agent.critic_params(critic), version), totals
 

@@ -22,7 +22,7 @@ from rlx.types import Env, EnvState, Key, fix_types
 RandomizationFn = Callable[[Any, jax.Array], tuple[Any, Any]]  # (model, raw keys [N, 2]) -> (models [N], in_axes)
 Params = list[jax.Array]  # the leaves of a model that are drawn
 
-DRAW = 2**31 - 2  # folded into the key of a reset for its parameters
+DRAW = 2**31 - 3  # folded into the key of a reset for its parameters
 
 FACTORS: dict[str, dict[str, tuple[int, ...] | None]] = {  # leaves of MuJoCo's and Brax's models, and their columns
     "friction": {"geom_friction": (0,), "pair_friction": (0, 1)},  # sliding
