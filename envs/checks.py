@@ -84,13 +84,19 @@ def quick(env: Env, name: str = "") -> None:
     _check_arrays(f"{name}: step's", {field: (getattr(result[1], field), shape) for field, shape in expected.items()})
     if extras := sorted(result[1].extras.keys() ^ spec.extras.keys()):
         raise RlxError(f"{name}: Spec.extras and the extras of a step differ in {extras[0]!r}; declare what is shown")
+    if missing := sorted(set(spec.metrics) - result[1].metrics.keys()):
+        raise RlxError(
+            f"{name}: Spec.metrics has {missing[0]!r}, which a step does not report; add it, or leave it out"
+        )
     _check_arrays(f"{name}: extra", {field: (result[1].extras[field], shape) for field, shape in spec.extras.items()})
 
 
 def _check_spec(name: str, spec: Spec) -> None:
     for what, shape in (("observation", spec.observation), ("action", spec.action)):
         if isinstance(shape, Mapping):
-            raise RlxError(f"{name}: spec.{what} is a dictionary; rlx's are flat vectors: concatenate the entries")
+            raise RlxError(
+                f"{name}: spec.{what} is a dictionary; rlx's are flat vectors: name the ranges of its entries in parts"
+            )
         if not hasattr(shape, "shape") or not hasattr(shape, "dtype"):
             raise RlxError(f"{name}: spec.{what} is no jax.ShapeDtypeStruct((size,), jnp.float32); make it one")
         if len(shape.shape) == 3:
@@ -103,10 +109,16 @@ def _check_spec(name: str, spec: Spec) -> None:
             raise RlxError(f"{name}: spec.{what} is {_text(shape)}; it must be float32")
     if not isinstance(spec.episode_length, int) or spec.episode_length < 1:
         raise RlxError(f"{name}: spec.episode_length {spec.episode_length!r} must be an integer of at least 1")
+    for part, (start, end) in spec.parts.items():
+        if not 0 <= start < end <= spec.observation_size:
+            size = spec.observation_size
+            raise RlxError(f"{name}: spec.parts[{part!r}] is {(start, end)}; it must be a range of the {size} numbers")
 
 
 def _check_arrays(where: str, found: Mapping[str, tuple[Any, Any]]) -> None:
     for field, (array, expected) in found.items():
+        if isinstance(array, Mapping):
+            raise RlxError(f"{where} {field} is a dict; give it to rlx.envs.base.begin and advance, which make it flat")
         if (np.shape(array), jnp.result_type(array)) != (expected.shape, expected.dtype):
             raise RlxError(f"{where} {field} is {_text(array)}; it must be {_text(expected)}")
 

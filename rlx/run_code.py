@@ -12,7 +12,7 @@ from rlx.types import Env
 
 
 def make_env(config: RunConfig, own: Any = None) -> Env:
-    """The environment of a configuration, with its settings, wrappers and randomised physics; `own` where that is an object of the user's.
+    """The environment of a configuration with settings, wrappers and randomised physics; `own` is an object.
 
     Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
     """

@@ -243,7 +243,7 @@ class Faulty:
 
     def reset(self, key: Key) -> EnvState:
         if self.fault == "dictionary":
-            return begin(jnp.zeros(2), {"state": jnp.zeros(2)})
+            return begin({"x": jnp.zeros(2)}, jnp.zeros(2)).replace(observation={"state": jnp.zeros(2)})
         return begin({"x": jnp.zeros(2)}, jnp.zeros(3 if self.fault == "size" else 2))
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> Any:
@@ -308,6 +308,8 @@ def test_the_check_says_what_is_wrong(fault: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"metrics": ("speed",)}, "'speed', which a step does not report"),
+        ({"parts": {"state": (0, 3)}}, r"parts\['state'\] is \(0, 3\)"),
         ({"observation": jax.ShapeDtypeStruct((64, 64, 3), jnp.float32)}, r"image .*\[64, 64, 3\]"),
         ({"observation": {"state": 3}}, "dictionary"),
         ({"observation": jax.ShapeDtypeStruct((2,), jnp.int32)}, r"int32 \[2\]; it must be float32"),
