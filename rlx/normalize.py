@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
+from rlx.xla import isolated
+
 SHORT = 2.0**20  # samples up to which rounding loses nothing that matters, and a plain sum serves
 FAR = 30.0  # standard deviations; values of healthy Brax tasks stay below a third of the distance
-NEAR = 100.0  # distance that is never far: the standard deviation of few samples says little
+NEAR = 300.0  # distance that is never far: the standard deviation of few samples says little
 RARE, RECENT = 0.1, 10_000.0  # far values are left out while they are at most this share of so many recent samples
 
 
@@ -76,10 +78,16 @@ def update(
     far = is_far(statistics, x)
     weight = count / (jnp.minimum(statistics.count, RECENT) + count)
     share = statistics.far + weight * (mean(far.astype(jnp.float32)) - statistics.far)
-    x = x if outliers else jnp.where(far & (share <= RARE), statistics.mean, x)
+    x = x if outliers else _replaced(far & (share <= RARE), statistics.mean, x)
     center = mean(x)  # of everybody, before squaring: deviations from it do not cancel
     batch_statistics = Statistics(count=count, mean=center, variance=mean(jnp.square(x - center)))
     return merge(statistics, batch_statistics).replace(far=share)
+
+
+@isolated
+def _replaced(condition: jax.Array, mean: jax.Array, x: jax.Array) -> jax.Array:
+    """Merged into the sums that follow, it would change their last bits."""
+    return jnp.where(condition, mean, x)
 
 
 def is_far(statistics: Statistics, x: jax.Array) -> jax.Array:

@@ -31,7 +31,7 @@ from tests.damage import damages
 from tests.kill_cases import CASES, Case, find_case, prepare
 from tests.kill_table import Found, table, write_table
 
-TIMEOUT_S = 240.0
+TIMEOUT_S = 900.0  # so long, since other processes may have the processor
 AGAIN = 0.75  # how often a resumed run is killed again
 COLD = 0.1  # how often a process finds no compiled programs
 POLL_S = 0.001

@@ -233,7 +233,7 @@ def test_bad_starts_are_passed_over() -> None:
 def test_statistics_are_watched() -> None:
     """They name themselves, before the losses that follow from them."""
     good = normalize.init(2).replace(count=jnp.float32(1000))
-    bad, seen = good.replace(variance=jnp.array([1.0, jnp.inf])), jnp.array([[[0.0, 99.0], [-101.0, 101.0]]] * 3)
+    bad, seen = good.replace(variance=jnp.array([1.0, jnp.inf])), jnp.array([[[0.0, 299.0], [-301.0, 301.0]]] * 3)
     for after, number in ((good, 0), (bad, 1)):
         told = nonfinite.watch_statistics(good, after, seen, ())
         assert told == {"observation outliers": 3, "observation statistics": number}
