@@ -200,6 +200,39 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     assert collector.choose("expert", 600) == [collect_dataset.Behaviour("expert", 600)]
 
 
+def test_medium_passes_over_evaluations_without_a_return(run: Path, tmp_path: Path) -> None:
+    """As a run has them in which every episode diverged; the last finite one is the goal then."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    source = collect_dataset.Source(folder, 501, 0)
+    random = source.mean_return(None)
+
+    def choose(*returns: float | None) -> int | None:
+        lines = [{"run_step": step, "eval/return_per_seed": [x]} for step, x in zip(STEPS, returns, strict=True)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return source.choose("medium", None)[0].step
+
+    assert choose(None, random + 30, None, random + 90, None) == 400
+    assert choose(random + 120, None, None, None, random + 300) == 200
+    with pytest.raises(RlxError, match="no evaluation with a finite return; choose a policy by --step"):
+        choose(None, None, None, None, None)
+
+
+@pytest.mark.parametrize("recorded", [True, False, None])
+def test_other_widths_of_numbers_are_said(
+    recorded: bool | None, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a policy that was trained with JAX_ENABLE_X64 is read without; an older run recorded neither."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    content = json.loads((folder / "config.json").read_text())
+    content["numerics"] = {} if recorded is None else content["numerics"] | {"jax_enable_x64": recorded}
+    (folder / "config.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert collect_dataset.Source(folder, 501, 0).policy(STEPS[-1]) is not None
+    said = capsys.readouterr().err
+    assert ("was trained with JAX_ENABLE_X64=1 and is evaluated with JAX_ENABLE_X64=0" in said) == bool(recorded)
+    assert said.count("\n") == bool(recorded)
+
+
 def test_equal_halves_are_refused(run: Path) -> None:
     """Where the medium policy is the last one, as in a run that was evaluated once."""
     source = collect_dataset.Source(run, 501, 0)

@@ -17,7 +17,7 @@ from rlx.analysis import compare, run_data
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, saver
 from rlx.sweeps import sweep
-from tests import fuzz
+from tests import check_permissions, fuzz, processes
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,15 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_odd_input_ends_in_a_line(kind: str, templates: Path) -> None:
     cases = 20 if kind == "runs" else 60  # reports and traces take a third of a second
     assert fuzz.run_cases(kind, range(cases), 0, templates) == []
+
+
+@pytest.mark.slow
+def test_forbidden_files_and_folders_end_in_a_line() -> None:
+    """Also as root, which gives up its privileges first."""
+    code, output, errors = processes.finish(processes.start(["tests.check_permissions"], 1), 1200)
+    if code == check_permissions.IMPOSSIBLE:
+        pytest.skip("permissions do not bind this user")
+    assert code == 0, output + errors[-3000:]
 
 
 def test_findings_say_how_to_repeat_them(templates: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from rlx.runs import checkpoint, metrics, saver
 from rlx.runs.console import Console
 from rlx.runs.signals import Interrupts
 from rlx.train.loop import Resumed
-from tests import damage, kill, processes
+from tests import damage, kill, kill_points, processes
 from tests.kill_cases import CASES, Case
 
 SETTINGS = (
@@ -115,6 +115,13 @@ def assert_same_run(folder: Path, reference: Path) -> None:
 def test_kills_at_random_moments(case: Case, tmp_path: Path) -> None:
     found = kill.torture(case, tmp_path, kills=2, seed=1, cold=0.0)
     assert not found.differences and found.identical == 2, found.differences
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["metrics", "collect"])
+def test_kills_at_chosen_points_with_a_reader_beside_them(phase: str) -> None:
+    """`python -m tests.kill_points` has them all."""
+    assert kill_points.main(["--kills", "1", "--only", phase]) == 0
 
 
 def test_a_crash(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
