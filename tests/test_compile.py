@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rlx.train.compile import Program, tracing
+from rlx.train.compile import Program, keep_compiled_programs, tracing
 
 SHAPE = jax.ShapeDtypeStruct((3,), jnp.float32)
 
@@ -22,6 +22,21 @@ def collector() -> Iterator[None]:
     gc.enable()
     yield
     (gc.enable if on else gc.disable)()
+
+
+@pytest.mark.parametrize(("chosen", "kept"), [(None, "cache/rlx/xla"), ("own", "own")])
+def test_compiled_programs_are_kept_where_nobody_has_chosen_a_place(
+    chosen: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        keep_compiled_programs()
+        assert jax.config.values["jax_compilation_cache_dir"] == kept
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_shapes_may_be_found_later() -> None:

@@ -41,7 +41,8 @@ def tracing() -> Iterator[None]:
 
 def keep_compiled_programs() -> None:
     """JAX's persistent cache, so that a program compiles only once; JAX_COMPILATION_CACHE_DIR rules."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and not jax.config.jax_compilation_cache_dir:
+    chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # `read` refuses it
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and not chosen:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlx" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
 
