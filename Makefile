@@ -77,6 +77,7 @@ torture: install
 	$(TORTURE) --agent sac --driver fused --json $(FOUND_BY)/1.json $(ARGS)
 	$(TORTURE) --agent pql --driver pipelined --json $(FOUND_BY)/2.json $(ARGS)
 	$(TORTURE) --agent iql --driver offline --json $(FOUND_BY)/3.json $(ARGS)
+	$(BIN)/python -m tests.kill_points
 	$(BIN)/python -m tests.kill --table docs/reliability.md $(FOUND_BY)/1.json $(FOUND_BY)/2.json $(FOUND_BY)/3.json
 
 fuzz: install

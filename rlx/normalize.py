@@ -20,7 +20,7 @@ from flax.struct import PyTreeNode
 from rlx.xla import isolated
 
 SHORT = 2.0**20  # samples up to which rounding loses nothing that matters, and a plain sum serves
-FAR = 30.0  # standard deviations; values of healthy Brax tasks stay below a third of the distance
+FAR = 30.0  # standard deviations; values of healthy Brax tasks stay below half of the distance
 NEAR = 300.0  # distance that is never far: the standard deviation of few samples says little
 RARE, RECENT = 0.1, 10_000.0  # far values are left out while they are at most this share of so many recent samples
 

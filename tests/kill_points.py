@@ -32,7 +32,7 @@ TRAIN = (
 )
 SWEEP = TRAIN.replace("rlx train", "rlx sweep").replace("--run-name run", "--run-name sweep")
 SWEEP += " --critic-lr 1e-3 3e-4 --chunk 1"
-RESUME, RESUME_SWEEP = "rlx train --quiet --resume {root}/run", "rlx sweep --quiet --resume {root}/sweep"
+RESUME, RESUME_SWEEP = "rlx train --resume {root}/run --quiet", "rlx sweep --resume {root}/sweep --quiet"
 COLLECT = "rlx collect {reference}/run --kind mixed --num-transitions 400 --out {root}/set-v0"
 
 
