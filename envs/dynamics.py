@@ -33,6 +33,11 @@ class Dynamics:
         self.reset = jax.jit(self._packing(reset))
         self.step = jax.jit(self._packing(lambda packed, *rest: step(self.unpack(packed), *rest)))
 
+    def carries(self, mark: Callable[[Any], Any]) -> bool:
+        """Whether any leaf is carried that `mark`, given a state of False, makes True."""
+        chosen = jax.tree.leaves(mark(jax.tree.map(lambda _: False, self.state)))
+        return any(chosen and carried for chosen, carried in zip(chosen, self._carried, strict=True))
+
     def unpack(self, packed: Packed) -> Any:
         """The library's state; leaves that no step reads are zero."""
         leaves, values = jax.tree.leaves(self.state), iter(packed)

@@ -18,7 +18,7 @@ from rlx.envs.base import advance, begin, metric_names, with_key
 from rlx.envs.dynamics import Dynamics
 from rlx.envs.geoms import interface, quietly, scene
 from rlx.envs.observations import flatten, parts, size
-from rlx.envs.randomization import Episode, Randomization, RandomizationFn, with_model
+from rlx.envs.randomization import Episode, Randomization, RandomizationFn, check_read, with_model
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -40,6 +40,7 @@ class PlaygroundEnv:
         key = jax.eval_shape(lambda: jax.random.key(0))
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key, params=self.params)
+        check_read(self._dynamics)
         seen = self._dynamics.first_observed
         observation = jax.ShapeDtypeStruct((size(seen),), jnp.float32)
         metrics = metric_names(self._dynamics.state.state.metrics)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx.envs.dynamics import Dynamics
 from rlx.errors import RlxError, unknown
 from rlx.types import Env, EnvState, Key, fix_types
 
@@ -85,6 +86,16 @@ class Randomization:
 
     def _chosen(self, leaves: Sequence[Any]) -> list[Any]:
         return [leaf for leaf, drawn in zip(leaves, self._drawn, strict=True) if drawn]
+
+
+def check_read(dynamics: Dynamics) -> None:
+    """Raises RlxError where parameters are drawn that no step reads."""
+    if dynamics.state.params is not None and not dynamics.carries(_mark_params):
+        raise RlxError("--randomize: no step reads what is drawn, so that it changes nothing; draw something else")
+
+
+def _mark_params(flags: Episode) -> Episode:
+    return flags._replace(params=jax.tree.map(lambda _: True, flags.params))
 
 
 def with_model(env: Any, attribute: str, model: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +20,9 @@ from rlx.envs.gymnax_env import GymnaxEnv
 from rlx.envs.randomization import Randomization, factors, parse, with_model
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
+from rlx.export.policy import load
+from tests.commands import Said, flags
+from tests.pages import ROOT, blocks
 from tests.stepping import keys_of
 
 PENDULUM = rlx.envs.make("gymnax:Pendulum-v1", episode_length=3)
@@ -156,3 +162,53 @@ def test_evaluation_reports_both() -> None:
 def test_what_cannot_be_drawn_is_one_line(texts: list[str], words: str) -> None:
     with pytest.raises(RlxError, match=words):
         Randomization(MODEL, factors(parse(texts)))
+
+
+SMALL = flags(
+    num_envs=8,
+    batch_size=8,
+    ratio="1:1",
+    replay_capacity=512,
+    pool_size=8,
+    eval_episodes=2,
+    warmup_env_steps=64,
+    log_every=64,
+    eval_every=128,
+    actor_hidden_sizes=[8],
+    critic_hidden_sizes=[8],
+)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_draws_the_same_physics(
+    say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn = [*SMALL, "--env", "gymnax:Pendulum-v1", "--randomize", "m=0.5:1.5", "delay=0:2"]
+    for name, steps in (("once", 512), ("twice", 256)):
+        assert say("train", "sac", *drawn, "--total-env-steps", steps, "--run-name", name).code == 0
+    assert say("train", "--resume", "runs/twice", "--total-env-steps", 512).code == 0
+    digests = [json.loads(Path(f"runs/{name}/summary.json").read_text())["digest"] for name in ("once", "twice")]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.slow
+def test_a_robot_of_the_users_in_brax(
+    say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its page has it: rough floors and a critic that knows them, evaluated both ways, exported for the actor."""
+    monkeypatch.chdir(tmp_path)
+    page = list(blocks(ROOT / "docs" / "randomisation.md"))
+    (tmp_path / "sled.py").write_text(next(block.text for block in page if block.language == "python"))
+    commands = next(block.text for block in page if block.language == "bash").splitlines()
+    train, evaluate, export = (line.split()[1:] for line in commands)
+    assert say(*train, *SMALL, "--total-env-steps", 256).code == 0
+    summary = json.loads(Path("runs/sled/summary.json").read_text())
+    assert summary["eval_return_mean"] != summary["eval_nominal_return_mean"]
+    said = say(*evaluate).out
+    assert "randomised" in said and "nominal" in said
+    assert say(*export).code == 0
+    policy = load("policy")
+    assert policy(np.zeros((3, 2))).shape == (3, 1)
+    with pytest.raises(RlxError, match="reads 2 numbers"):
+        policy(np.zeros(3))
