@@ -334,7 +334,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Callable[
         ("run --kind replay --step 200", "--step 200: goes with --kind medium, expert or mixed"),
         ("run --out bare", "bare: is there already; choose another --out"),
         ("run --env gymnax:MountainCarContinuous-v0", "the environment's sizes are not those of the run's"),
-        (f"run --kind replay --env {ENV}", "--env, --backend: replay is of the run's own environment"),
+        (f"run --kind replay --env {ENV}", "--env, --backend, --env-args: replay is of the run's own environment"),
         ("run --steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --step?"),
         ("nowhere", "is not there"),
         ("bare", "bare: holds no policy; train the run first"),

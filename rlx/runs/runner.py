@@ -86,6 +86,8 @@ def train(
     saver.check_place(run_config, folder)
     if beside is not None:
         resume_checks.check_data_exists(run_config.train.dataset)
+        for line in origin.changed_files(json_files.read(beside / "config.json"), run_config):
+            warn(line)
     prepared = setup(run_config, env)
     if prepared.data is not None and beside is not None:
         resume_checks.check_same_data(prepared.data, run_config.train.dataset, json_files.read(beside / "config.json"))
