@@ -101,7 +101,8 @@ def act(
     actions = diffusion.ddpm(nets.schedule, predict, shape, sample_key)
     observations = jnp.broadcast_to(observation, (num_samples, *observation.shape))
     q = nets.critic.critic.apply(policy.value.target_params, observations, actions)
-    u = nets.critic.reduce(q, policy.hypers) - nets.critic.value.apply(policy.value.value_params, observation)
+    value = nets.critic.value.apply(policy.value.value_params, observation)
+    u = nets.critic.reduce(q, policy.hypers) - value[None]
     weight = nets.critic.value_loss.weight(u, nets.critic.parameter(policy.hypers))
     chosen = jnp.argmax(u, axis=0) if greedy else jax.random.categorical(choice_key, jnp.log(weight), axis=0)
     return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0], {}

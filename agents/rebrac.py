@@ -44,7 +44,7 @@ def distance(action: jax.Array, other: jax.Array) -> jax.Array:
 def penalised_target(next_q: jax.Array, next_action: jax.Array, batch: Transition, hypers: Hypers) -> jax.Array:
     """r + gamma d (min Q' - beta_2 |a' - the data's next action|^2), `[N, B]` -> `[B]` (arXiv 2305.09836, eq. 5)."""
     penalty = hypers.critic_penalty * distance(next_action, batch.extras["next_action"])
-    return td3.clipped_double_q(next_q - penalty, next_action, batch, hypers)
+    return td3.clipped_double_q(next_q - penalty[None], next_action, batch, hypers)
 
 
 def actor_loss(q: jax.Array, action: jax.Array, batch: Transition, hypers: Hypers) -> tuple[jax.Array, Metrics]:

@@ -51,8 +51,8 @@ class TanhNormal(distrax.Distribution):
     def _sample_n_and_log_prob(self, key: Key, n: int) -> tuple[jax.Array, jax.Array]:
         shape = (n, *self._normal.batch_shape)
         noise = isolated(lambda key: jax.random.normal(key, shape, self._normal.dtype))(key)
-        u = self._normal.loc + self._normal.scale * noise
-        log_prob = -(noise**2) / 2 - jnp.log(self._normal.scale) - math.log(2 * math.pi) / 2
+        u = self._normal.loc[None] + self._normal.scale[None] * noise
+        log_prob = -(noise**2) / 2 - jnp.log(self._normal.scale)[None] - math.log(2 * math.pi) / 2
         return jnp.tanh(u), jnp.sum(log_prob - _log_jacobian(u), axis=-1)
 
     def log_prob(self, value: jax.Array) -> jax.Array:

@@ -92,7 +92,7 @@ def ensemble_td_loss(q: jax.Array, target: jax.Array) -> jax.Array:
     """Squared error of every critic `[N, B]` against one target `[B]`: mean over B, sum over N."""
     chex.assert_rank([q, target], [2, 1])
     chex.assert_shape(q, (None, *target.shape))
-    return jnp.sum(jnp.mean(jnp.square(q - target), axis=1))
+    return jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
 
 
 # Actors
@@ -144,7 +144,7 @@ def expectile_loss(u: jax.Array, expectile: Scalar) -> jax.Array:
 def expectile_weight(u: jax.Array, expectile: Scalar) -> jax.Array:
     """`|expectile - 1(u < 0)|`."""
     chex.assert_rank(expectile, 0)
-    return jnp.abs(expectile - (u < 0))
+    return jnp.abs(expectile - (u < 0).astype(u.dtype))
 
 
 def quantile_loss(u: jax.Array, quantile: Scalar) -> jax.Array:
@@ -219,13 +219,13 @@ def quantile_huber_loss(quantiles: jax.Array, target: jax.Array, kappa: Scalar =
     chex.assert_rank([quantiles, target, kappa], [3, 2, 0])
     num_quantiles, num_atoms = quantiles.shape[-1], target.shape[-1]
     chex.assert_shape(quantiles, (None, target.shape[0], None))
-    tau_hat = (jnp.arange(num_quantiles) + 0.5) / num_quantiles
+    tau_hat = (jnp.arange(num_quantiles, dtype=quantiles.dtype)[None, None] + 0.5) / num_quantiles
     fixed = jax.lax.stop_gradient(quantiles)
 
     def add_atom(sums: tuple[jax.Array, jax.Array], atom: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-        delta = atom[:, None] - fixed
+        delta = atom[None, :, None] - fixed
         slope = jnp.clip(delta, -kappa, kappa)  # huber' ; huber itself is slope * (delta - slope / 2)
-        weighted = jnp.abs(tau_hat - (delta < 0)) * slope
+        weighted = jnp.abs(tau_hat - (delta < 0).astype(delta.dtype)) * slope
         return (sums[0] + weighted * (delta - slope / 2), sums[1] - weighted), None
 
     # Loss and slope are summed atom by atom: autodiff of the direct form keeps several [N, B, M, K] arrays, and took
@@ -265,8 +265,10 @@ def categorical_projection(probs: jax.Array, atoms: jax.Array, support: jax.Arra
     chex.assert_equal_shape([probs, atoms])
     chex.assert_axis_dimension(probs, -1, support.shape[0])
     clipped = jnp.clip(atoms, support[0], support[-1])
-    index = jnp.arange(support.shape[0])
-    position = (clipped - support[0]) / (support[-1] - support[0]) * index[-1]  # in steps of the support, 0 to M - 1
+    index = jnp.arange(support.shape[0], dtype=support.dtype)[None]
+    position = (
+        (clipped - support[0]) / (support[-1] - support[0]) * (support.shape[0] - 1)
+    )  # in steps of the support, 0 to M - 1
 
     def add_atom(projected: jax.Array, atom: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         position, prob = atom
@@ -282,7 +284,7 @@ def cross_entropy_loss(logits: jax.Array, target_probs: jax.Array) -> jax.Array:
     """Cross-entropy of every critic's `[N, B, M]` against one target distribution `[B, M]`: mean over B, sum over N."""
     chex.assert_rank([logits, target_probs], [3, 2])
     chex.assert_shape(logits, (None, *target_probs.shape))
-    entropy = -jnp.sum(jax.lax.stop_gradient(target_probs) * jax.nn.log_softmax(logits), axis=-1)
+    entropy = -jnp.sum(jax.lax.stop_gradient(target_probs)[None] * jax.nn.log_softmax(logits), axis=-1)
     return jnp.sum(jnp.mean(entropy, axis=1))
 
 

@@ -38,9 +38,10 @@ def gradient_step(
     """
 
     def step(params: Params, opt_state: optax.OptState, learning_rate: Any, *arguments: Any) -> Any:
-        gradient, aux = jax.grad(loss, has_aux=True)(params, *arguments)
+        gradient, aux = jax.grad(loss, has_aux=True)(parallel.varying(params, axes), *arguments)
         gradient, aux = parallel.mean((gradient, aux), axes)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes counts and floats
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
         updates = jax.tree.map(lambda u: (-learning_rate * u).astype(u.dtype), updates)
         return optax.apply_updates(params, updates), opt_state, aux
 

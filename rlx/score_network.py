@@ -21,7 +21,7 @@ class FourierFeatures(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         frequencies = self.param("frequencies", nn.initializers.normal(0.2), (self.size // 2,), jnp.float32)
-        angle = 2 * jnp.pi * x[..., None] * frequencies
+        angle = 2 * jnp.pi * jnp.expand_dims(x, -1) * jnp.expand_dims(frequencies, range(x.ndim))
         return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
@@ -50,7 +50,10 @@ class ScoreNet(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         of_action, of_observation, of_time = jnp.split(kernel, (sizes[0], sizes[0] + sizes[1]))
         row = jax.nn.one_hot(time, self.num_steps, dtype=action.dtype)
-        x = action @ of_action + observation @ of_observation + row @ (times @ of_time + bias)
+        terms = [action @ of_action, observation @ of_observation, row @ (times @ of_time + bias[None])]
+        rank = max(term.ndim for term in terms)
+        first, second, third = (jnp.expand_dims(term, range(rank - term.ndim)) for term in terms)
+        x = first + second + third
         for _ in range(self.num_blocks):
             x = networks.ResidualBlock(self.dropout, kernel_init=self.kernel_init, dtype=dtype)(x)
         return nn.Dense(self.action_size, kernel_init=networks.OUTPUT_INIT)(nn.swish(x))

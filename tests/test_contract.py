@@ -196,6 +196,22 @@ def same(a: Any, b: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), a, b)
 
 
+@every_case
+def test_strict_modes_of_jax(case: Case) -> None:
+    """Ranks and types are never promoted silently and no tracer leaks, in a user's program that forbids it."""
+    agent, batch = make(case), jax.tree.map(lambda x: x[0], some_batches(make(case), 1))
+    start = as_arrays(agents.load(case.name).Hypers())
+
+    def learn_and_act(key: Key) -> Any:
+        state, metrics = agent.update(agent.init(key, start), batch, key)
+        policy = agent.acting_params(state)
+        return metrics, [act(policy, jnp.ones((8, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
+
+    strict = jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.checking_leaks()
+    with strict[0], strict[1], strict[2]:
+        jax.eval_shape(learn_and_act, jax.random.key(0))
+
+
 @every_plain
 def test_update_without_jit(case: Case) -> None:
     agent = make(case)

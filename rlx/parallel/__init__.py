@@ -44,6 +44,7 @@ from rlx.parallel.mapping import (
     replicate,
     sharding,
     sum,
+    varying,
 )
 
 __all__ = [
@@ -85,5 +86,6 @@ __all__ = [
     "sharding",
     "split_devices",
     "sum",
+    "varying",
     "sum_over_processes",
 ]

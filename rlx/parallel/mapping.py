@@ -7,6 +7,7 @@ them under `DEVICE`, and a mean over both is the same number either way.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,6 +79,21 @@ def sum(tree: Any, axes: Axes) -> Any:
 def mean(tree: Any, axes: Axes) -> Any:
     """The mean over all logical shards."""
     return jax.lax.pmean(tree, axes) if axes else tree
+
+
+def varying(tree: Any, axes: Axes) -> Any:
+    """The tree as each shard's own, so that gradients by it are the shard's, and `mean` averages them.
+
+    In shard_map with check_vma jax sums gradients by what all shards share; elsewhere this changes nothing.
+    """
+
+    def vary(x: jax.Array) -> jax.Array:
+        for axis in axes:
+            with contextlib.suppress(ValueError):  # an axis of vmap, or one that x varies over already
+                x = jax.lax.pcast(x, axis, to="varying")
+        return x
+
+    return jax.tree.map(vary, tree)
 
 
 def local(devices: Sequence[jax.Device]) -> list[jax.Device]:
