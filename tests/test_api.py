@@ -19,6 +19,7 @@ import rlx
 from rlx import json_files
 from rlx.api.arguments import in_python
 from rlx.errors import RlxError
+from tests import probes
 from tests.commands import Said, flags
 from tests.datasets import d4rl_arrays, walk
 
@@ -196,6 +197,24 @@ def test_a_name_of_another_library_s_is_understood(say: Callable[..., Said]) -> 
     """By the command, too. (tests/test_agents.py has those that `rlx.fit` gets.)"""
     said = say("train", "sac", "--env", "gymnax:Pendulum-v1", "--buffer-size", 5)
     assert said.code == 2 and "did you mean --replay-capacity?" in said.err
+
+
+@pytest.mark.parametrize("agent", ["sac", "tqc", "td3", "pql", "iql", "idql", "awac", "rebrac"])
+def test_the_value_of_an_action_is_the_critics(agent: str) -> None:
+    """The smaller of two critics' values; TQC's actor reads the mean of all quantiles."""
+    module = rlx.agents.load(agent)
+    spec = rlx.envs.make("none:3x2").spec
+    config = probes.small(module.Config, width=4, num_critics=2)
+    agent_record = module.make(config, spec)
+    state = agent_record.init(jax.random.key(0))
+    observation, action = (jax.random.normal(jax.random.key(i), (5, size)) for i, size in ((1, 3), (2, 2)))
+    learner = state.critic.learner
+    doubled = [jax.tree.map(lambda x, i=i: jnp.stack([x[i], x[i]]), learner.params) for i in (0, 1)]  # critic i, twice
+    halves = [state.critic.replace(learner=learner.replace(params=params)) for params in doubled]
+    each = [agent_record.q_value(half, observation, action) for half in halves]
+    pooled = jnp.mean(jnp.stack(each), 0) if agent == "tqc" else jnp.minimum(*each)
+    np.testing.assert_allclose(agent_record.q_value(state.critic, observation, action), pooled, rtol=1e-5)
+    assert each[0].shape == (5,) and not np.allclose(*each)
 
 
 def test_the_package_lists_what_it_offers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from rlx.errors import RlxError
@@ -22,9 +22,9 @@ def speaks_python(function: Callable[P, R]) -> Callable[P, R]:
     """`function`, whose mistakes speak of arguments: `num_envs=0: must be at least 1`, not `--num-envs 0`."""
 
     @functools.wraps(function)
-    def call(*given: P.args, **named: P.kwargs) -> R:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*given, **named)
+            return function(*args, **kwargs)
         except RlxError as error:
             text = in_python(str(error))
             if text == str(error):
@@ -56,20 +56,14 @@ def _argument(match: re.Match[str]) -> str:
     return f"{name} {value}"
 
 
-def several(given: Any) -> list[Any]:
-    """One thing, or a list or tuple of them, as a list; None as none."""
-    if given is None:
+def as_list(value: Any) -> list[Any]:
+    """One object, or a list or tuple of them, as a list; None as an empty one."""
+    if value is None:
         return []
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def check_kind(name: str, value: Any, kinds: type | tuple[type, ...], wanted: str) -> None:
     """Raises RlxError where an argument is of another type."""
     if not isinstance(value, kinds):
         raise RlxError(f"{name}: is of type {type(value).__name__}; give {wanted}")
-
-
-def one_of(names: Iterable[str]) -> str:
-    """Names for a message: `a, b or c`."""
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from rlx import agents, build, config, data, parallel
 from rlx.api import training
-from rlx.api.arguments import check_kind, several, speaks_python
+from rlx.api.arguments import as_list, check_kind, speaks_python
 from rlx.api.environments import environment
 from rlx.api.following import Follower
 from rlx.api.result import Result
@@ -63,13 +63,13 @@ def fit(
     paths, datasets = named_data(dataset)
     if paths:
         settings["dataset"] = ",".join(paths)
-    given = environment(env, backend, datasets or paths)
+    named_env = environment(env, backend, datasets or paths)
     check_names(agent, settings)
-    run_config = config.resolve(agent, given.name, given.backend, preset, **given.settings | settings)
+    run_config = config.resolve(agent, named_env.name, named_env.backend, preset, **named_env.settings | settings)
     _check(run_config, settings, run_dir, run_name, overwrite, datasets)
     if run_dir is None:
         start = init_from._snapshot if isinstance(init_from, Result) else init_from
-        return _in_memory(run_config, given.env, datasets, start, follower, keep_training_state)
+        return _in_memory(run_config, named_env.env, datasets, start, follower, keep_training_state)
     check_kind("run_dir", run_dir, (str, Path), "the folder that holds runs")
     if isinstance(init_from, Result):
         init_from = init_from.folder or _no_folder()
@@ -77,9 +77,9 @@ def fit(
         source = None if init_from is None else str(init_from)
 
         def train() -> Any:
-            return runner.train(run_config, folder, source, env=given.env, follower=follower)
+            return runner.train(run_config, folder, source, env=named_env.env, follower=follower)
 
-        result: Result = training.in_folder(Result, folder, train, follower, given.env)
+        result: Result = training.in_folder(Result, folder, train, follower, named_env.env)
         return result
 
 
@@ -106,11 +106,11 @@ class NamedData(NamedTuple):
 
 
 def named_data(dataset: Any) -> NamedData:
-    """What was given as `dataset`: paths stay paths, unless one of several is in memory."""
-    given = several(dataset)
-    if all(isinstance(one, (str, Path)) for one in given):
-        return NamedData([path for one in given for path in str(one).split(",")], [])
-    datasets = [data.as_dataset(one) for one in given]
+    """What was given as `dataset`: paths stay paths, unless one of them is in memory."""
+    parts = as_list(dataset)
+    if all(isinstance(part, (str, Path)) for part in parts):
+        return NamedData([path for part in parts for path in str(part).split(",")], [])
+    datasets = [data.as_dataset(part) for part in parts]
     return NamedData([f"in memory {i}: {one.name}".replace(",", ";") for i, one in enumerate(datasets, 1)], datasets)
 
 
@@ -123,10 +123,7 @@ def _check(
     datasets: list[Dataset],
 ) -> None:
     """Raises RlxError for what this call cannot honour."""
-    if run_config.train.deterministic and not parallel.is_deterministic():
-        raise RlxError(
-            f"deterministic: jax has begun without it; set XLA_FLAGS={parallel.DETERMINISTIC} before Python starts"
-        )
+    check_determinism(run_config.train)
     if run_dir is not None:
         if datasets:
             raise RlxError("run_dir: a run folder names its data set; write it by rlx.data.write and give its path")
@@ -136,6 +133,14 @@ def _check(
     asked += ["run_name"] * (run_name is not None) + ["overwrite"] * overwrite
     if asked:
         raise RlxError(f"{asked[0]}: is about a run folder; give run_dir, too, or leave it out")
+
+
+def check_determinism(train: TrainConfig) -> None:
+    """Raises RlxError where a GPU was to give the same bits every time, and jax has begun without that."""
+    if train.deterministic and not parallel.is_deterministic():
+        raise RlxError(
+            f"deterministic: jax has begun without it; set XLA_FLAGS={parallel.DETERMINISTIC} before Python starts"
+        )
 
 
 def _in_memory(

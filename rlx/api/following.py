@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from rlx.api.arguments import several
+from rlx.api.arguments import as_list
 from rlx.build import final_plan
 from rlx.config import RunConfig, members
 from rlx.errors import RlxError
@@ -85,7 +85,7 @@ class Follower:
 
 def check_callbacks(callbacks: Any) -> list[Callback]:
     """A function, or a list of them. Raises RlxError for what cannot be called with metrics and state."""
-    checked = several(callbacks)
+    checked = as_list(callbacks)
     for callback in checked:
         if not callable(callback):
             raise RlxError(f"callbacks: {callback!r} is no function; give functions of (metrics, state)")

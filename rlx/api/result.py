@@ -109,8 +109,8 @@ class Result:
             if value is not None:
                 changes[name] = config.convert(config.flag_of(name), int, value)
                 config.check_value(config.flag_of(name), known[name], changes[name])
-        given = {name: value for name, value in changes.items() if value is not None}
-        driver = policies.acting_driver(self.config, self._env, **given)
+        changed = {name: value for name, value in changes.items() if value is not None}
+        driver = policies.acting_driver(self.config, self._env, **changed)
         evaluation: Evaluation = driver.fetch(driver.evaluate(driver.place(self._snapshot)))
         return evaluation
 
@@ -216,14 +216,14 @@ class Result:
         run in a folder goes on there. Raises RlxError for a smaller total, or where the training state was not kept.
         """
         totals = {"total_env_steps": total_env_steps, "offline_steps": offline_steps}
-        given = {name: value for name, value in totals.items() if value is not None}
+        larger = {name: value for name, value in totals.items() if value is not None}
         if self.folder is not None:
-            return training.resume(type(self), self.folder, given, self._env, callbacks, progress)
+            return training.resume(type(self), self.folder, larger, self._env, callbacks, progress)
         if self._trained is None:
             raise RlxError(
                 "this result holds no training state; save it by result.save before it is pickled or dropped"
             )
-        return training.go_on(self, self._trained, given, callbacks, progress)
+        return training.go_on(self, self._trained, larger, callbacks, progress)
 
     def drop_training_state(self) -> None:
         """Frees replay, environments and optimisers' programs; `continue_training` needs them."""

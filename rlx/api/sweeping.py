@@ -10,7 +10,7 @@ from typing import Any
 from rlx import agents, config, json_files
 from rlx.api.arguments import check_kind, speaks_python
 from rlx.api.environments import environment
-from rlx.api.fitting import check_names, named_data
+from rlx.api.fitting import check_determinism, check_names, named_data
 from rlx.errors import RlxError
 from rlx.runs import folders
 from rlx.runs.signals import Interrupted
@@ -86,13 +86,15 @@ def sweep(
     check_names(agent, settings)
     if paths:
         settings["dataset"] = ",".join(paths)
-    given = environment(env, backend, paths)
+    named_env = environment(env, backend, paths)
     texts = {name: str(value) if isinstance(value, Range) else value for name, value in settings.items()}
     counts = {"random": random, "confirm": confirm} | ({} if chunk is None else {"chunk": chunk})
     checked = {name: config.convert(config.flag_of(name), int, value) for name, value in counts.items()}
-    made = sweeping.make(agent, given.name, given.backend, preset, **checked, **given.settings | texts)
-    with folders.new(run_dir, run_name, made.base, overwrite, folders.SWEEP, "sweep-") as folder:
-        return _finished(folder, lambda: sweeping.begin(made, folder, quiet=True, show=False))
+    settings = named_env.settings | texts
+    planned = sweeping.make(agent, named_env.name, named_env.backend, preset, **checked, **settings)
+    check_determinism(planned.base.train)
+    with folders.new(run_dir, run_name, planned.base, overwrite, folders.SWEEP, "sweep-") as folder:
+        return _finished(folder, lambda: sweeping.begin(planned, folder, quiet=True, show=False))
 
 
 @speaks_python
@@ -101,8 +103,8 @@ def resume_sweep(folder: str | Path) -> SweepResult:
     check_kind("folder", folder, (str, Path), "the folder of a sweep")
     folder = Path(folder)
     keep_compiled_programs()
-    made = sweeping.load(folder)
-    return _finished(folder, lambda: sweeping.resume(made, folder, quiet=True, show=False))
+    planned = sweeping.load(folder)
+    return _finished(folder, lambda: sweeping.resume(planned, folder, quiet=True, show=False))
 
 
 def _finished(folder: Path, train: Any) -> SweepResult:

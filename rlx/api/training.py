@@ -26,7 +26,7 @@ class Trained(NamedTuple):
     """A run that ended in this process, with all that it takes to go on."""
 
     setup: build.Setup
-    datasets: Sequence[Dataset]  # those that were given in memory
+    datasets: Sequence[Dataset]  # those that are in memory only
     moment: Moment  # the last one; its training state is on the devices
     rates: summaries.Rates
     wall_time_s: float
@@ -105,12 +105,12 @@ def in_folder(make_result: MakeResult, folder: Path, train: Callable[[], Any], f
     if moment is None:  # it had finished before
         return load(make_result, folder, env)
     learned = moment.driver.fetch(moment.driver.policy_snapshot(moment.report.state))
-    given, lines = follower.run_config, metrics.read(folder / "metrics.jsonl")
-    assert given is not None
+    run_config, lines = follower.run_config, metrics.read(folder / "metrics.jsonl")
+    assert run_config is not None
     stopped, evaluation = follower.stopped, follower.evaluation
     run_step = moment.report.run_step
     result = make_result(
-        given, learned, lines, env=env, evaluation=evaluation, folder=folder, stopped=stopped, run_step=run_step
+        run_config, learned, lines, env=env, evaluation=evaluation, folder=folder, stopped=stopped, run_step=run_step
     )
     return _ended(result, follower)
 
