@@ -12,6 +12,7 @@ import pytest
 
 from rlx import optim
 from rlx.errors import RlxError
+from tests import processes
 
 
 def slow_steps(params: np.ndarray, gradients: np.ndarray, decay: float, norm: float) -> np.ndarray:
@@ -83,3 +84,9 @@ def test_unknown_names() -> None:
     ):
         with pytest.raises(RlxError, match=message):
             make()
+
+
+@pytest.mark.slow
+def test_gradients_under_shard_map_are_those_of_the_full_batch() -> None:
+    """Also with jax's check of what varies over devices, which sums gradients by shared parameters on its own."""
+    assert processes.run(["tests.check_shard_map"], devices=4).splitlines() == ["check_vma True", "check_vma False"]

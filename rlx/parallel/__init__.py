@@ -86,6 +86,6 @@ __all__ = [
     "sharding",
     "split_devices",
     "sum",
-    "varying",
     "sum_over_processes",
+    "varying",
 ]
