@@ -57,6 +57,7 @@ the [agents' pages](../agents/index.md) list the settings.
 Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, M members (or quantiles, or atoms),
 O observation, A action.
 """
+CAPABILITIES = "<!-- capabilities -->"
 ELSEWHERE = {  # pages of the site by the file of the repository that they are made of
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -147,6 +148,8 @@ def linked(markdown: str, source: str, page: str) -> str:
 def tables(markdown: str) -> str:
     """The page with its tables."""
     makers = {"settings": settings_table, "presets": presets_table}
+    if CAPABILITIES in markdown:
+        markdown = markdown.replace(CAPABILITIES, capabilities_table())
     return re.sub(r"^<!-- (settings|presets): (\w+) -->$", lambda m: makers[m[1]](m[2]), markdown, flags=re.M)
 
 
@@ -189,6 +192,29 @@ def presets_table(agent: str) -> str:
         values = ", ".join(f"`{typed(setting, value)}`" for setting, value in changed.items())
         rows.append((where, f"`--preset {name}`" if name else "always", values))
     return table(("environment", "when", "settings"), rows)
+
+
+def capabilities_table() -> str:
+    """What each agent has beyond what all have."""
+    import jax
+    import jax.numpy as jnp
+
+    from rlx import agents
+    from rlx.export import mlp
+    from rlx.types import Spec
+
+    spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 10)
+    head = ("agent", "log-density of actions", "value of actions", "acting state", "windows", "exported to")
+    rows = []
+    for name in agents.REGISTRY:
+        module = agents.load(name)
+        agent = module.make(module.Config(), spec)
+        policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+        is_mlp = any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
+        has = [agent.log_prob, agent.q_value, agent.carry, agent.window]
+        formats = "jax, NumPy, ONNX" if is_mlp else "jax"
+        rows.append((f"[`{name}`]({name}.md)", *("yes" if each else "no" for each in has), formats))
+    return table(head, rows)
 
 
 def flag(name: str) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from rlx.errors import RlxError, install
@@ -29,6 +30,15 @@ def forward(layers: Sequence[Layer], observation: np.ndarray) -> np.ndarray:
     for operation, arrays in layers:
         x = LAYERS[operation](x, *arrays)
     return x
+
+
+def networks_in(policy: Any) -> list[Mapping[str, Any]]:
+    """The variables of every flax network in an agent's acting parameters."""
+
+    def is_network(tree: Any) -> bool:
+        return isinstance(tree, Mapping) and isinstance(tree.get("params"), Mapping)
+
+    return [tree for tree in jax.tree.leaves(policy, is_leaf=is_network) if is_network(tree)]
 
 
 def of_actor(variables: Mapping[str, Any], activation: str, spec: Spec) -> list[Layer] | None:

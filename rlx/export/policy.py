@@ -11,7 +11,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,16 +142,11 @@ def _layers(saved: SavedPolicy, snapshot: Any, act: Act) -> list[Layer] | None:
     with jax.default_matmul_precision("highest"):
         actions = np.asarray(jax.jit(jax.vmap(act))(rows))
     policy = saved.task.agent.acting_params(snapshot["agent"])
-    for params in jax.tree.leaves(policy, is_leaf=_is_network):
-        layers = mlp.of_actor(params, activation, spec) if _is_network(params) else None
+    for params in mlp.networks_in(policy):
+        layers = mlp.of_actor(params, activation, spec)
         if layers and np.allclose(mlp.forward([*normalize, *layers], rows), actions, rtol=0, atol=TOLERANCE):
             return [*normalize, *layers]
     return None
-
-
-def _is_network(tree: Any) -> bool:
-    """Whether a tree is a flax network's variables."""
-    return isinstance(tree, Mapping) and isinstance(tree.get("params"), Mapping)
 
 
 def _interface(saved: SavedPolicy, exported: jax_export.Exported) -> dict[str, Any]:
