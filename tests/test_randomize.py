@@ -15,12 +15,17 @@ import pytest
 from flax.struct import PyTreeNode
 
 import rlx.envs
+from rlx import parallel
+from rlx.build import make_driver, setup
+from rlx.config import resolve
 from rlx.envs import randomization
 from rlx.envs.gymnax_env import GymnaxEnv
 from rlx.envs.randomization import Randomization, factors, parse, with_model
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.export.policy import load
+from rlx.train.memory import estimate
+from tests import drift
 from tests.commands import Said, flags
 from tests.pages import ROOT, blocks
 from tests.stepping import keys_of
@@ -133,6 +138,39 @@ def test_physics_decide_the_steps_and_nominal_ones_are_the_environments_own() ->
             one, shown = env.step(one, action, key)
             other, expected = plain.step(other, action, key)
         np.testing.assert_allclose(shown.observation, expected.observation, rtol=1e-6)
+
+
+def test_actions_take_effect_as_late_as_the_episode_has_it() -> None:
+    """By hand: the drift's place moves by 0.1 of the action so many steps ago, and of 0 before the first one."""
+    env = rlx.envs.randomize(drift.Drift(), ["delay=0:2"])
+    reset, step, delays = jax.jit(env.reset), jax.jit(env.step), set()
+    for seed in range(8):
+        for nominal in (False, True):
+            state = reset(jax.random.key(seed), *([env.params] if nominal else []))  # type: ignore[attr-defined]
+            delay = int(state.inner.memory["delay"])
+            delays |= set() if nominal else {delay}
+            assert not (nominal and delay)
+            place, drifts, actions = state.observation[2], state.observation[1], [0.5, -1.0, 0.25]
+            for t, action in enumerate(actions):
+                state, shown = step(state, jnp.array([action]), jax.random.key(0))
+                place = place + drifts + 0.1 * (actions[t - delay] if t >= delay else 0.0)
+                np.testing.assert_allclose(shown.observation[2], place, atol=1e-6)
+    assert delays == {0, 1, 2}
+    with pytest.raises(RlxError, match="whole numbers"):
+        rlx.envs.randomize(drift.Drift(), ["delay=0.5:2"])
+    with pytest.raises(RlxError, match="no model of Brax"):
+        rlx.envs.randomize(drift.Drift(), ["mass=1:2"])
+
+
+def test_memory_counts_what_is_drawn() -> None:
+    """One number more a state and an initial state, and the evaluation's second half."""
+
+    def environments(*drawn: str) -> int:
+        config = resolve("sac", "gymnax:Pendulum-v1", num_envs=1000, pool_size=1000, eval_episodes=1, randomize=drawn)
+        driver = make_driver(setup(config))
+        return estimate(driver.task, 1, [parallel.local_devices()[:1]] * 3).environments
+
+    assert environments("m=0.5:1.5") >= environments() + 3 * 4 * 1000  # states, and two pools
 
 
 def test_evaluation_reports_both() -> None:

@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from rlx import normalize, parallel, replay
+from rlx.envs.randomization import nominal_params
 from rlx.errors import RlxError
 from rlx.train.acting import RECORDED
 from rlx.train.learning import actor_rows, init_replay, minibatches, row_shapes
@@ -113,7 +114,8 @@ def _collect(task: Task, members: int, devices: int) -> Estimate:
     if plan.offline:
         training = 0
     film = spec.episode_length * min(RECORDED, config.eval_episodes) * size(one)
-    evaluating = film + (working + size(one)) * config.eval_episodes
+    halves = 1 if nominal_params(task.env) is None else 2  # with randomised and with nominal physics
+    evaluating = film + (working + size(one)) * halves * config.eval_episodes
     return Estimate(0, int(shards * training + agents * evaluating), int(agents * size(_agent(task))))
 
 
