@@ -39,15 +39,26 @@ class Wrapped:
         reset: Callable[..., EnvState],
         step: Callable[[EnvState, jax.Array, Key], tuple[EnvState, Step]],
         steps: int = 1,
+        history: int = 1,
     ) -> None:
         self.env, self.spec, self.reset, self.step = env, spec, reset, step
-        self._steps = steps  # of the environment inside, in one of this
+        self._steps, self._history = steps, history  # steps and observations of the environment inside, in one of this
         self.params = nominal_params(env)
 
     def scene(self) -> dict[str, Any] | None:
         """The scene of the environment inside."""
         found: dict[str, Any] | None = self.env.scene() if hasattr(self.env, "scene") else None
         return found and found | {"dt": found["dt"] * self._steps}
+
+    def interface(self) -> dict[str, Any]:
+        """What the environment inside describes (see `rlx.export.bundle`), without names that no longer fit."""
+        described: dict[str, Any] = dict(getattr(self.env, "interface", dict)())
+        if described.get("control_dt"):
+            described["control_dt"] *= self._steps
+        if self.spec.observation_size != self.env.spec.observation_size:
+            history = described.pop("observation", {}).get("history", 1) * self._history
+            described["observation"] = {"history": history}
+        return described
 
     def pose(self, state: EnvState) -> jax.Array:
         """The pose of the environment inside."""
@@ -74,6 +85,7 @@ def _observing(
     size: int,
     observe: Callable[[EnvState, jax.Array | None, Key], jax.Array],
     parts: dict[str, tuple[int, int]],
+    history: int = 1,
 ) -> Wrapped:
     """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
 
@@ -87,7 +99,7 @@ def _observing(
         return outer_state(after, after.time, observation), _shown(shown, observation)
 
     observation = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step)
+    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, history=history)
 
 
 def history(env: Env, length: int) -> Wrapped:
@@ -110,7 +122,7 @@ def history(env: Env, length: int) -> Wrapped:
         )
 
     parts = {name: (start * length, end * length) for name, (start, end) in spec.parts.items()}
-    return _observing(env, spec.observation_size * length, observe, parts)
+    return _observing(env, spec.observation_size * length, observe, parts, length)
 
 
 def observation_noise(env: Env, std: float) -> Wrapped:
@@ -190,6 +202,33 @@ def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrap
     return Wrapped(env, env.spec, reset, step)
 
 
+def action_rate(env: Env, penalty: float) -> Wrapped:
+    """Measures how smooth actions are, and subtracts `penalty` times the mean square of their change from the reward.
+
+    Extras, which evaluations add up over an episode: `action_rate`, the mean over actuators of |a_t - a_t-1|, and
+    `action_acceleration`, of |a_t - 2 a_t-1 + a_t-2|; actions before the first one count as that one. 0 measures only.
+    """
+    _check_number("action_rate", penalty, least=0.0)
+    zeros = jnp.zeros(env.spec.action_size, jnp.float32)
+
+    def reset(key: Key, params: Any = None) -> EnvState:
+        state = reset_env(env, key, params)
+        return outer_state(state, state.time, memory=(zeros, zeros))
+
+    def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        after, shown = env.step(state.inner.env, action, key)
+        before, rate_before = state.inner.memory
+        rate = jnp.where(state.time == 0, 0.0, action - before)
+        measured = {"action_rate": jnp.abs(rate).mean(), "action_acceleration": jnp.abs(rate - rate_before).mean()}
+        reward = shown.reward - penalty * jnp.square(rate).mean()
+        shown = shown._replace(reward=reward, extras=shown.extras | measured)
+        return outer_state(after, after.time, memory=(action.astype(jnp.float32), rate)), shown
+
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    extras = env.spec.extras | {"action_rate": scalar, "action_acceleration": scalar}
+    return Wrapped(env, env.spec._replace(extras=extras), reset, step)
+
+
 def reward_scale(env: Env, factor: float) -> Wrapped:
     """Multiplies rewards, those of evaluations as well."""
     _check_number("reward_scale", factor)
@@ -239,6 +278,7 @@ NAMES = {
     "history": Form(history, (int,), "history:LENGTH"),
     "action_repeat": Form(action_repeat, (int,), "action_repeat:TIMES"),
     "action_delay": Form(action_delay, (int,), "action_delay:STEPS"),
+    "action_rate": Form(action_rate, (float,), "action_rate:PENALTY"),
     "observation_noise": Form(observation_noise, (float,), "observation_noise:STD"),
     "time_observation": Form(time_observation, (), "time_observation"),
     "reward_scale": Form(reward_scale, (float,), "reward_scale:FACTOR"),

@@ -96,6 +96,25 @@ def test_actions_are_repeated_to_the_end_of_the_episode() -> None:
     assert step.extras["cost"] == -3
 
 
+def test_changes_of_actions_are_measured_and_penalised() -> None:
+    """Actions 1, 2, 4 change by 0 (the first), 1, 2, and the change by 0, 1, 1."""
+    env = wrappers.action_rate(Line(), 0.5)
+    np.testing.assert_allclose(follow(env, [1, 2, 4])[1], [2, 4 - 0.5 * 1, 8 - 0.5 * 4])
+    state, shown = env.reset(jax.random.key(0)), []
+    for action in (1.0, 2.0, 4.0):
+        state, step = env.step(state, jnp.array([action]), jax.random.key(0))
+        shown.append([float(step.extras[name]) for name in ("action_rate", "action_acceleration", "cost")])
+    assert shown == [[0, 0, -2], [1, 1, -4], [2, 1, -8]]
+
+
+def test_a_robots_contract_follows_wrappers() -> None:
+    line = Line()
+    line.interface = lambda: {"observation": {"units": ["m", "dm"]}, "control_dt": 0.1}  # type: ignore[attr-defined]
+    inside = wrappers.action_rate(wrappers.action_repeat(line, 2), 0.0).interface()
+    assert inside == {"observation": {"units": ["m", "dm"]}, "control_dt": 0.2}
+    assert wrappers.history(wrappers.history(line, 2), 3).interface()["observation"] == {"history": 6}
+
+
 def test_rewards_are_scaled_and_clipped() -> None:
     env = wrappers.reward_clip(wrappers.reward_scale(Line(), -0.5), -2.0, -1.2)
     np.testing.assert_allclose(follow(env, [1, 1, 4])[1], [-1.2, -1.5, -2.0])
