@@ -1,8 +1,6 @@
-"""Run by test_pipelined in a process of its own: a heavy iteration on three devices; prints JSON.
-
-The linear agent with minibatches so large that every role works for a while: how long dispatching the iteration
-took, which roles were still at work when it returned, and how long the work took.
-"""
+"""Run by test_pipelined in a process of its own: a heavy iteration on three devices; prints JSON. The linear agent with
+minibatches so large that every role works for a while: how long dispatching the iteration took, which roles were still
+at work when it returned, and how long the work took."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Run by test_fused in a process of its own, on four devices: the linear agent's runs, however they are laid out.
-
-In float64 and with plain descent, so that parameters after some iterations show every raw gradient; prints the
-layouts that agree with one device to a relative 1e-9 (where float32 is at work, in statistics and reports: 1e-5).
-"""
+"""Run by test_fused in a process of its own, on four devices: the linear agent's runs, however they are laid out. In
+float64 and with plain descent, so that parameters after some iterations show every raw gradient; prints the layouts
+that agree with one device to a relative 1e-9 (where float32 is at work, in statistics and reports: 1e-5)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The pipelined iteration in plain NumPy and Python lists, for the linear agent of `tests.linear`.
-
-Only random numbers come from jax, by the keys that design and docstrings promise: (root, role, iteration, shard or
-environment, ...). Everything else, the schedule above all, is written a second time.
-"""
+"""The pipelined iteration in plain NumPy and Python lists, for the linear agent of `tests.linear`. Only random numbers
+come from jax, by the keys that design and docstrings promise: (root, role, iteration, shard or environment, ...).
+Everything else, the schedule above all, is written a second time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Problems so small that the right answer is known, each isolating one way for an agent to be wrong.
-
-Observations and actions have one dimension. A probe makes transitions with random actions; `Query`s say what an agent
-must have learnt from them. All probes have the same shapes, so one compiled program per agent serves them all.
-"""
+"""Problems so small that the right answer is known, each isolating one way for an agent to be wrong. Observations and
+actions have one dimension. A probe makes transitions with random actions; `Query`s say what an agent must have learnt
+from them. All probes have the same shapes, so one compiled program per agent serves them all."""
 
 from __future__ import annotations
 
@@ -103,10 +101,8 @@ def questions(probe: Probe, size: int) -> Transition:
 
 
 def with_reads(batch: Transition, reads: Mapping[str, Read]) -> Transition:
-    """The batch with the extras that an agent reads of fields of a row, as if each row were an episode of its own.
-
-    Then each rule means the row's own number. Raises KeyError for a column that is no field.
-    """
+    """The batch with the extras that an agent reads of fields of a row, as if each row were an episode of its own. Then
+    each rule means the row's own number. Raises KeyError for a column that is no field."""
     zeros = jnp.zeros_like(batch.reward)
     columns = batch._asdict() | {"terminated": batch.discount == 0, "truncated": batch.discount > 0}
     columns |= {"time": zeros.astype(jnp.int32), "source": zeros.astype(jnp.int32)}

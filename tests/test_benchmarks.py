@@ -123,9 +123,7 @@ def small(case: str, *flags: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_comparisons_without_time_are_listed_in_one_line(
-    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_comparisons_without_time_are_listed_in_one_line(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     """And the same command goes on: what is kept is not made again."""
 
     def comparison(name: str, needs_s: float) -> comparisons.Comparison:

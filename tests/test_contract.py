@@ -1,8 +1,6 @@
-"""What every agent must do, whoever wrote it: those of the registry, and those that the documentation writes.
-
-Numbers of an agent's losses are in tests/test_NAME.py, and so is `CONTRACT = probes.Contract(...)` where the checks
-below need to know something of it. One case compiles five small programs and one tiny run.
-"""
+"""What every agent must do, whoever wrote it: those of the registry, and those that the documentation writes. Numbers
+of an agent's losses are in tests/test_NAME.py, and so is `CONTRACT = probes.Contract(...)` where the checks below need
+to know something of it. One case compiles five small programs and one tiny run."""
 
 from __future__ import annotations
 
@@ -152,9 +150,7 @@ def test_probes(case: Case) -> None:
 @every_case
 def test_state_and_actions(case: Case) -> None:
     """A state can be donated and scanned; actions are in [-1, 1], for one observation or a batch; nothing is float64.
-
-    Greedy actions do not depend on the key, but for agents that choose among samples.
-    """
+    Greedy actions do not depend on the key, but for agents that choose among samples."""
     agent = make(case)
     state, defaults = agent.init(jax.random.key(0)), agents.load(case.name).Hypers()
     for half in (state.critic, state.actor):
@@ -276,9 +272,7 @@ def flags(module: ModuleType, changes: dict[str, Any]) -> Iterator[str]:
 
 
 @every_run
-def test_run_resume_export_and_eval(
-    case: Case, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_resume_export_and_eval(case: Case, dataset: Path, tmp_path: Path, capsys: Any) -> None:
     """A run, resumed from its middle, ends in the same bits; its exported policy acts as it does."""
     offline = config.resolve(case.name, "gymnax:Pendulum-v1").train.offline_steps  # as its presets learn
     words = f"{OFFLINE} {dataset}" if offline else ONLINE

@@ -118,15 +118,6 @@ def test_ddpm_step_by_step() -> None:
     np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-4)
 
 
-def test_ddim_in_closed_form() -> None:
-    """For a noise e that never changes the steps telescope: x_0 = x_T / sqrt(a_T) - e sqrt((1 - a_T) / a_T)."""
-    noise, e = jax.random.normal(jax.random.key(0), (20, 3)), jnp.array([0.5, -1.0, 2.0])
-    a = FIVE.alpha_bar[-1].astype(np.float64)
-    expected = np.asarray(noise) / np.sqrt(a) - np.asarray(e) * np.sqrt((1 - a) / a)
-    found = diffusion.ddim(FIVE, lambda x, time: jnp.broadcast_to(e, x.shape), noise)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_ddim_visits_times_evenly_and_the_last() -> None:
     """Where the named noise is its time, the sum tells which times were visited: x_0 is linear in them."""
     a = np.append(1, FIVE.alpha_bar.astype(np.float64))

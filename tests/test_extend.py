@@ -115,9 +115,7 @@ def kill_at_write(monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_kill_while_it_becomes_longer(
-    after: bool, short: Path, finished: Path, long: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_while_it_becomes_longer(after: bool, short: Path, finished: Path, long: Path, monkeypatch: Any) -> None:
     """Leaves the one or the other run, and resuming goes to its end."""
     with monkeypatch.context() as patch, pytest.raises(Crash):
         kill_at_write(patch, after)
@@ -275,9 +273,7 @@ def edit_config(run: Path, long: Path) -> None:
         (edit_config, "is not as the run wrote it; restore it from a copy"),
     ],
 )
-def test_a_finished_run_that_cannot_go_on(
-    spoil: Callable[[Path, Path], None], words: str, short: Path, long: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_that_cannot_go_on(spoil: Callable, words: str, short: Path, long: Path, capsys: Any) -> None:
     """It stays as it is, but for checkpoints that are set aside."""
     spoil(short, long)
     before = {name: content for name, content in files(short).items() if name.parts[0] != "resume"}

@@ -47,10 +47,11 @@ SETTINGS: dict[str, Any] = {
 }
 ITERATIONS, RATES, SEEDS = 12, (1e-3, 1e-2), (0, 1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
+Make = Callable[..., Fused]
 
 
 @pytest.fixture(scope="module")
-def make() -> Iterator[Callable[..., Fused]]:
+def make() -> Iterator[Make]:
     """Drivers of SAC on the walk."""
 
     def make(**changes: Any) -> Any:
@@ -81,12 +82,12 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def solo(make: Callable[..., Fused]) -> Run:
+def solo(make: Make) -> Run:
     return Run(make())
 
 
 @pytest.fixture(scope="module")
-def many(make: Callable[..., Fused]) -> Run:
+def many(make: Make) -> Run:
     return Run(make(num_seeds=len(SEEDS), critic_lr=RATES))
 
 
@@ -98,9 +99,7 @@ def same(found: Any, expected: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_every_seed_and_rate_equals_its_solo_run(
-    make: Callable[..., Fused], solo: Run, many: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_seed_and_rate_equals_its_solo_run(make: Make, solo: Run, many: Run, monkeypatch: Any) -> None:
     """Every value with every seed, in one program. The solo runs share one program too: both are arguments of it."""
     members = [(seed, rate) for rate in RATES for seed in SEEDS]
     assert many.driver.members == len(members)
@@ -130,7 +129,7 @@ def test_one_device_equals_four() -> None:
     ]
 
 
-def test_environments_are_numbered_over_all_shards(make: Callable[..., Fused]) -> None:
+def test_environments_are_numbered_over_all_shards(make: Make) -> None:
     """Device after device, shard after shard: the numbers that noise and randomness hang on."""
     task = make().task._replace(axes=(parallel.DEVICE, parallel.SHARD))
     on_a_device = jax.vmap(lambda _: acting.env_index(task), axis_name=parallel.SHARD)
@@ -151,7 +150,7 @@ def test_environments_are_numbered_over_all_shards(make: Callable[..., Fused]) -
     ],
 )
 def test_what_is_averaged_over(
-    sizes: tuple[int, ...], shards: int, over_devices: bool, axes: tuple[str, ...], make: Callable[..., Fused]
+    sizes: tuple[int, ...], shards: int, over_devices: bool, axes: tuple[str, ...], make: Make
 ) -> None:
     """Every axis along which there are several rows, or gradients of shards would go apart; and no other."""
     groups = [jax.devices() * size for size in sizes]
@@ -166,9 +165,7 @@ def test_two_runs_agree_to_the_bit(solo: Run) -> None:
     assert again.compiled == []
 
 
-def test_without_a_branch_the_numbers_are_the_same(
-    make: Callable[..., Fused], solo: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_branch_the_numbers_are_the_same(make: Make, solo: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no CPU, iterations of the warm-up learn and throw it away; nothing of it is left, not even a
     count."""
     monkeypatch.setattr(parallel, "on_cpu", lambda: False)
@@ -189,10 +186,8 @@ def test_each_program_is_compiled_once(members: str, request: pytest.FixtureRequ
 
 
 def test_nothing_crosses_to_the_host_unasked(solo: Run) -> None:
-    """All that a run does again and again, under a guard that refuses transfers that nobody wrote down.
-
-    (On a CPU the guard sees transfers to the device only: those from it cost nothing there.)
-    """
+    """All that a run does again and again, under a guard that refuses transfers that nobody wrote down. (On a CPU the
+    guard sees transfers to the device only: those from it cost nothing there.)"""
     driver = solo.driver
     state = driver.init()
     with jax.transfer_guard("disallow"):
@@ -271,12 +266,10 @@ def test_updates_are_interleaved(
     critics_saw: list[int],
     actors_saw: list[int],
     actors_read: list[int | None],
-    make: Callable[..., Fused],
+    make: Make,
 ) -> None:
-    """As evenly as the ratio allows, in each of the iteration's two vector steps.
-
-    The halves see each other's latest, and actor steps learn from the minibatches of the last critic steps.
-    """
+    """As evenly as the ratio allows, in each of the iteration's two vector steps. The halves see each other's latest,
+    and actor steps learn from the minibatches of the last critic steps."""
     task = make(ratio=ratio).task
     critics, actors = task.plan.critic_updates, task.plan.actor_updates
     agent, state = diarist(2 * critics, 2 * actors)

@@ -131,10 +131,8 @@ def critic_step(critic: Network, axes: tuple[str, ...], half: Any, batch: Any) -
 
 @pytest.mark.parametrize("batch_norm", ["batch", "renorm"])
 def test_batch_norm_in_a_half(batch_norm: str) -> None:
-    """One shard of 12 rows equals two of 6: parameters, moments, target, statistics and metrics, to 1e-6.
-
-    Statistics move as `apply` says, have no moments, and are what target and acting read.
-    """
+    """One shard of 12 rows equals two of 6: parameters, moments, target, statistics and metrics, to 1e-6. Statistics
+    move as `apply` says, have no moments, and are what target and acting read."""
     one, two = (
         networks.make_critic(SPEC, (8,), batch_norm=batch_norm, activation="tanh", axes=axes)
         for axes in ((), ("shard",))

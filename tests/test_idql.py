@@ -28,9 +28,6 @@ normal = normals()
 BATCHES = transitions(normal, 6)
 
 
-# The score network
-
-
 def layer_norm_of(x: np.ndarray, p: Any) -> np.ndarray:
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
@@ -110,9 +107,6 @@ def test_dropout() -> None:
     np.testing.assert_allclose(dropped[~zero], x[~zero] / 0.75, rtol=1e-6)
 
 
-# The actor half
-
-
 def test_average_and_decay_of_the_score_network() -> None:
     """The average moves towards the NEW network; with no gradient left, weight decay alone shrinks the parameters."""
     agent = idql.make(idql.Config(**SMALL, actor_decay_steps=4), SPEC)
@@ -143,9 +137,6 @@ def test_value_network_normalises_the_raw_observation_only(layer_norm: bool) -> 
     value = nets.critic.value.apply(params, BATCHES.observation)
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     assert len(p) == 2 + layer_norm and "LayerNorm" not in str(jax.tree.structure(state.critic.learner.params))
-
-
-# Choosing
 
 
 WEIGHTS = {
@@ -197,9 +188,6 @@ def test_greedy_takes_the_best() -> None:
     for shape in ((3,), (2, 7, 3)):
         action, _ = jax.jit(partial(idql.act, nets, 5, True))(policy, jnp.zeros(shape), jax.random.key(0))
         np.testing.assert_allclose(action, np.broadcast_to(CANDIDATES[1], (*shape[:-1], 2)), atol=1e-5)
-
-
-# The fork
 
 
 def fork(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:

@@ -34,9 +34,6 @@ def stubs(**config: Any) -> iql.CriticNetworks:
     return nets._replace(critic=said, value=said)
 
 
-# Losses
-
-
 def critic_half(q: Any, target: Any, v: Any, hypers: Any = HYPERS) -> iql.CriticState:
     critic = Learner.create(q, target=True).replace(target_params=target)
     return iql.CriticState.create(hypers, critic, value=Learner.create(v))
@@ -116,9 +113,6 @@ def test_weights_are_of_target_critics_and_clipped() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     gradient = jax.grad(lambda q: weigh(iql.Value(q, v), BATCHES, HYPERS).sum())(q)
     np.testing.assert_array_equal(gradient, 0)
-
-
-# Updates
 
 
 def test_order_of_the_critic_half() -> None:

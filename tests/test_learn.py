@@ -1,7 +1,5 @@
-"""The long learning runs, `make learn`: what the project promises of its agents, run as a user would run it.
-
-Every run is a process of its own; its summary.json is what counts. Wall times are printed, not asserted.
-"""
+"""The long learning runs, `make learn`: what the project promises of its agents, run as a user would run it. Every run
+is a process of its own; its summary.json is what counts. Wall times are printed, not asserted."""
 
 from __future__ import annotations
 

@@ -135,10 +135,8 @@ OUTCOMES: list[tuple[str, Brittle, Any, Any]] = [  # policy, environment, agent;
 def test_the_run_ends_or_goes_on(
     policy: str, env: Brittle, broken: Any, outcome: Any, train: Callable[..., int], tmp_path: Path, capsys: Any
 ) -> None:
-    """It ends with the step and the quantity's name; or environments start anew and bad updates are left out.
-
-    All that is saved is finite.
-    """
+    """It ends with the step and the quantity's name; or environments start anew and bad updates are left out. All that
+    is saved is finite."""
     code = train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent))
     assert_all_saved_is_finite(tmp_path / "run")
     if isinstance(outcome, str):
@@ -173,9 +171,7 @@ def test_finite_outliers_are_named_once_and_leave_the_statistics_alone(
     assert saved["['statistics'].variance"].max() < 2 and saved["['statistics'].far"].max() > 0
 
 
-def test_a_run_that_ended_goes_on_under_another_policy(
-    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
     assert train(Brittle(reward=INF)) == 2
     assert f"reward, of 4 environments; {RESET}" in capsys.readouterr().err
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--quiet", "--on-nonfinite", "reset-env"]) == 0
@@ -202,9 +198,7 @@ def test_a_diverged_step(train: Callable[..., int]) -> None:
     assert np.isfinite(step.metrics["episode_return"]).all()
 
 
-def test_a_bad_start_is_named_and_not_the_action_that_follows(
-    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_start_is_named_and_not_the_action_that_follows(train: Callable[..., int], capsys: Any) -> None:
     assert train(Brittle(start=NAN), "--on-nonfinite", "stop") == 2
     error = capsys.readouterr().err
     assert "step 4: " in error and "in reset observation, of 4 environments" in error
@@ -243,9 +237,6 @@ def test_statistics_are_watched() -> None:
         config.resolve("sac", "gymnax:Pendulum-v1", max_magnitude=1e19)
 
 
-# The data set
-
-
 def write(folder: Path, field: str, value: float) -> Path:
     rng, rows = np.random.default_rng(0), 60
     arrays: dict[str, np.ndarray] = {
@@ -280,9 +271,6 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
     assert given.data is not None and given.data.size == 59
     assert np.isfinite(getattr(given.data.rows, field)).all()
     assert given.notes[0] == f"{folder}: left out 1 rows with numbers that are not finite"
-
-
-# The alarms themselves
 
 
 def test_alarms_keep_the_first_iteration_and_count_all() -> None:

@@ -19,7 +19,7 @@ from rlx.envs.wrappers import history
 from rlx.errors import RlxError
 from rlx.export import policy as export
 from tests import drift
-from tests.commands import Said, flags
+from tests.commands import flags
 
 SMALL: dict[str, Any] = {
     "num_envs": 8,
@@ -141,9 +141,7 @@ def test_data_sets_give_parts_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_from_training_to_the_robot_by_name(
-    say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_training_to_the_robot_by_name(say: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training, evaluation, a data set, learning from it offline, and export, with an environment in a file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "drift.py").write_text(Path(drift.__file__).read_text())

@@ -32,6 +32,7 @@ SETTINGS |= {"replay_capacity": 64, "warmup_env_steps": 8, "pool_size": 4, "eval
 SETTINGS |= {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,)}
 SETTINGS |= {"actor_decay_steps": -1, "normalize_observations": True}
 ONLINE: dict[str, Any] = {"total_env_steps": 40, "log_every": 8, "eval_every": 16}
+Make = Callable[..., build.Setup]
 
 
 def walked(rows: int = 60, seed: int = 0) -> Dataset:
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make(folder: Path) -> Iterator[Callable[..., build.Setup]]:
+def make(folder: Path) -> Iterator[Make]:
     """Runs of IQL on the walk's data set, set up."""
 
     def make(dataset: Dataset | None = None, **changes: Any) -> build.Setup:
@@ -76,9 +77,6 @@ def make(folder: Path) -> Iterator[Callable[..., build.Setup]]:
 
 def close(found: Any, expected: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), found, expected)
-
-
-# One iteration.
 
 
 def nth(tree: Any, i: int) -> Any:
@@ -118,7 +116,7 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
 
 
 @pytest.mark.parametrize("lagged", [False, True])
-def test_an_iteration_is_the_updates_and_nothing_else(make: Callable[..., build.Setup], lagged: bool) -> None:
+def test_an_iteration_is_the_updates_and_nothing_else(make: Make, lagged: bool) -> None:
     """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the iteration."""
     given = make(driver="pipelined" if lagged else "fused", num_shards=1)
     driver = build.make_driver(given, offline=True)
@@ -132,7 +130,7 @@ def test_an_iteration_is_the_updates_and_nothing_else(make: Callable[..., build.
     assert driver.read(totals).learned.tolist() == [2] and int(expected.critic.step) == 6
 
 
-def test_statistics_are_the_data_sets(make: Callable[..., build.Setup]) -> None:
+def test_statistics_are_the_data_sets(make: Make) -> None:
     """Those that normalise in learning, and then in acting, are of all observations of the data set."""
     driver = build.make_driver(make(), offline=True)
     statistics = driver.fetch(driver.policy_snapshot(driver.init()))["statistics"]
@@ -141,7 +139,7 @@ def test_statistics_are_the_data_sets(make: Callable[..., build.Setup]) -> None:
     np.testing.assert_allclose(statistics.variance[0], observation.var(axis=0), rtol=1e-4)
 
 
-def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., build.Setup]) -> None:
+def test_the_data_set_is_there_once_for_all_seeds(make: Make) -> None:
     """What the program is given grows by the runs' states alone, however many seeds, rates and shards there are."""
     large = walked(rows=6000)
 
@@ -161,11 +159,8 @@ def test_the_data_set_is_there_once_for_all_seeds(make: Callable[..., build.Setu
     assert table > 6000 * 4 * 6 and many - one < 8 * (one - table)
 
 
-# From offline to online.
-
-
 @pytest.fixture(scope="module")
-def moments(make: Callable[..., build.Setup]) -> list[Moment]:
+def moments(make: Make) -> list[Moment]:
     """A whole run of both parts; states are copied, since the next report takes them away."""
     given = make(**ONLINE, offline_fraction=0.5)
     run = experiment.run(given, build.make_driver(given, offline=True))
@@ -190,7 +185,7 @@ def test_the_same_agent_goes_on(moments: list[Moment]) -> None:
     assert first.report.state.statistics.count.tolist() == [[60 + 8]]
 
 
-def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[..., build.Setup]) -> None:
+def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Make) -> None:
     """The first steps fill the ring, but not by random actions."""
     first = next(m for m in moments if not m.offline)
     rows = jax.tree.map(lambda x: x[0, 0, 0], first.report.state.replay.rows)
@@ -206,9 +201,7 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Callable[.
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
-def test_minibatches_hold_the_share_that_was_asked_for(
-    fraction: float, count: int, make: Callable[..., build.Setup]
-) -> None:
+def test_minibatches_hold_the_share_that_was_asked_for(fraction: float, count: int, make: Make) -> None:
     """Rows of the data set are told by their reward of 7, those of the ring by 1: exactly so many in each minibatch."""
     sevens = walked()
     sevens = sevens._replace(rows=sevens.rows._replace(reward=np.full(60, 7.0, np.float32)))
@@ -226,9 +219,7 @@ def test_minibatches_hold_the_share_that_was_asked_for(
     assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5
 
 
-def test_a_run_resumed_in_its_second_part_ends_the_same(
-    moments: list[Moment], make: Callable[..., build.Setup]
-) -> None:
+def test_a_run_resumed_in_its_second_part_ends_the_same(moments: list[Moment], make: Make) -> None:
     given = make(**ONLINE, offline_fraction=0.5)
     driver = build.make_driver(given)
     seen = []
@@ -243,10 +234,7 @@ def test_a_run_resumed_in_its_second_part_ends_the_same(
     assert last.report.run_step == 52 and last.report.critic_step == 36
 
 
-# What is made of a data set before it is learnt from.
-
-
-def test_rewards_are_shifted_and_scaled(make: Callable[..., build.Setup]) -> None:
+def test_rewards_are_shifted_and_scaled(make: Make) -> None:
     """`range` becomes a number, 1000 over the range of returns, in the factor on every reward, online ones too."""
     returns = data.episode_returns(walked())
     given = make(**ONLINE, scale_rewards="range", reward_scale=[2.0], reward_shift=-1.0)
@@ -262,7 +250,7 @@ def test_rewards_are_shifted_and_scaled(make: Callable[..., build.Setup]) -> Non
     np.testing.assert_allclose(rows.reward, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_actions_are_clipped_once_and_counted(make: Callable[..., build.Setup]) -> None:
+def test_actions_are_clipped_once_and_counted(make: Make) -> None:
     given = make(action_clip=0.5)
     assert given.data is not None and np.abs(given.data.rows.action).max() <= 0.5
     beyond = int((np.abs(walked().rows.action) > 0.5).sum())
@@ -281,26 +269,21 @@ def test_actions_are_clipped_once_and_counted(make: Callable[..., build.Setup]) 
         ({"offline_steps": 0, "dataset": ""}, "nothing to do"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(
-    changes: dict[str, Any], words: str, make: Callable[..., build.Setup], folder: Path
-) -> None:
+def test_what_cannot_be_is_said_in_one_line(changes: dict[str, Any], words: str, make: Make, folder: Path) -> None:
     settings = SETTINGS | {"dataset": str(folder / "walked")} | changes
     with pytest.raises(RlxError, match=words) as error:
         build.make_driver(build.setup(config.resolve("iql", "walk", **settings)), offline=True)
     assert "\n" not in str(error.value)
 
 
-def test_a_data_set_of_another_environment_is_refused(make: Callable[..., build.Setup]) -> None:
+def test_a_data_set_of_another_environment_is_refused(make: Make) -> None:
     found = walked()
     wide = np.concatenate([found.rows.observation] * 2, axis=1)
     with pytest.raises(RlxError, match="observations have 4 numbers but the environment's 2"):
         make(found._replace(rows=found.rows._replace(observation=wide, next_observation=wide)))
 
 
-# On two groups of devices.
-
-
-def test_auto_has_no_roles_to_time(make: Callable[..., build.Setup], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_has_no_roles_to_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlx.parallel.local_device_count", lambda: 3)
     with pytest.raises(RlxError, match=r"^--split auto: times roles in the environment, .*; name a split$"):
         make(driver="pipelined", split="auto")

@@ -121,9 +121,6 @@ def test_settings_keep_the_preset_of_the_name() -> None:
     assert made.spec.episode_length == 50
 
 
-# Objects of other libraries
-
-
 class Physics(PyTreeNode):
     """A state without Brax's pipeline."""
 
@@ -230,9 +227,6 @@ def test_fit_says_what_is_no_environment(thing: Any, message: str) -> None:
         rlx.fit("sac", thing)
 
 
-# The checker
-
-
 class Faulty:
     """An environment that passes the check, but for one fault."""
 
@@ -322,8 +316,6 @@ def test_fit_makes_the_quick_check_before_it_compiles(changes: dict[str, Any], m
     with pytest.raises(RlxError, match=message):
         rlx.fit("sac", Faulty(**changes), total_env_steps=64, warmup_env_steps=16, num_envs=8)
 
-
-# Whole runs
 
 SMALL = (
     "--num-envs 8 --batch-size 8 --ratio 1:1 --warmup-env-steps 64 --replay-capacity 400 --pool-size 8"

@@ -1,7 +1,5 @@
-"""The pipelined driver: the schedule against a NumPy oracle, dispatch, and what bad splits get.
-
-Everything that runs on several devices runs in a process of its own with a timeout.
-"""
+"""The pipelined driver: the schedule against a NumPy oracle, dispatch, and what bad splits get. Everything that runs on
+several devices runs in a process of its own with a timeout."""
 
 from __future__ import annotations
 

@@ -45,9 +45,6 @@ def policy_of(stubs: td3.Networks) -> td3.Policy:
     return td3.Policy(stubs.actor.init(jax.random.key(0)), None)
 
 
-# Targets
-
-
 def categorical_target_by_hand(logits: np.ndarray, batch: Transition) -> np.ndarray:
     """One sample and one atom at a time: the critic with the lower mean, moved, clipped, shared between neighbours."""
     support, target = np.linspace(-3, 7, ATOMS), np.zeros(logits.shape[1:])
@@ -71,9 +68,6 @@ def test_categorical_target() -> None:
     expected = categorical_target_by_hand(logits, BATCHES)
     for found in three_ways(nets(True).target, logits, BATCHES.action, BATCHES, HYPERS):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-
-
-# Losses
 
 
 def test_critic_loss() -> None:
@@ -104,9 +98,6 @@ def test_actor_loss(distributional: bool) -> None:
     support = np.linspace(-3, 7, ATOMS)
     values = softmax(said * factor[:, None]) @ support if distributional else said * factor
     np.testing.assert_allclose(metrics["actor_loss"], -values.min(0).mean(), rtol=1e-4)
-
-
-# Steps
 
 
 # a critic whose gradient is the observation: the loss is the mean over the batch of the sum of w * observation

@@ -26,7 +26,7 @@ from rlx.evaluate import evaluate
 from rlx.export.policy import load
 from rlx.train.memory import estimate
 from tests import drift
-from tests.commands import Said, flags
+from tests.commands import flags
 from tests.pages import ROOT, blocks
 from tests.stepping import keys_of
 
@@ -218,9 +218,7 @@ SMALL = flags(
 
 
 @pytest.mark.slow
-def test_a_resumed_run_draws_the_same_physics(
-    say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_draws_the_same_physics(say: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     drawn = [*SMALL, "--env", "gymnax:Pendulum-v1", "--randomize", "m=0.5:1.5", "delay=0:2"]
     for name, steps in (("once", 512), ("twice", 256)):
@@ -231,9 +229,7 @@ def test_a_resumed_run_draws_the_same_physics(
 
 
 @pytest.mark.slow
-def test_a_robot_of_the_users_in_brax(
-    say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_robot_of_the_users_in_brax(say: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As its page has it: rough floors and a critic that knows them, evaluated both ways, exported for the actor."""
     monkeypatch.chdir(tmp_path)
     page = list(blocks(ROOT / "docs" / "randomisation.md"))

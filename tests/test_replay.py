@@ -52,12 +52,6 @@ def test_ring_equals_a_list(length: int, envs: int, block: int, blocks: int) -> 
         same(in_order(ring), kept)
 
 
-def test_a_block_equals_its_steps_one_by_one() -> None:
-    steps = np.random.default_rng(1).normal(size=(20, ENVS)).astype(np.float32)
-    empty = replay.init(jax.ShapeDtypeStruct((), jnp.float32), TIME, ENVS, block=4)
-    same(fill(empty, steps, block=4), fill(empty, steps, block=1))
-
-
 def test_any_pytree() -> None:
     """Nested, of several types; floating vectors take the type asked for, flags, counts and scalars keep theirs."""
     example = {
@@ -114,10 +108,8 @@ def draw(ring: Replay, key: Any, shape: Any, n: int, gamma: Any, window: int = 0
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_windows_equal_a_python_loop(n: int) -> None:
-    """Rewards, discounts, successors and extras of all rules, across ends, resets and the ring's seam.
-
-    Starts reach from the oldest row to the newest whole window.
-    """
+    """Rewards, discounts, successors and extras of all rules, across ends, resets and the ring's seam. Starts reach
+    from the oldest row to the newest whole window."""
     rng = np.random.default_rng(n)
     for case in range(12):
         steps = int(rng.integers(4, 20)) * BLOCK
@@ -206,9 +198,6 @@ def test_can_sample() -> None:
     for size in (0, 2, 4, 6):
         assert [bool(replay.can_sample(ring, n)) for n in (1, 4, 5)] == [size >= 1, size >= 4, size >= 5]
         ring = fill(ring, history(np.random.default_rng(0), BLOCK, 0), BLOCK)
-
-
-# What inserting costs.
 
 
 def test_vmap_leaves_the_cursor_alone() -> None:

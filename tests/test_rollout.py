@@ -87,10 +87,7 @@ def test_environments_do_not_know_their_shard() -> None:
         whole_state, whole_rows, *_ = WHOLE
         jax.tree.map(lambda x, y, h=half: np.testing.assert_allclose(x, y[h], rtol=1e-5), state, whole_state)
         jax.tree.map(lambda x, y, h=half: np.testing.assert_allclose(x, y[:, h], rtol=1e-5), rows, whole_rows)
-
-
-def test_environments_differ() -> None:
-    _, rows, *_ = WHOLE
+    rows = whole_rows  # and no two environments draw the same
     inside = rows.action[np.abs(rows.action) < 1]  # others were clipped to the same number
     assert len(np.unique(inside)) == inside.size > 80
     noise = rows.next_observation - DECAY * rows.observation - PUSH * rows.action
@@ -186,15 +183,11 @@ def test_returns_and_lengths() -> None:
     np.testing.assert_allclose(UPHILL.returns[:RECORDED], [r for r, _ in expected], rtol=1e-4)
     same(UPHILL.lengths[:RECORDED], [n for _, n in expected])
     assert len(set(UPHILL.lengths)) > 1 and UPHILL.returns.shape == UPHILL.lengths.shape == (EPISODES,)
-
-
-def test_time_limit() -> None:
-    """Nothing ends before it, and nothing goes on after it."""
-    same(judged(0.0, key=0).lengths, np.full(EPISODES, CALM.limit))
+    same(judged(0.0, key=0).lengths, np.full(EPISODES, CALM.limit))  # nothing ends before the limit or goes on after
 
 
 def test_recording() -> None:
-    """What was seen, done and earned, and zeros after the end."""
+    """What was seen, done and earned, and zeros after the end; starts hang on the key alone."""
     film = UPHILL.recording
     assert film["view"].shape == (CALM.limit, RECORDED, 2) and film["action"].shape == (CALM.limit, RECORDED, 1)
     going = np.arange(CALM.limit)[:, None] < UPHILL.lengths[:RECORDED]
@@ -205,9 +198,6 @@ def test_recording() -> None:
         film["view"][1:], going[1:, :, None] * (DECAY * film["view"][:-1] + PUSH * 0.9), rtol=1e-5
     )
     np.testing.assert_allclose(film["reward"].sum(axis=0), UPHILL.returns[:RECORDED], rtol=1e-5)
-
-
-def test_starts_hang_on_the_key_alone() -> None:
     starts = [judged(*given).recording["view"][0] for given in ((0.9, 0), (0.0, 0), (0.9, 1))]
     same(starts[0], starts[1])
     assert len(np.unique(starts[0])) == starts[0].size and not (starts[0] == starts[2]).any()

@@ -145,9 +145,6 @@ def test_update_is_a_critic_step_then_an_actor_step_that_sees_it() -> None:
     assert stale["actor_loss"] != metrics["actor_loss"]
 
 
-# Real networks, small
-
-
 def test_derivatives_of_the_updated_critic() -> None:
     """By the learning rate as finite differences have it; by gamma and the reward scale 0: targets are constants."""
     hypers, h = as_arrays(sac.Hypers(critic_lr=0.03)), 3e-3

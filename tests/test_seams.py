@@ -30,10 +30,11 @@ CASES: dict[str, dict[str, Any]] = {
     "offline, then mixed": {"offline_steps": 8, "dataset": "costly", "n_step": 2},
 }
 SOURCES = {"offline pipelined n-step": {1.0}, "offline, then mixed": {1.0, 0.5}}  # means over minibatches
+Make = Callable[..., build.Setup]
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., build.Setup]]:
+def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     """Runs of the reader in the costly walk, set up."""
     folder = tmp_path_factory.mktemp("data")
     data.write(reader.dataset(), folder / "costly")
@@ -59,7 +60,7 @@ def moments(setup: build.Setup) -> list[experiment.Moment]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_halves_get_what_they_read(case: str, make: Callable[..., build.Setup]) -> None:
+def test_both_halves_get_what_they_read(case: str, make: Make) -> None:
     """Every extra agrees with the batch's fields, in every minibatch of every driver."""
     reports = [moment.report for moment in moments(make(**CASES[case]))]
     seen: dict[str, list[float]] = {}
@@ -80,7 +81,7 @@ def test_both_halves_get_what_they_read(case: str, make: Callable[..., build.Set
     assert set(seen["actor_source"]) == SOURCES.get(case, {0.0})
 
 
-def test_evaluation_reports_sums_and_lasts(make: Callable[..., build.Setup]) -> None:
+def test_evaluation_reports_sums_and_lasts(make: Make) -> None:
     """The cost is the reward, so its sum is the return; vectors are not summed."""
     evaluation = moments(make(total_env_steps=24, log_every=24))[-1].report.evaluation
     assert evaluation is not None
@@ -99,13 +100,13 @@ def test_evaluation_reports_sums_and_lasts(make: Callable[..., build.Setup]) -> 
         ({"n_step": 2, "window": 4}, "--n-step 2"),
     ],
 )
-def test_what_nobody_provides_is_refused(changes: dict[str, Any], words: str, make: Callable[..., build.Setup]) -> None:
+def test_what_nobody_provides_is_refused(changes: dict[str, Any], words: str, make: Make) -> None:
     with pytest.raises(RlxError, match=words) as error:
         make(**changes)
     assert "\n" not in str(error.value)
 
 
-def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Callable[..., build.Setup]) -> None:
+def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Make) -> None:
     """Half of the 8 rows of a minibatch are data, one of set 1 and three of set 2; rows know where they come from."""
     setup = make(dataset="costly,costly", dataset_shares="0.25,0.75", total_env_steps=40, log_every=40, n_step=2)
     assert build.parts(setup.config) == [False]
@@ -119,9 +120,7 @@ def test_data_sets_are_mixed_in_from_the_first_step_by_their_shares(make: Callab
 @pytest.mark.parametrize(
     ("ratios", "steps"), [(("2:1", "1:0"), (16, 0)), (("0:2", "0:4"), (0, 16)), (("2:1", "4:2"), (16, 8))]
 )
-def test_each_part_has_its_own_ratio(
-    ratios: tuple[str, str], steps: tuple[int, int], make: Callable[..., build.Setup]
-) -> None:
+def test_each_part_has_its_own_ratio(ratios: tuple[str, str], steps: tuple[int, int], make: Make) -> None:
     """16 updates offline by the second ratio, then by the first; 0 leaves a half as it is."""
     changes = {"dataset": "costly", "offline_steps": 16, "total_env_steps": 40, "log_every": 40, "eval_every": 40}
     reports = [m.report for m in moments(make(ratio=ratios[0], offline_ratio=ratios[1], **changes))]
@@ -143,11 +142,8 @@ def test_shares_add_up_exactly(count: int, shares: tuple[float, ...], counts: tu
     assert share_out(count, shares) == counts
 
 
-# Whole runs in folders.
-
-
 @pytest.fixture
-def run(make: Callable[..., build.Setup], tmp_path: Path) -> Callable[..., Path]:
+def run(make: Make, tmp_path: Path) -> Callable[..., Path]:
     """Trains the reader into a folder of this name."""
 
     def run(name: str, init_from: str | None = None, **changes: Any) -> Path:
@@ -188,9 +184,7 @@ def test_a_part_of_another_run_is_adopted(run: Callable[..., Path]) -> None:
         run("third", init_from=f"policy={first}")
 
 
-def test_a_run_of_an_agent_that_is_not_registered_says_so(
-    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_an_agent_that_is_not_registered_says_so(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run("own", eval_every=48)
     monkeypatch.delitem(agents.REGISTRY, "reader")
     for act in (lambda: runner.resume(folder, {}, quiet=True), lambda: policies.evaluate(folder, 1, None, None)):
