@@ -83,6 +83,7 @@ def exported(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         sizes = "--actor-hidden-sizes 8 --critic-hidden-sizes 8".split()
         assert cli.main(["train", "sac", "--env", "gymnax:Pendulum-v1", "--run-name", "a", *small, *sizes]) == 0
         assert cli.main(["export", "runs/a", "--out", "policy"]) == 0
+        assert cli.main(["export", "runs/a", "--out", "robot", "--bundle"]) == 0
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ them under `DEVICE`, and a mean over both is the same number either way.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,14 +85,11 @@ def varying(tree: Any, axes: Axes) -> Any:
 
     In shard_map with check_vma jax sums gradients by what all shards share; elsewhere this changes nothing.
     """
-
-    def vary(x: jax.Array) -> jax.Array:
-        for axis in axes:
-            with contextlib.suppress(ValueError):  # an axis of vmap, or one that x varies over already
-                x = jax.lax.pcast(x, axis, to="varying")
-        return x
-
-    return jax.tree.map(vary, tree)
+    zero = jax.numpy.zeros((), jax.numpy.int32)
+    tracked = tuple(axis for axis in axes if jax.typeof(zero + jax.lax.axis_index(axis)) != jax.typeof(zero))
+    if not tracked:  # pmap, vmap, or shard_map without the check
+        return tree
+    return jax.tree.map(lambda x: jax.lax.pcast(x, tracked, to="varying"), tree)
 
 
 def local(devices: Sequence[jax.Device]) -> list[jax.Device]:
