@@ -19,7 +19,7 @@ from rlx.envs import no_env
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay
 from rlx.run_code import make_env
-from rlx.train import autosplit, columns, memory, numerics
+from rlx.train import autosplit, columns, memory, mirror, numerics
 from rlx.train.columns import Columns
 from rlx.train.compile import tracing
 from rlx.train.config import TrainConfig
@@ -256,6 +256,7 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
     train, shards = config.train, placement.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
     axes = _axes(placement, train.spread == "data")
+    mirror.check(train, env.spec)
     batch = envs.vectorise(
         env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
     )

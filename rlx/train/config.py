@@ -82,6 +82,10 @@ class TrainConfig:
     n_step: int = setting(1, "steps folded into a learning target", within=COUNT)
     normalize_observations: bool = setting(True, "normalise observations by running statistics")
     observation_clip: float = setting(10.0, "normalised observations are clipped to +- this", within=(1e-6, math.inf))
+    mirror_observation: tuple[int, ...] = setting(
+        (), "mirror symmetry: for each number of an observation the one in its place, from 1, a minus turns the sign"
+    )
+    mirror_action: tuple[int, ...] = setting((), "the same of an action; minibatches get their mirrored rows as well")
     normalize_rewards: bool = setting(
         False, "divide rewards in the learning targets by the running standard deviation of discounted returns"
     )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from rlx import normalize, parallel, replay
 from rlx.replay import Replay, Row
 from rlx.rollout import derive
-from rlx.train import columns, nonfinite
+from rlx.train import columns, mirror, nonfinite
 from rlx.train.nonfinite import Learned, zeros_like
 from rlx.train.task import ACTOR, CRITIC, OFFLINE, SAMPLE, Source, Tables, Task, observed
 from rlx.types import Key, Read, State, Transition
@@ -90,7 +90,7 @@ def minibatches(
 def sample(
     task: Task, source: Source, gamma: jax.Array, key: Key, count: int, actor_half_only: bool = False
 ) -> Transition:
-    """This shard's share of `count` raw minibatches, drawn in one gather, `[count, B, ...]`.
+    """This shard's share of `count` raw minibatches, drawn in one gather, `[count, B, ...]`; 2B rows with a mirror.
 
     Of every minibatch `plan.shard_offline` rows are each data set's, if there are any. With `actor_half_only` it has
     what the actor half reads.
@@ -114,7 +114,8 @@ def sample(
         if rows:
             table_key = derive(key, OFFLINE) if number == 1 else derive(key, OFFLINE, number)
             batches.append(part(number, table, table_key, rows))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *batches) if len(batches) > 1 else batches[0]
+    batch = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *batches) if len(batches) > 1 else batches[0]
+    return mirror.with_mirrored(task.config, batch, reads)
 
 
 def learn_critic(
