@@ -73,9 +73,8 @@ def main(splits: list[str]) -> None:
         same = jax.tree.map(np.array_equal, found, again)
         ring = ordered(found)
         for s, rows in enumerate(wanted["replay"]):
-            for field, column in enumerate(
-                (ring.observation, ring.action, ring.reward, ring.terminated, ring.truncated)
-            ):
+            columns = ring.observation, ring.action, ring.reward, ring.terminated, ring.truncated
+            for field, column in enumerate(columns):
                 expected = np.asarray([[row[field] for row in step] for step in rows])
                 np.testing.assert_allclose(column[s], expected, rtol=1e-9, atol=1e-12)
         for name in ("w", "k"):

@@ -11,6 +11,9 @@ import pytest
 
 from rlx.errors import RlxError
 
+TINY: dict[str, Any] = {"num_envs": 8, "batch_size": 8, "ratio": "1:1", "replay_capacity": 512, "pool_size": 8}
+TINY |= {"eval_episodes": 2, "warmup_env_steps": 64, "log_every": 64, "critic_hidden_sizes": [8]}
+
 
 @contextmanager
 def one_line(*words: str) -> Iterator[None]:

@@ -12,7 +12,9 @@ import optax
 import pytest
 
 from rlx import optim
+from rlx.halves import HalfState
 from rlx.networks import Network
+from rlx.optim import Learner
 from rlx.types import Spec, Transition
 
 SPEC = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 100)
@@ -33,6 +35,18 @@ def transitions(normal: Callable[..., Any], *lead: int) -> Any:
 
 
 BATCHES = transitions(normals(), BATCH)
+
+
+def targeted(hypers: Any, online: Any, target: Any) -> HalfState:
+    """A half whose networks and target networks have these parameters."""
+    return HalfState.create(hypers, Learner.create(online, target=True).replace(target_params=target))
+
+
+def tanh_log_prob(mean: Any, log_std: Any, action: Any) -> np.ndarray:
+    """Of tanh(Gaussian), `[B]`, by change of variables in float64."""
+    mean, log_std, action = (np.asarray(x, np.float64) for x in (mean, log_std, action))
+    z = (np.arctanh(action) - mean) / np.exp(log_std)
+    return (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi) - np.log1p(-(action**2))).sum(-1)
 
 
 def stub(apply: Any) -> Network:

@@ -35,51 +35,29 @@ class Probe(NamedTuple):
     queries: tuple[Query, Query]
 
 
-def actions(rng: np.random.Generator, n: int) -> np.ndarray:
-    return rng.uniform(-1, 1, n)
+def steps(places: list[float], outcome: Callable[[Any, Any], tuple[Any, ...]]) -> Callable[..., tuple[np.ndarray, ...]]:
+    """Observations drawn from some places, random actions, and their rewards, discounts and next observations."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+        place, action = rng.choice(places, n), rng.uniform(-1, 1, n)
+        return place, action, *(np.broadcast_to(x, n) for x in outcome(place, action))
+
+    return draw
 
 
-def constant_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """One step, reward 1: the value's bias can be learnt, and nothing follows the end."""
-    return np.zeros(n), actions(rng, n), np.ones(n), np.zeros(n), np.zeros(n)
-
-
-def later_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """Two steps, 0 -> 1 -> end, reward 1 at the second: the first is worth gamma."""
-    place = rng.integers(0, 2, n).astype(float)
-    return place, actions(rng, n), place, 1 - place, np.ones(n)
-
-
-def seen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """One step, the reward is the observation."""
-    place = rng.choice([-1.0, 1.0], n)
-    return place, actions(rng, n), place, np.zeros(n), place
-
-
-def chosen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """One step, the reward falls with the action's distance from 0.5."""
-    action = actions(rng, n)
-    return np.zeros(n), action, 1 - abs(action - 0.5), np.zeros(n), np.zeros(n)
-
-
-def seen_and_chosen_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """One step, the best action is half the observation."""
-    place, action = rng.choice([-1.0, 1.0], n), actions(rng, n)
-    return place, action, 1 - abs(action - place / 2), np.zeros(n), place
-
-
-def endless_reward(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-    """Reward 1 for ever, cut by time limits only, which are not the end: 1 / (1 - gamma)."""
-    return np.ones(n), actions(rng, n), np.ones(n), np.ones(n), np.ones(n)
-
-
+one_step_of_1 = steps([0.0], lambda s, a: (1, 0, 0))  # the value's bias can be learnt, and nothing follows the end
+two_steps = steps([0.0, 1.0], lambda s, a: (s, 1 - s, 1))  # reward 1 at the second: the first is worth gamma
+of_the_observation = steps([-1.0, 1.0], lambda s, a: (s, 0, s))
+of_the_action = steps([0.0], lambda s, a: (1 - abs(a - 0.5), 0, 0))
+of_both = steps([-1.0, 1.0], lambda s, a: (1 - abs(a - s / 2), 0, s))  # the best action is half the observation
+endless_reward = steps([1.0], lambda s, a: (1, 1, 1))  # cut by time limits only, which are not the end
 FOR_EVER = 1 / (1 - GAMMA)
 PROBES = {
-    "value": Probe(constant_reward, (Query(0, -0.5, 1), Query(0, 0.5, 1))),
-    "discounting": Probe(later_reward, (Query(0, 0.5, GAMMA), Query(1, 0.5, 1))),
-    "observation": Probe(seen_reward, (Query(-1, 0, -1), Query(1, 0, 1))),
-    "action": Probe(chosen_reward, (Query(0, -0.5, 0, best=0.5), Query(0, 0, 0.5, best=0.5))),
-    "policy": Probe(seen_and_chosen_reward, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0, 0.5, best=0.5))),
+    "value": Probe(one_step_of_1, (Query(0, -0.5, 1), Query(0, 0.5, 1))),
+    "discounting": Probe(two_steps, (Query(0, 0.5, GAMMA), Query(1, 0.5, 1))),
+    "observation": Probe(of_the_observation, (Query(-1, 0, -1), Query(1, 0, 1))),
+    "action": Probe(of_the_action, (Query(0, -0.5, 0, best=0.5), Query(0, 0, 0.5, best=0.5))),
+    "policy": Probe(of_both, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0, 0.5, best=0.5))),
     "time limit": Probe(endless_reward, (Query(1, -0.5, FOR_EVER), Query(1, 0.5, FOR_EVER))),
 }
 

@@ -24,9 +24,8 @@ from tests.commands import Said, one_line
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """A module `mine`, imported from a file that is no part of rlx."""
-    (tmp_path / "mine.py").write_text(
-        "from rlx.agents.bc import Config, Hypers, make\nPRESETS = {'*': {'actor_lr': 0.5}}\n"
-    )
+    text = "from rlx.agents.bc import Config, Hypers, make\nPRESETS = {'*': {'actor_lr': 0.5}}\n"
+    (tmp_path / "mine.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(agents, "REGISTRY", dict(agents.REGISTRY))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -37,14 +36,13 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_a_module_is_registered_under_the_last_part_of_its_name(outside: ModuleType) -> None:
+    """But not without one of its parts, nor under a known name."""
     assert agents.register(outside) == agents.register(outside) == "mine"
     assert agents.load("mine") is outside and "actor_lr" in config.settings("mine")
     assert config.presets("mine", "brax:ant") == {"actor_lr": 0.5}
     del outside.PRESETS  # which are optional
     assert config.presets("mine", "brax:ant") == {}
-
-
-def test_a_module_without_a_part_or_with_a_known_name_is_refused(outside: ModuleType) -> None:
+    del agents.REGISTRY["mine"]
     outside.__name__ = "elsewhere.sac"
     with pytest.raises(RlxError, match=r"'sac' .*rename the file sac\.py$"):
         agents.register(outside)

@@ -7,29 +7,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from rlx import optim
 from rlx.agents import awac
 from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import State, as_arrays
 from tests import probes
-from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, stub, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, stub, tanh_log_prob, targeted, three_ways
 
 CONTRACT = probes.Contract(hypers={"beta": 20.0})
 
 
 # A Gaussian of mean m s and deviation e^-30, which the distribution clips to e^-20: samples are tanh(m s).
 SURE = stub(lambda m, observation: (m * observation[:, :2], jnp.full((len(observation), 2), -30.0)))
-
-
-def log_density(mean: Any, log_std: Any, action: Any) -> Any:
-    """Of a tanh-Gaussian, `[B]`, in float64."""
-    action = action.astype(np.float64)
-    z = (np.arctanh(action) - mean) / np.exp(log_std)
-    return (-(z**2) / 2 - log_std - np.log(2 * np.pi) / 2 - np.log(1 - action**2)).sum(-1)
 
 
 def test_critic_loss() -> None:
@@ -41,8 +32,7 @@ def test_critic_loss() -> None:
     q = 0.5 * BATCHES.action.sum(-1) * np.array([[1], [2]])
 
     def metrics(online: jax.Array, target: jax.Array, m: jax.Array) -> Any:
-        half = HalfState.create(hypers, Learner.create(online, target=True).replace(target_params=target))
-        return awac.update_critic(nets, half, m, BATCHES, jax.random.key(0))[1]
+        return awac.update_critic(nets, targeted(hypers, online, target), m, BATCHES, jax.random.key(0))[1]
 
     for found in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.5)):
         np.testing.assert_allclose(found["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
@@ -66,28 +56,24 @@ def test_actor_loss(beta: float) -> None:
     exponent = beta * w.astype(np.float64)
     weights = np.exp(np.minimum(exponent, np.log(100)))
     assert (exponent > np.log(100)).any() == (beta == 1000)
-    expected = -(weights * log_density(mean * BATCHES.observation[:, :2], log_std, BATCHES.action)).mean()
+    expected = -(weights * tanh_log_prob(mean * BATCHES.observation[:, :2], log_std, BATCHES.action)).mean()
     for metrics, _ in three_ways(lambda p, w: actor_update(nets, hypers, p, w), (mean, log_std), w):
         np.testing.assert_allclose(metrics["actor_loss"], expected, rtol=1e-4)
         np.testing.assert_allclose(metrics["weight_mean"], weights.mean(), rtol=1e-4)
 
 
-def test_a_constant_advantage_is_behaviour_cloning(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("plain_descent")
+def test_a_constant_advantage_is_behaviour_cloning() -> None:
     """Under critics that know no actions, whatever they say and whatever beta, a step up the mean log-density alone."""
-    monkeypatch.setattr(optim, "adam", optax.identity())
-    nets = awac.Networks(
-        actor=stub(lambda p, o: (p * o[:, :2], jnp.zeros((len(o), 2)))),
-        critic=stub(lambda w, o, a: jnp.stack([w * o.sum(-1), o[:, 0]])),
-        axes=(),
-    )
+    actor = stub(lambda p, o: (p * o[:, :2], jnp.zeros((len(o), 2))))
+    nets = awac.Networks(actor, stub(lambda w, o, a: jnp.stack([w * o.sum(-1), o[:, 0]])), axes=())
     p, s, u = np.float32(0.3), BATCHES.observation[:, :2], np.arctanh(BATCHES.action)
+    loss = -tanh_log_prob(p * s, 0.0, BATCHES.action).mean()
     slope = ((u - p * s) * s).sum(-1).mean()  # of the mean log-density, by p
     for beta in (0.0, 1.0, 50.0):
         hypers = as_arrays(awac.Hypers(beta=beta, actor_lr=0.5))
         for metrics, new in three_ways(lambda p, w, hypers=hypers: actor_update(nets, hypers, p, w), p, np.float32(3)):
-            np.testing.assert_allclose(
-                metrics["actor_loss"], -log_density(p * s, 0.0, BATCHES.action).mean(), rtol=1e-5
-            )
+            np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-5)
             np.testing.assert_allclose(new, p + 0.5 * slope, rtol=1e-4)
 
 
@@ -100,7 +86,7 @@ def test_one_deviation_for_all_observations() -> None:
     actions, info = agent.act(policy, BATCHES.observation, jax.random.key(0))
     greedy, _ = agent.act_greedy(policy, BATCHES.observation, jax.random.key(0))
     mean = np.arctanh(np.asarray(greedy, np.float64))
-    np.testing.assert_allclose(info["log_prob"], log_density(mean, 0.0, np.asarray(actions)), rtol=1e-3)
+    np.testing.assert_allclose(info["log_prob"], tanh_log_prob(mean, 0.0, np.asarray(actions)), rtol=1e-3)
     batch = BATCHES._replace(action=np.sign(BATCHES.action))
     after = jax.jit(agent.update)(state, batch, jax.random.key(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))

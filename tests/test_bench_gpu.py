@@ -16,8 +16,7 @@ from benchmarks import cases, gpu, run, tables
 from benchmarks.turns import Side, spread
 from rlx import config
 from rlx.train.plan import make_plan
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.pages import ROOT
 
 
 def parsed(side: Side) -> Any:

@@ -16,8 +16,7 @@ import pytest
 from benchmarks import bounds, comparisons, gpu, learn, run, tables
 from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.pages import ROOT
 
 WORKER = f"""
 import sys, time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +26,7 @@ def collector() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("chosen", "kept"), [(None, "cache/rlx/xla"), ("own", "own")])
-def test_compiled_programs_are_kept_where_nobody_has_chosen_a_place(
-    chosen: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_are_kept_where_nobody_has_chosen_a_place(chosen: str | None, kept: str, monkeypatch: Any) -> None:
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     before = jax.config.values["jax_compilation_cache_dir"]

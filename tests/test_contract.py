@@ -175,9 +175,8 @@ def test_state_and_actions(case: Case) -> None:
     other = act(jax.random.key(1 if case.contract.samples else 2))[1]
     jax.tree.map(np.testing.assert_array_equal, greedy, other)
 
-    data = jax.tree.map(
-        lambda x: np.asarray(x[0], np.float64 if x.dtype == jnp.float32 else x.dtype), some_batches(agent, 1)
-    )
+    types = {jnp.dtype(jnp.float32): np.float64}
+    data = jax.tree.map(lambda x: np.asarray(x[0], types.get(x.dtype, x.dtype)), some_batches(agent, 1))
     with jax.enable_x64(True):
         shape = jax.eval_shape(agent.init, jax.random.key(0))
         assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}

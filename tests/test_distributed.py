@@ -89,9 +89,8 @@ def test_processes_that_do_not_meet_end_in_one_line(index: int) -> None:
     """Process 0 waits for another in vain, and process 1 for an address where nobody listens."""
     call = f"cluster.join_cluster('127.0.0.1:{processes.free_port()}', 2, {index})"
     program = f"from rlx.parallel import cluster; cluster.JOIN_S = 2; {call}"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=processes.ROOT, capture_output=True, text=True, timeout=90
-    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True, timeout=90)
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("rlx: ")]
     assert done.returncode == 2 and "did not find each other" in line and "Traceback" not in done.stderr
 

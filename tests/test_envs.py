@@ -134,16 +134,12 @@ def test_every_step_returns_the_types_of_the_reset():
     assert (after.inner["count"], after.inner["speed"], after.time, step.terminated) == (1, 1.0, 1, True)
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.0, True, None])
-def test_counts_are_checked(count):
-    with pytest.raises(RlxError, match="num_envs must be an integer of at least 1"):
-        rlx.envs.vectorise(Counter(), count, 1)
-    with pytest.raises(RlxError, match="pool_size must be an integer of at least 1"):
-        rlx.envs.vectorise(Counter(), 1, count)
-
-
-def test_actions_of_another_shape_are_refused():
-    """They would broadcast: here one action for all environments, there all for one."""
+def test_counts_and_shapes_of_actions_are_checked():
+    """Others would broadcast: here one action for all environments, there all for one."""
+    for count in (0, -1, 2.0, True, None):
+        for name, counts in (("num_envs", (count, 1)), ("pool_size", (1, count))):
+            with pytest.raises(RlxError, match=f"{name} must be an integer of at least 1"):
+                rlx.envs.vectorise(Counter(), *counts)
     vector = rlx.envs.vectorise(rlx.envs.make("gymnax:Pendulum-v1"), 3, 2)
     pool = vector.make_pool(jax.random.key(0))
     state = vector.init(pool, keys_of(0, 3))
@@ -257,13 +253,10 @@ def test_bad_requests_are_one_clear_line(arguments, message):
     assert "\n" not in str(error.value)
 
 
-def test_broken_pair_names_the_reason_and_the_way_out(monkeypatch):
+def test_broken_pairs_and_another_name_of_the_package_are_refused(monkeypatch):
     monkeypatch.setitem(rlx.envs.BROKEN, "brax:ant", {"mjx": "it explodes"})
     with one_line("brax:ant is broken on mjx: it explodes; use spring or positional or generalized"):
         rlx.envs.make("brax:ant", backend="mjx")
-
-
-def test_another_name_is_refused():
     path = pathlib.Path(rlx.envs.__file__)
     spec = importlib.util.spec_from_file_location("envs", path)
     assert spec is not None and spec.loader is not None
@@ -273,9 +266,8 @@ def test_another_name_is_refused():
 
 @pytest.mark.slow
 def test_imports_are_late_and_silent():
-    code = (
-        "import sys, rlx.envs; rlx.envs.names(); print({'brax', 'gymnax', 'mujoco'} & set(sys.modules));"
-        "import rlx.envs.brax_env"
-    )
+    late = "{'brax', 'gymnax', 'mujoco', 'distrax'} & set(sys.modules)"
+    light = "import sys, rlx.envs, rlx.losses, rlx.networks, rlx.normalize; rlx.envs.names()"
+    code = f"{light}; print({late}); import rlx.envs.brax_env"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")

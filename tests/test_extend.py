@@ -239,17 +239,9 @@ def test_refusals(flags: str, finished: Path, capsys: pytest.CaptureFixture[str]
     assert files(finished) == before and (finished / "status.json").read_text() == stands
 
 
-def lose_checkpoints(run: Path, long: Path) -> None:
-    shutil.rmtree(run / "resume")
-
-
 def damage_checkpoints(run: Path, long: Path) -> None:
     for step in checkpoint.steps(run / "resume"):
         damage.flip(run / "resume" / str(step) / "manifest.json", 1000)
-
-
-def join_a_sweep(run: Path, long: Path) -> None:
-    (run.parent / "sweep.json").write_text("{}")
 
 
 def take_anothers_checkpoints(run: Path, long: Path) -> None:
@@ -266,9 +258,9 @@ def edit_config(run: Path, long: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lose_checkpoints, "holds no full checkpoint to go on from; begin another"),  # what it learnt would be lost
+        (lambda run, long: shutil.rmtree(run / "resume"), "holds no full checkpoint to go on from; begin another"),
         (damage_checkpoints, "to go on from; begin another run by --init-from\n"),
-        (join_a_sweep, "is part of a sweep, whose runs are all as long"),
+        (lambda run, long: (run.parent / "sweep.json").write_text("{}"), "is part of a sweep, whose runs are all"),
         (take_anothers_checkpoints, "holds another run's checkpoints"),
         (edit_config, "is not as the run wrote it; restore it from a copy"),
     ],

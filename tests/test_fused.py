@@ -26,25 +26,11 @@ from tests.walk import Walk
 
 # An iteration is two vector steps of four environments; after two iterations of warm-up each makes 6 critic and 4
 # actor updates.
-SETTINGS: dict[str, Any] = {
-    "num_envs": 4,
-    "rollout_length": 2,
-    "ratio": "3:2",
-    "n_step": 2,
-    "batch_size": 8,
-    "replay_capacity": 64,
-    "warmup_env_steps": 16,
-    "total_env_steps": 96,
-    "log_every": 24,
-    "eval_every": 48,
-    "eval_episodes": 2,
-    "pool_size": 4,
-    "noise_min": 0.1,
-    "noise_max": 0.3,
-    "members": "vmap",  # tests/test_threads.py has the other way
-    "actor_hidden_sizes": (8,),
-    "critic_hidden_sizes": (8,),
-}
+SETTINGS: dict[str, Any] = {"num_envs": 4, "rollout_length": 2, "ratio": "3:2", "n_step": 2, "batch_size": 8}
+SETTINGS |= {"replay_capacity": 64, "warmup_env_steps": 16, "total_env_steps": 96, "log_every": 24, "eval_every": 48}
+SETTINGS |= {"eval_episodes": 2, "pool_size": 4, "noise_min": 0.1, "noise_max": 0.3}
+SETTINGS |= {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,)}
+SETTINGS |= {"members": "vmap"}  # tests/test_threads.py has the other way
 ITERATIONS, RATES, SEEDS = 12, (1e-3, 1e-2), (0, 1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 Make = Callable[..., Fused]
@@ -122,11 +108,8 @@ def test_every_seed_and_rate_equals_its_solo_run(make: Make, solo: Run, many: Ru
 @pytest.mark.slow
 def test_one_device_equals_four() -> None:
     """Eight logical shards, all on one or two on each; and four seeds over four devices equal their solo runs."""
-    assert processes.run(["tests.check_fused"], devices=4).splitlines() == [
-        "data over 4",
-        "seed 0 of 4",
-        "seed 3 of 4",
-    ]
+    found = processes.run(["tests.check_fused"], devices=4).splitlines()
+    assert found == ["data over 4", "seed 0 of 4", "seed 3 of 4"]
 
 
 def test_environments_are_numbered_over_all_shards(make: Make) -> None:
@@ -149,9 +132,7 @@ def test_environments_are_numbered_over_all_shards(make: Make) -> None:
         ((4, 4, 4), 2, False, ("shard",)),
     ],
 )
-def test_what_is_averaged_over(
-    sizes: tuple[int, ...], shards: int, over_devices: bool, axes: tuple[str, ...], make: Make
-) -> None:
+def test_what_is_averaged_over(sizes: tuple[int, ...], shards: int, over_devices: bool, axes: tuple[str, ...]) -> None:
     """Every axis along which there are several rows, or gradients of shards would go apart; and no other."""
     groups = [jax.devices() * size for size in sizes]
     assert build._axes(build.Placement(groups, shards, False), over_devices) == axes
@@ -262,11 +243,7 @@ def diarist(critic_steps: int, actor_steps: int) -> tuple[Agent, State]:
     ],
 )
 def test_updates_are_interleaved(
-    ratio: str,
-    critics_saw: list[int],
-    actors_saw: list[int],
-    actors_read: list[int | None],
-    make: Make,
+    ratio: str, critics_saw: list[int], actors_saw: list[int], actors_read: list[int | None], make: Make
 ) -> None:
     """As evenly as the ratio allows, in each of the iteration's two vector steps. The halves see each other's latest,
     and actor steps learn from the minibatches of the last critic steps."""

@@ -58,11 +58,9 @@ def test_iterations_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, 
     monkeypatch.setattr(parallel, "pmap", on_one)
     monkeypatch.setattr(xla.jax, "default_backend", lambda: "gpu")
     sizes = {"num_envs": 256, "batch_size": 8, "replay_capacity": 1024, "pool_size": 64, "ratio": "1:1"}
-    resolved = config.resolve(
-        agent, "gymnax:Pendulum-v1", **(sizes | {"warmup_env_steps": 256, "total_env_steps": 1024} | SMALL | settings)
-    )
-    driver: Any = make_driver(setup(resolved))
-    train = driver.train
+    sizes |= {"warmup_env_steps": 256, "total_env_steps": 1024}
+    resolved = config.resolve(agent, "gymnax:Pendulum-v1", **(sizes | SMALL | settings))
+    train = make_driver(setup(resolved)).train  # type: ignore[attr-defined]
     text = for_cuda(train._function, *train._shapes_given())
     assert "256x3xf32" in text and "128x3xf32" not in text  # Pendulum's observations: all rows, and no block of them
     assert CPU_ONLY not in text and "tf.aliasing_output" in text  # replay is updated in place

@@ -82,10 +82,7 @@ def test_seeds_make_starts_and_noise() -> None:
     first, second = walk(envs.to_gymnasium(WALK, seed=1)), walk(envs.to_gymnasium(WALK, seed=2))
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(first, walk(envs.to_gymnasium(WALK), seed=1))
-
-
-def test_without_any_seed_copies_and_episodes_differ() -> None:
-    """As all of Gymnasium's environments: a vector of equal copies would collect the same episode again and again."""
+    # without any, a vector of equal copies would collect the same episode again and again
     env = envs.to_gymnasium(WALK)
     starts = [*(envs.to_gymnasium(WALK) for _ in range(3)), env, env, env]
     assert len({tuple(each.reset()[0]) for each in starts}) == 6
@@ -113,9 +110,8 @@ def test_a_forked_process_is_refused_before_it_hangs() -> None:
 
 
 def test_through_wrappers() -> None:
-    env: gymnasium.Env = gymnasium.wrappers.RecordEpisodeStatistics(
-        gymnasium.wrappers.TimeLimit(envs.to_gymnasium(WALK), 2)
-    )
+    limited: gymnasium.Env = gymnasium.wrappers.TimeLimit(envs.to_gymnasium(WALK), 2)
+    env: gymnasium.Env = gymnasium.wrappers.RecordEpisodeStatistics(limited)
     first, _ = env.reset(seed=4)
     env.step(np.zeros(1, np.float32))
     *_, truncated, info = env.step(np.zeros(1, np.float32))

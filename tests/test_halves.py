@@ -14,7 +14,7 @@ import pytest
 from rlx import agents, config, halves, losses, networks
 from rlx.networks import Network
 from tests import probes
-from tests.loss_tools import SPEC, near, normals, transitions
+from tests.loss_tools import SPEC, near, normals, tanh_log_prob, transitions
 
 BATCH, KEY = transitions(normals(), 12), jax.random.key(0)
 
@@ -22,9 +22,8 @@ BATCH, KEY = transitions(normals(), 12), jax.random.key(0)
 def network_config(agent: str, **options: Any) -> Any:
     """The agent's Config as the command line makes it, with narrow layers."""
     names = [field.name for field in dataclasses.fields(agents.load(agent).Config)]
-    small = {name: (8, 8) for name in names if name.endswith("hidden_sizes")} | {
-        name: 8 for name in ("score_width", "time_features") if name in names
-    }
+    small: dict[str, Any] = {name: (8, 8) for name in names if name.endswith("hidden_sizes")}
+    small |= {name: 8 for name in ("score_width", "time_features") if name in names}
     return config.resolve(agent, "gymnax:Pendulum-v1", **small, **options).network
 
 
@@ -34,11 +33,8 @@ def test_network_options_reach_every_network(name: str) -> None:
     options = {"kernel_init": "orthogonal", "compute_dtype": "bfloat16", "residual": True}
     agent = agents.load(name).make(network_config(name, **options), SPEC)
     state = jax.jit(agent.init)(KEY)
-    leaves = {
-        jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if ".learner.params" in jax.tree_util.keystr(path) or ".value.params" in jax.tree_util.keystr(path)
-    }
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    leaves = {path: leaf for path, leaf in leaves.items() if ".learner.params" in path or ".value.params" in path}
     first = {path: leaf for path, leaf in leaves.items() if path.endswith("['Dense_0']['kernel']")}
     assert {path.split(".")[1] for path in first} == ({"actor"} if name == "bc" else {"actor", "critic"})
     for path, kernel in first.items():
@@ -105,9 +101,8 @@ def test_log_prob_of_stochastic_policies(name: str) -> None:
     actor = networks.make_gaussian_policy(SPEC, (8, 8), state_dependent_std=name in ("sac", "tqc"))
     output = actor.apply(getattr(policy, "params", policy), BATCH.observation)
     mean, log_std, action = (np.asarray(x, np.float64) for x in (*output, BATCH.action))
-    point, centre = (np.arctanh(action), mean) if squashed else (action, np.tanh(mean))
-    density = -0.5 * ((point - centre) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
-    expected = (density - squashed * np.log1p(-(action**2))).sum(-1)
+    plain = -0.5 * ((action - np.tanh(mean)) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
+    expected = tanh_log_prob(mean, log_std, action) if squashed else plain.sum(-1)
     for way in (agent.log_prob, jax.jit(agent.log_prob), jax.vmap(agent.log_prob, (None, 0, 0))):
         np.testing.assert_allclose(way(policy, BATCH.observation, BATCH.action), expected, rtol=1e-4, atol=1e-4)
     sampled, info = agent.act(policy, BATCH.observation, KEY)
@@ -133,17 +128,14 @@ def critic_step(critic: Network, axes: tuple[str, ...], half: Any, batch: Any) -
 def test_batch_norm_in_a_half(batch_norm: str) -> None:
     """One shard of 12 rows equals two of 6: parameters, moments, target, statistics and metrics, to 1e-6. Statistics
     move as `apply` says, have no moments, and are what target and acting read."""
-    one, two = (
-        networks.make_critic(SPEC, (8,), batch_norm=batch_norm, activation="tanh", axes=axes)
-        for axes in ((), ("shard",))
-    )
+    make = partial(networks.make_critic, SPEC, (8,), batch_norm=batch_norm, activation="tanh")
+    one, two = make(axes=()), make(axes=("shard",))
     half = halves.init_half(one, target=True)(KEY, halves.Hypers())
     assert "batch_stats" not in half.learner.params and "batch_stats" not in half.learner.opt_state.mu
     assert set(half.learner.target_params) == {"params"} and set(half.learner.variables) == {"params", "batch_stats"}
     step = jax.jit(lambda half, batch: critic_step(one, (), half, batch))
-    shards = jax.jit(
-        jax.vmap(lambda half, batch: critic_step(two, ("shard",), half, batch), (None, 0), axis_name="shard")
-    )
+    sharded = partial(critic_step, two, ("shard",))
+    shards = jax.jit(jax.vmap(sharded, (None, 0), axis_name="shard"))
     whole_batch, metrics = step(half, BATCH)
     got = shards(half, jax.tree.map(lambda x: x.reshape(2, 6, *x.shape[1:]), BATCH))
     for shard in range(2):

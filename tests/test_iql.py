@@ -44,18 +44,15 @@ def test_value_loss(name: str) -> None:
     """Of the smallest target critic less V."""
     q, v = normal(2, BATCH), normal(BATCH)
     u = q.min(0) - v
-    expected = {
-        "expectile": abs(0.8 - (u < 0)) * u**2,
-        "quantile": abs(0.8 - (u < 0)) * abs(u),
-        "exponential": np.exp(1.5 * u) - 1.5 * u,
-    }[name].mean()
+    sided = abs(0.8 - (u < 0))
+    every = {"expectile": sided * u**2, "quantile": sided * abs(u), "exponential": np.exp(1.5 * u) - 1.5 * u}
 
     def loss(v: jax.Array, q: jax.Array) -> jax.Array:
         half = critic_half(normal(2, BATCH), q, v)
         return iql.update_critic(stubs(value_loss=name), half, None, BATCHES, jax.random.key(0))[1]["value_loss"]
 
     for result in three_ways(loss, v, q):
-        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        np.testing.assert_allclose(result, every[name].mean(), rtol=1e-5)
 
 
 def test_variants_exchange_the_reduction_and_the_error() -> None:
@@ -136,9 +133,8 @@ def test_order_of_the_critic_half() -> None:
     before = nets.value.apply(old.value.params, BATCHES.next_observation)
     assert abs(following - before).max() > 1e-3, "the two orders must differ"
     target = 2 * BATCHES.reward + 0.9 * BATCHES.discount * following
-    np.testing.assert_allclose(
-        metrics["critic_loss"], ((q(old.learner.params) - target) ** 2).mean(-1).sum(), rtol=1e-4
-    )
+    expected = ((q(old.learner.params) - target) ** 2).mean(-1).sum()
+    np.testing.assert_allclose(metrics["critic_loss"], expected, rtol=1e-4)
     expected = jax.tree.map(lambda t, p: 0.7 * t + 0.3 * p, old.learner.target_params, new.learner.params)
     near(new.learner.target_params, expected, rtol=1e-4)
     assert int(new.step) == 1
@@ -152,16 +148,13 @@ def test_the_actor_alone_is_decayed() -> None:
     for step in range(5):
         old = state
         state, _ = update(old, BATCHES, jax.random.key(step))
-        moved = [jax.tree.map(lambda a, b: abs(a - b).max(), *p) for p in zip(halves(state), halves(old), strict=True)]
+        pairs = zip((state.actor, state.critic), (old.actor, old.critic), strict=True)
+        moved = [jax.tree.map(lambda a, b: abs(a - b).max(), a.learner.params, b.learner.params) for a, b in pairs]
         sizes.append([max(map(float, jax.tree.leaves(m))) for m in moved])
     actor, critic = np.array(sizes).T
     assert actor[0] == pytest.approx(3e-4, rel=0.01)
     assert actor[2] < 0.8 * actor[0] and actor[4] == 0
     assert (critic > 1e-4).all()
-
-
-def halves(state: Any) -> tuple[Any, Any]:
-    return state.actor.learner.params, state.critic.learner.params
 
 
 def test_acting() -> None:

@@ -110,16 +110,10 @@ def device_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, dotted
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {layer(name) for name in modules()} <= {*LAYERS, "rlx"}
-
-
 def test_imports_run_one_way() -> None:
-    assert wrong_imports(modules()) == []
-
-
-def test_no_import_cycles() -> None:
+    """Every module has a layer, and there is no cycle inside one either."""
     trees = modules()
+    assert {layer(name) for name in trees} <= {*LAYERS, "rlx"} and wrong_imports(trees) == []
     graph = {name: {target for _, target in imports(tree, name, set(trees))} for name, tree in trees.items()}
     list(graphlib.TopologicalSorter(graph).static_order())
 

@@ -166,23 +166,15 @@ def test_free_memory() -> None:
 LIMITS = {  # a container's part of /, by the version of control groups, and what is free of it
     "none": ({"proc/self/cgroup": "0::/", "cgroup/memory.max": "max", "cgroup/memory.current": "9"}, 4096),
     "v2": (
-        {
-            "proc/self/cgroup": "0::/outer/inner",
-            "cgroup/outer/memory.max": "3000",
-            "cgroup/outer/memory.current": "2500",
-            "cgroup/outer/memory.stat": "anon 7\ninactive_file 100",
-            "cgroup/outer/inner/memory.max": "1000",
-            "cgroup/outer/inner/memory.current": "300",
-        },
+        {"proc/self/cgroup": "0::/outer/inner", "cgroup/outer/memory.stat": "anon 7\ninactive_file 100"}
+        | {"cgroup/outer/memory.max": "3000", "cgroup/outer/memory.current": "2500"}
+        | {"cgroup/outer/inner/memory.max": "1000", "cgroup/outer/inner/memory.current": "300"},
         600,
     ),
     "v1, its path only the host's": (
-        {
-            "proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/docker/abc",
-            "cgroup/memory/memory.limit_in_bytes": "1000",
-            "cgroup/memory/memory.usage_in_bytes": "900",
-            "cgroup/memory/memory.stat": "total_inactive_file 50",
-        },
+        {"proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/docker/abc"}
+        | {"cgroup/memory/memory.limit_in_bytes": "1000", "cgroup/memory/memory.usage_in_bytes": "900"}
+        | {"cgroup/memory/memory.stat": "total_inactive_file 50"},
         150,
     ),
     "over the limit": ({"proc/self/cgroup": "0::/", "cgroup/memory.max": "10", "cgroup/memory.current": "20"}, 0),
@@ -191,16 +183,13 @@ LIMITS = {  # a container's part of /, by the version of control groups, and wha
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_free_memory_is_what_machine_and_container_allow(case: str, tmp_path: Path) -> None:
+    assert machine.free_memory(tmp_path) is None and machine.process_memory(tmp_path) is None  # without Linux
     files, free = LIMITS[case]
     for name, text in (files | {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 4 kB\n"}).items():
         path = tmp_path / ("sys/fs" if name.startswith("cgroup") else "") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert machine.free_memory(tmp_path) == free
-
-
-def test_free_memory_is_unknown_without_linux(tmp_path: Path) -> None:
-    assert machine.free_memory(tmp_path) is None and machine.process_memory(tmp_path) is None
 
 
 def test_as_many_members_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +214,6 @@ def test_a_run_that_cannot_fit_is_refused(setting: dict[str, int], flag: str, mo
     monkeypatch.setattr(parallel, "memory_bytes", lambda devices: 100 * MiB)
     with pytest.raises(RlxError) as error:
         memory.check(small(**setting, total_env_steps=10**9), 1, ONE_GROUP)
-    message = (
-        f"{flag}: the run needs N GiB a device (replay N, environments N, learning N) but 0.1 GiB are free; lower it"
-    )
+    parts = "replay N, environments N, learning N"
+    message = f"{flag}: the run needs N GiB a device ({parts}) but 0.1 GiB are free; lower it"
     assert re.fullmatch(re.escape(message).replace("N", r"\d+\.\d"), str(error.value))

@@ -31,21 +31,26 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def slow_mlp(params: Any, x: Any, activation: str = "relu", **options: Any) -> np.ndarray:
+def dense(x: np.ndarray, layer: Any) -> np.ndarray:
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def normalised(x: np.ndarray, layer: Any) -> np.ndarray:
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x * layer["scale"] + layer["bias"]
+
+
+def residual_block(x: np.ndarray, block: Any, activation: Any) -> np.ndarray:
+    inside = activation(dense(normalised(x, block["LayerNorm_0"]), block["Dense_0"]))
+    return x + dense(inside, block["Dense_1"])
+
+
+def slow_mlp(
+    params: Any, x: Any, activation: str = "relu", layer_norm: Any = False, residual: Any = False, **_: Any
+) -> Any:
     """An MLP without dropout and with running statistics, in NumPy."""
     layers, stats = (jax.tree.map(np.asarray, params.get(name, {})) for name in ("params", "batch_stats"))
-    return _slow_mlp(layers, stats, np.asarray(x, np.float64), ACTIVATIONS[activation], **options)
-
-
-def _slow_mlp(
-    layers: Any, stats: Any, x: np.ndarray, activation: Any, layer_norm: bool = False, residual: bool = False, **_: Any
-) -> np.ndarray:
-    def dense(x: np.ndarray, layer: Any) -> np.ndarray:
-        return x @ layer["kernel"] + layer["bias"]
-
-    def normalised(x: np.ndarray, layer: Any) -> np.ndarray:
-        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-        return x * layer["scale"] + layer["bias"]
+    x, act = np.asarray(x, np.float64), ACTIVATIONS[activation]
 
     def by_running(x: np.ndarray, i: int) -> np.ndarray:
         if (name := f"BatchNorm_{i}") not in layers:
@@ -60,12 +65,10 @@ def _slow_mlp(
         x = dense(by_running(x, i), layers[f"Dense_{i}"])
         if residual:
             for name in sorted(name for name in layers if name.startswith("ResidualBlock")):
-                block = layers[name]
-                inside = activation(dense(normalised(x, block["LayerNorm_0"]), block["Dense_0"]))
-                x = x + dense(inside, block["Dense_1"])
+                x = residual_block(x, layers[name], act)
             x = normalised(x, layers["LayerNorm_0"])
         else:
-            x = activation(normalised(x, layers[f"LayerNorm_{i}"]) if layer_norm else x)
+            x = act(normalised(x, layers[f"LayerNorm_{i}"]) if layer_norm else x)
     return dense(by_running(x, last), layers[f"Dense_{last}"])
 
 
@@ -129,9 +132,8 @@ def test_dropout_needs_a_key() -> None:
         share = (some - 1 / 4000) / (full - 1 / 4000)
         assert np.all(np.abs(share - 1) < 0.05) and len(np.unique(np.asarray(share))) > 7 and np.any(some[0] != some[1])
     plain = networks.make_critic(SPEC, (4000,), num_critics=2)
-    np.testing.assert_array_equal(
-        plain.apply(params, OBSERVATION, ACTION, key=jax.random.key(0)), network.apply(params, OBSERVATION, ACTION)
-    )
+    keyed = plain.apply(params, OBSERVATION, ACTION, key=jax.random.key(0))
+    np.testing.assert_array_equal(keyed, network.apply(params, OBSERVATION, ACTION))
 
 
 def slow_batch_norm(x: np.ndarray, r: Any = 1.0, d: Any = 0.0) -> np.ndarray:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import chex
@@ -103,8 +104,7 @@ def bad_gradient(agent: Agent) -> Agent:
 
 def reported(folder: Path) -> dict[int, Any]:
     """What the lines of metrics tell of bad numbers, by their run_step."""
-    lines = metrics.read(folder / "metrics.jsonl")
-    return {line["run_step"]: line["nonfinite"] for line in lines if "nonfinite" in line}
+    return {m["run_step"]: m["nonfinite"] for m in metrics.read(folder / "metrics.jsonl") if "nonfinite" in m}
 
 
 def assert_all_saved_is_finite(folder: Path) -> None:
@@ -154,13 +154,8 @@ def test_the_run_ends_or_goes_on(
 
 
 @pytest.mark.parametrize("policy", ["stop", "reset-env"])
-def test_finite_outliers_are_named_once_and_leave_the_statistics_alone(
-    policy: str,
-    train: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_outliers_are_named_once(policy: str, train: Callable, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    """And finite ones leave the statistics alone."""
     monkeypatch.setattr(nonfinite, "ENOUGH", 40)
     assert train(Brittle(observation=1e6), "--on-nonfinite", policy) == 0
     (line,) = capsys.readouterr().err.splitlines()
@@ -239,12 +234,8 @@ def test_statistics_are_watched() -> None:
 
 def write(folder: Path, field: str, value: float) -> Path:
     rng, rows = np.random.default_rng(0), 60
-    arrays: dict[str, np.ndarray] = {
-        "observation": rng.normal(size=(rows, 2)),
-        "action": rng.uniform(-1, 1, size=(rows, 1)),
-        "reward": rng.normal(size=rows),
-        "next_observation": rng.normal(size=(rows, 2)),
-    }
+    arrays: dict[str, np.ndarray] = {"reward": rng.normal(size=rows), "action": rng.uniform(-1, 1, size=(rows, 1))}
+    arrays |= {name: rng.normal(size=(rows, 2)) for name in ("observation", "next_observation")}
     arrays[field][17] = value
     last = np.arange(rows) % 20 == 19
     data.write(data.make_dataset({"name": "brittle"}, **arrays, terminated=0 * last > 0, truncated=last), folder)
@@ -260,9 +251,8 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
     folder = write(tmp_path / "set", field, value)
 
     def setup(policy: str) -> build.Setup:
-        return build.setup(
-            config.resolve("iql", "brittle", dataset=str(folder), offline_steps=10, on_nonfinite=policy, batch_size=8)
-        )
+        settings = {"dataset": str(folder), "offline_steps": 10, "on_nonfinite": policy, "batch_size": 8}
+        return build.setup(config.resolve("iql", "brittle", **settings))
 
     for policy in ("stop", "reset-env"):
         with pytest.raises(RlxError, match=f"{field} is not a finite number, .* in 1 rows, first in row 17;"):
@@ -283,13 +273,11 @@ def test_alarms_keep_the_first_iteration_and_count_all() -> None:
 def test_packed_reports_add_up_to_the_same() -> None:
     def report(number: float, bad: int, iteration: int) -> dict[str, Any]:
         sounded = nonfinite.sound({"reward": jnp.float32(bad), "action": jnp.float32(0)}, jnp.int32(iteration))
-        lags = jnp.arange(4) * number
         counted = jnp.int32(2**24 + iteration)  # more digits than a float32 has
-        return {"lags": lags, "alarms": sounded, "counted": counted, "nan": jnp.float32(jnp.nan), "mean": number / 3}
+        rest = {"lags": jnp.arange(4) * number, "nan": jnp.float32(jnp.nan), "mean": number / 3}
+        return rest | {"alarms": sounded, "counted": counted}
 
-    reports = [
-        jax.tree.map(jnp.asarray, report(number, bad, iteration)) for number, bad, iteration in ((1, 0, 3), (2, 5, 4))
-    ]
+    reports = [jax.tree.map(jnp.asarray, report(*given)) for given in ((1, 0, 3), (2, 5, 4))]
     packed = nonfinite.add_packed(*map(nonfinite.pack, reports))
     assert len(packed) == 3  # first iterations, float32, int32
     chex.assert_trees_all_equal(nonfinite.unpack(packed, reports[0]), nonfinite.add(*reports), strict=True)
@@ -318,17 +306,8 @@ def test_causes_come_before_consequences() -> None:
     seen = {name: Alarm(np.asarray([7, 4 if name == "entropy" else 7]), np.ones(2)) for name in names}
     seen["action"] = Alarm(np.asarray([host.NEVER] * 2), np.zeros(2))
 
-    class Told(NamedTuple):
-        alarms: Any
-
-    class Plan:
-        @staticmethod
-        def run_step(iteration: int) -> int:
-            return 10 * iteration
-
-    class Driver:
-        task = type("Task", (), {"plan": Plan})
-
-    found = host.bad_numbers(Driver, Told(seen))
+    plan = SimpleNamespace(run_step=lambda iteration: 10 * iteration)
+    driver: Any = SimpleNamespace(task=SimpleNamespace(plan=plan))
+    found = host.bad_numbers(driver, SimpleNamespace(alarms=seen))
     order = ["entropy", "observation", "reward", "critic_loss", "critic gradients", "actor_loss", "actor gradients"]
     assert list(found) == order and found["entropy"] == (50, 2) and found["reward"] == (80, 2)

@@ -146,10 +146,11 @@ def test_normalize_by_hand() -> None:
     got = normalize.normalize(statistics, x, 4.5)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want)
-    for call in (
-        lambda: normalize.update(normalize.init(3), jnp.zeros((4, 2))),
-        lambda: normalize.normalize(normalize.init(3), jnp.zeros((4, 1)), 5.0),
-        lambda: normalize.merge(normalize.init(3), normalize.init(2)),
+    three: Any = normalize.init(3)
+    for function, given in (
+        (normalize.update, (three, jnp.zeros((4, 2)))),
+        (normalize.normalize, (three, jnp.zeros((4, 1)), 5.0)),
+        (normalize.merge, (three, normalize.init(2))),
     ):
         with pytest.raises(AssertionError):
-            call()
+            function(*given)

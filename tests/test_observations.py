@@ -19,20 +19,10 @@ from rlx.envs.wrappers import history
 from rlx.errors import RlxError
 from rlx.export import policy as export
 from tests import drift
-from tests.commands import flags
+from tests.commands import TINY, flags
+from tests.loss_tools import near
 
-SMALL: dict[str, Any] = {
-    "num_envs": 8,
-    "batch_size": 8,
-    "ratio": "1:1",
-    "replay_capacity": 512,
-    "pool_size": 8,
-    "eval_episodes": 2,
-    "total_env_steps": 256,
-    "warmup_env_steps": 64,
-    "log_every": 64,
-    "critic_hidden_sizes": [8],
-}
+SMALL = TINY | {"total_env_steps": 256}
 ACTOR = {"actor_hidden_sizes": [8]}
 PARTS = {"actor_observation": ["state"], "critic_observation": ["state", "privileged_state"]}
 CHOSEN = parts.choose(drift.Drift(), **{name.split("_")[0]: names for name, names in PARTS.items()})
@@ -80,18 +70,12 @@ def test_the_union_is_shown_once() -> None:
 )
 def test_networks_read_their_parts(make: Callable[..., networks.Network], columns: list[int]) -> None:
     """As the same network of an environment that shows these columns alone."""
-    alone = CHOSEN.spec._replace(
-        observation=jax.ShapeDtypeStruct((len(columns),), jnp.float32), parts={}, actor_parts=(), critic_parts=()
-    )
+    shown = jax.ShapeDtypeStruct((len(columns),), jnp.float32)
+    alone = CHOSEN.spec._replace(observation=shown, parts={}, actor_parts=(), critic_parts=())
     network, plain = make(CHOSEN.spec, [4]), make(alone, [4])
     params, seen = network.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 3))
     rest = [jnp.ones((5, 1))] if make is networks.make_critic else []
-    for found, expected in zip(
-        jax.tree.leaves(jax.jit(network.apply)(params, seen, *rest)),
-        jax.tree.leaves(plain.apply(params, seen[:, jnp.array(columns)], *rest)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    near(jax.jit(network.apply)(params, seen, *rest), plain.apply(params, seen[:, jnp.array(columns)], *rest), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +114,8 @@ def test_data_sets_give_parts_by_name(tmp_path: Path) -> None:
     given = {"action": np.zeros((6, 1)), "reward": np.zeros(6), "terminated": np.zeros(6), "truncated": np.zeros(6)}
     there = {"state": [0, 2], "noise": [2, 3], "privileged_state": [3, 4]}
     found = data.choose_parts(data.make_dataset({"observation_parts": there}, **columns, **given), CHOSEN.spec.parts)
-    np.testing.assert_array_equal(
-        found.rows.next_observation, columns["next_observation"].astype(np.float32)[:, [3, 0, 1]]
-    )
+    wanted = columns["next_observation"].astype(np.float32)[:, [3, 0, 1]]
+    np.testing.assert_array_equal(found.rows.next_observation, wanted)
     data.write(found._replace(info=found.info | {"name": "d"}), tmp_path / "d")
     assert data.read(tmp_path / "d").info["observation_parts"] == {"privileged_state": [0, 1], "state": [1, 3]}
     for wrong, words in (({"state": [0, 2]}, "no observation"), (there | {"state": [0, 1]}, "not as large")):

@@ -51,10 +51,8 @@ def test_optimisers_against_numpy(name: str, options: tuple[str, ...]) -> None:
         return new
 
     cases = [(0.5, 2.0), (0.01, 1e6)]
-    wanted = [
-        slow_steps(np.arange(5.0), gradients, "decay" in options and decay, norm if "norm" in options else np.inf)
-        for decay, norm in cases
-    ]
+    bounds = [("decay" in options and decay, norm if "norm" in options else np.inf) for decay, norm in cases]
+    wanted = [slow_steps(np.arange(5.0), gradients, *bound) for bound in bounds]
     got = [[steps(*case) for case in cases], [jax.jit(steps)(*case) for case in cases]]
     mapped = jax.vmap(steps)(*jnp.array(cases).T)
     got.append([jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(2)])

@@ -24,6 +24,7 @@ from rlx.envs.base import advance, begin
 from rlx.errors import RlxError
 from rlx.run_code import make_env
 from rlx.types import EnvState, Key, Spec
+from tests.commands import TINY, flags
 from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
 from tests.walk import Walk
@@ -62,9 +63,8 @@ def test_a_name_makes_a_class_a_function_and_an_object(place: str, folder: Path)
     for name, settings, limit in (("Mine", {"limit": 9}, 9), ("make", {"noise": 0.5}, 6), ("bare", {}, 4)):
         made = envs.make(f"{place}:{name}", **settings)
         assert made.spec.episode_length == limit
-    assert envs.make(f"{place}:bare", episode_length=3, wrappers=["history:2"]).spec == Walk(3).spec._replace(
-        observation=jax.ShapeDtypeStruct((4,), jnp.float32)
-    )
+    wrapped = Walk(3).spec._replace(observation=jax.ShapeDtypeStruct((4,), jnp.float32))
+    assert envs.make(f"{place}:bare", episode_length=3, wrappers=["history:2"]).spec == wrapped
     monkey = user_code.module("task.py")
     assert user_code.module("task.py") is monkey
     (folder / "task.py").write_text(FILE + "\nadded = Walk(7)")
@@ -317,11 +317,7 @@ def test_fit_makes_the_quick_check_before_it_compiles(changes: dict[str, Any], m
         rlx.fit("sac", Faulty(**changes), total_env_steps=64, warmup_env_steps=16, num_envs=8)
 
 
-SMALL = (
-    "--num-envs 8 --batch-size 8 --ratio 1:1 --warmup-env-steps 64 --replay-capacity 400 --pool-size 8"
-    " --eval-episodes 2 --actor-hidden-sizes 8 --critic-hidden-sizes 8 --total-env-steps 400 --log-every 80"
-    " --eval-every 80"
-).split()
+SMALL = flags(**TINY | {"log_every": 80, "eval_every": 80, "total_env_steps": 400, "actor_hidden_sizes": [8]})
 OWN = "--env task.py:make --env-args limit=9 --wrappers action_repeat:2 history:3".split()
 
 

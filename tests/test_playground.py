@@ -136,10 +136,15 @@ def test_a_simulation_that_diverged_is_no_end_of_the_task() -> None:
 
 
 def test_randomness_follows_the_keys_of_steps() -> None:
-    """Two episodes from one start draw other numbers, and the same keys the same ones."""
+    """Two episodes from one start draw other numbers, and the same keys the same ones; jit and vmap change nothing."""
     env = PlaygroundEnv(Slider(), LENGTH)
     noise = [[float(step.next_observation[1]) for step in rollout(env, [0.1, 0.1], seed)] for seed in (0, 0, 1)]
     assert noise[0] == noise[1] and not set(noise[0]) & set(noise[2])
+    keys = jax.random.split(jax.random.key(0), 3)
+    states, actions = jax.vmap(env.reset)(keys), jnp.full((3, 1), 0.3)
+    plain = env.step(jax.tree.map(lambda x: x[1], states), actions[1], keys[1])
+    many = jax.jit(jax.vmap(env.step))(states, actions, keys)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-6), plain, many)
 
 
 @pytest.mark.parametrize(
@@ -182,35 +187,16 @@ def test_playgrounds_randomization_fn() -> None:
     assert library.mjx_model.mass == 1
 
 
-def test_jit_and_vmap_are_the_same() -> None:
-    env = PlaygroundEnv(Slider(), LENGTH)
-    keys = jax.random.split(jax.random.key(0), 3)
-    states, actions = jax.vmap(env.reset)(keys), jnp.full((3, 1), 0.3)
-    plain = env.step(jax.tree.map(lambda x: x[1], states), actions[1], keys[1])
-    many = jax.jit(jax.vmap(env.step))(states, actions, keys)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-6), plain, many)
-
-
-def without_playground(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mujoco_playground" else find(name))
-
-
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its names are not listed, and asking for one says what to install."""
-    without_playground(monkeypatch)
+def test_names_with_and_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it none is listed, and asking for one says what to install; with it, the library is not imported."""
+    find, missing = importlib.util.find_spec, "mujoco_playground"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     assert not any(name.startswith("playground:") for name in rlx.envs.names())
     with pytest.raises(RlxError) as error:
         rlx.envs.make("playground:CartpoleBalance")
     how = 'in the clone, pip install -c constraints.txt -e ".[playground]"'
-    said = f"playground:CartpoleBalance needs MuJoCo Playground, which is not here; {how}"
-    assert str(error.value) == said
-
-
-def test_with_the_package_names_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a misspelt one has a nearest; the library itself is not imported for that."""
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "mujoco_playground" or find(name))
+    assert str(error.value) == f"playground:CartpoleBalance needs MuJoCo Playground, which is not here; {how}"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == missing or find(name))
     assert rlx.envs.names()["playground:CartpoleBalance"] == ()
     with pytest.raises(RlxError, match="the nearest is 'playground:CheetahRun'"):
         rlx.envs.make("playground:CheetaRun")

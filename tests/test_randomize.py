@@ -26,7 +26,7 @@ from rlx.evaluate import evaluate
 from rlx.export.policy import load
 from rlx.train.memory import estimate
 from tests import drift
-from tests.commands import flags
+from tests.commands import TINY, flags
 from tests.pages import ROOT, blocks
 from tests.stepping import keys_of
 
@@ -202,19 +202,7 @@ def test_what_cannot_be_drawn_is_one_line(texts: list[str], words: str) -> None:
         Randomization(MODEL, factors(parse(texts)))
 
 
-SMALL = flags(
-    num_envs=8,
-    batch_size=8,
-    ratio="1:1",
-    replay_capacity=512,
-    pool_size=8,
-    eval_episodes=2,
-    warmup_env_steps=64,
-    log_every=64,
-    eval_every=128,
-    actor_hidden_sizes=[8],
-    critic_hidden_sizes=[8],
-)
+SMALL = flags(**TINY, eval_every=128, actor_hidden_sizes=[8])
 
 
 @pytest.mark.slow

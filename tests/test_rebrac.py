@@ -14,7 +14,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import Read, State, as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, three_ways
+from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, targeted, three_ways
 from tests.test_td3 import BATCH, BATCHES
 
 # Without LayerNorm: of one number and biases of 0 it leaves the sign, and the probes' inputs are one number or two.
@@ -36,7 +36,7 @@ def test_critic_loss() -> None:
     y = 2 * DATA.reward + 0.9 * DATA.discount * (target.min(0) - penalty)
 
     def loss(online: jax.Array, target: jax.Array) -> jax.Array:
-        half = HalfState.create(hypers, Learner.create(online, target=True).replace(target_params=target))
+        half = targeted(hypers, online, target)
         _, metrics = td3.update_critic(nets, half, td3.Policy(None, None), DATA, jax.random.key(0))
         return metrics["critic_loss"]
 

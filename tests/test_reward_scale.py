@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ import pytest
 
 import rlx
 from rlx import normalize
+from rlx.envs.wrappers import reward_scale
 from rlx.errors import RlxError
-from rlx.types import EnvState, Key, Step
+from tests.commands import TINY
 from tests.walk import Walk
 
 GAMMA = 0.9
@@ -74,42 +75,16 @@ def test_before_the_first_sample_and_without_variance_rewards_stay_finite() -> N
     np.testing.assert_array_equal(normalize.scale_reward(still, jnp.zeros(3)), 0.0)
 
 
-class Scaled(NamedTuple):
-    """Walk with its rewards in another unit."""
-
-    unit: float
-    walk: Walk = Walk()
-
-    @property
-    def spec(self) -> Any:
-        return self.walk.spec
-
-    def reset(self, key: Key) -> EnvState:
-        return self.walk.reset(key)
-
-    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        state, step = self.walk.step(state, action, key)
-        return state, step._replace(reward=self.unit * step.reward)
-
-
-SMALL: dict[str, Any] = {
-    "actor_hidden_sizes": (8,),
-    "critic_hidden_sizes": (8,),
-    "num_envs": 4,
-    "batch_size": 8,
-    "warmup_env_steps": 64,
-    "total_env_steps": 128,
-    "eval_episodes": 2,
-    "n_step": 2,
-    "ratio": "2:1",
-}
+SMALL = TINY | {"total_env_steps": 128, "n_step": 2, "ratio": "2:1", "actor_hidden_sizes": [8]}
 
 
 @pytest.mark.parametrize("driver", ["fused", "pipelined"])
 def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str) -> None:
     """Rewards times 64 lead to the same agent, to rounding."""
     runs = {
-        (unit, normalized): rlx.fit("sac", Scaled(unit), driver=driver, normalize_rewards=normalized, **SMALL)
+        (unit, normalized): rlx.fit(
+            "sac", reward_scale(Walk(), unit), driver=driver, normalize_rewards=normalized, **SMALL
+        )
         for unit, normalized in [(1.0, True), (64.0, True), (1.0, False)]
     }
     states = {name: jax.tree.leaves(result.state) for name, result in runs.items()}

@@ -143,10 +143,8 @@ class Fragile(Walk):
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         after, step = super().step(state, action, key)
         breaks = (state.inner[1] > 0) & (state.time >= 3)
-        observation = jnp.where(breaks, jnp.inf, step.observation)
-        return after.replace(observation=observation), step._replace(
-            observation=observation, next_observation=observation
-        )
+        x = jnp.where(breaks, jnp.inf, step.observation)
+        return after.replace(observation=x), step._replace(observation=x, next_observation=x)
 
 
 def test_an_episode_that_diverges_is_truncated_in_an_evaluation() -> None:
@@ -158,9 +156,8 @@ def test_an_episode_that_diverges_is_truncated_in_an_evaluation() -> None:
     for i in np.flatnonzero(broken & (np.arange(EPISODES) < RECORDED)):
         np.testing.assert_allclose(fragile.returns[i], calm.recording["reward"][:3, i].sum(), rtol=1e-5)
     assert np.isfinite(fragile.returns).all() and (fragile.lengths[broken] == np.minimum(calm.lengths[broken], 4)).all()
-    assert (
-        report.evaluation_summary(jax.tree.map(lambda x: x[None], fragile))["eval/nonfinite_episodes"] == broken.sum()
-    )
+    summary = report.evaluation_summary(jax.tree.map(lambda x: x[None], fragile))
+    assert summary["eval/nonfinite_episodes"] == broken.sum()
     assert "diverged" in str(report.nonfinite_episodes(fragile)) and report.nonfinite_episodes(calm) is None
 
 
@@ -194,9 +191,8 @@ def test_recording() -> None:
     assert not going.all()
     same(film["action"][..., 0], np.where(going, np.float32(0.9), 0))
     assert not film["view"][~going].any() and not film["reward"][~going].any()
-    np.testing.assert_allclose(
-        film["view"][1:], going[1:, :, None] * (DECAY * film["view"][:-1] + PUSH * 0.9), rtol=1e-5
-    )
+    moved = DECAY * film["view"][:-1] + PUSH * 0.9
+    np.testing.assert_allclose(film["view"][1:], going[1:, :, None] * moved, rtol=1e-5)
     np.testing.assert_allclose(film["reward"].sum(axis=0), UPHILL.returns[:RECORDED], rtol=1e-5)
     starts = [judged(*given).recording["view"][0] for given in ((0.9, 0), (0.0, 0), (0.9, 1))]
     same(starts[0], starts[1])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 import numpy as np
 import pytest
 
-from rlx.errors import RlxError
 from rlx.sweeps.space import Range, grid, parse_range, sample
+from tests.commands import one_line
 
 
 @pytest.mark.parametrize(
@@ -29,7 +27,7 @@ def test_ranges(text: str, found: Range) -> None:
     ("text", "message"),
     [
         ("1:2:lin", "--x 1:2:lin: must be LOW:HIGH, or LOW:HIGH:log to sample uniformly in the logarithm"),
-        ("1:2:3:log", "--x 1:2:3:log: must be LOW:HIGH, or *"),
+        ("1:2:3:log", "--x 1:2:3:log: must be LOW:HIGH, or "),
         ("a:2", "--x a: must be a finite number"),
         ("1:inf", "--x inf: must be a finite number"),
         ("2:1", "--x 2:1: must begin below its end"),
@@ -37,9 +35,8 @@ def test_ranges(text: str, found: Range) -> None:
     ],
 )
 def test_ranges_that_cannot_be(text: str, message: str) -> None:
-    with pytest.raises(RlxError) as error:
+    with one_line(message):
         parse_range("--x", text)
-    assert fnmatchcase(str(error.value), message)
 
 
 def test_grid() -> None:

@@ -48,9 +48,8 @@ def test_bootstrap_of_many_seeds_is_the_normal_interval() -> None:
     values = np.random.default_rng(2).normal(size=400)
     found = statistics.bootstrap_interval(values, statistics.mean)
     error = values.std() / np.sqrt(400)
-    np.testing.assert_allclose(
-        (found.low, found.high), values.mean() + 1.96 * error * np.array([-1, 1]), atol=0.15 * error
-    )
+    ends = values.mean() + 1.96 * error * np.array([-1, 1])
+    np.testing.assert_allclose((found.low, found.high), ends, atol=0.15 * error)
     assert found == statistics.bootstrap_interval(values[:, None], statistics.mean)
 
 
@@ -67,9 +66,8 @@ def test_bootstrap_repeats_and_takes_any_statistic() -> None:
     values = np.random.default_rng(4).normal(size=(5, 6))
     one, other = (statistics.bootstrap_interval(values, lambda x: np.median(x, axis=-1), seed=3) for _ in range(2))
     assert one == other and one.estimate == np.median(values) and one.low <= one.estimate <= one.high
-    assert statistics.bootstrap_interval(values, samples=50) != statistics.bootstrap_interval(
-        values, samples=50, seed=1
-    )
+    few, others = (statistics.bootstrap_interval(values, samples=50, seed=seed) for seed in (0, 1))
+    assert few != others
     for shape in ((2, 3, 4), (0,)):
         with pytest.raises(RlxError, match="give returns as"):
             statistics.bootstrap_interval(np.zeros(shape))
@@ -103,12 +101,9 @@ def test_what_is_no_number_is_no_high_number() -> None:
     assert np.isnan(statistics.interquartile_mean(row))
     band = statistics.bootstrap_band([[1.0, 2.0, 3.0, 4.0, 5.0], row])
     assert [np.isnan(end).tolist() for end in band] == [[False, True]] * 3
-
-
-@pytest.mark.parametrize("shape", [(3,), (0, 2), (2, 2, 2)])
-def test_a_band_needs_curves(shape: tuple[int, ...]) -> None:
-    with pytest.raises(RlxError, match="give a curve for each seed"):
-        statistics.bootstrap_band(np.zeros(shape))
+    for shape in ((3,), (0, 2), (2, 2, 2)):
+        with pytest.raises(RlxError, match="give a curve for each seed"):
+            statistics.bootstrap_band(np.zeros(shape))
 
 
 def test_probability_of_improvement() -> None:

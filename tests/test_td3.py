@@ -14,7 +14,7 @@ from rlx.agents import pql, td3
 from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import as_arrays
-from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, three_ways, transitions
+from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, targeted, three_ways, transitions
 
 CONFIG = td3.Config(**SMALL)
 HYPERS = as_arrays(td3.Hypers(gamma=0.9, reward_scale=2.0, tau=0.25))
@@ -22,10 +22,6 @@ NETS = td3.make_networks(CONFIG, SPEC, policy_delay=2)
 BATCH = 6
 normal = normals()
 BATCHES = transitions(normal, BATCH)
-
-
-def critic_half(online: Any, target: Any) -> HalfState:
-    return HalfState.create(HYPERS, Learner.create(online, target=True).replace(target_params=target))
 
 
 def test_critic_loss() -> None:
@@ -36,7 +32,7 @@ def test_critic_loss() -> None:
     y = 2 * BATCHES.reward + 0.9 * BATCHES.discount * target.min(0)
 
     def loss(online: jax.Array, target: jax.Array) -> jax.Array:
-        _, metrics = td3.update_critic(nets, critic_half(online, target), policy, BATCHES, jax.random.key(0))
+        _, metrics = td3.update_critic(nets, targeted(HYPERS, online, target), policy, BATCHES, jax.random.key(0))
         return metrics["critic_loss"]
 
     for result in three_ways(loss, online, target):
@@ -74,7 +70,7 @@ def test_noise_on_the_actions_of_the_target(hypers: td3.Hypers, inside: float, b
         return jnp.broadcast_to(w, (2, len(action)))
 
     nets = NETS._replace(critic=stub(critic), actor=stub(lambda p, observation: jnp.full((len(observation), 2), p)))
-    half = critic_half(jnp.zeros(()), jnp.zeros(())).replace(hypers=hypers)
+    half = targeted(hypers, jnp.zeros(()), jnp.zeros(()))
     many = jax.tree.map(lambda x: np.repeat(x, 5000, axis=0), BATCHES)
     for action in (0.3, 0.9):
         td3.update_critic(nets, half, td3.Policy(jnp.nan, jnp.float32(action)), many, jax.random.key(0))
@@ -96,10 +92,8 @@ def test_delayed_targets() -> None:
         new, before = critic.learner, old.learner
         assert moved(new.params, before.params)
         tau = 0.25 if step % 2 == 0 else 0.0
-        near(
-            new.target_params,
-            jax.tree.map(lambda t, p, tau=tau: (1 - tau) * t + tau * p, before.target_params, new.params),
-        )
+        mixed = jax.tree.map(lambda t, p, tau=tau: (1 - tau) * t + tau * p, before.target_params, new.params)
+        near(new.target_params, mixed)
         assert moved(new.target_params, before.target_params) == (tau > 0)
 
 

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from rlx import build, config, envs
 from rlx.errors import RlxError
 from rlx.train import loop as host
 from rlx.train.fused import Fused
 from rlx.train.threads import Threads
-from tests.test_fused import RATES, SEEDS, SETTINGS, Run, close, same
-from tests.walk import Walk
+from tests import test_fused
+from tests.test_fused import RATES, SEEDS, Run, close, same
 
 MANY: dict[str, Any] = {"num_seeds": len(SEEDS), "critic_lr": RATES}
+drivers = test_fused.make
 
 
 @pytest.fixture(scope="module")
-def make() -> Iterator[Callable[..., Any]]:
-    """Drivers of SAC on the walk."""
-
-    def make(**changes: Any) -> Any:
-        given = SETTINGS | {"members": "threads"} | changes
-        return build.make_driver(build.setup(config.resolve("sac", "walk", **given)))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda *given: Walk())
-        yield make
+def make(drivers: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(drivers, members="threads")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +44,9 @@ def wholes(many: Run) -> list[host.Resumed]:
 
 
 def test_every_member_is_its_solo_run_to_the_bit(make: Callable[..., Any], many: Run) -> None:
+    """And one member's programs serve all."""
+    assert isinstance(many.driver, Threads) and many.driver.members == 4
+    assert len(many.compiled) == len(many.driver.programs) == 4
     for i, (rate, seed) in enumerate((rate, seed) for rate in RATES for seed in SEEDS):
         if i in (0, 3):
             solo = Run(make(seed=seed, critic_lr=rate))
@@ -59,11 +55,6 @@ def test_every_member_is_its_solo_run_to_the_bit(make: Callable[..., Any], many:
             for one, other in zip(many.reports, solo.reports, strict=True):
                 found = jax.tree.map(lambda x, i=i: x[i : i + 1], (one.metrics, one.evaluation))
                 same(found, (other.metrics, other.evaluation))
-
-
-def test_one_members_programs_serve_all(many: Run) -> None:
-    assert isinstance(many.driver, Threads) and many.driver.members == 4
-    assert len(many.compiled) == len(many.driver.programs) == 4
 
 
 def test_reports_are_those_of_members_together(many: Run, together: Run) -> None:
@@ -81,10 +72,9 @@ def test_a_training_state_is_that_of_members_together(many: Run, together: Run, 
     one, other, saved = many.driver, together.driver, wholes[-1].training_state
     placed = one.place_training_state(saved)
     policy = one.fetch(one.policy_snapshot(placed[0]))
-    for states in (
-        (one.training_state_shapes, other.training_state_shapes, saved),
-        (one.policy_snapshot_shapes, other.policy_snapshot_shapes, policy),
-    ):
+    shapes = one.training_state_shapes, other.training_state_shapes
+    snapshots = one.policy_snapshot_shapes, other.policy_snapshot_shapes
+    for states in ((*shapes, saved), (*snapshots, policy)):
         first, *rest = (jax.tree.map(lambda x: (tuple(x.shape), np.dtype(x.dtype)), state) for state in states)
         assert all(kinds == first for kinds in rest)
     same(one.training_state(*placed), saved)
@@ -109,12 +99,8 @@ def test_members_go_on_from_what_was_learned(make: Callable[..., Any], many: Run
 def test_a_hidden_transfer_is_an_error(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard holds on the members' threads, too."""
     driver = make(**MANY)
-    train = driver.one.train
-    monkeypatch.setattr(
-        driver.one,
-        "advance",
-        lambda state, totals, iterations: train(state, totals, None, np.full(1, iterations, np.int32)),
-    )
+    passes = lambda state, totals, n: driver.one.train(state, totals, None, np.full(1, n, np.int32))  # noqa: E731
+    monkeypatch.setattr(driver.one, "advance", passes)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         next(host.train(driver))
 
@@ -126,9 +112,6 @@ def test_what_is_chosen(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatc
     assert isinstance(make(members="auto"), Fused) and make(members="auto").task.config.members == "vmap"
     monkeypatch.setattr("rlx.parallel.on_cpu", lambda: False)
     assert isinstance(make(members="auto", **MANY), Fused)
-
-
-def test_apart_needs_one_device(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlx.parallel.pick_devices", lambda count: jax.devices() * 2)
     with pytest.raises(RlxError, match=r"^--members threads: goes with one device; .*--num-devices 1$"):
         make(**MANY)

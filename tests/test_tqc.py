@@ -11,11 +11,9 @@ import pytest
 
 from rlx import distributions
 from rlx.agents import sac, tqc
-from rlx.halves import HalfState
-from rlx.optim import Learner
 from rlx.types import Transition, as_arrays
 from tests import probes
-from tests.loss_tools import normals, stub, three_ways
+from tests.loss_tools import normals, stub, targeted, three_ways
 
 CONTRACT = probes.Contract(config={"num_critics": 3, "num_quantiles": 7}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
 
@@ -42,18 +40,12 @@ class Fixed:
         return self.mean, jnp.asarray(LOG_PROB)
 
 
-@pytest.fixture
-def known_log_prob(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributions, "TanhNormal", Fixed)
-
-
-def critic_step(online: Any, target: Any) -> tuple[HalfState, Any]:
+def critic_loss(online: Any, target: Any) -> Any:
     nothing = jnp.zeros((BATCH, 1))
     batch = Transition(nothing, nothing, REWARD, DISCOUNT, nothing)
-    half = HalfState.create(HYPERS, Learner.create(online, target=True).replace(target_params=target))
+    half = targeted(HYPERS, online, target)
     policy = sac.Policy(STUBS.actor.init(jax.random.key(0)), jnp.log(ALPHA))
-    half, metrics = sac.update_critic(STUBS, half, policy, batch, jax.random.key(0))
-    return half, metrics["critic_loss"]
+    return sac.update_critic(STUBS, half, policy, batch, jax.random.key(0))[1]["critic_loss"]
 
 
 def loss_by_hand(online: np.ndarray, target: np.ndarray) -> float:
@@ -72,9 +64,9 @@ def loss_by_hand(online: np.ndarray, target: np.ndarray) -> float:
     return float(np.mean(losses))
 
 
-@pytest.mark.usefixtures("known_log_prob")
-def test_critic_loss() -> None:
-    for result in three_ways(lambda online, target: critic_step(online, target)[1], ONLINE, TARGET):
+def test_critic_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributions, "TanhNormal", Fixed)
+    for result in three_ways(critic_loss, ONLINE, TARGET):
         np.testing.assert_allclose(result, loss_by_hand(ONLINE, TARGET), rtol=1e-5)
 
 
