@@ -69,6 +69,10 @@ def moved(new: Any, old: Any) -> bool:
     return any((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
 
 
+def same(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def near(tree: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
     """Equal but for rounding, leaf by leaf."""
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), tree, expected)

@@ -65,9 +65,7 @@ def test_the_collector_is_left_as_it_was(switch: Callable[[], None], after: bool
         assert not gc.isenabled()
         raise ZeroDivisionError
     assert gc.isenabled() == after
-
-
-def test_the_collector_pauses_until_the_last_thread_is_done() -> None:
+    gc.enable()  # and it pauses until the last thread is done
     first, second = tracing(), tracing()
     first.__enter__()
     second.__enter__()

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -30,10 +30,12 @@ from rlx.train.plan import make_offline_plan, make_plan
 from rlx.types import Agent, Key, Transition, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
+from tests.loss_tools import near
 from tests.pages import ROOT, blocks
 
 DOCUMENTED = ("CONTRIBUTING.md", "notebooks/5_new_agent.ipynb")  # each writes an agent
 UPDATES, BATCH = 1000, 32
+same = partial(near, rtol=1e-3, atol=2e-5)
 
 
 class Case(NamedTuple):
@@ -185,10 +187,6 @@ def test_state_and_actions(case: Case) -> None:
             policy = jax.eval_shape(agent.acting_params, shape)
             action, _ = jax.eval_shape(function, policy, data.observation, jax.random.key(1))
             assert action.dtype == jnp.float32
-
-
-def same(a: Any, b: Any) -> None:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), a, b)
 
 
 @every_case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from rlx.train.fused import Fused
 from rlx.train.task import Source, Totals
 from rlx.types import Agent, State
 from tests import processes
+from tests.loss_tools import near, same
 from tests.walk import Walk
 
 # An iteration is two vector steps of four environments; after two iterations of warm-up each makes 6 critic and 4
@@ -34,6 +36,7 @@ SETTINGS |= {"members": "vmap"}  # tests/test_threads.py has the other way
 ITERATIONS, RATES, SEEDS = 12, (1e-3, 1e-2), (0, 1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 Make = Callable[..., Fused]
+close = partial(near, rtol=1e-3, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +78,6 @@ def solo(make: Make) -> Run:
 @pytest.fixture(scope="module")
 def many(make: Make) -> Run:
     return Run(make(num_seeds=len(SEEDS), critic_lr=RATES))
-
-
-def close(found: Any, expected: Any, rtol: float = 1e-3, atol: float = 1e-5) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), found, expected)
-
-
-def same(found: Any, expected: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_every_seed_and_rate_equals_its_solo_run(make: Make, solo: Run, many: Run, monkeypatch: Any) -> None:

@@ -227,9 +227,7 @@ def test_values_and_policies_against_numpy() -> None:
         params = trained(network)
         return params, jax.jit(network.apply)(params, OBSERVATION)
 
-    def check(got: Any, want: np.ndarray) -> None:
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
-
+    check = partial(near, rtol=1e-4, atol=1e-5)
     params, got = outputs(networks.make_value(SPEC, HIDDEN, activation="elu", layer_norm=True))
     check(got, slow_mlp(params, OBSERVATION, "elu", layer_norm=True)[:, 0])
     params, got = outputs(networks.make_deterministic_policy(SPEC, HIDDEN))

@@ -16,6 +16,7 @@ from rlx import replay
 from rlx.errors import RlxError
 from rlx.replay import Replay, Row
 from rlx.types import RULES, Read
+from tests.loss_tools import same
 
 GAMMA = 0.9
 TIME, ENVS, BLOCK = 12, 3, 2  # of the rings that windows are drawn from
@@ -33,10 +34,6 @@ def in_order(ring: Replay) -> Any:
     """The rows from the oldest to the newest, `[size, E, ...]`."""
     head, size = int(ring.cursor.head), int(ring.cursor.size)
     return jax.tree.map(lambda x: np.roll(x, -head, axis=0)[x.shape[0] - size :], ring.rows)
-
-
-def same(found: Any, expected: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,8 @@ from rlx.evaluate import Evaluation, evaluate
 from rlx.rollout import Diverged, Episodes, add_noise, collect, derive, held_keys, noise_scales
 from rlx.train import report
 from rlx.types import EnvState, Key, Step
+from tests.loss_tools import same
 from tests.walk import DECAY, EDGE, PUSH, Walk
-
-
-def same(found: Any, expected: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_noise_scales() -> None:

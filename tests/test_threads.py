@@ -15,7 +15,8 @@ from rlx.train import loop as host
 from rlx.train.fused import Fused
 from rlx.train.threads import Threads
 from tests import test_fused
-from tests.test_fused import RATES, SEEDS, Run, close, same
+from tests.loss_tools import same
+from tests.test_fused import RATES, SEEDS, Run, close
 
 MANY: dict[str, Any] = {"num_seeds": len(SEEDS), "critic_lr": RATES}
 drivers = test_fused.make
