@@ -2,8 +2,6 @@
 minibatches so large that every role works for a while: how long dispatching the iteration took, which roles were still
 at work when it returned, and how long the work took."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import replace

@@ -2,8 +2,6 @@
 float64 and with plain descent, so that parameters after some iterations show every raw gradient; prints the layouts
 that agree with one device to a relative 1e-9 (where float32 is at work, in statistics and reports: 1e-5)."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from typing import Any

@@ -1,8 +1,6 @@
 """Run by test_pipelined in a process of its own: the iteration on every split, against the NumPy oracle; prints
 JSON."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A program of its own, because devices must be forced before jax starts: offline on two groups against one program."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

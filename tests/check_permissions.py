@@ -1,8 +1,6 @@
 """Runs commands on what may not be read, entered or written, and prints what ends otherwise than in a line and exit 2.
 Root may do everything, so root first gives up the capabilities to pass over permissions."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

@@ -1,7 +1,5 @@
 """Run by test_resume in a process of its own, on four devices: a run that is interrupted and resumed on others."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Run on four devices: gradients averaged under shard_map, with and without its check, are those of the full batch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """A point that drifts by an amount of each episode, which only critics are told; and physics to draw for it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """A linear agent and environment, simple enough to be written again in NumPy: what the pipeline is proved on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """What tests of losses share: a minibatch, networks that are plain functions, and a function called three ways."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -2,8 +2,6 @@
 come from jax, by the keys that design and docstrings promise: (root, role, iteration, shard or environment, ...).
 Everything else, the schedule above all, is written a second time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -2,8 +2,6 @@
 actions have one dimension. A probe makes transitions with random actions; `Query`s say what an agent must have learnt
 from them. All probes have the same shapes, so one compiled program per agent serves them all."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Starting test programs in processes of their own, with a timeout: a dead-lock is a failure, not a hang."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

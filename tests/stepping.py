@@ -1,7 +1,5 @@
 """What tests of environments share: keys, types, and many steps of a batch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """The registry of agents: presets, agents from outside, and what `rlx.fit` refuses."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """AWAC: losses against NumPy, the weights and their cap, and its limit, behaviour cloning."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """Behaviour cloning: the most likely Gaussian of the data, learnt without a value."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

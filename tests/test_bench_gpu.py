@@ -1,7 +1,5 @@
 """`make bench-gpu` without a GPU: its parts cover every case, their commands parse, and a rehearsal is not a result."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

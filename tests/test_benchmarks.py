@@ -1,7 +1,5 @@
 """The benchmarks' own arithmetic: bounds counted by hand, turns taken, tables, and every case of rlx's run once."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

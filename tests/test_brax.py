@@ -1,7 +1,5 @@
 """Brax environments against the library stepped by hand."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 from typing import Any

@@ -1,7 +1,5 @@
 """Programs: what compiles when, and Python's garbage collector meanwhile."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """From flags and presets to what runs: precedence, checks, plans, and config.json there and back."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

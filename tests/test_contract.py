@@ -2,8 +2,6 @@
 of an agent's losses are in tests/test_NAME.py, and so is `CONTRACT = probes.Contract(...)` where the checks below need
 to know something of it. One case compiles five small programs and one tiny run."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import json

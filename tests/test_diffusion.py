@@ -1,7 +1,5 @@
 """Diffusion: the schedule's figures, the loss, and samplers whose answer is known."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Several processes on one machine: equal to one process, and nobody is left hanging when one dies."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

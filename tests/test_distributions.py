@@ -1,7 +1,5 @@
 """The tanh-Gaussian against float64 arithmetic, numerical integration and distrax, and at the boundary."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import distrax

@@ -1,7 +1,5 @@
 """A library's reset and step, cut down by hand to what later steps read."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

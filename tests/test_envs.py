@@ -1,7 +1,5 @@
 """Environments: `vectorise` against plain Python on one of our own, gymnax stepped by hand, and names."""
 
-from __future__ import annotations
-
 import importlib.util
 import pathlib
 import subprocess

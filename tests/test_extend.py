@@ -1,7 +1,5 @@
 """A run is made longer: it ends in the bits of one that was as long from its start."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The fused driver: layouts that must not matter, exact counts, one compile a program, no hidden transfers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -204,7 +202,7 @@ class Diary(PyTreeNode):
     hypers: Any
     step: jax.Array
 
-    def write(self, read: jax.Array, seen: jax.Array) -> Diary:
+    def write(self, read: jax.Array, seen: jax.Array) -> "Diary":
         entry = self.read.at[self.step].set(read.sum()), self.seen.at[self.step].set(seen)
         return self.replace(read=entry[0], seen=entry[1], step=self.step + 1)
 

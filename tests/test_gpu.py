@@ -1,7 +1,5 @@
 """Checks for GPUs that need none: every program lowers for CUDA, and determinism must be requested in time."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """rlx environments through Gymnasium: its own checker, its wrappers and vectors, seeds, and the ends of episodes."""
 
-from __future__ import annotations
-
 import os
 import warnings
 

@@ -1,7 +1,5 @@
 """What agents share: network options reach every network, dropout its keys, batch statistics acting and targets."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import partial
 from typing import Any

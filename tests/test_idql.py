@@ -1,7 +1,5 @@
 """IDQL: the score network, its loss and average, choosing among its actions, and a fork that no Gaussian can take."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

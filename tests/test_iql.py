@@ -1,7 +1,5 @@
 """IQL: losses against NumPy, the order of the updates, weights and the schedule."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

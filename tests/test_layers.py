@@ -1,7 +1,5 @@
 """Imports run one way, algorithms stay out of the framework, and one package names devices: read from the source."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import itertools

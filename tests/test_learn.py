@@ -1,8 +1,6 @@
 """The long learning runs, `make learn`: what the project promises of its agents, run as a user would run it. Every run
 is a process of its own; its summary.json is what counts. Wall times are printed, not asserted."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every target, loss and weight against hand numbers or slow NumPy, plain, jitted and vmapped."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a run needs: the estimate that users are given, held against compiled programs, and the refusal."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Networks against NumPy: what they compute, where they start, and that members of an ensemble are independent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any

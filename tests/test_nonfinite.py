@@ -1,8 +1,6 @@
 """Bad numbers: found in the iteration in which they appear, named, dealt with as --on-nonfinite says, and never
 saved."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

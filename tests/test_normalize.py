@@ -1,7 +1,5 @@
 """Running statistics against NumPy in float64: in pieces, over devices, merged, far from 0 and after 1e8 samples."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Observations with parts: what policies and critics read, in training, data sets, export and by name."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

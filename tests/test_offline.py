@@ -1,7 +1,5 @@
 """Learning from a data set: what the offline driver does in an iteration, and how a run goes on online."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Optimisers and schedules by name, against NumPy."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Environments and agents of the user's: by file and module, wrapped objects, the checker, and whole runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,8 +1,6 @@
 """The pipelined driver: the schedule against a NumPy oracle, dispatch, and what bad splits get. Everything that runs on
 several devices runs in a process of its own with a timeout."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

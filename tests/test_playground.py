@@ -1,7 +1,5 @@
 """MuJoCo Playground: the adapter against a stand-in with its interface, always; the library where it is installed."""
 
-from __future__ import annotations
-
 import importlib.util
 from types import SimpleNamespace
 from typing import Any

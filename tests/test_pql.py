@@ -1,7 +1,5 @@
 """PQL and PQL-D: targets against NumPy, the noise on the target's actions, and AdamW behind the clip."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

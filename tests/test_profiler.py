@@ -1,7 +1,5 @@
 """What each role of a pipeline took: measured from outside, one iteration after the other."""
 
-from __future__ import annotations
-
 import threading
 import time
 
@@ -16,7 +14,7 @@ class Result:
     def __init__(self) -> None:
         self.ready = threading.Event()
 
-    def block_until_ready(self) -> Result:
+    def block_until_ready(self) -> "Result":
         self.ready.wait(60)
         return self
 

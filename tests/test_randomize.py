@@ -1,7 +1,5 @@
 """Randomised physics: what is drawn, that each episode has its own, and returns with the nominal physics beside."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

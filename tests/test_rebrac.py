@@ -1,7 +1,5 @@
 """ReBRAC: losses by hand, its limit TD3, whose action is the next one, and the critics that the actor climbs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """Replay: the ring against a Python list, n-step windows against a Python loop, and what inserting costs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Normalised rewards: discounted returns against loops in NumPy, and runs that do not notice the rewards' unit."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Collecting and judging: who explores how much, what randomness hangs on, and whole episodes from fixed starts."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

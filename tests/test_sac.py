@@ -1,7 +1,5 @@
 """SAC: losses and steps against NumPy on stub networks, and what seeds, rates and shards do to a step."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """A run that goes on learns from the data set that it began with, or not at all."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator

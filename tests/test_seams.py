@@ -1,7 +1,5 @@
 """Extras, windows, records and acting state, through every driver: the agent of `tests.reader` checks what it gets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a sweep tries: ranges to the last digit, grids, and draws that can be repeated."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Scores on the host against slow loops, and intervals against what is known of them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a run's returns are said to be worth."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

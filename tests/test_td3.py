@@ -1,7 +1,5 @@
 """TD3: losses against NumPy, the noise on the target's actions, and which targets move when."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """TD3+BC: the actor's loss against NumPy. The rest is TD3's (tests/test_td3.py)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

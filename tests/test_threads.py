@@ -1,7 +1,5 @@
 """Members apart, as on a CPU: who trains beside a member must not matter, and on the host all is as with `vmap`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """TQC: target atoms, truncation and loss against NumPy through the agent's own loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """Wrappers of environments against numbers by hand: plain, jitted and vmapped; their names, and what they refuse."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

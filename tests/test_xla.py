@@ -1,7 +1,5 @@
 """Batches in blocks: the same results, and a loop only where a batch is large, on a CPU."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

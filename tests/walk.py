@@ -1,7 +1,5 @@
 """A small random environment: random starts, noise from its keys, terminations and a time limit."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
