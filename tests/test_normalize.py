@@ -135,7 +135,7 @@ def test_long_runs_go_on_counting(seen: float) -> None:
 
 def test_normalize_by_hand() -> None:
     """(x - mean) / std, then the clip, which is all without data; a constant entry gives 0 and never infinity."""
-    x = jnp.array([[0.3, -7.0, 5.0]])
+    x = jnp.array([[0.3, -7.0, 6.0]])
     for call in (normalize.normalize, jax.jit(normalize.normalize), jax.vmap(normalize.normalize, (None, 0, None))):
         np.testing.assert_array_equal(call(normalize.init(3), x, 5.0), np.array([[0.3, -5, 5]], np.float32))
     statistics = Statistics(jnp.float32(9), mean=jnp.array([1.0, 2.0, 3.0]), variance=jnp.array([4.0, 0.25, 0.0]))
