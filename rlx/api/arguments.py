@@ -13,7 +13,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 COMMAND = re.compile(r"(`[^`]*`)")  # stays as it is
-FLAG = re.compile(r"--(no-)?([a-z][a-z0-9-]*)(?: (\S+?)(?=[:;,]?(?:\s|$)))?")
+FLAG = re.compile(r"(?<![=\w])--(no-)?([a-z][a-z0-9-]*)(?: (\S+?)(?=[:;,]?(?:\s|$)))?")
 NUMBER = re.compile(r"[-+]?\d[\d.,:e+-]*")
 WORDS = ("fused", "pipelined", "skip", "reset-env", "stop", "seeds", "data", "threads", "vmap", "range")  # of choices
 
