@@ -39,8 +39,14 @@ class Said:
         self.code, self.out, self.err = code, captured.out, captured.err
 
 
+Say = Callable[..., Said]  # the two fixtures below
+Refused = Callable[..., str]
+Capture = pytest.CaptureFixture[str]
+MonkeyPatch = pytest.MonkeyPatch
+
+
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def say(capsys: Capture) -> Say:
     """Runs `rlx ARGUMENTS` in this process."""
 
     def say(*arguments: object) -> Said:
@@ -53,7 +59,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 
 @pytest.fixture
-def refused(say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def refused(say: Say, tmp_path: Path, monkeypatch: MonkeyPatch) -> Refused:
     """Runs a command that must be refused before anything is compiled or written; returns its one line."""
     from rlx.train.compile import Program
 

@@ -73,9 +73,6 @@ list
 --version""".splitlines()
 
 
-# What is damaged
-
-
 def make_templates(root: Path) -> None:
     """One of everything that commands read, and odd paths."""
     root.mkdir()
@@ -130,9 +127,6 @@ def _ogbench(dataset: data.Dataset) -> dict[str, np.ndarray]:
     columns = {"observations": rows.observation, "actions": rows.action, "terminals": rows.truncated | rows.terminated}
     more = {"next_observations": rows.next_observation, "rewards": rows.reward, "masks": 1 - rows.terminated}
     return columns | {name: np.asarray(x, np.float32) for name, x in more.items()}
-
-
-# Damage
 
 
 def hurt_bytes(rng: random.Random, content: bytes) -> bytes:

@@ -20,7 +20,7 @@ from rlx import json_files
 from rlx.api.arguments import in_python
 from rlx.errors import RlxError
 from tests import probes
-from tests.commands import Said, flags
+from tests.commands import Say, flags
 from tests.datasets import d4rl_arrays, walk
 
 ENV = """
@@ -36,19 +36,9 @@ class Line:
         observation = state.observation + 0.1 * action
         return advance(state, (), observation, -jnp.sum(observation**2), False, 10)
 """
-SMALL = {"batch_size": 8, "actor_hidden_sizes": [4], "critic_hidden_sizes": [4]}
-ONLINE = {
-    "num_envs": 4,
-    "ratio": "1:1",
-    "warmup_env_steps": 16,
-    "replay_capacity": 64,
-    "pool_size": 4,
-    "eval_episodes": 2,
-    "log_every": 16,
-    "eval_every": 32,
-    "num_seeds": 2,
-    **SMALL,
-}
+SMALL: dict[str, Any] = {"batch_size": 8, "actor_hidden_sizes": [4], "critic_hidden_sizes": [4]}
+ONLINE = SMALL | {"num_envs": 4, "ratio": "1:1", "warmup_env_steps": 16, "replay_capacity": 64, "pool_size": 4}
+ONLINE |= {"eval_episodes": 2, "log_every": 16, "eval_every": 32, "num_seeds": 2}
 OFFLINE = {"offline_steps": 20, "log_every": 10, "eval_every": 10, **SMALL}
 
 
@@ -98,9 +88,7 @@ def test_a_result_acts_evaluates_and_names_its_members(short: rlx.Result, tmp_pa
     np.testing.assert_allclose(rlx.export.policy.load(tmp_path / "policy")(observation), each[1], rtol=1e-4, atol=1e-6)
 
 
-def test_a_result_continues_to_the_bits_of_a_longer_run(
-    short: rlx.Result, longer: rlx.Result, line: str, tmp_path: Path
-) -> None:
+def test_a_result_continues_to_the_bits_of_a_longer_run(short: Any, longer: Any, line: str, tmp_path: Path) -> None:
     """In memory, after it was saved and loaded, and after it was stopped; pickled it still acts."""
     assert not same(short, longer) and same(short.continue_training(total_env_steps=128), longer)
     loaded = rlx.load(short.save(tmp_path / "saved"))
@@ -120,9 +108,7 @@ def test_a_result_continues_to_the_bits_of_a_longer_run(
             result.continue_training(**totals)
 
 
-def test_a_run_in_a_folder_is_resumed_by_the_command(
-    longer: rlx.Result, line: str, tmp_path: Path, say: Callable[..., Said]
-) -> None:
+def test_a_run_in_a_folder_is_resumed_by_the_command(longer: rlx.Result, line: str, tmp_path: Path, say: Say) -> None:
     """After Ctrl-C, and after a callback failed; the exception holds the result."""
     place: dict[str, Any] = {"total_env_steps": 128, "run_dir": tmp_path} | ONLINE
     interrupt = at(48, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -136,7 +122,7 @@ def test_a_run_in_a_folder_is_resumed_by_the_command(
     assert held.run_step == 32 and same(held.continue_training(), longer)
 
 
-def test_a_run_without_an_environment(tmp_path: Path, say: Callable[..., Said]) -> None:
+def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     """From arrays in memory and, by the command, from a file: the same bits; nothing is evaluated."""
     arrays = d4rl_arrays(walk([5] * 4))
     np.savez(tmp_path / "walk.npz", **arrays)
@@ -193,7 +179,7 @@ def test_messages_speak_of_arguments(flags: str, arguments: str) -> None:
     assert in_python(flags) == arguments
 
 
-def test_a_name_of_another_library_s_is_understood(say: Callable[..., Said]) -> None:
+def test_a_name_of_another_library_s_is_understood(say: Say) -> None:
     """By the command, too. (tests/test_agents.py has those that `rlx.fit` gets.)"""
     said = say("train", "sac", "--env", "gymnax:Pendulum-v1", "--buffer-size", 5)
     assert said.code == 2 and "did you mean --replay-capacity?" in said.err

@@ -19,26 +19,15 @@ from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
 from rlx.types import Key
-from tests.commands import Said, flags
+from tests.commands import Capture, Say
 from tests.datasets import walk
 
 ENV = "gymnax:Pendulum-v1"
-SETTINGS: dict[str, Any] = {
-    "num_envs": 4,
-    "total_env_steps": 1000,
-    "warmup_env_steps": 200,
-    "log_every": 200,
-    "eval_every": 200,
-    "eval_episodes": 4,
-    "ratio": "2:1",
-    "batch_size": 8,
-    "replay_capacity": 600,  # 150 of the 250 vector steps
-    "pool_size": 4,
-    "actor_hidden_sizes": [16],
-    "critic_hidden_sizes": [16],
-    "actor_lr": 1e-2,
-    "critic_lr": 1e-2,
-}
+SETTINGS = (  # the replay has 150 of the 250 vector steps
+    "--num-envs 4 --total-env-steps 1000 --warmup-env-steps 200 --log-every 200 --eval-every 200 --eval-episodes 4"
+    " --ratio 2:1 --batch-size 8 --replay-capacity 600 --pool-size 4 --actor-hidden-sizes 16 --critic-hidden-sizes 16"
+    " --actor-lr 1e-2 --critic-lr 1e-2 --quiet"
+)
 STEPS = range(200, 1001, 200)  # of the evaluations
 
 
@@ -46,8 +35,7 @@ STEPS = range(200, 1001, 200)  # of the evaluations
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of SAC."""
     place = tmp_path_factory.mktemp("runs")
-    command = ["train", "sac", "--env", ENV, *flags(**SETTINGS), "--run-dir", str(place), "--run-name", "run"]
-    assert cli.main([*command, "--quiet"]) == 0
+    assert cli.main(f"train sac --env {ENV} {SETTINGS} --run-dir {place} --run-name run".split()) == 0
     return place / "run"
 
 
@@ -133,9 +121,7 @@ def density(run: Path, step: int, observation: np.ndarray, action: np.ndarray) -
 
 
 @pytest.mark.parametrize(("kind", "size"), ALL[1:4], ids=[kind for kind, _ in ALL[1:4]])
-def test_log_prob_is_the_density_of_who_acted(
-    kind: str, size: int, run: Path, collected: Callable[..., Dataset]
-) -> None:
+def test_log_prob_is_the_density_of_who_acted(kind: str, size: int, run: Path, collected: Any) -> None:
     found = collected(kind, size)
     rows, behaviours = found.rows, found.info["behaviours"]
     half = -(-size // len(behaviours))
@@ -218,9 +204,7 @@ def test_medium_passes_over_evaluations_without_a_return(run: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("recorded", [True, False, None])
-def test_other_widths_of_numbers_are_said(
-    recorded: bool | None, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_path: Path, capsys: Capture) -> None:
     """Where a policy that was trained with JAX_ENABLE_X64 is read without; an older run recorded neither."""
     folder = shutil.copytree(run, tmp_path / "run")
     content = json.loads((folder / "config.json").read_text())
@@ -264,9 +248,7 @@ def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> 
     assert 0.05 < float(action[:32].std()) < float(action[32:].std()) < 0.35
 
 
-def test_replay_is_what_the_run_kept(
-    run: Path, collected: Callable[..., Dataset], tmp_path: Path, say: Callable[..., Said]
-) -> None:
+def test_replay_is_what_the_run_kept(run: Path, collected: Callable[..., Dataset], tmp_path: Path, say: Say) -> None:
     """The newest rows of each environment from old to new, one environment after the other; all if more are asked."""
     whole = saved(run / "resume", 1000)
     ring = {name.split(".")[-1]: x for name, x in whole.items() if name.startswith("['state'].replay.rows.")}
@@ -294,9 +276,7 @@ def test_the_replays_return_is_of_whole_episodes() -> None:
     assert saved_replay._return_of_complete(walk([10, 10, 9]), 10) is None
 
 
-def test_expert_return_is_what_eval_gives(
-    run: Path, collected: Callable[..., Dataset], say: Callable[..., Said]
-) -> None:
+def test_expert_return_is_what_eval_gives(run: Path, collected: Callable[..., Dataset], say: Say) -> None:
     info = collected("expert", 2100).info
     said = say("eval", run, "--episodes", 64)
     assert float(said.out.split("return ")[1].split()[0]) == pytest.approx(info["expert_return"], rel=2e-3)
@@ -308,7 +288,7 @@ def test_expert_return_is_what_eval_gives(
         assert (told["kind"], told["env"], told["episode_length"]) == (kind, ENV, 200)
 
 
-def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Callable[..., Said]) -> None:
+def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> None:
     """Under the description, which tells the data's return beside a random policy's, and in the set."""
     wish = ["--num-transitions", 501, "--out", tmp_path / "set", "--kind", "medium", "--step", 200]
     said = say("collect", run, *wish)
@@ -351,7 +331,7 @@ def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, refused
     assert words in refused("collect", folder, *given, *([] if "--out" in given else ["--out", "set"]))
 
 
-def test_cloning_from_the_command_line(collected: Callable[..., Dataset], run: Path, say: Callable[..., Said]) -> None:
+def test_cloning_from_the_command_line(collected: Callable[..., Dataset], run: Path, say: Say) -> None:
     """The environment is the data set's own; the summary gives scores by its references, beside who collected it."""
     made = collected("mixed", 501)
     known = made.info | {"expert_return": made.info["random_return"] + 100.0}  # a policy after 600 steps is no expert

@@ -18,7 +18,7 @@ from rlx.analysis.compare import Curve, compare, notes, read, tables, text
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import folders
-from tests.commands import one_line
+from tests.commands import Capture, one_line
 
 STEPS = (100, 200, 300)
 GOOD = [[-1500, -1400, -1600, -1700, -1550], [-600, -500, -900, -1500, -700], [-150, -160, -140, -1200, -155]]
@@ -151,9 +151,7 @@ def test_combinations_of_hyper_parameters_have_separate_curves(tmp_path: Path) -
     assert [found.name for found in read(folders)] == [str(folder) for folder in folders]
 
 
-def test_curves_with_a_non_finite_end_are_left_out_with_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_curves_with_a_non_finite_end_are_left_out_with_a_warning(tmp_path: Path, capsys: Capture) -> None:
     """And that is said; the other combinations of a sweep's chunk are compared nevertheless."""
     rates = [{"actor_lr": lr} for lr in (1e-3, 1e-3, 3e-4, 3e-4)]
     folder = write_run(tmp_path / "grid", [[1, 2, 3, 4], [1, 2, 3, 4], [1, None, 3, 4]], hypers=rates)
@@ -163,7 +161,7 @@ def test_curves_with_a_non_finite_end_are_left_out_with_a_warning(
     assert capsys.readouterr().err == line
 
 
-def test_as_text_markdown_and_csv(two: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_text_markdown_and_csv(two: list[Path], capsys: Capture) -> None:
     shown = compare(read(two), [-1000.0, -200.0])
     first, second, noted = text(shown).split("\n\n")
     assert noted.startswith("3 seeds are few")

@@ -17,6 +17,7 @@ from rlx import config, parallel
 from rlx.build import Placement
 from rlx.runs import console
 from rlx.runs.console import Console, PanelContent, sparkline
+from tests.commands import Capture
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ class Lost(io.StringIO):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_a_lost_terminal_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_terminal_is_said_once(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "discard_output", lambda: None)
     terminal = console.Terminal(file=Lost())
     for _ in range(2):
@@ -139,9 +140,7 @@ ROUNDED = [
 
 @pytest.mark.parametrize(("settings", "lines"), ROUNDED)
 @pytest.mark.parametrize("quiet", [False, True])
-def test_whole_iterations(
-    settings: dict[str, Any], lines: list[str], quiet: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_whole_iterations(settings: dict[str, Any], lines: list[str], quiet: bool, capsys: Capture) -> None:
     """Said before anything is compiled, and not when quiet."""
     usual = {"num_envs": 64, "ratio": "8:8", "warmup_env_steps": 640, "offline_steps": 0}
     run_config = config.resolve("iql", "gymnax:Pendulum-v1", **usual | settings)
@@ -150,7 +149,7 @@ def test_whole_iterations(
     assert said == ([] if quiet else [*lines, "iql on gymnax:Pendulum-v1: compiling"])
 
 
-def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines(capsys: Capture) -> None:
     """Where nobody watches: evaluations alone; and nothing at all when quiet."""
     run_config = config.resolve("sac", "gymnax:Pendulum-v1", num_seeds=2, total_env_steps=12_800)
     for quiet in (False, True):
@@ -165,7 +164,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("folder", ["runs/x[/y]", "runs/x[old]", "runs/x[bold]y"])
-def test_names_are_shown_as_they_are(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_shown_as_they_are(folder: str, capsys: Capture) -> None:
     """Brackets are no orders to the terminal."""
     counts = {f"{name}_steps": 10 for name in ("env", "critic", "actor")} | {"eval_episodes": 2}
     rates = {"env_steps_per_s": 1.0, "updates_per_s": 1.0, "wall_time_s": 2.0, "time_to_first_update_s": 1.0}

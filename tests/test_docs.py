@@ -16,23 +16,15 @@ from rlx.api import fitting, sweeping
 from rlx.api.result import Result
 from rlx.commands import main as cli
 from scripts import docs_site
+from tests.commands import flags
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
 
 LANGUAGES = {"python", "bash", "sh", "text"}  # all but the last are run or parsed
 
 # In place of what a reader would wait for: the same calls, with little to do.
-QUICK = {
-    "total_env_steps": 64,
-    "warmup_env_steps": 16,
-    "num_envs": 8,
-    "batch_size": 8,
-    "ratio": "1:1",
-    "replay_capacity": 64,
-    "pool_size": 8,
-    "eval_episodes": 2,
-    "actor_hidden_sizes": (8,),
-    "critic_hidden_sizes": (8,),
-}
+QUICK: dict[str, Any] = {"total_env_steps": 64, "warmup_env_steps": 16, "num_envs": 8, "batch_size": 8, "ratio": "1:1"}
+QUICK |= {"replay_capacity": 64, "pool_size": 8, "eval_episodes": 2}
+QUICK |= {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}
 
 
 def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -65,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, call)
 
     def continue_training(self: Any, total_env_steps: int | None = None, **given: Any) -> Any:
-        return go_on(self, total_env_steps and 2 * QUICK["total_env_steps"], **given)  # type: ignore[operator]
+        return go_on(self, total_env_steps and 2 * QUICK["total_env_steps"], **given)
 
     go_on = Result.continue_training
     monkeypatch.setattr(Result, "continue_training", continue_training)
@@ -79,9 +71,7 @@ def exported(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Where a page reads the folder `policy`, there is one: exported from a small run."""
     monkeypatch.chdir(tmp_path)
     if page.name == "export.md":
-        small = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items() if "sizes" not in name]
-        sizes = "--actor-hidden-sizes 8 --critic-hidden-sizes 8".split()
-        assert cli.main(["train", "sac", "--env", "gymnax:Pendulum-v1", "--run-name", "a", *small, *sizes]) == 0
+        assert cli.main(["train", "sac", "--env", "gymnax:Pendulum-v1", "--run-name", "a", *flags(**QUICK)]) == 0
         assert cli.main(["export", "runs/a", "--out", "policy"]) == 0
         assert cli.main(["export", "runs/a", "--out", "robot", "--bundle"]) == 0
 

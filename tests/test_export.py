@@ -31,7 +31,7 @@ from rlx.runs import checkpoint, policies
 from rlx.train.loop import Driver
 from rlx.types import Env, EnvState, Key, Spec, Step
 from tests import saved_runs
-from tests.commands import one_line
+from tests.commands import Capture, MonkeyPatch, one_line
 from tests.walk import Walk
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
@@ -165,9 +165,7 @@ def test_layer_norm_as_layers_and_onnx() -> None:
         np.testing.assert_allclose(found, network.apply(params, observation), atol=1e-5)
 
 
-def test_layers_that_give_other_actions_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_layers_that_give_other_actions_are_left_out(tmp_path: Path, monkeypatch: MonkeyPatch, capsys: Capture) -> None:
     """As for an agent whose greedy action is another function of its network. One line says so."""
     make_run(tmp_path / "run", "sac")
     monkeypatch.setattr(mlp, "of_actor", lambda *given: [*OF_ACTOR(*given), mlp.Layer("tanh")])
@@ -259,7 +257,7 @@ def test_documented_code_runs_without_rlx(number: int, without: list[str], place
     np.testing.assert_allclose(json.loads(done.stdout), expected_there(place, observation), atol=1e-5)
 
 
-def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypatch: MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
     shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
@@ -276,7 +274,7 @@ def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypat
     assert len(blocks) == 7
 
 
-def test_refusals_are_one_line(idql: tuple[Path, Driver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_one_line(idql: tuple[Path, Driver], tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     run, out = shutil.copytree(idql[0], tmp_path / "run"), tmp_path / "policy"
     for name in ("there", "there-2"):
         (tmp_path / name).mkdir()
@@ -341,7 +339,7 @@ ODD: dict[str, list[Any]] = {
 }
 
 
-def test_load_names_the_jax_version_that_wrote_the_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_names_the_jax_version_that_wrote_the_file(place: Path, monkeypatch: MonkeyPatch) -> None:
     """As jax 0.10 is for what jax 0.11 wrote: it notices only where the module inside is unpacked."""
 
     def fail() -> str:
@@ -421,7 +419,7 @@ def test_play_is_repeatable() -> None:
     np.testing.assert_array_equal(first[1:], play(6)[:2])  # each episode has a seed of its own
 
 
-def test_the_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(place: Path, tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert cli.main(["export", str(place / "runs" / "pendulum"), "--out", str(tmp_path / "p"), "--member", "1"]) == 0
     said = capsys.readouterr().out.splitlines()

@@ -13,6 +13,7 @@ from rlx.analysis.diff import differences
 from rlx.commands import main as cli
 from rlx.runs import checkpoint, metrics
 from tests import damage, kill
+from tests.commands import Capture
 from tests.kill_cases import write_dataset
 from tests.test_resume import LINES, SETTINGS, Crash, assert_same_run, at_line, crash, resume, state_of
 
@@ -63,7 +64,7 @@ def assert_same(folder: Path, long: Path) -> None:
     assert json.loads((folder / "summary.json").read_text())["env_steps"] == settings_of(long)["total_env_steps"]
 
 
-def test_a_finished_run(short: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run(short: Path, long: Path, capsys: Capture) -> None:
     """Goes on after its last line; its pages and summary are the longer run's. Once more is no error."""
     before, rollout = (short / "metrics.jsonl").read_text(), (short / "rollout.html").read_text()
     assert longer(short) == 0
@@ -90,7 +91,7 @@ def test_twice(short: Path, long: Path) -> None:
 
 
 @pytest.mark.parametrize("run_step", [200, 100])
-def test_an_interrupted_run(run_step: int, tmp_path: Path, long: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run(run_step: int, tmp_path: Path, long: Path, capsys: Capture) -> None:
     """Without a checkpoint it begins again, and nothing was begun that would keep its pace."""
     with at_line(run_step, crash), pytest.raises(Crash):
         train(tmp_path / "run", SHORT)
@@ -143,7 +144,7 @@ def test_a_kill_later(again: Callable[[Path], int], short: Path, long: Path) -> 
 OPEN = " ".join(SETTINGS.replace("--log-every 100 --eval-every 300 --checkpoint-every 100", "").split())
 
 
-def test_a_pace_that_was_left_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pace_that_was_left_open(tmp_path: Path, capsys: Capture) -> None:
     """Stays: an end in the midst of it is a line and an evaluation more, and no other bit; 605 steps are 608."""
     first = train(tmp_path / "first", "--total-env-steps 605", settings=OPEN)
     whole = train(tmp_path / "whole", "--total-env-steps 720 --log-every 12 --eval-every 60", settings=OPEN)
@@ -205,7 +206,7 @@ def test_a_kill_while_it_makes_more_updates(cloning: Callable[..., Path]) -> Non
     assert kill.result(first)["digest"] == kill.result(whole)["digest"]
 
 
-def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys: Capture) -> None:
     """So it falls anew, and that is said; one that was asked for stays."""
     first, asked = cloning("schedule", "--actor-decay-steps 0"), cloning("asked", "--actor-decay-steps 70")
     capsys.readouterr()
@@ -228,7 +229,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("flags", REFUSED)
-def test_refusals(flags: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(flags: str, finished: Path, capsys: Capture) -> None:
     """In one line, and nothing is changed."""
     before, stands = files(finished), (finished / "status.json").read_text()
     assert longer(finished, flags) == 2
@@ -263,7 +264,7 @@ def edit_config(run: Path, long: Path) -> None:
         (edit_config, "is not as the run wrote it; restore it from a copy"),
     ],
 )
-def test_a_finished_run_that_cannot_go_on(spoil: Callable, words: str, short: Path, long: Path, capsys: Any) -> None:
+def test_a_finished_run_that_cannot_go_on(spoil: Any, words: str, short: Path, long: Path, capsys: Capture) -> None:
     """It stays as it is, but for checkpoints that are set aside."""
     spoil(short, long)
     before = {name: content for name, content in files(short).items() if name.parts[0] != "resume"}

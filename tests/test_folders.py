@@ -110,9 +110,6 @@ def test_no_write_follows_a_link(name: str, folder: Path, tmp_path: Path) -> Non
     assert mine.read_text() == "export PATH"
 
 
-# Replacing
-
-
 @pytest.mark.parametrize(
     ("content", "kind", "owner"),
     [
@@ -174,9 +171,6 @@ def test_a_new_folder_appears_complete(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), json_files.new_folder(tmp_path / "other"):
         raise ZeroDivisionError
     assert not list(tmp_path.glob("*other*"))
-
-
-# Where nothing can be written
 
 
 def test_a_read_only_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, say: Callable[..., Said]) -> None:

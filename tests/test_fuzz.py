@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +109,7 @@ def with_a_pipe(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [without_status, with_odd_env, with_a_pipe])
-def test_an_unfinished_run_that_lacks_something_is_refused(
-    damage: Callable[[Path], None], templates: Path, tmp_path: Path
-) -> None:
+def test_an_unfinished_run_that_lacks_something_is_refused(damage: Any, templates: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(templates / "unfinished", tmp_path / "run")
     run_data.read(folder, "run")
     damage(folder)

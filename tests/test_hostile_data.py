@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +53,6 @@ def refusal(path: Path, limits: Limits = SMALL) -> str:
     assert ":" in message.replace(str(path), "")  # what is wrong: the remedy
     assert peak < 16 * 2**20
     return message
-
-
-# Pickles
 
 
 @pytest.mark.parametrize("name", ["set.npz", "set.npy", "set.pkl", "set.hdf5", "set"])
@@ -106,9 +102,6 @@ def test_reading_imports_no_module_that_a_file_names(tmp_path: Path) -> None:
     assert "metadata.json is not what Minari writes" in done.stdout
 
 
-# HDF5 that leads elsewhere
-
-
 def links(kind: str, file: Any, other: Path) -> None:
     """Puts the array `rewards` into `file` in a way that takes it from another place."""
 
@@ -142,9 +135,6 @@ def test_hdf5_that_reads_other_files(tmp_path: Path, kind: str, form: str) -> No
         assert "episode_0 is a link and may lead to another file" in refusal(path)
 
 
-# More than there is room for
-
-
 def packed(file: h5py.File) -> None:
     """A packed piece is unpacked whole: 4 GiB for ten numbers."""
     file.create_dataset("rewards", (ROWS,), "f4", chunks=(10**9,), maxshape=(None,), compression="gzip")
@@ -174,9 +164,7 @@ def huge(file: h5py.File) -> None:
         (lambda file: file.create_dataset("rewards", data=["a"] * ROWS), SMALL, "rewards holds object instead of"),
     ],
 )
-def test_small_hdf5_files_that_declare_too_much(
-    tmp_path: Path, change: Callable[[h5py.File], Any], limits: Limits, words: str
-) -> None:
+def test_small_hdf5_files_that_declare_too_much(tmp_path: Path, change: Any, limits: Limits, words: str) -> None:
     path = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(DATASET))
     with h5py.File(path, "a") as file:
         del file["rewards"]
@@ -379,9 +367,6 @@ def test_files_over_the_cap(tmp_path: Path) -> None:
     assert "has 65.0 GiB; at most 64.0 are read" in refusal(tmp_path / "sparse.npz", Limits())
 
 
-# Damage, and what is no data set at all
-
-
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("observations: none")
     assert "notes.txt is no data set: give a Minari folder" in refusal(tmp_path / "notes.txt")
@@ -437,9 +422,7 @@ def flip(raw: bytes, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize("form", ["minari", "d4rl", "ogbench"])
 @pytest.mark.parametrize("damage", [cut, flip])
-def test_damage_is_read_or_refused_but_never_anything_else(
-    tmp_path: Path, form: str, damage: Callable[[bytes, np.random.Generator], bytes]
-) -> None:
+def test_damage_is_read_or_refused_and_nothing_else(tmp_path: Path, form: str, damage: Any) -> None:
     path, file = written(tmp_path, form)
     raw, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
     for _ in range(40):

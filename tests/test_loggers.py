@@ -18,7 +18,7 @@ from rlx.analysis.diff import numbers
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.runs import loggers, metrics, saver
-from tests.test_resume import SETTINGS, Crash, at_line, crash
+from tests.test_resume import Crash, at_line, crash, train
 
 ENV = "gymnax:Pendulum-v1"
 
@@ -95,21 +95,12 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandB:
     return fake
 
 
-def train(folder: Path, *more: str) -> int:
-    where = ["--run-dir", str(folder.parent), "--run-name", folder.name]
-    return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """The lines of a run without sinks."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     assert train(folder) == 0
     return metrics.read(folder / "metrics.jsonl")
-
-
-def bare(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [numbers(line) for line in lines]
 
 
 def test_a_run_that_goes_on_repeats_nothing(tmp_path: Path, wandb: FakeWandB, plain: list[dict[str, Any]]) -> None:
@@ -120,7 +111,7 @@ def test_a_run_that_goes_on_repeats_nothing(tmp_path: Path, wandb: FakeWandB, pl
     assert max(points(folder)["train/critic_loss"]) == 500
     assert cli.main(["train", "--resume", str(folder), "--quiet"]) == 0  # config.json remembers the flags
     lines = metrics.read(folder / "metrics.jsonl")
-    assert bare(lines) == bare(plain)
+    assert [numbers(line) for line in lines] == [numbers(line) for line in plain]
     wanted = {line["run_step"]: line["train/critic_loss"][0] for line in lines if "train/critic_loss" in line}
     assert points(folder)["train/critic_loss"] == pytest.approx(wanted, rel=1e-6)
     first, again = (given["id"] for given in wandb.inits)

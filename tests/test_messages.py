@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from rlx import agents
 from rlx.commands import main as cli
 from rlx.errors import RlxError
-from tests.commands import Said
+from tests.commands import MonkeyPatch, Refused, Say
 
 ENV = "gymnax:Pendulum-v1"
 
@@ -102,7 +101,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
 
 
 @pytest.mark.parametrize(("command", "message"), BAD)
-def test_every_mistake_is_one_line(command: str, message: str, refused: Callable[..., str]) -> None:
+def test_every_mistake_is_one_line(command: str, message: str, refused: Refused) -> None:
     line = refused(*command.replace(" E", f" --env {ENV}").split(" "))
     assert fnmatchcase(line, message), line
 
@@ -116,8 +115,8 @@ def test_every_mistake_is_one_line(command: str, message: str, refused: Callable
         (RlxError("a\x1b[2Jb\u202ec\nd"), 2, "rlx: a\\x1b[2Jb\\u202ec d\n"),
     ],
 )
-def test_what_a_system_refuses_is_one_line(
-    error: Exception, code: int, words: str, say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+def test_system_errors_are_one_line(
+    error: Exception, code: int, words: str, say: Say, monkeypatch: MonkeyPatch
 ) -> None:
     def refuse(arguments: list[str]) -> int:
         raise error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from rlx.train.loop import Driver
 from rlx.visual import viewer
 from tests import saved_runs
 from tests.browser import browser
-from tests.commands import Said
+from tests.commands import Capture, MonkeyPatch, Say
 from tests.scenes import check_offline, embedded, episode, unpack
 
 PENDULUM, REACHER = "gymnax:Pendulum-v1", "gymnax:Reacher-misc"
@@ -86,7 +85,7 @@ def test_without_geometry_observations_are_shown_with_their_actions(reacher: tup
     np.testing.assert_allclose(one["actions"], act(one["observations"], member=1), atol=1e-5)
 
 
-def test_the_command_writes_a_page(reacher: tuple[Path, Driver], tmp_path: Path, say: Callable[..., Said]) -> None:
+def test_the_command_writes_a_page(reacher: tuple[Path, Driver], tmp_path: Path, say: Say) -> None:
     path, waits = tmp_path / "new" / "x.html", "(compiling takes 10 to 40 s, the next time less) ..."
     said = say("play", reacher[0], "--episodes", "1", "--out", path)
     assert said.out == f"{path}\n" and said.err == f"playing 1 episode of {reacher[0]}, step 80 {waits}\n"
@@ -97,17 +96,13 @@ def test_the_command_writes_a_page(reacher: tuple[Path, Driver], tmp_path: Path,
     assert len(unpack(one["actions"])) == len(unpack(one["observations"])) > 1
 
 
-def test_what_is_played_is_said_before_compiling(
-    pendulum: tuple[Path, Driver], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_played_is_said_before_compiling(pendulum: Any, monkeypatch: MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(acting, "evaluate_policy", lambda *given, **more: pytest.fail(capsys.readouterr().err))
     with pytest.raises(pytest.fail.Exception, match=r"^playing 2 episodes of each of 2 members of .*, step 40 \(comp"):
         play.play(pendulum[0], 2, step=40, members=(0, 1))
 
 
-def test_the_page_is_in_the_run_by_default_and_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Callable[..., Said]
-) -> None:
+def test_the_page_is_in_the_run_by_default_and_replaced(tmp_path: Path, monkeypatch: MonkeyPatch, say: Say) -> None:
     """Also where a video was asked for of what cannot be drawn."""
     monkeypatch.setattr(play, "play", lambda *given: play.Played("a", None, [episode(5)]))
     for _ in range(2):

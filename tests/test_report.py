@@ -164,9 +164,7 @@ SMALL = {"num_envs": 4, "warmup_env_steps": 40, "total_env_steps": 302}
         ("running", True, "", "still training, at step 200 of 304"),
     ],
 )
-def test_a_report_of_an_unfinished_run(
-    state: str, owned: bool, torn: str, words: str, tmp_path: Path, say: Callable[..., Said]
-) -> None:
+def test_an_unfinished_run(state: str, owned: bool, torn: str, words: str, tmp_path: Path, say: Any) -> None:
     """It shows what there is, and says above everything that there will be more; of a finished one it says nothing."""
     run = unfinish(make_run(tmp_path / "run", **SMALL), state, torn=torn)
     with folders.claimed(run) if owned else contextlib.nullcontext():
@@ -238,9 +236,7 @@ def test_refusals_are_one_line(tmp_path: Path, say: Callable[..., Said]) -> None
 @pytest.mark.parametrize(
     ("format", "count", "out"), [("table", 2, "out"), ("md", 2, "report"), ("csv", 1, "good/report")]
 )
-def test_the_command(
-    format: str, count: int, out: str, two: list[Path], tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command(format: str, count: int, out: str, two: Any, tmp_path: Path, say: Any, monkeypatch: Any) -> None:
     """Scores to print, alone, for a file; the page goes into the run, or where the command was given."""
     monkeypatch.chdir(tmp_path)
     where = ["--out", "out"] if out == "out" else []

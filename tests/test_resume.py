@@ -30,6 +30,7 @@ from rlx.runs.console import Console
 from rlx.runs.signals import Interrupts
 from rlx.train.loop import Resumed
 from tests import damage, kill, kill_points, processes
+from tests.commands import Capture
 from tests.kill_cases import CASES, Case
 
 SETTINGS = (
@@ -107,9 +108,6 @@ def assert_same_run(folder: Path, reference: Path) -> None:
     assert state_of(folder) == "finished"
 
 
-# Killed
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.agent}-{case.driver}")
 def test_kills_at_random_moments(case: Case, tmp_path: Path) -> None:
@@ -124,7 +122,7 @@ def test_kills_at_chosen_points_with_a_reader_beside_them(phase: str) -> None:
     assert kill_points.main(["--kills", "1", "--only", phase]) == 0
 
 
-def test_a_crash(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_crash(broken: Path, reference: Path, capsys: Capture) -> None:
     """The line after the last checkpoint is written again, not twice."""
     assert [line["run_step"] for line in metrics.read(broken / "metrics.jsonl")] == LINES[:5]
     assert resume(broken) == 0
@@ -133,9 +131,7 @@ def test_a_crash(broken: Path, reference: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((broken / "summary.json").read_text())["restore_s"] > 0
 
 
-def test_a_crash_before_the_first_checkpoint(
-    tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_crash_before_the_first_checkpoint(tmp_path: Path, reference: Path, capsys: Capture) -> None:
     folder = tmp_path / "run"
     with at_line(100, crash), pytest.raises(Crash):
         train(folder)
@@ -157,7 +153,7 @@ def test_a_crash_after_the_last_checkpoint(tmp_path: Path, reference: Path) -> N
     assert resume(folder) == 0 and state_of(folder) == "finished"
 
 
-def test_a_finished_run_is_left_alone(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_left_alone(reference: Path, capsys: Capture) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.rglob("*") if path.is_file()}
     assert resume(reference) == 0
     remedy = f"to make it longer: `rlx train --resume {reference} --total-env-steps N`, with N over 600"
@@ -174,13 +170,8 @@ def test_a_fresh_process_gives_the_same_bits(tmp_path: Path, reference: Path) ->
     assert_same_run(tmp_path / "run", reference)
 
 
-# Told to end
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_signal(
-    number: signal.Signals, code: int, tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal(number: signal.Signals, code: int, tmp_path: Path, reference: Path, capfd: Capture) -> None:
     """Saves, says where, and ends with the code that belongs to it."""
     folder, before = tmp_path / "run", signal.default_int_handler
     outer = signal.signal(number, before)  # under nohup, SIGHUP would be ignored
@@ -259,12 +250,7 @@ def test_a_second_signal_leaves_at_once(tmp_path: Path, reference: Path) -> None
     assert_same_run(tmp_path / "run", reference)
 
 
-# What is found on the disk
-
-
-def test_a_damaged_line_of_metrics_and_another_policy_are_said(
-    broken: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_line_of_metrics_and_another_policy_are_said(broken: Path, capsys: Capture) -> None:
     """The line vanishes; under another --on-nonfinite the run goes on."""
     lines = (broken / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (broken / "metrics.jsonl").write_bytes(b"".join([lines[0], b"\xff" + lines[1], *lines[2:]]))
@@ -275,7 +261,7 @@ def test_a_damaged_line_of_metrics_and_another_policy_are_said(
     assert [line["run_step"] for line in metrics.read(broken / "metrics.jsonl")] == [100, *LINES[2:]]
 
 
-def test_damaged_and_unfinished_checkpoints(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_and_unfinished_checkpoints(broken: Path, reference: Path, capsys: Capture) -> None:
     """Are set aside with a warning; the run goes on from the step before, and saves these again."""
     largest = max((broken / "resume" / "300" / "default" / "d").iterdir(), key=lambda path: path.stat().st_size)
     damage.flip(largest, 1000)
@@ -290,7 +276,7 @@ def test_damaged_and_unfinished_checkpoints(broken: Path, reference: Path, capsy
     assert [path.name for path in (broken / "resume").iterdir() if not path.name.isdecimal()] == ["damaged-300"]
 
 
-def test_other_numerics_are_said(broken: Path, reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_numerics_are_said(broken: Path, reference: Path, capsys: Capture) -> None:
     """The run goes on, since results are as good."""
     content = json.loads((broken / "config.json").read_text())
     changes = {"jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False}
@@ -339,9 +325,7 @@ REFUSED: list[tuple[Callable[[Path], Any], str]] = [
 
 
 @pytest.mark.parametrize(("hurt", "message"), REFUSED)
-def test_what_cannot_be_resumed(
-    hurt: Callable[[Path], Any], message: str, broken: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_resumed(hurt: Callable[[Path], Any], message: str, broken: Path, capsys: Capture) -> None:
     """Is refused in one line, and nothing is changed."""
     hurt(broken)
     steps = checkpoint.steps(broken / "resume")
@@ -372,7 +356,7 @@ def test_the_checkpoint_of_another(agent: str, changes: dict[str, Any], leaf: st
     assert fnmatchcase(str(error.value), message), error.value
 
 
-def test_without_replay(tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_replay(tmp_path: Path, reference: Path, capfd: Capture) -> None:
     """It says what is lost; a resumed run fills a new one, and ends."""
     folder, warning = tmp_path / "run", "rlx: replay is not saved: a resumed run collects the warm-up's steps into an"
     with at_line(300, crash), pytest.raises(Crash):
@@ -387,9 +371,6 @@ def test_without_replay(tmp_path: Path, reference: Path, capfd: pytest.CaptureFi
     assert [numbers(line) for line in lines[:3]] == [numbers(line) for line in others[:3]]
     # the 25th iteration after step 200 has as much in its replay as the warm-up gave it
     assert (lines[-1]["critic_step"], others[-1]["critic_step"]) == (101, 125)
-
-
-# On other devices
 
 
 @pytest.mark.slow

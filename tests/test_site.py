@@ -149,9 +149,6 @@ def test_cards_fill_their_rows(width: int, columns: int, site: Path, tmp_path: P
     assert len(left) == 4 and len(set(left)) == columns and left == left[:columns] * (4 // columns)
 
 
-# The page of error messages
-
-
 def quoted() -> list[str]:
     """The messages that the page explains: its headings in code."""
     return re.findall(r"^### `(.+)`$", FAQ.read_text(), re.M)

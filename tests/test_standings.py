@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from rlx import config, json_files
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, folders, metrics, runner, saver
 from rlx.runs.signals import Interrupted
-from tests.commands import Said
+from tests.commands import Say
 from tests.saved_runs import make_folder
 
 
@@ -72,9 +72,7 @@ def test_a_live_run_is_never_unreadable(folder: Path) -> None:
         ("gs://bucket/runs", {"resume": [40]}, (120, None)),
     ],
 )
-def test_where_a_run_would_go_on(
-    base: str, saved: dict[str, list[int]], wanted: tuple[int, int | None], tmp_path: Path
-) -> None:
+def test_where_a_run_would_go_on(base: str, saved: dict[str, list[int]], wanted: Any, tmp_path: Path) -> None:
     """As far as it got, and from where `rlx train --resume` goes on: two numbers."""
     folder, base = tmp_path / "run", base.replace("BASE", str(tmp_path / "base"))
     folder.mkdir()
@@ -134,9 +132,7 @@ DEEP = b"[" * 100_000
         ("status.json", b"[]"),
     ],
 )
-def test_a_damaged_run_is_listed_beside_others(
-    name: str, content: bytes, folder: Path, say: Callable[..., Said]
-) -> None:
+def test_a_damaged_run_is_listed_beside_others(name: str, content: bytes, folder: Path, say: Say) -> None:
     """As that, with what is wrong in a line; its resume reads no wrong number."""
     shutil.copytree(folder, folder.parent / "sound")
     (folder / name).write_bytes(content)
@@ -145,7 +141,7 @@ def test_a_damaged_run_is_listed_beside_others(
     assert said.code == 0 and said.err.startswith(f"rlx: {folder}/{name}") and said.err.count("\n") == 1
 
 
-def test_rlx_runs(folder: Path, say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rlx_runs(folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table, by name, here or in another folder; beside it, which checkpoints were set aside. No runs: one line."""
     root = folder.parent
     (root / "b-second-run").mkdir()
@@ -167,7 +163,7 @@ def test_rlx_runs(folder: Path, say: Callable[..., Said], monkeypatch: pytest.Mo
     assert say("runs", "nowhere").err.startswith(f"rlx: nowhere: is no folder in {Path.cwd()}; ")
 
 
-def test_rlx_runs_lists_those_of_sweeps(tmp_path: Path, folder: Path, say: Callable[..., Said]) -> None:
+def test_rlx_runs_lists_those_of_sweeps(tmp_path: Path, folder: Path, say: Say) -> None:
     """By the sweep's name and their own; also where there is nothing else."""
     for part in ("chunk-0", "confirm"):
         shutil.copytree(folder, tmp_path / "rr" / "lr" / part)

@@ -24,9 +24,6 @@ from rlx.visual import sweep_plots
 ENV = "gymnax:Pendulum-v1"
 
 
-# What is trained at once
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -100,9 +97,6 @@ def test_a_chunk_is_a_run_of_pairs() -> None:
     assert sorted(row["tau"] for row in repeated.combinations) == [0.005, 0.02] and repeated.chunk == 2
 
 
-# Folders and commands
-
-
 def test_a_sweep_that_is_there(refused: Callable[..., str], tmp_path: Path) -> None:
     """Is refused without --overwrite; a damaged one is not gone on with."""
     folder = tmp_path / "sweep"
@@ -144,9 +138,6 @@ def test_presets_that_cannot_be(content: str | None, message: str, tmp_path: Pat
     assert fnmatchcase(line, message.replace("[", "[[]")), line
 
 
-# Ends before the end, and what is said
-
-
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """In place of training: what is trained, in order, each with a return that follows tau."""
@@ -170,9 +161,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 TWO = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--chunk", "1"]
 
 
-def test_a_signal_at_the_end_of_a_chunk_ends_the_sweep(
-    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_at_a_chunks_end_ends_the_sweep(trained: Any, tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
     """Where the chunk itself had nothing left to save; what is printed can be pasted, and goes on."""
     train, folder = runner.train, tmp_path / "my runs" / "x"
 
@@ -196,9 +185,7 @@ def test_a_signal_at_the_end_of_a_chunk_ends_the_sweep(
     assert results.err == "" and f"--preset '{folder}/best.json'" in results.out  # --quiet: results alone
 
 
-def test_results_are_said_before_they_are_confirmed(
-    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_said_before_confirming(trained: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     train = runner.train
 
     def fails(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:

@@ -42,9 +42,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "sweep.json").read_text())["results"]
 
 
-def test_chunks_and_kills_change_nothing(
-    sweep_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_and_kills_change_nothing(sweep_folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     """One combination at a time, and killed in the second: gone on with, it ends with the returns of all at once.
 
     To a tolerance: a compiler may sum in another order for another number of members.

@@ -85,9 +85,7 @@ def test_the_whole_robot_is_in_every_frame(name: str, kind: str) -> None:
         ("plane", [1.0, 2.0], (0, 0, 1), 0.0),
     ],
 )
-def test_support_of_each_shape(
-    shape: str, size: list[float], direction: tuple[float, float, float], wanted: float
-) -> None:
+def test_support_of_each_shape(shape: str, size: list[float], direction: Any, wanted: float) -> None:
     assert camera.support(geom(shape, size), np.asarray(direction)) == pytest.approx(wanted)
 
 
@@ -204,9 +202,7 @@ def test_pictures_side_by_side(count: int, size: tuple[int, int]) -> None:
     ("dt", "seconds", "moments", "duration"),
     [(0.05, 10.0, list(range(20)), 50), (0.05, 0.25, list(range(5)), 50), (0.02, 0.3, [0, 3, 6, 9, 12], 60)],
 )
-def test_a_gif(
-    dt: float, seconds: float, moments: list[int], duration: int, drawn: list[Any], tmp_path: Path, capsys: Any
-) -> None:
+def test_a_gif(dt: float, seconds: float, moments: Any, duration: int, drawn: Any, tmp_path: Path, capsys: Any) -> None:
     """As long as asked at most, in the environment's time, with no more frames a second than a GIF is good for."""
     video.write(tmp_path / "a.gif", SCENE | {"dt": dt}, [episode(20), episode(7)], seconds)
     said = capsys.readouterr()
@@ -248,18 +244,11 @@ def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, t
     assert "\n" not in str(said.value) and not (tmp_path / "a.gif").exists()
 
 
-@pytest.mark.parametrize(
-    ("system", "set_before", "display", "chosen"),
-    [
-        ("Linux", {}, "", "egl"),
-        ("Linux", {"MUJOCO_GL": "osmesa"}, "", "osmesa"),
-        ("Linux", {}, ":0", None),
-        ("Darwin", {}, "", None),
-    ],
-)
-def test_choose_renderer_selects_egl_without_a_display(
-    system: str, set_before: dict[str, str], display: str, chosen: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+RENDERERS = [("Linux", {}, "", "egl"), ("Linux", {"MUJOCO_GL": "osmesa"}, "", "osmesa"), ("Linux", {}, ":0", None)]
+
+
+@pytest.mark.parametrize(("system", "set_before", "display", "chosen"), [*RENDERERS, ("Darwin", {}, "", None)])
+def test_egl_without_a_display(system: str, set_before: Any, display: str, chosen: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(video.platform, "system", lambda: system)
     monkeypatch.setattr(video.os, "environ", {"DISPLAY": display} | set_before)
     video.choose_renderer()

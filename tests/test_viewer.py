@@ -66,9 +66,7 @@ def test_a_thousand_steps_of_a_humanoid_stay_small(tmp_path: Path) -> None:
         (None, {"rewards": [], "actions": [], "observations": []}, "at least one"),
     ],
 )
-def test_arrays_of_wrong_shapes_are_refused(
-    tmp_path: Path, scene: Any, changes: dict[str, Any], complaint: str
-) -> None:
+def test_arrays_of_wrong_shapes_are_refused(tmp_path: Path, scene: Any, changes: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         viewer.rollout_page(tmp_path / "a.html", scene, [episode(5) | changes], "a")
     assert not list(tmp_path.iterdir())
