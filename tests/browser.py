@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
 QUIET = "quic background-networking component-update sync gpu".split()
 
 
@@ -35,9 +33,8 @@ class Page:
 
     def open(self, path: Path) -> None:
         self.call("Page.navigate", url=path.as_uri())
-        self.run(
-            "document.readyState === 'complete' || new Promise((done) => addEventListener('load', () => done(true)))"
-        )
+        loaded = "new Promise((done) => addEventListener('load', () => done(true)))"
+        self.run(f"document.readyState === 'complete' || {loaded}")
 
     def run(self, script: str) -> Any:
         """The value of a script's last expression; a promise is waited for."""
@@ -90,23 +87,12 @@ def browser(profile: Path, width: int = 1200) -> Iterator[Page]:
     assert CHROMIUM, "no chromium here: install it to run the browser tests"
     to_read, commands = os.pipe()
     answers, to_write = os.pipe()
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--no-first-run",
-        "--remote-debugging-pipe",
-        "--window-size=1200,720",
-        f"--user-data-dir={profile}",
-    ]
-    flags += [f"--disable-{what}" for what in QUIET]
+    flags = "--headless --no-sandbox --no-first-run --remote-debugging-pipe --window-size=1200,720".split()
+    flags += [f"--user-data-dir={profile}", *(f"--disable-{what}" for what in QUIET)]
     start = f'exec "$@" 3<&{to_read} 4>&{to_write}'  # the protocol's pipes are numbers 3 and 4
-    process = subprocess.Popen(
-        ["bash", "-c", start, "chromium", CHROMIUM, *flags],
-        pass_fds=(to_read, to_write),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"HOME": str(profile)},
-    )
+    command, nowhere = ["bash", "-c", start, "chromium", CHROMIUM, *flags], subprocess.DEVNULL
+    env = os.environ | {"HOME": str(profile)}
+    process = subprocess.Popen(command, pass_fds=(to_read, to_write), stdout=nowhere, stderr=nowhere, env=env)
     os.close(to_read)
     os.close(to_write)
     try:

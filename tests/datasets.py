@@ -37,15 +37,8 @@ def walk(lengths: Sequence[int], terminated: Sequence[bool] | None = None, seed:
 
 
 def d4rl_arrays(dataset: Dataset) -> dict[str, np.ndarray]:
-    rows = dataset.rows
-    return {
-        "observations": rows.observation,
-        "actions": rows.action,
-        "rewards": rows.reward,
-        "terminals": rows.terminated,
-        "timeouts": rows.truncated,
-        "next_observations": rows.next_observation,
-    }
+    names = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")  # in the order of rows
+    return dict(zip(names, dataset.rows, strict=False))
 
 
 def write_hdf5(path: Path, arrays: dict[str, Any]) -> Path:

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -89,13 +90,17 @@ def armed(point: Point, number: int) -> Iterator[None]:
     def is_target(path: Path, target: Any) -> bool:
         return Path(target).name == point.name
 
-    with patches() as patch:
+    with ExitStack() as stack:
+
+        def patch(holder: Any, name: str, value: Any) -> None:
+            stack.enter_context(mock.patch.object(holder, name, value))
+
         if point.how == "file":
             for name in ("replace", "rename"):
                 patch(Path, name, before(getattr(Path, name), is_target))
         elif point.how == "call":
             path, name = point.name.rsplit(".", 1)
-            holder = _find(path)
+            holder = pkgutil.resolve_name(path)
             patch(holder, name, before(getattr(holder, name)))
         else:
             runner = importlib.import_module("rlx.runs.runner")
@@ -117,32 +122,6 @@ def armed(point: Point, number: int) -> Iterator[None]:
 
             patch(runner, "_open_metrics", open_metrics)
         yield
-
-
-@contextmanager
-def patches() -> Iterator[Callable[[Any, str, Any], None]]:
-    """A function that replaces attributes until the end."""
-    started: list[Any] = []
-
-    def patch(holder: Any, name: str, value: Any) -> None:
-        one = mock.patch.object(holder, name, value)
-        one.start()
-        started.append(one)
-
-    try:
-        yield patch
-    finally:
-        for one in started:
-            one.stop()
-
-
-def _find(path: str) -> Any:
-    """A module, or a class in one."""
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError:
-        module, name = path.rsplit(".", 1)
-        return getattr(importlib.import_module(module), name)
 
 
 class Reader:

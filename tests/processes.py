@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,12 @@ def run(arguments: list[str], devices: int, timeout: float = 300, long: bool = F
     code, output, errors = finish(start(arguments, devices, long), timeout)
     assert code == 0, f"{arguments} exited with {code}:\n{output}\n{errors[-3000:]}"
     return output
+
+
+def python(*arguments: Any, cwd: Path = ROOT, timeout: float = 120, **environ: str) -> subprocess.CompletedProcess[str]:
+    """`python ARGUMENTS`, its output collected, whatever its exit code."""
+    command, env = [sys.executable, *map(str, arguments)], os.environ | environ
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
 
 
 def free_port() -> int:

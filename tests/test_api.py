@@ -179,12 +179,6 @@ def test_messages_speak_of_arguments(flags: str, arguments: str) -> None:
     assert in_python(flags) == arguments
 
 
-def test_a_name_of_another_library_s_is_understood(say: Say) -> None:
-    """By the command, too. (tests/test_agents.py has those that `rlx.fit` gets.)"""
-    said = say("train", "sac", "--env", "gymnax:Pendulum-v1", "--buffer-size", 5)
-    assert said.code == 2 and "did you mean --replay-capacity?" in said.err
-
-
 @pytest.mark.parametrize("agent", ["sac", "tqc", "td3", "pql", "iql", "idql", "awac", "rebrac"])
 def test_the_value_of_an_action_is_the_critics(agent: str) -> None:
     """The smaller of two critics' values; TQC's actor reads the mean of all quantiles."""

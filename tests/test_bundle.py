@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ import numpy as np
 import pytest
 
 from rlx import envs
-from rlx.errors import RlxError
 from rlx.export import bundle
 from rlx.export import policy as export
-from tests import saved_runs
+from tests import processes, saved_runs
 
 ALONE = """
 import runpy, sys
@@ -41,25 +41,13 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(robot: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-c", ALONE, str(robot / "run_policy.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def load(robot: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("run_policy", robot / "run_policy.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return processes.python("-I", "-c", ALONE, robot / "run_policy.py", *arguments)
 
 
 def test_the_runner_needs_numpy_alone_and_notices_another_policy(robot: Path, tmp_path: Path) -> None:
     passed = run(robot)
     assert passed.returncode == 0 and passed.stdout.startswith("numpy:"), passed.stderr
-    changed = tmp_path / "changed"
-    changed.mkdir()
-    for path in robot.iterdir():
-        (changed / path.name).write_bytes(path.read_bytes())
+    changed = shutil.copytree(robot, tmp_path / "changed")
     with np.load(robot / "policy.npz") as stored:
         arrays = dict(stored)
     arrays["1.1"] = arrays["1.1"] + 0.1  # the first layer's bias
@@ -68,20 +56,20 @@ def test_the_runner_needs_numpy_alone_and_notices_another_policy(robot: Path, tm
 
 
 def test_every_backend_gives_the_policys_actions(robot: Path) -> None:
-    module, expected = load(robot), export.load(robot)
+    runner, expected = runpy.run_path(str(robot / "run_policy.py"))["Policy"], export.load(robot)
     with np.load(robot / "examples.npz") as examples:
         observations, actions = examples["observation"], examples["action"]
     assert observations.shape == (bundle.ROWS, 3) and actions.shape == (bundle.ROWS, 1)
     assert np.ptp(actions) > 0.1
     backends = ["numpy", "jax"] + (["onnx"] if importlib.util.find_spec("onnxruntime") else [])
     for name in backends:
-        policy = module.Policy(name)
+        policy = runner(name)
         np.testing.assert_allclose(policy(observations), actions, atol=1e-4)
         np.testing.assert_allclose(policy(observations[0]), expected(observations[0]), atol=1e-5)
         np.testing.assert_allclose(policy.command(observations[0]), 2 * policy(observations[0]))  # Nm
     for wrong in (observations[:, :2], np.full(3, np.nan)):
         with pytest.raises(ValueError, match="3 finite numbers"):
-            module.Policy()(wrong)
+            runner()(wrong)
 
 
 def test_the_contract_says_what_the_environment_describes() -> None:
@@ -104,10 +92,3 @@ def test_brax_tells_its_actuators_and_its_rate() -> None:
     contract = bundle.contract(envs.make("brax:inverted_pendulum"))
     assert contract["action"]["names"] == ["slide"] and contract["control_dt"] == pytest.approx(0.02)
     assert contract["action"]["control_range"] == [[-3.0, 3.0]]
-
-
-def test_a_bundle_without_onnx_is_refused(robot: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "onnx" else found(name, *more))
-    with pytest.raises(RlxError, match="--bundle: needs the package onnx"):
-        export.save(robot.parent / "run", tmp_path / "out", bundle=True)

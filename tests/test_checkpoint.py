@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import importlib.util
-import json
 import pickle
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,32 +195,11 @@ def test_what_does_not_fit_is_refused_by_name(words: str, saved: Path) -> None:
 
 def test_another_format(folder: Path) -> None:
     """Is no damage: the message names the version that wrote it, and nothing is set aside."""
-    rewrite(folder, {"format": 7, "rlx": "9.1"})
+    damage.write_manifest(folder / "20", format=7, rlx="9.1")
     for call in (lambda: checkpoint.restore(folder, tree(0)), lambda: checkpoint.newest(folder, print)):
         with one_line(f"{folder}/20: was written by rlx 9.1 in another format"):
             call()
     assert checkpoint.steps(folder) == [10, 20]
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "20" / "manifest.json").read_bytes().partition(b"\n")[2]))
-
-
-def rewrite(folder: Path, changes: dict[str, Any]) -> None:
-    """Step 20's manifest says something else, and verifies."""
-    text = json.dumps(manifest(folder) | changes).encode()
-    digest = hashlib.sha256(text).hexdigest().encode()
-    (folder / "20" / "manifest.json").write_bytes(digest + b"\n" + text)
-
-
-class Trap:
-    """Unpickling it leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
 
 
 def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
@@ -232,20 +207,20 @@ def test_a_pickle_is_never_opened(folder: Path, tmp_path: Path) -> None:
     mark = tmp_path / "unpickled"
     files = [path for path in (folder / "20").rglob("*") if path.is_file() and path.name != "manifest.json"]
     for path in files:
-        path.write_bytes(pickle.dumps(Trap(mark)))
+        path.write_bytes(pickle.dumps(damage.Trap(mark)))
     digests = {str(path.relative_to(folder / "20")): leaf_files.digest_file(path) for path in files}
-    rewrite(folder, {"files": digests})
+    damage.write_manifest(folder / "20", files=digests)
     with pytest.raises(RlxError, match=r"/20: cannot be read \("):
         checkpoint.restore(folder, tree(0))
     assert not mark.exists()
-    pickle.loads(pickle.dumps(Trap(mark)))
+    pickle.loads(pickle.dumps(damage.Trap(mark)))
     assert mark.exists()  # it would have shown
 
 
 @pytest.mark.parametrize("name", ["../10/manifest.json", "/etc/hostname"])
 def test_a_manifest_that_leads_elsewhere(name: str, folder: Path) -> None:
     """Digests of files outside are never asked for."""
-    rewrite(folder, {"files": manifest(folder)["files"] | {name: "0" * 64}})
+    damage.write_manifest(folder / "20", files=damage.read_manifest(folder / "20")["files"] | {name: "0" * 64})
     with pytest.raises(Damaged, match=": is missing"):
         checkpoint.verify(folder, 20)
 
@@ -266,9 +241,7 @@ def test_a_full_disk_while_orbax_writes(saved: Path, tmp_path: Path) -> None:
         "except RlxError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, cwd=processes.ROOT, timeout=120
-    )
+    done = processes.python("-c", program, folder)
     assert done.stdout.startswith(f"{folder}/40: could not be written ("), done.stderr[-2000:]
     assert done.stdout.endswith("older ones are intact; make room, then go on with `rlx train --resume`\n")
     assert done.stdout.count("\n") == 1 and done.stderr == ""

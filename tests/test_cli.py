@@ -22,9 +22,9 @@ from rlx.analysis.diff import numbers
 from rlx.commands import main as cli
 from rlx.commands.arguments import Parser
 from rlx.errors import RlxError
-from rlx.runs import checkpoint, folders, metrics
+from rlx.runs import checkpoint, metrics
 from rlx.runs.console import Console
-from tests import damage
+from tests import damage, processes
 from tests.commands import Refused, Said, flags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +51,7 @@ def test_a_reader_that_leaves_is_no_error(command: str, run: Path) -> None:
 
 @pytest.mark.parametrize("command", [["scripts/train.py", "sca", "--env", ENV], ["-m", "rlx", "eval", "/nowhere"]])
 def test_a_mistake_in_a_process_of_its_own(command: list[str]) -> None:
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = processes.python(*command)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("rlx: ") and done.stderr.count("\n") == 1
     assert ("unknown agent 'sca'" in done.stderr) == (command[0] == "scripts/train.py")
@@ -205,20 +205,6 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
     assert said.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("wish", "words"),
-    [
-        ("--episodes 0", "--episodes 0: must be at least 1"),
-        ("--episodes -3", "--episodes -3: must be at least 1"),
-        ("--episodes x", "--episodes x: must be a whole number"),
-        ("--eval-seed -1", "--eval-seed -1: must be at least 0"),
-        ("--step 5", "/checkpoints: has no step 5; it has 300, 600"),
-    ],
-)
-def test_eval_of_what_cannot_be(wish: str, words: str, run: Path, refused: Callable[..., str]) -> None:
-    assert words in refused("eval", run, *wish.split())
-
-
 def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
     """The command that trains beside `run`, into the folder `name`."""
     where = ["--run-dir", str(run.parent), "--run-name", name]
@@ -263,30 +249,6 @@ OTHER_NETWORKS = "/checkpoints/600: ['agent'].critic", "the run has another agen
 def test_init_from_what_does_not_fit(changes: dict[str, Any], words: Any, run: Path, refused: Refused) -> None:
     line = refused(*train(run, "other", "--init-from", str(run), **changes))
     assert all(word in line for word in words)
-
-
-def test_a_folder_that_is_there(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
-    """Is refused without --overwrite; and with it, unless it holds a run."""
-    assert "/first: is there already; choose another --run-name, or --overwrite" in refused(*train(run, "first"))
-    (tmp_path / "documents").mkdir()
-    (tmp_path / "documents" / "thesis.txt").touch()
-    (tmp_path / "file").touch()
-    for name, complaint in (("documents", "is no run folder, so --overwrite"), ("file", "cannot be written (")):
-        assert f"/{name}: {complaint}" in refused(*train(tmp_path / "x", name, "--overwrite"))
-
-
-def test_runs_without_a_name(tmp_path: Path) -> None:
-    """Are named after agent, environment and seed, and numbered where that is taken."""
-    given = config.resolve("sac", ENV, seed=3)
-    base = tmp_path / "sac-gymnax-Pendulum-v1-s3"
-    with folders.new(tmp_path, None, given, overwrite=False) as first:
-        (tmp_path / f"{base.name}-2").mkdir()
-        with folders.new(tmp_path, None, given, overwrite=False) as third:
-            assert (first, third) == (base, tmp_path / f"{base.name}-3")
-    assert not base.exists() and not third.exists()  # nothing was written there
-    base.mkdir()
-    with folders.new(tmp_path, None, given, overwrite=True) as again:
-        assert again == base
 
 
 def test_fit_is_the_same_run(run: Path) -> None:

@@ -19,6 +19,7 @@ from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
 from rlx.types import Key
+from tests import damage
 from tests.commands import Capture, Say
 from tests.datasets import walk
 
@@ -207,9 +208,7 @@ def test_medium_passes_over_evaluations_without_a_return(run: Path, tmp_path: Pa
 def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_path: Path, capsys: Capture) -> None:
     """Where a policy that was trained with JAX_ENABLE_X64 is read without; an older run recorded neither."""
     folder = shutil.copytree(run, tmp_path / "run")
-    content = json.loads((folder / "config.json").read_text())
-    content["numerics"] = {} if recorded is None else content["numerics"] | {"jax_enable_x64": recorded}
-    (folder / "config.json").write_text(json.dumps(content))
+    damage.edit_json(folder / "config.json", numerics=None if recorded is None else {"jax_enable_x64": recorded})
     capsys.readouterr()
     assert collect_dataset.Source(folder, 501, 0).policy(STEPS[-1]) is not None
     said = capsys.readouterr().err
@@ -237,9 +236,7 @@ def test_steps_above_32_bits_have_keys_of_their_own(run: Path, monkeypatch: pyte
 def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> None:
     """However many environments there are: from the least to the most noise, and then no action has a density."""
     folder = shutil.copytree(run, tmp_path / "run")
-    content = json.loads((folder / "config.json").read_text())
-    content["settings"]["noise_max"] = 0.3
-    (folder / "config.json").write_text(json.dumps(content))
+    damage.edit_json(folder / "config.json", settings={"noise_max": 0.3})
     collector = collect_dataset.Source(folder, 501, 0)
     task = collector.task._replace(agent=collector.task.agent._replace(act=lambda policy, x, key: (0 * x[:, :1], {})))
     collector.task, learned, key = task, collector.policy(200), jax.random.key(0)

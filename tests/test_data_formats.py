@@ -15,6 +15,7 @@ import pytest
 from rlx import data, statistics
 from rlx.data import Dataset, spaces
 from rlx.errors import RlxError
+from tests import damage
 from tests.commands import one_line
 from tests.datasets import compact, d4rl_arrays, ogbench_arrays, walk, write_hdf5
 
@@ -165,17 +166,9 @@ def test_minari_by_its_own_collector(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found.info == {"name": "line/own-v1", "format": "minari"}
 
 
-def change_metadata(folder: Path, **changes: Any) -> None:
-    """None removes an entry."""
-    file = folder / "data" / "metadata.json"
-    content = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
-
-
 def test_what_minari_itself_tells_of_a_set(tmp_path: Path) -> None:
-    data.write(walk(LENGTHS), tmp_path / "set-v0")
     spec = json.dumps({"id": "Hopper-v5", "entry_point": "no.such.module:Env", "max_episode_steps": 1000})
-    change_metadata(tmp_path / "set-v0", rlx=None, env_spec=spec, ref_min_score=1.0, ref_max_score=9.0)
+    bad_minari(tmp_path / "set-v0", rlx=None, env_spec=spec, ref_min_score=1.0, ref_max_score=9.0)
     found = data.read(tmp_path / "set-v0")
     same(found, without_extras(walk(LENGTHS)))
     known = {"env_id": "Hopper-v5", "episode_length": 1000, "random_return": 1.0, "expert_return": 9.0}
@@ -191,7 +184,7 @@ def space(kind: str = "Box", **changes: Any) -> str:
 
 def bad_minari(path: Path, **changes: Any) -> Path:
     data.write(walk(LENGTHS), path)
-    change_metadata(path, **changes)
+    damage.edit_json(path / "data" / "metadata.json", **changes)
     return path
 
 
@@ -334,6 +327,9 @@ def test_d4rl_with_successors(tmp_path: Path, missing: list[str]) -> None:
         assert ("notes" in found.info) == bool(missing)
     else:
         assert found.info["notes"][0].startswith("neither timeouts nor next_observations")
+    close = walk(LENGTHS).rows.next_observation * np.float32(1 + 3e-7)  # equal but for rounding
+    found = data.read(bad_d4rl(tmp_path / "a.hdf5", next_observations=close, timeouts=None))
+    np.testing.assert_array_equal(data.episode_lengths(found), LENGTHS)
 
 
 @pytest.mark.parametrize("successors", [True, False])
@@ -348,12 +344,6 @@ def test_d4rl_without_timeouts_is_cut_at_the_known_limit(tmp_path: Path, success
     other = data.read(write_hdf5(tmp_path / "ant_maze-big.hdf5", arrays))
     np.testing.assert_array_equal(data.episode_lengths(other), [2500, 300 if successors else 299])
     assert "episode_length" not in other.info and "random_return" not in other.info
-
-
-def test_d4rl_successors_that_differ_by_rounding_alone_end_nothing(tmp_path: Path) -> None:
-    close = walk(LENGTHS).rows.next_observation * np.float32(1 + 3e-7)
-    found = data.read(bad_d4rl(tmp_path / "a.hdf5", next_observations=close, timeouts=None))
-    np.testing.assert_array_equal(data.episode_lengths(found), LENGTHS)
 
 
 def test_d4rl_terminal_rows_that_vanish_are_counted(tmp_path: Path) -> None:
@@ -391,14 +381,6 @@ def test_actions_beyond_one(tmp_path: Path) -> None:
         data.read(write_hdf5(tmp_path / "far.hdf5", arrays))
 
 
-def tasked(dataset: Dataset) -> tuple[Dataset, dict[str, np.ndarray]]:
-    """Trajectories that never terminate, and the rewards and masks of a task that is solved now and then."""
-    arrays = ogbench_arrays(dataset)
-    masks = np.ones(len(arrays["terminals"]), np.float32)
-    masks[[1, 6]] = 0
-    return dataset, arrays | {"rewards": masks - 1, "masks": masks}
-
-
 @pytest.mark.parametrize("form", ["plain", "compact", "rows"])
 def test_ogbench_without_a_task(tmp_path: Path, form: str) -> None:
     dataset = walk(LENGTHS, terminated=[False] * 4)
@@ -422,7 +404,10 @@ def test_ogbench_without_a_task(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["plain", "compact"])
 def test_ogbench_with_a_task(tmp_path: Path, form: str) -> None:
-    dataset, arrays = tasked(walk(LENGTHS, terminated=[False] * 4))
+    """The trajectories never terminate; the task is solved in two rows."""
+    dataset = walk(LENGTHS, terminated=[False] * 4)
+    masks = (~np.isin(np.arange(14), [1, 6])).astype(np.float32)
+    arrays = ogbench_arrays(dataset) | {"rewards": masks - 1, "masks": masks}
     np.savez_compressed(tmp_path / "maze.npz", **(compact(arrays) if form == "compact" else arrays))
     found = data.read(tmp_path / "maze.npz")
     data.check(found)
@@ -433,22 +418,20 @@ def test_ogbench_with_a_task(tmp_path: Path, form: str) -> None:
     assert "missing" not in found.info
 
 
-def named(dataset: Dataset) -> dict[str, dict[str, np.ndarray]]:
-    """The rows under D4RL's names, and under rlx's own."""
-    own = {name: leaf for name, leaf in dataset.rows._asdict().items() if name != "extras"}
-    return {"d4rl": d4rl_arrays(dataset), "rlx": own}
-
-
 @pytest.mark.parametrize("form", ["d4rl", "rlx"])
 def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
     """In an npz file and in memory, NumPy's or JAX's; other arrays are ignored."""
     dataset = without_extras(walk(LENGTHS))
-    arrays = named(dataset)[form]
+    own = {name: leaf for name, leaf in dataset.rows._asdict().items() if name != "extras"}
+    arrays = d4rl_arrays(dataset) if form == "d4rl" else own
     np.savez(tmp_path / "walk.npz", **arrays, metadata=np.zeros(3))
     on_device = {name: jnp.asarray(leaf) for name, leaf in arrays.items()}
     for given in (dataset, tmp_path / "walk.npz", str(tmp_path / "walk.npz"), arrays, on_device):
         same(data.as_dataset(given), dataset)
     assert data.as_dataset(arrays).info == {"name": "the data set", "format": form}
+    assert data.read(bad_d4rl(tmp_path / "one.npz")).info["format"] == "d4rl"  # by content, not by name
+    shutil.move(bad_ogbench(tmp_path / "two"), tmp_path / "two.hdf5")
+    assert data.read(tmp_path / "two.hdf5").info["format"] == "ogbench"
 
 
 @pytest.mark.parametrize(
@@ -475,9 +458,3 @@ def test_convert_and_info(tmp_path: Path) -> None:
     assert found.info == data.read(source).info | {"format": "minari"}
     lines = data.info(tmp_path / "hopper-medium-v2")
     assert lines[0].startswith("hopper_medium-v2 (minari): 10 transitions") and any("random -20.3" in x for x in lines)
-
-
-def test_the_format_is_told_by_content(tmp_path: Path) -> None:
-    assert data.read(bad_d4rl(tmp_path / "one.npz")).info["format"] == "d4rl"
-    shutil.move(bad_ogbench(tmp_path / "two"), tmp_path / "two.hdf5")
-    assert data.read(tmp_path / "two.hdf5").info["format"] == "ogbench"

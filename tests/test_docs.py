@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ from rlx.api import fitting, sweeping
 from rlx.api.result import Result
 from rlx.commands import main as cli
 from scripts import docs_site
+from tests import processes
 from tests.commands import flags
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
 
@@ -92,7 +92,7 @@ def test_python_blocks_are_formatted(tmp_path: Path) -> None:
             if block.language == "python":
                 (tmp_path / f"{page.stem}_{block.line}.py").write_text(block.text)
     command = f"-m ruff format --diff --config {ROOT / 'pyproject.toml'} {tmp_path}"
-    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, timeout=60)
+    done = processes.python(*command.split())
     assert done.returncode == 0, done.stdout + done.stderr
 
 

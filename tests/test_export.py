@@ -7,12 +7,12 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import jax
@@ -29,9 +29,9 @@ from rlx.export import mlp
 from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train.loop import Driver
-from rlx.types import Env, EnvState, Key, Spec, Step
-from tests import saved_runs
-from tests.commands import Capture, MonkeyPatch, one_line
+from rlx.types import Spec
+from tests import processes, saved_runs
+from tests.commands import Capture, MonkeyPatch, Say, one_line
 from tests.walk import Walk
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
@@ -224,17 +224,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if program == "rlx":
                 assert cli.main(arguments) == 0
             else:
-                subprocess.run([sys.executable, *arguments], check=True, timeout=120)
+                assert processes.python(*arguments, cwd=place).returncode == 0
     return place
 
 
 @pytest.fixture(scope="module")
 def blocks() -> list[str]:
     return re.findall(r"^```(?:py|python)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-
-
-def expected_there(place: Path, observation: np.ndarray) -> np.ndarray:
-    return export.load(place / "policy")(observation)
 
 
 @pytest.mark.slow
@@ -250,11 +246,9 @@ def test_documented_code_runs_without_rlx(number: int, without: list[str], place
     )
     lines = re.sub(r"^observation = .*$", "", blocks[number], flags=re.M)  # ours stands for the page's zeros
     program = f"{said}{lines}\nprint(np.asarray(action).tolist())"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = processes.python("-c", program, cwd=place)
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout), expected_there(place, observation), atol=1e-5)
+    np.testing.assert_allclose(json.loads(done.stdout), export.load(place / "policy")(observation), atol=1e-5)
 
 
 def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypatch: MonkeyPatch) -> None:
@@ -262,7 +256,7 @@ def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypat
     monkeypatch.syspath_prepend(place)
     shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
     exec(blocks[1], shared)
-    np.testing.assert_array_equal(shared["action"], expected_there(place, shared["observation"]))
+    np.testing.assert_array_equal(shared["action"], export.load(place / "policy")(shared["observation"]))
     exec(blocks[3], shared)  # the runner's class
     np.testing.assert_allclose(shared["command"], 2 * shared["action"])
     monkeypatch.delitem(sys.modules, "run_policy")
@@ -294,6 +288,7 @@ def test_refusals_are_one_line(idql: tuple[Path, Driver], tmp_path: Path, monkey
     refused(f"{run / 'file' / 'x'}: cannot be written", run, run / "file" / "x")
     monkeypatch.setattr(mlp.importlib.util, "find_spec", lambda name: None)
     refused(f"--onnx: needs the package onnx, which is not installed; {install('onnx')}", run, out, onnx=True)
+    refused("--bundle: needs the package onnx", run, out, bundle=True)
     monkeypatch.setattr(mlp, "check_onnx", lambda *given: None)
     refused("--onnx: the policy of idql is not a plain MLP", run, out, onnx=True)
     (run / "checkpoints").rename(run / "elsewhere")
@@ -350,29 +345,13 @@ def test_load_names_the_jax_version_that_wrote_the_file(place: Path, monkeypatch
         export.load(place / "policy")
 
 
-class OneStart(NamedTuple):
-    """An environment whose every episode starts alike."""
-
-    env: Env
-    seed: int
-
-    @property
-    def spec(self) -> Spec:
-        return self.env.spec
-
-    def reset(self, key: Key) -> EnvState:
-        return self.env.reset(jax.random.key(self.seed))
-
-    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
-        return self.env.step(state, action, key)
-
-
 def test_play_returns_equal_those_of_the_evaluation(place: Path) -> None:
     """rlx's own evaluation and episodes through Gymnasium, from the same starts; Pendulum draws nothing on the way."""
     policy, pendulum = export.load(place / "policy"), envs.make(PENDULUM, episode_length=30)
     returns = []
     for seed in range(3):
-        env = OneStart(pendulum, seed)
+        start = partial(pendulum.reset, jax.random.key(seed))  # every episode starts alike
+        env: Any = SimpleNamespace(spec=pendulum.spec, reset=lambda key, start=start: start(), step=pendulum.step)
         judged = evaluate(env, lambda observation, key: policy.call(observation), 1, jax.random.key(0)).returns
         played = export.play(policy, envs.to_gymnasium(env), episodes=2)
         np.testing.assert_allclose(played, [judged[0]] * 2, rtol=1e-4)
@@ -419,9 +398,7 @@ def test_play_is_repeatable() -> None:
     np.testing.assert_array_equal(first[1:], play(6)[:2])  # each episode has a seed of its own
 
 
-def test_the_command(place: Path, tmp_path: Path, capsys: Capture) -> None:
-    capsys.readouterr()
-    assert cli.main(["export", str(place / "runs" / "pendulum"), "--out", str(tmp_path / "p"), "--member", "1"]) == 0
-    said = capsys.readouterr().out.splitlines()
+def test_the_command(place: Path, tmp_path: Path, say: Say) -> None:
+    said = say("export", place / "runs" / "pendulum", "--out", tmp_path / "p", "--member", 1).out.splitlines()
     assert said[0] == f"sac on {PENDULUM}, seed 1 (member 1 of 2; --member chooses), step 40: {tmp_path / 'p'}"
     assert [line.split()[0] for line in said[1:]] == ["policy.jax", "policy.npz"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlx import config, json_files
+from rlx import json_files
 from rlx.analysis.diff import differences
 from rlx.commands import main as cli
 from rlx.runs import checkpoint, metrics
@@ -238,35 +238,31 @@ def test_refusals(flags: str, finished: Path, capsys: Capture) -> None:
     assert files(finished) == before and (finished / "status.json").read_text() == stands
 
 
-def damage_checkpoints(run: Path, long: Path) -> None:
-    for step in checkpoint.steps(run / "resume"):
-        damage.flip(run / "resume" / str(step) / "manifest.json", 1000)
+def spoil(*manifests: Path) -> None:
+    for path in manifests:
+        damage.flip(path, 1000)
 
 
-def take_anothers_checkpoints(run: Path, long: Path) -> None:
-    shutil.rmtree(run / "resume")
-    shutil.copytree(long / "resume", run / "resume")
+def exchange(folder: Path, other: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
 
 
-def edit_config(run: Path, long: Path) -> None:
-    path = run / "config.json"
-    path.write_text(path.read_text().replace('"total_env_steps": 300', '"total_env_steps": 600'))
-    assert config.from_json(path).train.total_env_steps == 600
+SPOILT: dict[str, Callable[[Path, Path], Any]] = {
+    "holds no full checkpoint to go on from; begin": lambda run, long: shutil.rmtree(run / "resume"),
+    "; begin another run by": lambda run, _: spoil(*run.glob("resume/*/manifest.json")),
+    "is part of a sweep, whose runs": lambda run, long: (run.parent / "sweep.json").write_text("{}"),
+    "holds another run's checkpoints": lambda run, long: exchange(run / "resume", long / "resume"),
+    "is not as the run wrote it": lambda run, _: damage.edit_json(
+        run / "config.json", settings={"total_env_steps": 600}
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda run, long: shutil.rmtree(run / "resume"), "holds no full checkpoint to go on from; begin another"),
-        (damage_checkpoints, "to go on from; begin another run by --init-from\n"),
-        (lambda run, long: (run.parent / "sweep.json").write_text("{}"), "is part of a sweep, whose runs are all"),
-        (take_anothers_checkpoints, "holds another run's checkpoints"),
-        (edit_config, "is not as the run wrote it; restore it from a copy"),
-    ],
-)
-def test_a_finished_run_that_cannot_go_on(spoil: Any, words: str, short: Path, long: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("words", SPOILT)
+def test_a_finished_run_that_cannot_go_on(words: str, short: Path, long: Path, capsys: Capture) -> None:
     """It stays as it is, but for checkpoints that are set aside."""
-    spoil(short, long)
+    SPOILT[words](short, long)
     before = {name: content for name, content in files(short).items() if name.parts[0] != "resume"}
     assert longer(short, "--total-env-steps 900") == 2
     assert words in capsys.readouterr().err

@@ -68,6 +68,7 @@ def test_a_live_process_keeps_others_out_and_a_dead_one_nobody(folder: Path, say
     with folders.claimed(folder):
         assert (folder / "lock").read_text() == str(os.getpid())
     assert (folder / "config.json").is_file()
+    assert "config.json: cannot be written (" in refusal(folder / "config.json")
 
 
 def test_a_name_is_claimed_before_anything_else(tmp_path: Path) -> None:
@@ -80,6 +81,8 @@ def test_a_name_is_claimed_before_anything_else(tmp_path: Path) -> None:
                 pass
         json_files.write(first / "config.json", {})
     assert first.is_dir() and not two.exists()
+    with folders.new(tmp_path, None, run_config, True) as again:
+        assert again == first
     with folders.new(tmp_path, None, run_config, False, folders.SWEEP, "sweep-") as sweep:
         assert sweep.name == "sweep-sac-gymnax-Pendulum-v1-s0"
 

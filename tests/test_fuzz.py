@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from rlx.analysis import compare, run_data
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, saver
 from rlx.sweeps import sweep
-from tests import check_permissions, fuzz, processes
+from tests import check_permissions, damage, fuzz, processes
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +49,14 @@ def test_findings_say_how_to_repeat_them(templates: Path, monkeypatch: pytest.Mo
     assert line.startswith("python -m tests.fuzz --only data --seed 7 --case 3") and "KeyError" in line
 
 
-def _change(path: Path, name: str, value: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
-    [
-        ("files", None),
-        ("files", {"a": 1}),
-        ("leaves", []),
-        ("leaves", {"a": {"shape": 1}}),
-        ("about", 3),
-        ("digest", 0),
-    ],
+    [("files", None), ("files", {"": 1}), ("leaves", []), ("leaves", {"a": {"shape": 1}}), ("about", 3), ("digest", 0)],
 )
 def test_a_manifest_of_wrong_types_is_damaged(name: str, value: Any, templates: Path, tmp_path: Path) -> None:
     """Also where its digest fits, which anybody can compute."""
     place = shutil.copytree(templates / "run" / "resume", tmp_path / "resume")
-    path = place / "40" / checkpoint.MANIFEST
-    text = json.dumps(json.loads(path.read_bytes().partition(b"\n")[2]) | {name: value}).encode()
-    path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    damage.write_manifest(place / "40", **{name: value})
     with pytest.raises(checkpoint.Damaged):
         checkpoint.manifest(place, 40)
 
@@ -87,10 +73,10 @@ def test_a_policy_is_no_full_checkpoint(templates: Path, tmp_path: Path) -> None
 )
 def test_a_damaged_sweep_is_refused(name: str, value: Any, templates: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(templates / "sweep", tmp_path / "sweep")
-    _change(folder / "chunk-0" / "summary.json", "eval_return_per_seed", [1.0])
+    damage.edit_json(folder / "chunk-0" / "summary.json", eval_return_per_seed=[1.0])
     with pytest.raises(RlxError, match="has no return of each"):
         sweep.rank(sweep.load(folder), folder)
-    _change(folder / "sweep.json", name, value)
+    (folder / "sweep.json").write_text(json.dumps(json.loads((folder / "sweep.json").read_text()) | {name: value}))
     with pytest.raises(RlxError, match="is damaged"):
         sweep.load(folder)
 
@@ -100,7 +86,7 @@ def without_status(folder: Path) -> None:
 
 
 def with_odd_env(folder: Path) -> None:
-    _change(folder / "config.json", "env", ["x"])
+    damage.edit_json(folder / "config.json", env=["x"])
 
 
 def with_a_pipe(folder: Path) -> None:
@@ -108,11 +94,11 @@ def with_a_pipe(folder: Path) -> None:
     os.mkfifo(folder / "config.json")
 
 
-@pytest.mark.parametrize("damage", [without_status, with_odd_env, with_a_pipe])
-def test_an_unfinished_run_that_lacks_something_is_refused(damage: Any, templates: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hurt", [without_status, with_odd_env, with_a_pipe])
+def test_an_unfinished_run_that_lacks_something_is_refused(hurt: Any, templates: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(templates / "unfinished", tmp_path / "run")
     run_data.read(folder, "run")
-    damage(folder)
+    hurt(folder)
     with pytest.raises(RlxError):
         run_data.read(folder, "run")
     with pytest.raises(RlxError):

@@ -22,21 +22,12 @@ from rlx import data
 from rlx.data import minari_format
 from rlx.data.limits import GIB, Limits
 from rlx.errors import RlxError
+from tests import damage, processes
 from tests.datasets import d4rl_arrays, ogbench_arrays, walk, write_hdf5
 
 ROWS = 10
 DATASET = walk([3, 1, 4, 2])
 SMALL = Limits(memory_bytes=2**20)
-
-
-class Touches:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = str(file)
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.file,)
 
 
 def refusal(path: Path, limits: Limits = SMALL) -> str:
@@ -58,7 +49,7 @@ def refusal(path: Path, limits: Limits = SMALL) -> str:
 @pytest.mark.parametrize("name", ["set.npz", "set.npy", "set.pkl", "set.hdf5", "set"])
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_pickles_are_never_opened(tmp_path: Path, name: str, protocol: int) -> None:
-    (tmp_path / name).write_bytes(pickle.dumps(Touches(tmp_path / "ran"), protocol))
+    (tmp_path / name).write_bytes(pickle.dumps(damage.Trap(tmp_path / "ran"), protocol))
     message = refusal(tmp_path / name)
     assert not (tmp_path / "ran").exists()
     assert ("can run code" if protocol else "is no data set") in message
@@ -66,7 +57,7 @@ def test_pickles_are_never_opened(tmp_path: Path, name: str, protocol: int) -> N
 
 def test_pickles_inside_npz_and_npy(tmp_path: Path) -> None:
     evil = np.empty(ROWS, object)
-    evil[:] = [Touches(tmp_path / "ran")] * ROWS
+    evil[:] = [damage.Trap(tmp_path / "ran")] * ROWS
     for name in ("observations", "actions", "terminals", "rewards"):
         masks = {"masks": np.ones(ROWS)}
         np.savez(tmp_path / "set.npz", **(ogbench_arrays(DATASET) | masks | {name: evil}))
@@ -81,30 +72,21 @@ def test_reading_imports_no_module_that_a_file_names(tmp_path: Path) -> None:
     """Minari's own loader makes the environment of a file that leaves its spaces out, and so imports the module."""
     data.write(DATASET, tmp_path / "set-v0")
     (tmp_path / "evil_module.py").touch()
-    file = tmp_path / "set-v0" / "data" / "metadata.json"
-    metadata = json.loads(file.read_text())
     spec = {"id": "Evil-v0", "entry_point": "evil_module:Env", "kwargs": {}, "additional_wrappers": []}
-    del metadata["observation_space"]
-    file.write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+    metadata = tmp_path / "set-v0" / "data" / "metadata.json"
+    damage.edit_json(metadata, observation_space=None, env_spec=json.dumps(spec))
     read = "import sys\nfrom rlx import data\ntry: data.read('set-v0')\nexcept Exception as error: print(error)"
     read += "\nassert 'evil_module' not in sys.modules and 'minari' not in sys.modules\nimport minari"
     read += "\ntry: minari.MinariDataset('set-v0/data')\nexcept Exception: pass"
     read += "\nassert 'evil_module' in sys.modules"
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), str(tmp_path)])
-    done = subprocess.run(
-        [sys.executable, "-c", read],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    path = os.pathsep.join([str(processes.ROOT), str(tmp_path)])
+    done = processes.python("-c", read, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "metadata.json is not what Minari writes" in done.stdout
 
 
 def links(kind: str, file: Any, other: Path) -> None:
     """Puts the array `rewards` into `file` in a way that takes it from another place."""
-
     if kind == "external link":
         file["rewards"] = h5py.ExternalLink(str(other), "/rewards")
     elif kind == "soft link":
@@ -174,7 +156,6 @@ def test_small_hdf5_files_that_declare_too_much(tmp_path: Path, change: Any, lim
 
 def test_minari_declares_400_gigabytes(tmp_path: Path) -> None:
     """In its metadata, or in an array; also a number of steps beyond what 64 bits count."""
-
     data.write(DATASET, tmp_path / "set-v0")
     file = tmp_path / "set-v0" / "data" / "metadata.json"
     honest = json.loads(file.read_text())
@@ -270,8 +251,7 @@ sys.exit(main.main(["data", "convert", sys.argv[1], sys.argv[2]]))
 def test_convert_onto_a_full_disk(tmp_path: Path) -> None:
     """One line, exit status 2 and nothing left: HDF5 itself would end the process with a segmentation fault."""
     source = write_hdf5(tmp_path / "set.hdf5", d4rl_arrays(walk([500] * 10)))
-    command = [sys.executable, "-c", FULL, str(source), str(tmp_path / "out-v0")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = processes.python("-c", FULL, source, tmp_path / "out-v0")
     assert done.returncode == 2, done
     assert "out-v0 cannot be written (File too large)" in done.stderr and done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["set.hdf5"]
@@ -291,6 +271,9 @@ def test_nobody_else_can_take_the_room_while_a_set_is_written(tmp_path: Path, mo
     data.write(dataset, tmp_path / "out-v0")
     final = (tmp_path / "out-v0" / "data" / "main_data.hdf5").stat().st_size
     assert len(found) == 10 and final < min(found) and data.read(tmp_path / "out-v0").size == dataset.size
+
+
+NOT_WHOLE = "is no whole npz file"
 
 
 def header(shape: str, descr: str = "'<f4'") -> bytes:
@@ -332,15 +315,9 @@ def test_npz_bomb(tmp_path: Path) -> None:
         (header("(2,)", "__import__('os').mkdir('ran')"), "is no whole npz file"),
         (b"\x93NUMPY\x09\x00" + bytes(100), "is no whole npz file (arrays of version (9, 0))"),
         (b"", "is no whole npz file"),
-        *(
-            (raw_header(text), "is no whole npz file")
-            for text in (b"{'descr': (((", b"'" * 3, b"\xff", b"(" * 9000, b"1")
-        ),
-        (
-            b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**26) + bytes(2**26),
-            "is no whole npz file (a header of 67,108,864",
-        ),
-        (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + bytes(100), "is no whole npz file"),
+        *((raw_header(text), NOT_WHOLE) for text in (b"{'descr': (((", b"'" * 3, b"\xff", b"(" * 9000, b"1")),
+        (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**26) + bytes(2**26), f"{NOT_WHOLE} (a header of 67,108,864"),
+        (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + bytes(100), NOT_WHOLE),
     ],
 )
 def test_npz_whose_headers_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str) -> None:

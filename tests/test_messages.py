@@ -30,6 +30,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac --env gymnax:CartPole-v1", "gymnax:CartPole-v1 has discrete actions, which rlx does not *"),
     ("train sac E --backend spring", "gymnax:Pendulum-v1 has one physics only: leave out the backend 'spring'"),
     ("train sac E --num-env 3", "unknown argument '--num-env' of `rlx train sac`: did you mean --num-envs?"),
+    ("train sac E --buffer-size 5", "*did you mean --replay-capacity?*"),
     ("train sac E --critic_lr=3", "unknown argument '--critic_lr' of `rlx train sac`: did you mean --critic-lr?"),
     ("train sac E extra", "'extra': belongs to no flag of `rlx train sac`, or is one value too many"),
     ("train sac E --batch-size 64 128", "'128': belongs to no flag of `rlx train sac`, or is one value too many"),
@@ -81,6 +82,9 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("eval nowhere", "nowhere: is not there; give a folder that `rlx train` made"),
     ("eval /dev/null", "/dev/null: is not a run folder (no config.json); give a folder that `rlx train` made"),
     ("eval runs --episodes 2.5", "--episodes 2.5: must be a whole number"),
+    ("eval runs --episodes 0", "--episodes 0: must be at least 1"),
+    ("eval runs --eval-seed -1", "--eval-seed -1: must be at least 0"),
+    ("diff /dev /dev", "/dev: is not a run folder (no config.json)*"),
     ("eval runs --epsodes 3", "unknown argument '--epsodes' of `rlx eval`: did you mean --episodes?"),
     # sweeps
     ("sweep", "name the agent right after `rlx sweep`, as in *"),
@@ -115,9 +119,7 @@ def test_every_mistake_is_one_line(command: str, message: str, refused: Refused)
         (RlxError("a\x1b[2Jb\u202ec\nd"), 2, "rlx: a\\x1b[2Jb\\u202ec d\n"),
     ],
 )
-def test_system_errors_are_one_line(
-    error: Exception, code: int, words: str, say: Say, monkeypatch: MonkeyPatch
-) -> None:
+def test_system_errors_are_a_line(error: Exception, code: int, words: str, say: Say, monkeypatch: MonkeyPatch) -> None:
     def refuse(arguments: list[str]) -> int:
         raise error
 

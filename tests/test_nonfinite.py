@@ -26,7 +26,6 @@ from rlx.train.nonfinite import Alarm
 from rlx.train.task import CRITIC
 from rlx.types import Agent, EnvState, Key, Spec, Step
 from tests import damage
-from tests.commands import Capture
 
 FAULT = 30  # the step of an episode in which something breaks: of four environments the run's steps 116 to 120
 SETTINGS = (

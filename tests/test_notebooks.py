@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,8 @@ import nbformat
 import pytest
 
 from scripts import run_notebooks
+from tests import processes
 
-ROOT = run_notebooks.ROOT
 every_notebook = pytest.mark.parametrize("path", run_notebooks.NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -25,8 +22,7 @@ def code(notebook: Any) -> list[Any]:
 @every_notebook
 def test_notebooks_run(path: Path) -> None:
     """On tiny settings; every notebook has a process of its own, so it may choose its devices."""
-    command = [sys.executable, "scripts/run_notebooks.py", "--tiny", path.stem]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=600)
+    done = processes.python("scripts/run_notebooks.py", "--tiny", path.stem, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert path.name in done.stdout
 

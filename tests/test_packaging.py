@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -35,10 +36,9 @@ print(*names)
 """
 
 
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """The standard output of a command that must succeed."""
-    words, env = list(map(str, command)), os.environ | environment
-    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+def run(*arguments: str | Path, cwd: Path, **environ: str) -> str:
+    """The standard output of `python ARGUMENTS`, which must succeed."""
+    done = processes.python(*arguments, cwd=cwd, timeout=300, **environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,10 +59,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("rlx", "agents", "envs"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     build = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
-    run(sys.executable, "-c", build, "build_sdist", built, cwd=source)
+    run("-c", build, "build_sdist", built, cwd=source)
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         archive.extractall(built, filter="data")
-    run(sys.executable, "-c", build, "build_wheel", built, cwd=next(path for path in built.iterdir() if path.is_dir()))
+    run("-c", build, "build_wheel", built, cwd=next(path for path in built.iterdir() if path.is_dir()))
     return next(built.glob("*.whl"))
 
 
@@ -88,7 +88,7 @@ def test_every_module_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> Non
     """Outside the checkout, with nothing of it on the path."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    names = run(sys.executable, "-c", IMPORT_ALL, tmp_path / "site", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    names = run("-c", IMPORT_ALL, tmp_path / "site", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
     expected = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in modules_of_checkout()}
     assert set(names.split()) == {name for name in expected if not name.endswith("__main__")}
 
@@ -98,15 +98,15 @@ def test_type_checkers_find_an_editable_install(tmp_path: Path) -> None:
     """It is a plain path on a .pth line, which mypy and pyright read; an import hook they do not."""
     source = shutil.copytree(ROOT, tmp_path / "clone", symlinks=True, ignore=shutil.ignore_patterns(".*", "build"))
     build = f"from setuptools.build_meta import build_editable; build_editable({str(tmp_path)!r})"
-    run(sys.executable, "-c", build, cwd=source)
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
+    run("-c", build, cwd=source)
+    run("-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     (site,) = tmp_path.glob("venv/lib/*/site-packages")
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
         archive.extractall(site)
     (tmp_path / "mine.py").write_text("import rlx\n\nreveal_type(rlx.fit('sac'))\nrlx.envs.make('brax:ant')\n")
     python = tmp_path / "venv" / "bin" / "python"
     command = ["-m", "mypy", "--follow-imports=silent", f"--python-executable={python}", "mine.py"]
-    found = run(sys.executable, *command, cwd=tmp_path, PYTHONPATH="")
+    found = run(*command, cwd=tmp_path, PYTHONPATH="")
     assert 'Revealed type is "rlx.api.result.Result"' in found and "Success" in found
 
 

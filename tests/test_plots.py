@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from matplotlib.figure import Figure
 
 from rlx import statistics
 from rlx.visual import plots
+from tests import processes
 
 STEPS = np.arange(4) * 1000
 RETURNS = np.random.default_rng(0).normal(size=(4, 5))
@@ -129,4 +128,4 @@ def test_svg_goes_into_a_page(name: str) -> None:
 def test_importing_leaves_matplotlib_alone() -> None:
     modules = "rlx.visual.plots, rlx.analysis.report, rlx.analysis.play"
     code = f"import sys, {modules}; sys.exit('matplotlib.figure' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+    assert processes.python("-c", code).returncode == 0

@@ -16,6 +16,7 @@ from rlx import config
 from rlx.analysis import compare, report
 from rlx.runs import folders
 from rlx.visual import markup, viewer
+from tests import damage
 from tests.browser import browser
 from tests.commands import Said
 from tests.scenes import SCENE, check_offline, episode
@@ -193,8 +194,7 @@ def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:
     known = ("agent", "env", "backend", "members")
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({name: summary[name] for name in known}))
-    content = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(content | {"agent": "sacc"}))
+    damage.edit_json(folder / "config.json", agent="sacc")
     (folder / "rollout.html").write_text("gone")
     report.make([folder], tmp_path / "out")
     page = page_of(tmp_path / "out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -278,11 +277,9 @@ def test_damaged_and_unfinished_checkpoints(broken: Path, reference: Path, capsy
 
 def test_other_numerics_are_said(broken: Path, reference: Path, capsys: Capture) -> None:
     """The run goes on, since results are as good."""
-    content = json.loads((broken / "config.json").read_text())
-    changes = {"jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False}
+    changes: dict[str, Any] = {"jax_default_prng_impl": "rbg", "jax_threefry_partitionable": False}
     changes |= {"jax_default_matmul_precision": "highest", "xla_flags": "--xla_cpu_enable_fast_math=true"}
-    content["numerics"] |= changes
-    (broken / "config.json").write_text(json.dumps(content))
+    damage.edit_json(broken / "config.json", numerics=changes)
     assert resume(broken) == 0
     said = capsys.readouterr().err
     assert said.startswith("rlx: resumed elsewhere (") and said.count("\n") == 1, said
@@ -295,29 +292,21 @@ def test_keys_that_collide_are_refused() -> None:
         build.setup(config.resolve("sac", "gymnax:Pendulum-v1"))
 
 
-def edit(old: str, new: str) -> Callable[[Path], None]:
-    def edit(run: Path) -> None:
-        text = (run / "config.json").read_text()
-        assert old in text
-        (run / "config.json").write_text(text.replace(old, new))
-
-    return edit
+def edit(**changes: Any) -> Callable[[Path], None]:
+    return lambda run: damage.edit_json(run / "config.json", **changes)
 
 
 def resign(run: Path, **changes: Any) -> None:
     """The checkpoint of another run, or with other changes to its manifest."""
-    path = run / "resume" / "300" / "manifest.json"
-    content = json.loads(path.read_bytes().partition(b"\n")[2])
-    content["about"]["identity"] = "another"
-    text = json.dumps(content | changes).encode()
-    path.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    about = damage.read_manifest(run / "resume" / "300")["about"] | {"identity": "another"}
+    damage.write_manifest(run / "resume" / "300", about=about, **changes)
 
 
 REFUSED: list[tuple[Callable[[Path], Any], str]] = [
     (shutil.rmtree, ": is not there; give a folder that `rlx train` made"),
-    (edit('"seed": 0', '"seed": 1'), "/config.json: is not as the run wrote it; restore it from a copy"),
-    (edit('"jax_enable_x64": false', '"jax_enable_x64": true'), ": began with JAX_ENABLE_X64=1 and cannot go on *"),
-    (edit('"init_from": null', '"init_from": 3'), "/config.json: is damaged (init_from is no text); restore *"),
+    (edit(settings={"seed": 1}), "/config.json: is not as the run wrote it; restore it from a copy"),
+    (edit(numerics={"jax_enable_x64": True}), ": began with JAX_ENABLE_X64=1 and cannot go on *"),
+    (edit(init_from=3), "/config.json: is damaged (init_from is no text); restore *"),
     (lambda run: (run / "config.json").write_text("{"), "/config.json: is damaged (*); restore it from a copy"),
     (resign, "/resume: holds another run's checkpoints; restore those of */run"),
     (partial(resign, format=2), "/resume/300: was written by rlx * in another format; use that version"),

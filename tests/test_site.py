@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +12,7 @@ import pytest
 
 from rlx import agents, config
 from scripts import docs_site
+from tests import processes
 from tests.browser import browser
 
 ROOT = docs_site.ROOT
@@ -25,10 +23,9 @@ FAQ = ROOT / "docs" / "faq.md"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make docs` builds. (Quiet, mkdocs would not count warnings.)"""
     built = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(built)]
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    env = os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    environ = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9") | {"NO_MKDOCS_2_WARNING": "1"}
+    command = f"-m mkdocs build --strict --site-dir {built}"
+    done = processes.python(*command.split(), timeout=300, **environ)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stdout + done.stderr
     return built
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -20,6 +19,7 @@ from rlx.errors import RlxError
 from rlx.runs import loggers, runner
 from rlx.sweeps import sweep
 from rlx.visual import sweep_plots
+from tests import damage
 
 ENV = "gymnax:Pendulum-v1"
 
@@ -104,11 +104,10 @@ def test_a_sweep_that_is_there(refused: Callable[..., str], tmp_path: Path) -> N
     sweep.save(sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1), folder)
     again = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--run-dir", tmp_path, "--run-name", "sweep"]
     assert "is there already; choose another --run-name, or --overwrite" in refused(*again)
-    content = json.loads((folder / "sweep.json").read_text())
+    whole = (folder / "sweep.json").read_text()
     for broken in ({"chunk": None}, {"combinations": [{"tau": "x"}]}, {"varied": 3}):
-        content_now = content | broken
-        content_now = {name: value for name, value in content_now.items() if value is not None}
-        (folder / "sweep.json").write_text(json.dumps(content_now))
+        (folder / "sweep.json").write_text(whole)
+        damage.edit_json(folder / "sweep.json", **broken)
         assert fnmatchcase(refused("sweep", "--resume", folder), f"{folder}/sweep.json: is damaged (*); restore *")
 
 

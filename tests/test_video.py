@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from PIL import Image
 from rlx.commands import main as cli
 from rlx.errors import RlxError, install
 from rlx.visual import camera, video
+from tests import processes
 from tests.scenes import PENDULUM, SCENE, episode, geom, swings
 
 
@@ -261,6 +261,7 @@ video.choose_renderer()
 import sys
 from pathlib import Path
 from rlx.errors import RlxError, install
+from tests import processes
 from tests.scenes import SCENE, episode
 try:
     video.write(Path(sys.argv[1]), SCENE, [episode(6) | {"label": "a"}, episode(3) | {"label": "b"}], 10.0)
@@ -273,9 +274,7 @@ HALVES = (slice(None, 320), slice(320, None))
 @pytest.mark.slow
 def test_a_video_is_written_or_one_line_says_why_not(tmp_path: Path) -> None:
     """Where there is something to draw with, the robot is in the picture and moves; else one line says what lacks."""
-    done = subprocess.run(
-        [sys.executable, "-c", FILM, str(tmp_path / "a.gif")], capture_output=True, text=True, timeout=120
-    )
+    done = processes.python("-c", FILM, tmp_path / "a.gif")
     assert done.returncode == 0, done.stderr
     if done.stdout:
         assert done.stdout.startswith("no video: MuJoCo has no renderer here (") and done.stdout.count("\n") == 1

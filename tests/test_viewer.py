@@ -72,34 +72,50 @@ def test_arrays_of_wrong_shapes_are_refused(tmp_path: Path, scene: Any, changes:
     assert not list(tmp_path.iterdir())
 
 
-# Plays, pauses, turns, scrubs and changes the episode as a visitor would; keeps the first visible canvas each time.
-VISIT = """(async () => {
-  const canvas = [...document.querySelectorAll("canvas")].find((c) => c.clientWidth > 0), shots = {};
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+# Plays, pauses, turns and scrubs as a visitor would; keeps what `PICTURES` are each time.
+TOUR = """(async () => {
+  const shots = {}, pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const drawn = () => new Promise((done) => requestAnimationFrame(done)); // called after the viewer's own drawing
-  const shoot = async (name) => { await drawn(); await drawn(); shots[name] = canvas.toDataURL(); };
+  const shoot = async (name) => { await drawn(); await drawn(); shots[name] = PICTURES; };
   const change = (selector, value, event) => {
     const element = document.querySelector(selector);
     element.value = value;
     element.dispatchEvent(new Event(event));
-    return element;
   };
+  const first = [...document.querySelectorAll("canvas")].find((c) => c.clientWidth > 0);
   await shoot("early");
-  await pause(400);
+  await pause(500);
   await shoot("later");
   document.querySelector("button").click();
   await shoot("paused");
   await pause(200);
   await shoot("still");
-  canvas.dispatchEvent(new PointerEvent("pointermove", { buttons: 1, movementX: 120, movementY: 10 }));
+  first.dispatchEvent(new PointerEvent("pointermove", { buttons: 1, movementX: 120, movementY: 10 }));
   await shoot("turned");
   change("input", document.querySelector("input").max, "input");
   await shoot("end");
+"""
+VISIT = (
+    TOUR.replace("PICTURES", "first.toDataURL()")
+    + """
   const score = document.querySelector(".score b").textContent;
   change("header select", 1, "change");
   await shoot("second");
   return { shots, score, last: Number(document.querySelector("input").max) };
 })()"""
+)
+PANES = """[...document.querySelectorAll(".pane")].map((pane) =>
+  [...pane.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()))"""
+GRID = (
+    TOUR.replace("PICTURES", PANES)
+    + """
+  const texts = (selector) => [...document.querySelectorAll(selector)].map((element) => element.textContent);
+  return { shots, returns: texts("output"), names: texts(".pane b"), steps: texts(".pane p span"),
+    over: [...document.querySelectorAll(".pane")].map((pane) => pane.classList.contains("over")),
+    across: getComputedStyle(document.querySelector("main")).gridTemplateColumns.split(" ").length,
+    wide: document.documentElement.scrollWidth <= window.innerWidth };
+})()"""
+)
 
 
 @pytest.mark.browser
@@ -198,36 +214,6 @@ def test_scenes_without_moving_geoms_are_not_renderable(shapes: list[dict[str, A
     assert viewer.pack(moving.scene(), [episode(3)], "a")["geoms"] == moving.geoms
 
 
-# Plays, pauses, turns, scrubs, as a visitor would; keeps all visible pictures each time.
-TOUR = """(async () => {
-  const shots = {}, pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const drawn = () => new Promise((done) => requestAnimationFrame(done));
-  const shoot = async (name) => {
-    await drawn(); await drawn();
-    shots[name] = [...document.querySelectorAll(".pane")].map((pane) =>
-      [...pane.querySelectorAll("canvas")].map((canvas) => canvas.toDataURL()));
-  };
-  await shoot("early");
-  await pause(500);
-  await shoot("later");
-  document.querySelector("button").click();
-  await shoot("paused");
-  await pause(200);
-  await shoot("still");
-  document.querySelector(".pane canvas").dispatchEvent(new PointerEvent("pointermove", { buttons: 1, movementX: 120 }));
-  await shoot("turned");
-  const scrub = document.querySelector("input");
-  scrub.value = scrub.max;
-  scrub.dispatchEvent(new Event("input"));
-  await shoot("end");
-  const texts = (selector) => [...document.querySelectorAll(selector)].map((element) => element.textContent);
-  return { shots, returns: texts("output"), names: texts(".pane b"), steps: texts(".pane p span"),
-    over: [...document.querySelectorAll(".pane")].map((pane) => pane.classList.contains("over")),
-    across: getComputedStyle(document.querySelector("main")).gridTemplateColumns.split(" ").length,
-    wide: document.documentElement.scrollWidth <= window.innerWidth };
-})()"""
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1200, 390])
 @pytest.mark.parametrize("scene", [SCENE, None], ids=["robots", "strips"])
@@ -237,7 +223,7 @@ def test_a_grid_plays_in_a_browser(tmp_path: Path, scene: dict[str, Any] | None,
     viewer.rollout_page(tmp_path / "a.html", scene, episodes, "a", "grid")
     with browser(tmp_path / "profile", width) as page:
         page.open(tmp_path / "a.html")
-        seen = page.run(TOUR)
+        seen = page.run(GRID)
     assert not page.complaints
     shots = seen["shots"]
     for i in range(3):
