@@ -43,10 +43,7 @@ FORBIDDEN = {  # mode, and what gets it
     **{f"unfinished/{name}": (0o000,) for name in ("config.json", "metrics.jsonl", "status.json", "lock")},
     **{f"unfinished/{name}": (0o000, 0o555) for name in ("checkpoints", "checkpoints/300", "resume", "resume/40")},
     **{f"unfinished/{name}/manifest.json": (0o000,) for name in ("checkpoints/300", "resume/40")},
-    **{
-        name: (0o000,)
-        for name in ("sweep", "sweep/sweep.json", "sweep/chunk-0", "set.npz", "set.hdf5", "set-v0", "file")
-    },
+    **{name: (0o000,) for name in "sweep sweep/sweep.json sweep/chunk-0 set.npz set.hdf5 set-v0 file".split()},
     **{f"set-v0/data{name}": (0o000,) for name in ("", "/metadata.json", "/main_data.hdf5")},
 }
 

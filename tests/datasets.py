@@ -19,9 +19,8 @@ def walk(lengths: Sequence[int], terminated: Sequence[bool] | None = None, seed:
     (episode, step, noise), so that every row tells where it stands."""
     rng = np.random.default_rng(seed)
     terminated = [i % 2 == 0 for i in range(len(lengths))] if terminated is None else terminated
-    states = [
-        np.stack([np.full(n + 1, i), np.arange(n + 1), rng.normal(size=n + 1)], axis=1) for i, n in enumerate(lengths)
-    ]
+    columns = [(np.full(n + 1, i), np.arange(n + 1), rng.normal(size=n + 1)) for i, n in enumerate(lengths)]
+    states = [np.stack(each, axis=1) for each in columns]
     last = np.concatenate([np.arange(n) == n - 1 for n in lengths])
     done = np.repeat(terminated, lengths)
     return data.make_dataset(

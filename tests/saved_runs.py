@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,7 @@ from rlx.train.loop import Driver
 SMALL: dict[str, Any] = {"num_seeds": 2, "total_env_steps": 1000}
 
 
-def make_run(
-    folder: Path, agent: str, env: str, steps: Sequence[int] = (40,), scale: float = 1.0, **settings: Any
-) -> Driver:
+def make_run(folder: Path, agent: str, env: str, steps: Any = (40,), scale: float = 1.0, **settings: Any) -> Driver:
     """Writes a run of two seeds with checkpoints at `steps`, its matrices times `scale`; returns a driver for it."""
     run_config = config.resolve(agent, env, **SMALL | settings)
     driver = make_driver(setup(replace(run_config, train=replace(run_config.train, **policies.NO_TRAINING))))

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import runpy
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,16 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "robot"
 
 
-def run(robot: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return processes.python("-I", "-c", ALONE, robot / "run_policy.py", *arguments)
-
-
 def test_the_runner_needs_numpy_alone_and_notices_another_policy(robot: Path, tmp_path: Path) -> None:
-    passed = run(robot)
+    command = ("-I", "-c", ALONE)
+    passed = processes.python(*command, robot / "run_policy.py")
     assert passed.returncode == 0 and passed.stdout.startswith("numpy:"), passed.stderr
     changed = shutil.copytree(robot, tmp_path / "changed")
     with np.load(robot / "policy.npz") as stored:
         arrays = dict(stored)
     arrays["1.1"] = arrays["1.1"] + 0.1  # the first layer's bias
     np.savez(changed / "policy.npz", **arrays)
-    assert run(changed).returncode == 1
+    assert processes.python(*command, changed / "run_policy.py").returncode == 1
 
 
 def test_every_backend_gives_the_policys_actions(robot: Path) -> None:

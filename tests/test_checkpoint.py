@@ -228,19 +228,15 @@ def test_a_manifest_that_leads_elsewhere(name: str, folder: Path) -> None:
 def test_a_full_disk_while_orbax_writes(saved: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for it: one line, and what was there is untouched."""
     folder = shutil.copytree(saved, tmp_path / "steps")
-    program = (
-        "import resource, signal, sys, numpy as np\n"
-        "from rlx.runs import checkpoint\n"
-        "from rlx.errors import RlxError\n"
-        "noise = np.random.default_rng(0).bytes(2**21)\n"
-        "checkpoint.save(sys.argv[1], 30, {'small': np.zeros(3)})\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
-        "try:\n"
-        "    checkpoint.save(sys.argv[1], 40, {'big': np.frombuffer(noise, np.uint8)})\n"
-        "except RlxError as error:\n"
-        "    print(error)\n"
-    )
+    program = """
+import resource, signal, sys, numpy as np
+from rlx.runs import checkpoint
+checkpoint.save(sys.argv[1], 30, {"small": np.zeros(3)})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+try: checkpoint.save(sys.argv[1], 40, {"big": np.frombuffer(np.random.default_rng(0).bytes(2**21), np.uint8)})
+except checkpoint.RlxError as error: print(error)
+"""
     done = processes.python("-c", program, folder)
     assert done.stdout.startswith(f"{folder}/40: could not be written ("), done.stderr[-2000:]
     assert done.stdout.endswith("older ones are intact; make room, then go on with `rlx train --resume`\n")

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -203,6 +202,9 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
     assert said.code == 0 and ": 7 greedy episodes of each" in said.out and f"return {mean:.1f}" not in said.out
     assert said.err.startswith(f"evaluating 7 episodes of each of 2 seeds of {run} (compiling takes ")
     assert said.err.count("\n") == 1
+    for words in ("--episodes 0: must be at least 1", "--eval-seed -1: must be at least 0", "--step 5: has no step 5"):
+        said = say("eval", run, *words.partition(":")[0].split())
+        assert said.code == 2 and words.removeprefix("--step 5: ") in said.err
 
 
 def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
@@ -266,29 +268,3 @@ def test_fit_is_the_same_run(run: Path) -> None:
     assert not np.allclose(result.act(observation), action)
     with pytest.raises(RlxError, match=r"^observations are \[2\]: this policy reads 3 numbers, \[..., 3\]$"):
         result.act([1.0, 0.0])
-
-
-def test_a_run_that_diverges(run: Path, say: Callable[..., Said]) -> None:
-    """Ends, and says in which step and what it was. (tests/test_nonfinite.py has the other policies.)"""
-    said = say(*train(run, "diverged", actor_lr=1e30, critic_lr=1e30))
-    assert said.code == 2 and said.err.count("\n") == 1
-    assert fnmatchcase(said.err, "rlx: step 1??: NaN or infinity in *; nothing bad was saved. To go on, lower the *\n")
-    assert read(run.parent / "diverged" / "status.json")["state"] == "failed"
-
-
-def test_a_damaged_run_is_not_evaluated(run: Path, refused: Callable[..., str], tmp_path: Path) -> None:
-    """The message names the file and a remedy. (tests/test_checkpoint.py damages every file.)"""
-    broken = shutil.copytree(run, tmp_path / "broken")
-    step = broken / "checkpoints" / "600"
-    hurt = max((path for path in step.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    damage.flip(hurt, 1000)
-    assert refused("eval", broken) == f"{hurt}: is damaged; choose another --step"
-    (step / "manifest.json").unlink()
-    assert checkpoint.steps(broken / "checkpoints") == [300]
-    (broken / "checkpoints" / "300" / "manifest.json").write_text("{")
-    assert refused("eval", broken).startswith(f"{broken}/checkpoints/300/manifest.json: is damaged;")
-    shutil.rmtree(broken / "checkpoints")
-    assert refused("eval", broken).startswith(f"{broken}/checkpoints: holds no checkpoint;")
-    (broken / "config.json").write_text((run / "config.json").read_text()[:300])
-    for command in (["eval", broken], train(run, "other", "--init-from", str(broken))):
-        assert refused(*command).startswith(f"{broken}/config.json: is damaged (")

@@ -93,10 +93,6 @@ def test_sizes_episodes_and_equations_of_motion(kind: str, size: int, collected:
     np.testing.assert_allclose(rows.next_observation, expected, rtol=1e-4, atol=1e-4)
 
 
-def leaves(found: Dataset) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(found.rows)]
-
-
 def test_the_same_seed_gives_the_same_bits(run: Path, collected: Callable[..., Dataset]) -> None:
     """Also where the run's own environment is named; the set says where it was collected."""
     first, second = collected("expert", 501), collected("expert", 501, seed=1)
@@ -153,7 +149,7 @@ def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:
 
 def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset]) -> None:
     mixed, medium, expert = collected("mixed", 501), collected("medium", 501), collected("expert", 501)
-    for got, first, last in zip(leaves(mixed), leaves(medium), leaves(expert), strict=True):
+    for got, first, last in zip(*(jax.tree.leaves(each.rows) for each in (mixed, medium, expert)), strict=True):
         if got.dtype != bool:  # the two parts are the beginnings of the two sets, which are cut elsewhere
             np.testing.assert_array_equal(got[:251], first[:251])
             np.testing.assert_array_equal(got[251:], last[:250])

@@ -158,27 +158,25 @@ def test_command_lines_parse(page: Path, parse: Any) -> None:
             pytest.fail(f"{page.name}: {line}\n{error}")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "rlx train sac --env brax:ant --num-evns 4",
-        "X=1 rlx train scac --env brax:ant & wait",
-        "rlx train sac --env brax:aunt",
-        "rlx train sac --env brax:ant --num-devices 3",
-        "srun rlx train pql --env brax:ant --driver pipelined --split 2,1",
-        "X=--xla_force_host_platform_device_count=3 rlx train pql --env brax:ant --driver pipelined --split 2,1,1",
-        "rlx evaluate runs/x",
-        "rlx train iql --dataset data/x --preset locomotive",
-        "rlx train iql --dataset data/x --offline-steps 1e5 --total-env-steps 2e5 --ratio 1",
-        "rlx collect runs/x --kind middling --out data/x",
-        "rlx data infos data/x",
-        "rlx train --resume runs/x --critic-lr 1e-3",
-        'make train ARGS="--num-evns 4"',
-        "make trian",
-        "scripts/lunch.sh a b",
-        '.venv/bin/pip install -e ".[cdua]"',
-    ],
-)
+WRONG = """rlx train sac --env brax:ant --num-evns 4
+X=1 rlx train scac --env brax:ant & wait
+rlx train sac --env brax:aunt
+rlx train sac --env brax:ant --num-devices 3
+srun rlx train pql --env brax:ant --driver pipelined --split 2,1
+X=--xla_force_host_platform_device_count=3 rlx train pql --env brax:ant --driver pipelined --split 2,1,1
+rlx evaluate runs/x
+rlx train iql --dataset data/x --preset locomotive
+rlx train iql --dataset data/x --offline-steps 1e5 --total-env-steps 2e5 --ratio 1
+rlx collect runs/x --kind middling --out data/x
+rlx data infos data/x
+rlx train --resume runs/x --critic-lr 1e-3
+make train ARGS="--num-evns 4"
+make trian
+scripts/lunch.sh a b
+.venv/bin/pip install -e ".[cdua]\""""
+
+
+@pytest.mark.parametrize("line", WRONG.splitlines())
 def test_a_wrong_command_line_is_found(line: str, parse: Any) -> None:
     with pytest.raises((AssertionError, RlxError, KeyError)):
         check(line, parse)
@@ -227,14 +225,9 @@ def test_the_d4rl_command_trains(d4rl_command: list[str], tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     rng, n = np.random.default_rng(0), 60
     states, rows = rng.normal(size=(n + 1, 11)).astype(np.float32), np.arange(n)
-    arrays = {
-        "observations": states[:-1],
-        "actions": rng.uniform(-1, 1, size=(n, 3)).astype(np.float32),
-        "rewards": np.arange(n, dtype=np.float32),
-        "terminals": rows == 19,
-        "timeouts": (rows == 39) | (rows == 59),
-        "next_observations": states[1:],
-    }
+    arrays = {"observations": states[:-1], "next_observations": states[1:], "rewards": rows.astype(np.float32)}
+    arrays |= {"actions": rng.uniform(-1, 1, size=(n, 3)).astype(np.float32), "terminals": rows == 19}
+    arrays |= {"timeouts": (rows == 39) | (rows == 59)}
     (tmp_path / "data").mkdir()
     datasets.write_hdf5(tmp_path / "data" / "hopper_medium-v2.hdf5", arrays)
     little = "--offline-steps 2 --eval-every 2 --eval-episodes 1 --actor-hidden-sizes 8 --critic-hidden-sizes 8"

@@ -19,20 +19,11 @@ from rlx.runs import console
 from rlx.runs.console import Console, PanelContent, sparkline
 from tests.commands import Capture
 
+SPARKS: list[Any] = [([], 8, ""), ([5.0], 8, "▁"), ([3.0, 3.0], 8, "▁▁"), ([0.0, 7.0, 3.5], 8, "▁█▅")]
+SPARKS += [([0.0, 2.0, 6.0, 8.0], 2, "▁█"), ([0.0, None, 1.0], 8, "▁·█"), ([None, None], 8, "··")]
 
-@pytest.mark.parametrize(
-    ("values", "width", "bars"),
-    [
-        ([], 8, ""),
-        ([5.0], 8, "▁"),
-        ([3.0, 3.0], 8, "▁▁"),
-        ([0.0, 7.0, 3.5], 8, "▁█▅"),
-        ([0.0, 2.0, 6.0, 8.0], 2, "▁█"),
-        ([0.0, None, 1.0], 8, "▁·█"),
-        ([None, None], 8, "··"),
-        ([float(i) for i in range(100)], 10, "▁▂▃▃▄▅▆▆▇█"),
-    ],
-)
+
+@pytest.mark.parametrize(("values", "width", "bars"), [*SPARKS, ([*map(float, range(100))], 10, "▁▂▃▃▄▅▆▆▇█")])
 def test_sparkline(values: list[float | None], width: int, bars: str) -> None:
     assert sparkline(values, width) == bars
 

@@ -149,9 +149,8 @@ def test_successors_never_cross_an_episode(n: int) -> None:
     np.testing.assert_array_equal(found.extras["log_prob"], dataset.rows.extras["log_prob"][row])
     ended = dataset.rows.terminated[row + steps - 1]
     np.testing.assert_allclose(found.discount, np.float32(0.9) ** (steps - 1) * ~ended, rtol=1e-6)
-    reward = [
-        sum(0.9**k * (dataset.rows.reward[at + k] - 1) for k in range(m)) for at, m in zip(row, steps, strict=True)
-    ]
+    shifted = dataset.rows.reward - 1
+    reward = [sum(0.9**k * shifted[at + k] for k in range(m)) for at, m in zip(row, steps, strict=True)]
     np.testing.assert_allclose(found.reward, reward, rtol=1e-5, atol=1e-5)
 
 

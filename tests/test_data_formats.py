@@ -363,11 +363,9 @@ def test_d4rl_names_and_shapes(tmp_path: Path) -> None:
     for name, task in (tasks | {"mine": ""}).items():
         found = data.read(write_hdf5(tmp_path / f"{name}.hdf5", arrays | {"metadata": np.zeros(3)}))
         same(found, without_extras(walk(LENGTHS)))
-        known = {"name": name, "format": "d4rl"}
-        references = dict(
-            zip(("random_return", "expert_return"), statistics.D4RL_REFERENCES.get(task, ()), strict=False)
-        )
-        assert found.info == known | (references | {"episode_length": 1000} if task else {})
+        known: dict[str, Any] = {"name": name, "format": "d4rl"}
+        known |= dict(zip(("random_return", "expert_return"), statistics.D4RL_REFERENCES.get(task, ()), strict=False))
+        assert found.info == known | ({"episode_length": 1000} if task else {})
 
 
 def test_actions_beyond_one(tmp_path: Path) -> None:

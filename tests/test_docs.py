@@ -21,7 +21,6 @@ from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
 
 LANGUAGES = {"python", "bash", "sh", "text"}  # all but the last are run or parsed
 
-# In place of what a reader would wait for: the same calls, with little to do.
 QUICK: dict[str, Any] = {"total_env_steps": 64, "warmup_env_steps": 16, "num_envs": 8, "batch_size": 8, "ratio": "1:1"}
 QUICK |= {"replay_capacity": 64, "pool_size": 8, "eval_episodes": 2}
 QUICK |= {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8]}

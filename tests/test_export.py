@@ -35,6 +35,7 @@ from tests.commands import Capture, MonkeyPatch, Say, one_line
 from tests.walk import Walk
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
+BLOCKS = re.findall(r"^```(?:py|python)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 REACHER, PENDULUM = "gymnax:Reacher-misc", "gymnax:Pendulum-v1"
 MLP = {"actor_hidden_sizes": [8, 6], "critic_hidden_sizes": [8]}
 SETTINGS: dict[str, dict[str, Any]] = {  # every activation, with and without normalisation
@@ -228,44 +229,39 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def blocks() -> list[str]:
-    return re.findall(r"^```(?:py|python)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "without"), [(0, ["rlx", "flax", "optax", "brax", "orbax"]), (2, ["rlx", "jax", "jaxlib", "flax"])]
 )
-def test_documented_code_runs_without_rlx(number: int, without: list[str], place: Path, blocks: list[str]) -> None:
+def test_documented_code_runs_without_rlx(number: int, without: list[str], place: Path) -> None:
     """In a process in which importing rlx fails, with what the page says is needed."""
     observation = np.asarray([[1.0, 0.0, 2.0], [0.0, -1.0, -7.5]], np.float32)
     said = (
         f"import sys\nsys.modules.update(dict.fromkeys({without}))\nimport numpy as np\n"
         f"observation = np.asarray({observation.tolist()}, np.float32)\n"
     )
-    lines = re.sub(r"^observation = .*$", "", blocks[number], flags=re.M)  # ours stands for the page's zeros
+    lines = re.sub(r"^observation = .*$", "", BLOCKS[number], flags=re.M)  # ours stands for the page's zeros
     program = f"{said}{lines}\nprint(np.asarray(action).tolist())"
     done = processes.python("-c", program, cwd=place)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(json.loads(done.stdout), export.load(place / "policy")(observation), atol=1e-5)
 
 
-def test_documented_code_runs_with_rlx(place: Path, blocks: list[str], monkeypatch: MonkeyPatch) -> None:
+def test_documented_code_runs_with_rlx(place: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
     shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
-    exec(blocks[1], shared)
+    exec(BLOCKS[1], shared)
     np.testing.assert_array_equal(shared["action"], export.load(place / "policy")(shared["observation"]))
-    exec(blocks[3], shared)  # the runner's class
+    exec(BLOCKS[3], shared)  # the runner's class
     np.testing.assert_allclose(shared["command"], 2 * shared["action"])
     monkeypatch.delitem(sys.modules, "run_policy")
-    exec(blocks[4], shared)
+    exec(BLOCKS[4], shared)
     assert shared["interface"](None)["control_dt"] == 0.05
-    for block in blocks[5:]:
+    for block in BLOCKS[5:]:
         exec(block, shared)
         assert shared["returns"].shape == (2,) and (shared["returns"] < 0).all()
-    assert len(blocks) == 7
+    assert len(BLOCKS) == 7
 
 
 def test_refusals_are_one_line(idql: tuple[Path, Driver], tmp_path: Path, monkeypatch: MonkeyPatch) -> None:

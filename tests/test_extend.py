@@ -238,24 +238,12 @@ def test_refusals(flags: str, finished: Path, capsys: Capture) -> None:
     assert files(finished) == before and (finished / "status.json").read_text() == stands
 
 
-def spoil(*manifests: Path) -> None:
-    for path in manifests:
-        damage.flip(path, 1000)
-
-
-def exchange(folder: Path, other: Path) -> None:
-    shutil.rmtree(folder)
-    shutil.copytree(other, folder)
-
-
 SPOILT: dict[str, Callable[[Path, Path], Any]] = {
-    "holds no full checkpoint to go on from; begin": lambda run, long: shutil.rmtree(run / "resume"),
-    "; begin another run by": lambda run, _: spoil(*run.glob("resume/*/manifest.json")),
+    "holds no full checkpoint to go on from": lambda run, long: shutil.rmtree(run / "resume"),
+    "; begin another": lambda run, _: [path.write_text("{") for path in run.glob("resume/*/manifest.json")],
     "is part of a sweep, whose runs": lambda run, long: (run.parent / "sweep.json").write_text("{}"),
-    "holds another run's checkpoints": lambda run, long: exchange(run / "resume", long / "resume"),
-    "is not as the run wrote it": lambda run, _: damage.edit_json(
-        run / "config.json", settings={"total_env_steps": 600}
-    ),
+    "holds another run's": lambda run, long: shutil.copytree(long / "resume", run / "resume", dirs_exist_ok=True),
+    "is not as the run wrote": lambda run, _: damage.edit_json(run / "config.json", settings={"total_env_steps": 600}),
 }
 
 

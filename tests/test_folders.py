@@ -23,12 +23,8 @@ from rlx.runs.console import Console
 from tests import processes
 from tests.commands import Said
 from tests.saved_runs import make_folder
+from tests.test_resume import LINES, SETTINGS
 
-SETTINGS = (
-    "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 120 --warmup-env-steps 40 --log-every 40 --eval-every 120"
-    " --checkpoint-every 40 --eval-episodes 1 --ratio 1:1 --batch-size 8 --replay-capacity 80 --pool-size 4"
-    " --actor-hidden-sizes 8 --critic-hidden-sizes 8 --quiet"
-)
 OWNER = """
 import sys, time
 from pathlib import Path
@@ -198,7 +194,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
 
     def full(console: Console, line: dict[str, Any]) -> None:
         show(console, line)
-        if line["run_step"] == 80:
+        if line["run_step"] == 200:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
@@ -208,4 +204,4 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     assert (said.code, said.err) == (2, f"rlx: {folder}: cannot be written (No space left on device); {remedy}\n")
     assert folders.status(folder).state == "failed"
     assert cli.main(["train", "--resume", str(folder), "--quiet"]) == 0
-    assert [line["run_step"] for line in metrics.read(folder / "metrics.jsonl")] == [40, 44, 80, 120]
+    assert [line["run_step"] for line in metrics.read(folder / "metrics.jsonl")] == LINES

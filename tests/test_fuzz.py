@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from rlx import config
 from rlx.analysis import compare, run_data
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, saver
@@ -81,20 +80,14 @@ def test_a_damaged_sweep_is_refused(name: str, value: Any, templates: Path, tmp_
         sweep.load(folder)
 
 
-def without_status(folder: Path) -> None:
-    (folder / "status.json").unlink()
+HURTS: list[Any] = [
+    lambda folder: (folder / "status.json").unlink(),
+    lambda folder: damage.edit_json(folder / "config.json", env=["x"]),
+    lambda folder: [act(folder / "config.json") for act in (os.unlink, os.mkfifo)],
+]
 
 
-def with_odd_env(folder: Path) -> None:
-    damage.edit_json(folder / "config.json", env=["x"])
-
-
-def with_a_pipe(folder: Path) -> None:
-    (folder / "config.json").unlink()
-    os.mkfifo(folder / "config.json")
-
-
-@pytest.mark.parametrize("hurt", [without_status, with_odd_env, with_a_pipe])
+@pytest.mark.parametrize("hurt", HURTS)
 def test_an_unfinished_run_that_lacks_something_is_refused(hurt: Any, templates: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(templates / "unfinished", tmp_path / "run")
     run_data.read(folder, "run")
@@ -113,8 +106,3 @@ def test_a_resumed_run_leaves_out_lines_that_its_summary_cannot_use(tmp_path: Pa
     metrics.cut(path, 10, warnings.append)
     assert len(warnings) == 3 and metrics.read(path) == [fine]
     assert metrics.first_update_s([fine]) == 2.0 and metrics.first_update_s([]) is None
-
-
-def test_a_text_with_a_null_character_names_no_file() -> None:
-    with pytest.raises(RlxError, match="--checkpoint-dir"):
-        config.resolve("sac", "gymnax:Pendulum-v1", checkpoint_dir="a\0b")

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -69,21 +70,17 @@ class FakeWandB(ModuleType):
         self.Settings = SimpleNamespace
 
     def init(self, **given: Any) -> Any:
-        self._may_fail("init")
-        self.inits.append(given)
-        return SimpleNamespace(log=self._log, finish=self._finish)
+        self._do("init", lambda: self.inits.append(given))
+        log, finish = self.logged.append, self.ended.append
+        return SimpleNamespace(
+            log=lambda found, step: self._do("log", lambda: log((given["id"], step, found))),
+            finish=lambda exit_code: self._do("finish", lambda: finish(exit_code)),
+        )
 
-    def _log(self, found: dict[str, float], step: int) -> None:
-        self._may_fail("log")
-        self.logged.append((self.inits[-1]["id"], step, found))
-
-    def _finish(self, exit_code: int) -> None:
-        self._may_fail("finish")
-        self.ended.append(exit_code)
-
-    def _may_fail(self, deed: str) -> None:
+    def _do(self, deed: str, action: Callable[[], None]) -> None:
         if self.fails == deed:
             raise ConnectionError(f"no network for {deed}\nat all")
+        action()
 
 
 @pytest.fixture
@@ -163,15 +160,8 @@ def test_without_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert capsys.readouterr().err == said and not (tmp_path / "run").exists()
     with pytest.raises(RlxError, match="needs the package wandb"):
         loggers.check(config.resolve("sac", ENV, wandb=True))
-    loggers.check(config.resolve("sac", ENV, tensorboard=True))
-
-
-def test_where_metrics_go_is_not_what_a_run_is() -> None:
-    plainly, told = config.resolve("sac", ENV), config.resolve("sac", ENV, tensorboard=True, wandb=True)
-    assert saver.identity(plainly) == saver.identity(told)
-
-
-def test_other_processes_write_nothing(tmp_path: Path) -> None:
-    with loggers.Sinks(None, tmp_path, -1, pytest.fail) as nothing:
+    loggers.check(told := config.resolve("sac", ENV, tensorboard=True))
+    assert saver.identity(config.resolve("sac", ENV)) == saver.identity(told)  # where metrics go is not what a run is
+    with loggers.Sinks(None, tmp_path / "none", -1, pytest.fail) as nothing:  # other processes write nothing
         nothing.write({"run_step": 3})
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "none").exists()

@@ -7,6 +7,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 from scripts import run_notebooks
 from tests import processes
@@ -51,19 +52,12 @@ def a_notebook(folder: Path, *sources: str) -> Path:
 
 
 @pytest.mark.slow
-def test_a_wrong_cell_is_found(tmp_path: Path) -> None:
-    """And tiny settings stand in place of the others."""
-    from nbclient.exceptions import CellExecutionError
-
-    path = a_notebook(tmp_path, "size = 2", "assert size == 2")
-    with pytest.raises(CellExecutionError, match="AssertionError"):
-        run_notebooks.run(path, tiny=True)
-
-
-@pytest.mark.slow
 def test_what_is_saved_is_tidy(tmp_path: Path) -> None:
     path = a_notebook(tmp_path, "size = 2", "import os, sys; print('odd', file=sys.stderr); os.getcwd()")
     notebook = run_notebooks.run(path)
     run_notebooks.tidy(notebook)
     assert [output.output_type for output in code(notebook)[1].outputs] == ["execute_result"]
     assert len(run_notebooks.paths_in(notebook)) == 1
+    path = a_notebook(tmp_path, "size = 2", "assert size == 2")  # a wrong cell, under tiny settings, is found
+    with pytest.raises(CellExecutionError, match="AssertionError"):
+        run_notebooks.run(path, tiny=True)

@@ -39,11 +39,8 @@ def test_one_series_has_a_line_for_every_seed_their_middle_and_a_band(tmp_path: 
 
 def test_several_series_have_a_line_and_a_band_each() -> None:
     """Each at steps of its own; one seed has no band, and fewer than four a plain mean."""
-    given = [
-        plots.Series("a", STEPS, RETURNS),
-        plots.Series("b", STEPS[:3] * 2, RETURNS[:3, :2]),
-        plots.Series("", STEPS, RETURNS[:, :1]),
-    ]
+    given = [plots.Series("a", STEPS, RETURNS), plots.Series("b", STEPS[:3] * 2, RETURNS[:3, :2])]
+    given += [plots.Series("", STEPS, RETURNS[:, :1])]
     figure = plots.curve(given, "updates")
     (axes,) = figure.axes
     lines, bands = axes.get_lines(), axes.collections
@@ -68,25 +65,22 @@ def test_names_are_shown_as_they_are(name: str, tmp_path: Path) -> None:
     assert all(f">{name}<" in plots.svg(figure, "a") for figure in (curve, bars, dots))
 
 
+def test_gaps_and_colors_of_lines() -> None:
+    """Where a return is missing, the line of their middle has a gap; colours that return are dashed."""
+    holed = RETURNS.copy()
+    holed[1, 2] = np.nan
+    *_, middle = plots.curve([plots.Series("a", STEPS, holed)]).axes[0].get_lines()
+    assert np.isnan(np.asarray(middle.get_ydata(), float)).tolist() == [False, True, False, False]
+    lines = plots.curve([plots.Series(str(i), STEPS, RETURNS[:, :1] + i) for i in range(8)]).axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 8
+
+
 @pytest.mark.parametrize("first", [0, 10, 2000])
 def test_steps_begin_at_none(first: int) -> None:
     """With room for a marker that stands at the edge."""
     low, high = plots.curve([plots.Series("a", STEPS + first, RETURNS)]).axes[0].get_xlim()
     assert low == (0 if first == 2000 else pytest.approx(first - 60))
     assert high == pytest.approx(first + 3060)
-
-
-def test_colors_that_return_are_dashed() -> None:
-    series = [plots.Series(str(i), STEPS, RETURNS[:, :1] + i) for i in range(8)]
-    lines = plots.curve(series).axes[0].get_lines()
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 8
-
-
-def test_a_gap_in_the_returns_is_a_gap_in_the_line() -> None:
-    holed = RETURNS.copy()
-    holed[1, 2] = np.nan
-    *_, middle = plots.curve([plots.Series("a", STEPS, holed)]).axes[0].get_lines()
-    assert np.isnan(np.asarray(middle.get_ydata(), float)).tolist() == [False, True, False, False]
 
 
 def test_intervals() -> None:

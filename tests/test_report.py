@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rlx.runs import folders
 from rlx.visual import markup, viewer
 from tests import damage
 from tests.browser import browser
-from tests.commands import Said
+from tests.commands import Say
 from tests.scenes import SCENE, check_offline, episode
 
 PENDULUM = "gymnax:Pendulum-v1"
@@ -32,9 +32,8 @@ def make_run(folder: Path, agent: str = "sac", values: Sequence[Sequence[float]]
     values = CURVES[agent] if values is None else values
     size = len(values[0])
     several = any(isinstance(value, list) for value in given.values())
-    run_config = config.resolve(
-        agent, PENDULUM, **{"num_seeds": size // (1 + several), "total_env_steps": 300, **given}
-    )
+    sizes = {"num_seeds": size // (1 + several), "total_env_steps": 300}
+    run_config = config.resolve(agent, PENDULUM, **sizes | given)
     folder.mkdir(parents=True)
     origin = {"versions": {"jax": "0.10.2", "commit": "a" * 40 + "-dirty"}, "hardware": {"kind": "abacus"}}
     (folder / "config.json").write_text(json.dumps(config.to_json(run_config) | origin))
@@ -79,14 +78,9 @@ def strip(page: str) -> str:
 def test_only_names_of_runs_are_coloured() -> None:
     """A cell that happens to read as a run's name is none."""
     found = markup.table([["run", "8"], ["8", "8"], ["16", "8"]], {"8": "red"})
-    assert re.findall(r"<t[hd]>(<i.*?</i>)?(\w+)", found) == [
-        ("", "run"),
-        (key := '<i class="key" style="background: red"></i>', "8"),
-        (key, "8"),
-        ("", "8"),
-        ("", "16"),
-        ("", "8"),
-    ]
+    key = '<i class="key" style="background: red"></i>'
+    words = [("", "run"), (key, "8"), (key, "8"), ("", "8"), ("", "16"), ("", "8")]
+    assert re.findall(r"<t[hd]>(<i.*?</i>)?(\w+)", found) == words
 
 
 def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
@@ -180,9 +174,8 @@ def test_an_unfinished_run(state: str, owned: bool, torn: str, words: str, tmp_p
     assert "Last scores" in text and "final" not in text.lower() and "total 20 s" in text
     assert "training writes it at its end" in text
     if torn:
-        assert (
-            say("report", run, make_run(tmp_path / "other"), "--out", tmp_path / "out").err.count("not finished") == 1
-        )
+        said = say("report", run, make_run(tmp_path / "other"), "--out", tmp_path / "out")
+        assert said.err.count("not finished") == 1
         assert re.findall(r'class="warning">(\w+)', page_of(tmp_path / "out")) == ["run"]
 
 
@@ -205,8 +198,8 @@ def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "figures" / "time.png").exists()
 
 
-def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
-    """What is asked, and the one line that says no."""
+def test_refusals_are_one_line(tmp_path: Path, say: Say) -> None:
+    root = tmp_path
     run, begun, mine = make_run(root / "run"), unfinish(make_run(root / "begun"), lines=0), root / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("<title>my page</title>")
@@ -214,22 +207,19 @@ def refusals(root: Path) -> dict[str, tuple[list[str], str]]:
     (torn / "config.json").write_text("{")
     (old / "config.json").write_text('{"settings": {}}')
     no_report = "already exists and is not a report of rlx"
-    return {
-        "no run": ([str(root / "none")], f"{root / 'none'}: does not exist; give folders"),
-        "no evaluation": ([str(begun)], f"{begun}: holds no evaluation yet; resume it with"),
-        "damaged": ([str(torn)], "config.json: cannot be read"),
-        "old": ([str(old)], "config.json: has no 'agent'; restore it from a copy, or leave the run out"),
-        "no report": ([str(run), "--out", str(mine)], f"{mine}: {no_report}"),
-        "a file": ([str(run), "--out", str(run / "config.json")], f"{run / 'config.json'}: {no_report}"),
-        "inside a file": ([str(run), "--out", str(run / "config.json" / "x")], "cannot be written (Not a directory)"),
-        "format": ([str(run), "--format", "html"], "invalid choice: 'html'"),
+    asked: dict[str, list[object]] = {
+        f"{root / 'none'}: does not exist; give folders": [root / "none"],
+        f"{begun}: holds no evaluation yet; resume it with": [begun],
+        "config.json: cannot be read": [torn],
+        "config.json: has no 'agent'; restore it from a copy, or leave the run out": [old],
+        f"{mine}: {no_report}": [run, "--out", mine],
+        f"{run / 'config.json'}: {no_report}": [run, "--out", run / "config.json"],
+        "cannot be written (Not a directory)": [run, "--out", run / "config.json" / "x"],
+        "invalid choice: 'html'": [run, "--format", "html"],
     }
-
-
-def test_refusals_are_one_line(tmp_path: Path, say: Callable[..., Said]) -> None:
-    for what, (arguments, line) in refusals(tmp_path).items():
+    for line, arguments in asked.items():
         said = say("report", *arguments)
-        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1) and line in said.err, what
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1) and line in said.err, line
     assert (tmp_path / "mine" / "index.html").read_text() == "<title>my page</title>"
 
 

@@ -130,16 +130,6 @@ def test_a_crash(broken: Path, reference: Path, capsys: Capture) -> None:
     assert json.loads((broken / "summary.json").read_text())["restore_s"] > 0
 
 
-def test_a_crash_before_the_first_checkpoint(tmp_path: Path, reference: Path, capsys: Capture) -> None:
-    folder = tmp_path / "run"
-    with at_line(100, crash), pytest.raises(Crash):
-        train(folder)
-    assert checkpoint.steps(folder / "resume") == []
-    assert resume(folder) == 0
-    assert capsys.readouterr().err == f"rlx: {folder}: holds no full checkpoint; beginning again\n"
-    assert_same_run(folder, reference)
-
-
 def test_a_crash_after_the_last_checkpoint(tmp_path: Path, reference: Path) -> None:
     """All is learnt and saved, only the summary is missing, or only the status was not written."""
     folder = shutil.copytree(reference, tmp_path / "run")
@@ -205,10 +195,8 @@ def test_a_lost_output_ends_no_run(output: str, reason: str, tmp_path: Path, ref
     where = f"--run-dir {tmp_path} --run-name run".split()
     arguments = [sys.executable, "-m", "rlx", "train", "sac", *SETTINGS.split()[:-1], *where]  # not --quiet
     command = f"set -o pipefail; {shlex.join(arguments)} {output}"
-    environ = processes.environment(1)
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=processes.ROOT, env=environ, capture_output=True, text=True, timeout=240
-    )
+    environ, words = processes.environment(1), ["bash", "-c", command]
+    done = subprocess.run(words, cwd=processes.ROOT, env=environ, capture_output=True, text=True, timeout=240)
     lines = done.stderr.splitlines()
     assert done.returncode == 0 and len(lines) == 1, done.stderr
     assert reason in lines[0] and "the run goes on" in lines[0]

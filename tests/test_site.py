@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,21 +29,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def pages(site: Path) -> Iterator[tuple[Path, str]]:
-    for path in site.rglob("*.html"):
-        yield path, path.read_text()
-
-
 @pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     """Scripts, styles and pictures are the site's own; only links lead out."""
-    for path, text in pages(site):
-        asked = re.findall(r'<(?:script|link|img|iframe)[^>]*\b(?:src|href)="([^"]+)"', text)
+    for path in site.rglob("*.html"):
+        asked = re.findall(r'<(?:script|link|img|iframe)[^>]*\b(?:src|href)="([^"]+)"', path.read_text())
         assert [url for url in asked if re.match(r"(https?:)?//", url)] == [], path
 
 
 @pytest.mark.slow
-def test_api_pages_have_docstrings_and_fields(site: Path) -> None:
+def test_pages_have_docstrings_fields_and_outputs_of_notebooks(site: Path) -> None:
+    text = (site / "notebooks" / "1_train.html").read_text()
+    assert "data:image/png;base64," in text and "result.evaluation" in re.sub(r"<[^>]+>", "", text)
     text = (site / "api" / "rlx.types.html").read_text()
     assert "always in [-1, 1]" in re.sub(r"</?code>", "", text)  # a comment behind a field of Spec
     assert 'id="rlx.types.Agent.update"' in text
@@ -54,20 +50,11 @@ def test_api_pages_have_docstrings_and_fields(site: Path) -> None:
 
 def test_a_new_agent_gets_its_pages_from_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agents, "REGISTRY", {"sac": "rlx.agents.sac", "tqc": "mine.tqc"})
+    assert [name for name in docs_site.API if len(docs_site.summary(name)) < 10] == []
     assert "::: mine.tqc" in docs_site.api_pages()["api/rlx.agents.md"]
     config = docs_site.on_config(SimpleNamespace(nav=[{"Agents": []}, {"API": []}]))
     assert config.nav[0]["Agents"] == ["agents/index.md", {"SAC": "agents/sac.md"}, {"TQC": "agents/tqc.md"}]
     assert {"rlx.losses": "api/rlx.losses.md"} in config.nav[1]["API"]
-
-
-def test_every_api_entry_has_a_summary() -> None:
-    assert [name for name in docs_site.API if len(docs_site.summary(name)) < 10] == []
-
-
-@pytest.mark.slow
-def test_notebooks_are_pages(site: Path) -> None:
-    text = (site / "notebooks" / "1_train.html").read_text()
-    assert "data:image/png;base64," in text and "result.evaluation" in re.sub(r"<[^>]+>", "", text)
 
 
 @pytest.mark.parametrize("name", agents.REGISTRY)
@@ -146,11 +133,6 @@ def test_cards_fill_their_rows(width: int, columns: int, site: Path, tmp_path: P
     assert len(left) == 4 and len(set(left)) == columns and left == left[:columns] * (4 // columns)
 
 
-def quoted() -> list[str]:
-    """The messages that the page explains: its headings in code."""
-    return re.findall(r"^### `(.+)`$", FAQ.read_text(), re.M)
-
-
 def text_of(node: ast.AST) -> str:
     """A string of the source, with `...` for what differs."""
     if isinstance(node, ast.Constant):
@@ -168,6 +150,6 @@ def raised() -> set[str]:
 
 
 def test_quoted_error_messages_are_those_of_the_source() -> None:
-    assert len(quoted()) > 30 and len(set(quoted())) == len(quoted())
-    assert sorted(set(quoted()) - raised()) == []
+    quoted = re.findall(r"^### `(.+)`$", FAQ.read_text(), re.M)  # the page's headings in code
+    assert len(quoted) > 30 and len(set(quoted)) == len(quoted) and sorted(set(quoted) - raised()) == []
     assert "... was written by a poet" not in raised()

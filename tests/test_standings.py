@@ -111,22 +111,15 @@ def test_how_a_run_ends_is_noted(error: BaseException | None, state: str, tmp_pa
     assert found["state"] == state and (str(error or "") in found["reason"])
 
 
-# `rlx runs`
-
-
 DEEP = b"[" * 100_000
+DAMAGED_LINES = [b": 1\xff}", b": 100}\nnull", b'; 100}\n{"run_step": 200}', b': "100"}', b": 1" + b"0" * 400 + b"}"]
+DAMAGED_LINES += [b': 1, "x": ' + DEEP, b': 1, "x": ' + b"[" * 90 + b"]" * 90 + b"}"]
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("metrics.jsonl", b'{"run_step": 1\xff}\n'),
-        ("metrics.jsonl", b'{"run_step": 100}\nnull\n'),
-        ("metrics.jsonl", b'{"run_step"; 100}\n{"run_step": 200}\n'),
-        ("metrics.jsonl", b'{"run_step": "100"}\n'),
-        ("metrics.jsonl", b'{"run_step": 1' + b"0" * 400 + b"}\n"),
-        ("metrics.jsonl", b'{"run_step": 1, "x": ' + DEEP + b"\n"),
-        ("metrics.jsonl", b'{"run_step": 1, "x": ' + b"[" * 90 + b"]" * 90 + b"}\n"),
+        *(("metrics.jsonl", b'{"run_step"' + rest + b"\n") for rest in DAMAGED_LINES),
         ("status.json", b'{"state": ' + DEEP),
         ("status.json", b'{"state": ["running"]}'),
         ("status.json", b"[]"),

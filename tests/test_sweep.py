@@ -22,6 +22,8 @@ from rlx.visual import sweep_plots
 from tests import damage
 
 ENV = "gymnax:Pendulum-v1"
+SPREAD: dict[str, Any] = {"spread": "seeds", "num_devices": 2}
+DIVIDE = "runs at once must divide over 2 devices, with --spread seeds"
 
 
 @pytest.mark.parametrize(
@@ -33,18 +35,9 @@ ENV = "gymnax:Pendulum-v1"
         ({"tau": [0.1, 0.2], "random": -1}, "--random -1: must be at least 0"),
         ({"tau": [0.1, 0.2], "chunk": 0}, "--chunk 0: must be at least 1"),
         ({"tau": ["0.1", "x"]}, "--tau x: must be a finite number"),
-        (
-            {"tau": [0.1, 0.2, 0.3], "chunk": 2, "spread": "seeds", "num_devices": 2},
-            "--chunk 2 of 3 combinations: 1 runs at once must divide over 2 devices, with --spread seeds",
-        ),
-        (
-            {"tau": [0.1, 0.2, 0.3], "spread": "seeds", "num_devices": 2},
-            "3 combinations: 3 runs at once must divide over 2 devices, with --spread seeds",
-        ),
-        (
-            {"tau": [0.1, 0.2], "confirm": 3, "spread": "seeds", "num_devices": 2},
-            "--confirm 3: 3 runs at once must divide over 2 devices, with --spread seeds",
-        ),
+        (SPREAD | {"tau": [0.1, 0.2, 0.3], "chunk": 2}, f"--chunk 2 of 3 combinations: 1 {DIVIDE}"),
+        (SPREAD | {"tau": [0.1, 0.2, 0.3]}, f"3 combinations: 3 {DIVIDE}"),
+        (SPREAD | {"tau": [0.1, 0.2], "confirm": 3}, f"--confirm 3: 3 {DIVIDE}"),
         ({"gamma": "0.9:1.5", "random": 2}, "--gamma 1.5: must be *"),
     ],
 )
@@ -72,7 +65,7 @@ def test_chunks_divide_over_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "setup", lambda base: None)
     monkeypatch.setattr(build, "most_members", lambda given, unit, most: min(3 // unit * unit, most))
     tau = [i / 10 for i in range(1, 7)]
-    made = sweep.make("sac", ENV, tau=tau, spread="seeds", num_devices=2)
+    made = sweep.make("sac", ENV, tau=tau, **SPREAD)
     assert [len(part) for part in sweep.chunks(made)] == [2, 2, 2]
     assert [len(part) for part in sweep.chunks(sweep.make("sac", ENV, tau=tau))] == [3, 3]
 

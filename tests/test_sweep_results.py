@@ -19,9 +19,8 @@ from tests.test_cli import SETTINGS
 from tests.test_resume import Crash, at_line, crash
 
 ENV = "gymnax:Pendulum-v1"
-FEW = SETTINGS | {"total_env_steps": 300, "eval_every": 300, "eval_episodes": 2}
-for name in ("critic_lr", "tau", "actor_lr", "alpha_lr"):
-    del FEW[name]
+FEW = {name: value for name, value in SETTINGS.items() if name != "tau" and not name.endswith("_lr")}
+FEW |= {"total_env_steps": 300, "eval_every": 300, "eval_episodes": 2}
 ASKED = ["--critic-lr", "1e-5:1e-1:log", "--tau", "0.01", "0.5", "--random", "2"]
 
 
