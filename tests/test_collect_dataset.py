@@ -20,7 +20,7 @@ from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
 from rlx.types import Key
 from tests import damage
-from tests.commands import Capture, Say
+from tests.commands import Capture, MonkeyPatch, Say
 from tests.datasets import walk
 
 ENV = "gymnax:Pendulum-v1"
@@ -212,17 +212,13 @@ def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_
     assert said.count("\n") == bool(recorded)
 
 
-def test_equal_halves_are_refused(run: Path) -> None:
-    """Where the medium policy is the last one, as in a run that was evaluated once."""
+def test_equal_halves_are_refused_and_large_steps_have_keys_of_their_own(run: Path, monkeypatch: MonkeyPatch) -> None:
+    """The medium policy is the last one in a run that was evaluated once; steps may take more than 32 bits."""
     source = collect_dataset.Source(run, 501, 0)
     source.policies = source.policies[-1:]
     with pytest.raises(RlxError, match="both halves would be the same"):
         source.choose("mixed", None)
     assert source.choose("medium", None)[0].step == STEPS[-1]
-
-
-def test_steps_above_32_bits_have_keys_of_their_own(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = collect_dataset.Source(run, 501, 0)
     policy = source.policy(STEPS[-1])
     monkeypatch.setattr(source, "policy", lambda step: policy)
     sets = [source.collect(collect_dataset.Behaviour("expert", step), 20) for step in (5, 2**32 + 5, 2**33 + 5)]

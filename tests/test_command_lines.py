@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,11 +55,7 @@ def words(line: str) -> list[list[str]]:
     return [command for command in commands if command]
 
 
-class Asked(NamedTuple):
-    """What the parser made of a `rlx train` line."""
-
-    config: RunConfig
-    joins: bool
+Asked = tuple[RunConfig, bool]  # what the parser made of a `rlx train` line, and whether it joins a cluster
 
 
 @pytest.fixture
@@ -97,7 +93,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             assert cli._dispatch(arguments) == 0
         except SystemExit as stop:  # --help, or `collects`
             assert stop.code == 0
-        return Asked(asked[0], bool(joined)) if asked else None
+        return (asked[0], bool(joined)) if asked else None
 
     return parse
 
@@ -130,7 +126,8 @@ def check_make(given: list[str], parse: Any) -> None:
 
 def check_run(asked: Asked, line: str) -> None:
     """The environment is there and the sizes divide; pretended devices are as many as a split names."""
-    found, train = asked.config, asked.config.train
+    found, joins = asked
+    train = found.train
     backends = () if envs.is_own(found.env) else envs.names()[found.env]
     assert found.backend is None or found.backend in backends
     pretended = re.search(r"host_platform_device_count=(\d+)", line)
@@ -143,7 +140,7 @@ def check_run(asked: Asked, line: str) -> None:
     for offline in build.parts(found):
         (make_offline_plan if offline else make_plan)(train, shards)
     assert len(config.members(found)) % (train.num_devices if train.spread == "seeds" else 1) == 0
-    assert asked.joins == ("--distributed" in line or "launch_tpu_pod" in line)
+    assert joins == ("--distributed" in line or "launch_tpu_pod" in line)
 
 
 @every_page
@@ -210,7 +207,7 @@ def d4rl_command() -> list[str]:
 
 def test_the_d4rl_command_has_the_published_settings(d4rl_command: list[str], parse: Any) -> None:
     """Those of arXiv 2110.06169, section 5 and its appendix."""
-    found = parse(d4rl_command).config
+    found, _ = parse(d4rl_command)
     assert (found.train.offline_steps, found.train.total_env_steps, found.train.batch_size) == (1_000_000, 0, 256)
     assert (found.train.ratio, found.train.scale_rewards, found.train.normalize_observations) == ("1:1", "range", False)
     assert found.network.actor_hidden_sizes == found.network.critic_hidden_sizes == (256, 256)
