@@ -92,11 +92,8 @@ def test_the_first_checkpoint(run: Path, other: Path) -> None:
     checkpoint.save(other / "checkpoints", 200, {"agent": np.ones(3, np.float32), "new": np.ones(1)})
     for path in (other / "resume").rglob("default/d/*"):
         path.unlink()
-    first, second = (
-        "resume/200: 1 of 2 leaves differ: ['critic']",
-        "checkpoints/200: 2 of 2 leaves differ: ['agent'], ['new']",
-    )
-    assert differences(run, other) == [first, second]
+    wanted = ["resume/200: 1 of 2 leaves differ: ['critic']"]
+    assert differences(run, other) == [*wanted, "checkpoints/200: 2 of 2 leaves differ: ['agent'], ['new']"]
     path = other / "resume" / "100" / "manifest.json"
     path.write_text("{")
     assert f"{path}: is damaged; resume that run, or leave it out" in differences(run, other)
