@@ -1,7 +1,5 @@
 """A page in a real headless Chromium with the network off, spoken to over pipes: no driver and no packages needed."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

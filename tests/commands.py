@@ -1,7 +1,5 @@
 """Commands run in this process: what they return and print. The fixtures are every test's, by conftest.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checkpoints: what one holds, and files damaged in every way in which a disk, or a kill, may leave them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Small data sets and files of each format, written by the format's own rules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@
 process and stop where training or evaluation would compile.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import faulthandler

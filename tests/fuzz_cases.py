@@ -3,8 +3,6 @@
 A case damages files in the current folder, a copy of `make_templates`' one, and returns the words of a command.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

@@ -5,8 +5,6 @@ evaluate or save, and resumed, until there were enough kills. Each must end with
 policies and the same metrics. Then every file of a checkpoint is damaged in every way, and must be found.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """What `tests.kill` kills: a run of every driver, small enough to be made hundreds of times."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

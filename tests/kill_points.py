@@ -5,8 +5,6 @@ a process kills itself (SIGKILL) there. Repeated or resumed, the command has to 
 whoever looks meanwhile, by `rlx runs` and at the newest policy, never finds a run unreadable.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json
@@ -21,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from unittest import mock
 
 from tests import damage, kill
@@ -131,7 +129,7 @@ class Reader:
         self.root, self.looks, self.wrong = root, 0, list[str]()
         self._over, self._thread = threading.Event(), threading.Thread(target=self._run)
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,7 +1,5 @@
 """What kills found out, and the table of it in docs/reliability.md."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

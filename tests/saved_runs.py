@@ -1,7 +1,5 @@
 """Run folders as training leaves them, with random numbers for weights, so that nothing needs to be trained."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

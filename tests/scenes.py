@@ -1,7 +1,5 @@
 """Scenes and episodes to show, what a page of episodes holds, and what no page of ours may ask for."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

@@ -1,7 +1,5 @@
 """`rlx.fit`, `rlx.load`, `rlx.sweep` and their results, as users of Python have them."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re

@@ -1,7 +1,5 @@
 """A bundle for a robot: it runs without rlx and jax, agrees with the agent, and notices when it does not."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import runpy

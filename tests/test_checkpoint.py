@@ -1,7 +1,5 @@
 """Checkpoints: whatever happens to whichever file, nothing damaged is used, and saving goes on."""
 
-from __future__ import annotations
-
 import errno
 import importlib.util
 import pickle

@@ -1,7 +1,5 @@
 """The command line as a user meets it, and what a run folder holds and is good for. (Mistakes: test_messages.py.)"""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

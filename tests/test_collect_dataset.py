@@ -1,7 +1,5 @@
 """Data sets from a run: who acted in them, what is told of it, and learning from one on the command line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Command lines of the documentation parse, name what exists, and fit the machines that they are for."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Statistics between runs, against slow NumPy on fixed numbers in run folders made by hand."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

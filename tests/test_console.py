@@ -1,7 +1,5 @@
 """The panel that a terminal shows, at any width, and the lines that anything else gets."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

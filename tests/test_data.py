@@ -1,7 +1,5 @@
 """Data sets in memory: episodes and flags, what changes them, windows drawn from them, and what is said of them."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

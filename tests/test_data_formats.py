@@ -1,7 +1,5 @@
 """Reading and writing: small files written by each format's own rules, read against those rules spelt out in loops."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

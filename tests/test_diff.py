@@ -1,7 +1,5 @@
 """`rlx diff`: where two runs part."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

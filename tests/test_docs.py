@@ -1,7 +1,5 @@
 """What the documentation says is true: Python blocks run, links lead somewhere. (Commands: test_command_lines.py.)"""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

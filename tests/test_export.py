@@ -1,7 +1,5 @@
 """Exported policies: their actions are the agent's, with jax alone, with NumPy alone and as ONNX; and they play."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

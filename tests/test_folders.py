@@ -1,7 +1,5 @@
 """Run folders: one writer at a time, names that stay inside, and who may replace what."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

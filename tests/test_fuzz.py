@@ -1,7 +1,5 @@
 """A slice of `make fuzz`."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

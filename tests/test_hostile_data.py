@@ -1,7 +1,5 @@
 """Files that would run code, read other files, fill the memory or are damaged: refused in one line, before reading."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The launcher of TPU pods: the command line that it makes, and what it refuses."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """TensorBoard and W&B: what they are given, that a resumed run repeats nothing, and that neither can end a run."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import struct

@@ -1,7 +1,5 @@
 """What `rlx` says to mistakes: the one place where messages are asserted in full; other tests match their key words."""
 
-from __future__ import annotations
-
 import errno
 from fnmatch import fnmatchcase
 

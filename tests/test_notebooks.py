@@ -1,7 +1,5 @@
 """Notebooks run from top to bottom, and what is committed of them was shown by a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

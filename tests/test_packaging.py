@@ -1,7 +1,5 @@
 """What a user installs: the wheel's contents, the declared dependencies, the pins and the Makefile's first line."""
 
-from __future__ import annotations
-
 import ast
 import importlib.metadata
 import re

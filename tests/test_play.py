@@ -1,7 +1,5 @@
 """Playing a checkpoint: the episodes are those that judge it, pages and films show them, and mistakes get one line."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

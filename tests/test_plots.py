@@ -1,7 +1,5 @@
 """Every picture has its labels, and as many lines, bands and bars as were asked for."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A report tells what run folders hold, by hand-made numbers, and opens in a browser without a network."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Nothing is lost: whatever ends a run, and wherever, resuming it gives the bits of a run that nothing ended."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

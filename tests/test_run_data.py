@@ -1,7 +1,5 @@
 """What a report reads of run folders, by hand-made numbers: where time went, settings, and files that others wrote."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

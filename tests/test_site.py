@@ -1,7 +1,5 @@
 """The site builds without a network or a warning, and its pages hold what the source says."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a run stands: what its folder says while it trains, after a kill and when damaged, and what `rlx runs` prints."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import threading

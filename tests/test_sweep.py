@@ -1,7 +1,5 @@
 """Sweeps: how they are cut into chunks, their folders and refusals, and what ends them early."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import signal

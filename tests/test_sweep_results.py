@@ -1,7 +1,5 @@
 """Sweeps that ran: chunks and kills change nothing, and what is written, said and drawn of the results."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

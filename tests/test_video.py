@@ -1,7 +1,5 @@
 """Films: what is in the picture, GIFs and MP4s, episodes that went wrong, and machines without a renderer."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from pathlib import Path

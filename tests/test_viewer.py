@@ -1,7 +1,5 @@
 """Pages of episodes hold what they were given, play it in a browser, and ask the network for nothing."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
