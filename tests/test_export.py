@@ -7,10 +7,9 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -27,7 +26,7 @@ from rlx.export import mlp
 from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train.loop import Driver
-from rlx.types import Spec
+from rlx.types import Env, EnvState, Key, Spec, Step
 from tests import processes, saved_runs
 from tests.commands import Capture, MonkeyPatch, Say, one_line
 from tests.walk import Walk
@@ -339,13 +338,29 @@ def test_load_names_the_jax_version_that_wrote_the_file(place: Path, monkeypatch
         export.load(place / "policy")
 
 
+class OneStart(NamedTuple):
+    """An environment whose every episode starts alike."""
+
+    env: Env
+    seed: int
+
+    @property
+    def spec(self) -> Spec:
+        return self.env.spec
+
+    def reset(self, key: Key) -> EnvState:
+        return self.env.reset(jax.random.key(self.seed))
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        return self.env.step(state, action, key)
+
+
 def test_play_returns_equal_those_of_the_evaluation(place: Path) -> None:
     """rlx's own evaluation and episodes through Gymnasium, from the same starts; Pendulum draws nothing on the way."""
     policy, pendulum = export.load(place / "policy"), envs.make(PENDULUM, episode_length=30)
     returns = []
     for seed in range(3):
-        start = partial(pendulum.reset, jax.random.key(seed))  # every episode starts alike
-        env: Any = SimpleNamespace(spec=pendulum.spec, reset=lambda key, start=start: start(), step=pendulum.step)
+        env = OneStart(pendulum, seed)
         judged = evaluate(env, lambda observation, key: policy.call(observation), 1, jax.random.key(0)).returns
         played = export.play(policy, envs.to_gymnasium(env), episodes=2)
         np.testing.assert_allclose(played, [judged[0]] * 2, rtol=1e-4)
