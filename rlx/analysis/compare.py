@@ -15,6 +15,7 @@ import numpy as np
 
 from rlx import config
 from rlx.analysis import run_files
+from rlx.envs import no_env
 from rlx.errors import RlxError, say
 from rlx.runs.folders import status
 from rlx.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
@@ -68,6 +69,8 @@ def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False
             raise RlxError(f"{folder}: is given twice; name each run once")
         summaries[folder] = summary_of(folder, unfinished)
         _check_keys(folder / "summary.json", summaries[folder], "env", "backend", "members")
+        if metric in ("eval", EVAL):
+            _check_evaluates(folder, str(summaries[folder]["env"]))
     first, *others = ((folder, _environment(summary)) for folder, summary in summaries.items())
     for folder, env in others:
         if env != first[1]:
@@ -91,17 +94,28 @@ def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
     if (folder / "summary.json").is_file():
         return run_files.summary(folder)
     has_begun = unfinished and (folder / "config.json").is_file()
-    if has_begun and any(EVAL in line for line in run_files.lines(folder)):
+    if has_begun:
         run_config = config.from_json(folder / "config.json")
-        return {
-            "agent": run_config.agent,
-            "env": run_config.env,
-            "backend": run_config.backend,
-            "members": config.members(run_config),
-        }
+        _check_evaluates(folder, run_config.env)
+        if any(EVAL in line for line in run_files.lines(folder)):
+            return {
+                "agent": run_config.agent,
+                "env": run_config.env,
+                "backend": run_config.backend,
+                "members": config.members(run_config),
+            }
     missing = "evaluation yet" if has_begun else "run" if unfinished else "finished run (no summary.json)"
     problem = f"holds no {missing}" if folder.exists() else "does not exist"
     raise RlxError(f"{folder}: {problem}; {_remedy(folder)}")
+
+
+def _check_evaluates(folder: Path, env: str) -> None:
+    """Raises RlxError for a run that has no environment."""
+    if no_env.is_none(env):
+        raise RlxError(
+            f"{folder}: was trained on data without an environment, so there is nothing to evaluate in; see its"
+            f" losses by `rlx compare {shlex.quote(str(folder))} --metric train/critic_loss`"
+        )
 
 
 def _remedy(folder: Path) -> str:
