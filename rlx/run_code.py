@@ -35,6 +35,15 @@ def make_env(config: RunConfig, own: Any = None) -> Env:
     return parts.choose(env, train.actor_observation, train.critic_observation)
 
 
+def check_env_of_run(config: RunConfig, own: Any, folder: Any = "") -> None:
+    """Raises RlxError for a saved run whose environment was an object, where none is given: only its class is saved."""
+    if own is None and config.env.isidentifier():  # names of environments have a colon
+        raise RlxError(
+            f"{folder or 'this run'}: its environment {config.env} was an object, which no folder holds; in Python"
+            f" give it again, rlx.load(folder, env=...), and to use the command line train with file.py:{config.env}"
+        )
+
+
 def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
     owns = [("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env))]

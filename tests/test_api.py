@@ -120,6 +120,18 @@ def test_a_run_in_a_folder_is_resumed_by_the_command(longer: rlx.Result, line: s
     assert held.run_step == 32 and same(held.continue_training(), longer)
 
 
+def test_a_run_of_an_object_needs_the_object_again(line: str, tmp_path: Path, say: Say) -> None:
+    rlx.fit("sac", rlx.envs.make(line), total_env_steps=32, run_dir=tmp_path, run_name="a", **ONLINE)
+    with pytest.raises(RlxError, match=r"Line was an object.*load\(folder, env=.*file\.py:Line"):
+        rlx.load(tmp_path / "a")
+    assert rlx.load(tmp_path / "a", rlx.envs.make(line)).run_step == 32
+    for command in (["eval"], ["play"], ["export", "--out", tmp_path / "p"], ["collect", "--out", tmp_path / "d"]):
+        said = say(command[0], tmp_path / "a", *command[1:])
+        assert said.code == 2 and "was an object" in said.err and said.err.count("\n") == 1, said.err
+    resumed = say("train", "--resume", tmp_path / "a", "--total-env-steps", 64)
+    assert resumed.code == 2 and "was an object" in resumed.err
+
+
 def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     """From arrays in memory and, by the command, from a file: the same bits; nothing is evaluated."""
     arrays = d4rl_arrays(walk([5] * 4))
@@ -137,9 +149,11 @@ def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
         result.evaluate()
     assert "critic loss" in result.show(tmp_path / "page.html").body and say("runs", tmp_path).code == 0
     refused = [("eval", "a"), ("collect", "a", "--out", tmp_path / "d"), ("play", "a", "--out", tmp_path / "p.html")]
+    refused += [("report", "a"), ("compare", "a")]
     for name, run, *rest in refused:
         said = say(name, tmp_path / str(run), *rest)
-        assert said.code == 2 and said.err.count("\n") == 1, said.err
+        assert said.code == 2 and "without an environment" in said.err and said.err.count("\n") == 1, said.err
+    assert say("compare", tmp_path / "a", "--metric", "train/critic_loss").code == 0
 
 
 def test_a_result_is_shown_without_a_network(short: rlx.Result, tmp_path: Path) -> None:

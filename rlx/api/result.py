@@ -109,7 +109,7 @@ class Result:
             if value is not None:
                 changes[name] = config.convert(config.flag_of(name), int, value)
                 config.check_value(config.flag_of(name), known[name], changes[name])
-        changed = {name: value for name, value in changes.items() if value is not None}
+        changed: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         driver = policies.acting_driver(self.config, self._env, **changed)
         evaluation: Evaluation = driver.fetch(driver.evaluate(driver.place(self._snapshot)))
         return evaluation

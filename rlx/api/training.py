@@ -150,7 +150,7 @@ def load(make_result: MakeResult, folder: Path, env: Any) -> Any:
     """The result in a run folder. Raises RlxError where there is no run, or none that has saved a policy."""
     run_config = config.from_json(folder / "config.json")
     keep_compiled_programs()
-    snapshot = policies.load_snapshot(folder, policies.acting_driver(run_config, env))
+    snapshot = policies.load_snapshot(folder, policies.acting_driver(run_config, env, folder))
     state = folders.status(folder).state
     stopped = "" if state == "finished" else state
     lines = metrics.read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []

@@ -19,7 +19,7 @@ from rlx.data import Dataset, limits
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import evaluate
 from rlx.rollout import Act, collect, derive
-from rlx.run_code import make_env
+from rlx.run_code import check_env_of_run, make_env
 from rlx.runs import checkpoint, metrics, policies, saved_replay
 from rlx.train import acting
 from rlx.train.task import ACT, COLLECT, POOL, Task
@@ -104,7 +104,9 @@ class Source:
         env_args: Sequence[str] = (),
     ) -> None:
         self.folder, self.seed = folder, seed
-        self.saved = _elsewhere(config.from_json(folder / "config.json"), env, backend, env_args)
+        saved = config.from_json(folder / "config.json")
+        check_env_of_run(saved, None, folder)
+        self.saved = _elsewhere(saved, env, backend, env_args)
         policies.check_evaluates(self.saved, str(folder))
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:

@@ -17,6 +17,7 @@ from rlx.build import make_driver, setup
 from rlx.config import RunConfig
 from rlx.envs import arguments, no_env
 from rlx.errors import RlxError, say, say_compiling
+from rlx.run_code import check_env_of_run
 from rlx.runs import checkpoint, origin, summaries
 from rlx.train import acting, report
 from rlx.train.loop import Driver
@@ -73,7 +74,7 @@ def load(
     for member in members:
         check_member(member, every_member, str(folder))
     step = checkpoint.choose(folder / "checkpoints", step)
-    driver = acting_driver(run_config, **train)
+    driver = acting_driver(run_config, folder=folder, **train)
     snapshot = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), load_snapshot(folder, driver, step))
     return SavedPolicy(run_config, every_member, step, driver.task, snapshot)
 
@@ -85,8 +86,9 @@ def check_member(member: int, members: Sequence[Any], name: str) -> None:
         raise RlxError(f"--member {member}: {name} has {valid}; choose one of those")
 
 
-def acting_driver(run_config: RunConfig, env: Env | None = None, **train: Any) -> Driver:
+def acting_driver(run_config: RunConfig, env: Env | None = None, folder: Path | None = None, **train: Any) -> Driver:
     """A driver that acts and evaluates with a run's policies, under changed settings `train`; it cannot train."""
+    check_env_of_run(run_config, env, folder)
     acting = replace(run_config, train=replace(run_config.train, **NO_TRAINING | train))
     return make_driver(setup(acting, env, trains=False))
 
@@ -168,7 +170,7 @@ def evaluate(
         checkpoint.choose(folder / "checkpoints", step)
     changes = {name: value for name, value in changes.items() if value is not None}
     check_evaluates(saved, str(folder))
-    driver = acting_driver(saved, **changes)
+    driver = acting_driver(saved, folder=folder, **changes)
     train = driver.task.config
     snapshot = driver.place(load_snapshot(folder, driver, step))
     each = f"each of {driver.members} seeds of " if driver.members > 1 else ""

@@ -17,7 +17,7 @@ from rlx.build import Setup, make_driver, parts, setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError, say
 from rlx.experiment import Moment, run
-from rlx.run_code import code_of
+from rlx.run_code import check_env_of_run, code_of
 from rlx.runs import (
     checkpoint,
     extend,
@@ -150,6 +150,7 @@ def _resumed_setup(
 ) -> Setup:
     """A run's configuration with the changes that it is resumed with. Raises RlxError for what cannot go on."""
     origin.check_x64(content, folder)
+    check_env_of_run(saved, env, folder)
     for line in origin.changed_files(content, saved):
         warn(line)
     settings = config.flat(extend.longer(saved, folder, changes)) | changes
