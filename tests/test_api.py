@@ -142,6 +142,9 @@ def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     assert said.code == 0 and "no policy is evaluated" in said.err and "critic_loss" in said.out
     loaded = rlx.load(tmp_path / "a")
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.state, result.state)))
+    assert result.config.train.dataset == "the data set (in memory)"
+    with pytest.raises(RlxError, match=r"rlx\.data\.write\(dataset, path\) \(rlx\.data\.from_arrays"):
+        rlx.fit("iql", dataset=arrays, run_dir=tmp_path, **OFFLINE)
     assert result.config.env == "none:3x2" and result.act(np.zeros(3)).shape == (2,)
     assert result.continue_training(offline_steps=30).run_step == 30
     assert not [name for line in result.metrics for name in line if name.startswith("eval/")]

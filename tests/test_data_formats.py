@@ -244,6 +244,8 @@ def test_files_that_do_not_fit(tmp_path: Path, make: Any, changes: dict[str, Any
 
 def test_nothing_is_written_over_and_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
+    with one_line("is of type dict; give a Dataset: rlx.data.from_arrays makes one"):
+        data.write(FLAT, tmp_path / "new")
     with pytest.raises(RlxError, match="there exists and is not written over"):
         data.write(walk(LENGTHS), tmp_path / "there")
     with pytest.raises(RlxError, match=r"extras \['a/b'\] cannot be written"):
@@ -424,10 +426,15 @@ def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
     on_device = {name: jnp.asarray(leaf) for name, leaf in arrays.items()}
     for given in (dataset, tmp_path / "walk.npz", str(tmp_path / "walk.npz"), arrays, on_device):
         same(data.as_dataset(given), dataset)
+    data.write(data.from_arrays(arrays), str(tmp_path / "written"))
+    same(data.read(tmp_path / "written"), dataset)
     assert data.as_dataset(arrays).info == {"name": "the data set", "format": form}
     assert data.read(bad_d4rl(tmp_path / "one.npz")).info["format"] == "d4rl"  # by content, not by name
     shutil.move(bad_ogbench(tmp_path / "two"), tmp_path / "two.hdf5")
     assert data.read(tmp_path / "two.hdf5").info["format"] == "ogbench"
+
+
+FLAT = {name: np.zeros((3, 1)) for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
 
 
 @pytest.mark.parametrize(
@@ -435,7 +442,17 @@ def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
     [
         (None, "of type NoneType, which holds no transitions"),
         ([1, 2], "of type list, which holds no transitions; give a Dataset, a path, or a dict of arrays"),
-        ({}, "has no observations, actions, terminals"),
+        ({}, "has no observations, actions, terminals; give observations, actions, rewards, terminals and timeouts"),
+        (FLAT | {"observations": np.zeros((3, 4), int)}, "is int64 [4]; rlx reads flat vectors of floats: cast them"),
+        (
+            FLAT | {"observations": np.zeros(3)},
+            "is float64 []; rlx reads flat vectors of floats: give them as [n, size]",
+        ),
+        (FLAT | {"actions": np.zeros((3, 2, 1))}, "is float64 [2, 1]; rlx needs vectors of floats in [-1, 1]: flatten"),
+        (
+            {name: FLAT[name] for name in FLAT if name != "rewards"},
+            "has no rewards; give observations, actions, rewards",
+        ),
         ({"observation": np.zeros((3, 2)), "action": np.zeros((3, 1))}, "has no reward, terminated"),
         ({"observations": np.array([{}]), "timeouts": np.zeros(1)}, "observations holds pickled Python objects"),
         ({"observations": np.array(["a"]), "timeouts": np.zeros(1)}, "observations holds <U1 instead of numbers"),

@@ -23,6 +23,10 @@ from rlx.train.compile import keep_compiled_programs
 from rlx.train.config import TrainConfig
 
 OF_FOLDERS = ("tensorboard", "wandb", "checkpoint_dir", "checkpoint_every", "keep", "checkpoint_replay")
+WRITE_IT = (
+    "write it by rlx.data.write(dataset, path) (rlx.data.from_arrays makes a Dataset of a dict of arrays), and give"
+    " the path"
+)
 
 
 @speaks_python
@@ -111,7 +115,9 @@ def named_data(dataset: Any) -> NamedData:
     if all(isinstance(part, (str, Path)) for part in parts):
         return NamedData([path for part in parts for path in str(part).split(",")], [])
     datasets = [data.as_dataset(part) for part in parts]
-    return NamedData([f"in memory {i}: {one.name}".replace(",", ";") for i, one in enumerate(datasets, 1)], datasets)
+    numbers = [f" {i}" if len(datasets) > 1 else "" for i in range(1, len(datasets) + 1)]
+    named = zip(datasets, numbers, strict=True)
+    return NamedData([f"{one.name} (in memory{number})".replace(",", ";") for one, number in named], datasets)
 
 
 def _check(
@@ -126,7 +132,7 @@ def _check(
     check_determinism(run_config.train)
     if run_dir is not None:
         if datasets:
-            raise RlxError("run_dir: a run folder names its data set; write it by rlx.data.write and give its path")
+            raise RlxError(f"run_dir: a run folder names its data set; {WRITE_IT}")
         return
     defaults = {field.name: field.default for field in fields(TrainConfig)}
     asked = [name for name in OF_FOLDERS if name in settings and getattr(run_config.train, name) != defaults[name]]

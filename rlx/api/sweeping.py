@@ -10,7 +10,7 @@ from typing import Any
 from rlx import agents, config, json_files
 from rlx.api.arguments import check_kind, speaks_python
 from rlx.api.environments import environment
-from rlx.api.fitting import check_determinism, check_names, named_data
+from rlx.api.fitting import WRITE_IT, check_determinism, check_names, named_data
 from rlx.errors import RlxError
 from rlx.runs import folders
 from rlx.runs.signals import Interrupted
@@ -82,7 +82,7 @@ def sweep(
     check_kind("run_dir", run_dir, (str, Path), "the folder that holds runs")
     paths, datasets = named_data(dataset)
     if datasets:
-        raise RlxError("dataset: a sweep names its data set; write it by rlx.data.write and give its path")
+        raise RlxError(f"dataset: a sweep names its data set; {WRITE_IT}")
     check_names(agent, settings)
     if paths:
         settings["dataset"] = ",".join(paths)

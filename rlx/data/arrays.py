@@ -16,6 +16,11 @@ from rlx.errors import RlxError
 
 FIELDS = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
 READERS = {"d4rl": d4rl.REQUIRED + d4rl.OPTIONAL, "ogbench": ogbench.NAMES, "rlx": FIELDS}  # the names that each reads
+REQUIRED = {"d4rl": d4rl.REQUIRED, "ogbench": ogbench.REQUIRED, "rlx": FIELDS}
+GIVE = (
+    "give observations, actions, rewards, terminals and timeouts (as D4RL), the same with masks in place of timeouts"
+    f" (as OGBench), or rlx's own {', '.join(FIELDS)}"
+)
 
 
 def from_arrays(arrays: Mapping[str, Any], name: str = "the data set") -> Dataset:
@@ -59,12 +64,13 @@ def form(path: Path, names: Iterable[str]) -> str:
 def build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
     """The data set of arrays by the names of one of READERS. Raises RlxError where one is missing or does not fit."""
     builders = {"d4rl": d4rl.build, "ogbench": ogbench.build, "rlx": _build}
-    return builders[form(path, arrays)](path, arrays)
+    kind = form(path, arrays)
+    if missing := [name for name in REQUIRED[kind] if name not in arrays]:
+        raise RlxError(f"{path} has no {', '.join(missing)}; {GIVE}")
+    return builders[kind](path, arrays)
 
 
 def _build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
-    if missing := [name for name in FIELDS if name not in arrays]:
-        raise RlxError(f"{path} has no {', '.join(missing)}; give all of {', '.join(FIELDS)}")
     for name in ("observation", "next_observation"):
         spaces.check_observation(path, arrays[name].shape, arrays[name].dtype)
     spaces.check_action(path, arrays["action"].shape, arrays["action"].dtype)

@@ -109,7 +109,9 @@ def _stored(path: Path, limits: Limits) -> dict[str, np.ndarray]:
 def check_shapes(path: Path, arrays: Mapping[str, Array | np.ndarray]) -> None:
     """Raises RlxError where an array is missing, or has a shape or type that rows of a D4RL file do not have."""
     if missing := [name for name in REQUIRED if name not in arrays]:
-        raise RlxError(f"{path} has no {', '.join(missing)}, which a D4RL file has: is it another format?")
+        raise RlxError(
+            f"{path} has no {', '.join(missing)}; a D4RL file has {', '.join(REQUIRED)}: add what is missing"
+        )
     spaces.check_observation(path, arrays["observations"].shape, arrays["observations"].dtype)
     spaces.check_action(path, arrays["actions"].shape, arrays["actions"].dtype)
     n = arrays["observations"].shape[0]

@@ -96,7 +96,15 @@ def leaves(rows: Any) -> dict[str, np.ndarray]:
 
 
 def check(dataset: Dataset) -> None:
-    """Raises RlxError, naming the quantity, unless shapes agree and episodes are complete, in order and flagged."""
+    """Raises RlxError, naming the quantity, unless shapes agree and episodes are complete, in order and flagged.
+
+    What is no Dataset is refused, too.
+    """
+    if not isinstance(dataset, Dataset):
+        raise RlxError(
+            f"dataset: is of type {type(dataset).__name__}; give a Dataset: rlx.data.from_arrays makes one of a dict of"
+            " arrays, rlx.data.read of a path"
+        )
     n, rows = dataset.size, dataset.rows
     if n == 0:
         raise RlxError(f"{dataset.name} holds no transitions: collect it again or choose another file")

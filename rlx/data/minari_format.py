@@ -50,7 +50,7 @@ def old_format(path: Path) -> RlxError:
 # Writing
 
 
-def write(dataset: Dataset, folder: Path) -> None:
+def write(dataset: Dataset, folder: Path | str) -> None:
     """Writes a Minari data set that rlx reads back to the bit and plain Minari loads: all of `info` and extras too.
 
     `minari.MinariDataset(folder / "data")` opens it, and `minari.load_dataset(NAME)` where MINARI_DATASETS_PATH is the
@@ -59,6 +59,7 @@ def write(dataset: Dataset, folder: Path) -> None:
     """
     check(dataset)
     require_rewards(dataset)
+    folder = Path(folder)
     if folder.exists():
         raise RlxError(f"{folder} exists and is not written over: remove it or choose another name")
     folder = folder.absolute()  # Minari takes a relative one as under its own root

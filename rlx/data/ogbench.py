@@ -11,7 +11,8 @@ from rlx.data import spaces
 from rlx.data.dataset import Dataset, make_dataset
 from rlx.errors import RlxError
 
-NAMES = ("observations", "actions", "terminals", "valids", "next_observations", "rewards", "masks")
+REQUIRED = ("observations", "actions", "terminals")
+NAMES = (*REQUIRED, "valids", "next_observations", "rewards", "masks")
 
 
 def build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
@@ -20,10 +21,9 @@ def build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
     The last observation of a trajectory is a successor and no row: where `terminals` are set or, in compact files,
     where `valids` are not. Files with `next_observations` have rows only. Rewards and masks (0 where the task ended)
     depend on the task and count if arrays of that name are in the file; else `info["missing"]` names them and nothing
-    trains on the set. Raises RlxError for arrays that are missing or do not fit.
+    trains on the set. `arrays` has all of REQUIRED.
+    Raises RlxError for arrays that do not fit.
     """
-    if missing := [name for name in NAMES[:3] if name not in arrays]:
-        raise RlxError(f"{path} has no {', '.join(missing)}, which an OGBench file has: is it another format?")
     observation = arrays["observations"]
     spaces.check_observation(path, observation.shape, observation.dtype)
     spaces.check_action(path, arrays["actions"].shape, arrays["actions"].dtype)

@@ -14,18 +14,24 @@ ROUNDING = 1e-3  # how far beyond +-1 an action may lie by rounding alone
 
 def check_observation(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raises RlxError if observations are not `[n, O]` of floats."""
-    if len(shape) != 2 or dtype.kind != "f":
+    if cure := _cure(shape, dtype):
         each = f"{dtype} {list(shape[1:])}"
-        raise RlxError(
-            f"{path}: one observation is {each}; rlx reads flat vectors of floats: flatten it and write it again"
-        )
+        raise RlxError(f"{path}: one observation is {each}; rlx reads flat vectors of floats: {cure}")
 
 
 def check_action(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raises RlxError if actions are not `[n, A]` of floats."""
-    if len(shape) != 2 or dtype.kind != "f":
+    if cure := _cure(shape, dtype):
         each = f"{dtype} {list(shape[1:])}"
-        raise RlxError(f"{path}: one action is {each}, as of a discrete choice; rlx needs vectors of floats in [-1, 1]")
+        if dtype.kind != "f":
+            each, cure = f"{each}, as of a discrete choice", "cast continuous ones to float32"
+        raise RlxError(f"{path}: one action is {each}; rlx needs vectors of floats in [-1, 1]: {cure}")
+
+
+def _cure(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    """What makes flat vectors of floats of these rows; empty where they are."""
+    axes = "" if len(shape) == 2 else "give them as [n, size]" if len(shape) < 2 else "flatten them to [n, size]"
+    return " and ".join(filter(None, (axes, "" if dtype.kind == "f" else "cast them to float32")))
 
 
 def affine(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
