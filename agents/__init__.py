@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from types import ModuleType
 from typing import Any
 
 from rlx import user_code
-from rlx.errors import RlxError
+from rlx.errors import RlxError, nearest
 
 if __name__ != "rlx.agents":
     raise ImportError(f"import rlx.agents, not {__name__}: the folder is part of the rlx package")
@@ -63,8 +62,8 @@ def load(name: str) -> ModuleType:
         _check_parts(name, module)
         return module
     if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(REGISTRY)}"
+        close = nearest(name, REGISTRY)
+        hint = f"did you mean {close}?" if close else f"choose from {', '.join(REGISTRY)}"
         raise RlxError(f"unknown agent {name!r}: {hint}")
     return importlib.import_module(REGISTRY[name])
 

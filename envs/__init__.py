@@ -9,11 +9,10 @@ against the libraries.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if __name__ != "rlx.envs":
@@ -27,7 +26,7 @@ from rlx.envs.no_env import from_name
 from rlx.envs.objects import make as make_own
 from rlx.envs.objects import name_of, wrap
 from rlx.envs.wrappers import apply as apply_wrappers
-from rlx.errors import RlxError, install
+from rlx.errors import RlxError, install, nearest
 from rlx.types import Env
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ def _why_not(name: str) -> str:
     if family == "playground" and not _has_playground():
         return f"{name} needs MuJoCo Playground, which is not here; {install('playground')}"
     own = f", and one of your own is named as file.py:{name}" if str(name).isidentifier() else ""
-    return f"no environment {name!r}; the nearest is {_nearest(name, names())!r}{own}"
+    return f"no environment {name!r}; the nearest is {nearest(str(name), names(), cutoff=0.0)!r}{own}"
 
 
 def _backend(name: str, working: tuple[str, ...], backend: str | None) -> str:
@@ -225,8 +224,6 @@ def _backend(name: str, working: tuple[str, ...], backend: str | None) -> str:
         return backend
     if backend in BACKENDS:
         raise RlxError(f"{name} is broken on {backend}: {BROKEN[name][backend]}; use {' or '.join(working)}")
-    raise RlxError(f"no backend {backend!r}; the nearest is {_nearest(backend, working)!r} of {', '.join(working)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
+    raise RlxError(
+        f"no backend {backend!r}; the nearest is {nearest(backend, working, cutoff=0.0)!r} of {', '.join(working)}"
+    )

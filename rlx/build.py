@@ -96,6 +96,9 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datase
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
     _check_acting(config, env.spec)
+    if trains and no_env.is_none(env):
+        updates = f"{config.train.offline_steps:,} updates follow; --offline-steps changes that"
+        notes = (f"there is no environment, so no policy is evaluated; {updates}", *notes)
     placement = lay_out(config.train, asked_split(config.train))
     train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
     run_setup = Setup(replace(config, train=train), env, dataset, tuple(one.size for one in sets), notes, trains)

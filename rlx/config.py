@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx import agents, json_files
+from rlx import agents, errors, json_files
 from rlx.envs import arguments
 from rlx.errors import RlxError, unknown
 from rlx.train import other_names
@@ -81,8 +80,8 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     plain = {setting.lstrip("-").replace("-", "_"): setting for setting in known}
     if named := other_names.meant(name, plain):
         return f"did you mean {' and '.join(plain[setting] for setting in named)}?"
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else "see `rlx list` and `--help`"
+    close = errors.nearest(name, known)
+    return f"did you mean {close}?" if close else "see `rlx list` and `--help`"
 
 
 def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:

@@ -13,11 +13,18 @@ class RlxError(Exception):
     """A user's mistake: one line that names the thing and the remedy. The command line prints it and exits with 2."""
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The nearest of the known names, in whatever case; None where none is near."""
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else None
+
+
 def unknown(flag: str, value: str, choices: Iterable[str]) -> RlxError:
     """The error for a value that is none of `choices`, with the nearest of them."""
     known = list(choices)
-    close = difflib.get_close_matches(value, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+    close = nearest(value, known)
+    hint = f"did you mean {close}?" if close else f"choose from {', '.join(known)}"
     return RlxError(f"{flag} {value}: unknown; {hint}")
 
 

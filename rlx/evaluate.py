@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlx.envs.base import MAX_MAGNITUDE, Renderable, diverged
 from rlx.envs.randomization import Randomized, nominal_params
@@ -23,6 +24,19 @@ class Evaluation(NamedTuple):
     sums: dict[str, jax.Array] = {}  # noqa: RUF012 -- over the episode, of each scalar of the spec's extras and metrics [N]
     lasts: dict[str, jax.Array] = {}  # noqa: RUF012 -- and of the episode's last step, [N]
     nominal_returns: jax.Array | None = None  # [N], without randomised physics; None where it is not randomised
+
+    def __repr__(self) -> str:
+        """Means of each member; no array, of which the recording has large ones."""
+        if isinstance(self.returns, jax.core.Tracer) or not isinstance(self.returns, np.ndarray | jax.Array):
+            return f"Evaluation{tuple.__repr__(self)}"  # of tracers, shapes or axes
+        returns, lengths = np.asarray(self.returns), np.asarray(self.lengths)
+
+        def text(values: np.ndarray) -> str:
+            return np.array2string(values, formatter={"float": "{:.1f}".format}, threshold=8)
+
+        of = f"{len(returns)} members, " if returns.ndim > 1 else ""
+        mean, std, length = text(returns.mean(-1)), text(returns.std(-1)), text(lengths.mean(-1))
+        return f"Evaluation({of}{returns.shape[-1]} episodes: returns {mean} +- {std}, lengths {length})"
 
 
 def renderable_scene(env: Env) -> dict[str, Any] | None:

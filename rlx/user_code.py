@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import hashlib
 import importlib
 import importlib.util
+import io
 import os
+import re
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlx.errors import RlxError
+from rlx.errors import RlxError, nearest
 
 
 def split(name: str) -> tuple[str, str]:
@@ -55,6 +58,9 @@ def module(name: str) -> ModuleType:
         return _module_of_file(place)
     _add_working_directory()
     try:
+        found = None if place in sys.modules else importlib.util.find_spec(place)
+        if found is not None and found.has_location and Path(str(found.origin)).suffix == ".py":
+            _quieten(Path(str(found.origin)).read_bytes())
         return importlib.import_module(place)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
@@ -65,6 +71,7 @@ def module(name: str) -> ModuleType:
 def _module_of_file(place: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     source = _read(place, path)
+    _quieten(source)
     name = f"rlx_user_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -80,6 +87,14 @@ def _module_of_file(place: str) -> ModuleType:
         del sys.modules[name]
         raise _cannot_be_imported(place, path, error) from None
     return found
+
+
+def _quieten(source: bytes) -> None:
+    """Before code that imports Brax or MuJoCo runs: MuJoCo would print that it lacks warp, and Brax warn of its age."""
+    if re.search(rb"^\s*(import|from)\s+(brax|mujoco)", source, re.MULTILINE):
+        warnings.filterwarnings("ignore", "Brax System", UserWarning)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(ImportError):
+            importlib.import_module("mujoco.mjx")
 
 
 def _read(place: str, path: Path) -> bytes:
@@ -122,9 +137,9 @@ def attribute(name: str) -> Any:
     if not wanted:
         raise RlxError(f"{name}: names a file only; add what to use of it, as in {name}:{_example(found)}")
     if not hasattr(found, wanted):
-        close = difflib.get_close_matches(wanted, _defined(found), n=1)
+        close = nearest(wanted, _defined(found))
         has = ", ".join(_defined(found)) or "nothing"
-        raise RlxError(f"{place} has no {wanted}; " + (f"did you mean {close[0]}?" if close else f"it defines {has}"))
+        raise RlxError(f"{place} has no {wanted}; " + (f"did you mean {close}?" if close else f"it defines {has}"))
     return getattr(found, wanted)
 
 

@@ -87,6 +87,8 @@ def test_time_limit_in_the_driver() -> None:
         ({"learning_rate": 9}, "unknown setting 'learning_rate' of sac: did you mean actor_lr and critic_lr?"),
         ({"buffer_size": 9}, "unknown setting 'buffer_size' of sac: did you mean replay_capacity?"),
         ({"discounting": 0.9}, "unknown setting 'discounting' of sac: did you mean gamma?"),
+        ({"NUM_ENVS": 9}, "unknown setting 'NUM_ENVS' of sac: did you mean num_envs?"),
+        ({"episode_length": 9}, "*own goes in env_args={'episode_length': ...}*"),
         ({"verbose": 1}, "unknown setting 'verbose' of sac: did you mean progress?"),
         ({"tensorboard": True}, "tensorboard: is about a run folder; give run_dir, too, or leave it out"),
         ({"keep": 9}, "keep: is about a run folder; give run_dir, too, or leave it out"),

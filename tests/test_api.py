@@ -81,8 +81,10 @@ def test_a_result_acts_evaluates_and_names_its_members(short: rlx.Result, tmp_pa
     values = short.q_value(observation, each[0])
     np.testing.assert_allclose(values[1], jax.jit(short.q_value)(observation[1], each[0, 1]), rtol=1e-5)
     np.testing.assert_array_equal(short.evaluate().returns, short.evaluation.returns)
-    assert short.evaluate(episodes=5, eval_seed=3).returns.shape == (2, 5)
-    assert short.export(tmp_path / "policy", member=1)["seed"] == 1
+    more = short.evaluate(episodes=5, eval_seed=3)
+    assert more.returns.shape == (2, 5) and "2 members, 5 episodes" in repr(more) and len(repr(more)) < 200
+    assert "ShapeDtypeStruct" in repr(jax.eval_shape(lambda: more))
+    assert short.export(str(tmp_path / "policy"), member=1) == tmp_path / "policy"
     np.testing.assert_allclose(rlx.export.policy.load(tmp_path / "policy")(observation), each[1], rtol=1e-4, atol=1e-6)
 
 
@@ -139,7 +141,11 @@ def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     result = rlx.fit("iql", dataset=arrays, **OFFLINE)
     command = ("train", "iql", "--no-env", "--dataset", tmp_path / "walk.npz", "--run-dir", tmp_path)
     said = say(*command, "--run-name", "a", *flags(**OFFLINE))
-    assert said.code == 0 and "no policy is evaluated" in said.err and "critic_loss" in said.out
+    assert (
+        said.code == 0
+        and "no policy is evaluated; 20 updates follow; --offline-steps" in said.err
+        and "critic_loss" in said.out
+    )
     loaded = rlx.load(tmp_path / "a")
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.state, result.state)))
     assert result.config.train.dataset == "the data set (in memory)"

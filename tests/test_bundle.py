@@ -47,6 +47,9 @@ def test_the_runner_needs_numpy_alone_and_notices_another_policy(robot: Path, tm
     arrays["1.1"] = arrays["1.1"] + 0.1  # the first layer's bias
     np.savez(changed / "policy.npz", **arrays)
     assert processes.python(*command, changed / "run_policy.py").returncode == 1
+    for name, words in (("jax", "package jax is missing"), ("tensorrt", "no file for the backend tensorrt")):
+        said = processes.python(*command, robot / "run_policy.py", name)
+        assert said.returncode == 2 and words in said.stderr and "numpy" in said.stderr and said.stderr.count("\n") == 1
 
 
 def test_every_backend_gives_the_policys_actions(robot: Path) -> None:

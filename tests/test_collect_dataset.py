@@ -242,7 +242,7 @@ def test_replay_is_what_the_run_kept(run: Path, collected: Callable[..., Dataset
     assert len(ring) == 6
     assert (int(whole["['state'].replay.cursor.head"]), int(whole["['state'].replay.cursor.size"])) == (100, 150)
     said = say("collect", run, "--kind", "replay", "--out", tmp_path / "set")
-    assert said.code == 0 and "set (in memory): 600 transitions" in said.out
+    assert said.code == 0 and "set (in memory): 600 transitions" in said.out and str(tmp_path / "set") in said.out
     for found, steps in ((collected("replay", 501), 126), (data.read(tmp_path / "set"), 150)):
         for name, kept in ring.items():
             newest = np.roll(kept[0, 0], -100, axis=0).swapaxes(0, 1)[:, -steps:]  # [E, T, ...]
@@ -345,7 +345,7 @@ def test_cloning_from_the_command_line(collected: Callable[..., Dataset], run: P
         assert summary[name] == score(value)
     assert sorted(summary["eval_score_interval"]) == [score(low), score(high)]
     again = say("eval", run.parent / "clone")
-    assert again.code == 0 and f"the data's own return {known['behaviour_return']:.1f}" in again.out
+    assert again.code == 0 and f"that collected the data return {known['behaviour_return']:.1f} as" in again.out
 
 
 STEADY = np.tile([-1.0, 1.0], 32)  # 64 returns whose mean has a standard error of 1/8

@@ -170,7 +170,7 @@ def test_describe() -> None:
         "of 20 numbers 2 at exactly +-1, 0 outside",
         "odd: next_observation has NaN or infinity in 1 rows, first in row 4",
         "odd: observation dimensions [0] never change",
-        "quality: 30.0 mean normalised return (its own 20.0; random -10.0 is 0, expert 90.0 is 100)",
+        "quality: 30.0 mean normalised return (the data's 20.0; random -10.0 is 0, expert 90.0 is 100)",
         "note: mapped",
         "also stored: log_prob",
     ):

@@ -99,6 +99,8 @@ def test_training_with_privileged_observations(driver: str) -> None:
     assert {(1, 2, 8), (1, 2, 4, 8)} <= {*shapes(found.state.actor), *shapes(found.state.critic)}
     with pytest.raises(RlxError, match="reads 2 numbers"):
         found.act(np.zeros(3))
+    with pytest.raises(RlxError, match=r"critic reads 3 numbers, .*: privileged_state \(1\), then state \(2\)"):
+        found.q_value(np.zeros(2), np.zeros(1))
     line, returns = found.metrics[-1], found.evaluation.returns
     assert line["eval/nominal_return_mean"] != line["eval/return_mean"] == pytest.approx(returns.mean())
     assert line["eval/distance_sum"] == pytest.approx(-returns.mean(), rel=1e-5)

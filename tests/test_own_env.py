@@ -69,6 +69,23 @@ def test_a_name_makes_a_class_a_function_and_an_object(place: str, folder: Path)
     assert envs.make("task.py:added").spec.episode_length == 7, "a notebook's next fit uses the file as it is"
 
 
+@pytest.mark.parametrize("place", ["noisy.py", "noisy"])
+def test_libraries_are_quiet_while_a_users_code_is_imported(
+    place: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """MuJoCo's lines on warp are left out, the user's own prints are not."""
+    for name in ("mujoco", "mujoco.mjx", "noisy"):
+        monkeypatch.setitem(sys.modules, name, sys)  # put back in the end
+        del sys.modules[name]
+    (folder / "mujoco").mkdir()
+    (folder / "mujoco" / "__init__.py").touch()
+    (folder / "mujoco" / "mjx.py").write_text("print('Failed to import warp')")
+    (folder / "noisy.py").write_text("from mujoco import mjx\nprint('mine')")
+    monkeypatch.syspath_prepend(folder)
+    user_code.module(place)
+    assert capfd.readouterr().out == "mine\n"
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [

@@ -20,7 +20,7 @@ def test_scores_between_the_references() -> None:
     found = verdict(random_return=-30.0, expert_return=70.0, behaviour_return=20.0)
     assert (found["eval_score_mean"], found["behaviour_score"]) == (50.0, 50.0)
     words = [line.split(" (")[0] for line in summaries.in_words(found)]
-    assert words == ["return 20.0", "normalised score", "the data's own return 20.0"]
+    assert words == ["return 20.0", "normalised score", "complete episodes of the data return 20.0"]
 
 
 @pytest.mark.parametrize(("random", "expert"), [(20.0, 10.0), (20.0, 20.0), (20.0, math.nan)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import shlex
@@ -16,7 +15,7 @@ import numpy as np
 from rlx import config
 from rlx.analysis import run_files
 from rlx.envs import no_env
-from rlx.errors import RlxError, say
+from rlx.errors import RlxError, nearest, say
 from rlx.runs.folders import status
 from rlx.statistics import Interval, bootstrap_interval, interquartile_mean, probability_of_improvement
 
@@ -166,8 +165,8 @@ def _lines(folder: Path, metric: str, members: int) -> list[dict[str, Any]]:
     path, lines = folder / "metrics.jsonl", run_files.lines(folder)
     known = {key for line in lines for key, value in line.items() if isinstance(value, list) and len(value) == members}
     if metric not in known:
-        close = difflib.get_close_matches(metric, sorted(known), n=1, cutoff=0.0)
-        hint = f"did you mean {close[0]!r}?" if close else "it has no metric with a value per seed"
+        close = nearest(metric, sorted(known), cutoff=0.0)
+        hint = f"did you mean {close!r}?" if close else "it has no metric with a value per seed"
         raise RlxError(f"{folder}: has no {metric!r} per seed in metrics.jsonl; {hint}")
     with_metric = [line for line in lines if isinstance(line.get(metric), list) and len(line[metric]) == members]
     for line in with_metric:

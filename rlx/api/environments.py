@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rlx import data, envs
 from rlx.data import Dataset
 from rlx.envs import no_env
-from rlx.errors import RlxError, say
+from rlx.errors import RlxError
 
 
 class Named(NamedTuple):
@@ -34,5 +34,4 @@ def environment(env: Any, backend: str | None, datasets: Sequence[str | Dataset]
     if env is None and first.info.get("env"):
         of_data = {name: first.info[name] for name in ("env_args", "wrappers") if first.info.get(name)}
         return Named(str(first.info["env"]), backend or first.info.get("backend"), None, of_data)
-    say(f"rlx: {first.name}: there is no environment, so no policy is evaluated")
     return Named(no_env.name_of(first.rows.observation.shape[1], first.rows.action.shape[1]))

@@ -95,6 +95,8 @@ def check_names(agent: str, settings: dict[str, Any]) -> None:
         if name not in known:
             meant = other_names.ARGUMENTS.get(name.lower())
             hint = f"did you mean {meant}?" if meant else config.nearest(name, known)
+            if "did you mean" not in hint:
+                hint = f"an environment's own goes in env_args={{{name!r}: ...}}; for others {hint}"
             raise RlxError(f"unknown setting {name!r} of {agent}: {hint}")
 
 

@@ -146,13 +146,16 @@ class Result:
             raise RlxError(f"{self.config.agent}: has no critic of actions; use an agent that learns one, such as iql")
         one = jax.tree.map(lambda x: jnp.asarray(x)[member], self._snapshot)
         critic = one["agent"].critic
-        seen = observed(task, one["statistics"], policies.checked(observation, task.env.spec.observation_size))
+        spec = task.env.spec
+        sizes = ", then ".join(f"{name} ({end - start})" for name, (start, end) in spec.parts.items())
+        rows = policies.checked(observation, spec.observation_size, "the critic", sizes and f": {sizes}")
+        seen = observed(task, one["statistics"], rows)
         rows, actions = (x.reshape(-1, x.shape[-1]) for x in (seen, jnp.asarray(action, jnp.float32)))
         return task.agent.q_value(critic, rows, actions).reshape(seen.shape[:-1]) / critic.hypers.reward_scale
 
     @speaks_python
-    def export(self, out: str | Path, member: int = 0, onnx: bool = False, bundle: bool = False) -> dict[str, Any]:
-        """Writes the greedy policy of a member into the new folder `out`, as `rlx export`; returns its policy.json."""
+    def export(self, out: str | Path, member: int = 0, onnx: bool = False, bundle: bool = False) -> Path:
+        """Writes the greedy policy of a member into the new folder `out`, as `rlx export`; returns it."""
         from rlx.export import policy
 
         check_kind("out", out, (str, Path), "the path of a new folder")
@@ -160,7 +163,8 @@ class Result:
         one = jax.tree.map(lambda x: jnp.asarray(x[[member]]), self._snapshot)
         saved = policies.SavedPolicy(self.config, self.members, self.run_step, self._task, one)
         name = self.folder.resolve().name if self.folder else ""
-        return policy.write(saved, Path(out), member, onnx, bundle, run=name)
+        policy.write(saved, Path(out), member, onnx, bundle, run=name)
+        return Path(out)
 
     @speaks_python
     def save(self, path: str | Path, overwrite: bool = False) -> Path:

@@ -58,6 +58,9 @@ class Parser(argparse.ArgumentParser):
             flag, known = text.split("=")[0], self._option_string_actions
             kinds = [name for name in known if name.endswith(f"-{flag.lstrip('-')}")]  # --actor-lr, for --lr
             hint = f"did you mean {' or '.join(kinds)}?" if kinds else nearest(flag, known)
+            if "--env-args" in known and "did you mean" not in hint:
+                name = flag.lstrip("-").replace("-", "_")
+                hint = f"an environment's own goes in --env-args {name}=VALUE; for others {hint}"
             raise RlxError(f"unknown argument {flag!r} of `{self.prog}`: {hint}")
         return values
 

@@ -35,7 +35,7 @@ def collect(arguments: list[str]) -> int:
         Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, *where
     )
     notes = made.info.pop("notes")  # printed as warnings, and kept in the set
-    show("\n".join(describe(made)))
+    show("\n".join([*describe(made), f"written to {values.out}"]))
     for note in notes:
         say(f"rlx: {note}")
     return 0
@@ -52,5 +52,8 @@ def data(arguments: list[str]) -> int:
         raise RlxError("usage: rlx data info PATH, or rlx data convert PATH OUT")
     from rlx.data import convert, describe, read
 
-    show("\n".join(describe(read(values.path) if values.out is None else convert(values.path, values.out))))
+    if values.out is None:
+        show("\n".join(describe(read(values.path))))
+    else:
+        show("\n".join([*describe(convert(values.path, values.out)), f"written to {values.out}"]))
     return 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlx.commands import COMMANDS
-from rlx.errors import RlxError, discard_output, say
+from rlx.errors import RlxError, discard_output, nearest, say
 from rlx.runs.signals import Interrupted
 
 REMEDIES = {
@@ -72,10 +72,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"rlx {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        from difflib import get_close_matches
-
-        close = get_close_matches(arguments[0], [*COMMANDS, "--help", "--version"], n=1)
+        close = nearest(arguments[0], [*COMMANDS, "--help", "--version"])
         raise RlxError(
-            f"unknown command {arguments[0]!r}: " + (f"did you mean {close[0]}?" if close else "see `rlx --help`")
+            f"unknown command {arguments[0]!r}: " + (f"did you mean {close}?" if close else "see `rlx --help`")
         )
     return COMMANDS[arguments[0]](arguments[1:])

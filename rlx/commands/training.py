@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlx.commands.arguments import ENV, Parser, add_cluster, add_settings, join_cluster
-from rlx.errors import RlxError, say
+from rlx.errors import RlxError
 
 MISSING = "missing --env, as in --env brax:ant; see `rlx list`"
 
@@ -82,7 +82,6 @@ def environment(
         raise RlxError("missing --dataset: --no-env learns from data" if env else MISSING)
     found = data.read(dataset.split(",")[0])
     if env == "none":
-        say(f"rlx: {found.name}: there is no environment, so no policy is evaluated")
         return no_env.name_of(found.rows.observation.shape[1], found.rows.action.shape[1]), None, {}
     if not found.info.get("env"):
         raise RlxError(

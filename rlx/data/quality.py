@@ -90,7 +90,7 @@ def _quality(dataset: Dataset) -> str:
     if flaw := statistics.flaw_of_references(random, expert):
         return f"quality: unknown, since {flaw}; mean {mean:.1f}"
     score = float(statistics.normalised(mean, random, expert))
-    own = f"its own {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
+    own = f"the data's {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
     return f"quality: {score:.1f} mean normalised return ({own})"
 
 

@@ -88,8 +88,22 @@ def check(policy):
     return worst, (time.perf_counter() - begun) / len(observations)
 
 
+def chosen(backend=None):
+    """The policy on a backend that the command names; ends with 2, in one line, where it cannot be."""
+    here = [name for name, (_, file) in BACKENDS.items() if (HERE / file).exists()]
+    others = " or ".join(name for name in here if name != (backend or here[0])) or "none"
+    try:
+        if backend is None or backend in here:
+            return Policy(backend)
+        problem = f"this policy has no file for the backend {backend}"
+    except ImportError as error:
+        problem = f"the package {error.name or error} is missing: install it"
+    print(f"{problem}; other backends here: {others}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
-    policy = Policy(*sys.argv[1:2])
+    policy = chosen(*sys.argv[1:2])
     worst, seconds = check(policy)
     print(f"{policy.backend}: largest difference {worst:.1e} in 100 rows, {1e6 * seconds:.0f} microseconds an action")
     sys.exit(worst > TOLERANCE)

@@ -93,11 +93,11 @@ def acting_driver(run_config: RunConfig, env: Env | None = None, folder: Path | 
     return make_driver(setup(acting, env, trains=False))
 
 
-def checked(observation: Any, size: int) -> jax.Array:
-    """A raw observation `[..., size]` as an array. Raises RlxError for another size."""
+def checked(observation: Any, size: int, reader: str = "this policy", parts: str = "") -> jax.Array:
+    """A raw observation `[..., size]` as an array. Raises RlxError, which names the `reader`, for another size."""
     rows = jnp.asarray(observation, jnp.float32)
     if rows.shape[-1:] != (size,):
-        raise RlxError(f"observations are {list(rows.shape)}: this policy reads {size} numbers, [..., {size}]")
+        raise RlxError(f"observations are {list(rows.shape)}: {reader} reads {size} numbers, [..., {size}]{parts}")
     return rows
 
 
@@ -174,6 +174,7 @@ def evaluate(
     train = driver.task.config
     snapshot = driver.place(load_snapshot(folder, driver, step))
     each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
+    of_each = f" of each of {driver.members} runs" if driver.members > 1 else ""
     say_compiling(f"evaluating {train.eval_episodes} episodes of {each}{folder}")
     evaluation = driver.fetch(driver.evaluate(snapshot))
     known = data.check_info(folder / "config.json", json_files.read(folder / "config.json").get("data") or {})
@@ -181,7 +182,7 @@ def evaluate(
     per_run = " ".join(f"{value:.1f}" for value in results["eval_return_per_seed"])
     return "\n".join(
         [
-            f"{saved.agent} on {saved.env}: {train.eval_episodes} greedy episodes of each of {driver.members} runs",
+            f"{saved.agent} on {saved.env}: {train.eval_episodes} greedy episodes{of_each}",
             *(f"  {line}" for line in summaries.in_words(results)),
             f"  per run {per_run}; mean length {evaluation.lengths.mean():.0f}",
             *([f"  {note}"] if (note := report.nonfinite_episodes(evaluation)) else []),

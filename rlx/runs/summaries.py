@@ -136,8 +136,13 @@ def in_words(values: dict[str, Any]) -> list[str]:
         lines.append(f"no normalised score: {values['no_score']}")
     if "behaviour_return" in values:
         greedy = values["behaviour_greedy_return"]
-        of_greedy = "" if greedy is None else f", its best policy acting greedily {greedy:.1f}"
-        lines.append(f"the data's own return {values['behaviour_return']:.1f}{of_greedy}")
+        mean = f"{values['behaviour_return']:.1f}"
+        if greedy is None:
+            lines.append(f"complete episodes of the data return {mean}")
+        else:
+            lines.append(
+                f"the policies that collected the data return {mean} as they explore, the best {greedy:.1f} greedily"
+            )
     return lines
 
 
