@@ -78,7 +78,11 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     """A hint at the name that was meant, or nothing."""
     known = list(known)
     plain = {setting.lstrip("-").replace("-", "_"): setting for setting in known}
-    if named := other_names.meant(name, plain):
+    named = other_names.meant(name, plain)
+    if named == ["env_args"]:
+        flag = plain["env_args"]
+        return f"did you mean {flag}" + (" episode_length=N?" if flag.startswith("-") else "={'episode_length': N}?")
+    if named:
         return f"did you mean {' and '.join(plain[setting] for setting in named)}?"
     close = errors.nearest(name, known)
     return f"did you mean {close}?" if close else "see `rlx list` and `--help`"

@@ -16,6 +16,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # to the settings of rlx; only those that
     **dict.fromkeys(("buffer_size", "max_replay_size", "replay_size", "memory_size"), ("replay_capacity",)),
     **dict.fromkeys(("learning_starts", "min_replay_size", "start_steps", "start_timesteps"), ("warmup_env_steps",)),
     **dict.fromkeys(("gradient_steps", "grad_updates_per_step", "utd", "utd_ratio"), ("ratio",)),
+    **dict.fromkeys(("episode_length", "max_episode_steps", "time_limit"), ("env_args",)),  # as its episode_length
     "train_freq": ("ratio", "rollout_length"),
     "unroll_length": ("rollout_length",),
     "policy_frequency": ("ratio", "policy_delay"),
