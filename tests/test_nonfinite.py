@@ -29,7 +29,7 @@ from tests import damage
 
 FAULT = 30  # the step of an episode in which something breaks: of four environments the run's steps 116 to 120
 SETTINGS = (
-    "--env brittle --num-envs 4 --total-env-steps 240 --warmup-env-steps 40 --log-every 40 --eval-every 240"
+    "--env stub:brittle --num-envs 4 --total-env-steps 240 --warmup-env-steps 40 --log-every 40 --eval-every 240"
     " --checkpoint-every 40 --eval-episodes 2 --ratio 1:1 --batch-size 8 --replay-capacity 400 --pool-size 4"
     " --actor-hidden-sizes 4 --critic-hidden-sizes 4 --no-normalize-observations --quiet"
 )
