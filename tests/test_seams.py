@@ -41,7 +41,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
         settings = SETTINGS | changes
         if "dataset" in settings:
             settings["dataset"] = ",".join(str(folder / name) for name in settings["dataset"].split(","))
-        return build.setup(config.resolve("reader", "walk", **settings))
+        return build.setup(config.resolve("reader", "stub:walk", **settings))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envs, "make", lambda *given: reader.Costly())
@@ -147,7 +147,7 @@ def run(make: Make, tmp_path: Path) -> Callable[..., Path]:
     def run(name: str, init_from: str | None = None, **changes: Any) -> Path:
         settings = SETTINGS | {"num_seeds": 2, "members": "vmap", "total_env_steps": 48, "log_every": 24} | changes
         (tmp_path / name).mkdir()
-        runner.train(config.resolve("reader", "walk", **settings), tmp_path / name, init_from, quiet=True)
+        runner.train(config.resolve("reader", "stub:walk", **settings), tmp_path / name, init_from, quiet=True)
         return tmp_path / name
 
     return run
