@@ -17,15 +17,15 @@ def parse(texts: Iterable[str]) -> dict[str, Any]:
 
     Raises RlxError for what is no `name=value`, and for a name that comes twice.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise RlxError(f"{FLAG} {text}: must be name=value, as episode_length=500")
-        if name in found:
+        if name in values:
             raise RlxError(f"{FLAG} {text}: {name} comes twice; give it once")
-        found[name] = _value(value)
-    return found
+        values[name] = _value(value)
+    return values
 
 
 def _value(text: str) -> Any:

@@ -115,8 +115,8 @@ def _check_spec(name: str, spec: Spec) -> None:
             raise RlxError(f"{name}: spec.parts[{part!r}] is {(start, end)}; it must be a range of the {size} numbers")
 
 
-def _check_arrays(where: str, found: Mapping[str, tuple[Any, Any]]) -> None:
-    for field, (array, expected) in found.items():
+def _check_arrays(where: str, arrays: Mapping[str, tuple[Any, Any]]) -> None:
+    for field, (array, expected) in arrays.items():
         if isinstance(array, Mapping):
             raise RlxError(f"{where} {field} is a dict; give it to rlx.envs.base.begin and advance, which make it flat")
         if (np.shape(array), jnp.result_type(array)) != (expected.shape, expected.dtype):

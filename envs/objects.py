@@ -101,35 +101,35 @@ def make(name: str, backend: str | None, episode_length: int | None, settings: M
     A time limit, or a backend, goes to a class or function that takes it. Raises RlxError for settings that it does
     not take.
     """
-    found, given = user_code.attribute(name), dict(settings)
-    if isinstance(found, type) or (callable(found) and not is_env(found)):
-        parameters = inspect.signature(found).parameters
+    made, arguments = user_code.attribute(name), dict(settings)
+    if isinstance(made, type) or (callable(made) and not is_env(made)):
+        parameters = inspect.signature(made).parameters
         if "episode_length" in parameters and episode_length is not None:
-            given["episode_length"], episode_length = episode_length, None
+            arguments["episode_length"], episode_length = episode_length, None
         if "backend" in parameters and backend is not None:
-            given["backend"], backend = backend, None
-        _check_settings(name, parameters, given)
+            arguments["backend"], backend = backend, None
+        _check_settings(name, parameters, arguments)
         try:
-            found = found(**given)
+            made = made(**arguments)
         except RlxError:
             raise
         except Exception as error:
-            raise RlxError(f"{name} cannot be made of {given or 'nothing'}: {user_code.describe(error)}") from error
-    elif given:
-        raise RlxError(f"{name} is an object and takes no setting {next(iter(given))!r}: name its class")
+            raise RlxError(f"{name} cannot be made of {arguments or 'nothing'}: {user_code.describe(error)}") from error
+    elif arguments:
+        raise RlxError(f"{name} is an object and takes no setting {next(iter(arguments))!r}: name its class")
     if backend is not None:
         raise RlxError(f"{name} has one physics only: leave out the backend {backend!r}")
-    return wrap(found, episode_length)
+    return wrap(made, episode_length)
 
 
-def _check_settings(name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
+def _check_settings(name: str, parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any]) -> None:
     """Raises RlxError for a setting that a class or function does not take, or that it lacks."""
     kinds = {parameter.kind for parameter in parameters.values()}
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    unknown = [key for key in given if key not in {p.name for p in named}]
+    unknown = [key for key in arguments if key not in {p.name for p in named}]
     if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
         has = ", ".join([*(p.name for p in named if p.name != "episode_length"), "episode_length"])
         raise RlxError(f"{name} has no setting {unknown[0]!r}; it has {has}")
-    lacking = [p.name for p in named if p.default is p.empty and p.name not in given]
+    lacking = [p.name for p in named if p.default is p.empty and p.name not in arguments]
     if lacking:
         raise RlxError(f"{name} needs a value of {lacking[0]!r}; give it by --env-args {lacking[0]}=VALUE")

@@ -30,14 +30,14 @@ def parts(observation: Any) -> dict[str, tuple[int, int]]:
     """
     if not isinstance(observation, Mapping):
         return {}
-    found, start = {}, 0
+    ranges, start = {}, 0
     for name in sorted(observation):
         shape = getattr(observation[name], "shape", None)
         if shape is None or len(shape) > 1:
             what = "no array" if shape is None else f"an image or a table, {list(shape)}"
             raise RlxError(f"observation {name!r} is {what}: rlx takes vectors alone")
-        found[str(name)] = (start, start := start + math.prod(shape))
-    return found
+        ranges[str(name)] = (start, start := start + math.prod(shape))
+    return ranges
 
 
 def size(observation: Any) -> int:

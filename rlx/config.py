@@ -108,16 +108,16 @@ def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
 def preset_file(agent: str, path: Path) -> dict[str, Any]:
     """The settings in a JSON file, as `rlx sweep` writes them. Raises RlxError where it holds something else."""
     try:
-        found = json_files.parse(json_files.read_bytes(path))
+        content = json_files.parse(json_files.read_bytes(path))
     except (OSError, ValueError) as error:
         raise RlxError(f"--preset {path}: cannot be read ({error}); name a JSON file of settings") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise RlxError(f'--preset {path}: holds no settings; write them as {{"critic_lr": 0.001}}')
     known = [*settings(agent), "backend"]
-    for name in found:
+    for name in content:
         if name not in known:
             raise RlxError(f"--preset {path}: {name!r} is no setting of {agent}: {nearest(name, known)}")
-    return found
+    return content
 
 
 def resolve(
@@ -265,10 +265,10 @@ def from_json(path: Path) -> RunConfig:
             raise ValueError("env and backend must be text")
         return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
-        found = f"is not a run folder (no {path.name})" if path.parent.exists() else "is not there"
+        problem = f"is not a run folder (no {path.name})" if path.parent.exists() else "is not there"
         inside = sorted(path.parent.glob(f"*/{path.name}"))
         example = f", such as {inside[0].parent}" if inside else ""
-        raise RlxError(f"{path.parent}: {found}; give a folder that `rlx train` made{example}") from None
+        raise RlxError(f"{path.parent}: {problem}; give a folder that `rlx train` made{example}") from None
     except KeyError as error:
         raise RlxError(f"{path}: is damaged ({error} is missing); restore it from a copy") from None
     except Unregistered:

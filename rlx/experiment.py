@@ -20,7 +20,7 @@ class Moment(NamedTuple):
 
 
 def run(
-    given: Setup,
+    run_setup: Setup,
     driver: Driver,
     learned: Any = None,
     resumed: Resumed | None = None,
@@ -34,6 +34,6 @@ def run(
     offline = driver.task.plan.offline
     for report in host.train(driver, learned, resumed, asked_to_end, tell):
         yield Moment(driver, report, offline)
-    if offline and not given.config.train.offline_only and not report.ended:
+    if offline and not run_setup.config.train.offline_only and not report.ended:
         learned = driver.fetch(driver.policy_snapshot(report.state))
-        yield from run(given, make_driver(given), learned, None, asked_to_end, tell)
+        yield from run(run_setup, make_driver(run_setup), learned, None, asked_to_end, tell)

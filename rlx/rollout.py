@@ -88,8 +88,8 @@ def collect(
         keys = jax.vmap(lambda e: derive(env_key, i, e))(env_index)
         time = state.env.time
         noise = keys if noise_keys is None else noise_keys(i)
-        given = (observation, derive(act_key, i), noise, *([] if fresh is None else [state.carry]))
-        action, info, *carry = act(*given)
+        arguments = (observation, derive(act_key, i), noise, *([] if fresh is None else [state.carry]))
+        action, info, *carry = act(*arguments)
         state, seen = env.step(state, action, pool, keys)
         shown = seen.extras | {"time": time}
         extras = info | seen.extras if keep is None else keep(info, shown)

@@ -129,10 +129,10 @@ class Spec(NamedTuple):
             return observation
         ends = itertools.accumulate(end - start for start, end in map(self.parts.__getitem__, self.actor_parts))
         pieces = jnp.split(observation, list(ends)[:-1], axis=-1)
-        whole = jnp.full((*observation.shape[:-1], self.observation_size), rest, observation.dtype)
+        full = jnp.full((*observation.shape[:-1], self.observation_size), rest, observation.dtype)
         for name, piece in zip(self.actor_parts, pieces, strict=True):
-            whole = whole.at[..., slice(*self.parts[name])].set(piece)
-        return whole
+            full = full.at[..., slice(*self.parts[name])].set(piece)
+        return full
 
     def _size(self, names: tuple[str, ...]) -> int:
         return sum(end - start for start, end in map(self.parts.__getitem__, names)) or self.observation_size

@@ -58,9 +58,9 @@ def module(name: str) -> ModuleType:
         return _module_of_file(place)
     _add_working_directory()
     try:
-        found = None if place in sys.modules else importlib.util.find_spec(place)
-        if found is not None and found.has_location and Path(str(found.origin)).suffix == ".py":
-            _quieten(Path(str(found.origin)).read_bytes())
+        spec = None if place in sys.modules else importlib.util.find_spec(place)
+        if spec is not None and spec.has_location and Path(str(spec.origin)).suffix == ".py":
+            _quieten(Path(str(spec.origin)).read_bytes())
         return importlib.import_module(place)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
@@ -79,14 +79,14 @@ def _module_of_file(place: str) -> ModuleType:
         sys.path.append(str(path.parent))  # for what it imports from beside it
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found  # dataclasses look up their annotations there
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded  # dataclasses look up their annotations there
     try:
-        exec(compile(source, str(path), "exec"), found.__dict__)
+        exec(compile(source, str(path), "exec"), loaded.__dict__)
     except Exception as error:
         del sys.modules[name]
         raise _cannot_be_imported(place, path, error) from None
-    return found
+    return loaded
 
 
 def _quieten(source: bytes) -> None:
@@ -133,22 +133,22 @@ def _is_own(filename: str, path: Path | None) -> bool:
 
 def attribute(name: str) -> Any:
     """What a name such as `file.py:Name` stands for. Raises RlxError where the module has no such name."""
-    found, (place, wanted) = module(name), split(name)
+    loaded, (place, wanted) = module(name), split(name)
     if not wanted:
-        raise RlxError(f"{name}: names a file only; add what to use of it, as in {name}:{_example(found)}")
-    if not hasattr(found, wanted):
-        close = nearest(wanted, _defined(found))
-        has = ", ".join(_defined(found)) or "nothing"
+        raise RlxError(f"{name}: names a file only; add what to use of it, as in {name}:{_example(loaded)}")
+    if not hasattr(loaded, wanted):
+        close = nearest(wanted, _defined(loaded))
+        has = ", ".join(_defined(loaded)) or "nothing"
         raise RlxError(f"{place} has no {wanted}; " + (f"did you mean {close}?" if close else f"it defines {has}"))
-    return getattr(found, wanted)
+    return getattr(loaded, wanted)
 
 
-def _defined(found: ModuleType) -> list[str]:
+def _defined(loaded: ModuleType) -> list[str]:
     """The public classes, functions and objects that a module itself defines."""
     return [
         name
-        for name, value in vars(found).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType) and _module_name(value) == found.__name__
+        for name, value in vars(loaded).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and _module_name(value) == loaded.__name__
     ]
 
 
@@ -156,9 +156,9 @@ def _module_name(value: Any) -> str:
     return str(getattr(value, "__module__", type(value).__module__))
 
 
-def _example(found: ModuleType) -> str:
-    classes = [name for name in _defined(found) if isinstance(getattr(found, name), type)]
-    return (classes or _defined(found) or ["Name"])[-1]
+def _example(loaded: ModuleType) -> str:
+    classes = [name for name in _defined(loaded) if isinstance(getattr(loaded, name), type)]
+    return (classes or _defined(loaded) or ["Name"])[-1]
 
 
 def source(name: str) -> dict[str, str] | None:

@@ -18,11 +18,11 @@ def isolated(function: F) -> F:
     the reader's order. That is a loss for random numbers with several readers, and for a transposition, which by itself
     is a blocked copy.
     """
-    whole = jax.jit(function)
+    jitted = jax.jit(function)
 
     def kept(*arguments: jax.Array) -> jax.Array:
         with set_xla_metadata(inlineable="false"):
-            return whole(*arguments)
+            return jitted(*arguments)
 
     def call(*arguments: jax.Array) -> jax.Array:
         return cast(jax.Array, jax.lax.platform_dependent(*arguments, cpu=kept, default=function))

@@ -108,8 +108,8 @@ def check_progress(progress: Any) -> bool | None:
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     shell = sys.modules.get("IPython")
-    found = shell.get_ipython() if shell is not None and hasattr(shell, "get_ipython") else None
-    return found is not None and hasattr(found, "kernel")
+    interpreter = shell.get_ipython() if shell is not None and hasattr(shell, "get_ipython") else None
+    return interpreter is not None and hasattr(interpreter, "kernel")
 
 
 class Silent:

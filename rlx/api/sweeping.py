@@ -36,14 +36,14 @@ class SweepResult:
     def results(self) -> list[dict[str, Any]]:
         """The combinations, the best first: their values, `estimate` (the interquartile mean of the seeds' returns),
         `low` and `high` (its 95 % interval) and `returns`, one for each seed."""
-        found: list[dict[str, Any]] = json_files.read(self.folder / "sweep.json")["results"]
-        return found
+        results: list[dict[str, Any]] = json_files.read(self.folder / "sweep.json")["results"]
+        return results
 
     @property
     def confirmed(self) -> dict[str, Any] | None:
         """Returns of the best on fresh seeds, as in a run's summary.json; None without `confirm`."""
-        found: dict[str, Any] | None = json_files.read(self.folder / "sweep.json").get("confirmed")
-        return found
+        confirmed: dict[str, Any] | None = json_files.read(self.folder / "sweep.json").get("confirmed")
+        return confirmed
 
     def __repr__(self) -> str:
         return f"{sweeping.table(self._sweep, self._ranked)}\n{self.folder}"

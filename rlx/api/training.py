@@ -139,8 +139,8 @@ def go_on(result: Any, trained: Trained, totals: dict[str, Any], callbacks: Any,
     prepared = build.setup(longer, result._env, datasets=trained.datasets)
     prepared = extend.at_same_intervals(prepared, saved, MEMORY, (moment.report.run_step, moment.offline))
     driver = build.make_driver(prepared, moment.offline)
-    whole = moment.driver.training_state(moment.report.state, moment.report.totals)
-    resumed = Resumed(whole, moment.report.iteration, moment.report.learned)
+    training_state = moment.driver.training_state(moment.report.state, moment.report.totals)
+    resumed = Resumed(training_state, moment.report.iteration, moment.report.learned)
     return in_memory(
         type(result), prepared, trained.datasets, driver, None, resumed, result._env, follower, True, result.metrics
     )

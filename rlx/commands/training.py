@@ -80,15 +80,15 @@ def environment(
         return env, backend, {}
     if dataset is None:
         raise RlxError("missing --dataset: --no-env learns from data" if env else MISSING)
-    found = data.read(dataset.split(",")[0])
+    loaded = data.read(dataset.split(",")[0])
     if env == "none":
-        return no_env.name_of(found.rows.observation.shape[1], found.rows.action.shape[1]), None, {}
-    if not found.info.get("env"):
+        return no_env.name_of(loaded.rows.observation.shape[1], loaded.rows.action.shape[1]), None, {}
+    if not loaded.info.get("env"):
         raise RlxError(
             f"--dataset {dataset}: names no environment; give one by --env to evaluate policies in, or --no-env"
         )
-    of_data = {name: found.info[name] for name in ("env_args", "wrappers", "randomize") if found.info.get(name)}
-    return str(found.info["env"]), backend or found.info.get("backend"), of_data
+    of_data = {name: loaded.info[name] for name in ("env_args", "wrappers", "randomize") if loaded.info.get(name)}
+    return str(loaded.info["env"]), backend or loaded.info.get("backend"), of_data
 
 
 def _resume(arguments: list[str]) -> int:

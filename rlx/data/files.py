@@ -41,16 +41,16 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
     raise RlxError(f"{path} {_looks_like(start)}")
 
 
-def as_dataset(given: Any) -> Dataset:
+def as_dataset(source: Any) -> Dataset:
     """A `Dataset` of a data set, the path of one, or a dict of arrays. Raises RlxError, in one line, for others."""
-    if isinstance(given, Dataset):
-        check(given)
-        return given
-    if isinstance(given, (str, Path)):
-        return read(given)
-    if isinstance(given, Mapping):
-        return arrays.from_arrays(given)
-    raise RlxError(f"dataset: is of type {type(given).__name__}, which holds no transitions; give {KINDS}")
+    if isinstance(source, Dataset):
+        check(source)
+        return source
+    if isinstance(source, (str, Path)):
+        return read(source)
+    if isinstance(source, Mapping):
+        return arrays.from_arrays(source)
+    raise RlxError(f"dataset: is of type {type(source).__name__}, which holds no transitions; give {KINDS}")
 
 
 def _first_bytes(path: Path, limits: Limits) -> bytes:

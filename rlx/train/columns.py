@@ -107,7 +107,7 @@ def _traced(agent: Agent, spec: Spec, axes: parallel.Axes, noise: bool) -> tuple
     for axis in axes:
         function = jax.vmap(function, in_axes=None, axis_name=axis, axis_size=1)
     shapes = jax.eval_shape(function, jax.eval_shape(lambda: jax.random.key(0)), rows)
-    found: tuple[dict[str, Any], dict[str, Any]] = jax.tree.map(
+    split: tuple[dict[str, Any], dict[str, Any]] = jax.tree.map(
         lambda x: _struct(x.shape[2 + len(axes) :], x.dtype), shapes
     )
-    return found
+    return split

@@ -121,11 +121,11 @@ def _collect(task: Task, members: int, devices: int) -> Estimate:
 
 def _value(task: Task, members: int, devices: int) -> Estimate:
     agent = _agent(task)
-    given = _batches(task, task.plan.critic_updates)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), given)
+    batches = _batches(task, task.plan.critic_updates)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batches)
     policy = jax.eval_shape(task.agent.acting_params, agent)
     working = peak(task.agent.update_critic, agent.critic, policy, batch, _key(), axes=task.axes)
-    return _learner(task, members, devices, row_shapes(task), size(given), working)
+    return _learner(task, members, devices, row_shapes(task), size(batches), working)
 
 
 def _policy(task: Task, members: int, devices: int) -> Estimate:
@@ -160,18 +160,18 @@ def _learner(task: Task, members: int, devices: int, row: Any, batches: int, wor
 
 def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Tables | None = None) -> Estimate:
     """The estimate of a run. Raises RlxError, with the numbers and the flag to change, if a device cannot hold it."""
-    found = estimate(task, members, groups, data)
+    estimated = estimate(task, members, groups, data)
     room = parallel.memory_bytes(groups[0])
-    if room is not None and found.total > room:
-        parts = found._asdict()
+    if room is not None and estimated.total > room:
+        parts = estimated._asdict()
         worst = max(parts, key=lambda name: parts[name])
         flag = {"replay": "--replay-capacity", "environments": "--num-envs", "learning": "--batch-size"}[worst]
         detail = ", ".join(f"{name} {amount / 2**30:.1f}" for name, amount in parts.items())
         raise RlxError(
-            f"{flag}: the run needs {found.total / 2**30:.1f} GiB a device ({detail})"
+            f"{flag}: the run needs {estimated.total / 2**30:.1f} GiB a device ({detail})"
             f" but {room / 2**30:.1f} GiB are free; lower it"
         )
-    return found
+    return estimated
 
 
 def most_members(

@@ -131,12 +131,12 @@ def inspect(name: str, half: Any) -> dict[str, jax.Array]:
 
     A bad gradient stays in the optimiser's first moments. Targets follow the parameters, second moments the gradients.
     """
-    found: dict[str, list[Any]] = {f"{name} gradients": [], f"{name} parameters": []}
+    groups: dict[str, list[Any]] = {f"{name} gradients": [], f"{name} parameters": []}
     for path, leaf in jax.tree_util.tree_leaves_with_path(half):
         text = jax.tree_util.keystr(path)
         if "target" not in text and not text.endswith(".nu") and ".nu[" not in text and ".nu." not in text:
-            found[f"{name} gradients" if "opt_state" in text else f"{name} parameters"].append(leaf)
-    return {quantity: (~finite(leaves)).astype(jnp.float32) for quantity, leaves in found.items()}
+            groups[f"{name} gradients" if "opt_state" in text else f"{name} parameters"].append(leaf)
+    return {quantity: (~finite(leaves)).astype(jnp.float32) for quantity, leaves in groups.items()}
 
 
 def watched(name: str, update: Callable[..., tuple[Any, Metrics]], skip: bool) -> Callable[..., tuple[Any, Learned]]:
