@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic: bounds counted by hand, turns taken, tables, and every case of rlx's run once."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
-from benchmarks import bounds, comparisons, gpu, learn, run, tables
+from benchmarks import bounds, comparisons, gpu, learn, learn_page, learn_settings, run, tables
 from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents
 from tests.pages import ROOT
@@ -226,7 +228,7 @@ def test_race_reports_every_goal() -> None:
     found = learn.race(sides, (15.0, 30.0, 1e6), 30.0, time.monotonic() + 90)
     steps = [point and point["env_steps"] for point in found["says"]["goals"].values()]
     assert steps == [2, 3, None] and len(found["says"]["curve"]) == 8 and "said nothing" in found["mute"]["failed"]
-    assert len(learn.curve_of(sides[0].command, 30.0, 30.0)) == 3
+    assert len(learn.curve_of(sides[0].command, 30.0, goal=30.0)) == 3
     first, last = ({"wall_s": s, "env_steps": n, "value": r} for s, n, r in ((9.6, 70_000, 1100.0), (20, 90_000, 900)))
     run_there = {"goals": {"1000": first, "2000": None}, "curve": [first, last]}
     made = MADE | {"versions": {"jax": "0.9"}}
@@ -238,19 +240,46 @@ def test_race_reports_every_goal() -> None:
 MADE = {"date": "2026-01-02", "processor": "2 cores, quick", "hardware": {"kind": "cpu"}}
 
 
-def test_page_and_table_of_learning() -> None:
-    """The table, where it was made, the settings, and each run's course; what is the same is said once."""
-    points = (60.0, 100_000, 2100.0), (80.0, 200_000, 2000.0)
-    reached = [{"wall_s": s, "env_steps": steps, "value": value} for s, steps, value in points]
-    runs = [{"side": "rlx", "env": "ant", "seed": i, "reached": point} for i, point in enumerate([*reached, None])]
-    row = learn.table(runs).splitlines()[-1]
-    assert row == "| rlx, ant | 2000 | 2 of 3 | 70 (60 to 80) | 150,000 (100,000 to 200,000) |"
+def test_page_and_table_of_learning(tmp_path: Path) -> None:
+    """Final returns, when the goal was reached and in how many runs; origin and settings once; a picture a task."""
 
-    curve = [{"wall_s": 50.0, "env_steps": 90_000, "value": 1100.4}, reached[0]]
-    made = MADE | {"versions": {"jax": "0.9", "commit": "0123456789abcdef"}}
-    one = {"side": "brax-sac", "env": "ant", "reached": curve[1], "curve": curve, "made": made}
-    page = learn.page([one | {"seed": 0}, one | {"seed": 1}])
-    assert "| brax-sac, ant | 2000 | 2 of 2 | 60 (60 to 60) |" in page
+    def one(side: str, seed: int, *points: tuple[float, int, float]) -> dict[str, Any]:
+        curve = [{"wall_s": s, "env_steps": steps, "value": value} for s, steps, value in points]
+        made = MADE | {"versions": {"jax": "0.9", "commit": "0123456789abcdef"}}
+        settings = {"learning_rate": 1e-3}
+        return {"side": side, "task": "ant", "seed": seed, "minutes": 5} | {
+            "curve": curve,
+            "settings": settings,
+            "made": made,
+        }
+
+    start = (40.0, 90_000, 1100.4)
+    runs = [one("rlx", 0, start, (60.0, 100_000, 2100.0)), one("rlx", 1, start, (80.0, 200_000, 2300.0))]
+    runs += [one("rlx", 2, (50.0, 90_000, 1000.0)), one("brax-sac", 0)]
+    rows = learn_page.table(runs).splitlines()[2:]
+    assert rows[0].startswith(
+        "| ant | rlx | 3 | 1,800 (1,000 to 2,300) | 100,000 (90,000 to 200,000) | 2,000 | 2 of 3 |"
+    )
+    assert rows[0].endswith("| 70 (60 to 80) | 150,000 (100,000 to 200,000) |")
+    assert "| ant | brax-sac | 1 | no evaluation in time |" in rows[1]
+    (drawn,) = learn_page.series(runs, "wall_s", points=2)
+    np.testing.assert_array_equal(drawn.x, [50, 50])  # where all three seeds have been evaluated
+    np.testing.assert_allclose(drawn.returns[0], [1100.4, 1100.4, 1000])
+    page = learn_page.write(runs, tmp_path).read_text()
     assert page.count("2026-01-02, 2 cores, quick, jax 0.9, commit 0123456789ab.") == 1
-    assert page.count("- brax-sac, ant: `{") == 1 and "learning_rate" in page
-    assert "- brax-sac, ant, seed 1: 1100 at 90,000 (50 s), 2100 at 100,000 (60 s)" in page
+    assert page.count("- rlx: `{") == 1 and "- rlx, seed 1: 1100 at 90,000 (40 s), 2300 at 200,000 (80 s)" in page
+    assert {path.name for path in tmp_path.glob("*.png")} == {"learn-ant-seconds.png", "learn-ant-steps.png"}
+
+
+def test_every_task_has_settings_for_every_side() -> None:
+    """Brax's sides for its own tasks; their settings are arguments of Brax's own `train` functions."""
+    from brax.training.agents.ppo import train as ppo
+    from brax.training.agents.sac import train as sac
+
+    for task, (env, *_) in learn_settings.TASKS.items():
+        peers = ("brax-sac", "brax-ppo") if env.startswith("brax:") else ()
+        for side in ("rlx", "rlx-tqc", "rlx-pql", *peers):
+            assert learn.command(side, task, 3)[-1] == json.dumps(learn_settings.SETTINGS[side, task])
+        for side, train in zip(peers, (sac.train, ppo.train), strict=bool(peers)):
+            known = {*inspect.signature(train).parameters, "hidden_layer_sizes"}
+            assert learn_settings.SETTINGS[side, task].keys() <= known
