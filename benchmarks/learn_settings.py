@@ -75,8 +75,8 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("rlx-pql-4096", "ant"): {"preset": "4096", "eval_every": 500_000},
     ("rlx-pql-4096", "humanoid"): {"preset": "4096", "eval_every": 500_000},
 }
-for _name, _task in TASKS.items():
-    _long = {"eval_every": _task.eval_every, "total_env_steps": LONG // 10}
+for _name, _of in TASKS.items():
+    _long = {"eval_every": _of.eval_every, "total_env_steps": LONG // 10}
     SETTINGS |= {(f"rlx{agent}", _name): _long for agent in ("", "-tqc", "-pql")}
 SETTINGS |= {("brax-ppo", task): PPO | settings for task, settings in BRAX_PPO.items()}
 SETTINGS |= {("brax-sac", task): SAC | settings for task, settings in BRAX_SAC.items()}
