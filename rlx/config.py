@@ -89,17 +89,18 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 
 
 def presets(agent: str, env: str, name: str | None = None) -> dict[str, Any]:
-    """An agent's tuned settings: those for every environment (`*`), and over them those for this one.
+    """An agent's tuned settings: for every environment (`*`), over them for its library (`brax:*`), then for this one.
 
-    With a name, `*@name` and `env@name` stand in place of `env`; raises RlxError where there is neither. A name that
-    ends in .json is a file of settings, over all these. An environment that nobody tuned has only what `*` says.
+    With a name, `*@name`, `brax:*@name` and `env@name` stand in place of the latter two; raises RlxError where there is
+    none of them. A name that ends in .json is a file of settings, over all these.
     """
     if name is not None and name.endswith(".json"):
         return presets(agent, env) | preset_file(agent, Path(name))
     known = agents.tuned_settings(agent)
-    keys = [env] if name is None else [f"*@{name}", f"{env}@{name}"]
+    of_this = [f"{env.partition(':')[0]}:*", env]
+    keys = of_this if name is None else [f"{key}@{name}" for key in ("*", *of_this)]
     if name is not None and not any(key in known for key in keys):
-        names = sorted({key.split("@")[1] for key in known if key.startswith(("*@", f"{env}@"))})
+        names = sorted({key.split("@")[1] for key in known if "@" in key and key.split("@")[0] in ("*", *of_this)})
         hint = f"choose from {', '.join(names)}" if names else "there are none: leave it out"
         raise RlxError(f"--preset {name}: unknown for {agent} on {env}; {hint}")
     return {name: value for key in ("*", *keys) for name, value in known.get(key, {}).items()}

@@ -106,22 +106,24 @@ def test_what_fit_cannot_take(given: dict[str, Any], words: str) -> None:
 
 
 def test_named_presets(monkeypatch: pytest.MonkeyPatch, say: Callable[..., Said]) -> None:
-    """`*` is below everything; a named preset stands in place of the environment's own, and not on top of it."""
+    """`*` is below the library's, and that below the environment's; a named preset stands in place of the latter two."""
     impossible = ["--num-envs", "0"]  # ends the run here, should the preset's name be ignored
     said = say("train", "pql", "--env", "brax:ant", "--preset", "nothing", *impossible)
     assert said.code == 2 and "--preset nothing: unknown for pql on brax:ant; choose from 4096\n" in said.err
     assert "brax:ant@4096" in say("list").out
     presets = {
-        "*": {"n_step": 3, "tau": 0.1},
+        "*": {"n_step": 3, "tau": 0.1, "gamma": 0.9},
+        "brax:*": {"num_envs": 32, "gamma": 0.99},
         "brax:ant": {"num_envs": 64, "tau": 0.2},
         "*@large": {"num_envs": 4096},
         "brax:ant@large": {"reward_scale": 0.01},
         "brax:hopper@other": {},
     }
     monkeypatch.setattr(agents.load("pql"), "PRESETS", presets, raising=False)
-    assert config.presets("pql", "brax:hopper") == {"n_step": 3, "tau": 0.1}
-    assert config.presets("pql", "brax:ant") == {"n_step": 3, "num_envs": 64, "tau": 0.2}
-    large = {"n_step": 3, "tau": 0.1, "num_envs": 4096}
+    assert config.presets("pql", "gymnax:Pendulum-v1") == {"n_step": 3, "tau": 0.1, "gamma": 0.9}
+    assert config.presets("pql", "brax:hopper") == {"n_step": 3, "tau": 0.1, "gamma": 0.99, "num_envs": 32}
+    assert config.presets("pql", "brax:ant") == {"n_step": 3, "tau": 0.2, "gamma": 0.99, "num_envs": 64}
+    large = {"n_step": 3, "tau": 0.1, "gamma": 0.9, "num_envs": 4096}
     assert config.presets("pql", "brax:hopper", "large") == large
     assert config.presets("pql", "brax:ant", "large") == large | {"reward_scale": 0.01}
     with one_line("--preset larger: unknown for pql on brax:ant; choose from large"):
