@@ -106,7 +106,7 @@ def test_what_fit_cannot_take(given: dict[str, Any], words: str) -> None:
 
 
 def test_named_presets(monkeypatch: pytest.MonkeyPatch, say: Callable[..., Said]) -> None:
-    """`*` is below the library's, and that below the environment's; a named preset stands in place of the latter two."""
+    """`*` is below the library's, that below the environment's; a named preset stands in place of the latter two."""
     impossible = ["--num-envs", "0"]  # ends the run here, should the preset's name be ignored
     said = say("train", "pql", "--env", "brax:ant", "--preset", "nothing", *impossible)
     assert said.code == 2 and "--preset nothing: unknown for pql on brax:ant; choose from 4096\n" in said.err
