@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlx import diffusion, halves, networks, optim, parallel, score_network
+from rlx import diffusion, halves, networks, optim, parallel
 from rlx.agents import iql
 from rlx.errors import RlxError
 from rlx.halves import HalfState
@@ -112,7 +112,7 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
     """IQL's critic half, the LN-ResNet and the variance-preserving schedule."""
     options = config.network_options() | {"input_layer_norm": config.value_layer_norm}
     value = networks.make_value(spec, config.critic_hidden_sizes, **options)
-    score = score_network.make_score(
+    score = networks.make_score(
         spec,
         num_steps=config.diffusion_steps,
         width=config.score_width,

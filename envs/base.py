@@ -15,8 +15,8 @@ from flax.struct import PyTreeNode
 
 from rlx.envs.observations import flatten
 from rlx.errors import RlxError
+from rlx.parallel.xla import in_blocks
 from rlx.types import Env, EnvState, Key, Spec, Step, fix_types
-from rlx.xla import in_blocks
 
 
 class Renderable(Env, Protocol):

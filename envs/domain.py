@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rlx import user_code
 from rlx.envs.randomization import DRAW, RandomizationFn, factors, parse
-from rlx.envs.wrappers import Wrapped, outer_state, reset_env
+from rlx.envs.wrapped import Wrapped, outer_state, reset_env
 from rlx.errors import RlxError
 from rlx.types import Env, EnvState, Key, Step
 

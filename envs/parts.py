@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.wrappers import Wrapped, outer_state, reset_env
+from rlx.envs.wrapped import Wrapped, outer_state, reset_env
 from rlx.errors import RlxError, unknown
 from rlx.types import Env, EnvState, Key, Step
 

@@ -2,63 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import agents, data, envs, parallel, replay
-from rlx.config import RunConfig, check, members, settings
+from rlx import agents, data, envs, parallel, replay, user_code
+from rlx.config import RunConfig, members, settings
 from rlx.data import Dataset
-from rlx.envs import no_env
+from rlx.envs import arguments, domain, no_env, wrappers
+from rlx.envs import parts as observation_parts
 from rlx.errors import RlxError
-from rlx.replay import Cursor, Replay
-from rlx.run_code import make_env
+from rlx.settings import check
 from rlx.train import autosplit, columns, memory, mirror, numerics
-from rlx.train.columns import Columns
 from rlx.train.compile import tracing
-from rlx.train.config import TrainConfig
+from rlx.train.datasets import prepare, to_tables
 from rlx.train.fused import SEQUENTIAL, Fused
 from rlx.train.loop import Driver
 from rlx.train.offline import OFFLINE
 from rlx.train.pipeline import LAGGED, OFFLINE_LAGGED
 from rlx.train.pipelined import Pipelined
-from rlx.train.plan import Plan, make_offline_plan, make_plan, parse_split
+from rlx.train.placement import Placement, asked_split, axes_of, lay_out
+from rlx.train.plan import Plan, make_offline_plan, make_plan
 from rlx.train.task import Tables, Task
 from rlx.train.threads import Threads
 from rlx.types import Agent, Env, Key, Spec
-
-
-class Placement(NamedTuple):
-    """Which devices a run uses."""
-
-    groups: list[list[Any]]  # devices that collect, learn values and learn policies; the same ones where not split
-    shards: int  # logical, in all
-    split: bool
-
-
-def lay_out(train: TrainConfig, split: tuple[int, int, int] | None) -> Placement:
-    """Devices and logical shards; `split` counts each process's devices. Raises RlxError for what cannot be."""
-    groups = parallel.split_devices(split) if split else [parallel.pick_devices(train.num_devices)] * 3
-    unit = math.lcm(*map(len, groups)) if train.spread == "data" else 1
-    shards = train.num_shards or unit
-    if shards % unit:
-        raise RlxError(f"--num-shards {shards}: must be a multiple of {unit}, so that every device holds as many")
-    if split and train.spread != "data":
-        raise RlxError("--spread seeds: does not go with a split; use --split 1 or --driver fused")
-    return Placement(groups, shards, split is not None)
-
-
-def asked_split(train: TrainConfig) -> tuple[int, int, int] | None:
-    """The split that the configuration names, None where one program does everything."""
-    if train.driver == "fused" or train.split == "1":
-        return None
-    return parse_split(train.split, parallel.local_device_count())
 
 
 class Setup(NamedTuple):
@@ -138,37 +109,6 @@ def _arranged(config: RunConfig, placement: Placement) -> str:
     if config.train.members != "auto":
         return config.train.members
     return "threads" if fits and len(members(config)) > 1 and parallel.on_cpu() else "vmap"
-
-
-def prepare(
-    train: TrainConfig, path: str, spec: Spec, in_memory: Dataset | None = None
-) -> tuple[Dataset, tuple[str, ...]]:
-    """A data set (read, unless in memory), checked and clipped, and notes on it. Raises RlxError if it does not fit."""
-    dataset = data.choose_parts(data.read(Path(path)) if in_memory is None else in_memory, spec.parts)
-    for name, size, data_size in (
-        ("observations", spec.observation_size, dataset.rows.observation.shape[-1]),
-        ("actions", spec.action_size, dataset.rows.action.shape[-1]),
-    ):
-        if data_size != size:
-            raise RlxError(
-                f"{path}: {name} have {data_size} numbers but the environment's {size}; choose its own --env"
-            )
-    notes = []
-    if bad := data.nonfinite(dataset, train.max_magnitude):
-        quantity, rows = next(iter(bad.items()))
-        if train.on_nonfinite != "skip":
-            raise RlxError(
-                f"{path}: {quantity} is not a finite number, or beyond --max-magnitude"
-                f" {train.max_magnitude:g}, in {len(rows)} rows, first in row {rows[0]};"
-                " mend the file, or leave such rows out by --on-nonfinite skip"
-            )
-        finite = data.drop_nonfinite(dataset, train.max_magnitude)
-        notes.append(f"{path}: left out {dataset.size - finite.size} rows with numbers that are not finite")
-        dataset = finite
-    dataset, clipped = data.clip_actions(dataset, train.action_clip)
-    if clipped:
-        notes.append(f"{path}: clipped {clipped} actions to +-{train.action_clip}")
-    return dataset, tuple(notes)
 
 
 def _scaled(config: RunConfig, dataset: Dataset) -> RunConfig:
@@ -258,7 +198,7 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
     config, env, dataset, sizes, _, trains = run_setup
     train, shards = config.train, placement.shards
     plan = make_offline_plan(train, shards) if offline else make_plan(train, shards)
-    axes = _axes(placement, train.spread == "data")
+    axes = axes_of(placement, train.spread == "data")
     mirror.check(train, env.spec)
     batch = envs.vectorise(
         env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
@@ -272,7 +212,7 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
     _check_reach(config, agent, plan, sizes if any(plan.shard_offline) else ())
     # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
-    table = _tables(dataset, sizes, train, extra) if dataset is not None and any(plan.shard_offline) else None
+    table = to_tables(dataset, sizes, train, extra) if dataset is not None and any(plan.shard_offline) else None
     return Task(agent, env, batch, train, plan, axes, extra), table
 
 
@@ -293,29 +233,11 @@ def _check_reach(config: RunConfig, agent: Agent, plan: Plan, sizes: Sequence[in
         raise RlxError(f"--dataset {train.dataset}: {config.agent} reads {steps} rows in a row; one has {min(sizes)}")
 
 
-def _axes(placement: Placement, over_devices: bool) -> parallel.Axes:
-    """What gradients and statistics are averaged over; an axis with one row is none, which spares tracing it."""
-    devices = [len(group) if over_devices else 1 for group in placement.groups]
-    several = {parallel.DEVICE: max(devices) > 1, parallel.SHARD: any(placement.shards > count for count in devices)}
-    return tuple(axis for axis, needed in several.items() if needed)
-
-
 def most_members(run_setup: Setup, unit: int, most: int) -> int:
     """How many members, in steps of `unit` and up to `most`, a device can hold at once with some room to spare."""
     placement = lay_out(run_setup.config.train, asked_split(run_setup.config.train))
     tasks = (_task(run_setup, placement, offline) for offline in parts(run_setup.config))
     return min(memory.most_members(task, unit, most, placement.groups, table) for task, table in tasks)
-
-
-def _tables(dataset: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> Tables:
-    """The data sets as rings, with the extra columns that are read."""
-    available = dataset.rows.extras | {"time": dataset.time}
-    rows = dataset.rows._replace(extras={name: available[name] for name in extra.shapes})
-    ring = data.to_replay(dataset._replace(rows=rows), train.reward_shift)
-    ends = np.cumsum(sizes)
-    parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], ring.rows) for a, b in zip(ends - sizes, ends, strict=True)]
-    cursors = [Cursor(head=ring.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
-    return tuple(Replay(rows=part, cursor=cursor) for part, cursor in zip(parts, cursors, strict=True))
 
 
 def parts(config: RunConfig) -> list[bool]:
@@ -327,3 +249,43 @@ def final_plan(config: RunConfig) -> Plan:
     """The plan of the last part."""
     make = make_offline_plan if config.train.offline_only else make_plan
     return make(config.train, max(1, config.train.num_shards))
+
+
+def make_env(config: RunConfig, env_object: Any = None) -> Env:
+    """The environment of a configuration, or an object in its place, with settings, wrappers and randomised physics.
+
+    Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
+    """
+    wrappers.parse(config.train.wrappers)  # says at once what is misspelt
+    settings = arguments.parse(config.train.env_args)
+    if "backend" in settings and config.env.startswith("brax:"):
+        raise RlxError(f"--env-args backend={settings['backend']}: use --backend {settings['backend']}")
+    length = settings.pop("episode_length", None)
+    train = config.train
+    if env_object is None:
+        env = envs.make(config.env, config.backend, length, **settings)
+    elif config.backend is not None:
+        raise RlxError(f"{config.env} has one physics only: leave out the backend {config.backend!r}")
+    elif settings:
+        raise RlxError(f"env_args: {config.env} is an object and takes no setting {next(iter(settings))!r}")
+    else:
+        env = envs.wrap(env_object, length)
+        envs.quick(env)
+    env = wrappers.apply(envs.randomize(env, train.randomize), train.wrappers)
+    return observation_parts.choose(env, train.actor_observation, train.critic_observation)
+
+
+def check_env_of_run(config: RunConfig, env: Env | None, folder: Any = "") -> None:
+    """Raises RlxError for a saved run whose environment was an object, unless it is passed: only its class is saved."""
+    if env is None and config.env.isidentifier():  # names of environments have a colon
+        raise RlxError(
+            f"{folder or 'this run'}: its environment {config.env} was an object, which no folder holds; in Python"
+            f" give it again, rlx.load(folder, env=...), and to use the command line train with file.py:{config.env}"
+        )
+
+
+def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
+    """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
+    names = [("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env))]
+    names += [("randomize", text, domain.is_function(text)) for text in config.train.randomize]
+    return {what: file for what, name, is_users in names if is_users and (file := user_code.source(name))}

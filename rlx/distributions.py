@@ -16,8 +16,8 @@ import distrax
 import jax
 import jax.numpy as jnp
 
+from rlx.parallel.xla import isolated
 from rlx.types import Key
-from rlx.xla import isolated
 
 
 class TanhNormal(distrax.Distribution):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx.xla import isolated
+from rlx.parallel.xla import isolated
 
 SHORT = 2.0**20  # samples up to which rounding loses nothing that matters, and a plain sum serves
 FAR = 30.0  # standard deviations; values of healthy Brax tasks stay below half of the distance

@@ -39,7 +39,7 @@ def setting(
     below: str = "",
     plan: str = "",
 ) -> Any:
-    """A dataclass field with the text that `--help` shows, units included, and what `rlx.config.check` asks of it.
+    """A dataclass field with the text that `--help` shows, units included, and what `rlx.settings.check` asks of it.
 
     Numbers must lie `within`, ends included, and under the setting that `below` names; text must be one of `choices`.
     Of a tuple each element must. A whole number of a Config with a `plan`, "critic_updates" or "actor_updates", is a

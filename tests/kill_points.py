@@ -101,8 +101,8 @@ def armed(point: Point, number: int) -> Iterator[None]:
             holder = pkgutil.resolve_name(path)
             patch(holder, name, before(getattr(holder, name)))
         else:
-            runner = importlib.import_module("rlx.runs.runner")
-            opened = runner._open_metrics
+            recording = importlib.import_module("rlx.runs.recording")
+            opened = recording.open_metrics
 
             def open_metrics(*given: Any) -> Any:
                 file = opened(*given)
@@ -118,7 +118,7 @@ def armed(point: Point, number: int) -> Iterator[None]:
                 file.write = half
                 return file
 
-            patch(runner, "_open_metrics", open_metrics)
+            patch(recording, "open_metrics", open_metrics)
         yield
 
 

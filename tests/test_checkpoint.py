@@ -252,7 +252,7 @@ def test_a_full_disk_at_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, one_line(f"{folder}/30: could not be written (no space left", "make room"):
-        patch.setattr(checkpoint, "_write_manifest", full)
+        patch.setattr(checkpoint, "write_manifest", full)
         checkpoint.save(folder, 30, tree(30))
     assert checkpoint.steps(folder) == [10, 20]
     checkpoint.save(folder, 30, tree(30))

@@ -16,6 +16,7 @@ from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
+from rlx.runs.behaviours import Behaviour, mismatch
 from rlx.types import Key
 from tests import damage
 from tests.commands import Capture, MonkeyPatch, Say
@@ -175,10 +176,10 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
         for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
             file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
     collector = collect_dataset.Source(folder, 501, 0)
-    assert collector.choose("medium", None) == [collect_dataset.Behaviour("medium", 800)]
-    assert collector.choose("mixed", 400)[0] == collect_dataset.Behaviour("medium", 400)
-    assert collector.choose("expert", None) == [collect_dataset.Behaviour("expert", 1000)]
-    assert collector.choose("expert", 600) == [collect_dataset.Behaviour("expert", 600)]
+    assert collector.choose("medium", None) == [Behaviour("medium", 800)]
+    assert collector.choose("mixed", 400)[0] == Behaviour("medium", 400)
+    assert collector.choose("expert", None) == [Behaviour("expert", 1000)]
+    assert collector.choose("expert", 600) == [Behaviour("expert", 600)]
 
 
 def test_medium_passes_over_evaluations_without_a_return(run: Path, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_equal_halves_are_refused_and_large_steps_have_keys_of_their_own(run: Pa
     assert source.choose("medium", None)[0].step == STEPS[-1]
     policy = source.policy(STEPS[-1])
     monkeypatch.setattr(source, "policy", lambda step: policy)
-    sets = [source.collect(collect_dataset.Behaviour("expert", step), 20) for step in (5, 2**32 + 5, 2**33 + 5)]
+    sets = [source.collect(Behaviour("expert", step), 20) for step in (5, 2**32 + 5, 2**33 + 5)]
     assert len({dataset.rows.action.tobytes() for dataset in sets}) == 3
 
 
@@ -371,13 +372,13 @@ LAST = 90 + STEADY
 )
 def test_who_is_not_what_the_kind_promises(name: str, returns: np.ndarray, words: str | None) -> None:
     """Nearer to either end than to its own place, or not clearly above random actions."""
-    found = collect_dataset.mismatch(collect_dataset.Behaviour(name, 400), returns, STEADY, LAST)
+    found = mismatch(Behaviour(name, 400), returns, STEADY, LAST)
     assert found is None if words is None else found is not None and words in found
 
 
 @pytest.mark.parametrize(("last", "fine"), [(0.37, True), (0.34, False), (-50, False)])
 def test_without_a_better_policy_there_are_no_kinds(last: float, fine: bool) -> None:
     """Two standard errors of the difference are 0.356: of either mean 1 / sqrt(63)."""
-    found = collect_dataset.mismatch(collect_dataset.Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
+    found = mismatch(Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
     words = f"the run's last policy returns {last:.1f} and random actions 0.0, so there is no medium policy"
     assert found is not None and (words in found) == (not fine)

@@ -69,10 +69,10 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def collects(*given: Any) -> Any:  # after its kind, size and folder were found good
         raise SystemExit(0)
 
-    put([], "analysis.diff.differences", "analysis.compare.read", "analysis.play.make", "visual.video.files")
+    put([], "analysis.diff.differences", "analysis.curves.read", "analysis.play.make", "visual.video.files")
     put([], "data.describe")
-    put("", "runs.policies.evaluate", "analysis.compare.text", "sweeps.sweep.begin")
-    put(None, "analysis.compare.compare", "analysis.report.make", "sweeps.sweep.resume", "data.convert")
+    put("", "runs.policies.evaluate", "analysis.compare.text", "sweeps.running.begin")
+    put(None, "analysis.compare.compare", "analysis.report.make", "sweeps.running.resume", "data.convert")
     put({}, "runs.runner.resume", "runs.runner.is_deterministic", "config.preset_file")
     put(contextlib.nullcontext(tmp_path), "runs.folders.new")
     put([folders.status(tmp_path)], "runs.folders.all_runs")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlx.analysis.compare import Curve, compare, notes, read, tables, text
+from rlx.analysis.compare import compare, notes, tables, text
+from rlx.analysis.curves import Curve, read
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import folders

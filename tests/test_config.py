@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import agents, config
+from rlx import agents, config, settings
 from rlx.errors import RlxError
 from rlx.runs import saver
 from rlx.train.config import MOST, TrainConfig
@@ -105,16 +105,16 @@ def test_settings_that_contradict_each_other() -> None:
     pql, tqc, iql = (agents.load(name) for name in ("pql", "tqc", "iql"))
     resolve("pql", v_min=[0, 2], v_max=[1, 3], paired=True)
     above = jnp.array([1.0, 3.0])
-    config.check(pql.Hypers(v_min=jnp.array([0.0, 2.0]), v_max=above))
+    settings.check(pql.Hypers(v_min=jnp.array([0.0, 2.0]), v_max=above))
     for words, wrong in {
         "--v-min 2.0: must be under --v-max 1.0": lambda: resolve("pql", v_min=[0, 2], v_max=[1, 3]),
         "--drop-per-critic 7: must be under": lambda: resolve("tqc", drop_per_critic=7, num_quantiles=7),
         " 1001000 runs": lambda: resolve("sac", num_seeds=1000, gamma=[0.5] * 1001),
-        "must be under --v-max [1. 3.]": lambda: config.check(pql.Hypers(v_min=np.array([0, 3.0]), v_max=above)),
-        "--gamma 1.5: must be at least 0": lambda: config.check(pql.Hypers(gamma=np.array([0.9, 1.5]))),
-        "--drop-per-critic 9: must": lambda: config.check(tqc.Config(drop_per_critic=9, num_quantiles=9)),
-        "did you mean expectile?": lambda: config.check(iql.Config(value_loss="expectil")),
-        "--actor-hidden-sizes 2.5: must": lambda: config.check(iql.Config(actor_hidden_sizes=(8, 2.5))),
+        "must be under --v-max [1. 3.]": lambda: settings.check(pql.Hypers(v_min=np.array([0, 3.0]), v_max=above)),
+        "--gamma 1.5: must be at least 0": lambda: settings.check(pql.Hypers(gamma=np.array([0.9, 1.5]))),
+        "--drop-per-critic 9: must": lambda: settings.check(tqc.Config(drop_per_critic=9, num_quantiles=9)),
+        "did you mean expectile?": lambda: settings.check(iql.Config(value_loss="expectil")),
+        "--actor-hidden-sizes 2.5: must": lambda: settings.check(iql.Config(actor_hidden_sizes=(8, 2.5))),
     }.items():
         with one_line(words):
             wrong()
@@ -202,7 +202,7 @@ SMALL = TrainConfig(num_envs=8, rollout_length=2, total_env_steps=1000, warmup_e
 
 def plan(shards: int = 1, **changes: Any) -> Any:
     train = dataclasses.replace(SMALL, **changes)
-    config.check(train)
+    settings.check(train)
     return make_plan(train, shards)
 
 

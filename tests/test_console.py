@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console as Terminal
 
 from rlx import config, parallel
-from rlx.build import Placement
 from rlx.runs import console
 from rlx.runs.console import Console, PanelContent, sparkline
+from rlx.train.placement import Placement
 from tests.commands import Capture
 
 SPARKS: list[Any] = [([], 8, ""), ([5.0], 8, "▁"), ([3.0, 3.0], 8, "▁▁"), ([0.0, 7.0, 3.5], 8, "▁█▅")]

@@ -18,6 +18,7 @@ from rlx.rollout import Episodes
 from rlx.train import acting, learning
 from rlx.train import loop as host
 from rlx.train.fused import Fused
+from rlx.train.placement import Placement, axes_of
 from rlx.train.task import Source, Totals
 from rlx.types import Agent, State
 from tests import processes
@@ -128,7 +129,7 @@ def test_environments_are_numbered_over_all_shards(make: Make) -> None:
 def test_what_is_averaged_over(sizes: tuple[int, ...], shards: int, over_devices: bool, axes: tuple[str, ...]) -> None:
     """Every axis along which there are several rows, or gradients of shards would go apart; and no other."""
     groups = [jax.devices() * size for size in sizes]
-    assert build._axes(build.Placement(groups, shards, False), over_devices) == axes
+    assert axes_of(Placement(groups, shards, False), over_devices) == axes
 
 
 def test_two_runs_agree_to_the_bit(solo: Run) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rlx.analysis import compare, run_data
+from rlx.analysis import curves, run_data
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, saver
-from rlx.sweeps import sweep
+from rlx.sweeps import ranking, sweep
 from tests import check_permissions, damage, fuzz, processes
 
 
@@ -72,7 +72,7 @@ def test_a_damaged_sweep_is_refused(name: str, value: Any, templates: Path, tmp_
     folder = shutil.copytree(templates / "sweep", tmp_path / "sweep")
     damage.edit_json(folder / "chunk-0" / "summary.json", eval_return_per_seed=[1.0])
     with pytest.raises(RlxError, match="has no return of each"):
-        sweep.rank(sweep.load(folder), folder)
+        ranking.rank(sweep.load(folder), folder)
     (folder / "sweep.json").write_text(json.dumps(json.loads((folder / "sweep.json").read_text()) | {name: value}))
     with pytest.raises(RlxError, match="is damaged"):
         sweep.load(folder)
@@ -93,7 +93,7 @@ def test_an_unfinished_run_that_lacks_something_is_refused(hurt: Any, templates:
     with pytest.raises(RlxError):
         run_data.read(folder, "run")
     with pytest.raises(RlxError):
-        compare.read([templates / "run", templates / "loop"])  # a link to itself
+        curves.read([templates / "run", templates / "loop"])  # a link to itself
 
 
 def test_a_resumed_run_leaves_out_lines_that_its_summary_cannot_use(tmp_path: Path) -> None:

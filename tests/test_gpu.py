@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import pytest
 
 import rlx
-from rlx import agents, config, parallel, xla
+from rlx import agents, config, parallel
 from rlx.build import make_driver, setup
 from rlx.errors import RlxError
+from rlx.parallel import xla
 from rlx.types import Spec, Transition
 from tests import probes
 
-CPU_ONLY = "inlineable"  # an annotation of rlx/xla.py for XLA on CPUs
+CPU_ONLY = "inlineable"  # an annotation of rlx/parallel/xla.py for XLA on CPUs
 SMALL = {"actor_hidden_sizes": (8, 8), "critic_hidden_sizes": (8, 8)}
 
 

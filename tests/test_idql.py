@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import networks, score_network
+from rlx import networks
 from rlx.agents import idql, iql
 from rlx.types import State, Transition, as_arrays
 from tests import probes
@@ -41,7 +41,7 @@ def by_hand(params: Any, observation: np.ndarray, action: np.ndarray, time: np.n
 
 
 def test_score_network() -> None:
-    score = score_network.make_score(SPEC, num_steps=5, width=16, num_blocks=3, time_features=8)
+    score = networks.make_score(SPEC, num_steps=5, width=16, num_blocks=3, time_features=8)
     params = trained(score)
     time = np.array([0, 1, 2, 3, 4, 4])
     expected = by_hand(params, BATCHES.observation, BATCHES.action, time)
@@ -54,7 +54,7 @@ def test_score_network() -> None:
 
 
 def test_published_widths() -> None:
-    params = jax.eval_shape(score_network.make_score(SPEC, num_steps=5).init, jax.random.key(0))["params"]
+    params = jax.eval_shape(networks.make_score(SPEC, num_steps=5).init, jax.random.key(0))["params"]
     assert params["FourierFeatures_0"]["frequencies"].shape == (64,)  # a cosine and a sine each
     assert [params[f"Dense_{i}"]["kernel"].shape for i in range(3)] == [(128, 256), (256, 256), (256, 2)]
     assert params["kernel"].shape == (2 + 3 + 256, 256)

@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = """
-    errors user_code json_files machine types xla losses distributions networks score_network diffusion normalize replay
-    parallel optim halves policies envs agents rollout evaluate statistics data train config run_code build experiment
+    errors user_code json_files types parallel losses distributions networks diffusion normalize replay
+    optim halves policies envs agents rollout evaluate statistics data train settings config build experiment
     visual runs export analysis sweeps api commands __main__
 """.split()
-REGISTRY_READERS = {"config", "run_code", "build", "api", "commands", "rlx"}
+REGISTRY_READERS = {"config", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),

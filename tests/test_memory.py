@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rlx import build, config, envs, machine, parallel
+from rlx import build, config, envs, parallel
 from rlx.agents import sac
 from rlx.errors import RlxError
+from rlx.parallel import machine
 from rlx.train import memory
 from rlx.train.compile import Program
 from rlx.train.fused import Fused

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import networks, score_network
+from rlx import networks
 from rlx.errors import RlxError
 from rlx.networks import Network
 from rlx.types import Spec
@@ -267,7 +267,7 @@ def product_types(jaxpr: Any) -> Iterator[Any]:
                 yield from product_types(inner.jaxpr)
 
 
-SCORE = score_network.make_score(SPEC, num_steps=3, width=8, num_blocks=1, time_features=4)
+SCORE = networks.make_score(SPEC, num_steps=3, width=8, num_blocks=1, time_features=4)
 EVERY: dict[str, tuple[Network, Callable[[jax.Array, jax.Array], tuple[Any, ...]]]] = {
     "critic": (networks.make_critic(SPEC, HIDDEN, layer_norm=True), lambda o, a: (o, a)),
     "value": (networks.make_value(SPEC, HIDDEN, activation="elu", batch_norm="renorm"), lambda o, a: (o,)),

@@ -17,10 +17,10 @@ from flax.struct import PyTreeNode
 
 import rlx
 from rlx import config, envs, user_code
+from rlx.build import make_env
 from rlx.envs import arguments
 from rlx.envs.base import advance, begin
 from rlx.errors import RlxError
-from rlx.run_code import make_env
 from rlx.types import EnvState, Key, Spec
 from tests.commands import TINY, flags
 from tests.pages import ROOT, blocks

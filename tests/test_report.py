@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlx import config
-from rlx.analysis import compare, report
+from rlx.analysis import compare, curves, report
 from rlx.runs import folders
 from rlx.visual import markup, viewer
 from tests import damage
@@ -83,7 +83,7 @@ def test_only_names_of_runs_are_coloured() -> None:
 
 def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
     found = report.make(two, tmp_path / "out")
-    assert found == compare.compare(compare.read(two))
+    assert found == compare.compare(curves.read(two))
     page = page_of(tmp_path / "out")
     check_offline(page)
     said = strip(page)
@@ -229,7 +229,7 @@ def test_the_command(format: str, count: int, out: str, two: Any, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     where = ["--out", "out"] if out == "out" else []
     said = say("report", *two[:count], *where, "--format", format)
-    assert said.out == compare.text(compare.compare(compare.read(two[:count])), format) + "\n"
+    assert said.out == compare.text(compare.compare(curves.read(two[:count])), format) + "\n"
     page = tmp_path / out / "index.html" if out == "good/report" else Path(out) / "index.html"
     assert said.err == f"the page, for a browser: {page}\n" and page.exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlx import config
-from rlx.analysis import compare, report, run_data
+from rlx.analysis import compare, curves, report, run_data
 from rlx.analysis.diff import differences
 from rlx.errors import RlxError
 from rlx.visual import plots
@@ -69,13 +69,13 @@ def test_foreign_run_folders_are_read_or_refused_in_one_line(name: str, tmp_path
         lines = "".join(json.dumps(line) + "\n" for line in change) if name.endswith("l") else json.dumps(change)
         (run / name).write_text(lines)
         try:
-            curves = compare.read([run], unfinished=True)
-            comparison, data = compare.compare(curves), run_data.read(run, "run")
+            of_runs = curves.read([run], unfinished=True)
+            comparison, data = compare.compare(of_runs), run_data.read(run, "run")
             compare.text(comparison)
             report._time([data], {}, None)
             report._scores([data], comparison, {}, None)
             report._configuration([data], {})
-            if len(curves) == 1:
+            if len(of_runs) == 1:
                 report._tiles(data, comparison)
             differences(run, other)
         except RlxError as error:

@@ -12,7 +12,7 @@ import pytest
 
 from rlx import config, json_files
 from rlx.errors import RlxError
-from rlx.runs import checkpoint, folders, metrics, runner, saver
+from rlx.runs import checkpoint, folders, metrics, recording, saver
 from rlx.runs.signals import Interrupted
 from tests.commands import Say
 from tests.saved_runs import make_folder
@@ -99,7 +99,7 @@ def test_where_a_run_would_go_on(base: str, saved: dict[str, list[int]], wanted:
 )
 def test_how_a_run_ends_is_noted(error: BaseException | None, state: str, tmp_path: Path) -> None:
     try:
-        with runner.marked(tmp_path):
+        with recording.marked(tmp_path):
             assert json.loads((tmp_path / "status.json").read_text())["state"] == "running"
             if error:
                 raise error

@@ -15,7 +15,7 @@ from rlx import build, config, json_files, parallel
 from rlx.commands import main as cli
 from rlx.errors import RlxError
 from rlx.runs import loggers, runner
-from rlx.sweeps import sweep
+from rlx.sweeps import running, sweep
 from rlx.visual import sweep_plots
 from tests import damage
 
@@ -83,7 +83,7 @@ def test_a_chunk_is_a_run_of_pairs() -> None:
         chunks = [sweep.chunk_config(made._replace(base=base_config), first, Path(f"r/{i}")) for i in "ab"]
         assert [chunk.train.checkpoint_dir for chunk in chunks] == [f"{base.rstrip('/')}/{i}" for i in "ab"]
     repeated = sweep.make("sac", ENV, tau=[0.1, 0.2, 0.1], num_seeds=2, chunk=1)  # is no other combination
-    assert sweep._plan(repeated) == "2 combinations (1 repeats left out), 4 runs, 2 chunks of 1"
+    assert running._plan(repeated) == "2 combinations (1 repeats left out), 4 runs, 2 chunks of 1"
     repeated = sweep.make("sac", ENV, random=6, tau=[0.005, 0.02], chunk=4)
     assert sorted(row["tau"] for row in repeated.combinations) == [0.005, 0.02] and repeated.chunk == 2
 
@@ -143,7 +143,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return summary
 
     monkeypatch.setattr(runner, "train", train)
-    monkeypatch.setattr(sweep.summaries, "in_words", lambda found: ["found"])
+    monkeypatch.setattr(running.summaries, "in_words", lambda found: ["found"])
     monkeypatch.setattr(sweep_plots, "draw", lambda *given: None)
     return begun
 
@@ -191,7 +191,7 @@ def test_results_are_said_before_confirming(trained: Any, tmp_path: Path, monkey
     monkeypatch.setattr(runner, "train", train)
     assert cli.main(["sweep", "--resume", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out == said.out + "on 2 fresh seeds:\n  found\n"
-    confirmed = sweep.confirmation(sweep.load(tmp_path / "x"), tmp_path / "x", 2)
+    confirmed = running.confirmation(sweep.load(tmp_path / "x"), tmp_path / "x", 2)
     assert confirmed.train.checkpoint_dir == str(tmp_path / "ck" / "x")
     assert not list((tmp_path / "x").glob("*.tmp"))
 

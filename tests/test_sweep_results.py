@@ -10,7 +10,7 @@ import pytest
 
 from rlx import build, config, json_files
 from rlx.commands import main as cli
-from rlx.sweeps import space, sweep
+from rlx.sweeps import ranking, space, sweep
 from rlx.visual import sweep_plots
 from tests.commands import flags
 from tests.test_cli import SETTINGS
@@ -109,7 +109,7 @@ def test_the_best_is_a_preset(sweep_folder: Path) -> None:
 def test_a_backend_is_of_the_preset_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "setup", lambda base: None)
     made = sweep.make("sac", "brax:ant", "mjx", tau=[0.1, 0.2], chunk=1)
-    assert sweep.best_settings(made, {"tau": 0.1}) == {"backend": "mjx", "tau": 0.1}
+    assert ranking.best_settings(made, {"tau": 0.1}) == {"backend": "mjx", "tau": 0.1}
 
 
 def test_diverged_combinations_are_last(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_diverged_combinations_are_last(tmp_path: Path) -> None:
     for i, values in enumerate([[None, 5.0, 1.0, 2.0], [3.0, 4.0]]):
         (tmp_path / f"chunk-{i}").mkdir()
         json_files.write(tmp_path / f"chunk-{i}" / "summary.json", {"eval_return_per_seed": values})
-    ranked = sweep.rank(made, tmp_path)
+    ranked = ranking.rank(made, tmp_path)
     assert [x.combination["tau"] for x in ranked] == [0.3, 0.2, 0.1]
     rows = ["1 0.3 2 3.5 3.0 to 4.0 3.5", "2 0.2 2 1.5 1.0 to 2.0 1.5", "3 0.1 2 diverged - -"]
-    assert [" ".join(line.split()) for line in sweep.table(made, ranked).splitlines()][1:] == rows
+    assert [" ".join(line.split()) for line in ranking.table(made, ranked).splitlines()][1:] == rows
 
 
 def test_pictures(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from rlx.analysis import play
 from rlx.errors import RlxError
 from rlx.evaluate import renderable_scene
-from rlx.runs import runner
+from rlx.runs import recording
 from rlx.visual import viewer
 from tests.browser import browser
 from tests.scenes import SCENE, check_offline, embedded, episode, geom, mutated, unpack
@@ -171,7 +171,7 @@ def test_a_full_disk_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "rollout.html").write_text("good")
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(RlxError, match=r"No space left on device\); make room, then go on with `rlx train --resume"):
-        with runner.marked(tmp_path):
+        with recording.marked(tmp_path):
             viewer.rollout_page(tmp_path / "rollout.html", SCENE, [episode(3)], "a")
     assert (tmp_path / "rollout.html").read_text() == "good" and not list(tmp_path.glob("*.tmp"))
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import xla
-from rlx.xla import in_blocks
+from rlx.parallel import xla
+from rlx.parallel.xla import in_blocks
 
 
 def halves(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

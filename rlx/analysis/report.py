@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlx.analysis import compare, run_data
-from rlx.analysis.compare import Comparison, Curve
+from rlx.analysis import compare, curves, run_data
+from rlx.analysis.compare import Comparison
+from rlx.analysis.curves import Curve
 from rlx.analysis.run_data import Run
 from rlx.errors import RlxError, say
 from rlx.runs import summaries
@@ -39,20 +40,20 @@ def make(folders: Sequence[Path], out: Path) -> Comparison:
     """Writes the report of runs into the folder `out`, and returns the scores in it.
 
     An unfinished run is shown up to its last evaluation, with a warning. `index.html` needs no other file; `figures/`
-    holds its figures as PNG and SVG. Raises RlxError for runs that `compare.read` refuses, and where `out` exists and
+    holds its figures as PNG and SVG. Raises RlxError for runs that `curves.read` refuses, and where `out` exists and
     is not a report.
     """
-    curves = compare.read(folders, unfinished=True)
+    of_runs = curves.read(folders, unfinished=True)
     _check_not_foreign(out)
-    runs = [run_data.read(folder, name) for folder, name in zip(folders, compare.names(folders), strict=True)]
+    runs = [run_data.read(folder, name) for folder, name in zip(folders, curves.names(folders), strict=True)]
     for folder, run in zip(folders, runs, strict=True):
         if run.unfinished:
             say(f"rlx: {folder}: is not finished ({run.unfinished}); the report ends at its last evaluation")
-    comparison = compare.compare(curves)
-    pictures = _pictures(runs, curves, comparison)
+    comparison = compare.compare(of_runs)
+    pictures = _pictures(runs, of_runs, comparison)
     _write_figures(out / "figures", pictures)
     with viewer.writing(out / "index.html"):
-        viewer.page(out / "index.html", _title(runs), markup.STYLE, _body(runs, curves, comparison, pictures))
+        viewer.page(out / "index.html", _title(runs), markup.STYLE, _body(runs, of_runs, comparison, pictures))
     return comparison
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlx import build, config
-from rlx.analysis import compare, run_files
+from rlx.analysis import curves, run_files
 from rlx.errors import RlxError
 from rlx.runs import folders
 from rlx.visual.markup import Cell
@@ -30,7 +30,7 @@ def read(folder: Path, name: str) -> Run:
     for key in ("agent", "settings"):
         if key not in content:
             raise RlxError(f"{folder / 'config.json'}: has no {key!r}; restore it from a copy, or leave the run out")
-    lines, summary = run_files.lines(folder), compare.summary_of(folder, unfinished=True)
+    lines, summary = run_files.lines(folder), curves.summary_of(folder, unfinished=True)
     if (folder / "summary.json").is_file():
         return Run(name, folder, content, summary, lines)
     spent = {"wall_time_s": lines[-1]["wall_time_s"]} if "wall_time_s" in lines[-1] else {}

@@ -35,7 +35,7 @@ class Interrupts(signals.Interrupts):
 
 
 class Follower:
-    """Collects what a run reports, for its result; see `rlx.runs.runner.Follower`."""
+    """Collects what a run reports, for its result; see `rlx.runs.recording.Follower`."""
 
     def __init__(self, callbacks: Any, progress: bool | None, in_folder: bool) -> None:
         self.callbacks, self.progress = check_callbacks(callbacks), check_progress(progress)

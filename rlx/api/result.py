@@ -21,7 +21,8 @@ from rlx.build import Setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
-from rlx.runs import checkpoint, folders, policies, runner, saver, summaries
+from rlx.runs import checkpoint, folders, policies, recording, runner, saver, summaries
+from rlx.settings import check_value, convert, flag_of
 from rlx.train.task import Task, observed
 from rlx.types import Env, State
 
@@ -107,8 +108,8 @@ class Result:
         known = config.settings(self.config.agent)
         for name, value in changes.items():
             if value is not None:
-                changes[name] = config.convert(config.flag_of(name), int, value)
-                config.check_value(config.flag_of(name), known[name], changes[name])
+                changes[name] = convert(flag_of(name), int, value)
+                check_value(flag_of(name), known[name], changes[name])
         changed: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         driver = policies.acting_driver(self.config, self._env, **changed)
         evaluation: Evaluation = driver.fetch(driver.evaluate(driver.place(self._snapshot)))
@@ -203,7 +204,7 @@ class Result:
         if report.evaluation is not None:
             summaries.write_pictures(folder, self.config, trained.moment.driver, report.evaluation)
         summary = summaries.summarise(setup, trained.moment, trained.rates, checkpoints)
-        runner.write_summary(folder, summary, trained.wall_time_s)
+        recording.write_summary(folder, summary, trained.wall_time_s)
         folders.mark(folder, "finished")
 
     @speaks_python

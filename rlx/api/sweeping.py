@@ -7,13 +7,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlx import agents, config, json_files
+from rlx import agents, json_files
 from rlx.api.arguments import check_kind, speaks_python
 from rlx.api.environments import environment
 from rlx.api.fitting import WRITE_IT, check_determinism, check_names, named_data
 from rlx.errors import RlxError
 from rlx.runs import folders
 from rlx.runs.signals import Interrupted
+from rlx.settings import convert, flag_of
+from rlx.sweeps import ranking, running
 from rlx.sweeps import sweep as sweeping
 from rlx.sweeps.space import Range
 from rlx.train.compile import keep_compiled_programs
@@ -25,7 +27,7 @@ class SweepResult:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._sweep = sweeping.load(folder)
-        self._ranked = sweeping.rank(self._sweep, folder)
+        self._ranked = ranking.rank(self._sweep, folder)
 
     @property
     def best(self) -> dict[str, Any]:
@@ -46,7 +48,7 @@ class SweepResult:
         return confirmed
 
     def __repr__(self) -> str:
-        return f"{sweeping.table(self._sweep, self._ranked)}\n{self.folder}"
+        return f"{ranking.table(self._sweep, self._ranked)}\n{self.folder}"
 
 
 @speaks_python
@@ -89,12 +91,12 @@ def sweep(
     named_env = environment(env, backend, paths)
     texts = {name: str(value) if isinstance(value, Range) else value for name, value in settings.items()}
     counts = {"random": random, "confirm": confirm} | ({} if chunk is None else {"chunk": chunk})
-    checked = {name: config.convert(config.flag_of(name), int, value) for name, value in counts.items()}
+    checked = {name: convert(flag_of(name), int, value) for name, value in counts.items()}
     settings = named_env.settings | texts
     planned = sweeping.make(agent, named_env.name, named_env.backend, preset, **checked, **settings)
     check_determinism(planned.base.train)
     with folders.new(run_dir, run_name, planned.base, overwrite, folders.SWEEP, "sweep-") as folder:
-        return _finished(folder, lambda: sweeping.begin(planned, folder, quiet=True, show=False))
+        return _finished(folder, lambda: running.begin(planned, folder, quiet=True, show=False))
 
 
 @speaks_python
@@ -104,7 +106,7 @@ def resume_sweep(folder: str | Path) -> SweepResult:
     folder = Path(folder)
     keep_compiled_programs()
     planned = sweeping.load(folder)
-    return _finished(folder, lambda: sweeping.resume(planned, folder, quiet=True, show=False))
+    return _finished(folder, lambda: running.resume(planned, folder, quiet=True, show=False))
 
 
 def _finished(folder: Path, train: Any) -> SweepResult:

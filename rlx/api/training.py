@@ -12,7 +12,7 @@ from rlx.api.following import Follower
 from rlx.data import Dataset
 from rlx.errors import RlxError, say
 from rlx.experiment import Moment, run
-from rlx.runs import extend, folders, metrics, policies, runner, summaries
+from rlx.runs import extend, folders, metrics, policies, recording, runner, summaries
 from rlx.runs.signals import Interrupted
 from rlx.train.compile import keep_compiled_programs
 from rlx.train.loop import Resumed
@@ -60,7 +60,7 @@ def in_memory(
                 break
             if report.ended:
                 follower.stopped = "interrupted"
-    if runner.is_last(prepared, moment) and not follower.error:
+    if recording.is_last(prepared, moment) and not follower.error:
         follower.stopped = ""
     lines = [*before, *follower.lines]
     trained = Trained(prepared, datasets, moment, follower.rates, spent_s + follower.clock())

@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         """A flag's value; whole numbers as settings are read, so 1e3 is one. Raises RlxError naming the flag."""
         if action.type is not int:
             return super()._get_value(action, arg_string)
-        from rlx.config import convert
+        from rlx.settings import convert
 
         return convert(action.option_strings[0], int, arg_string)
 
@@ -67,6 +67,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
     """A flag for every setting. Values stay text: `rlx.config` converts and checks them, for flags and calls alike."""
+    from rlx.settings import flag_of
+
     titles = {
         "train": "training",
         "network": "networks and branches",
@@ -74,7 +76,7 @@ def add_settings(parser: Parser, settings: dict[str, Any]) -> None:
     }
     groups = {section: parser.add_argument_group(title) for section, title in titles.items()}
     for name, setting in settings.items():
-        flag, group = f"--{name.replace('_', '-')}", groups[setting.section]
+        flag, group = flag_of(name), groups[setting.section]
         default = setting.default
         if isinstance(default, tuple):
             default = " ".join(map(str, default)) or "none"

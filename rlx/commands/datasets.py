@@ -21,10 +21,10 @@ def collect(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes")
     add_env_args(parser)
     values = parser.parse(arguments)
-    from rlx.config import convert
     from rlx.data import describe
     from rlx.errors import say
     from rlx.runs import collect_dataset
+    from rlx.settings import convert
 
     size = convert("--num-transitions", int, values.num_transitions)
     from rlx.train.compile import keep_compiled_programs

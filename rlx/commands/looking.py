@@ -83,9 +83,10 @@ def compare(arguments: list[str]) -> int:
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
     values = parser.parse(arguments)
     from rlx.analysis import compare as comparing
+    from rlx.analysis import curves
 
-    curves = comparing.read([Path(run) for run in values.run], values.metric)
-    show(comparing.text(comparing.compare(curves, values.thresholds), values.format))
+    of_runs = curves.read([Path(run) for run in values.run], values.metric)
+    show(comparing.text(comparing.compare(of_runs, values.thresholds), values.format))
     return 0
 
 

@@ -44,6 +44,7 @@ def sweep(arguments: list[str]) -> int:
     settings = {name: value for name, value in vars(values).items() if value is not None and name in known}
     from rlx import parallel
     from rlx.runs import folders
+    from rlx.sweeps import running
     from rlx.sweeps import sweep as sweeping
 
     if settings.get("deterministic"):
@@ -57,7 +58,7 @@ def sweep(arguments: list[str]) -> int:
     made = sweeping.make(agent, env, backend, values.preset, values.random, values.chunk, values.confirm, **settings)
     new = folders.new(values.run_dir, values.run_name, made.base, values.overwrite, folders.SWEEP, "sweep-")
     with new as folder:
-        sweeping.begin(made, folder, quiet=values.quiet)
+        running.begin(made, folder, quiet=values.quiet)
     return 0
 
 
@@ -68,7 +69,7 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing but the results")
     values = parser.parse(arguments)
     from rlx import parallel
-    from rlx.sweeps import sweep
+    from rlx.sweeps import running, sweep
 
     folder = Path(values.resume)
     made = sweep.load(folder)
@@ -77,5 +78,5 @@ def _resume(arguments: list[str]) -> int:
     from rlx.train.compile import keep_compiled_programs
 
     keep_compiled_programs()
-    sweep.resume(made, folder, quiet=values.quiet)
+    running.resume(made, folder, quiet=values.quiet)
     return 0

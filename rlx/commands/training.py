@@ -121,8 +121,9 @@ def _refuse_changes(arguments: list[str]) -> None:
     """Raises RlxError for a setting of what the run computes."""
     from rlx import agents, config
     from rlx.runs import runner
+    from rlx.settings import flag_of
 
     flags = {word.split("=")[0] for word in arguments if word.startswith("--")}
     fixed = {name for agent in agents.REGISTRY for name in config.settings(agent)} - set(runner.CHANGEABLE)
-    for flag in sorted(flags & {f"--{name.replace('_', '-')}" for name in fixed}):
+    for flag in sorted(flags & {flag_of(name) for name in fixed}):
         raise RlxError(f"{flag}: a resumed run keeps its settings; begin another from it by --init-from RUN")

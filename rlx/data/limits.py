@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import machine
 from rlx.errors import RlxError
+from rlx.parallel import machine
 
 GIB = 2**30
 UNKNOWN = 64 * GIB  # of free memory, where the system does not say

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rlx import machine
 from rlx.errors import RlxError
+from rlx.parallel import machine
 from rlx.parallel.mapping import local
 
 

@@ -12,9 +12,7 @@ functions are read-only, so that they may look at a run that is being trained.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,22 +23,16 @@ from etils import epath
 
 from rlx.errors import RlxError, install
 from rlx.runs import leaf_files
+from rlx.runs.manifest import MANIFEST as MANIFEST
+from rlx.runs.manifest import Damaged as Damaged
+from rlx.runs.manifest import Missing as Missing
+from rlx.runs.manifest import read_manifest, verify_files, write_manifest
 
-MANIFEST = "manifest.json"  # its first line is the digest of the rest
-FORMAT = 1
 DAMAGED, UNFINISHED = "damaged", "unfinished"  # prefixes of steps that were set aside
 WRITING = "writing"  # prefix of a step that is being written
 CLOUDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # the package that each needs, and the extra that brings it
 WIDE = ("float64", "int64", "uint64", "complex128")  # types that JAX has with JAX_ENABLE_X64 only
 Folder = str | os.PathLike[str]  # also gs:// and s3://
-
-
-class Damaged(RlxError):
-    """A step that is not as it was saved."""
-
-
-class Missing(Damaged):
-    """A step that is not there (any more: a live run removes its oldest ones)."""
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -79,7 +71,7 @@ def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = No
         for path in _drafts(place):
             _remove(path)
         leaf_files.write(draft, leaves)
-        digest = _write_manifest(draft, leaves, about or {})
+        digest = write_manifest(draft, leaves, about or {})
         draft.rename(place / str(step))
         _remove_unfinished(place, step)
         return digest
@@ -115,57 +107,12 @@ def steps(folder: Folder) -> list[int]:
 
 def manifest(folder: Folder, step: int) -> dict[str, Any]:
     """What a step holds: `leaves` (shape, dtype and sha256 by path), `about`, `digest`. Raises Damaged."""
-    path = locate(folder) / str(step) / MANIFEST
-    try:
-        if path.exists() and not path.is_file():
-            raise ValueError
-        digest, _, text = path.read_bytes().partition(b"\n")
-        if hashlib.sha256(text).hexdigest().encode() != digest:
-            raise ValueError
-        content = dict(json.loads(text))
-    except FileNotFoundError:
-        raise Missing(f"{path}: is missing") from None
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise Damaged(f"{path}: is damaged") from None
-    if content.get("format") != FORMAT:
-        raise RlxError(f"{path.parent}: was written by rlx {content.get('rlx')} in another format; use that version")
-    if not _is_manifest(content):
-        raise Damaged(f"{path}: is damaged")
-    return content
-
-
-def _is_manifest(content: dict[str, Any]) -> bool:
-    """Whether a manifest with the right digest, which anybody can compute, has the values that are read."""
-    leaves, files, about = (content.get(name) for name in ("leaves", "files", "about"))
-    if not (isinstance(leaves, dict) and isinstance(files, dict) and isinstance(about, dict)):
-        return False
-    kinds = {"offline": bool, "iteration": int, "learned": int}
-    return (
-        all(isinstance(leaf, dict) and _is_leaf(leaf) for leaf in leaves.values())
-        and all(isinstance(x, str) for x in (content.get("digest"), *files.values()))
-        and all(isinstance(about[name], kind) for name, kind in kinds.items() if name in about)
-    )
-
-
-def _is_leaf(leaf: dict[str, Any]) -> bool:
-    shape = leaf.get("shape")
-    is_shape = isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
-    return is_shape and isinstance(leaf.get("dtype"), str) and isinstance(leaf.get("sha256"), str)
+    return read_manifest(locate(folder) / str(step))
 
 
 def verify(folder: Folder, step: int) -> None:
     """Raises Damaged, naming the first file that is not as it was saved."""
-    place = locate(folder) / str(step)
-    digests = manifest(folder, step)["files"]
-    try:
-        files = {str(path.relative_to(place)): path for path in leaf_files.walk(place)}  # so that no name leads outside
-        for name, digest in digests.items():
-            if name not in files:
-                raise Damaged(f"{place / name}: is missing")
-            if leaf_files.digest_file(files[name]) != digest:
-                raise Damaged(f"{files[name]}: is damaged")
-    except FileNotFoundError as error:  # removed while it was read
-        raise Missing(f"{error.filename}: is missing") from None
+    verify_files(locate(folder) / str(step))
 
 
 def newest(folder: Folder, warn: Callable[[str], None]) -> int | None:
@@ -290,25 +237,3 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
 def _differ_in_width(one: str, other: str) -> bool:
     """Whether two types of one shape differ in JAX_ENABLE_X64."""
     return one.split(" ", 1)[1:] == other.split(" ", 1)[1:] != [] and one.startswith(WIDE) != other.startswith(WIDE)
-
-
-def _write_manifest(place: epath.Path, leaves: dict[str, np.ndarray], about: dict[str, Any]) -> str:
-    from rlx import __version__
-
-    files = sorted(path for path in leaf_files.walk(place) if path.name != MANIFEST)
-    table = {
-        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": leaf_files.digest(leaf)}
-        for name, leaf in leaves.items()
-    }
-    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
-    content = {
-        "format": FORMAT,
-        "rlx": __version__,
-        "about": about,
-        "digest": digest,
-        "leaves": table,
-        "files": {str(path.relative_to(place)): leaf_files.digest_file(path) for path in files},
-    }
-    text = json.dumps(content, indent=1).encode()
-    (place / MANIFEST).write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-    return digest

@@ -6,39 +6,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import config, data, machine
-from rlx.build import Setup, make_driver, setup
+from rlx import config, data
+from rlx.build import Setup, check_env_of_run, make_driver, make_env, setup
 from rlx.config import RunConfig
 from rlx.data import Dataset, limits
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import evaluate
+from rlx.parallel import machine
 from rlx.rollout import Act, collect, derive
-from rlx.run_code import check_env_of_run, make_env
 from rlx.runs import checkpoint, metrics, policies, saved_replay
+from rlx.runs.behaviours import MEDIUM, Behaviour, mismatch
 from rlx.train import acting
 from rlx.train.task import ACT, COLLECT, POOL, Task
 from rlx.types import Key, Spec
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
-MEDIUM = 1 / 3  # of the way from the random to the expert return, as D4RL's medium policies (arXiv 2004.07219)
-SHARES = {"medium": (MEDIUM / 2, (MEDIUM + 1) / 2), "expert": (1 / 2, np.inf)}  # nearer to it than to either end
-CLEARLY = 2  # standard errors that a policy must be above random actions
 ENVS, STRETCH = 64, 5  # the most environments stepped at once, and the episodes that should fit into what each gives
 COPIES = 3  # of all rows, at most at once
 EPISODES = 64  # of every return that is measured
-
-
-class Behaviour(NamedTuple):
-    """A policy that collects."""
-
-    name: str
-    step: int | None  # of the checkpoint; None acts at random
 
 
 def make_dataset(
@@ -234,32 +225,6 @@ class Source:
             "behaviour_return": dataset.info["behaviour_return"] if mean is None else float(mean),
             "behaviours": behaviours,
         }
-
-
-def mismatch(behaviour: Behaviour, returns: np.ndarray, random: np.ndarray, last: np.ndarray) -> str | None:
-    """Why a policy with these returns `[N]`, as it explores, is not what its name promises; None where it is.
-
-    It and the run's last policy must be clearly above random actions, and its share of the way from them to the last
-    policy nearer to its name's own than to either end.
-    """
-    if behaviour.name not in SHARES:
-        return None
-    mean, low, high = (float(x.mean()) for x in (returns, random, last))
-    if not clearly_above(last, random):
-        text = f"the run's last policy returns {high:.1f} and random actions {low:.1f}"
-        return f"{text}, so there is no {behaviour.name} policy; collect from a run that has learnt more"
-    share, (least, most) = (mean - low) / (high - low), SHARES[behaviour.name]
-    if least <= share <= most and clearly_above(returns, random):
-        return None
-    text = f"the {behaviour.name} policy, of step {behaviour.step}, returns {mean:.1f} as it explores"
-    way = f"{share:.0%} of the way from random actions' {low:.1f} to the last policy's {high:.1f}"
-    return f"{text}, {way}; choose another by --step, or train with a smaller --eval-every"
-
-
-def clearly_above(returns: np.ndarray, others: np.ndarray) -> bool:
-    """Whether the mean of some returns `[N]` is over that of others `[M]` by more than chance would have it."""
-    error = np.sqrt(returns.var(ddof=1) / len(returns) + others.var(ddof=1) / len(others))
-    return bool(returns.mean() - others.mean() > CLEARLY * error)
 
 
 def _elsewhere(saved: RunConfig, env: str | None, backend: str | None, env_args: Sequence[str]) -> RunConfig:

@@ -24,13 +24,14 @@ from rich.table import Table
 from rich.text import Text
 
 from rlx import parallel
-from rlx.build import asked_split, final_plan, lay_out
+from rlx.build import final_plan
 from rlx.config import RunConfig, members
 from rlx.envs import no_env
 from rlx.errors import discard_output, printable, say
 from rlx.runs.summaries import duration, in_words
 from rlx.train import report
 from rlx.train.config import TrainConfig
+from rlx.train.placement import asked_split, lay_out
 from rlx.train.plan import make_offline_plan
 
 BLOCKS = "▁▂▃▄▅▆▇█"

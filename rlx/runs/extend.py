@@ -13,19 +13,16 @@ from rlx.build import Setup
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.runs import folders, saver
+from rlx.settings import flag_of
 
 TOTALS = ("total_env_steps", "offline_steps")  # a resumed run may be given larger ones
 INTERVALS = ("log_every", "eval_every")  # that follow from a total where they were left open
 
 
-def flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def remedy(saved: RunConfig, folder: Path) -> str:
     """How to go on with a run that has finished."""
     name = TOTALS[not saved.train.total_env_steps]
-    command = f"rlx train --resume {shlex.quote(str(folder))} {flag(name)} N"
+    command = f"rlx train --resume {shlex.quote(str(folder))} {flag_of(name)} N"
     return f"to make it longer: `{command}`, with N over {getattr(saved.train, name)}"
 
 
@@ -43,9 +40,11 @@ def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunCon
     for name in TOTALS:
         old, new = getattr(saved.train, name), getattr(wanted.train, name)
         if new < old:
-            raise RlxError(f"{flag(name)} {new}: is less than the run's {old}; give more, or leave it out")
+            raise RlxError(f"{flag_of(name)} {new}: is less than the run's {old}; give more, or leave it out")
         if name == "offline_steps" and new > old and saved.train.total_env_steps:
-            raise RlxError(f"{flag(name)} {new}: the run goes on in its environment; raise --total-env-steps instead")
+            raise RlxError(
+                f"{flag_of(name)} {new}: the run goes on in its environment; raise --total-env-steps instead"
+            )
     if (folder.parent / folders.SWEEP).is_file():
         raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
     planned = build.planned(saved)
@@ -77,7 +76,7 @@ def at_same_intervals(prepared: Setup, saved: RunConfig, folder: Path, newest: t
     begun = not newest[1] or run.train.offline_steps > saved.train.offline_steps
     if begun and (intervals := _intervals(saved)):
         run = replace(run, train=replace(run.train, **intervals))
-        flags = " ".join(f"{flag(name)} {steps}" for name, steps in intervals.items())
+        flags = " ".join(f"{flag_of(name)} {steps}" for name, steps in intervals.items())
         notes.append(f"{folder}: logs and evaluates as often as before, as by {flags}")
     if run.network != saved.network:
         notes.append(f"{folder}: schedules now end at the new end, so learning rates that fall are higher from here")

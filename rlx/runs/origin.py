@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rlx import parallel
+from rlx.build import code_of
 from rlx.config import RunConfig
 from rlx.errors import RlxError
-from rlx.run_code import code_of
 from rlx.train import numerics
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "brax", "gymnax", "orbax-checkpoint", "numpy")

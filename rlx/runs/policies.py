@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx import config, data, json_files
-from rlx.build import make_driver, setup
+from rlx.build import check_env_of_run, make_driver, setup
 from rlx.config import RunConfig
 from rlx.envs import arguments, no_env
 from rlx.errors import RlxError, say, say_compiling
-from rlx.run_code import check_env_of_run
 from rlx.runs import checkpoint, origin, summaries
 from rlx.train import acting, report
 from rlx.train.loop import Driver

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx import config
 from rlx.errors import RlxError
+from rlx.settings import Setting, check_value, convert, flag_of
 
 
 class Range(NamedTuple):
@@ -31,14 +31,14 @@ def parse_range(flag: str, text: str) -> Range:
     low, *rest = text.split(":")
     if len(rest) not in (1, 2) or rest[1:] not in ([], ["log"]):
         raise RlxError(f"{flag} {text}: must be LOW:HIGH, or LOW:HIGH:log to sample uniformly in the logarithm")
-    parsed = Range(config.convert(flag, float, low), config.convert(flag, float, rest[0]), len(rest) == 2)
+    parsed = Range(convert(flag, float, low), convert(flag, float, rest[0]), len(rest) == 2)
     if parsed.low >= parsed.high or (parsed.log and parsed.low <= 0):
         raise RlxError(f"{flag} {text}: must begin below its end" + " and over 0" * parsed.log)
     return parsed
 
 
 def take_ranges(
-    known: Mapping[str, config.Setting], settings: Mapping[str, Any]
+    known: Mapping[str, Setting], settings: Mapping[str, Any]
 ) -> tuple[dict[str, Dimension], dict[str, Any]]:
     """The ranges among the settings, and the others as `config.resolve` takes them.
 
@@ -49,13 +49,13 @@ def take_ranges(
     rest = dict(settings)
     for name, value in settings.items():
         values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
-        flag, single = f"--{name.replace('_', '-')}", name in known and not known[name].many
+        flag, single = flag_of(name), name in known and not known[name].many
         if name in hypers and any(isinstance(x, str) and ":" in x for x in values):
             if len(values) > 1:
                 raise RlxError(f"{flag} {' '.join(map(str, values))}: give one range, or values without one")
             ranges[name] = parsed = parse_range(flag, values[0])
-            config.check_value(flag, known[name], parsed.low)
-            config.check_value(flag, known[name], parsed.high)
+            check_value(flag, known[name], parsed.low)
+            check_value(flag, known[name], parsed.high)
             del rest[name]
         elif single and len(values) > 1:
             raise RlxError(f"{flag}: takes one value; only hyper-parameters can be swept: {', '.join(hypers)}")

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rlx import networks
-from rlx.networks import Network
+from rlx.networks.modules import INITIALIZERS, OUTPUT_INIT, ResidualBlock
+from rlx.networks.network import Network
 from rlx.types import Key, Params, Spec
 
 
@@ -39,7 +39,7 @@ class ScoreNet(nn.Module):
 
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array, time: jax.Array) -> jax.Array:
-        kernel_init, dtype = networks.INITIALIZERS[self.kernel_init], jnp.dtype(self.compute_dtype)
+        kernel_init, dtype = INITIALIZERS[self.kernel_init], jnp.dtype(self.compute_dtype)
         # There are few times: they are embedded once each, and rows look theirs up. For the same reason the first Dense
         # on all inputs is written as a sum over its inputs: what the rows share is computed once.
         times = FourierFeatures(self.time_features)(jnp.arange(self.num_steps, dtype=action.dtype))
@@ -55,8 +55,8 @@ class ScoreNet(nn.Module):
         first, second, third = (jnp.expand_dims(term, range(rank - term.ndim)) for term in terms)
         x = first + second + third
         for _ in range(self.num_blocks):
-            x = networks.ResidualBlock(self.dropout, kernel_init=self.kernel_init, dtype=dtype)(x)
-        return nn.Dense(self.action_size, kernel_init=networks.OUTPUT_INIT)(nn.swish(x))
+            x = ResidualBlock(self.dropout, kernel_init=self.kernel_init, dtype=dtype)(x)
+        return nn.Dense(self.action_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
 
 
 def make_score(

@@ -1,0 +1,47 @@
+"""Networks behind init/apply pairs: flax.linen stays in this package, agents see `Network` records only."""
+
+from rlx.networks.batch_norm import BatchNorm
+from rlx.networks.modules import (
+    ACTIVATIONS,
+    BATCH_NORMS,
+    DTYPES,
+    INITIALIZERS,
+    MLP,
+    OUTPUT_INIT,
+    GaussianHead,
+    ResidualBlock,
+    dropout,
+)
+from rlx.networks.network import (
+    Apply,
+    Network,
+    ensemble,
+    make_critic,
+    make_deterministic_policy,
+    make_gaussian_policy,
+    make_value,
+)
+from rlx.networks.score import FourierFeatures, ScoreNet, make_score
+
+__all__ = [
+    "ACTIVATIONS",
+    "BATCH_NORMS",
+    "DTYPES",
+    "INITIALIZERS",
+    "MLP",
+    "OUTPUT_INIT",
+    "Apply",
+    "BatchNorm",
+    "FourierFeatures",
+    "GaussianHead",
+    "Network",
+    "ResidualBlock",
+    "ScoreNet",
+    "dropout",
+    "ensemble",
+    "make_critic",
+    "make_deterministic_policy",
+    "make_gaussian_policy",
+    "make_score",
+    "make_value",
+]

@@ -1,0 +1,56 @@
+"""Batch normalisation over the rows of all shards and devices, and batch renormalisation."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+    """`[..., W]`: every feature by its mean and variance over all leading axes and the mapped `axes` (1502.03167).
+
+    Without `train` by running ones. `renormalize` shifts and scales what training sees towards that, within bounds,
+    once the running ones have seen `warmup` batches (batch renormalisation, arXiv 1702.03275, eqs. 3 to 6).
+    """
+
+    renormalize: bool = False
+    axes: tuple[str, ...] = ()
+    momentum: float = 0.99
+    warmup: int = 100_000
+    max_scale: float = 3.0  # r_max
+    max_shift: float = 5.0  # d_max
+    epsilon: float = 1e-3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        size, dtype = x.shape[-1:], x.dtype
+        scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
+        running = [
+            self.variable("batch_stats", "mean", jnp.zeros, size),
+            self.variable("batch_stats", "variance", jnp.ones, size),
+            self.variable("batch_stats", "batches", jnp.zeros, ()),
+        ]
+        old_mean, old_variance, batches = (jax.lax.stop_gradient(variable.value) for variable in running)
+        old_deviation = jnp.sqrt(old_variance + self.epsilon)
+        x = x.astype(jnp.float32)
+        if not train:
+            return ((x - old_mean) / old_deviation * scale + bias).astype(dtype)
+        mean = self._mean(x)
+        variance = self._mean((x - mean) ** 2)
+        deviation = jnp.sqrt(variance + self.epsilon)
+        y = (x - mean) / deviation
+        if self.renormalize:
+            r = jnp.clip(deviation / old_deviation, 1 / self.max_scale, self.max_scale)
+            d = jnp.clip((mean - old_mean) / old_deviation, -self.max_shift, self.max_shift)
+            warm = batches >= self.warmup
+            y = y * jax.lax.stop_gradient(jnp.where(warm, r, 1.0)) + jax.lax.stop_gradient(jnp.where(warm, d, 0.0))
+        for variable, new in zip(running[:2], (mean, variance), strict=True):
+            variable.value = self.momentum * variable.value + (1 - self.momentum) * jax.lax.stop_gradient(new)
+        running[2].value = batches + 1
+        return (y * scale + bias).astype(dtype)
+
+    def _mean(self, x: jax.Array) -> jax.Array:
+        mean = x.mean(axis=tuple(range(x.ndim - 1)))
+        return jax.lax.pmean(mean, self.axes) if self.axes else mean

@@ -1,0 +1,60 @@
+"""The data sets of a run: checked against its environment, and as rings that minibatches are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from rlx import data
+from rlx.data import Dataset
+from rlx.errors import RlxError
+from rlx.replay import Cursor, Replay
+from rlx.train.columns import Columns
+from rlx.train.config import TrainConfig
+from rlx.train.task import Tables
+from rlx.types import Spec
+
+
+def prepare(
+    train: TrainConfig, path: str, spec: Spec, in_memory: Dataset | None = None
+) -> tuple[Dataset, tuple[str, ...]]:
+    """A data set (read, unless in memory), checked and clipped, and notes on it. Raises RlxError if it does not fit."""
+    dataset = data.choose_parts(data.read(Path(path)) if in_memory is None else in_memory, spec.parts)
+    for name, size, data_size in (
+        ("observations", spec.observation_size, dataset.rows.observation.shape[-1]),
+        ("actions", spec.action_size, dataset.rows.action.shape[-1]),
+    ):
+        if data_size != size:
+            raise RlxError(
+                f"{path}: {name} have {data_size} numbers but the environment's {size}; choose its own --env"
+            )
+    notes = []
+    if bad := data.nonfinite(dataset, train.max_magnitude):
+        quantity, rows = next(iter(bad.items()))
+        if train.on_nonfinite != "skip":
+            raise RlxError(
+                f"{path}: {quantity} is not a finite number, or beyond --max-magnitude"
+                f" {train.max_magnitude:g}, in {len(rows)} rows, first in row {rows[0]};"
+                " mend the file, or leave such rows out by --on-nonfinite skip"
+            )
+        finite = data.drop_nonfinite(dataset, train.max_magnitude)
+        notes.append(f"{path}: left out {dataset.size - finite.size} rows with numbers that are not finite")
+        dataset = finite
+    dataset, clipped = data.clip_actions(dataset, train.action_clip)
+    if clipped:
+        notes.append(f"{path}: clipped {clipped} actions to +-{train.action_clip}")
+    return dataset, tuple(notes)
+
+
+def to_tables(dataset: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> Tables:
+    """The data sets as rings, with the extra columns that are read."""
+    available = dataset.rows.extras | {"time": dataset.time}
+    rows = dataset.rows._replace(extras={name: available[name] for name in extra.shapes})
+    ring = data.to_replay(dataset._replace(rows=rows), train.reward_shift)
+    ends = np.cumsum(sizes)
+    parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], ring.rows) for a, b in zip(ends - sizes, ends, strict=True)]
+    cursors = [Cursor(head=ring.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
+    return tuple(Replay(rows=part, cursor=cursor) for part, cursor in zip(parts, cursors, strict=True))
