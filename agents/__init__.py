@@ -40,7 +40,7 @@ def register(module: ModuleType) -> str:
     name = module.__name__.rpartition(".")[2]
     _check_parts(module.__name__, module)
     if REGISTRY.setdefault(name, module.__name__) != module.__name__:
-        raise RlxError(f"an agent named {name!r} is there already: rename the file {name}.py")
+        raise RlxError(f"an agent named {name!r} is registered already: rename the file {name}.py")
     return name
 
 
@@ -50,14 +50,14 @@ def _check_parts(name: str, module: ModuleType) -> None:
             raise RlxError(f"{name} is no agent: it has no {part}; it needs {', '.join(PARTS)}")
 
 
-def is_own(name: str) -> bool:
+def is_user_code(name: str) -> bool:
     """Whether a name is that of a Python file, `path/to/agent.py`, or a dotted module of the user's."""
     return user_code.is_file(name) or ("." in name and name not in REGISTRY)
 
 
 def load(name: str) -> ModuleType:
     """The module of an agent: `Config`, `Hypers` and `make`. Raises RlxError for an unknown name."""
-    if is_own(name):
+    if is_user_code(name):
         module = user_code.module(name)
         _check_parts(name, module)
         return module
@@ -72,7 +72,7 @@ def tuned_settings(name: str) -> dict[str, dict[str, Any]]:
     """An agent's presets: `PRESETS` of its module, or of the module of its name in `rlx.agents.presets`, or none."""
     module, path = load(name), f"{__name__}.presets.{name}"
     if not hasattr(module, "PRESETS"):
-        if is_own(name) or importlib.util.find_spec(path) is None:
+        if is_user_code(name) or importlib.util.find_spec(path) is None:
             return {}
         module = importlib.import_module(path)
     presets: dict[str, dict[str, Any]] = module.PRESETS

@@ -52,10 +52,10 @@ def update_critic(
 def update_actor(
     nets: Networks, state: HalfState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
-    """The policy down -mean(weights * log pi(a|s)) (arXiv 2006.09359, eq. 9), the advantage over one own action."""
-    own_action, _ = policies.squashed_sample(nets.actor, state.learner.params, batch.observation, key)
+    """The policy down -mean(weights * log pi(a|s)) (arXiv 2006.09359, eq. 9), the advantage over one sampled action."""
+    policy_action, _ = policies.squashed_sample(nets.actor, state.learner.params, batch.observation, key)
     q = partial(nets.critic.with_dropout(key, 1), critic_params, batch.observation)
-    advantage = losses.ensemble_min(q(batch.action)) - losses.ensemble_min(q(own_action))
+    advantage = losses.ensemble_min(q(batch.action)) - losses.ensemble_min(q(policy_action))
     weights = losses.advantage_weights(advantage, state.hypers.beta)
 
     def log_prob(params: Params) -> jax.Array:

@@ -63,7 +63,7 @@ BRAX = (
 )
 _OLD_CLIP = "Brax 0.14.2 calls jax.numpy.clip with an argument that jax has dropped"
 _ONE_BACKEND = "Brax has it on the generalized backend alone"
-BROKEN = {  # seen with Brax 0.14.2 by resetting and stepping every pair
+BROKEN = {  # observed with Brax 0.14.2 by resetting and stepping every pair
     "brax:swimmer": {
         "spring": _ONE_BACKEND,
         "positional": _ONE_BACKEND,
@@ -155,16 +155,16 @@ def make(
         return no_env
     if episode_length is not None:
         check_count("episode_length", episode_length)
-    if is_own(name):
+    if is_user_code(name):
         env = make_own(name, backend, episode_length, settings)
     else:
         env = _make_of_library(name, backend, episode_length, dict(settings))
-    if settings or is_own(name):
-        quick(env, name if is_own(name) else f"{name} with {settings}")
+    if settings or is_user_code(name):
+        quick(env, name if is_user_code(name) else f"{name} with {settings}")
     return apply_wrappers(env, wrappers)
 
 
-def is_own(name: str) -> bool:
+def is_user_code(name: str) -> bool:
     """Whether a name is of code of the user's, `file.py:Name` or `package.module:Name`, and of no library here."""
     if not isinstance(name, str):
         return False
@@ -213,8 +213,8 @@ def _why_not(name: str) -> str:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
     if family == "playground" and not _has_playground():
         return f"{name} needs MuJoCo Playground, which is not here; {install('playground')}"
-    own = f", and one of your own is named as file.py:{name}" if str(name).isidentifier() else ""
-    return f"no environment {name!r}; the nearest is {nearest(str(name), names(), cutoff=0.0)!r}{own}"
+    hint = f", and one of your own is named as file.py:{name}" if str(name).isidentifier() else ""
+    return f"no environment {name!r}; the nearest is {nearest(str(name), names(), cutoff=0.0)!r}{hint}"
 
 
 def _backend(name: str, working: tuple[str, ...], backend: str | None) -> str:

@@ -46,9 +46,9 @@ class BraxEnv:
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key, params=self.params)
         check_read(self._dynamics)
-        seen, metrics = self._dynamics.first_observed, metric_names(self._dynamics.state.state.metrics)
-        observation = jax.ShapeDtypeStruct((size(seen),), jnp.float32)
-        self.spec = Spec(observation, action, episode_length, parts=parts(seen), metrics=metrics)
+        observation, metrics = self._dynamics.first_observed, metric_names(self._dynamics.state.state.metrics)
+        vector = jax.ShapeDtypeStruct((size(observation),), jnp.float32)
+        self.spec = Spec(vector, action, episode_length, parts=parts(observation), metrics=metrics)
 
     def reset(self, key: Key, params: Any = None) -> EnvState:
         if self._randomization and params is None:

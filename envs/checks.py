@@ -124,7 +124,7 @@ def _check_arrays(where: str, arrays: Mapping[str, tuple[Any, Any]]) -> None:
 
 
 def _check_same_types(name: str, before: EnvState, after: EnvState) -> None:
-    """Raises RlxError where a step returns a state of other leaves, shapes or types than it was given."""
+    """Raises RlxError where a step returns a state of other leaves, shapes or types than its argument."""
     trees = [jax.tree.structure(state) for state in (before, after)]
     if not isinstance(after, EnvState) or trees[:1] != trees[1:]:
         raise RlxError(f"{name}: the states of reset and step have different entries; return the same ones from both")
@@ -163,15 +163,15 @@ def _check_ends(name: str, limit: int, steps: tuple[Step, Any]) -> None:
         raise RlxError(f"{name}: is not truncated after spec.episode_length, {limit} steps; advance does it")
 
 
-def _check_repeats(name: str, env: Env, seen: Any) -> None:
+def _check_repeats(name: str, env: Env, episodes: Any) -> None:
     """Raises RlxError where another run of the same keys, or one episode alone, shows something else."""
     keys = jax.random.split(jax.random.key(0), ROWS)
     again = jax.device_get(jax.jit(partial(_episodes, env))(keys))
-    if not all(map(np.array_equal, jax.tree.leaves(_plain(seen)), jax.tree.leaves(_plain(again)))):
+    if not all(map(np.array_equal, jax.tree.leaves(_plain(episodes)), jax.tree.leaves(_plain(again)))):
         raise RlxError(f"{name}: the same keys gave other numbers; draw random numbers from the keys, not from NumPy")
     state, step = jax.device_get(traced(name, lambda: _first(env, keys[0])))
     for field in ("next_observation", "reward"):
-        alone, among = getattr(step, field), getattr(seen[1][0], field)[0, 0]
+        alone, among = getattr(step, field), getattr(episodes[1][0], field)[0, 0]
         if not np.allclose(alone, among, TOLERANCE, TOLERANCE):
             raise RlxError(f"{name}: {field} without jit is not that with jit and vmap; keep no state outside EnvState")
     del state

@@ -46,12 +46,12 @@ def is_function(text: str) -> bool:
 
 
 def _function(env: Env, text: str) -> RandomizationFn:
-    own: Any = getattr(env, "default_randomization_fn", None) if text == DEFAULT else user_code.attribute(text)
-    if not callable(own):
+    function: Any = getattr(env, "default_randomization_fn", None) if text == DEFAULT else user_code.attribute(text)
+    if not callable(function):
         what = "the library has none for this environment" if text == DEFAULT else "is no function (model, rng)"
         raise RlxError(f"--randomize {text}: {what}; give factors, as mass=0.8:1.2")
-    function: RandomizationFn = own
-    return function
+    randomization_fn: RandomizationFn = function
+    return randomization_fn
 
 
 def _with_function(env: Env, randomization_fn: RandomizationFn) -> Env:

@@ -20,7 +20,7 @@ Function = Callable[..., tuple[Any, Any]]
 class Dynamics:
     """`reset(key, params)` and `step(state, *rest)` of a library, which return its next state and what is observed.
 
-    `mark`, given a state of False, returns it with True for leaves to carry in any case. `rest` are shapes and types of
+    `mark` of a state of False returns it with True for leaves to carry in any case. `rest` are shapes and types of
     the other arguments, `params` those of the parameters of an episode, which the state may hold; None without.
     """
 
@@ -34,7 +34,7 @@ class Dynamics:
         self.step = jax.jit(self._packing(lambda packed, *rest: step(self.unpack(packed), *rest)))
 
     def carries(self, mark: Callable[[Any], Any]) -> bool:
-        """Whether any leaf is carried that `mark`, given a state of False, makes True."""
+        """Whether any leaf is carried that `mark` of a state of False makes True."""
         chosen = jax.tree.leaves(mark(jax.tree.map(lambda _: False, self.state)))
         return any(chosen and carried for chosen, carried in zip(chosen, self._carried, strict=True))
 

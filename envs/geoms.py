@@ -39,9 +39,9 @@ def _geom(model: mujoco.MjModel, i: int, shape: str) -> dict[str, Any]:
 
 
 def _color(model: mujoco.MjModel, i: int) -> list[float]:
-    material, own = model.geom_matid[i], model.geom_rgba[i]
-    inherits = material >= 0 and (own == _UNSET).all()
-    return (model.mat_rgba[material] if inherits else own).tolist()
+    material, rgba = model.geom_matid[i], model.geom_rgba[i]
+    inherits = material >= 0 and (rgba == _UNSET).all()
+    return (model.mat_rgba[material] if inherits else rgba).tolist()
 
 
 @contextlib.contextmanager

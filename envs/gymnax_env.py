@@ -23,7 +23,7 @@ PENDULUM = "Pendulum-v1"  # the one that can be watched
 class GymnaxEnv:
     """One gymnax environment with a box of actions; [-1, 1] is mapped to the box.
 
-    With a `randomization_fn` of its `EnvParams`, `EnvState.inner` has those of the episode beside gymnax's state.
+    With a `randomization_fn` of its `EnvParams`, `EnvState.inner` also has those of the episode.
     """
 
     def __init__(

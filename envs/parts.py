@@ -33,27 +33,27 @@ def choose(env: Env, actor: Sequence[str] = (), critic: Sequence[str] = ()) -> E
         return env
     actor = tuple(actor) or ((ACTOR,) if ACTOR in spec.parts else tuple(spec.parts))
     critic = tuple(critic) or actor
-    kept = [name for name in spec.parts if name in {*actor, *critic}]
+    chosen = [name for name in spec.parts if name in {*actor, *critic}]
 
     def cut(observation: jax.Array) -> jax.Array:
-        return jnp.concatenate([observation[..., slice(*spec.parts[name])] for name in kept], axis=-1)
+        return jnp.concatenate([observation[..., slice(*spec.parts[name])] for name in chosen], axis=-1)
 
     def state(inside: EnvState) -> EnvState:
         return outer_state(inside, inside.time, cut(inside.observation))
 
     def step(before: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         after, shown = env.step(before.inner.env, action, key)
-        seen = cut(shown.next_observation)
-        return state(after), shown._replace(observation=seen, next_observation=seen)
+        observation = cut(shown.next_observation)
+        return state(after), shown._replace(observation=observation, next_observation=observation)
 
-    ranges = {name: spec.parts[name] for name in kept}
+    ranges = {name: spec.parts[name] for name in chosen}
     sizes = [end - start for start, end in ranges.values()]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return Wrapped(
         env,
         spec._replace(
             observation=jax.ShapeDtypeStruct((sum(sizes),), spec.observation.dtype),
-            parts={name: (start, start + size) for name, start, size in zip(kept, starts, sizes, strict=True)},
+            parts={name: (start, start + size) for name, start, size in zip(chosen, starts, sizes, strict=True)},
             actor_parts=actor,
             critic_parts=critic,
         ),

@@ -41,10 +41,10 @@ class PlaygroundEnv:
         action = jax.ShapeDtypeStruct((env.action_size,), jnp.float32)
         self._dynamics = Dynamics(self._start, self._step, _mark_poses, action, key, params=self.params)
         check_read(self._dynamics)
-        seen = self._dynamics.first_observed
-        observation = jax.ShapeDtypeStruct((size(seen),), jnp.float32)
+        observation = self._dynamics.first_observed
+        vector = jax.ShapeDtypeStruct((size(observation),), jnp.float32)
         metrics = metric_names(self._dynamics.state.state.metrics)
-        self.spec = Spec(observation, action, episode_length, parts=parts(seen), metrics=metrics)
+        self.spec = Spec(vector, action, episode_length, parts=parts(observation), metrics=metrics)
 
     def reset(self, key: Key, params: Any = None) -> EnvState:
         if self._randomization and params is None:
@@ -102,8 +102,8 @@ def _mark_poses(flags: Episode) -> Episode:
 
 def wrap(env: Any, episode_length: int | None) -> PlaygroundEnv:
     """An object of Playground's `MjxEnv`; its time limit is its configuration's `episode_length`, else 1000."""
-    own = getattr(getattr(env, "_config", None), "episode_length", EPISODE_LENGTH)
-    return PlaygroundEnv(env, own if episode_length is None else episode_length)
+    limit = getattr(getattr(env, "_config", None), "episode_length", EPISODE_LENGTH)
+    return PlaygroundEnv(env, limit if episode_length is None else episode_length)
 
 
 def make(name: str, episode_length: int | None, settings: dict[str, Any]) -> PlaygroundEnv:

@@ -99,7 +99,7 @@ def _mark_params(flags: Episode) -> Episode:
 
 
 def with_model(env: Any, attribute: str, model: Any) -> Any:
-    """A library's environment, or a wrapper of one (`env.env`), with another model; the one given stays as it is.
+    """A library's environment, or a wrapper of one (`env.env`), with another model; `env` stays as it is.
 
     Programs are traced on several threads, so the model is not put in place for a while, as Brax's own wrapper does.
     """
@@ -156,14 +156,14 @@ def factors(ranges: Mapping[str, tuple[float, float]]) -> RandomizationFn:
 def _leaves(model: Any, name: str) -> dict[str, tuple[int, ...] | None]:
     """What a name stands for in a model: paths, and columns of each. Raises RlxError where that is nothing, or 0."""
     named = FACTORS.get(name, {name: None})
-    there = {path: columns for path, columns in named.items() if _is_number(_at(model, path))}
-    if not there:
+    numbers = {path: columns for path, columns in named.items() if _is_number(_at(model, path))}
+    if not numbers:
         known = [known for known, paths in FACTORS.items() if any(_is_number(_at(model, path)) for path in paths)]
         raise unknown("--randomize", name, known or [field for field in vars(model) if _is_number(_at(model, field))])
-    leaves = [_at(model, path) for path in there]
+    leaves = [_at(model, path) for path in numbers]
     if not any(isinstance(leaf, jax.core.Tracer) or np.asarray(leaf).any() for leaf in leaves):
         raise RlxError(f"--randomize {name}: is 0 everywhere in this model, so that no factor changes it; leave it out")
-    return there
+    return numbers
 
 
 def _is_number(leaf: Any) -> bool:

@@ -191,7 +191,7 @@ def reward_clip(env: Env, low: float, high: float) -> Wrapped:
 def episode_length(env: Env, length: int) -> Wrapped:
     """Episodes are truncated after `length` steps, in place of the environment's own limit."""
     check_count("episode_length", length)
-    own = env.spec.episode_length
+    limit = env.spec.episode_length
 
     def reset(key: Key, params: Any = None) -> EnvState:
         state = reset_env(env, key, params)
@@ -199,7 +199,7 @@ def episode_length(env: Env, length: int) -> Wrapped:
 
     def step(state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         after, shown = env.step(state.inner.env, action, key)
-        by_the_environment = shown.truncated & (after.time < own)  # else by its own limit
+        by_the_environment = shown.truncated & (after.time < limit)  # else by its own limit
         truncated = (by_the_environment | (after.time >= length)) & ~shown.terminated
         return outer_state(after, after.time), shown._replace(truncated=truncated)
 

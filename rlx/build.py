@@ -85,10 +85,10 @@ def _check_acting(config: RunConfig, spec: Spec) -> None:
     agent = agents.load(config.agent).make(config.network, spec, ())
 
     def actions(key: Key) -> list[jax.Array]:
-        policy, seen = agent.acting_params(agent.init(key)), jax.random.normal(key, (PROBES, spec.actor_size))
+        policy, observation = agent.acting_params(agent.init(key)), jax.random.normal(key, (PROBES, spec.actor_size))
         rows = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * PROBES), agent.carry and agent.carry())
         carry = [] if agent.carry is None else [rows]
-        return [agent.act_greedy(policy, spec.of_actor(seen, rest), key, *carry)[0] for rest in (0.0, 1.0, -1.0)]
+        return [agent.act_greedy(policy, spec.of_actor(observation, rest), key, *carry)[0] for rest in (0.0, 1.0, -1.0)]
 
     first, *others = jax.device_get(jax.jit(actions)(jax.random.key(0)))
     if any((first != other).any() for other in others):
@@ -147,8 +147,8 @@ def _split(config: RunConfig, env: Env) -> RunConfig:
     if train.offline_only:
         raise RlxError("--split auto: times roles in the environment, where this run makes no step; name a split")
     probe = replace(train, num_shards=0, split=f"1,1,{count - 2}")
-    alone = Placement([[device] for device in parallel.local_devices()[:3]], 1, True)
-    driver = _make_driver(Setup(replace(config, train=probe), env), alone, offline=False)
+    one_each = Placement([[device] for device in parallel.local_devices()[:3]], 1, True)
+    driver = _make_driver(Setup(replace(config, train=probe), env), one_each, offline=False)
     times = autosplit.time_roles(cast(Pipelined, driver))
 
     def fits(split: tuple[int, int, int]) -> bool:
@@ -286,6 +286,9 @@ def check_env_of_run(config: RunConfig, env: Env | None, folder: Any = "") -> No
 
 def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
     """Path and digest of the files of the user's own environment and agent, by "env" and "agent"; for config.json."""
-    names = [("agent", config.agent, agents.is_own(config.agent)), ("env", config.env, envs.is_own(config.env))]
+    names = [
+        ("agent", config.agent, agents.is_user_code(config.agent)),
+        ("env", config.env, envs.is_user_code(config.env)),
+    ]
     names += [("randomize", text, domain.is_function(text)) for text in config.train.randomize]
     return {what: file for what, name, is_users in names if is_users and (file := user_code.source(name))}

@@ -91,9 +91,9 @@ def preset_file(agent: str, path: Path) -> dict[str, Any]:
 
 
 def resolve(
-    agent: str, env: str, backend: str | None = None, preset: str | None = None, paired: bool = False, **given: Any
+    agent: str, env: str, backend: str | None = None, preset: str | None = None, paired: bool = False, **values: Any
 ) -> RunConfig:
-    """The configuration of a run: defaults, then the agent's `presets`, then what is `given`.
+    """The configuration of a run: defaults, then the agent's `presets`, then `values` by the settings' names.
 
     Hyper-parameters may be lists: each combination of values (`paired`: each row of them) is trained, for every seed,
     in one program. Raises RlxError for an unknown name (with the nearest) or a value that cannot be.
@@ -103,7 +103,7 @@ def resolve(
     tuned = chosen.pop("backend", None)
     backend = tuned if backend is None else backend
     sections: dict[str, dict[str, Any]] = {"train": {}, "network": {}, "hypers": {}}
-    for name, value in (chosen | given).items():
+    for name, value in (chosen | values).items():
         if name not in known:
             raise RlxError(f"unknown setting {name!r} of {agent}: {nearest(name, known)}")
         sections[known[name].section][name] = _converted(name, known[name], value)
@@ -162,7 +162,7 @@ def from_json(path: Path) -> RunConfig:
     try:
         content = json_files.parse(json_files.read_bytes(path))
         agent = content["agent"]
-        if isinstance(agent, str) and agents.is_own(agent):
+        if isinstance(agent, str) and agents.is_user_code(agent):
             _load_agent(agent, content, path)
         elif agent not in agents.REGISTRY:
             raise Unregistered(
@@ -174,7 +174,7 @@ def from_json(path: Path) -> RunConfig:
             raise ValueError("env and backend must be text")
         return resolve(*names, paired=paired, **content["settings"])
     except (FileNotFoundError, NotADirectoryError):
-        problem = f"is not a run folder (no {path.name})" if path.parent.exists() else "is not there"
+        problem = f"is not a run folder (no {path.name})" if path.parent.exists() else "does not exist"
         inside = sorted(path.parent.glob(f"*/{path.name}"))
         example = f", such as {inside[0].parent}" if inside else ""
         raise RlxError(f"{path.parent}: {problem}; give a folder that `rlx train` made{example}") from None
@@ -219,10 +219,10 @@ def members(config: RunConfig) -> list[dict[str, float]]:
     return [combination | {"seed": seed} for combination in combinations(config) for seed in seeds]
 
 
-def told_apart(everyone: typing.Sequence[dict[str, float]]) -> list[str]:
-    """What tells each member's combination of hyper-parameters from others': `actor_lr=0.001 tau=0.5`, or nothing."""
-    varied = [name for name in everyone[0] if name != "seed" and len({member[name] for member in everyone}) > 1]
-    return [" ".join(f"{name}={member[name]:.10g}" for name in varied) for member in everyone]
+def member_labels(every_member: typing.Sequence[dict[str, float]]) -> list[str]:
+    """The hyper-parameters in which members differ, of each: `actor_lr=0.001 tau=0.5`, or nothing."""
+    varied = [name for name in every_member[0] if name != "seed" and len({member[name] for member in every_member}) > 1]
+    return [" ".join(f"{name}={member[name]:.10g}" for name in varied) for member in every_member]
 
 
 def combinations(config: RunConfig) -> list[dict[str, float]]:

@@ -118,8 +118,8 @@ def evaluate(
         frame = jax.vmap(while_alive)(alive[:record], shots)
         recording = jax.tree.map(lambda film, f: film.at[time].set(f.astype(film.dtype)), recording, frame)
         flags = (ended | shown.terminated | shown.truncated | breaks, nonfinite | breaks)
-        told = shown.metrics | shown.extras
-        now, counts = {name: told[name].astype(jnp.float32) for name in sums}, alive & ~breaks
+        reported = shown.metrics | shown.extras
+        now, counts = {name: reported[name].astype(jnp.float32) for name in sums}, alive & ~breaks
         sums = {name: jnp.where(counts, total + now[name], total) for name, total in sums.items()}
         lasts = {name: jnp.where(counts, now[name], before) for name, before in lasts.items()}
         return time + 1, after, flags, returns + reward, lengths + alive, recording, (sums, lasts), carry

@@ -27,7 +27,7 @@ def run(
     asked_to_end: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda phase: None,
 ) -> Iterator[Moment]:
-    """Trains from the part of `driver` to the last, from `learned` if given, or from where the run was.
+    """Trains from the part of `driver` to the last, from the snapshot `learned` or the state `resumed`, if any.
 
     `tell` hears what is begun, see `rlx.train.loop.train`.
     """

@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A draft beside `path`, to write to; it takes the place of `path` when it is complete."""
+    """A draft in the folder of `path`, to write to; it takes the place of `path` when it is complete."""
     draft = path.with_suffix(".tmp")
     draft.unlink(missing_ok=True)  # a killed process left it, or it is a link that somebody planted
     try:
@@ -137,7 +137,7 @@ def open_to_append(path: Path) -> IO[str]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `path` when it is complete. What a killed process left of one is removed first.
 
-    Raises OSError where `path` is there, or cannot be made.
+    Raises OSError where `path` exists, or cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):

@@ -31,7 +31,7 @@ def td_target(
     """
     chex.assert_rank([reward, discount, next_value, gamma, reward_scale], [1, 1, {1, 2}, 0, 0])
     chex.assert_equal_shape_prefix([reward, discount, next_value], 1)
-    reward, discount = _beside(reward, next_value), _beside(discount, next_value)
+    reward, discount = _expand_to(reward, next_value), _expand_to(discount, next_value)
     return jax.lax.stop_gradient(reward_scale * reward + gamma * discount * next_value)
 
 
@@ -42,7 +42,7 @@ def soft_value(value: jax.Array, log_prob: jax.Array, alpha: Scalar) -> jax.Arra
     """
     chex.assert_rank([value, log_prob, alpha], [{1, 2}, 1, 0])
     chex.assert_equal_shape_prefix([value, log_prob], 1)
-    return value - alpha * _beside(log_prob, value)
+    return value - alpha * _expand_to(log_prob, value)
 
 
 def ensemble_min(q: jax.Array) -> jax.Array:
@@ -288,6 +288,6 @@ def cross_entropy_loss(logits: jax.Array, target_probs: jax.Array) -> jax.Array:
     return jnp.sum(jnp.mean(entropy, axis=1))
 
 
-def _beside(per_sample: jax.Array, values: jax.Array) -> jax.Array:
+def _expand_to(per_sample: jax.Array, values: jax.Array) -> jax.Array:
     """`[B]` in the rank of `values`, `[B]` or `[B, K]`."""
     return per_sample.reshape(per_sample.shape + (1,) * (values.ndim - 1))

@@ -93,7 +93,7 @@ def add(replay: Replay, rows: Any) -> Replay:
 
 
 def can_sample(replay: Replay, n: int = 1) -> jax.Array:
-    """Whether a window of `n` consecutive vector steps is there, [] bool."""
+    """Whether a window of `n` consecutive vector steps is stored, [] bool."""
     return replay.cursor.size >= n
 
 

@@ -90,24 +90,26 @@ def collect(
         noise = keys if noise_keys is None else noise_keys(i)
         arguments = (observation, derive(act_key, i), noise, *([] if fresh is None else [state.carry]))
         action, info, *carry = act(*arguments)
-        state, seen = env.step(state, action, pool, keys)
-        shown = seen.extras | {"time": time}
-        extras = info | seen.extras if keep is None else keep(info, shown)
-        row = Row(observation, action, seen.reward, seen.terminated, seen.truncated, seen.next_observation, extras)
-        ended = seen.terminated | seen.truncated
+        state, result = env.step(state, action, pool, keys)
+        shown = result.extras | {"time": time}
+        extras = info | result.extras if keep is None else keep(info, shown)
+        row = Row(
+            observation, action, result.reward, result.terminated, result.truncated, result.next_observation, extras
+        )
+        ended = result.terminated | result.truncated
         if fresh is not None:
             state = state.replace(carry=_where(ended, fresh, carry[0]))
         ended = ended.astype(jnp.float32)
-        returns, lengths = seen.metrics["episode_return"], seen.metrics["episode_length"]
-        told = {name: seen.metrics[name] for name in env.spec.metrics}
-        sums = {name: jnp.where(jnp.isfinite(x), x, 0.0).sum() for name, x in told.items()}
-        sums |= {"steps": jnp.float32(ended.size)} if told else {}
+        returns, lengths = result.metrics["episode_return"], result.metrics["episode_length"]
+        reported = {name: result.metrics[name] for name in env.spec.metrics}
+        sums = {name: jnp.where(jnp.isfinite(x), x, 0.0).sum() for name, x in reported.items()}
+        sums |= {"steps": jnp.float32(ended.size)} if reported else {}
         episodes = Episodes(ended.sum(), (ended * returns).sum(), (ended * lengths).sum(), sums)
         bad = {
-            "reset observation": seen.metrics["bad_reset"],
+            "reset observation": result.metrics["bad_reset"],
             "action": ~jnp.isfinite(action).all(axis=-1),
-            "observation": seen.metrics["bad_observation"],
-            "reward": seen.metrics["bad_reward"],
+            "observation": result.metrics["bad_observation"],
+            "reward": result.metrics["bad_reward"],
         }
         return state, (row, episodes, bad)
 

@@ -1,6 +1,6 @@
 """Statistics of returns on the host: normalised scores, the interquartile mean, and how sure one may be of either.
 
-Of arXiv 2108.13264 (Agarwal et al. 2021), whose library is no longer kept up.
+Of arXiv 2108.13264 (Agarwal et al. 2021), whose library is no longer maintained.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     update_critic: Callable[[C, P, Transition, Key], tuple[C, Metrics]]
     update_actor: Callable[[A, V, Transition, Key], tuple[A, Metrics]]  # the batch has the fields of `actor_reads` only
     actor_reads: tuple[str, ...] = ("observation",)  # fields and extras of the actor half's batch
-    reads: dict[str, Read] = {}  # noqa: RUF012 -- extras of a minibatch, by the name that they get there
+    reads: dict[str, Read] = {}  # noqa: RUF012 -- extras of a minibatch, by their names in its extras
     # (policy parameters, rows [K, E, ...] as the agent sees them, act's info) -> columns [K, E, ...], once a block;
     # they are stored, and are extras of every minibatch by their own names
     records: Callable[[P, Any, dict[str, jax.Array]], dict[str, jax.Array]] | None = None
@@ -226,7 +226,7 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     # leaves [..., *shape], and return it third; it begins anew with every episode
     carry: Callable[[], Any] | None = None
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
-    # parts that another agent's run may give: (own state, the other agent's state) -> own state
+    # parts that another agent's run may give: (state, the other agent's state) -> state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012
 
     def update(self, state: State[C, A], transition: Transition, key: Key) -> tuple[State[C, A], Metrics]:

@@ -51,7 +51,7 @@ def label(name: str) -> str:
 def module(name: str) -> ModuleType:
     """The module of a name: a file, run once for each content that it has had, or an importable module.
 
-    Raises RlxError, in one line, where it is not there or cannot be imported.
+    Raises RlxError, in one line, where it does not exist or cannot be imported.
     """
     place, _ = split(name)
     if is_file(name):
@@ -76,7 +76,7 @@ def _module_of_file(place: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for what it imports from beside it
+        sys.path.append(str(path.parent))  # for what it imports from its folder
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     loaded = importlib.util.module_from_spec(spec)
@@ -117,13 +117,13 @@ def describe(error: BaseException, path: Path | None = None) -> str:
     """An exception in one line, with the last line of the user's own code (in `path`, or outside libraries)."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError in line {error.lineno}: {error.msg}"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename, path)]
-    where = f", {Path(own[-1].filename).name} line {own[-1].lineno}" if own else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_user(frame.filename, path)]
+    where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}{where}" + (f": {text}" if text else "")
 
 
-def _is_own(filename: str, path: Path | None) -> bool:
+def _is_of_user(filename: str, path: Path | None) -> bool:
     if path is not None:
         return filename == str(path)
     package = str(Path(__file__).resolve().parent)

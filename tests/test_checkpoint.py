@@ -177,11 +177,11 @@ def test_pruning(folder: Path) -> None:
 
 HERE = tree(0)
 OTHERS = {
-    "['halves'] is bfloat16 (4,) there but float32 (4,) here": HERE | {"halves": np.zeros(4, np.float32)},
-    "['part'].weights is float32 (3, 2) there but float32 (3, 3) here": HERE
+    "['halves'] is bfloat16 (4,) in the checkpoint but float32 (4,) here": HERE | {"halves": np.zeros(4, np.float32)},
+    "['part'].weights is float32 (3, 2) in the checkpoint but float32 (3, 3) here": HERE
     | {"part": Part(np.zeros((3, 3), np.float32), np.asarray(0, np.int32))},
-    "['new'] is missing there but float64 (1,) here": HERE | {"new": np.zeros(1)},
-    "['flags'] is bool (2,) there but unknown here": {name: HERE[name] for name in HERE if name != "flags"},
+    "['new'] is missing in the checkpoint but float64 (1,) here": HERE | {"new": np.zeros(1)},
+    "['flags'] is bool (2,) in the checkpoint but unknown here": {name: HERE[name] for name in HERE if name != "flags"},
 }
 
 

@@ -126,7 +126,7 @@ def check_run(asked: Asked, line: str) -> None:
     """The environment is there and the sizes divide; pretended devices are as many as a split names."""
     found, joins = asked
     train = found.train
-    backends = () if envs.is_own(found.env) else envs.names()[found.env]
+    backends = () if envs.is_user_code(found.env) else envs.names()[found.env]
     assert found.backend is None or found.backend in backends
     pretended = re.search(r"host_platform_device_count=(\d+)", line)
     split = [1]

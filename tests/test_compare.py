@@ -213,8 +213,8 @@ def test_refusals_are_one_line(tmp_path: Path, refused: Callable[..., str]) -> N
     for folders_, words in (
         ([ant, pendulum], f"{pendulum}: is a run of gymnax:Pendulum-v1, and {ant} of brax:ant (spring)"),
         ([ant, mjx], "is a run of brax:ant (mjx), and"),
-        ([ant, ant], f"{ant}: is given twice"),
-        ([ant, ant / ".." / ant.name], "is given twice; name each run once"),
+        ([ant, ant], f"{ant}: is named twice"),
+        ([ant, ant / ".." / ant.name], "is named twice; name each run once"),
         ([begun], f"{begun}: holds no finished run (no summary.json); resume it with"),
         ([root / "none"], f"{root / 'none'}: does not exist"),
         ([sweep], f"it is a sweep: give the runs in it, such as {sweep / 'chunk-0'}"),

@@ -271,7 +271,7 @@ def test_refusals_are_one_line(idql: tuple[Path, Driver], tmp_path: Path, monkey
             export.save(*given, **options)
         assert not out.exists()
 
-    refused(f"{tmp_path / 'none'}: is not there", tmp_path / "none", out)
+    refused(f"{tmp_path / 'none'}: does not exist", tmp_path / "none", out)
     refused(f"already exists; choose another --out, such as {tmp_path / 'there-3'}", run, tmp_path / "there")
     refused(".: already exists; choose another --out, such as policy-2", run, Path(""))
     refused(f"--member 2: {run} has 0 to 1", run, out, member=2)

@@ -70,7 +70,7 @@ def test_a_name_is_claimed_before_anything_else(tmp_path: Path) -> None:
     run_config = config.resolve("sac", "gymnax:Pendulum-v1")
     with folders.new(tmp_path, None, run_config, False) as first, folders.new(tmp_path, None, run_config, False) as two:
         assert [first.name, two.name] == ["sac-gymnax-Pendulum-v1-s0", "sac-gymnax-Pendulum-v1-s0-2"]
-        for name, overwrite, words in ((first.name, False, "is there already"), (first.name, True, "is writing there")):
+        for name, overwrite, words in ((first.name, False, "already exists"), (first.name, True, "writes in it")):
             with pytest.raises(RlxError, match=words), folders.new(tmp_path, name, run_config, overwrite):
                 pass
         json_files.write(first / "config.json", {})

@@ -60,7 +60,7 @@ def test_iterations_lower_for_cuda(monkeypatch: pytest.MonkeyPatch, agent: str, 
     sizes |= {"warmup_env_steps": 256, "total_env_steps": 1024}
     resolved = config.resolve(agent, "gymnax:Pendulum-v1", **(sizes | SMALL | settings))
     train = make_driver(setup(resolved)).train  # type: ignore[attr-defined]
-    text = for_cuda(train._function, *train._shapes_given())
+    text = for_cuda(train._function, *train._argument_shapes())
     assert "256x3xf32" in text and "128x3xf32" not in text  # Pendulum's observations: all rows, and no block of them
     assert CPU_ONLY not in text and "tf.aliasing_output" in text  # replay is updated in place
 

@@ -271,7 +271,7 @@ def test_nobody_else_can_take_the_room_while_a_set_is_written(tmp_path: Path, mo
     assert len(found) == 10 and final < min(found) and data.read(tmp_path / "out-v0").size == dataset.size
 
 
-NOT_WHOLE = "is no whole npz file"
+NOT_WHOLE = "is not a complete npz file"
 
 
 def header(shape: str, descr: str = "'<f4'") -> bytes:
@@ -299,13 +299,13 @@ def npz(path: Path, **members: bytes) -> Path:
     [
         (header("(100000000000, 3)"), "observations declares 1,200,000,000,000 bytes, its archive 128 packed"),
         (header("(14, 3)"), "observations declares 168 bytes, its archive 128 packed"),
-        (header("(-1, 3)"), "is no whole npz file (an array of shape (-1, 3))"),
-        (header("(10**3,)"), "is no whole npz file"),
+        (header("(-1, 3)"), "is not a complete npz file (an array of shape (-1, 3))"),
+        (header("(10**3,)"), "is not a complete npz file"),
         (header("(2,)", "'|O'") + bytes(16), "observations holds pickled Python objects"),
         (header("(2,)", "'<U4'") + bytes(32), "observations holds <U4 instead of numbers"),
-        (header("(2,)", "__import__('os').mkdir('ran')"), "is no whole npz file"),
-        (b"\x93NUMPY\x09\x00" + bytes(100), "is no whole npz file (arrays of version (9, 0))"),
-        (b"", "is no whole npz file"),
+        (header("(2,)", "__import__('os').mkdir('ran')"), "is not a complete npz file"),
+        (b"\x93NUMPY\x09\x00" + bytes(100), "is not a complete npz file (arrays of version (9, 0))"),
+        (b"", "is not a complete npz file"),
         *((raw_header(text), NOT_WHOLE) for text in (b"{'descr': (((", b"'" * 3, b"\xff", b"(" * 9000, b"1")),
         (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**26) + bytes(2**26), f"{NOT_WHOLE} (a header of 67,108,864"),
         (b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + bytes(100), NOT_WHOLE),

@@ -40,7 +40,7 @@ def large(num_envs: int) -> Fused:
 def compiled(program: Program) -> dict[str, int]:
     """Bytes that the compiled program holds; its code is made in a hurry, which changes no buffer."""
     hurried = {"xla_backend_optimization_level": 0}
-    used = program._function.lower(*program._shapes_given()).compile(compiler_options=hurried).memory_analysis()
+    used = program._function.lower(*program._argument_shapes()).compile(compiler_options=hurried).memory_analysis()
     return {
         "given": used.argument_size_in_bytes,
         "made": used.output_size_in_bytes - used.alias_size_in_bytes,

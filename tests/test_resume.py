@@ -289,7 +289,7 @@ def resign(run: Path, **changes: Any) -> None:
 
 
 REFUSED: list[tuple[Callable[[Path], Any], str]] = [
-    (shutil.rmtree, ": is not there; give a folder that `rlx train` made"),
+    (shutil.rmtree, ": does not exist; give a folder that `rlx train` made"),
     (edit(settings={"seed": 1}), "/config.json: is not as the run wrote it; restore it from a copy"),
     (edit(numerics={"jax_enable_x64": True}), ": began with JAX_ENABLE_X64=1 and cannot go on *"),
     (edit(init_from=3), "/config.json: is damaged (init_from is no text); restore *"),
@@ -327,7 +327,7 @@ def test_the_checkpoint_of_another(agent: str, changes: dict[str, Any], leaf: st
     driver = build.make_driver(build.setup(config.resolve(agent, saved.env, **given)))
     with pytest.raises(RlxError) as error:
         saver.unpack(crashed / "resume", 300, driver)
-    message = f"*/resume/300: [[]*{leaf}* is * there but * here; the run has another agent or networks"
+    message = f"*/resume/300: [[]*{leaf}* is * in the checkpoint but * here; the run has another agent or networks"
     assert fnmatchcase(str(error.value), message), error.value
 
 

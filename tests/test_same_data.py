@@ -79,7 +79,7 @@ def test_no_data_set(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RlxError, match=f"^{message}$"):
         runner.resume(tmp_path, {}, quiet=True)
     with pytest.raises(RlxError, match=f"^{message}$"):
-        runner.train(saved, tmp_path / "chunk-1", quiet=True, beside=tmp_path)
+        runner.train(saved, tmp_path / "chunk-1", quiet=True, same_data_as=tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "lock"}
 
 
@@ -101,7 +101,7 @@ def test_parts_of_a_sweep_have_one_data_set(crashed: tuple[Path, Path], tmp_path
     path = first / "config.json"
     json_files.write(path, json_files.read(path) | {"data_digest": "of another"})
     with pytest.raises(RlxError, match="data: is not the data set that the run began with; restore that one"):
-        runner.train(saved, tmp_path / "chunk-1", quiet=True, beside=first)
+        runner.train(saved, tmp_path / "chunk-1", quiet=True, same_data_as=first)
     assert not (tmp_path / "chunk-1").exists()
 
 

@@ -94,7 +94,7 @@ def test_a_sweep_that_is_there(refused: Callable[..., str], tmp_path: Path) -> N
     folder.mkdir()
     sweep.save(sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1), folder)
     again = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--run-dir", tmp_path, "--run-name", "sweep"]
-    assert "is there already; choose another --run-name, or --overwrite" in refused(*again)
+    assert "already exists; choose another --run-name, or --overwrite" in refused(*again)
     whole = (folder / "sweep.json").read_text()
     for broken in ({"chunk": None}, {"combinations": [{"tau": "x"}]}, {"varied": 3}):
         (folder / "sweep.json").write_text(whole)
@@ -135,7 +135,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def train(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
         begun.append(folder.name)
-        assert given["beside"] == (folder.parent / "chunk-0" if begun[0] != folder.name else None)
+        assert given["same_data_as"] == (folder.parent / "chunk-0" if begun[0] != folder.name else None)
         folder.mkdir(exist_ok=True)
         returns = [member["tau"] for member in config.members(run_config)]
         summary = {"eval_return_per_seed": returns, "members": config.members(run_config)}

@@ -33,12 +33,12 @@ def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False
 
     `metric` is `eval`, the greedy return, or a name in metrics.jsonl that has a value for every seed. A curve whose
     last value is not finite is left out with a warning. Raises RlxError for runs that are unfinished (unless
-    `unfinished`), lack the metric, are given twice or are of different environments, and where no curve is left.
+    `unfinished`), lack the metric, are named twice or are of different environments, and where no curve is left.
     """
     summaries: dict[Path, dict[str, Any]] = {}
     for i, folder in enumerate(folders):
         if os.path.realpath(folder) in map(os.path.realpath, folders[:i]):  # Path.resolve raises for a link to itself
-            raise RlxError(f"{folder}: is given twice; name each run once")
+            raise RlxError(f"{folder}: is named twice; name each run once")
         summaries[folder] = summary_of(folder, unfinished)
         _check_keys(folder / "summary.json", summaries[folder], "env", "backend", "members")
         if metric in ("eval", EVAL):
@@ -128,7 +128,7 @@ def _curves(folder: Path, name: str, members: list[dict[str, float]], metric: st
     steps, wall_s = (np.asarray([line[key] for line in lines]) for key in ("run_step", "wall_time_s"))
     values = np.asarray([line[metric] for line in lines], np.float64)  # None, not a finite number, becomes NaN
     groups: dict[str, list[int]] = {}
-    for i, label in enumerate(config.told_apart(members)):
+    for i, label in enumerate(config.member_labels(members)):
         groups.setdefault(" ".join(filter(None, (name, label))), []).append(i)
     return [Curve(label, steps, wall_s, values[:, who]) for label, who in groups.items()]
 

@@ -52,7 +52,7 @@ def play(
     say_compiling(f"playing {_count(episodes, len(members))} of {folder}, step {saved.step:,}")
     evaluate = jax.jit(jax.vmap(partial(acting.evaluate_policy, saved.task, record=episodes)))
     evaluation = jax.tree.map(np.asarray, evaluate(saved.snapshot))
-    scene, recorded, labels = renderable_scene(saved.task.env), [], config.told_apart(saved.members)
+    scene, recorded, labels = renderable_scene(saved.task.env), [], config.member_labels(saved.members)
     for row, member in enumerate(members):
         label = [labels[member]] if labels[member] else []
         label += [f"seed {saved.members[member]['seed']:g}"] if len(saved.members) > 1 else []

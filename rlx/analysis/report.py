@@ -123,7 +123,7 @@ def _body(runs: Sequence[Run], curves: Sequence[Curve], comparison: Comparison, 
         f'<h1>{html.escape(_title(runs))}</h1><p class="about">{html.escape(about)}</p>',
         *(markup.warning(f"{run.name} is not finished: {run.unfinished}") for run in runs if run.unfinished),
         markup.tiles(_tiles(runs[0], comparison)) if len(curves) == 1 else "",
-        markup.card("Learning curves", markup.beside(*(markup.figure(*drawn[stem]) for stem in FIGURES[:2]))),
+        markup.card("Learning curves", markup.side_by_side(*(markup.figure(*drawn[stem]) for stem in FIGURES[:2]))),
         _player(runs),
         markup.card(f"{_last(runs).capitalize()} scores", *_scores(runs, comparison, colors, drawn.get("scores"))),
         markup.card("Time", *_time(runs, colors, drawn.get("time"))),
@@ -166,7 +166,7 @@ def _scores(
         chances += markup.note("How likely a seed of the row ends above one of the column, with 95 % intervals.")
     if drawn:
         interval = markup.subtitle(f"{_last(runs).capitalize()} return with its interval") + markup.figure(*drawn)
-        parts.append(markup.beside(interval, chances))
+        parts.append(markup.side_by_side(interval, chances))
     elif chances:
         parts.append(chances)
     if final:
@@ -234,7 +234,7 @@ def _time(runs: Sequence[Run], colors: dict[str, str], drawn: tuple[str, str, st
             " The roles of a pipeline work at the same time: busy is the share of an iteration in which a role works."
         )
     table = markup.table([["", *(run.name for run in runs)], *([name, *cells] for name, cells in rows.items())], colors)
-    return [markup.beside(markup.figure(*drawn), table) if drawn else table, markup.note(text)]
+    return [markup.side_by_side(markup.figure(*drawn), table) if drawn else table, markup.note(text)]
 
 
 def _configuration(runs: Sequence[Run], colors: dict[str, str]) -> list[str]:
@@ -245,4 +245,4 @@ def _configuration(runs: Sequence[Run], colors: dict[str, str]) -> list[str]:
     parts += [markup.note("Changes by the environment's preset are included.")]
     parts += [markup.fold(f"{len(rest) - 1} settings at their defaults", markup.table(rest))]
     origins = markup.subtitle("Versions and hardware") + markup.table(origin, colors)
-    return [markup.beside("".join(parts), origins)] if len(runs) == 1 else [*parts, origins]
+    return [markup.side_by_side("".join(parts), origins)] if len(runs) == 1 else [*parts, origins]

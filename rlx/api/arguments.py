@@ -43,7 +43,7 @@ def in_python(message: str) -> str:
 def _argument(match: re.Match[str]) -> str:
     negated, flag, value = match[1], match[2], match[3]
     name = flag.replace("-", "_")
-    opens = match.start() == 0 and match.string[match.end() : match.end() + 1] == ":"  # the value that was given
+    opens = match.start() == 0 and match.string[match.end() : match.end() + 1] == ":"  # the value that was passed
     if negated:
         return f"{name}=False" + (f" {value}" if value else "")
     if value is None:

@@ -21,7 +21,7 @@ class Named(NamedTuple):
 
 
 def environment(env: Any, backend: str | None, datasets: Sequence[str | Dataset] = ()) -> Named:
-    """The environment that was named or given, or else that in which the first data set was collected.
+    """The environment that was named or passed, or else that in which the first data set was collected.
 
     Where the data names none, or for the name "none", the run has no environment, and its sizes are the data's.
     Raises RlxError where there is neither.

@@ -51,7 +51,7 @@ def fit(
     `agent` is a name, or the module of an agent of your own (see `rlx.agents.register`); `env` is a name, or an
     environment of your own (see `rlx.types.Env`), by default that of the data set, if it has one. `dataset` is a
     path, a `rlx.data.Dataset` or a dict of arrays (see `rlx.data.from_arrays`), or a list of them. With `run_dir` the
-    run has a folder in there, as the command makes it, and can be resumed; without, all stays in memory.
+    run has a folder in it, as the command makes it, and can be resumed; without, all stays in memory.
 
     `callbacks` are called with every line of metrics and the agent's state; one that returns True ends the run. So does
     Ctrl-C: the result is what was learnt until then. An exception in a callback is raised, with the result in its
@@ -112,7 +112,7 @@ class NamedData(NamedTuple):
 
 
 def named_data(dataset: Any) -> NamedData:
-    """What was given as `dataset`: paths stay paths, unless one of them is in memory."""
+    """The argument `dataset`: paths stay paths, unless one of them is in memory."""
     parts = as_list(dataset)
     if all(isinstance(part, (str, Path)) for part in parts):
         return NamedData([path for part in parts for path in str(part).split(",")], [])
@@ -173,7 +173,7 @@ def _in_memory(
 def load(path: str | Path, env: Any = None) -> Result:
     """The result in a run folder: of `rlx train`, of `rlx.fit(run_dir=...)`, or saved by `Result.save`.
 
-    `env` is the environment of a run whose own was an object. Raises RlxError where there is no run, or none that has
+    `env` is the environment of a run where that was an object. Raises RlxError where there is no run, or none that has
     saved a policy.
     """
     check_kind("path", path, (str, Path), "the path of a run folder")

@@ -54,8 +54,8 @@ class Result:
 
     def __getstate__(self) -> dict[str, Any]:
         made_again = ("_task", "_act")
-        kept = {name: value for name, value in vars(self).items() if name not in made_again}
-        return kept | {"_trained": None}
+        attributes = {name: value for name, value in vars(self).items() if name not in made_again}
+        return attributes | {"_trained": None}
 
     @property
     def state(self) -> State:
@@ -77,7 +77,7 @@ class Result:
     @property
     def labels(self) -> list[str]:
         """What tells each member from the others, such as `critic_lr=0.001 seed=0`."""
-        names = config.told_apart(self.members)
+        names = config.member_labels(self.members)
         return [f"{name} seed={m['seed']}".strip() for name, m in zip(names, self.members, strict=True)]
 
     @property
@@ -150,9 +150,9 @@ class Result:
         spec = task.env.spec
         sizes = ", then ".join(f"{name} ({end - start})" for name, (start, end) in spec.parts.items())
         rows = policies.checked(observation, spec.observation_size, "the critic", sizes and f": {sizes}")
-        seen = observed(task, one["statistics"], rows)
-        rows, actions = (x.reshape(-1, x.shape[-1]) for x in (seen, jnp.asarray(action, jnp.float32)))
-        return task.agent.q_value(critic, rows, actions).reshape(seen.shape[:-1]) / critic.hypers.reward_scale
+        observations = observed(task, one["statistics"], rows)
+        rows, actions = (x.reshape(-1, x.shape[-1]) for x in (observations, jnp.asarray(action, jnp.float32)))
+        return task.agent.q_value(critic, rows, actions).reshape(observations.shape[:-1]) / critic.hypers.reward_scale
 
     @speaks_python
     def export(self, out: str | Path, member: int = 0, onnx: bool = False, bundle: bool = False) -> Path:
@@ -169,7 +169,7 @@ class Result:
 
     @speaks_python
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
-        """Writes the run folder `path`, which commands and `rlx.load` read, with the training state if it is there.
+        """Writes the run folder `path`, which commands and `rlx.load` read, with the training state if it has one.
 
         Raises RlxError where it exists (unless `overwrite`, and it is a run's) or cannot be written.
         """
@@ -177,7 +177,7 @@ class Result:
         path = Path(path)
         if self.folder is not None:
             if path.exists():
-                raise RlxError(f"{path}: is there already; choose another path")
+                raise RlxError(f"{path}: already exists; choose another path")
             shutil.copytree(self.folder, path, ignore=shutil.ignore_patterns(folders.LOCK))
             return path
         with ExitStack() as claims:
@@ -218,7 +218,7 @@ class Result:
         """Goes on to a larger total, or to the end of a run that was stopped, and returns the new result.
 
         It ends with the same bits as a run that was that long from the start, and that logged and evaluated as often. A
-        run in a folder goes on there. Raises RlxError for a smaller total, or where the training state was not kept.
+        run in a folder goes on there. Raises RlxError for a smaller total, or where there is no training state.
         """
         totals = {"total_env_steps": total_env_steps, "offline_steps": offline_steps}
         larger = {name: value for name, value in totals.items() if value is not None}

@@ -56,7 +56,7 @@ def make_dataset(
 ) -> Dataset:
     """A data set of arrays `[n, ...]`, the fields of `Row`; an episode ends at each row that is flagged.
 
-    The last row counts as truncated where nothing ended there; a row that is both is terminated. Numbers become
+    The last row counts as truncated unless its episode ended; a row that is both is terminated. Numbers become
     float32. Raises RlxError where there are no rows or where shapes do not agree.
     """
     terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
@@ -224,15 +224,15 @@ def choose_parts(dataset: Dataset, parts: Mapping[str, tuple[int, int]]) -> Data
 
     Raises RlxError for a part that it lacks, or that has another size.
     """
-    there = dataset.info.get("observation_parts") or {}
-    if not there or not parts:
+    ranges = dataset.info.get("observation_parts") or {}
+    if not ranges or not parts:
         return dataset
     for name, (start, end) in parts.items():
-        if name not in there:
-            raise RlxError(f"{dataset.name}: has no observation {name!r}; it has {', '.join(map(printable, there))}")
-        if there[name][1] - there[name][0] != end - start:
+        if name not in ranges:
+            raise RlxError(f"{dataset.name}: has no observation {name!r}; it has {', '.join(map(printable, ranges))}")
+        if ranges[name][1] - ranges[name][0] != end - start:
             raise RlxError(f"{dataset.name}: observation {name!r} is not as large as the environment's, {end - start}")
-    order = np.concatenate([np.arange(*there[name]) for name in parts])
+    order = np.concatenate([np.arange(*ranges[name]) for name in parts])
     rows, size = dataset.rows, dataset.rows.observation.shape[1]
     if order.max(initial=0) >= size:
         raise RlxError(f"{dataset.name}: its info names columns of observations beyond their {size}: write it again")

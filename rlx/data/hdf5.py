@@ -100,6 +100,6 @@ def open_hdf5(path: Path, limits: Limits) -> Iterator[Group]:
         if "lock" in str(error) or error.errno in (errno.EAGAIN, errno.EACCES, errno.EPERM):
             why = "another program is writing it" if "lock" in str(error) else str(error.strerror)
             raise RlxError(f"{path} cannot be read now ({why}): wait for it, or check its permissions") from None
-        raise RlxError(f"{path} is no whole HDF5 file ({first_line(error)}): {AGAIN}") from None
+        raise RlxError(f"{path} is not a complete HDF5 file ({first_line(error)}): {AGAIN}") from None
     except (RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        raise RlxError(f"{path} is no whole HDF5 file ({first_line(error)}): {AGAIN}") from None
+        raise RlxError(f"{path} is not a complete HDF5 file ({first_line(error)}): {AGAIN}") from None

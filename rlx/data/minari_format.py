@@ -42,7 +42,7 @@ def is_old(folder: Path) -> bool:
 def old_format(path: Path) -> RlxError:
     """What to say of such a folder or file."""
     return RlxError(
-        f"{path} has no {METADATA} beside {MAIN}, so Minari before 0.5 wrote it: download the set again with a newer"
+        f"{path} has {MAIN} but no {METADATA}, so Minari before 0.5 wrote it: download the set again with a newer"
         " Minari, or copy the folder with all of its files"
     )
 

@@ -44,7 +44,7 @@ def read_npz(path: Path, names: Iterable[str], limits: Limits) -> dict[str, np.n
             limits.check_memory(path, sum(_npy_bytes(archive, path, info) for info in wanted.values()))
             return {name: _read_npy(archive, info) for name, info in wanted.items()}
     except DAMAGE as error:
-        raise RlxError(f"{path} is no whole npz file ({first_line(error)}): {AGAIN}") from None
+        raise RlxError(f"{path} is not a complete npz file ({first_line(error)}): {AGAIN}") from None
 
 
 def names_in(path: Path, limits: Limits) -> set[str]:
@@ -54,7 +54,7 @@ def names_in(path: Path, limits: Limits) -> set[str]:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
     except DAMAGE as error:
-        raise RlxError(f"{path} is no whole npz file ({first_line(error)}): {AGAIN}") from None
+        raise RlxError(f"{path} is not a complete npz file ({first_line(error)}): {AGAIN}") from None
 
 
 def _npy_bytes(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo) -> int:

@@ -90,8 +90,8 @@ def _quality(dataset: Dataset) -> str:
     if flaw := statistics.flaw_of_references(random, expert):
         return f"quality: unknown, since {flaw}; mean {mean:.1f}"
     score = float(statistics.normalised(mean, random, expert))
-    own = f"the data's {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
-    return f"quality: {score:.1f} mean normalised return ({own})"
+    scale = f"the data's {mean:.1f}; random {random:.1f} is 0, expert {expert:.1f} is 100"
+    return f"quality: {score:.1f} mean normalised return ({scale})"
 
 
 def coverage(dataset: Dataset, reference: Dataset | None = None, bins: int = BINS) -> float:
@@ -116,7 +116,7 @@ def _distinct(dataset: Dataset, scale: Dataset, bins: int) -> int:
     """The number of different bins that rows fall into, counted by a 64-bit hash of the bins' numbers."""
     code = np.zeros(dataset.size, np.uint64)
     observed = zip(dataset.rows.observation.T, scale.rows.observation.T, strict=True)
-    edges = [(column, *_range(own)) for column, own in observed]
+    edges = [(column, *_range(reference)) for column, reference in observed]
     edges += [(column, -1.0, 1.0) for column in dataset.rows.action.T]
     for column, low, high in edges:
         width = max(high - low, 1e-12) / bins

@@ -1,4 +1,4 @@
-"""What a robot's computer needs beside a policy: a contract, example rows, and a runner without rlx.
+"""What a robot's computer needs in addition to a policy: a contract, example rows, and a runner without rlx.
 
 The contract says what the numbers mean, as far as the environment describes them. The runner, `run_policy.py`, computes
 actions with NumPy, onnxruntime or jax, whichever the policy has a file for, and checks itself on the example rows.
@@ -49,7 +49,7 @@ def example_rows(statistics: Any) -> np.ndarray:
 
 
 def files(env: Env, observations: np.ndarray, actions: np.ndarray) -> dict[str, bytes]:
-    """The files of a bundle beside the policy's own; `actions` `[ROWS, A]` are the agent's at `observations`."""
+    """The files of a bundle in addition to the policy's; `actions` `[ROWS, A]` are the agent's at `observations`."""
     examples = io.BytesIO()
     np.savez(examples, observation=observations, action=actions)
     text = json.dumps(contract(env), indent=1, allow_nan=False)

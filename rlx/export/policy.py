@@ -239,7 +239,7 @@ def load(path: str | Path) -> Policy:
         problem = f"jax {jax.__version__} cannot read what jax {versions['jax']} wrote"
         raise RlxError(f"{folder / POLICY}: {problem}; use that version, or export it with this one") from None
     if shapes != [(size,) for size in sizes]:
-        raise RlxError(f"{folder / METADATA}: does not describe {POLICY} beside it; export it again")
+        raise RlxError(f"{folder / METADATA}: does not describe its {POLICY}; export it again")
     return Policy(metadata, jax.jit(exported.call), *sizes)
 
 

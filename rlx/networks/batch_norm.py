@@ -11,7 +11,7 @@ class BatchNorm(nn.Module):
     """`[..., W]`: every feature by its mean and variance over all leading axes and the mapped `axes` (1502.03167).
 
     Without `train` by running ones. `renormalize` shifts and scales what training sees towards that, within bounds,
-    once the running ones have seen `warmup` batches (batch renormalisation, arXiv 1702.03275, eqs. 3 to 6).
+    once the running ones are of `warmup` batches (batch renormalisation, arXiv 1702.03275, eqs. 3 to 6).
     """
 
     renormalize: bool = False

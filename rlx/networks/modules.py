@@ -130,7 +130,7 @@ def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
 
 
 def _dropped_out(module: Any, x: jax.Array) -> jax.Array:
-    """Dropout at the module's rate where the caller has given a key."""
+    """Dropout at the module's rate where the caller passes a key."""
     if module.dropout == 0 or not module.has_rng("dropout"):
         return x
     return dropout(x, module.dropout, module.make_rng("dropout"))

@@ -26,7 +26,7 @@ class FourierFeatures(nn.Module):
 
 
 class ScoreNet(nn.Module):
-    """IDQL's LN-ResNet: the noise in an action, given the observation and the time (arXiv 2304.10573)."""
+    """IDQL's LN-ResNet: the noise in an action, by observation and time (arXiv 2304.10573)."""
 
     action_size: int
     num_steps: int

@@ -106,7 +106,7 @@ def all_or_none() -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0]
         print(
-            f"rlx: process {jax.process_index()} stops: another process of this run is gone ({reason});"
+            f"rlx: process {jax.process_index()} stops: another process of this run has ended ({reason});"
             " its own output says why; start all of them again",
             file=sys.stderr,
             flush=True,

@@ -32,9 +32,9 @@ def split_devices(sizes: Sequence[int]) -> list[list[jax.Device]]:
     """Groups of devices: every process gives `sizes[i]` of its own to group i."""
     groups: list[list[jax.Device]] = [[] for _ in sizes]
     for process in range(jax.process_count()):
-        own = iter([device for device in jax.devices() if device.process_index == process])
+        available = iter([device for device in jax.devices() if device.process_index == process])
         for group, size in zip(groups, sizes, strict=True):
-            group.extend(itertools.islice(own, size))
+            group.extend(itertools.islice(available, size))
     return groups
 
 
@@ -86,7 +86,7 @@ class Memory(NamedTuple):
 
     used: int  # bytes
     limit: int | None
-    of_device: bool  # or, where devices keep no count, by the whole process
+    of_device: bool  # or, where devices keep no count, by the process
 
     def __str__(self) -> str:
         limit = "" if self.limit is None else f" of {self.limit / 2**30:.1f}"

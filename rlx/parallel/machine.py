@@ -41,7 +41,7 @@ def process_memory(root: Path = ROOT) -> int | None:
 
 
 def _available(root: Path) -> Iterator[int]:
-    """What the whole machine has left."""
+    """What the machine has left."""
     sizes = _numbers(root / "proc/meminfo")
     if "MemAvailable" in sizes:
         yield sizes["MemAvailable"] * 1024

@@ -1,4 +1,4 @@
-"""What XLA for CPUs needs to be told: where not to merge operations, and how much of a batch its caches hold."""
+"""Work-arounds for XLA on a CPU: where not to merge operations, and how much of a batch its caches hold."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def isolated(function: F) -> F:
     """
     jitted = jax.jit(function)
 
-    def kept(*arguments: jax.Array) -> jax.Array:
+    def alone(*arguments: jax.Array) -> jax.Array:
         with set_xla_metadata(inlineable="false"):
             return jitted(*arguments)
 
     def call(*arguments: jax.Array) -> jax.Array:
-        return cast(jax.Array, jax.lax.platform_dependent(*arguments, cpu=kept, default=function))
+        return cast(jax.Array, jax.lax.platform_dependent(*arguments, cpu=alone, default=function))
 
     return cast(F, call)
 
@@ -36,7 +36,7 @@ BLOCK = 128  # rows of simulated physics that the caches of a core hold; see doc
 def in_blocks(function: Callable[[Any], Any], batch: Any) -> Any:
     """`function(batch)`, computed on a CPU in blocks of BLOCK rows, or a little fewer, one after the other.
 
-    All leaves lead with the rows, `[N, ...]`, in what is given and in what is returned. A long function of a large
+    All leaves of argument and result are `[N, ...]`, with N rows. A long function of a large
     batch keeps every value in between in main memory; of a block, in the caches.
     """
     rows = jax.tree.leaves(batch)[0].shape[0]

@@ -59,7 +59,7 @@ def home(folder: Folder, base: str) -> epath.Path:
 def save(folder: Folder, step: int, tree: Any, about: dict[str, Any] | None = None) -> str:
     """Writes `tree` (host arrays) as `folder/step`, completely or not at all; returns the digest of its content.
 
-    `about` is JSON to keep beside it. Raises RlxError where it cannot be written; older steps are untouched.
+    `about` is JSON to save with it. Raises RlxError where it cannot be written; older steps are untouched.
     """
     place = locate(folder)
     draft = place / f"{WRITING}-{step}"
@@ -172,7 +172,7 @@ def prune(folder: Folder, keep: int) -> None:
 
 
 def remove_after(folder: Folder, step: int) -> None:
-    """Removes the steps after `step`: a run that goes on from there makes them again."""
+    """Removes the steps after `step`: a run that goes on from `step` makes them again."""
     for later in steps(folder):
         if later > step:
             _remove_step(folder, later)
@@ -186,7 +186,7 @@ def _remove_step(folder: Folder, step: int) -> None:
 
 
 def choose(folder: Folder, step: int | None) -> int:
-    """The step to use, by default the last. Raises RlxError for one that is not there."""
+    """The step to use, by default the last. Raises RlxError for one that does not exist."""
     place = locate(folder)
     saved = steps(place)
     if not saved:
@@ -228,10 +228,11 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
     for name in [*new, *old]:
         before, now = old.get(name, "missing"), new.get(name, "unknown")
         if before != now:
+            difference = f"{name} is {before} in the checkpoint but {now} here"
             if _differ_in_width(before, now):
                 x64 = f"JAX_ENABLE_X64={int(before.startswith(WIDE))}"
-                raise RlxError(f"{place}: {name} is {before} there but {now} here; set {x64}, as in training")
-            raise RlxError(f"{place}: {name} is {before} there but {now} here; the run has another agent or networks")
+                raise RlxError(f"{place}: {difference}; set {x64}, as in training")
+            raise RlxError(f"{place}: {difference}; the run has another agent or networks")
 
 
 def _differ_in_width(one: str, other: str) -> bool:

@@ -60,7 +60,7 @@ def make_dataset(
     if step is not None and kind in ("random", "replay"):
         raise RlxError(f"--step {step}: goes with --kind medium, expert or mixed; leave it out")
     if out.exists():
-        raise RlxError(f"{out}: is there already; choose another --out")
+        raise RlxError(f"{out}: already exists; choose another --out")
     if kind == "replay" and (env or backend or env_args):
         raise RlxError("--env, --backend, --env-args: replay is of the run's own environment; leave them out")
     source = Source(folder, size, seed, env, backend, env_args)
@@ -161,7 +161,7 @@ class Source:
         return [line for line in lines if line][:1]
 
     def collect(self, behaviour: Behaviour, size: int) -> Dataset:
-        """`size` transitions; where the time is up in the middle of an episode, it is cut there."""
+        """`size` transitions; where the time is up in the middle of an episode, it is cut."""
         snapshot, blocks = self.policy(behaviour.step), []
         high, low = divmod(behaviour.step or 0, 2**32)
         key = derive(jax.random.key(self.seed), low, *[high] * bool(high))
@@ -207,7 +207,7 @@ class Source:
         return behaviour._asdict() | {"return": returns[0], "greedy_return": returns[1]}
 
     def info(self, kind: str, dataset: Dataset, behaviours: list[dict[str, Any]]) -> dict[str, Any]:
-        """What is kept beside the transitions."""
+        """What is saved with the transitions."""
         mean = np.mean([behaviour["return"] for behaviour in behaviours]) if behaviours else None
         return {
             "kind": kind,

@@ -32,7 +32,7 @@ def new(
     """Claims the folder of a new run, or of a sweep, the same for all processes; nothing is removed yet.
 
     A folder that is not named is called after agent, environment and seed, with the first number that is free. With
-    `overwrite` it may be there; `empty` makes room. Where nothing is written, it is removed. Raises RlxError,
+    `overwrite` it may exist; `empty` makes room. Where nothing is written, it is removed. Raises RlxError,
     in all processes, for no root, a name that leaves it or one that is taken.
     """
     if not str(root):  # as a path it would be the current folder
@@ -75,7 +75,7 @@ def _claim_new(
             claims.enter_context(_made(folder))
             claims.enter_context(claimed(folder, kind))
             return folder
-    raise RlxError(f"{root / str(name)}: is there already; choose another --run-name, or --overwrite to replace it")
+    raise RlxError(f"{root / str(name)}: already exists; choose another --run-name, or --overwrite to replace it")
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def _lock(folder: Path) -> IO[str]:
                 owner = file.read(20).strip()
                 file.close()
                 raise RlxError(
-                    f"{folder}: process {owner} is writing there; wait for it, or choose another --run-name"
+                    f"{folder}: process {owner} writes in it; wait for it, or choose another --run-name"
                 ) from None
             time.sleep(LOOK_S / 20)
         except OSError:

@@ -14,18 +14,18 @@ from etils import epath
 from rlx import parallel
 
 LEAVES = "default"  # Orbax's folder in a step
-OWN_LEAVES = "process"  # where one of several processes keeps its leaves
+PROCESS_LEAVES = "process"  # where one of several processes keeps its leaves
 
 
 def write(place: epath.Path, leaves: dict[str, np.ndarray]) -> None:
     """Writes a table into the new folder `place`; each of several processes its own."""
-    _write_own(place, leaves) if parallel.several_processes() else _write_orbax(place, leaves)
+    _write_bytes(place, leaves) if parallel.several_processes() else _write_orbax(place, leaves)
 
 
 def read(place: epath.Path, names: list[str], wanted: dict[str, Any]) -> dict[str, Any]:
     """The leaves `wanted`, with their shapes and types; `names` are those of all leaves, as written."""
-    if (place / OWN_LEAVES).exists():
-        return _read_own(place, names, wanted)
+    if (place / PROCESS_LEAVES).exists():
+        return _read_bytes(place, names, wanted)
     return _read_orbax(place, wanted)
 
 
@@ -66,19 +66,19 @@ def _read_orbax(place: epath.Path, wanted: dict[str, Any]) -> dict[str, Any]:
         return dict(checkpointer.restore((place / LEAVES).resolve(), args=ocp.args.StandardRestore(wanted)))
 
 
-def _write_own(place: epath.Path, leaves: dict[str, np.ndarray]) -> None:
+def _write_bytes(place: epath.Path, leaves: dict[str, np.ndarray]) -> None:
     """Of several processes, this one's leaves as bytes, one file each.
 
     Orbax would have all processes meet, in collectives that get between those of the training that goes on; and it
     writes the first process's host arrays only.
     """
-    (place / OWN_LEAVES).mkdir(parents=True)
+    (place / PROCESS_LEAVES).mkdir(parents=True)
     for i, leaf in enumerate(leaves.values()):
-        (place / OWN_LEAVES / str(i)).write_bytes(np.ascontiguousarray(leaf).tobytes())
+        (place / PROCESS_LEAVES / str(i)).write_bytes(np.ascontiguousarray(leaf).tobytes())
 
 
-def _read_own(place: epath.Path, names: list[str], wanted: dict[str, Any]) -> dict[str, Any]:
-    files = {name: place / OWN_LEAVES / str(i) for i, name in enumerate(names)}
+def _read_bytes(place: epath.Path, names: list[str], wanted: dict[str, Any]) -> dict[str, Any]:
+    files = {name: place / PROCESS_LEAVES / str(i) for i, name in enumerate(names)}
     return {
         name: np.frombuffer(files[name].read_bytes(), leaf.dtype).reshape(leaf.shape) for name, leaf in wanted.items()
     }

@@ -94,7 +94,7 @@ def record(
     for note in (*prepared.notes, *_notes(prepared.config)):
         warn(note)
     sinks = loggers.Sinks(prepared.config if writes else None, folder, start.run_step, warn)
-    told_of_outliers = False
+    warned_of_outliers = False
     with checkpoints, sinks, console, open_metrics(folder, writes) as lines:
         for moment in run(prepared, driver, start.snapshot, start.resumed, interrupts.asked, console.begin):
             report = moment.report
@@ -107,8 +107,8 @@ def record(
                 console.show(line)
             if report.evaluation and (diverged := reports.nonfinite_episodes(report.evaluation)):
                 warn(f"step {report.run_step:,}: {diverged}")
-            if not told_of_outliers and (outliers := reports.outliers(report, prepared.config.train)):
-                told_of_outliers = True  # metrics.jsonl counts all of them
+            if not warned_of_outliers and (outliers := reports.outliers(report, prepared.config.train)):
+                warned_of_outliers = True  # metrics.jsonl counts all of them
                 warn(outliers)
             if follower and follower.saw(line if is_new else None, moment) and not is_last(prepared, moment):
                 report = report._replace(saves=True, ended=True)

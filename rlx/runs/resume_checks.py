@@ -41,16 +41,16 @@ def data_info(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_data_exists(dataset: str) -> None:
-    """Raises RlxError where a data set of a run or sweep is not there."""
+    """Raises RlxError where a data set of a run or sweep does not exist."""
     for path in filter(None, dataset.split(",")):
         if Path(path).exists():
             continue
-        elsewhere = "" if Path(path).is_absolute() else f", or go where you trained: {Path.cwd()} has none"
-        raise RlxError(f"data set not found: {path}; restore it{elsewhere}")
+        hint = "" if Path(path).is_absolute() else f", or go where you trained: {Path.cwd()} has none"
+        raise RlxError(f"data set not found: {path}; restore it{hint}")
 
 
 def check_same_data(dataset: data.Dataset, path: str, content: Mapping[str, Any]) -> None:
-    """Raises RlxError for another data set than that of the run whose config.json is given."""
+    """Raises RlxError for another data set than that of the run with this config.json."""
     digest = content.get("data_digest")  # an rlx before this one did not write it
     if digest and data.digest(dataset) != digest:
         raise RlxError(f"{path}: is not the data set that the run began with; restore that one")

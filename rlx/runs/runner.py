@@ -37,7 +37,7 @@ def train(
     quiet: bool = False,
     part_of: str = "",
     interrupts: Interrupts | None = None,
-    beside: Path | None = None,
+    same_data_as: Path | None = None,
     env: Env | None = None,
     follower: Follower | None = None,
 ) -> dict[str, Any]:
@@ -45,19 +45,21 @@ def train(
 
     What the folder held is removed once nothing can be refused any more. Of several processes, the first one writes.
     `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. `interrupts`
-    are entered by who trains other parts too, and `beside` is a part that began before, from the same data set. `env`
+    are entered by who trains other parts too, and `same_data_as` is the folder of one that began before. `env`
     is the environment where the configuration only names it. Raises Interrupted where a signal or the `follower` ended
     it early.
     """
     loggers.check(run_config)
     saver.check_place(run_config, folder)
-    if beside is not None:
+    if same_data_as is not None:
         resume_checks.check_data_exists(run_config.train.dataset)
-        for line in origin.changed_files(json_files.read(beside / "config.json"), run_config):
+        for line in origin.changed_files(json_files.read(same_data_as / "config.json"), run_config):
             warn(line)
     prepared = setup(run_config, env)
-    if prepared.data is not None and beside is not None:
-        resume_checks.check_same_data(prepared.data, run_config.train.dataset, json_files.read(beside / "config.json"))
+    if prepared.data is not None and same_data_as is not None:
+        resume_checks.check_same_data(
+            prepared.data, run_config.train.dataset, json_files.read(same_data_as / "config.json")
+        )
     driver = make_driver(prepared, parts(prepared.config)[0])
     start = Start(snapshot=initial.snapshot(driver, run_config.agent, init_from))
     with _listening(interrupts, follower) as interrupts:
@@ -102,7 +104,7 @@ def resume(
                 folders.mark(folder, "finished")
         return json_files.read(folder / "summary.json")
     with _listening(interrupts, follower) as interrupts, _claimed(folder):
-        saved, content = resume_checks.read(folder)  # once more, now that nobody else writes there
+        saved, content = resume_checks.read(folder)  # once more, now that no other process writes there
         resumed = _resumed_setup(saved, content, folder, changes, env)
         prepared, driver, start = _start(resumed, saved, content, folder)
         with marked(folder):
@@ -154,13 +156,13 @@ def _start(prepared: Setup, saved: RunConfig, content: dict[str, Any], folder: P
         return prepared, driver, Start(snapshot=initial.snapshot(driver, saved.agent, content["init_from"]))
     run_step, offline = newest
     resume_checks.check_same_run(place, run_step, content, folder)
-    found_s = time.perf_counter() - begun
+    search_s = time.perf_counter() - begun
     driver = make_driver(prepared, offline)
     begun = time.perf_counter()
     resumed = saver.unpack(place, run_step, driver)
     if differences := origin.differences(content, saved, prepared.config):
         warn(f"resumed elsewhere ({'; '.join(differences)}): results are as good, but bits may differ")
-    return prepared, driver, Start(None, resumed, run_step, found_s + time.perf_counter() - begun)
+    return prepared, driver, Start(None, resumed, run_step, search_s + time.perf_counter() - begun)
 
 
 def _console(prepared: Setup, quiet: bool, part_of: str, follower: Follower | None) -> Console:

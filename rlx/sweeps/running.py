@@ -77,15 +77,17 @@ def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrup
         if (folder / "config.json").is_file():
             return runner.resume(folder, {}, quiet, name, interrupts)
         first = folder.parent / "chunk-0"
-        beside = first if folder != first else None
+        same_data_as = first if folder != first else None
         with folders.claimed(folder):
-            return runner.train(run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, beside=beside)
+            return runner.train(
+                run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, same_data_as=same_data_as
+            )
     except Interrupted as end:
         raise Interrupted(end.code - 128, f"saved in {folder}; {remedy}") from None
 
 
 def confirmation(sweep: Sweep, folder: Path, seeds: int) -> RunConfig:
-    """The best configuration on seeds and starts of evaluations that the sweep has not seen."""
+    """The best configuration on new seeds and new starts of evaluations."""
     base, preset = sweep.base, str(folder / "best.json")
     runtime = {name: getattr(base.train, name) for name in saver.RUNTIME} | {
         "checkpoint_dir": checkpoint_dir(sweep, folder)

@@ -87,7 +87,7 @@ def _check_division(base: RunConfig, count: int, chunk: int | None, confirm: int
 def _fitting(base: RunConfig, count: int, chunk: int | None) -> int:
     """How many combinations to train at once: `chunk`, or as many as memory holds, shared out evenly.
 
-    Raises RlxError for an environment, a data set or devices that are not there.
+    Raises RlxError for an environment, a data set or devices that do not exist.
     """
     prepared, seeds, devices = build.setup(base), base.train.num_seeds, base.train.num_devices
     if chunk is not None:

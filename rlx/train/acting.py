@@ -135,10 +135,10 @@ def record(task: Task, policy: Any, statistics: normalize.Statistics, rows: Row)
     those of `Agent.records` included."""
     assert task.agent.records is not None
     info, shown = cast(Any, rows.extras)
-    first, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
+    normalised, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
     extras = {name: shown[name] for name in task.env.spec.extras}
-    as_seen = rows._replace(observation=first, next_observation=following, extras=extras)
-    available = info | shown | task.agent.records(policy, as_seen, info)
+    agent_rows = rows._replace(observation=normalised, next_observation=following, extras=extras)
+    available = info | shown | task.agent.records(policy, agent_rows, info)
     return rows._replace(extras={name: available[name] for name in task.columns.shapes})
 
 
@@ -148,8 +148,8 @@ def greedy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, 
     Of an agent with an acting state, which is `carry`: the action and the next state.
     """
     policy = task.agent.acting_params(snapshot["agent"])
-    seen = observed(task, snapshot["statistics"], observation)
-    action, _, *carried = task.agent.act_greedy(policy, seen, key, *carry)
+    normalised = observed(task, snapshot["statistics"], observation)
+    action, _, *carried = task.agent.act_greedy(policy, normalised, key, *carry)
     return (action, *carried) if carried else action
 
 

@@ -48,7 +48,7 @@ def keep_compiled_programs() -> None:
 
 
 class Program:
-    """`function` for arguments of the given shapes. Compiles in the background; calling it waits for that.
+    """`function` for arguments of these shapes. Compiles in the background; calling it waits for that.
 
     A call with other shapes or types fails instead of compiling again, so each program is compiled exactly once.
     Where shapes take long to find, give the function that finds them: it is called when compiling begins.
@@ -64,7 +64,7 @@ class Program:
     @property
     def shapes(self) -> Any:
         """Shapes and types of the result."""
-        return jax.eval_shape(self._function, *self._shapes_given())
+        return jax.eval_shape(self._function, *self._argument_shapes())
 
     def start(self, pool: ThreadPoolExecutor) -> None:
         """Begins to compile on a thread of `pool`."""
@@ -87,10 +87,10 @@ class Program:
             return self._function
         options = parallel.quick_compilation() if self.seldom else None
         with tracing():
-            lowered = self._function.lower(*self._shapes_given())
+            lowered = self._function.lower(*self._argument_shapes())
         compiled = lowered.compile(options)
         self.compile_s = time.perf_counter() - begun
         return compiled
 
-    def _shapes_given(self) -> list[Any]:
+    def _argument_shapes(self) -> list[Any]:
         return [shapes() if callable(shapes) else shapes for shapes in self._arguments]

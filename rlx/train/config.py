@@ -73,7 +73,7 @@ class TrainConfig:
     rollout_length: int = setting(
         1, "vector steps collected between bursts of updates (K; the iteration of the pipeline)", within=COUNT
     )
-    replay_capacity: int = setting(1_000_000, "transitions kept for replay, per seed", within=(1, math.inf))
+    replay_capacity: int = setting(1_000_000, "transitions that replay holds, per seed", within=(1, math.inf))
     replay_dtype: str = setting(
         "float32",
         "storage of observations and actions: float32 or bfloat16",

@@ -37,7 +37,9 @@ class Schedule(NamedTuple):
         ..., Any
     ]  # (task, seed, hypers, source) -> state; source is a shard's pool of starts, or the data set
     iteration: Callable[[Task, Any, Any], tuple[Any, Totals]]  # (task, data, state)
-    shards: Any  # the state's axes under the vmap over shards: 0 where each has its own, None where all have the same
+    shards: (
+        Any  # the state's axes under the vmap over shards: 0 where each has its by_shard, None where all have the same
+    )
     members: Any  # likewise under the vmap over members
     policy_snapshot: Callable[[Any], Any]  # state -> {"agent", "statistics"}
     adopt: Callable[[Task, Any, Any], Any]  # (task, state, learned) -> state
@@ -155,26 +157,28 @@ class Fused:
             mapped = parallel.over(function, shard_axes, member_axes, shards, members, task.axes)
             return parallel.pmap(mapped, self.devices, donate=donate)
 
-        own, by_member = schedule.shards, schedule.members
+        by_shard, by_member = schedule.shards, schedule.members
         zero = self._iterations(0)
         self.data = parallel.replicate(data, self.devices)
         self.first = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
         pool = spread(partial(reset, task), ((None, None), 0), ((0, None), 0))
         self.reset = Program("reset", pool, self.first[0], zero, seldom=True)
         source, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
-        start = spread(partial(schedule.init, task), ((None, None, axis), own), ((0, 0, axis), by_member))
+        start = spread(partial(schedule.init, task), ((None, None, axis), by_shard), ((0, 0, axis), by_member))
         self.start = Program("start", start, *self.first, source, seldom=True)
         iteration = jax.jit(
             partial(schedule.iteration, task)
         )  # so that it is traced once, for its shapes and for the program
-        self._spread_iteration = spread(iteration, ((None, own), (own, None)), ((None, by_member), (by_member, 0)))
+        self._spread_iteration = spread(
+            iteration, ((None, by_shard), (by_shard, None)), ((None, by_member), (by_member, 0))
+        )
         train = spread(
             partial(advance, iteration),
-            ((own, None, None, None), (own, None)),
+            ((by_shard, None, None, None), (by_shard, None)),
             ((by_member, 0, None, None), (by_member, 0)),
             donate=(0, 1),
         )
-        adopt = spread(partial(schedule.adopt, task), ((own, None), own), ((by_member, 0), by_member))
+        adopt = spread(partial(schedule.adopt, task), ((by_shard, None), by_shard), ((by_member, 0), by_member))
         evaluator = parallel.pmap(parallel.along(partial(acting.evaluate_policy, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
         self.evaluation = Program("evaluate", evaluator, schedule.policy_snapshot(self.shapes))
@@ -250,19 +254,22 @@ class Fused:
 
     def training_state(self, state: Any, totals: Totals) -> Any:
         """The full training state, for resuming, on the host, whatever the devices: `[M, shards, ...]`."""
-        return {"state": self._own.gather(state), "totals": self.fetch(totals)}
+        return {"state": self._state_layout.gather(state), "totals": self.fetch(totals)}
 
     def place_training_state(self, saved: Any) -> tuple[Any, Totals]:
         """State and totals from what `training_state` returned, here or on other devices."""
-        return self._own.scatter(saved["state"], self.devices), self.place(saved["totals"])
+        return self._state_layout.scatter(saved["state"], self.devices), self.place(saved["totals"])
 
     @property
     def training_state_shapes(self) -> Any:
         """Shapes and types of what `training_state` returns."""
-        return {"state": self._own.gathered(self.shapes), "totals": self._layout(0, None).gathered(self.no_totals)}
+        return {
+            "state": self._state_layout.gathered(self.shapes),
+            "totals": self._layout(0, None).gathered(self.no_totals),
+        }
 
     @property
-    def _own(self) -> Layout:
+    def _state_layout(self) -> Layout:
         return self._layout(self.schedule.members, self.schedule.shards)
 
     def _layout(self, members: Any, shards: Any) -> Layout:

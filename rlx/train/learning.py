@@ -35,9 +35,9 @@ def actor_rows(task: Task, rows: Row) -> Row:
     """The columns of rows, or of their shapes, that the policy learner's ring needs; the others are None."""
     fields, reads = actor_half(task)
     names = replay.columns(fields, reads, task.config.n_step, task.agent.window)
-    kept: dict[str, Any] = {name: leaf if name in names else None for name, leaf in rows._asdict().items()}
-    kept["extras"] = {name: leaf for name, leaf in rows.extras.items() if name in names}
-    return Row(**kept)
+    columns: dict[str, Any] = {name: leaf if name in names else None for name, leaf in rows._asdict().items()}
+    columns["extras"] = {name: leaf for name, leaf in rows.extras.items() if name in names}
+    return Row(**columns)
 
 
 def init_replay(task: Task, row: Any) -> Replay:

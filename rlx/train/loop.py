@@ -125,8 +125,7 @@ def train(
     asked_to_end: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda phase: None,
 ) -> Iterator[Report]:
-    """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or where a run was, if
-    given.
+    """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or `resumed`, if any.
 
     Programs compile on parallel threads, the evaluation once training is at its pace. Nothing but explicit
     transfers crosses between host and device. `tell` hears what is begun: compiling, warming up, training, evaluating.
@@ -147,20 +146,20 @@ def train(
             if stop.iteration < iteration or stop.iteration == iteration < plan.iterations:
                 continue  # it was reported before the run was resumed
             tell("warming up" if iteration < plan.warmup_iterations else "training")
-            seen = driver.read(totals)
+            read_totals = driver.read(totals)
             while iteration < stop.iteration:
                 stretch, started = min(pace.iterations, stop.iteration - iteration), time.perf_counter()
                 with jax.transfer_guard("disallow"):
                     state, totals = driver.advance(state, totals, stretch)
-                    seen = driver.read(totals)
+                    read_totals = driver.read(totals)
                 iteration += stretch
                 took_s = time.perf_counter() - started
                 if took_s > STRETCH_S / 2:  # tracing holds Python's lock, which would be in the way of shorter ones
                     evaluator.start(pool)
                 pace.saw(stretch, took_s)
-                _check(driver, seen)
+                _check(driver, read_totals)
                 if iteration < stop.iteration and _anybody(asked_to_end):
-                    steps = plan.steps(iteration, updates + _iterations(seen))
+                    steps = plan.steps(iteration, updates + _iterations(read_totals))
                     yield Report(
                         *(iteration, updates, plan.run_step(iteration), *steps, {}, {}, None, state, totals),
                         *(Seconds(compile_s, lap(), 0.0), True, False, True),
@@ -168,8 +167,8 @@ def train(
                     return
             if iteration <= plan.warmup_iterations + 1:
                 pace = Pace()  # iterations that learn take far longer than those before
-            updates += _iterations(seen)
-            metrics, totals = means(seen) | driver.timing(), driver.zeros()
+            updates += _iterations(read_totals)
+            metrics, totals = means(read_totals) | driver.timing(), driver.zeros()
             train_s = lap()
             evaluation = None
             if stop.evaluates and not no_env.is_none(driver.task.env):
@@ -186,7 +185,7 @@ def train(
                     plan.run_step(iteration),
                     *plan.steps(iteration, updates),
                     metrics,
-                    bad_numbers(driver, seen),
+                    bad_numbers(driver, read_totals),
                 ),
                 *(evaluation, state, totals, seconds, stop.saves or ended, stop.evaluates, ended),
             )
@@ -232,11 +231,11 @@ def _iterations(totals: Totals) -> int:
 
 def means(totals: Totals) -> dict[str, Any]:
     """The reported sums as means per member; what did not happen since the last report is left out."""
-    learned, (count, returns, lengths, told) = totals.learned, totals.episodes
+    learned, (count, returns, lengths, sums) = totals.learned, totals.episodes
     metrics = {name: value / learned for name, value in totals.metrics.items()} if learned.all() else {}
     if count.all():
         metrics |= {"episode_return": returns / count, "episode_length": lengths / count}
-    metrics |= {f"env/{name}": value / told["steps"] for name, value in told.items() if name != "steps"}
+    metrics |= {f"env/{name}": value / sums["steps"] for name, value in sums.items() if name != "steps"}
     lags = {f"lag_{name}": histogram[0] for name, histogram in totals.lags.items()}  # all members alike
     return metrics | {"episodes": count} | lags
 

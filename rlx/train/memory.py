@@ -64,7 +64,7 @@ def _peak(jaxpr: Jaxpr) -> int:
     for i, eqn in enumerate(jaxpr.eqns):
         made |= {v: size(v.aval) for v in eqn.outvars}
         most = max(most, sum(made.values()) + max(map(_peak, _inner(eqn.params)), default=0))
-        made = {v: held for v, held in made.items() if last.get(v, i) > i}
+        made = {v: amount for v, amount in made.items() if last.get(v, i) > i}
     return most
 
 
@@ -79,7 +79,7 @@ def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], d
     """The most that a device will hold, for `groups` that collect, learn values and learn policies.
 
     Where the groups are one and the same, its devices hold all of it; else each holds what its role needs. A data set
-    is there once a device.
+    is counted once a device.
     """
     parts = [role(task, members, len(group)) for role, group in zip((_collect, _value, _policy), groups, strict=True)]
     if list(groups[0]) != list(groups[1]):

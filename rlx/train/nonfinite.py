@@ -1,4 +1,4 @@
-"""Bad numbers, found on the device: which quantity was not finite, in which iteration first, and how often."""
+"""Numbers that are not finite, counted on the device: of which quantity, in which iteration first, and how often."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Alarm(NamedTuple):
     """Of one quantity."""
 
     first: jax.Array  # [] int32, the iteration; NEVER where all was well
-    number: jax.Array  # [] float32, environments or updates that it was seen in
+    number: jax.Array  # [] float32, environments or updates with such numbers
 
 
 Alarms = dict[str, Alarm]  # by quantity

@@ -115,11 +115,11 @@ def clock(state: PipelineState) -> tuple[jax.Array, jax.Array]:
     return role.seed, role.iteration
 
 
-def _axes(own: int | None, alike: int | None) -> PipelineState:
-    """The state's axes: `own` where each has its own, `alike` where all have the same."""
-    ring = Replay(own, None)  # type: ignore[arg-type]
+def _axes(mapped: int | None, alike: int | None) -> PipelineState:
+    """The state's axes: `mapped` where members and shards differ, `alike` where all have the same."""
+    ring = Replay(mapped, None)  # type: ignore[arg-type]
     return PipelineState(
-        CollectorState(own, own, alike, alike, alike, None),  # type: ignore[arg-type]
+        CollectorState(mapped, mapped, alike, alike, alike, None),  # type: ignore[arg-type]
         ValueLearnerState(alike, ring, None, alike, alike, alike, None),  # type: ignore[arg-type]
         PolicyLearnerState(alike, ring, None, alike, alike, alike, None),  # type: ignore[arg-type]
     )

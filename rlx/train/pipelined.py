@@ -269,5 +269,5 @@ def _cut(tree: Any, pieces: int) -> tuple[Any, ...]:
 
 
 def _adopted(role: Any, fields: dict[str, Any], group: Sequence[jax.Device]) -> Any:
-    held = {name: content for name, content in fields.items() if hasattr(role, name)}
-    return roles.role_with_contents(role, parallel.replicate(held, group))
+    arguments = {name: content for name, content in fields.items() if hasattr(role, name)}
+    return roles.role_with_contents(role, parallel.replicate(arguments, group))

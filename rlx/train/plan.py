@@ -107,7 +107,7 @@ def share_out(count: int, shares: Sequence[float]) -> tuple[int, ...]:
 def parse_split(text: str, devices: int) -> tuple[int, int, int]:
     """`"2,1,1"` as device counts of collectors, value learners and policy learners.
 
-    Raises RlxError for a group of zero, or a sum that is not the number of devices there.
+    Raises RlxError for a group of zero, or a sum that is not the number of devices.
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):

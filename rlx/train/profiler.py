@@ -23,7 +23,7 @@ class RoleTimer:
     """Seconds that each role was busy.
 
     A role's iteration begins when the iteration before has ended everywhere (it needs what all roles published) or
-    when it is dispatched, whichever is later, and ends when its own result is there. `recent` holds the last
+    when it is dispatched, whichever is later, and ends when its own result is ready. `recent` holds the last
     iterations that were read.
     """
 
@@ -35,12 +35,12 @@ class RoleTimer:
         self.recent: deque[Iteration] = deque(maxlen=RECENT)
 
     def start(self, *results: Any) -> None:
-        """An iteration was dispatched; `results` [names] are arrays that are there when each role has done its part."""
+        """An iteration was dispatched; `results` [names] are arrays that are ready when each role has done its part."""
         now = time.perf_counter()
         self._iterations.append((now, [self._threads.submit(_when_done, result) for result in results]))
 
     def read(self) -> dict[str, float]:
-        """Mean seconds an iteration by role, and of the whole iteration, since the last reading; waits for the
+        """Mean seconds an iteration by role, and of the iteration, since the last reading; waits for the
         iterations in flight."""
         if not self._iterations:
             return {}

@@ -55,24 +55,24 @@ class Layout(NamedTuple):
         return self._map(scattered, tree)
 
     def part(self, tree: Any, member: int) -> Any:
-        """One member's part of a tree on the host, `[1, ...]` where each has its own."""
-        return self._map(lambda x, own, _: x[member : member + 1] if own else x, tree)
+        """One member's part of a tree on the host, `[1, ...]` where members differ."""
+        return self._map(lambda x, by_member, _: x[member : member + 1] if by_member else x, tree)
 
     def join(self, parts: Sequence[Any]) -> Any:
         """The tree on the host that has these parts, one a member."""
         rows = zip(*map(jax.tree.leaves, parts), strict=True)
 
-        def joined(x: np.ndarray, own: bool, _: bool) -> np.ndarray:
+        def joined(x: np.ndarray, by_member: bool, _: bool) -> np.ndarray:
             every = next(rows)
-            return np.concatenate(every) if own else x
+            return np.concatenate(every) if by_member else x
 
         return self._map(joined, parts[0])
 
     def widened(self, shapes: Any, members: int) -> Any:
         """Shapes and types of what `join` makes of as many parts like `shapes`."""
 
-        def wide(x: Any, own: bool, _: bool) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((members, *x.shape[1:]) if own else x.shape, x.dtype)
+        def wide(x: Any, by_member: bool, _: bool) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((members, *x.shape[1:]) if by_member else x.shape, x.dtype)
 
         return self._map(wide, shapes)
 

@@ -45,7 +45,7 @@ class Threads:
         done."""
         self.one.train.compiled()
         made = self._each(lambda state, totals: self.one.advance(state, totals, iterations), state, totals)
-        return tuple(own for own, _ in made), tuple(own for _, own in made)
+        return tuple(state for state, _ in made), tuple(totals for _, totals in made)
 
     def zeros(self) -> Each:
         """What to start totals from."""
@@ -70,7 +70,7 @@ class Threads:
 
     def adopt(self, state: Each, learned: Any) -> Each:
         """`state` with an agent and statistics `[M, ...]` from the host, under its own hyper-parameters."""
-        return tuple(self.one.adopt(own, self._alike.part(learned, i)) for i, own in enumerate(state))
+        return tuple(self.one.adopt(of_member, self._alike.part(learned, i)) for i, of_member in enumerate(state))
 
     def timing(self) -> dict[str, float]:
         """Seconds by role since the last call: one program has no roles to time."""
@@ -91,13 +91,13 @@ class Threads:
 
     def training_state(self, state: Each, totals: Each) -> Any:
         """The full training state, for resuming, on the host: `[M, shards, ...]`."""
-        states = [self.one.training_state(*own) for own in zip(state, totals, strict=True)]
+        states = [self.one.training_state(*of_member) for of_member in zip(state, totals, strict=True)]
         return self._state.join(states)
 
     def place_training_state(self, saved: Any) -> tuple[Each, Each]:
         """States and totals from what `training_state` returned."""
         placed = [self.one.place_training_state(self._state.part(saved, i)) for i in range(self.members)]
-        return tuple(own for own, _ in placed), tuple(own for _, own in placed)
+        return tuple(state for state, _ in placed), tuple(totals for _, totals in placed)
 
     @property
     def training_state_shapes(self) -> Any:

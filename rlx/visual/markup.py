@@ -22,11 +22,11 @@ body { margin: 0; color: var(--ink); background: var(--wash); font: 15px/1.55 sy
 .tiles div { padding: 14px 18px; background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
   color: var(--soft); font-size: 13px; }
 .tiles b { display: block; color: var(--ink); font-size: 26px; line-height: 1.2; }
-.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px 28px; }
-* + .beside { margin-top: 18px; }
-h2 + .beside { margin-top: 0; }
-.beside > div { min-width: 0; }
-.beside h3:first-child { margin-top: 0; }
+.side-by-side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px 28px; }
+* + .side-by-side { margin-top: 18px; }
+h2 + .side-by-side { margin-top: 0; }
+.side-by-side > div { min-width: 0; }
+.side-by-side h3:first-child { margin-top: 0; }
 figure { margin: 0; max-width: 620px; }
 figure svg { display: block; width: 100%; height: auto; }
 .words { margin: 4px 0 0; padding: 0; list-style: none; }
@@ -78,9 +78,9 @@ def figure(svg: str, alt: str, caption: str) -> str:
     return f'<figure role="img" aria-label="{html.escape(alt)}">{text}</figure>'
 
 
-def beside(*parts: str) -> str:
+def side_by_side(*parts: str) -> str:
     """HTML side by side, where the page is wide enough."""
-    return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts if part)}</div>'
+    return f'<div class="side-by-side">{"".join(f"<div>{part}</div>" for part in parts if part)}</div>'
 
 
 def tiles(numbers: Iterable[tuple[str, str]]) -> str:
