@@ -145,7 +145,8 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent:
             metrics["mean"] = jnp.mean(batch.extras["costs"] * mask) + jnp.mean(1.0 * batch.extras["goal"])
             metrics["source"] = jnp.mean(1.0 * batch.extras["source"])
             metrics["masked"] = jnp.mean(1.0 * mask)
-        total = 0.9 * half.total + parallel.mean(metrics["mean"], axes)
+        metrics = parallel.mean(metrics, axes)
+        total = 0.9 * half.total + metrics["mean"]
         return half.replace(total=total, step=half.step + 1), metrics
 
     def prefixed(name: str) -> Any:

@@ -54,7 +54,7 @@ def test_a_live_process_keeps_others_out_and_a_dead_one_nobody(folder: Path, say
     with subprocess.Popen(command, cwd=processes.ROOT, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == "claimed\n"
         before = sorted(folder.rglob("*"))
-        message = f"{folder}: process {process.pid} is writing there; wait for it, or choose another --run-name"
+        message = f"{folder}: process {process.pid} is writing to it; wait for it, or choose another --run-name"
         assert refusal(folder) == message
         assert say(*train(folder, "--overwrite")).err == f"rlx: {message}\n"
         assert sorted(folder.rglob("*")) == before
@@ -70,7 +70,7 @@ def test_a_name_is_claimed_before_anything_else(tmp_path: Path) -> None:
     run_config = config.resolve("sac", "gymnax:Pendulum-v1")
     with folders.new(tmp_path, None, run_config, False) as first, folders.new(tmp_path, None, run_config, False) as two:
         assert [first.name, two.name] == ["sac-gymnax-Pendulum-v1-s0", "sac-gymnax-Pendulum-v1-s0-2"]
-        for name, overwrite, words in ((first.name, False, "already exists"), (first.name, True, "writes in it")):
+        for name, overwrite, words in ((first.name, False, "already exists"), (first.name, True, "is writing to it")):
             with pytest.raises(RlxError, match=words), folders.new(tmp_path, name, run_config, overwrite):
                 pass
         json_files.write(first / "config.json", {})

@@ -12,7 +12,7 @@ from rlx import agents, build, config, data, envs, experiment, json_files
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, policies, runner
 from rlx.train.plan import share_out
-from tests import reader
+from tests import processes, reader
 
 SETTINGS: dict[str, Any] = {"num_envs": 4, "rollout_length": 2, "ratio": "2:1", "batch_size": 8, "pool_size": 4}
 SETTINGS |= {"replay_capacity": 64, "warmup_env_steps": 0, "total_env_steps": 240}
@@ -77,6 +77,13 @@ def test_both_halves_get_what_they_read(case: str, make: Make) -> None:
         assert all(x < 1 if "windows" in case else x == 1 for x in seen[f"{half}_masked"])
     assert seen["critic_source"] == seen["actor_source"]
     assert set(seen["actor_source"]) == SOURCES.get(case, {0.0})
+
+
+@pytest.mark.slow
+def test_groups_of_devices_get_what_one_program_gets() -> None:
+    """Extras, recorded columns, acting state, windows and several data sets; training states agree leaf by leaf."""
+    cases = processes.run(["tests.check_seams"], devices=4).splitlines()
+    assert cases == ["n-step, recorded and carried", "mixed windows", "offline n-step"]
 
 
 def test_evaluation_reports_sums_and_lasts(make: Make) -> None:

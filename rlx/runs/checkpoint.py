@@ -228,11 +228,10 @@ def compare(place: Any, saved: dict[str, dict[str, Any]], wanted: dict[str, Any]
     for name in [*new, *old]:
         before, now = old.get(name, "missing"), new.get(name, "unknown")
         if before != now:
-            difference = f"{name} is {before} in the checkpoint but {now} here"
+            remedy = "the run has another agent or networks"
             if _differ_in_width(before, now):
-                x64 = f"JAX_ENABLE_X64={int(before.startswith(WIDE))}"
-                raise RlxError(f"{place}: {difference}; set {x64}, as in training")
-            raise RlxError(f"{place}: {difference}; the run has another agent or networks")
+                remedy = f"set JAX_ENABLE_X64={int(before.startswith(WIDE))}, as in training"
+            raise RlxError(f"{place}: {name} is {before} in the checkpoint but {now} here; {remedy}")
 
 
 def _differ_in_width(one: str, other: str) -> bool:

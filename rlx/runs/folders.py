@@ -151,7 +151,7 @@ def _lock(folder: Path) -> IO[str]:
                 owner = file.read(20).strip()
                 file.close()
                 raise RlxError(
-                    f"{folder}: process {owner} writes in it; wait for it, or choose another --run-name"
+                    f"{folder}: process {owner} is writing to it; wait for it, or choose another --run-name"
                 ) from None
             time.sleep(LOOK_S / 20)
         except OSError:

@@ -78,12 +78,13 @@ def _inner(params: dict[str, Any]) -> list[Jaxpr]:
 def estimate(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data: Tables | None = None) -> Estimate:
     """The most that a device will hold, for `groups` that collect, learn values and learn policies.
 
-    Where the groups are one and the same, its devices hold all of it; else each holds what its role needs. A data set
-    is counted once a device.
+    Where the groups are one and the same, its devices hold all of it; else each holds what its role needs. Devices that
+    learn hold a copy of the data sets.
     """
     parts = [role(task, members, len(group)) for role, group in zip((_collect, _value, _policy), groups, strict=True)]
     if list(groups[0]) != list(groups[1]):
-        return max(parts, key=lambda part: part.total)
+        learners = [part._replace(replay=part.replay + size(data)) for part in parts[1:]]
+        return max(parts[0], *learners, key=lambda part: part.total)
     replay, environments, learning = zip(*parts, strict=True)
     return Estimate(sum(replay) + size(data), sum(environments), max(learning))
 

@@ -2,8 +2,8 @@
 
 One thread dispatches the roles of an iteration back to back, then the edge: what each role publishes travels from
 device to device, never through the host. Nothing waits but for the oldest of `depth` iterations in flight. Online there
-are three roles: collectors, value learners and policy learners; offline the two learners, each with its own copy of the
-data set.
+are three roles: collectors, value learners and policy learners; offline the two learners. Each group of learners has
+its own copy of the data sets.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ ByRole = tuple[RoleTotals, ...]
 class Pipelined:
     """The programs of a pipelined run, for members with these seeds [M] and hyper-parameters [M].
 
-    `groups` are the devices of each role, without collectors where there is a data set to learn from. The state of each
-    role leads with the devices of its group, `[D, M, shards, ...]`.
+    `groups` are the devices of each role, offline without collectors. The state of each role leads with the devices of
+    its group, `[D, M, shards, ...]`.
     """
 
     def __init__(
@@ -55,12 +55,13 @@ class Pipelined:
         data: Tables | None = None,
     ) -> None:
         self.task, self.groups, self.members = task, [list(group) for group in groups], len(seeds)
-        self.schedule = LAGGED if data is None else OFFLINE_LAGGED
+        self.schedule = OFFLINE_LAGGED if task.plan.offline else LAGGED
         self._roles = ROLES[-len(groups) :]
         self._shards, self._members = (axes[-len(groups) :] for axes in (self.schedule.shards, self.schedule.members))
         self.timer = RoleTimer(tuple(name for name, *_ in self._roles))
         self._first = [parallel.replicate((np.asarray(seeds, np.uint32), hypers), group) for group in self.groups]
-        self._data = [parallel.replicate(data, group) for group in self.groups]
+        of_roles = [None if name == "collect" else data for name, *_ in self._roles]
+        self._data = [parallel.replicate(tables, group) for tables, group in zip(of_roles, self.groups, strict=True)]
         pools = self._make_reset() if self.schedule.refill else []
         self.starts = [self._start(i, *pools[i : i + 1]) for i in range(len(groups))]
         self.shapes = self._state([start.shapes for start in self.starts])
@@ -84,7 +85,7 @@ class Pipelined:
         sources: list[Any] = list(self._data)
         if self.schedule.refill:
             zero = parallel.replicate(np.zeros((), np.int32), self.groups[0])
-            sources[0] = self.reset(self._first[0][0], zero)
+            sources = [self.reset(self._first[0][0], zero), None, None]
         return self._state(
             [start(*first, x) for start, first, x in zip(self.starts, self._first, sources, strict=True)]
         )
@@ -220,8 +221,8 @@ class Pipelined:
         return [self.reset.shapes]
 
     def _start(self, i: int, pool: Any = None) -> Program:
-        """The program that initialises a role."""
-        sources, axis = (self._data[i], None) if pool is None else (pool, 0)
+        """The program that initialises a role, from a pool of starts or, offline, from the data sets."""
+        sources, axis = (self._data[i] if self.task.plan.offline else None, None) if pool is None else (pool, 0)
         shard_axes, member_axes = ((None, None, axis), self._shards[i]), ((0, 0, axis), self._members[i])
         start = self._over(partial(self._roles[i][1], self.task), i, shard_axes, member_axes)
         return Program(f"start {i}", parallel.pmap(start, self.groups[i]), *self._first[i], sources, seldom=True)

@@ -154,11 +154,6 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
             f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
             f" {warmup * iteration_env_steps} steps of warm-up; raise it or lower --warmup-env-steps"
         )
-    if config.dataset and config.split != "1" and config.offline_fraction > 0:
-        raise RlxError(
-            f"--offline-fraction {config.offline_fraction}: on devices of their own, learners in the environment read"
-            " replay alone; use --split 1, or --offline-fraction 0"
-        )
     return Plan(
         **common,
         **_intervals(config, iterations, iteration_env_steps),
