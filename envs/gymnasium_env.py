@@ -1,4 +1,4 @@
-"""An rlx environment as a Gymnasium one, for code that speaks only Gymnasium: its wrappers, vectors, other agents."""
+"""An rlx environment as a Gymnasium one, for code that needs that interface: its wrappers, vectors, other agents."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datase
     """A configuration as it will run: with its environment, its data sets (read, unless in memory) and settings.
 
     Raises RlxError for a data set that cannot be read, or that does not fit the environment; where the run `trains`,
-    also for a column that its agent reads and nobody provides.
+    also for a column that its agent reads but neither the run nor a data set provides.
     """
     numerics.check()
     check(config.train)

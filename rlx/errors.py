@@ -48,7 +48,7 @@ def say(text: str) -> None:
 
 
 def discard_output() -> None:
-    """From here on, what is printed on the output goes nowhere: nobody reads it, or its disk is full."""
+    """From here on, what is printed on the output is discarded: its reader has closed it, or its disk is full."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -29,7 +29,7 @@ def run(
 ) -> Iterator[Moment]:
     """Trains from the part of `driver` to the last, from the snapshot `learned` or the state `resumed`, if any.
 
-    `tell` hears what is begun, see `rlx.train.loop.train`.
+    `tell` is called with each phase that begins, see `rlx.train.loop.train`.
     """
     offline = driver.task.plan.offline
     for report in host.train(driver, learned, resumed, asked_to_end, tell):

@@ -79,7 +79,7 @@ def update(
     weight = count / (jnp.minimum(statistics.count, RECENT) + count)
     share = statistics.far + weight * (mean(far.astype(jnp.float32)) - statistics.far)
     x = x if outliers else _replaced(far & (share <= RARE), statistics.mean, x)
-    center = mean(x)  # of everybody, before squaring: deviations from it do not cancel
+    center = mean(x)  # over all shards, before squaring: deviations from it do not cancel
     batch_statistics = Statistics(count=count, mean=center, variance=mean(jnp.square(x - center)))
     return merge(statistics, batch_statistics).replace(far=share)
 

@@ -69,6 +69,6 @@ def squashed_mean(actor: Network, params: Params, observation: jax.Array, key: K
 
 
 def deterministic(actor: Network, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
-    """What the network says; the driver adds the noise that explores."""
+    """The network's output; the driver adds the noise that explores."""
     del key
     return actor.apply(params, observation), {}

@@ -75,8 +75,8 @@ def collect(
 ) -> tuple[VectorState, Row, Episodes, Diverged]:
     """Takes `length` vector steps.
 
-    `env_index` [E] are the environments' global numbers: their randomness hangs on them and on `env_key`, not on where
-    they run. `keep` makes the rows' extras of `act`'s info and of what the environment shows, with "time",
+    `env_index` [E] are the environments' global numbers: their randomness depends on them and on `env_key`, not on the
+    device. `keep` makes the rows' extras of `act`'s info and of what the environment shows, with "time",
     the steps since the episode began; by default both, without the time. `fresh` [E, ...] is the acting
     state that episodes begin with, of an agent that has one. `noise_keys` gives the keys of a step's noise [E], by
     default those of the environments. Returns the state, the rows `[length, E, ...]`, the sums

@@ -1,4 +1,4 @@
-"""The records that everything else speaks: transitions, environments and agents.
+"""The records that all modules share: transitions, environments and agents.
 
 Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, O observation, A action.
 """

@@ -194,6 +194,18 @@ def test_recording() -> None:
     assert len(np.unique(starts[0])) == starts[0].size and not (starts[0] == starts[2]).any()
 
 
+def test_an_evaluation_carries_the_acting_state_on() -> None:
+    """Every action is a tenth of the number of steps before it."""
+
+    def policy(observation: jax.Array, key: Key, carry: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return carry[:, None] / 10, carry + 1
+
+    evaluated = jax.jit(lambda key: evaluate(CALM, policy, EPISODES, key, RECORDED, jnp.zeros(EPISODES)))
+    episodes, time = evaluated(jax.random.key(0)), np.arange(CALM.limit)[:, None]
+    expected = np.where(time < episodes.lengths[:RECORDED], time / 10, 0)
+    np.testing.assert_allclose(episodes.recording["action"][..., 0], expected, rtol=1e-6)
+
+
 def test_stops_when_every_episode_has_ended() -> None:
     seen = []
 

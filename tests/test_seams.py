@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import agents, build, config, data, envs, experiment, json_files
+from rlx import agents, build, config, data, envs, experiment, json_files, normalize, replay
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, policies, runner
+from rlx.train import acting
 from rlx.train.plan import share_out
 from tests import processes, reader
 
@@ -86,6 +88,29 @@ def test_groups_of_devices_get_what_one_program_gets() -> None:
     assert cases == ["n-step, recorded and carried", "mixed windows", "offline n-step"]
 
 
+def test_records_get_rows_as_the_agent_sees_them(make: Make) -> None:
+    """Normalised observations, act's info, and the environment's extras alone."""
+    task, arguments = build.make_driver(make(records=True)).task, {}
+
+    def records(policy: str, rows: replay.Row, info: dict[str, Any]) -> dict[str, Any]:
+        arguments.update(policy=policy, rows=rows, info=info)
+        return {"thrice": 3 * rows.reward}
+
+    x, flags = np.full((1, 1, 2), 5.0, np.float32), np.zeros((1, 1), bool)
+    shown = {"cost": flags + 2.0, "place": x, "time": flags + 0}
+    rows = replay.Row(x, x[..., :1], flags + 1.0, flags, flags, x + 2, ({"twice": flags + 9.0}, shown))
+    statistics = normalize.init(2).replace(mean=np.ones(2), variance=4 * np.ones(2))
+    stored = acting.record(
+        task._replace(agent=task.agent._replace(records=records)), "policy", statistics, jax.tree.map(jnp.asarray, rows)
+    )
+    assert arguments["policy"] == "policy" and arguments["info"]["twice"] == 9
+    agent_rows = arguments["rows"]
+    assert (agent_rows.observation == 2).all() and (agent_rows.next_observation == 3).all()
+    assert set(agent_rows.extras) == {"cost", "place"} and agent_rows.extras["cost"] == 2
+    assert (stored.observation == 5).all() and set(stored.extras) == set(task.columns.shapes)
+    assert stored.extras["thrice"] == 3 and stored.extras["twice"] == 9 and stored.extras["time"] == 0
+
+
 def test_evaluation_reports_sums_and_lasts(make: Make) -> None:
     """The cost is the reward, so its sum is the return; vectors are not summed."""
     evaluation = moments(make(total_env_steps=24, log_every=24))[-1].report.evaluation
@@ -141,7 +166,13 @@ def test_each_part_has_its_own_ratio(ratios: tuple[str, str], steps: tuple[int, 
 
 @pytest.mark.parametrize(
     ("count", "shares", "counts"),
-    [(10, (0.3, 0.7), (3, 7)), (10, (1, 1, 1), (4, 3, 3)), (8, (0, 1), (0, 8)), (7, (0.5, 0.5), (4, 3))],
+    [
+        (10, (0.3, 0.7), (3, 7)),
+        (10, (1, 1, 1), (4, 3, 3)),
+        (8, (0, 1), (0, 8)),
+        (7, (0.5, 0.5), (4, 3)),
+        (8, (0.3, 0.7), (2, 6)),
+    ],
 )
 def test_shares_add_up_exactly(count: int, shares: tuple[float, ...], counts: tuple[int, ...]) -> None:
     assert share_out(count, shares) == counts

@@ -130,7 +130,7 @@ def _curves(folder: Path, name: str, members: list[dict[str, float]], metric: st
     groups: dict[str, list[int]] = {}
     for i, label in enumerate(config.member_labels(members)):
         groups.setdefault(" ".join(filter(None, (name, label))), []).append(i)
-    return [Curve(label, steps, wall_s, values[:, who]) for label, who in groups.items()]
+    return [Curve(label, steps, wall_s, values[:, members_of_group]) for label, members_of_group in groups.items()]
 
 
 def _lines(folder: Path, metric: str, members: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Messages for Python: what a setting's message says of a flag, said of an argument."""
+"""Messages for Python: those about flags, with the names of arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = ("fused", "pipelined", "skip", "reset-env", "stop", "seeds", "data", "th
 
 
 def speaks_python(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, whose mistakes speak of arguments: `num_envs=0: must be at least 1`, not `--num-envs 0`."""
+    """`function` with errors that name arguments: `num_envs=0: must be at least 1`, not `--num-envs 0`."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -33,7 +33,7 @@ def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
     """A data set of a D4RL file.
 
     Stored `next_observations` are used; else the next row's observation is the successor, the row's own where the task
-    ended (never bootstrapped), and timeout rows and the last row are dropped, because nobody knows theirs. Where the
+    ended (never bootstrapped), and timeout rows and the last row are dropped, because theirs is unknown. Where the
     file has no `timeouts`, a stored successor that is not the next row's observation ends the episode, and so does the
     task's time limit, if the task is known.
     Raises RlxError for files that are damaged, hostile, or hold something else.

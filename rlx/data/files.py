@@ -81,7 +81,7 @@ def _looks_like(start: bytes) -> str:
 
 
 def info(path: Path | str, limits: Limits = DEFAULT) -> list[str]:
-    """What `describe` says of the data set at a path, in lines."""
+    """The lines of `describe` for the data set at a path."""
     return describe(read(path, limits))
 
 

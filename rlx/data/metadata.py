@@ -1,4 +1,4 @@
-"""What a data set says about itself, checked where it is read, so that no run fails over it after its training."""
+"""Metadata of data sets, checked where it is read, so that no run fails over it after its training."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def write(dataset: Dataset, folder: Path | str) -> None:
 
 
 def _reserve(file: Path, dataset: Dataset) -> None:
-    """Makes a file as large as the data set's will be; whoever closes it as HDF5 cuts off what is not needed.
+    """Makes a file as large as the data set's will be; closing it as HDF5 cuts off what is not needed.
 
     Raises OSError where the disk lacks the room: HDF5 itself ends the process with a segmentation fault there.
     """
@@ -156,7 +156,7 @@ def _episodes(dataset: Dataset, extras: dict[str, Any]) -> Iterator[Any]:
 
 
 class Layout(NamedTuple):
-    """What metadata.json says of the arrays."""
+    """The description of the arrays in metadata.json."""
 
     steps: int
     episodes: int
@@ -168,7 +168,7 @@ class Layout(NamedTuple):
 
 
 def read(folder: Path, limits: Limits = DEFAULT) -> Dataset:
-    """The data set in a Minari folder (see `find`), of Minari's hdf5 storage, whoever wrote it.
+    """The data set in a Minari folder (see `find`), of Minari's hdf5 storage.
 
     Actions are mapped to [-1, 1] from the action space's bounds; a step that is both terminated and truncated counts as
     terminated, and an episode's last step as truncated where the file says neither.

@@ -1,4 +1,4 @@
-"""What a data set is worth, in words and in two numbers: how good its episodes are, and how much they cover."""
+"""A data set's quality, in words and in two numbers: how good its episodes are, and how much they cover."""
 
 from __future__ import annotations
 

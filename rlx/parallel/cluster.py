@@ -24,7 +24,7 @@ def process() -> int:
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for the run."""
+    """Whether this process prints and writes for the run."""
     return jax.process_index() == 0
 
 
@@ -115,7 +115,7 @@ def all_or_none() -> Iterator[None]:
 
 
 def agree(text: str) -> str:
-    """What the first process says, on all of them (up to 4096 bytes)."""
+    """The first process's text, on all of them (up to 4096 bytes)."""
     if not several_processes():
         return text
     from jax.experimental import multihost_utils

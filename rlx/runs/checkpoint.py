@@ -179,7 +179,7 @@ def remove_after(folder: Folder, step: int) -> None:
 
 
 def _remove_step(folder: Folder, step: int) -> None:
-    """Renames it first, so that nobody reads a step that is half removed."""
+    """Renames it first, so that no process reads a step that is half removed."""
     draft = locate(folder) / f"{WRITING}-{step}"
     _remove(draft)
     _remove((locate(folder) / str(step)).rename(draft))

@@ -48,7 +48,7 @@ def make_dataset(
     `kind` is random; expert, the last policy; medium, the policy a third of the way there; mixed, half of each; or
     replay, what the run itself collected, all of it where that is less. `step` chooses another checkpoint for medium
     (also in mixed) or expert; `env`, `backend` and `env_args` another environment of the same sizes. The set's info has
-    the random and the expert return in this very environment, and those of its behaviours; a note says where a
+    the random and the expert return in this environment, and those of its behaviours; a note says where a
     behaviour is not what the kind promises. Raises RlxError for an impossible run or kind.
     """
     if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a panel on a terminal, plain lines elsewhere, then a summary.
+"""What the terminal shows while a run trains: a panel on a terminal, plain lines elsewhere, then a summary.
 
 It shows lines of metrics that the host has anyway: nothing here waits for a device.
 """
@@ -222,7 +222,7 @@ class Console:
         self._panel.phase = phase
 
     def show(self, line: dict[str, Any]) -> None:
-        """Renews the panel, or prints a line where nobody watches one: then evaluations only."""
+        """Renews the panel, or prints a line where there is no terminal: then evaluations only."""
         if self._terminal.is_terminal:
             self._panel.add(line)
         elif "eval/return_mean" in line or self._no_env:

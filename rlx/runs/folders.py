@@ -1,4 +1,4 @@
-"""Run folders from outside: their names, who writes in them, and how the run in them stands."""
+"""Run folders from outside: their names, which process writes in them, and the state of their run."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def claimed(folder: Path, kind: str = RUN) -> Iterator[None]:
 
 
 def _check_kind(folder: Path, kind: str) -> None:
-    """Raises RlxError for a folder that is neither empty nor of that kind: --overwrite removes nobody's thesis."""
+    """Raises RlxError for a folder that is neither empty nor of that kind: --overwrite removes nothing else."""
     if _content(folder) and not (folder / kind).is_file():
         owners = {RUN: "a run's", SWEEP: "a sweep's"}
         owner = next((f"is {whose}" for name, whose in owners.items() if (folder / name).is_file()), "is no run")
@@ -220,7 +220,7 @@ def status(folder: Path) -> Status:
 
 
 def _state(folder: Path) -> str:
-    """What status.json says, unless the process that wrote it has died; a run with a summary has finished."""
+    """The content of status.json, unless the process that wrote it has died; a run with a summary has finished."""
     state = _noted(folder)
     if state == "running" and not _is_claimed(folder):
         state = _noted(folder)  # it may have ended in between

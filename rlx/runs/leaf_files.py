@@ -44,7 +44,7 @@ def _orbax() -> Any:
 
 
 class _QuietAboutLoops:
-    """A hook for exceptions that nobody can catch, which leaves out those of closed event loops."""
+    """A hook for exceptions that no code can catch, which leaves out those of closed event loops."""
 
     def __init__(self, hook: Callable[[Any], Any]) -> None:
         self._hook = hook

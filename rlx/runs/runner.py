@@ -45,7 +45,7 @@ def train(
 
     What the folder held is removed once nothing can be refused any more. Of several processes, the first one writes.
     `part_of` names what the run is a part of: shown with its progress, in place of a summary of its own. `interrupts`
-    are entered by who trains other parts too, and `same_data_as` is the folder of one that began before. `env`
+    are entered by callers that train other parts too, and `same_data_as` is the folder of one that began before. `env`
     is the environment where the configuration only names it. Raises Interrupted where a signal or the `follower` ended
     it early.
     """

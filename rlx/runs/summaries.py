@@ -74,7 +74,7 @@ def results(
     interquartile mean and 95 % bootstrap intervals over seeds and episodes.
 
     `known` is the info of a data set. If it was collected in the run's environment, scores normalised by its references
-    are added (or `no_score`, why they are no measure), and the returns of who collected it.
+    are added (or `no_score`, why they are no measure), and the returns of the policies that collected it.
     """
     returns = np.asarray(returns)
     values: dict[str, Any] = {"eval_return_mean": returns.mean(), "eval_return_per_seed": returns.mean(axis=1)}

@@ -1,4 +1,4 @@
-"""Extra columns of replay rows: which an agent reads, and who provides them."""
+"""Extra columns of replay rows: which an agent reads, and their providers, the run or a data set."""
 
 from __future__ import annotations
 

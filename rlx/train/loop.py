@@ -18,7 +18,7 @@ from rlx.train.nonfinite import NEVER, OUTLIERS
 from rlx.train.report import Report, Seconds
 from rlx.train.task import Task, Totals
 
-STRETCH_S = 1.0  # about how long a stretch of iterations takes: who asks a run to end waits no longer
+STRETCH_S = 1.0  # about how long a stretch of iterations takes, and so how long a run takes to end when it is asked to
 OF_ENVS = ("reset observation", "action", "observation", "reward")
 OF_COLLECTING = (*OF_ENVS, OUTLIERS, "observation statistics", "return statistics")
 COURSE = (*OF_COLLECTING, "critic_loss", "critic gradients", "critic parameters")  # of an iteration
@@ -128,7 +128,8 @@ def train(
     """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or `resumed`, if any.
 
     Programs compile on parallel threads, the evaluation once training is at its pace. Nothing but explicit
-    transfers crosses between host and device. `tell` hears what is begun: compiling, warming up, training, evaluating.
+    transfers crosses between host and device. `tell` is called with each phase that begins: compiling, warming up,
+    training, evaluating.
     Raises RlxError where a number is not finite and the policy is to stop.
     """
     plan = driver.task.plan

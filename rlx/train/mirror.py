@@ -1,6 +1,6 @@
 """Mirror symmetry of a robot: every minibatch is followed by its mirrored rows, in which left and right change places.
 
-A table says of each number which one takes its place, counted from 1, with a minus where the sign turns: `(2, 1, -3)`
+A table has for each number the one that takes its place, counted from 1, with a minus where the sign turns: (2, 1, -3)
 swaps the first two and turns the third. Rewards, and extras that are neither observations nor actions, stay.
 """
 

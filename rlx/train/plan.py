@@ -251,7 +251,7 @@ def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> di
 
 
 def _check_consistency(config: TrainConfig) -> None:
-    """What each setting may be by itself, `rlx.settings.check` has checked."""
+    """Checks of several settings together; `rlx.settings.check` has checked each."""
     if config.seed + config.num_seeds > 2**32:
         raise RlxError(f"--seed {config.seed}: must stay under 2^32, the last seed there is")
     if config.noise_min > config.noise_max:
