@@ -90,7 +90,8 @@ def test_groups_of_devices_get_what_one_program_gets() -> None:
 
 def test_records_get_rows_as_the_agent_sees_them(make: Make) -> None:
     """Normalised observations, act's info, and the environment's extras alone."""
-    task, arguments = build.make_driver(make(records=True)).task, {}
+    task = build.make_driver(make(records=True)).task
+    arguments: dict[str, Any] = {}
 
     def records(policy: str, rows: replay.Row, info: dict[str, Any]) -> dict[str, Any]:
         arguments.update(policy=policy, rows=rows, info=info)
