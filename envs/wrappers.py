@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx.envs.base import check_count
+from rlx.envs.env_params import of_members
 from rlx.envs.randomization import Randomized, nominal_params
+from rlx.envs.sources import Sources, sources
 from rlx.errors import RlxError, unknown
 from rlx.types import Env, EnvState, Key, Spec, Step
 
@@ -39,11 +41,14 @@ class Wrapped:
         reset: Callable[..., EnvState],
         step: Callable[[EnvState, jax.Array, Key], tuple[EnvState, Step]],
         steps: int = 1,
-        history: int = 1,
+        sources: Sources | None = None,
     ) -> None:
         self.env, self.spec, self.reset, self.step = env, spec, reset, step
-        self._steps, self._history = steps, history  # steps and observations of the environment inside, in one of this
-        self.params = nominal_params(env)
+        self._steps, self.sources = (
+            steps,
+            sources,
+        )  # steps of the environment inside in one of this; see rlx.envs.sources
+        self.params, self.member_params = nominal_params(env), of_members(env)
 
     def scene(self) -> dict[str, Any] | None:
         """The scene of the environment inside."""
@@ -51,13 +56,12 @@ class Wrapped:
         return found and found | {"dt": found["dt"] * self._steps}
 
     def interface(self) -> dict[str, Any]:
-        """What the environment inside describes (see `rlx.export.bundle`), without names that no longer fit."""
+        """What the environment inside describes (see `rlx.export.bundle`), of single observations."""
         described: dict[str, Any] = dict(getattr(self.env, "interface", dict)())
         if described.get("control_dt"):
             described["control_dt"] *= self._steps
-        if self.spec.observation_size != self.env.spec.observation_size:
-            history = described.pop("observation", {}).get("history", 1) * self._history
-            described["observation"] = {"history": history}
+        if self.sources is None and self.spec.observation_size != self.env.spec.observation_size:
+            described.pop("observation", None)  # its names no longer fit
         return described
 
     def pose(self, state: EnvState) -> jax.Array:
@@ -85,7 +89,7 @@ def _observing(
     size: int,
     observe: Callable[[EnvState, jax.Array | None, Key], jax.Array],
     parts: dict[str, tuple[int, int]],
-    history: int = 1,
+    seen: Sources,
 ) -> Wrapped:
     """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
 
@@ -99,7 +103,7 @@ def _observing(
         return outer_state(after, after.time, observation), _shown(shown, observation)
 
     observation = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, history=history)
+    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, sources=seen)
 
 
 def history(env: Env, length: int) -> Wrapped:
@@ -122,7 +126,7 @@ def history(env: Env, length: int) -> Wrapped:
         )
 
     parts = {name: (start * length, end * length) for name, (start, end) in spec.parts.items()}
-    return _observing(env, spec.observation_size * length, observe, parts, length)
+    return _observing(env, spec.observation_size * length, observe, parts, sources(env).stacked(pieces, length))
 
 
 def observation_noise(env: Env, std: float) -> Wrapped:
@@ -134,7 +138,7 @@ def observation_noise(env: Env, std: float) -> Wrapped:
         noise = jax.random.normal(jax.random.fold_in(key, NOISE), state.observation.shape)
         return state.observation + std * noise
 
-    return _observing(env, env.spec.observation_size, observe, env.spec.parts)
+    return _observing(env, env.spec.observation_size, observe, env.spec.parts, sources(env))
 
 
 def time_observation(env: Env) -> Wrapped:
@@ -146,7 +150,8 @@ def time_observation(env: Env) -> Wrapped:
         return jnp.append(state.observation, (state.time / limit).astype(jnp.float32))
 
     size, parts = env.spec.observation_size, env.spec.parts
-    return _observing(env, size + 1, observe, parts and parts | {"time": (size, size + 1)})
+    parts = parts and parts | {"time": (size, size + 1)}
+    return _observing(env, size + 1, observe, parts, sources(env).with_time(limit))
 
 
 def action_delay(env: Env, steps: int) -> Wrapped:
@@ -162,7 +167,7 @@ def action_delay(env: Env, steps: int) -> Wrapped:
         after, shown = env.step(state.inner.env, waiting[0], key)
         return outer_state(after, after.time, memory=waiting[1:]), shown
 
-    return Wrapped(env, env.spec, reset, step)
+    return Wrapped(env, env.spec, reset, step, sources=sources(env))
 
 
 def action_repeat(env: Env, times: int) -> Wrapped:
@@ -187,7 +192,7 @@ def action_repeat(env: Env, times: int) -> Wrapped:
         return outer_state(after, state.time + 1), shown
 
     spec = env.spec._replace(episode_length=math.ceil(env.spec.episode_length / times))
-    return Wrapped(env, spec, reset, step, steps=times)
+    return Wrapped(env, spec, reset, step, times, sources(env).repeated())
 
 
 def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrapped:
@@ -199,7 +204,7 @@ def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrap
         after, shown = env.step(state.inner.env, action, key)
         return outer_state(after, after.time), shown._replace(reward=transform(shown.reward))
 
-    return Wrapped(env, env.spec, reset, step)
+    return Wrapped(env, env.spec, reset, step, sources=sources(env))
 
 
 def action_rate(env: Env, penalty: float) -> Wrapped:
@@ -226,7 +231,7 @@ def action_rate(env: Env, penalty: float) -> Wrapped:
 
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     extras = env.spec.extras | {"action_rate": scalar, "action_acceleration": scalar}
-    return Wrapped(env, env.spec._replace(extras=extras), reset, step)
+    return Wrapped(env, env.spec._replace(extras=extras), reset, step, sources=sources(env))
 
 
 def reward_scale(env: Env, factor: float) -> Wrapped:
@@ -257,7 +262,7 @@ def episode_length(env: Env, length: int) -> Wrapped:
         truncated = (by_the_environment | (after.time >= length)) & ~shown.terminated
         return outer_state(after, after.time), shown._replace(truncated=truncated)
 
-    return Wrapped(env, env.spec._replace(episode_length=length), reset, step)
+    return Wrapped(env, env.spec._replace(episode_length=length), reset, step, sources=sources(env))
 
 
 def _check_number(name: str, value: float, least: float = -math.inf) -> None:

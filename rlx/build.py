@@ -16,6 +16,7 @@ from rlx import agents, data, envs, parallel, replay
 from rlx.config import RunConfig, check, members, settings
 from rlx.data import Dataset
 from rlx.envs import no_env
+from rlx.envs.env_params import of_members
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay
 from rlx.run_code import make_env
@@ -240,17 +241,17 @@ def _make_driver(run_setup: Setup, placement: Placement, offline: bool) -> Drive
     if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
         memory.check(task, len(runs), groups, table)
     hypers = {name: np.asarray([m[name] for m in runs], np.float32) for name in config.hypers}
-    first = np.asarray([m["seed"] for m in runs]), module.Hypers(**hypers)
+    first, env_params = (np.asarray([m["seed"] for m in runs]), module.Hypers(**hypers)), of_members(task.env)
     sequential = config.train.driver == "fused"
     if split:
-        return Pipelined(task, groups[1:] if offline else groups, *first, table)
+        return Pipelined(task, groups[1:] if offline else groups, *first, table, env_params)
     schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
 
-    def fused(seeds: np.ndarray, hypers: Any) -> Fused:
-        return Fused(task, groups[0], seeds, hypers, schedule, table)
+    def fused(seeds: np.ndarray, hypers: Any, env_params: Any) -> Fused:
+        return Fused(task, groups[0], seeds, hypers, schedule, table, env_params)
 
     threads = config.train.members == "threads" and len(runs) > 1
-    return Threads(fused, *first) if threads else fused(*first)
+    return Threads(fused, *first, env_params) if threads else fused(*first, env_params)
 
 
 def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, Tables | None]:

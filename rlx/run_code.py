@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from rlx import agents, envs, user_code
-from rlx.config import RunConfig
-from rlx.envs import arguments, domain, parts, wrappers
+from rlx.config import RunConfig, members
+from rlx.envs import arguments, domain, env_params, parts, wrappers
 from rlx.errors import RlxError
 from rlx.types import Env
 
 
 def make_env(config: RunConfig, own: Any = None) -> Env:
-    """The environment of a configuration with settings, wrappers and randomised physics; `own` is an object.
+    """The environment of a configuration, with all that its settings change in it; `own` is an object.
 
     Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
     """
@@ -31,6 +31,9 @@ def make_env(config: RunConfig, own: Any = None) -> Env:
     else:
         env = envs.wrap(own, length)
         envs.quick(env)
+    env = env_params.with_params(env, train.env_params, len(members(config)))
+    if train.randomize and env_params.of_members(env) is not None:
+        raise RlxError("--env-params: goes with --randomize where all members have one set; leave one of them out")
     env = wrappers.apply(envs.randomize(env, train.randomize), train.wrappers)
     return parts.choose(env, train.actor_observation, train.critic_observation)
 
