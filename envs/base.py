@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,8 @@ class VectorEnv(NamedTuple):
     spec: Spec
     num_envs: int  # E
     pool_size: int  # P
-    make_pool: Callable[[Key], EnvState]  # [P, ...], call it again to refresh the starts; the only one that resets
+    # (key, params=None) -> [P, ...], call it again to refresh the starts; the only one that resets
+    make_pool: Callable[..., EnvState]
     init: Callable[[EnvState, Key], VectorState]  # (pool, keys [E])
     step: Callable[[VectorState, jax.Array, EnvState, Key], tuple[VectorState, Step]]  # (state, [E, A], pool, keys [E])
 
@@ -131,8 +132,9 @@ def vectorise(
     check_count("num_envs", num_envs)
     check_count("pool_size", pool_size)
 
-    def make_pool(key: Key) -> EnvState:
-        return jax.vmap(env.reset)(jax.random.split(key, pool_size))
+    def make_pool(key: Key, params: Any = None) -> EnvState:
+        reset = env.reset if params is None else partial(cast(Any, env).reset, params=params)
+        return jax.vmap(reset)(jax.random.split(key, pool_size))
 
     def sample_start(pool: EnvState, key: Key) -> tuple[EnvState, jax.Array]:
         """A random row, and whether it stands in for one that diverged."""

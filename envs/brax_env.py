@@ -63,6 +63,15 @@ class BraxEnv:
         """The environment with new physics every episode, see `rlx.envs.randomization`."""
         return BraxEnv(self._env, self.spec.episode_length, randomization_fn)
 
+    @property
+    def model(self) -> Any:
+        """Brax's `System`; None where the environment has none."""
+        return getattr(self._env.unwrapped, "sys", None)
+
+    def with_model(self, sys: Any) -> BraxEnv:
+        """The environment with another `System`."""
+        return BraxEnv(with_model(self._env, "sys", sys), self.spec.episode_length)
+
     def _with(self, params: Any) -> brax_envs.Env:
         """Brax's environment with the physics of an episode."""
         if self._randomization is None:

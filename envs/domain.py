@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from rlx import user_code
 from rlx.envs.randomization import DRAW, RandomizationFn, factors, parse
+from rlx.envs.sources import sources
 from rlx.envs.wrapped import Wrapped, outer_state, reset_env
 from rlx.errors import RlxError
 from rlx.types import Env, EnvState, Key, Step
@@ -85,6 +86,6 @@ def random_delay(env: Env, low: float, high: float) -> Env:
         after, shown = env.step(state.inner.env, actions[delay], key)
         return outer_state(after, after.time, memory={"delay": delay, "actions": actions}), shown
 
-    delayed = Wrapped(env, env.spec, reset, step)
+    delayed = Wrapped(env, env.spec, reset, step, sources=sources(env))
     delayed.params = (delayed.params, jnp.zeros((), jnp.int32))
     return delayed

@@ -36,13 +36,13 @@ class GymnaxEnv:
         self._env, self._params = env, params
         self._randomization = randomization_fn and Randomization(params, randomization_fn)
         self.params = self._randomization and self._randomization.params
+        self.model = params
         box = env.action_space(params)
         if not (hasattr(box, "low") and hasattr(box, "high")):
             raise RlxError(
                 f"{env.name} has actions {type(box).__name__}, which rlx does not support: they must be a Box"
             )
-        low, high = np.broadcast_arrays(np.asarray(box.low, np.float32), np.asarray(box.high, np.float32))
-        self._center, self._half = (high + low) / 2, (high - low) / 2
+        self._center, self._half = _center_and_half(box, np)
         start = jax.eval_shape(self.reset, jax.random.key(0))
         self.spec = Spec(
             observation=jax.ShapeDtypeStruct(start.observation.shape, start.observation.dtype),
@@ -60,13 +60,19 @@ class GymnaxEnv:
         """The environment with new parameters every episode, see `rlx.envs.randomization`."""
         return GymnaxEnv(self._env, self._params, self.spec.episode_length, randomization_fn)
 
+    def with_model(self, params: EnvParams) -> GymnaxEnv:
+        """The environment with other parameters."""
+        return GymnaxEnv(self._env, params, self.spec.episode_length)
+
     def _with(self, params: Any) -> EnvParams:
         return self._params if self._randomization is None else self._randomization.model(params)
 
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         inner, params = state.inner if self._randomization else (state.inner, None)
-        native = self._center + self._half * action
-        observation, inner, reward, terminated, _ = self._env.step_env(key, inner, native, self._with(params))
+        of_episode, center, half = self._with(params), self._center, self._half
+        if self._randomization:  # the box may depend on what is drawn
+            center, half = _center_and_half(self._env.action_space(of_episode), jnp)
+        observation, inner, reward, terminated, _ = self._env.step_env(key, inner, center + half * action, of_episode)
         after = Episode(inner, params) if self._randomization else inner
         return advance(state, after, observation, reward, terminated, self.spec.episode_length)
 
@@ -97,6 +103,12 @@ class GymnaxEnv:
         half_angle = -inner.theta / 2  # gymnax counts anticlockwise from upright, in the x-z plane
         zero = jnp.zeros(())
         return jnp.stack([zero, zero, zero, jnp.cos(half_angle), zero, jnp.sin(half_angle), zero])[None]
+
+
+def _center_and_half(box: Any, numpy: Any) -> tuple[Any, Any]:
+    """The middle of a box of actions and half its size, with NumPy or, of traced bounds, jax.numpy."""
+    low, high = numpy.broadcast_arrays(*(numpy.asarray(bound, numpy.float32) for bound in (box.low, box.high)))
+    return (high + low) / 2, (high - low) / 2
 
 
 def wrap(env: Environment[Any, Any], episode_length: int | None, params: EnvParams | None = None) -> GymnaxEnv:

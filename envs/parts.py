@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from rlx.envs.sources import sources
 from rlx.envs.wrapped import Wrapped, outer_state, reset_env
 from rlx.errors import RlxError, unknown
 from rlx.types import Env, EnvState, Key, Step
@@ -59,4 +60,5 @@ def choose(env: Env, actor: Sequence[str] = (), critic: Sequence[str] = ()) -> E
         ),
         lambda key, params=None: state(reset_env(env, key, params)),
         step,
+        sources=sources(env).cut(slice(*spec.parts[name]) for name in chosen),
     )

@@ -55,6 +55,15 @@ class PlaygroundEnv:
         """The environment with new physics every episode, see `rlx.envs.randomization`."""
         return PlaygroundEnv(self._env, self.spec.episode_length, randomization_fn)
 
+    @property
+    def model(self) -> Any:
+        """MuJoCo's model, as MJX has it."""
+        return self._env.mjx_model
+
+    def with_model(self, model: Any) -> PlaygroundEnv:
+        """The environment with another model."""
+        return PlaygroundEnv(with_model(self._env, "_mjx_model", model), self.spec.episode_length)
+
     def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
         inner, (observation, reward, terminated, metrics) = self._dynamics.step(state.inner, action, key)
         return advance(state, inner, observation, reward, terminated, self.spec.episode_length, metrics)

@@ -8,7 +8,9 @@ from typing import Any, cast
 import jax
 from flax.struct import PyTreeNode
 
+from rlx.envs.env_params import of_members
 from rlx.envs.randomization import Randomized, nominal_params
+from rlx.envs.sources import Sources
 from rlx.types import Env, EnvState, Key, Spec, Step
 
 
@@ -29,11 +31,12 @@ class Wrapped:
         reset: Callable[..., EnvState],
         step: Callable[[EnvState, jax.Array, Key], tuple[EnvState, Step]],
         steps: int = 1,
-        history: int = 1,
+        sources: Sources | None = None,
     ) -> None:
         self.env, self.spec, self.reset, self.step = env, spec, reset, step
-        self._steps, self._history = steps, history  # steps and observations of the environment inside, in one of this
-        self.params = nominal_params(env)
+        self._steps = steps  # of the environment inside, in one of this
+        self.sources = sources  # see rlx.envs.sources
+        self.params, self.member_params = nominal_params(env), of_members(env)
 
     def scene(self) -> dict[str, Any] | None:
         """The scene of the environment inside."""
@@ -41,13 +44,12 @@ class Wrapped:
         return scene and scene | {"dt": scene["dt"] * self._steps}
 
     def interface(self) -> dict[str, Any]:
-        """What the environment inside describes (see `rlx.export.bundle`), without names that no longer fit."""
+        """What the environment inside describes (see `rlx.export.bundle`), of single observations."""
         described: dict[str, Any] = dict(getattr(self.env, "interface", dict)())
         if described.get("control_dt"):
             described["control_dt"] *= self._steps
-        if self.spec.observation_size != self.env.spec.observation_size:
-            history = described.pop("observation", {}).get("history", 1) * self._history
-            described["observation"] = {"history": history}
+        if self.sources is None and self.spec.observation_size != self.env.spec.observation_size:
+            described.pop("observation", None)  # its names no longer fit
         return described
 
     def pose(self, state: EnvState) -> jax.Array:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.envs.base import check_count
+from rlx.envs.sources import Sources, sources
 from rlx.envs.wrapped import Inner as Inner
 from rlx.envs.wrapped import Wrapped, outer_state, reset_env
 from rlx.errors import RlxError, unknown
@@ -31,7 +32,7 @@ def _observing(
     size: int,
     observe: Callable[[EnvState, jax.Array | None, Key], jax.Array],
     parts: dict[str, tuple[int, int]],
-    history: int = 1,
+    seen: Sources,
 ) -> Wrapped:
     """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
 
@@ -45,7 +46,7 @@ def _observing(
         return outer_state(after, after.time, observation), _shown(shown, observation)
 
     observation = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, history=history)
+    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, sources=seen)
 
 
 def history(env: Env, length: int) -> Wrapped:
@@ -68,7 +69,7 @@ def history(env: Env, length: int) -> Wrapped:
         )
 
     parts = {name: (start * length, end * length) for name, (start, end) in spec.parts.items()}
-    return _observing(env, spec.observation_size * length, observe, parts, length)
+    return _observing(env, spec.observation_size * length, observe, parts, sources(env).stacked(pieces, length))
 
 
 def observation_noise(env: Env, std: float) -> Wrapped:
@@ -80,7 +81,7 @@ def observation_noise(env: Env, std: float) -> Wrapped:
         noise = jax.random.normal(jax.random.fold_in(key, NOISE), state.observation.shape)
         return state.observation + std * noise
 
-    return _observing(env, env.spec.observation_size, observe, env.spec.parts)
+    return _observing(env, env.spec.observation_size, observe, env.spec.parts, sources(env))
 
 
 def time_observation(env: Env) -> Wrapped:
@@ -92,7 +93,8 @@ def time_observation(env: Env) -> Wrapped:
         return jnp.append(state.observation, (state.time / limit).astype(jnp.float32))
 
     size, parts = env.spec.observation_size, env.spec.parts
-    return _observing(env, size + 1, observe, parts and parts | {"time": (size, size + 1)})
+    parts = parts and parts | {"time": (size, size + 1)}
+    return _observing(env, size + 1, observe, parts, sources(env).with_time(limit))
 
 
 def action_delay(env: Env, steps: int) -> Wrapped:
@@ -108,7 +110,7 @@ def action_delay(env: Env, steps: int) -> Wrapped:
         after, shown = env.step(state.inner.env, waiting[0], key)
         return outer_state(after, after.time, memory=waiting[1:]), shown
 
-    return Wrapped(env, env.spec, reset, step)
+    return Wrapped(env, env.spec, reset, step, sources=sources(env))
 
 
 def action_repeat(env: Env, times: int) -> Wrapped:
@@ -133,7 +135,7 @@ def action_repeat(env: Env, times: int) -> Wrapped:
         return outer_state(after, state.time + 1), shown
 
     spec = env.spec._replace(episode_length=math.ceil(env.spec.episode_length / times))
-    return Wrapped(env, spec, reset, step, steps=times)
+    return Wrapped(env, spec, reset, step, times, sources(env).repeated())
 
 
 def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrapped:
@@ -145,7 +147,7 @@ def _with_rewards(env: Env, transform: Callable[[jax.Array], jax.Array]) -> Wrap
         after, shown = env.step(state.inner.env, action, key)
         return outer_state(after, after.time), shown._replace(reward=transform(shown.reward))
 
-    return Wrapped(env, env.spec, reset, step)
+    return Wrapped(env, env.spec, reset, step, sources=sources(env))
 
 
 def action_rate(env: Env, penalty: float) -> Wrapped:
@@ -172,7 +174,7 @@ def action_rate(env: Env, penalty: float) -> Wrapped:
 
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     extras = env.spec.extras | {"action_rate": scalar, "action_acceleration": scalar}
-    return Wrapped(env, env.spec._replace(extras=extras), reset, step)
+    return Wrapped(env, env.spec._replace(extras=extras), reset, step, sources=sources(env))
 
 
 def reward_scale(env: Env, factor: float) -> Wrapped:
@@ -203,7 +205,7 @@ def episode_length(env: Env, length: int) -> Wrapped:
         truncated = (by_the_environment | (after.time >= length)) & ~shown.terminated
         return outer_state(after, after.time), shown._replace(truncated=truncated)
 
-    return Wrapped(env, env.spec._replace(episode_length=length), reset, step)
+    return Wrapped(env, env.spec._replace(episode_length=length), reset, step, sources=sources(env))
 
 
 def _check_number(name: str, value: float, least: float = -math.inf) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from rlx import agents, data, envs, parallel, replay, user_code
 from rlx.config import RunConfig, members, settings
 from rlx.data import Dataset
-from rlx.envs import arguments, domain, no_env, wrappers
+from rlx.envs import arguments, domain, env_params, no_env, wrappers
 from rlx.envs import parts as observation_parts
+from rlx.envs.env_params import of_members
 from rlx.errors import RlxError
 from rlx.settings import check
 from rlx.train import autosplit, columns, memory, mirror, numerics
@@ -180,17 +181,17 @@ def _make_driver(run_setup: Setup, placement: Placement, offline: bool) -> Drive
     if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
         memory.check(task, len(runs), groups, table)
     hypers = {name: np.asarray([m[name] for m in runs], np.float32) for name in config.hypers}
-    first = np.asarray([m["seed"] for m in runs]), module.Hypers(**hypers)
+    first, env_params = (np.asarray([m["seed"] for m in runs]), module.Hypers(**hypers)), of_members(task.env)
     sequential = config.train.driver == "fused"
     if split:
-        return Pipelined(task, groups[1:] if offline else groups, *first, table)
+        return Pipelined(task, groups[1:] if offline else groups, *first, table, env_params)
     schedule = (OFFLINE if sequential else OFFLINE_LAGGED) if offline else (SEQUENTIAL if sequential else LAGGED)
 
-    def fused(seeds: np.ndarray, hypers: Any) -> Fused:
-        return Fused(task, groups[0], seeds, hypers, schedule, table)
+    def fused(seeds: np.ndarray, hypers: Any, env_params: Any) -> Fused:
+        return Fused(task, groups[0], seeds, hypers, schedule, table, env_params)
 
     threads = config.train.members == "threads" and len(runs) > 1
-    return Threads(fused, *first) if threads else fused(*first)
+    return Threads(fused, *first, env_params) if threads else fused(*first, env_params)
 
 
 def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, Tables | None]:
@@ -252,7 +253,7 @@ def final_plan(config: RunConfig) -> Plan:
 
 
 def make_env(config: RunConfig, env_object: Any = None) -> Env:
-    """The environment of a configuration, or an object in its place, with settings, wrappers and randomised physics.
+    """The environment of a configuration, or an object in its place, with all that its settings change in it.
 
     Raises RlxError for a name, a setting or a wrapper that cannot be, and for an object that is no environment.
     """
@@ -271,6 +272,9 @@ def make_env(config: RunConfig, env_object: Any = None) -> Env:
     else:
         env = envs.wrap(env_object, length)
         envs.quick(env)
+    env = env_params.with_params(env, train.env_params, len(members(config)))
+    if train.randomize and env_params.of_members(env) is not None:
+        raise RlxError("--env-params: goes with --randomize where all members have one set; leave one of them out")
     env = wrappers.apply(envs.randomize(env, train.randomize), train.wrappers)
     return observation_parts.choose(env, train.actor_observation, train.critic_observation)
 

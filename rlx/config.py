@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx import agents, errors, json_files
-from rlx.envs import arguments
+from rlx.envs import arguments, env_params
 from rlx.errors import RlxError
 from rlx.settings import Setting, check_order, check_value, convert, declared, flag_of
 from rlx.train import other_names
@@ -134,7 +134,10 @@ def _check_members(known: dict[str, Setting], config: RunConfig) -> None:
 
 def _converted(name: str, setting: Setting, value: Any) -> Any:
     """`value` as the setting's type; tuples where it takes several. Raises RlxError naming the flag."""
-    value = arguments.texts(value) if name == "env_args" and isinstance(value, dict) else value
+    if name == "env_args" and isinstance(value, dict):
+        value = arguments.texts(value)
+    if name == "env_params" and not _are_texts(value):
+        value = env_params.texts(value)
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if not setting.many and len(values) > 1:
         raise RlxError(f"{flag_of(name)}: takes one value, not {len(values)}")
@@ -144,6 +147,11 @@ def _converted(name: str, setting: Setting, value: Any) -> Any:
     for v in converted:
         check_value(flag_of(name), setting, v)
     return converted if setting.many else converted[0]
+
+
+def _are_texts(value: Any) -> bool:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(text, str) for text in values) and not hasattr(value, "_fields")
 
 
 def flat(config: RunConfig) -> dict[str, Any]:

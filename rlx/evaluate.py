@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -59,6 +60,7 @@ def evaluate(
     record: int = 0,
     carry: Any = None,
     max_magnitude: float = MAX_MAGNITUDE,
+    params: Any = None,
 ) -> Evaluation:
     """Runs `num_episodes` episodes at once to their end under `act(observation [N, O], key) -> action [N, A]`.
 
@@ -66,11 +68,14 @@ def evaluate(
     Starts depend on `key` alone, so two policies evaluated with one key face the same starts. Stops as soon as every
     episode has ended, at the latest at the time limit. A step whose observation or reward is not finite, or beyond
     +-`max_magnitude`, truncates its episode and adds nothing to its return. Where the environment draws its physics at
-    every reset, as many episodes more begin in the same starts with the nominal physics.
+    every reset, as many episodes more begin in the same starts with the nominal physics. `params` are those of all
+    episodes (see `rlx.envs.env_params`), in place of the environment's own.
     """
     reset_key, step_key, act_key = jax.random.split(key, 3)
     reset_keys = jax.random.split(reset_key, num_episodes)
-    state, limit, nominal = jax.vmap(env.reset)(reset_keys), env.spec.episode_length, nominal_params(env)
+    reset = env.reset if params is None else partial(cast(Randomized, env).reset, params=params)
+    state, limit = jax.vmap(reset)(reset_keys), env.spec.episode_length
+    nominal = nominal_params(env) if params is None else None
     if nominal is not None:
         as_it_is = jax.vmap(lambda key: cast(Randomized, env).reset(key, nominal))(reset_keys)
         state, carry = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), (state, carry), (as_it_is, carry))

@@ -11,6 +11,7 @@ import pytest
 from rlx import envs
 from rlx.envs import wrappers
 from rlx.envs.base import advance, begin
+from rlx.envs.sources import sources
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec, Step
 
@@ -110,7 +111,9 @@ def test_a_robots_contract_follows_wrappers() -> None:
     line.interface = lambda: {"observation": {"units": ["m", "dm"]}, "control_dt": 0.1}  # type: ignore[attr-defined]
     inside = wrappers.action_rate(wrappers.action_repeat(line, 2), 0.0).interface()
     assert inside == {"observation": {"units": ["m", "dm"]}, "control_dt": 0.2}
-    assert wrappers.history(wrappers.history(line, 2), 3).interface()["observation"] == {"history": 6}
+    read = sources(wrappers.time_observation(wrappers.history(wrappers.history(line, 2), 2)))
+    by_hand = [(0, 2), (1, 2), (0, 1), (1, 1), (0, 1), (1, 1), (0, 0), (1, 0), (2, 0)]
+    assert [tuple(number) for number in read.numbers] == by_hand and read.time_limit == LIMIT
 
 
 def test_rewards_are_scaled_and_clipped() -> None:

@@ -51,7 +51,7 @@ def play(
     saved = policies.load(folder, members, step, env_args, **train)
     say_compiling(f"playing {_count(episodes, len(members))} of {folder}, step {saved.step:,}")
     evaluate = jax.jit(jax.vmap(partial(acting.evaluate_policy, saved.task, record=episodes)))
-    evaluation = jax.tree.map(np.asarray, evaluate(saved.snapshot))
+    evaluation = jax.tree.map(np.asarray, evaluate(saved.snapshot, saved.env_params))
     scene, recorded, labels = renderable_scene(saved.task.env), [], config.member_labels(saved.members)
     for row, member in enumerate(members):
         label = [labels[member]] if labels[member] else []

@@ -32,6 +32,6 @@ def environment(env: Any, backend: str | None, datasets: Sequence[str | Dataset]
         raise RlxError("missing env, as in env='brax:ant'; see `rlx list`")
     first = data.as_dataset(datasets[0])
     if env is None and first.info.get("env"):
-        of_data = {name: first.info[name] for name in ("env_args", "wrappers") if first.info.get(name)}
+        of_data = {name: first.info[name] for name in ("env_args", "env_params", "wrappers") if first.info.get(name)}
         return Named(str(first.info["env"]), backend or first.info.get("backend"), None, of_data)
     return Named(no_env.name_of(first.rows.observation.shape[1], first.rows.action.shape[1]))

@@ -87,7 +87,9 @@ def environment(
         raise RlxError(
             f"--dataset {dataset}: names no environment; give one by --env to evaluate policies in, or --no-env"
         )
-    of_data = {name: loaded.info[name] for name in ("env_args", "wrappers", "randomize") if loaded.info.get(name)}
+    of_data = {
+        name: loaded.info[name] for name in ("env_args", "env_params", "wrappers", "randomize") if loaded.info.get(name)
+    }
     return str(loaded.info["env"]), backend or loaded.info.get("backend"), of_data
 
 

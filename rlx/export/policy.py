@@ -102,7 +102,7 @@ def write(
     if bundle:
         rows = np.asarray(spec.actor_observation(jnp.asarray(bundles.example_rows(snapshot["statistics"]))))
         with jax.default_matmul_precision("highest"):
-            files |= bundles.files(saved.task.env, rows, np.asarray(jax.jit(jax.vmap(act))(rows)))
+            files |= bundles.files(saved.task.env, rows, act)
     seed_and_hypers = dict(saved.members[member])
     metadata = {
         "format": FORMAT,

@@ -1,11 +1,13 @@
 """Runs the policy in this folder with NumPy, onnxruntime or jax: `python run_policy.py` checks it on its examples.
 
-It needs nothing of rlx. On the robot: `policy = Policy(); action = policy(observation)` once a control step.
+It needs nothing of rlx. On the robot: `policy = Policy()`, `policy.reset()` when an episode begins, and once a control
+step `action = policy.step(observation)` or `policy.command(observation)`.
 """
 
 import json
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +60,32 @@ BACKENDS = {"numpy": (of_numpy, "policy.npz"), "onnx": (of_onnx, "policy.onnx"),
 
 
 class Policy:
-    """Raw observations `[O]` or `[B, O]` to actions in [-1, 1]; `command` gives them in the robot's units."""
+    """Raw observations to actions in [-1, 1]; `command` gives them in the robot's units.
+
+    `step` takes one observation and remembers those before as far as the policy reads them (the contract's `columns`
+    and `lags`); a call takes all that the policy reads at once, `[O]` or `[B, O]`.
+    """
 
     def __init__(self, backend=None):
         self.backend = backend or next(name for name, (_, file) in BACKENDS.items() if (HERE / file).exists())
         self.act, self.contract = BACKENDS[self.backend][0](), json.loads((HERE / "contract.json").read_text())
+        self.reset()
+
+    def reset(self):
+        self.time = 0
+        self.rows: deque = deque(maxlen=1 + max(self.contract["observation"]["lags"] or [0]))
+
+    def step(self, observation):
+        reads = self.contract["observation"]
+        if reads["columns"] is None:
+            return self(observation)
+        row = np.asarray(observation, np.float32)
+        if row.shape != (reads["single_size"],):
+            raise ValueError(f"an observation is {reads['single_size']} numbers, this one has the shape {row.shape}")
+        self.rows.append(np.append(row, np.float32(self.time / (reads["time_limit"] or 1))))
+        self.time, newest = self.time + 1, len(self.rows) - 1
+        pairs = zip(reads["columns"], reads["lags"], strict=True)
+        return self([self.rows[max(newest - lag, 0)][column] for column, lag in pairs])
 
     def __call__(self, observation):
         rows, size = np.asarray(observation, np.float32), self.contract["observation"]["size"]
@@ -75,17 +98,21 @@ class Policy:
         action = self.contract["action"]
         if action["scale"] is None:
             raise ValueError("the contract has no scale and offset of actions: fill them in")
-        return np.asarray(action["offset"]) + np.asarray(action["scale"]) * self(observation)
+        return np.asarray(action["offset"]) + np.asarray(action["scale"]) * self.step(observation)
 
 
 def check(policy):
     """The largest difference to the actions that the agent took, and seconds an action takes."""
     with np.load(HERE / "examples.npz") as examples:
         observations, actions = examples["observation"], examples["action"]
+        episode = [examples[name] for name in ("episode_observation", "episode_action") if name in examples]
+    policy.reset()
+    steps = [np.abs(policy.step(row) - action).max() for row, action in zip(*episode, strict=True)] if episode else [0]
+    policy.reset()
     worst, begun = float(np.abs(policy(observations) - actions).max()), time.perf_counter()
     for row in observations:
         policy(row)
-    return worst, (time.perf_counter() - begun) / len(observations)
+    return max(worst, *map(float, steps)), (time.perf_counter() - begun) / len(observations)
 
 
 def chosen(backend=None):

@@ -16,6 +16,7 @@ from rlx import config, data
 from rlx.build import Setup, check_env_of_run, make_driver, make_env, setup
 from rlx.config import RunConfig
 from rlx.data import Dataset, limits
+from rlx.envs.env_params import of_members
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import evaluate
 from rlx.parallel import machine
@@ -104,6 +105,8 @@ class Source:
             raise RlxError(f"{folder}: holds no policy; train the run first")
         self.driver = make_driver(_collecting_setup(self.saved, size, seed))
         self.task: Task = self.driver.task._replace(axes=())
+        if of_members(self.task.env) is not None:
+            raise RlxError(f"{folder}: its members have --env-params of their own; collect from a run with one set")
         if self.task.agent.carry is not None:
             raise RlxError(
                 f"{folder}: {self.saved.agent} acts with a state of its own, which is not collected with yet"
@@ -214,6 +217,7 @@ class Source:
             "env": self.saved.env,
             "backend": self.saved.backend,
             "env_args": list(self.saved.train.env_args),
+            "env_params": list(self.saved.train.env_params),
             "wrappers": list(self.saved.train.wrappers),
             "randomize": list(self.saved.train.randomize),
             "episode_length": self.task.env.spec.episode_length,
@@ -233,7 +237,7 @@ def _elsewhere(saved: RunConfig, env: str | None, backend: str | None, env_args:
         return saved
     chosen = replace(saved, env=env or saved.env, backend=backend or (saved.backend if env is None else None))
     if env is not None:  # the run's settings are those of another class
-        chosen = replace(chosen, train=replace(chosen.train, env_args=()))
+        chosen = replace(chosen, train=replace(chosen.train, env_args=(), env_params=()))
     chosen = policies.with_env_args(chosen, env_args)
     old, new = (make_env(c).spec for c in (saved, chosen))
     if (old.observation.shape, old.action.shape) != (new.observation.shape, new.action.shape):
@@ -268,6 +272,8 @@ def _collecting_setup(saved: RunConfig, size: int, seed: int) -> Setup:
     }
     few |= {"on_nonfinite": "reset-env", "seed": seed, "total_env_steps": 10 * count * length}
     # the environment that is made has them
-    few |= {"env_args": (), "wrappers": (), "randomize": (), "actor_observation": (), "critic_observation": ()}
+    few |= dict.fromkeys(
+        ("env_args", "env_params", "wrappers", "randomize", "actor_observation", "critic_observation"), ()
+    )
     train = replace(saved.train, **policies.NO_TRAINING | few)
     return setup(replace(saved, backend=None, train=train), env, trains=False)

@@ -16,6 +16,7 @@ from rlx import config, data, json_files
 from rlx.build import check_env_of_run, make_driver, setup
 from rlx.config import RunConfig
 from rlx.envs import arguments, no_env
+from rlx.envs.env_params import of_members
 from rlx.errors import RlxError, say, say_compiling
 from rlx.runs import checkpoint, origin, summaries
 from rlx.train import acting, report
@@ -50,6 +51,7 @@ class SavedPolicy(NamedTuple):
     step: int
     task: Task  # agent and environment; made for acting, not for training
     snapshot: Any  # agent and statistics of the chosen members, [M, ...]
+    env_params: Any = None  # of the chosen members, [M, ...], where each has its own
 
 
 def with_env_args(run_config: RunConfig, texts: Sequence[str]) -> RunConfig:
@@ -74,8 +76,9 @@ def load(
         check_member(member, every_member, str(folder))
     step = checkpoint.choose(folder / "checkpoints", step)
     driver = acting_driver(run_config, folder=folder, **train)
-    snapshot = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), load_snapshot(folder, driver, step))
-    return SavedPolicy(run_config, every_member, step, driver.task, snapshot)
+    loaded = load_snapshot(folder, driver, step), of_members(driver.task.env)
+    snapshot, env_params = jax.tree.map(lambda x: jnp.asarray(x[list(members)]), loaded)
+    return SavedPolicy(run_config, every_member, step, driver.task, snapshot, env_params)
 
 
 def check_member(member: int, members: Sequence[Any], name: str) -> None:

@@ -104,9 +104,9 @@ def results(
 def _collected_in(known: Mapping[str, Any], run_config: RunConfig) -> bool:
     """Whether a data set's info names the run's environment with the same settings and wrappers."""
     train = run_config.train
-    texts = [list(known.get(name) or []) for name in ("env_args", "wrappers", "randomize")]
+    texts = [list(known.get(name) or []) for name in ("env_args", "env_params", "wrappers", "randomize")]
     same = (known.get("env"), known.get("backend")) == (run_config.env, run_config.backend)
-    return same and texts == [list(train.env_args), list(train.wrappers), list(train.randomize)]
+    return same and texts == [list(x) for x in (train.env_args, train.env_params, train.wrappers, train.randomize)]
 
 
 def _spread(name: str, values: ArrayLike) -> dict[str, Any]:

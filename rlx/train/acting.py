@@ -25,9 +25,9 @@ def env_index(task: Task) -> jax.Array:
     return parallel.index(task.axes) * task.plan.shard_envs + jnp.arange(task.plan.shard_envs)
 
 
-def make_pool(task: Task, key: Key, iteration: jax.Array) -> EnvState:
+def make_pool(task: Task, key: Key, iteration: jax.Array, env_params: Any = None) -> EnvState:
     """This shard's pool of initial states, `[P, ...]`, new at every iteration that it is asked for."""
-    return task.batch.make_pool(derive(key, POOL, iteration, parallel.index(task.axes)))
+    return task.batch.make_pool(derive(key, POOL, iteration, parallel.index(task.axes)), env_params)
 
 
 def init_env(task: Task, key: Key, pool: EnvState, hypers: Any = None) -> VectorState:
@@ -158,12 +158,12 @@ def policy_action(task: Task, snapshot: dict[str, Any], observation: jax.Array, 
     return greedy_action(task, snapshot, task.env.spec.of_actor(observation), key, *carry)
 
 
-def evaluate_policy(task: Task, learned: dict[str, Any], record: int = RECORDED) -> Evaluation:
+def evaluate_policy(task: Task, learned: dict[str, Any], env_params: Any = None, record: int = RECORDED) -> Evaluation:
     """The greedy policy over the configuration's fixed episodes, the first `record` of them recorded.
 
-    `learned` holds the agent's state and the observations' statistics.
+    `learned` holds the agent's state and the observations' statistics; `env_params` are the member's own.
     """
     config, key = task.config, jax.random.key(task.config.eval_seed)
     act, episodes = partial(greedy_action, task, learned), config.eval_episodes
     carry = fresh_carry(task, episodes)
-    return evaluate(task.env, act, episodes, key, min(record, episodes), carry, config.max_magnitude)
+    return evaluate(task.env, act, episodes, key, min(record, episodes), carry, config.max_magnitude, env_params)

@@ -46,6 +46,11 @@ class TrainConfig:
     env_args: tuple[str, ...] = setting(
         (), "settings of the environment, such as episode_length=500 or arguments of its class, name=value"
     )
+    env_params: tuple[str, ...] = setting(
+        (),
+        "parameters of the environment's physics, such as gymnax's, name=value; a list of values is one for each"
+        " member, as g=[9,10,11] (see rlx.envs.env_params)",
+    )
     wrappers: tuple[str, ...] = setting(
         (),
         "wrappers of the environment, the first innermost, such as action_repeat:2 history:3 (see rlx.envs.wrappers)",

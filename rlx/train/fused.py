@@ -126,9 +126,9 @@ def advance(
     return state, nonfinite.unpack(packed, totals)
 
 
-def reset(task: Task, seed: jax.Array, iteration: jax.Array) -> EnvState:
+def reset(task: Task, seed: jax.Array, iteration: jax.Array, env_params: Any = None) -> EnvState:
     """This shard's pool of initial states."""
-    return acting.make_pool(task, jax.random.key(seed), iteration)
+    return acting.make_pool(task, jax.random.key(seed), iteration, env_params)
 
 
 class Fused:
@@ -136,7 +136,7 @@ class Fused:
 
     With `spread="data"` every device holds all members and its part of the shards; with `spread="seeds"` it holds all
     shards of its part of the members. Every leaf of the state leads with the devices, `[D, ...]`. `data` are data
-    sets on the host, each as a full ring of one column.
+    sets on the host, each as a full ring of one column; `env_params` `[M, ...]` those of members with their own.
     """
 
     def __init__(
@@ -147,6 +147,7 @@ class Fused:
         hypers: Any,
         schedule: Schedule = SEQUENTIAL,
         data: Tables | None = None,
+        env_params: Any = None,
     ) -> None:
         self.task, self.devices, self.members, self.schedule = task, list(devices), len(seeds), schedule
         self.split_members = task.config.spread == "seeds"
@@ -161,8 +162,9 @@ class Fused:
         zero = self._iterations(0)
         self.data = parallel.replicate(data, self.devices)
         self.first = self.place(np.asarray(seeds, np.uint32)), self.place(hypers)
-        pool = spread(partial(reset, task), ((None, None), 0), ((0, None), 0))
-        self.reset = Program("reset", pool, self.first[0], zero, seldom=True)
+        self.env_params = self.place(env_params)
+        pool = spread(partial(reset, task), ((None, None, None), 0), ((0, None, 0), 0))
+        self.reset = Program("reset", pool, self.first[0], zero, self.env_params, seldom=True)
         source, axis = (self.reset.shapes, 0) if schedule.refill else (self.data, None)
         start = spread(partial(schedule.init, task), ((None, None, axis), by_shard), ((0, 0, axis), by_member))
         self.start = Program("start", start, *self.first, source, seldom=True)
@@ -181,7 +183,7 @@ class Fused:
         adopt = spread(partial(schedule.adopt, task), ((by_shard, None), by_shard), ((by_member, 0), by_member))
         evaluator = parallel.pmap(parallel.along(partial(acting.evaluate_policy, task), members), self.devices)
         self.train = Program("train", train, self.shapes, lambda: self.no_totals, self.data, zero)
-        self.evaluation = Program("evaluate", evaluator, schedule.policy_snapshot(self.shapes))
+        self.evaluation = Program("evaluate", evaluator, schedule.policy_snapshot(self.shapes), self.env_params)
         self.adoption = Program("adopt", adopt, self.shapes, schedule.policy_snapshot(self.shapes), seldom=True)
         self.programs = (self.train, *([self.reset] if schedule.refill else []), self.start, self.evaluation)
 
@@ -197,11 +199,11 @@ class Fused:
 
     def init(self) -> Any:
         """The state before the first iteration."""
-        return self.begin(*self.first)
+        return self.begin(*self.first, self.env_params)
 
-    def begin(self, seeds: Any, hypers: Any) -> Any:
-        """The state before the first iteration of members with these seeds and hyper-parameters, on the devices."""
-        source = self.reset(seeds, self._iterations(0)) if self.schedule.refill else self.data
+    def begin(self, seeds: Any, hypers: Any, env_params: Any = None) -> Any:
+        """The state before the first iteration of members with these, on the devices."""
+        source = self.reset(seeds, self._iterations(0), env_params) if self.schedule.refill else self.data
         return self.start(seeds, hypers, source)
 
     def advance(self, state: Any, totals: Totals, iterations: int) -> tuple[Any, Totals]:
@@ -219,9 +221,13 @@ class Fused:
 
     def refresh(self, state: Any) -> Any:
         """A new pool of initial states."""
+        return self.refreshed(state, self.env_params)
+
+    def refreshed(self, state: Any, env_params: Any) -> Any:
+        """A new pool of initial states of members with these parameters."""
         if self.schedule.refill is None:
             return state
-        return self.schedule.refill(state, self.reset(*self.schedule.clock(state)))
+        return self.schedule.refill(state, self.reset(*self.schedule.clock(state), env_params))
 
     def policy_snapshot(self, state: Any) -> Any:
         """What a policy needs later, agent and statistics; `fetch` it to keep it."""
@@ -242,7 +248,11 @@ class Fused:
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
-        return self.evaluation(learned)
+        return self.evaluated(learned, self.env_params)
+
+    def evaluated(self, learned: Any, env_params: Any) -> Evaluation:
+        """Those of members with these parameters."""
+        return self.evaluation(learned, env_params)
 
     def place(self, tree: Any) -> Any:
         """Puts what every member has, `[M, ...]` on the host, on the devices."""

@@ -53,6 +53,7 @@ class Pipelined:
         seeds: np.ndarray,
         hypers: Any,
         data: Tables | None = None,
+        env_params: Any = None,
     ) -> None:
         self.task, self.groups, self.members = task, [list(group) for group in groups], len(seeds)
         self.schedule = OFFLINE_LAGGED if task.plan.offline else LAGGED
@@ -62,6 +63,7 @@ class Pipelined:
         self._first = [parallel.replicate((np.asarray(seeds, np.uint32), hypers), group) for group in self.groups]
         of_roles = [None if name == "collect" else data for name, *_ in self._roles]
         self._data = [parallel.replicate(tables, group) for tables, group in zip(of_roles, self.groups, strict=True)]
+        self.env_params = parallel.replicate(env_params, self.groups[0])
         pools = self._make_reset() if self.schedule.refill else []
         self.starts = [self._start(i, *pools[i : i + 1]) for i in range(len(groups))]
         self.shapes = self._state([start.shapes for start in self.starts])
@@ -76,7 +78,7 @@ class Pipelined:
         self.publish = Program("publish", parallel.pmap(next_policy, self.groups[-1]), learner, learner.value)
         evaluate = parallel.pmap(parallel.along(partial(acting.evaluate_policy, task), self.members), self.groups[0])
         snapshot = self._on(0, self.schedule.policy_snapshot(self.shapes))
-        self.evaluation = Program("evaluate", evaluate, snapshot)
+        self.evaluation = Program("evaluate", evaluate, snapshot, self.env_params)
         resets = [self.reset] if self.schedule.refill else []
         self.programs = (*self.iterations, *resets, *self.starts, *edges, self.publish, self.evaluation)
 
@@ -85,7 +87,7 @@ class Pipelined:
         sources: list[Any] = list(self._data)
         if self.schedule.refill:
             zero = parallel.replicate(np.zeros((), np.int32), self.groups[0])
-            sources = [self.reset(self._first[0][0], zero), None, None]
+            sources = [self.reset(self._first[0][0], zero, self.env_params), None, None]
         return self._state(
             [start(*first, x) for start, first, x in zip(self.starts, self._first, sources, strict=True)]
         )
@@ -139,7 +141,7 @@ class Pipelined:
         """A new pool of initial states."""
         if self.schedule.refill is None:
             return state
-        return self.schedule.refill(state, self.reset(*self.schedule.clock(state)))
+        return self.schedule.refill(state, self.reset(*self.schedule.clock(state), self.env_params))
 
     def policy_snapshot(self, state: PipelineState) -> Any:
         """What a policy needs later, agent and statistics, on the devices that evaluate; `fetch` it to keep it."""
@@ -161,7 +163,7 @@ class Pipelined:
 
     def evaluate(self, learned: Any) -> Evaluation:
         """The greedy policy's episodes, `[D, M, N]`."""
-        return self.evaluation(learned)
+        return self.evaluation(learned, self.env_params)
 
     def timing(self) -> dict[str, float]:
         """Mean seconds that an iteration and each role in it took since the last call; waits for the iterations in
@@ -215,9 +217,10 @@ class Pipelined:
 
     def _make_reset(self) -> list[Any]:
         """The program that makes pools of starts; returns the shapes of its result."""
-        pool = self._over(partial(reset, self.task), 0, ((None, None), 0), ((0, None), 0))
+        pool = self._over(partial(reset, self.task), 0, ((None, None, None), 0), ((0, None, 0), 0))
         zero = parallel.replicate(np.zeros((), np.int32), self.groups[0])
-        self.reset = Program("reset", parallel.pmap(pool, self.groups[0]), self._first[0][0], zero, seldom=True)
+        arguments = self._first[0][0], zero, self.env_params
+        self.reset = Program("reset", parallel.pmap(pool, self.groups[0]), *arguments, seldom=True)
         return [self.reset.shapes]
 
     def _start(self, i: int, pool: Any = None) -> Program:

@@ -28,17 +28,18 @@ class Threads:
     States, totals and policy snapshots are tuples with one entry a member; on the host they are as those of `Fused`.
     """
 
-    def __init__(self, make: Callable[[np.ndarray, Any], Fused], seeds: np.ndarray, hypers: Any) -> None:
+    def __init__(self, make: Callable[..., Fused], seeds: np.ndarray, hypers: Any, env_params: Any = None) -> None:
         self.members = len(seeds)
-        first = np.asarray(seeds, np.uint32), hypers
+        first = np.asarray(seeds, np.uint32), hypers, env_params
         self.firsts = [self._alike.part(first, i) for i in range(self.members)]
         self.one = make(*self.firsts[0])
+        self.env_params = self.place(env_params)
         self.task, self.programs = self.one.task, self.one.programs
         self._threads = ThreadPoolExecutor(min(self.members, os.cpu_count() or 1))
 
     def init(self) -> Each:
         """The states before the first iteration."""
-        return tuple(self.one.begin(self.one.place(seed), self.one.place(hypers)) for seed, hypers in self.firsts)
+        return tuple(self.one.begin(*map(self.one.place, first)) for first in self.firsts)
 
     def advance(self, state: Each, totals: Each, iterations: int) -> tuple[Each, Each]:
         """Makes `iterations` iterations of every member, adding to `totals`; both are donated. Returns when they are
@@ -57,7 +58,7 @@ class Threads:
 
     def refresh(self, state: Each) -> Each:
         """New pools of initial states."""
-        return tuple(map(self.one.refresh, state))
+        return tuple(map(self.one.refreshed, state, self.env_params))
 
     def policy_snapshot(self, state: Each) -> Each:
         """What policies need later, agent and statistics; `fetch` it to keep it."""
@@ -79,7 +80,7 @@ class Threads:
     def evaluate(self, learned: Each) -> Each:
         """The greedy policies' episodes."""
         self.one.evaluation.compiled()
-        return self._each(self.one.evaluate, learned)
+        return self._each(self.one.evaluated, learned, self.env_params)
 
     def place(self, tree: Any) -> Each:
         """Puts what every member has, `[M, ...]` on the host, on the device."""
