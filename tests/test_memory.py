@@ -149,6 +149,9 @@ def test_a_split_shares_out_what_one_group_holds_alone() -> None:
     assert together.replay - apart.replay == pytest.approx(4_000_000 * rows, rel=1e-3)
     halved = memory.estimate(task, 1, [[a], [b, c], [d]])
     assert halved.replay == pytest.approx(apart.replay / 2, rel=1e-3)
+    data: Any = (jax.ShapeDtypeStruct((250,), jnp.float32),)
+    for groups, estimate in ((ONE_GROUP, together), ([[a], [b], [c]], apart)):
+        assert memory.estimate(task, 1, groups, data).replay == estimate.replay + 1000
 
 
 def test_free_memory() -> None:
