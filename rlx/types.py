@@ -226,6 +226,7 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     # leaves [..., *shape], and return it third; it begins anew with every episode
     carry: Callable[[], Any] | None = None
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
+    on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
     # parts that another agent's run may give: (own state, the other agent's state) -> own state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012
 

@@ -26,6 +26,8 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.pql", "rlx.agents.td3"),
     ("rlx.agents.idql", "rlx.agents.iql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
+    ("rlx.agents.lpo", "rlx.agents.ppo"),
+    ("rlx.agents.spo", "rlx.agents.ppo"),
 }
 
 DEVICE_NAMES = set(

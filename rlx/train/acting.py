@@ -137,7 +137,9 @@ def record(task: Task, policy: Any, statistics: normalize.Statistics, rows: Row)
     info, shown = cast(Any, rows.extras)
     first, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
     extras = {name: shown[name] for name in task.env.spec.extras}
-    as_seen = rows._replace(observation=first, next_observation=following, extras=extras)
+    scaled = statistics.returns is not None
+    reward = normalize.scale_reward(statistics, rows.reward) if scaled else rows.reward
+    as_seen = rows._replace(observation=first, next_observation=following, reward=reward, extras=extras)
     available = info | shown | task.agent.records(policy, as_seen, info)
     return rows._replace(extras={name: available[name] for name in task.columns.shapes})
 

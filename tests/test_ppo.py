@@ -1,0 +1,159 @@
+"""PPO: advantages against sums by hand, the two losses against NumPy, and what a run makes of its blocks."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import build, config, experiment, losses, networks, replay
+from rlx.agents import ppo
+from rlx.errors import RlxError
+from rlx.replay import Row
+from tests import probes
+from tests.loss_tools import BATCHES, SMALL, SPEC, near, normals, stub, three_ways
+
+CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0})
+GAMMA, LAMBDA, STEPS, ENVS = 0.9, 0.8, 7, 3
+normal = normals()
+REWARD, VALUE, FOLLOWING = (normal(STEPS, ENVS) for _ in range(3))
+NEVER = np.zeros((STEPS, ENVS), bool)
+advantages = partial(losses.generalised_advantage, REWARD, VALUE, FOLLOWING, gamma=GAMMA, gae_lambda=LAMBDA)
+
+
+def ends(*places: tuple[int, int]) -> np.ndarray:
+    """Flags [STEPS, ENVS] that are true at these steps and environments."""
+    flags = NEVER.copy()
+    flags[tuple(zip(*places, strict=True))] = True
+    return flags
+
+
+def test_an_advantage_is_a_sum_that_ends_with_the_episode() -> None:
+    """Of discounted temporal-difference errors, one sum for each step."""
+    terminated, truncated = ends((2, 0), (5, 1)), ends((3, 1), (6, 2))
+    expected = np.zeros((STEPS, ENVS))
+    for t, e in np.ndindex(STEPS, ENVS):
+        for k in range(t, STEPS):
+            error = REWARD[k, e] + GAMMA * (not terminated[k, e]) * FOLLOWING[k, e] - VALUE[k, e]
+            expected[t, e] += (GAMMA * LAMBDA) ** (k - t) * error
+            if terminated[k, e] or truncated[k, e]:
+                break
+    arguments = REWARD, VALUE, FOLLOWING, terminated, truncated, GAMMA, LAMBDA
+    for advantage in three_ways(losses.generalised_advantage, *arguments):
+        near(advantage, expected)
+
+
+def test_with_gamma_and_lambda_1_it_is_the_return_less_the_value() -> None:
+    """Bootstrapped from the last successor."""
+    following = np.concatenate([VALUE[1:], FOLLOWING[-1:]])
+    advantage = losses.generalised_advantage(REWARD, VALUE, following, NEVER, NEVER, 1.0, 1.0)
+    near(advantage + VALUE, np.cumsum(REWARD[::-1], axis=0)[::-1] + FOLLOWING[-1])
+
+
+def test_a_time_limit_bootstraps_and_leaves_later_steps_as_they_are() -> None:
+    """From V of the true successor, in units of scaled rewards. Permuted environments permute the rows."""
+    limit = ends((3, 0))
+    cut, whole = advantages(terminated=NEVER, truncated=limit), advantages(terminated=NEVER, truncated=NEVER)
+    np.testing.assert_array_equal(cut[4:], whole[4:])
+    np.testing.assert_array_equal(cut[:, 1:], whole[:, 1:])
+    near(cut[3, 0], REWARD[3, 0] + GAMMA * FOLLOWING[3, 0] - VALUE[3, 0])
+
+    nets = ppo.Networks(stub(None), stub(lambda params, x: x[..., 0]), ppo.clipped_surrogate, ())
+    policy = ppo.Policy(None, None, ppo.Hypers(gamma=GAMMA, gae_lambda=LAMBDA, reward_scale=10.0))
+    rows = Row(VALUE[..., None], None, REWARD, NEVER, limit, FOLLOWING[..., None])  # type: ignore[arg-type]
+    info = {"log_prob": VALUE}
+    columns = ppo.record(nets, policy, rows, info)
+    near(columns["advantage"][3, 0], 10 * REWARD[3, 0] + GAMMA * FOLLOWING[3, 0] - VALUE[3, 0])
+    near(columns["value_target"], columns["advantage"] + VALUE)
+    order = np.array([2, 0, 1])
+    permuted = ppo.record(nets, policy, *jax.tree.map(lambda x: x[:, order], (rows, info)))
+    jax.tree.map(np.testing.assert_array_equal, permuted, jax.tree.map(lambda x: x[:, order], columns))
+
+
+def test_the_clipped_surrogate() -> None:
+    """Beyond the range it is flat where the policy gains, and grows no better than linearly where it loses."""
+    ratio, advantage = jnp.array([1.5, 1.5, 0.5, 0.5, 1.1]), jnp.array([2.0, -2.0, 2.0, -2.0, 1.0])
+    for objective in three_ways(ppo.clipped_surrogate, ratio, advantage, ppo.Hypers(clip_range=0.2)):
+        near(objective, [2.4, -3.0, 1.0, -1.6, 1.1])
+
+
+def test_losses_of_a_minibatch() -> None:
+    """The behaviour policy gave each action 1 / 1.3 of its probability; advantages are normalised over the rows."""
+    agent = ppo.make(ppo.Config(**SMALL), SPEC)
+    state = jax.jit(agent.init)(jax.random.key(0), ppo.Hypers(entropy_cost=0.5, reward_scale=2.0))
+    batch = probes.complete(agent, BATCHES)
+    assert set(batch.extras) == {"log_prob", "pre_tanh", "advantage", "value_target"}
+    changed = {"log_prob": batch.extras["log_prob"] - np.log(1.3), "value_target": normal(6)}
+    extras = batch.extras | changed
+    new, metrics = jax.jit(agent.update)(state, batch._replace(extras=extras), jax.random.key(1))
+    a = np.asarray(extras["advantage"])
+    a = (a - a.mean()) / a.std()
+    objective = np.minimum(1.3 * a, 1.2 * a).mean() + 0.5 * metrics["entropy"]
+    near((metrics["actor_loss"], metrics["kl"]), (-objective, 0.3 - np.log(1.3)))
+    value = networks.make_value(SPEC, (16,)).apply(state.critic.learner.params, BATCHES.observation)
+    near((metrics["critic_loss"], metrics["v_mean"]), (((value - changed["value_target"]) ** 2).mean(), value.mean()))
+    assert (new.critic.step, new.actor.step, new.actor.rate) == (1, 1, 1.0) and metrics["entropy"] < 2 * np.log(2)
+
+
+@pytest.mark.parametrize(
+    ("kl", "desired", "factor"),
+    [(0.021, 0.01, 1 / 1.5), (0.004, 0.01, 1.5), (0.01, 0.01, 1.0), (0.0, 0.01, 1.0), (9.0, 0.0, 1.0)],
+)
+def test_the_learning_rate_follows_the_kl(kl: float, desired: float, factor: float) -> None:
+    for rate in three_ways(ppo.adapted, 2.0, kl, desired):
+        near(rate, 2 * factor)
+    assert ppo.adapted(jnp.float32(9.0), 0.001, 0.01) == 10.0
+
+
+def test_every_row_is_in_an_epoch_once() -> None:
+    ring = replay.init({"a": jax.ShapeDtypeStruct((), jnp.int32)}, STEPS, ENVS)
+    slot, env = replay._permuted(ring, jax.random.key(0), (3, 7))
+    order = (slot * ENVS + env).ravel().tolist()
+    assert sorted(order) == list(range(21)) != order
+    with pytest.raises(RlxError, match="each of 7 x 3 rows once"):
+        replay._permuted(ring, jax.random.key(0), (3, 6))
+
+
+RUN: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "batch_size": 32, "epochs": 1, "total_env_steps": 128}
+RUN |= {"log_every": 32, "eval_every": 128, "eval_episodes": 1, "pool_size": 4}
+RUN |= {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,)}
+
+
+def reports(**changes: Any) -> list[Any]:
+    setup = build.setup(config.resolve("ppo", "gymnax:Pendulum-v1", **RUN | changes))
+    return [moment.report for moment in experiment.run(setup, build.make_driver(setup))]
+
+
+def test_ratios_start_at_1_in_every_iteration() -> None:
+    """With one minibatch a block, all do: the block moves the statistics only after it has been learned from."""
+    first, *_, last = found = reports(normalize_rewards=True)
+    assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32 * i, i, i) for i in (1, 2, 3, 4)]
+    assert all(r.metrics["ratio_deviation"] < 1e-5 for r in found)
+    assert float(np.ravel(last.state.statistics.count)[0]) == 128 and first.metrics["critic_loss"] > 0
+
+
+def test_pipelined_it_learns_from_the_block_before() -> None:
+    """From the second iteration on, in as many minibatches, by ratios to the policy that collected them."""
+    found = reports(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)
+    assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32, 0, 0), (64, 8, 8), (96, 16, 16)]
+    assert all(0 < r.metrics["ratio_deviation"] < 0.5 for r in found[1:])
+
+
+@pytest.mark.parametrize(
+    ("agent", "changes", "words"),
+    [
+        ("ppo", {"epochs": 0, "batch_size": 8}, "--epochs 0: ppo learns from each new block alone; give 4"),
+        ("sac", {"epochs": 4, "ratio": "16:16"}, "--epochs 4: sac learns from replay or data; leave it out"),
+        ("ppo", {"batch_size": 24}, "--batch-size 24: must divide the block of 32 transitions"),
+        ("ppo", {"warmup_env_steps": 8}, "--warmup-env-steps 8: does not go with --epochs 1, .* use 0"),
+        ("ppo", {"ratio": "8:4"}, "--ratio 8:4: .* leave one of them out"),
+        ("ppo", {"noise_max": 0.1}, "--noise-max 0.1: .* use 0"),
+        ("ppo", {"dataset": "data.npz"}, "--dataset data.npz: "),
+    ],
+)
+def test_what_does_not_go_with_on_policy_learning(agent: str, changes: dict[str, Any], words: str) -> None:
+    given = {"warmup_env_steps": 0} | RUN | changes
+    with pytest.raises(RlxError, match=words):
+        build.setup(config.resolve(agent, "gymnax:Pendulum-v1", **given))
