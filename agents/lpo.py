@@ -1,4 +1,4 @@
-"""Learned policy optimisation in closed form (Lu et al., arXiv 2210.05639, there called DPO): PPO with another surrogate.
+"""Learned policy optimisation in closed form (Lu et al., arXiv 2210.05639, there DPO): PPO with another surrogate.
 
 Its drift was discovered by meta-learning: it lets ratios go on beyond PPO's range, ever more slowly.
 """

@@ -179,7 +179,7 @@ def make(
 
     def init_actor(key: Key, hypers: Any) -> ActorState:
         learner = Learner.create(actor.init(key), optimizer(hypers))
-        return ActorState.create(hypers, learner, rate=jnp.ones(()))  # type: ignore[arg-type]
+        return ActorState.create(hypers, learner, rate=jnp.float32(1))  # type: ignore[arg-type]
 
     return Agent(
         init=halves.make_init(defaults, halves.init_half(value, optimizer), init_actor),

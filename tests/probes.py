@@ -103,8 +103,10 @@ def recorded(agent: Agent, policy: Any, batch: Transition, info: dict[str, jax.A
     assert agent.records is not None
     ends = batch.discount == 0, batch.discount > 0
     rows = Row(batch.observation, batch.action, batch.reward, *ends, batch.next_observation)
-    columns = agent.records(policy, *jax.tree.map(lambda x: x[None], (rows, info)))
-    return batch._replace(extras=batch.extras | jax.tree.map(lambda x: x[0], columns))
+    lead = batch.reward.shape
+    block = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[len(lead) :]), (rows, info))
+    columns = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[2:]), agent.records(policy, *block))
+    return batch._replace(extras=batch.extras | columns)
 
 
 def played(agent: Agent, state: State, batch: Transition, number: jax.Array, key: Key) -> Transition:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-ALL: dict[str, Any] = {"epochs": 4, "warmup_env_steps": 0}
+ALL: dict[str, Any] = {"epochs": 4, "warmup_env_steps": 0, "rollout_length": 16, "batch_size": 512}
 
 SMALL: dict[str, Any] = {  # for easy tasks on a CPU
     "actor_hidden_sizes": (64, 64),
