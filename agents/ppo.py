@@ -157,7 +157,7 @@ def update_actor(
     rate = hypers.actor_lr * state.rate
     actor, metrics = state.learner.step(loss, rate, nets.axes, optimizer=optimizer(hypers))
     factor = adapted(state.rate, metrics["kl"], hypers.desired_kl)
-    return state.advance(learner=actor, rate=factor), metrics | {"actor_rate": rate}
+    return state.advance(learner=actor).replace(rate=factor), metrics | {"actor_rate": rate}
 
 
 def make(
@@ -179,7 +179,7 @@ def make(
 
     def init_actor(key: Key, hypers: Any) -> ActorState:
         learner = Learner.create(actor.init(key), optimizer(hypers))
-        return ActorState.create(hypers, learner, rate=jnp.float32(1))  # type: ignore[arg-type]
+        return ActorState.create(hypers, learner, rate=jnp.float32(1))
 
     return Agent(
         init=halves.make_init(defaults, halves.init_half(value, optimizer), init_actor),

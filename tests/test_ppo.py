@@ -23,6 +23,19 @@ NEVER = np.zeros((STEPS, ENVS), bool)
 advantages = partial(losses.generalised_advantage, REWARD, VALUE, FOLLOWING, gamma=GAMMA, gae_lambda=LAMBDA)
 
 
+def learned_at_ratio(module: Any, ratio: float, **hypers: float) -> Any:
+    """An update on six rows whose behaviour gave each action 1 / `ratio` of its probability: the normalised advantages,
+    the state before and after, the rows' extras and the metrics."""
+    agent = module.make(module.Config(**SMALL), SPEC)
+    old = jax.jit(agent.init)(jax.random.key(0), module.Hypers(reward_scale=2.0, **hypers))
+    batch = probes.complete(agent, BATCHES)
+    assert set(batch.extras) == {"log_prob", "pre_tanh", "advantage", "value_target"}
+    extras = batch.extras | {"log_prob": batch.extras["log_prob"] - np.log(ratio), "value_target": normals(1)(6)}
+    new, metrics = jax.jit(agent.update)(old, batch._replace(extras=extras), jax.random.key(1))
+    advantage = np.asarray(extras["advantage"])
+    return (advantage - advantage.mean()) / advantage.std(), old, new, extras, metrics
+
+
 def ends(*places: tuple[int, int]) -> np.ndarray:
     """Flags [STEPS, ENVS] that are true at these steps and environments."""
     flags = NEVER.copy()
@@ -62,7 +75,7 @@ def test_a_time_limit_bootstraps_and_leaves_later_steps_as_they_are() -> None:
 
     nets = ppo.Networks(stub(None), stub(lambda params, x: x[..., 0]), ppo.clipped_surrogate, ())
     policy = ppo.Policy(None, None, ppo.Hypers(gamma=GAMMA, gae_lambda=LAMBDA, reward_scale=10.0))
-    rows = Row(VALUE[..., None], None, REWARD, NEVER, limit, FOLLOWING[..., None])  # type: ignore[arg-type]
+    rows = Row(VALUE[..., None], None, REWARD, NEVER, limit, FOLLOWING[..., None])
     info = {"log_prob": VALUE}
     columns = ppo.record(nets, policy, rows, info)
     near(columns["advantage"][3, 0], 10 * REWARD[3, 0] + GAMMA * FOLLOWING[3, 0] - VALUE[3, 0])
@@ -80,20 +93,12 @@ def test_the_clipped_surrogate() -> None:
 
 
 def test_losses_of_a_minibatch() -> None:
-    """The behaviour policy gave each action 1 / 1.3 of its probability; advantages are normalised over the rows."""
-    agent = ppo.make(ppo.Config(**SMALL), SPEC)
-    state = jax.jit(agent.init)(jax.random.key(0), ppo.Hypers(entropy_cost=0.5, reward_scale=2.0))
-    batch = probes.complete(agent, BATCHES)
-    assert set(batch.extras) == {"log_prob", "pre_tanh", "advantage", "value_target"}
-    changed = {"log_prob": batch.extras["log_prob"] - np.log(1.3), "value_target": normal(6)}
-    extras = batch.extras | changed
-    new, metrics = jax.jit(agent.update)(state, batch._replace(extras=extras), jax.random.key(1))
-    a = np.asarray(extras["advantage"])
-    a = (a - a.mean()) / a.std()
-    objective = np.minimum(1.3 * a, 1.2 * a).mean() + 0.5 * metrics["entropy"]
+    """At ratio 1.3. The value learns the block's targets, and each half has counted an update."""
+    advantage, old, new, extras, metrics = learned_at_ratio(ppo, 1.3, entropy_cost=0.5)
+    objective = np.minimum(1.3 * advantage, 1.2 * advantage).mean() + 0.5 * metrics["entropy"]
     near((metrics["actor_loss"], metrics["kl"]), (-objective, 0.3 - np.log(1.3)))
-    value = networks.make_value(SPEC, (16,)).apply(state.critic.learner.params, BATCHES.observation)
-    near((metrics["critic_loss"], metrics["v_mean"]), (((value - changed["value_target"]) ** 2).mean(), value.mean()))
+    value = networks.make_value(SPEC, (16,)).apply(old.critic.learner.params, BATCHES.observation)
+    near((metrics["critic_loss"], metrics["v_mean"]), (((value - extras["value_target"]) ** 2).mean(), value.mean()))
     assert (new.critic.step, new.actor.step, new.actor.rate) == (1, 1, 1.0) and metrics["entropy"] < 2 * np.log(2)
 
 
