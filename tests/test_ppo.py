@@ -12,6 +12,8 @@ from rlx import build, config, experiment, losses, networks, replay
 from rlx.agents import ppo
 from rlx.errors import RlxError
 from rlx.replay import Row
+from rlx.train import learning
+from rlx.train.task import Source
 from tests import probes
 from tests.loss_tools import BATCHES, SMALL, SPEC, near, normals, stub, three_ways
 
@@ -112,36 +114,42 @@ def test_the_learning_rate_follows_the_kl(kl: float, desired: float, factor: flo
     assert ppo.adapted(jnp.float32(9.0), 0.001, 0.01) == 10.0
 
 
-def test_every_row_is_in_an_epoch_once() -> None:
-    ring = replay.init({"a": jax.ShapeDtypeStruct((), jnp.int32)}, STEPS, ENVS)
-    slot, env = replay._permuted(ring, jax.random.key(0), (3, 7))
-    order = (slot * ENVS + env).ravel().tolist()
-    assert sorted(order) == list(range(21)) != order
-    with pytest.raises(RlxError, match="each of 7 x 3 rows once"):
-        replay._permuted(ring, jax.random.key(0), (3, 6))
-
-
 RUN: dict[str, Any] = {"num_envs": 4, "rollout_length": 8, "batch_size": 32, "epochs": 1, "total_env_steps": 128}
 RUN |= {"log_every": 32, "eval_every": 128, "eval_episodes": 1, "pool_size": 4}
 RUN |= {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,)}
 
 
-def reports(**changes: Any) -> list[Any]:
+def run(**changes: Any) -> tuple[Any, list[Any]]:
+    """A run's task and its reports."""
     setup = build.setup(config.resolve("ppo", "gymnax:Pendulum-v1", **RUN | changes))
-    return [moment.report for moment in experiment.run(setup, build.make_driver(setup))]
+    driver = build.make_driver(setup)
+    return driver.task, [moment.report for moment in experiment.run(setup, driver)]
 
 
-def test_ratios_start_at_1_in_every_iteration() -> None:
-    """With one minibatch a block, all do: the block moves the statistics only after it has been learned from."""
-    first, *_, last = found = reports(normalize_rewards=True)
+def test_ratios_start_at_1_and_every_row_is_used_once_an_epoch() -> None:
+    """With one minibatch a block, all ratios do: the block moves the statistics only after it has been learned from."""
+    task, found = run(normalize_rewards=True)
     assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32 * i, i, i) for i in (1, 2, 3, 4)]
     assert all(r.metrics["ratio_deviation"] < 1e-5 for r in found)
-    assert float(np.ravel(last.state.statistics.count)[0]) == 128 and first.metrics["critic_loss"] > 0
+    state = found[-1].state
+    assert np.ravel(state.statistics.count) == 128 and task.plan.slots == RUN["rollout_length"]
+
+    rows, cursor = (jax.tree.map(lambda x: x[0], part) for part in (state.replay.rows, state.replay.cursor))
+    ring = replay.Replay(jax.tree.map(lambda x: x[0, 0], rows), cursor)
+    four = task._replace(plan=task.plan._replace(shard_batch=8))
+    draw = jax.jit(lambda key: learning.sample(four, Source(ring), 0.9, key, 4).extras["advantage"])
+    one, other = (draw(jax.random.key(seed)) for seed in (0, 1))
+    stored = np.sort(np.ravel(ring.rows.extras["advantage"]))
+    for drawn in (one, other):
+        np.testing.assert_array_equal(np.sort(np.ravel(drawn)), stored)
+    assert (one != other).any()
+    with pytest.raises(RlxError, match="each of 8 x 4 rows once"):
+        learning.sample(task, Source(ring), jnp.float32(0.9), jax.random.key(0), 4)
 
 
 def test_pipelined_it_learns_from_the_block_before() -> None:
     """From the second iteration on, in as many minibatches, by ratios to the policy that collected them."""
-    found = reports(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)
+    _, found = run(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)
     assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32, 0, 0), (64, 8, 8), (96, 16, 16)]
     assert all(0 < r.metrics["ratio_deviation"] < 0.5 for r in found[1:])
 
