@@ -128,7 +128,7 @@ def run(**changes: Any) -> tuple[Any, list[Any]]:
 
 def test_ratios_start_at_1_and_every_row_is_used_once_an_epoch() -> None:
     """With one minibatch a block, all ratios do: the block moves the statistics only after it has been learned from."""
-    task, found = run(normalize_rewards=True)
+    task, found = run(normalize_rewards=True, gamma=0.0)
     assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32 * i, i, i) for i in (1, 2, 3, 4)]
     assert all(r.metrics["ratio_deviation"] < 1e-5 for r in found)
     state = found[-1].state
@@ -136,6 +136,9 @@ def test_ratios_start_at_1_and_every_row_is_used_once_an_epoch() -> None:
 
     rows, cursor = (jax.tree.map(lambda x: x[0], part) for part in (state.replay.rows, state.replay.cursor))
     ring = replay.Replay(jax.tree.map(lambda x: x[0, 0], rows), cursor)
+    scale = ring.rows.extras["value_target"] / ring.rows.reward  # of rewards as the agent sees them, times 0.1
+    assert np.ptp(scale) < 1e-5 and abs(scale.mean() - 0.1) > 1e-3
+
     four = task._replace(plan=task.plan._replace(shard_batch=8))
     draw = jax.jit(lambda key: learning.sample(four, Source(ring), 0.9, key, 4).extras["advantage"])
     one, other = (draw(jax.random.key(seed)) for seed in (0, 1))
