@@ -24,6 +24,9 @@ REGISTRY = {
     "td3_bc": "rlx.agents.td3_bc",
     "rebrac": "rlx.agents.rebrac",
     "awac": "rlx.agents.awac",
+    "ppo": "rlx.agents.ppo",
+    "lpo": "rlx.agents.lpo",
+    "spo": "rlx.agents.spo",
 }
 
 

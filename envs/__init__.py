@@ -19,6 +19,7 @@ if __name__ != "rlx.envs":
     raise ImportError(f"import rlx.envs, not {__name__}: a second copy would know nothing of the first")
 
 from rlx import user_code
+from rlx.envs import wrappers
 from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
 from rlx.envs.checks import check, quick
 from rlx.envs.domain import randomize
@@ -45,6 +46,7 @@ __all__ = [
     "to_gymnasium",
     "vectorise",
     "wrap",
+    "wrappers",
 ]
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")  # Brax's physics; the first that works is the default

@@ -55,8 +55,8 @@ def advance(
     state: EnvState,
     inner: Any,
     observation: Any,
-    reward: jax.Array,
-    terminated: jax.Array,
+    reward: jax.Array | float,
+    terminated: jax.Array | bool,
     episode_length: int,
     metrics: Mapping[str, jax.Array] = MappingProxyType({}),
 ) -> tuple[EnvState, Step]:

@@ -92,10 +92,10 @@ def with_params(env: Env, params: Iterable[str], members: int) -> Env:
 
     Raises RlxError for a name or a shape that the environment's do not have, and where it has no parameters.
     """
-    given = parse(params)
+    given, of_library = parse(params), getattr(env, "model", None)
     if not given:
-        return env
-    of_library = getattr(env, "model", None)
+        has_fixed = of_library is None and nominal_params(env) is not None and not _draws(env)
+        return WithParams(env, nominal_params(env)) if has_fixed else env
     model = nominal_params(env) if of_library is None else of_library
     if model is None:
         raise RlxError(
@@ -119,6 +119,15 @@ def with_params(env: Env, params: Iterable[str], members: int) -> Env:
         lambda path, leaf: own.get(_name(path), np.broadcast_to(leaf, (members, *np.shape(leaf)))), model
     )
     return WithParams(env, first, each)
+
+
+def _draws(env: Any) -> bool:
+    """Whether an environment with parameters draws them at its resets: then episodes differ from nominal ones."""
+
+    def differs(key: Key) -> Any:
+        return jax.tree.map(lambda x, y: (x != y).any(), env.reset(key), env.reset(key, env.params))
+
+    return any(x.any() for x in jax.tree.leaves(jax.jit(jax.vmap(differs))(jax.random.split(jax.random.key(0), 8))))
 
 
 def _of_each(env: Any, own: dict[str, np.ndarray], member_params: list[np.ndarray]) -> WithParams:

@@ -205,6 +205,9 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
         env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
     )
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
+    if trains and agent.on_policy != (train.epochs > 0):
+        how, remedy = ("each new block alone", "give 4, say") if agent.on_policy else ("replay or data", "leave it out")
+        raise RlxError(f"--epochs {train.epochs}: {config.agent} learns from {how}; {remedy}")
     if not trains and (agent.reads or agent.records or agent.window):
         agent = agent._replace(reads={}, records=None, window=0, actor_reads=())
     tables = [dataset.rows] if dataset is not None and any(plan.shard_offline) else []
@@ -228,7 +231,7 @@ def _check_reach(config: RunConfig, agent: Agent, plan: Plan, sizes: Sequence[in
         raise RlxError(
             f"--replay-capacity {train.replay_capacity}: {config.agent} learns from {need} transitions; raise it"
         )
-    if not plan.offline and (plan.iterations - 1) * train.rollout_length < steps:
+    if not plan.offline and not train.epochs and (plan.iterations - 1) * train.rollout_length < steps:
         raise RlxError(f"--total-env-steps {train.total_env_steps}: ends before the first update; raise it")
     if min(sizes, default=steps) < steps:
         raise RlxError(f"--dataset {train.dataset}: {config.agent} reads {steps} rows in a row; one has {min(sizes)}")

@@ -55,6 +55,16 @@ class TanhNormal(distrax.Distribution):
         log_prob = -(noise**2) / 2 - jnp.log(self._normal.scale)[None] - math.log(2 * math.pi) / 2
         return jnp.tanh(u), jnp.sum(log_prob - _log_jacobian(u), axis=-1)
 
+    def sample_pre_tanh(self, key: Key) -> jax.Array:
+        """u, `[..., A]`, of a sample tanh(u): who stores it never has to invert tanh."""
+        return self._normal.loc + self._normal.scale * jax.random.normal(
+            key, self._normal.batch_shape, self._normal.dtype
+        )
+
+    def log_prob_pre_tanh(self, u: jax.Array) -> jax.Array:
+        """Log-density of the actions tanh(u), `[..., A]`: `[...]`, exact for every u."""
+        return jnp.sum(self._normal.log_prob(u) - _log_jacobian(u), axis=-1)
+
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-density of actions `[..., A]`: `[...]`. At exactly +-1, see the class."""
         chex.assert_axis_dimension(value, -1, self.event_shape[-1])

@@ -79,6 +79,35 @@ def n_step(
     return folded, powers[last] * ~jnp.any(terminated & taken, axis=0), last
 
 
+def generalised_advantage(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    gamma: Scalar,
+    gae_lambda: Scalar,
+) -> jax.Array:
+    """Advantages of T consecutive steps, all `[T, B]`, without gradient (GAE, arXiv 1506.02438, eq. 16).
+
+    A_t = delta_t + gamma lambda A_{t+1} within an episode, delta_t = r_t + gamma V(s_{t+1}) - V(s_t). `next_value` is
+    of the true successors: it bootstraps after the last step and where an episode was `truncated`; after a termination
+    0 does. `advantage + value` is the lambda-return.
+    """
+    chex.assert_rank([reward, gamma, gae_lambda], [2, 0, 0])
+    chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
+    chex.assert_type([terminated, truncated], bool)
+    delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
+    trace = gamma * gae_lambda * ~(terminated | truncated)
+
+    def back(later: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        advantage = step[0] + step[1] * later
+        return advantage, advantage
+
+    _, advantage = jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, trace), reverse=True)
+    return jax.lax.stop_gradient(advantage)
+
+
 def polyak(target: Params, online: Params, tau: Scalar) -> Params:
     """`(1 - tau) * target + tau * online`, leaf by leaf; both trees have the same shapes."""
     chex.assert_trees_all_equal_shapes(target, online)

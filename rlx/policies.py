@@ -19,12 +19,17 @@ from rlx.networks import Network
 from rlx.types import Key, Params
 
 
-def squashed_sample(actor: Network, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
-    """A sample of the tanh-Gaussian, and its log-probability `[...]`."""
+def tanh_normal(actor: Network, params: Params, observation: jax.Array) -> Any:
+    """The tanh-Gaussian, a distrax distribution over actions."""
     from rlx.distributions import TanhNormal
 
-    mean, log_std = actor.apply(params, observation)
-    return TanhNormal(mean, log_std).sample_and_log_prob(seed=key)
+    return TanhNormal(*actor.apply(params, observation))
+
+
+def squashed_sample(actor: Network, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
+    """A sample of the tanh-Gaussian, and its log-probability `[...]`."""
+    sample: tuple[jax.Array, jax.Array] = tanh_normal(actor, params, observation).sample_and_log_prob(seed=key)
+    return sample
 
 
 def squashed_act(actor: Network, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
@@ -33,11 +38,19 @@ def squashed_act(actor: Network, params: Params, observation: jax.Array, key: Ke
     return action, {"log_prob": log_prob}
 
 
+def squashed_act_pre_tanh(
+    actor: Network, params: Params, observation: jax.Array, key: Key
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The same, with the sample before tanh as info, too: importance ratios of it are exact, at +-1 as well."""
+    policy = tanh_normal(actor, params, observation)
+    pre_tanh = policy.sample_pre_tanh(key)
+    return jnp.tanh(pre_tanh), {"log_prob": policy.log_prob_pre_tanh(pre_tanh), "pre_tanh": pre_tanh}
+
+
 def squashed_log_prob(actor: Network, params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
     """Of the tanh-Gaussian."""
-    from rlx.distributions import TanhNormal
-
-    return TanhNormal(*actor.apply(params, observation)).log_prob(action)
+    log_prob: jax.Array = tanh_normal(actor, params, observation).log_prob(action)
+    return log_prob
 
 
 def mean_tanh_normal(actor: Network, params: Params, observation: jax.Array) -> Any:

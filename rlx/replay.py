@@ -6,6 +6,7 @@ n-step windows into transitions. The ring holds any pytree; `Row` is what enviro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -110,6 +111,15 @@ def _starts(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[j
     return (oldest + offset) % length(replay), env
 
 
+def _permuted(replay: Replay, key: Key, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Every row once, in random order: slots and environments `[*shape]`. Raises RlxError if these are not as many."""
+    num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
+    if math.prod(shape) != length(replay) * num_envs:
+        raise RlxError(f"minibatches {list(shape)}: must hold each of {length(replay)} x {num_envs} rows once")
+    order = jax.random.permutation(key, length(replay) * num_envs).reshape(shape)
+    return order // num_envs, order % num_envs
+
+
 def _float32(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
@@ -142,8 +152,11 @@ def sample(
     reads: Mapping[str, Read] | None = None,
     fields: Collection[str] = FIELDS,
     window: int = 0,
+    replace: bool = True,
 ) -> Transition:
     """Transitions `[*shape, ...]` of windows of up to `n` steps, drawn uniformly with replacement.
+
+    Without `replace`, `shape` holds every row of a full ring once, in random order.
 
     A window stops at a termination or truncation and never crosses a reset: `reward` is the discounted sum of the
     m <= n rewards really taken, `discount` is `gamma^(m-1) * (1 - terminated)`, `next_observation` the m-th successor.
@@ -161,7 +174,7 @@ def sample(
         reads = {name: Read(name) for name in rows.extras}
     if not (1 <= n and reach(reads, n, window) <= slots):
         raise RlxError(f"windows of {max(n, window)} steps: choose 1 to the replay's {slots} slots")
-    slot, env = _starts(replay, key, shape, reach(reads, n, window))
+    slot, env = _starts(replay, key, shape, reach(reads, n, window)) if replace else _permuted(replay, key, shape)
     extras: dict[str, Any] = {}
     if window:
         slot, env = (slot[..., None] + jnp.arange(window)) % slots, env[..., None]

@@ -174,9 +174,9 @@ class Env(Protocol):
     @property
     def spec(self) -> Spec: ...
 
-    def reset(self, key: Key) -> EnvState: ...
+    def reset(self, key: Key, /) -> EnvState: ...
 
-    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]: ...
+    def step(self, state: EnvState, action: jax.Array, key: Key, /) -> tuple[EnvState, Step]: ...
 
 
 class Half(Protocol):
@@ -226,6 +226,7 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     # leaves [..., *shape], and return it third; it begins anew with every episode
     carry: Callable[[], Any] | None = None
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
+    on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
     # parts that another agent's run may give: (state, the other agent's state) -> state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012
 

@@ -205,14 +205,22 @@ def capabilities_table() -> str:
     from rlx.types import Spec
 
     spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 10)
-    head = ("agent", "log-density of actions", "value of actions", "acting state", "windows", "exported to")
+    head = (
+        "agent",
+        "on-policy",
+        "log-density of actions",
+        "value of actions",
+        "acting state",
+        "windows",
+        "exported to",
+    )
     rows = []
     for name in agents.REGISTRY:
         module = agents.load(name)
         agent = module.make(module.Config(), spec)
         policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
         is_mlp = any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
-        has = [agent.log_prob, agent.q_value, agent.carry, agent.window]
+        has = [agent.on_policy, agent.log_prob, agent.q_value, agent.carry, agent.window]
         formats = "jax, NumPy, ONNX" if is_mlp else "jax"
         rows.append((f"[`{name}`]({name}.md)", *("yes" if each else "no" for each in has), formats))
     return table(head, rows)

@@ -1,6 +1,7 @@
 """Problems so small that the right answer is known, each isolating one way for an agent to be wrong. Observations and
-actions have one dimension. A probe makes transitions with random actions; `Query`s say what an agent must have learnt
-from them. All probes have the same shapes, so one compiled program per agent serves them all."""
+actions have one dimension. A probe makes transitions with random actions, or, for an on-policy agent, with its own;
+`Query`s say what an agent must have learnt from them. All probes have the same shapes, so one compiled program per
+agent serves them all."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx.envs.base import advance, begin
+from rlx.replay import Row
 from rlx.types import Agent, EnvState, Key, Read, Spec, State, Step, Transition
 
 SPEC = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 1000)
@@ -26,6 +28,17 @@ class Query(NamedTuple):
     best: float | None = None
 
 
+class Steps(NamedTuple):
+    """Observations drawn from some places, random actions, and their rewards, discounts and next observations."""
+
+    places: list[float]
+    outcome: Callable[[Any, Any], tuple[Any, ...]]
+
+    def __call__(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+        place, action = rng.choice(self.places, n), rng.uniform(-1, 1, n)
+        return place, action, *(np.broadcast_to(x, n) for x in self.outcome(place, action))
+
+
 class Probe(NamedTuple):
     """`draw(rng, n)` gives n observations, actions, rewards, discounts and next observations, `[n]` each."""
 
@@ -33,22 +46,12 @@ class Probe(NamedTuple):
     queries: tuple[Query, Query]
 
 
-def steps(places: list[float], outcome: Callable[[Any, Any], tuple[Any, ...]]) -> Callable[..., tuple[np.ndarray, ...]]:
-    """Observations drawn from some places, random actions, and their rewards, discounts and next observations."""
-
-    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
-        place, action = rng.choice(places, n), rng.uniform(-1, 1, n)
-        return place, action, *(np.broadcast_to(x, n) for x in outcome(place, action))
-
-    return draw
-
-
-one_step_of_1 = steps([0.0], lambda s, a: (1, 0, 0))  # the value's bias can be learnt, and nothing follows the end
-two_steps = steps([0.0, 1.0], lambda s, a: (s, 1 - s, 1))  # reward 1 at the second: the first is worth gamma
-of_the_observation = steps([-1.0, 1.0], lambda s, a: (s, 0, s))
-of_the_action = steps([0.0], lambda s, a: (1 - abs(a - 0.5), 0, 0))
-of_both = steps([-1.0, 1.0], lambda s, a: (1 - abs(a - s / 2), 0, s))  # the best action is half the observation
-endless_reward = steps([1.0], lambda s, a: (1, 1, 1))  # cut by time limits only, which are not the end
+one_step_of_1 = Steps([0.0], lambda s, a: (1, 0, 0))  # the value's bias can be learnt, and nothing follows the end
+two_steps = Steps([0.0, 1.0], lambda s, a: (s, 1 - s, 1))  # reward 1 at the second: the first is worth gamma
+of_the_observation = Steps([-1.0, 1.0], lambda s, a: (s, 0, s))
+of_the_action = Steps([0.0], lambda s, a: (1 - abs(a - 0.5), 0, 0))
+of_both = Steps([-1.0, 1.0], lambda s, a: (1 - abs(a - s / 2), 0, s))  # the best action is half the observation
+endless_reward = Steps([1.0], lambda s, a: (1, 1, 1))  # cut by time limits only, which are not the end
 FOR_EVER = 1 / (1 - GAMMA)
 PROBES = {
     "value": Probe(one_step_of_1, (Query(0, -0.5, 1), Query(0, 0.5, 1))),
@@ -58,6 +61,7 @@ PROBES = {
     "policy": Probe(of_both, (Query(-1, 0.5, 0, best=-0.5), Query(1, 0, 0.5, best=0.5))),
     "time limit": Probe(endless_reward, (Query(1, -0.5, FOR_EVER), Query(1, 0.5, FOR_EVER))),
 }
+NUMBERS = {name: number for number, name in enumerate(PROBES)}
 
 
 def batches(probe: Probe, count: int, size: int, seed: int = 0) -> Transition:
@@ -85,27 +89,63 @@ def with_reads(batch: Transition, reads: Mapping[str, Read]) -> Transition:
     return batch._replace(extras={name: columns[read.column] for name, read in reads.items()})
 
 
+def complete(agent: Agent, batch: Transition) -> Transition:
+    """The batch with all extras that the agent reads and records, as if each row were an episode of its own."""
+    batch = with_reads(batch, agent.reads)
+    if agent.records is None:
+        return batch
+    policy = agent.acting_params(agent.init(jax.random.key(0)))
+    return recorded(agent, policy, batch, agent.act(policy, batch.observation, jax.random.key(0))[1])
+
+
+def recorded(agent: Agent, policy: Any, batch: Transition, info: dict[str, jax.Array]) -> Transition:
+    """The batch with what the agent records of it, with this `info` of the actions."""
+    assert agent.records is not None
+    ends = batch.discount == 0, batch.discount > 0
+    rows = Row(batch.observation, batch.action, batch.reward, *ends, batch.next_observation)
+    lead = batch.reward.shape
+    block = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[len(lead) :]), (rows, info))
+    columns = jax.tree.map(lambda x: x.reshape(*lead, *x.shape[2:]), agent.records(policy, *block))
+    return batch._replace(extras=batch.extras | columns)
+
+
+def played(agent: Agent, state: State, batch: Transition, number: jax.Array, key: Key) -> Transition:
+    """The batch with actions of the agent's own at its observations, and what follows in the probe of this number."""
+    policy = agent.acting_params(state)
+    action, info = agent.act(policy, batch.observation, key)
+    place = batch.observation[:, 0]
+    outcomes = [probe.draw.outcome(place, action[:, 0]) for probe in PROBES.values()]  # type: ignore[attr-defined]
+    all_of_them = [[jnp.broadcast_to(jnp.float32(x), place.shape) for x in outcome] for outcome in outcomes]
+    reward, discount, following = jnp.stack([jnp.stack(outcome) for outcome in all_of_them])[number]
+    batch = batch._replace(action=action, reward=reward, discount=discount, next_observation=following[:, None])
+    return recorded(agent, policy, batch, info)
+
+
 class Answers(NamedTuple):
     """What an agent has learnt, for each query."""
 
-    value: jax.Array | None  # [2], None of an agent that reports no `q_mean`
+    value: jax.Array | None  # [2], Q or, on-policy, V; None of an agent that knows neither
     greedy: jax.Array  # [2]
 
 
-def learner(agent: Agent) -> Callable[[Any, Transition, Transition, Key], Answers]:
-    """A function `(hypers, batches [T, B, ...], questions [2, B, ...], key) -> Answers`: T updates of a fresh agent."""
+def learner(agent: Agent) -> Callable[..., Answers]:
+    """A function `(hypers, batches [T, B, ...], questions [2, B, ...], key, number=0) -> Answers`: T updates of a fresh
+    agent. An on-policy one gets the batches as it plays them, in the probe of this number."""
 
     def ask(state: State, question: Transition, key: Key) -> Answers:
         policy = agent.acting_params(state)
         _, metrics = agent.update_critic(state.critic, policy, question, key)
         greedy, _ = agent.act_greedy(policy, question.observation[0], key)
-        return Answers(metrics.get("q_mean"), greedy[0])
+        return Answers(metrics.get("v_mean" if agent.on_policy else "q_mean"), greedy[0])
 
-    def learn(hypers: Any, batches: Transition, questions: Transition, key: Key) -> Answers:
+    def learn(hypers: Any, batches: Transition, questions: Transition, key: Key, number: Any = 0) -> Answers:
         init_key, learn_key, ask_key = jax.random.split(key, 3)
 
         def update(state: State, given: tuple[Transition, Key]) -> tuple[State, None]:
-            return agent.update(state, *given)[0], None
+            batch, key = given
+            if agent.on_policy:
+                batch = played(agent, state, batch, number, jax.random.fold_in(key, 1))
+            return agent.update(state, batch, key)[0], None
 
         keys = jax.random.split(learn_key, batches.reward.shape[0])
         state, _ = jax.lax.scan(update, agent.init(init_key, hypers), (batches, keys))

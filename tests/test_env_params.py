@@ -19,7 +19,9 @@ from rlx.envs import env_params
 from rlx.envs.base import advance, begin
 from rlx.envs.env_params import with_params
 from rlx.errors import RlxError
+from rlx.evaluate import evaluate
 from rlx.types import EnvState, Key, Spec, Step
+from tests import drift
 from tests.commands import TINY
 
 PENDULUM = gymnax.make("Pendulum-v1")[1]
@@ -73,6 +75,13 @@ def test_an_environment_of_ones_own_takes_its_params() -> None:
     env: Any = with_params(Windy(), env_params.texts({"wind": [0.0, 1.0, 2.0]}), 3)
     ends = [episode(env, jax.tree.map(lambda x, i=i: x[i], env.member_params))[-1] for i in range(3)]
     assert np.ravel(ends).tolist() == [3.0, 6.0, 9.0]
+
+
+def test_parameters_that_are_not_drawn_are_evaluated_once() -> None:
+    push = lambda observation, key: jnp.ones((observation.shape[0], 1))  # noqa: E731
+    for own, draws in ((Windy(), False), (drift.Drift(), True)):
+        of_run: Any = with_params(own, [], 1)
+        assert (evaluate(of_run, push, 2, jax.random.key(0)).nominal_returns is not None) == draws
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_updates_lower_for_cuda(name: str) -> None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(agent.init, key)
     batch = Transition(shape(4, 3), shape(4, 2), shape(4), shape(4), shape(4, 3))
-    batch = jax.eval_shape(lambda batch: probes.with_reads(batch, agent.reads), batch)
+    batch = jax.eval_shape(lambda batch: probes.complete(agent, batch), batch)
     function = jax.jit(lambda state, *rest: agent.update(state, *rest)[0])
     assert "dot_general" in (text := for_cuda(function, state, batch, key)) and CPU_ONLY not in text
     if name == "sac":

@@ -43,7 +43,7 @@ def test_network_options_reach_every_network(name: str) -> None:
     published = agent.critic_params(state.critic)
     policy = agent.policy_params(state.actor, published)
     act = jax.make_jaxpr(agent.act)(policy, BATCH.observation, KEY)
-    learn = jax.make_jaxpr(agent.update_critic)(state.critic, policy, probes.with_reads(BATCH, agent.reads), KEY)
+    learn = jax.make_jaxpr(agent.update_critic)(state.critic, policy, probes.complete(agent, BATCH), KEY)
     assert "bf16" in str(act) and ("bf16" in str(learn) or name == "bc")
 
 
@@ -85,7 +85,7 @@ def test_critics_drop_out_by_keys_of_their_own(name: str, actor_calls: int, rate
 def test_critics_with_batch_norm_publish_running_statistics(name: str) -> None:
     agent = agents.load(name).make(network_config(name, batch_norm="batch"), SPEC)
     state = jax.eval_shape(agent.init, KEY)
-    new, _ = jax.eval_shape(agent.update, state, probes.with_reads(BATCH, agent.reads), KEY)
+    new, _ = jax.eval_shape(agent.update, state, probes.complete(agent, BATCH), KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     assert "batch_stats" in str(jax.eval_shape(agent.critic_params, new.critic))
 

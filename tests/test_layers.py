@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = """
-    errors user_code json_files types parallel losses distributions networks diffusion normalize replay
-    optim halves policies envs agents rollout evaluate statistics data train settings config build experiment
+    errors user_code json_files settings types parallel losses distributions networks diffusion normalize replay
+    optim halves policies envs agents rollout evaluate statistics data train config build experiment
     visual runs export analysis sweeps api commands __main__
 """.split()
 REGISTRY_READERS = {"config", "build", "api", "commands", "rlx"}
@@ -26,6 +26,8 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.pql", "rlx.agents.td3"),
     ("rlx.agents.idql", "rlx.agents.iql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
+    ("rlx.agents.lpo", "rlx.agents.ppo"),
+    ("rlx.agents.spo", "rlx.agents.ppo"),
 }
 
 DEVICE_NAMES = set(

@@ -12,7 +12,7 @@ from tests import processes
 
 pytestmark = pytest.mark.learn
 
-PENDULUM = "--env gymnax:Pendulum-v1 --num-seeds 4 --total-env-steps 20000"
+PENDULUM = "--env gymnax:Pendulum-v1 --num-seeds 4 --total-env-steps"
 INVERTED = "--env brax:inverted_pendulum --backend generalized"
 ONE_PROGRAM, SPLIT = "--driver pipelined --split 1", "--driver pipelined --split 1,1,1"
 
@@ -31,9 +31,11 @@ def test_sac_walks(seed: int, tmp_path: Path) -> None:
     assert train(f"sac --env brax:ant --seed {seed}", tmp_path, "ant")["eval_return_mean"] >= 2000
 
 
-@pytest.mark.parametrize("agent", ["sac", "tqc"])
-def test_pendulum_on_every_seed(agent: str, tmp_path: Path) -> None:
-    assert min(train(f"{agent} {PENDULUM}", tmp_path, "pendulum")["eval_return_per_seed"]) >= -200
+@pytest.mark.parametrize(
+    ("agent", "steps"), [("sac", 20_000), ("tqc", 20_000), ("ppo", 200_000), ("lpo", 200_000), ("spo", 200_000)]
+)
+def test_pendulum_on_every_seed(agent: str, steps: int, tmp_path: Path) -> None:
+    assert min(train(f"{agent} {PENDULUM} {steps}", tmp_path, "pendulum")["eval_return_per_seed"]) >= -200
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

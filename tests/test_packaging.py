@@ -99,7 +99,14 @@ def test_type_checkers_find_an_editable_install(tmp_path: Path) -> None:
     (site,) = tmp_path.glob("venv/lib/*/site-packages")
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
         archive.extractall(site)
-    (tmp_path / "mine.py").write_text("import rlx\n\nreveal_type(rlx.fit('sac'))\nrlx.envs.make('brax:ant')\n")
+    lines = ["import rlx", "from rlx.envs.base import advance, begin", "reveal_type(rlx.fit('sac'))"]
+    lines += ["env = rlx.envs.wrappers.history(rlx.envs.make('brax:ant'), 2)", "rlx.envs.vectorise(env, 4, 4)"]
+    lines += [
+        "state = begin(0.0, 0.0)",
+        "advance(state, 0.0, 0.0, 0.0, False, 9)",
+        "found: rlx.SweepResult = rlx.sweep('sac')",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
     python = tmp_path / "venv" / "bin" / "python"
     command = ["-m", "mypy", "--follow-imports=silent", f"--python-executable={python}", "mine.py"]
     found = run(*command, cwd=tmp_path, PYTHONPATH="")

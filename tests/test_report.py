@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rlx import config
-from rlx.analysis import compare, curves, report
+from rlx.analysis import compare, curves, report, report_figures
+from rlx.errors import RlxError
 from rlx.runs import folders
 from rlx.visual import markup, viewer
 from tests import damage
@@ -109,7 +110,7 @@ def test_figures_are_written_as_files_and_old_ones_removed(two: list[Path], tmp_
     """Those of a report before are gone, and nothing else is."""
     out = tmp_path / "out"
     report.make(two, out)
-    both = {f"{stem}.{kind}" for stem in report.FIGURES for kind in ("png", "svg")}
+    both = {f"{stem}.{kind}" for stem in report_figures.FIGURES for kind in ("png", "svg")}
     assert {path.name for path in (out / "figures").iterdir()} == both
     assert (out / "figures" / "time.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "figures" / "time.svg").read_text()
@@ -133,6 +134,7 @@ def test_a_report_of_one_seed(tmp_path: Path) -> None:
 def test_a_curve_for_each_combination(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "grid", actor_lr=[1e-3, 3e-4])
     found = report.make([folder], tmp_path / "out")
+    assert found
     assert [row.name for row in found.rows] == ["grid actor_lr=0.001", "grid actor_lr=0.0003"]
     page = page_of(tmp_path / "out")
     assert ">grid actor_lr=0.001: mean of 2 seeds<" in page and "Probability of improvement" in page
@@ -175,6 +177,25 @@ def test_an_unfinished_run(state: str, owned: bool, torn: str, words: str, tmp_p
         said = say("report", run, make_run(tmp_path / "other"), "--out", tmp_path / "out")
         assert said.err.count("not finished") == 1
         assert re.findall(r'class="warning">(\w+)', page_of(tmp_path / "out")) == ["run"]
+
+
+def test_a_run_that_was_not_evaluated_shows_its_training(tmp_path: Path) -> None:
+    """Finished, still training, and before its first line; a metric that never changes or is not finite is left out."""
+    folder, out = make_run(tmp_path / "run", **SMALL), tmp_path / "out"
+    seeds = {"train/episodes": [0] * 4, "train/critic_loss": [2.0] * 4, "train/bad": [1.0] * 4}
+    lines = [{"run_step": step, "wall_time_s": step / 10, **seeds} for step in STEPS]
+    lines[-1] |= {"train/critic_loss": [1.0, 0.5, 1.5, 1.0], "train/bad": [None] * 4}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert report.make([folder], out) is None
+    assert {path.name for path in (out / "figures").glob("*.svg")} == {"train-critic-loss.svg"}
+    page = strip(page_of(out))
+    assert "No policy was evaluated" in page and "critic loss" in page and "1,234" in page
+    unfinish(folder, "interrupted")
+    with pytest.raises(RlxError, match="no line of metrics"):
+        report.make([folder], out)  # nothing has changed in two lines
+    (folder / "metrics.jsonl").unlink()
+    with pytest.raises(RlxError, match="holds no evaluation yet"):
+        report.make([folder], out)
 
 
 def test_a_folder_of_an_older_rlx(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False
     for i, folder in enumerate(folders):
         if os.path.realpath(folder) in map(os.path.realpath, folders[:i]):  # Path.resolve raises for a link to itself
             raise RlxError(f"{folder}: is named twice; name each run once")
-        summaries[folder] = summary_of(folder, unfinished)
+        summaries[folder] = summary_of(folder, unfinished, EVAL if metric == "eval" else metric)
         _check_keys(folder / "summary.json", summaries[folder], "env", "backend", "members")
         if metric in ("eval", EVAL):
             _check_evaluates(folder, str(summaries[folder]["env"]))
@@ -58,18 +58,24 @@ def read(folders: Sequence[Path], metric: str = "eval", unfinished: bool = False
     return _finite(curves, metric)
 
 
-def summary_of(folder: Path, unfinished: bool) -> dict[str, Any]:
+def is_evaluated(folder: Path) -> bool:
+    """Whether a run has a line of metrics with an evaluation."""
+    return folder.is_dir() and any(EVAL in line for line in run_files.lines(folder))
+
+
+def summary_of(folder: Path, unfinished: bool, metric: str = EVAL) -> dict[str, Any]:
     """A run's summary; with `unfinished`, of an unfinished run the part of it that is known already.
 
-    Raises RlxError for a run that is not finished, or (with `unfinished`) was not evaluated yet.
+    Raises RlxError for a run that is not finished, or (with `unfinished`) has no line with the metric yet.
     """
     if (folder / "summary.json").is_file():
         return run_files.summary(folder)
     has_begun = unfinished and (folder / "config.json").is_file()
     if has_begun:
         run_config = config.from_json(folder / "config.json")
-        _check_evaluates(folder, run_config.env)
-        if any(EVAL in line for line in run_files.lines(folder)):
+        if metric == EVAL:
+            _check_evaluates(folder, run_config.env)
+        if any(metric in line for line in run_files.lines(folder)):
             return {
                 "agent": run_config.agent,
                 "env": run_config.env,
@@ -86,7 +92,7 @@ def _check_evaluates(folder: Path, env: str) -> None:
     if no_env.is_none(env):
         raise RlxError(
             f"{folder}: was trained on data without an environment, so there is nothing to evaluate in; see its"
-            f" losses by `rlx compare {shlex.quote(str(folder))} --metric train/critic_loss`"
+            f" losses by `rlx report {shlex.quote(str(folder))}`, or rlx compare with --metric train/critic_loss"
         )
 
 

@@ -6,52 +6,43 @@ Everything is read from run folders: nothing is simulated, and no accelerator is
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from rlx.analysis import compare, curves, run_data
+from rlx.analysis import compare, curves, report_figures, run_data
 from rlx.analysis.compare import Comparison
 from rlx.analysis.curves import Curve
+from rlx.analysis.report_figures import Picture, last
 from rlx.analysis.run_data import Run
+from rlx.envs import no_env
 from rlx.errors import RlxError, say
 from rlx.runs import summaries
 from rlx.visual import markup, plots, viewer
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FIGURES = ("return-steps", "return-time", "scores", "time")  # names of files, each as PNG and SVG
 PANES = 12  # runs whose first episode is shown
-SECONDS = "seconds since the run began (all its seeds together)"
-SIZE = (6, 4)  # of a learning curve, in inches: two fit side by side
 
 
-class Picture(NamedTuple):
-    """A figure with the name of its file, a text alternative and a caption."""
-
-    stem: str
-    figure: Figure
-    alt: str
-    caption: str
-
-
-def make(folders: Sequence[Path], out: Path) -> Comparison:
-    """Writes the report of runs into the folder `out`, and returns the scores in it.
+def make(folders: Sequence[Path], out: Path) -> Comparison | None:
+    """Writes the report of runs into the folder `out`, and returns the scores in it; None where no run was evaluated.
 
     An unfinished run is shown up to its last evaluation, with a warning. `index.html` needs no other file; `figures/`
     holds its figures as PNG and SVG. Raises RlxError for runs that `curves.read` refuses, and where `out` exists and
     is not a report.
     """
-    of_runs = curves.read(folders, unfinished=True)
+    are_evaluated = any(map(curves.is_evaluated, folders))
+    of_runs = curves.read(folders, unfinished=True) if are_evaluated else []
     _check_not_foreign(out)
-    runs = [run_data.read(folder, name) for folder, name in zip(folders, curves.names(folders), strict=True)]
+    named = zip(folders, curves.names(folders), strict=True)
+    runs = [run_data.read(folder, name, are_evaluated) for folder, name in named]
+    end = "evaluation" if are_evaluated else "line of metrics"
     for folder, run in zip(folders, runs, strict=True):
         if run.unfinished:
-            say(f"rlx: {folder}: is not finished ({run.unfinished}); the report ends at its last evaluation")
-    comparison = compare.compare(of_runs)
-    pictures = _pictures(runs, of_runs, comparison)
-    _write_figures(out / "figures", pictures)
+            say(f"rlx: {folder}: is not finished ({run.unfinished}); the report ends at its last {end}")
+    comparison = compare.compare(of_runs) if of_runs else None
+    evaluated = comparison and report_figures.evaluated(runs, of_runs, comparison)
+    pictures = evaluated or report_figures.trained(runs)
+    report_figures.write(out / "figures", pictures)
     with viewer.writing(out / "index.html"):
         viewer.page(out / "index.html", _title(runs), markup.STYLE, _body(runs, of_runs, comparison, pictures))
     return comparison
@@ -65,90 +56,65 @@ def _check_not_foreign(out: Path) -> None:
         raise RlxError(f"{out}: already exists and is not a report of rlx; choose another --out")
 
 
-def _write_figures(folder: Path, pictures: Sequence[Picture]) -> None:
-    with viewer.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")):
-            (folder / name).unlink(missing_ok=True)  # of a report before this one
-        for picture in pictures:
-            for kind in ("png", "svg"):
-                plots.save(picture.figure, folder / f"{picture.stem}.{kind}")
-
-
-# ---- figures ---------------------------------------------------------------------------------------------------------
-
-
-def _pictures(runs: Sequence[Run], curves: Sequence[Curve], comparison: Comparison) -> list[Picture]:
-    counts = {summaries.counted(run.content["settings"]) for run in runs}
-    steps = counts.pop() if len(counts) == 1 else "steps per seed (updates where a run is offline)"
-    single = [curve.name for curve in curves if curve.values.shape[1] == 1]
-    bands = "the band is the 95 % bootstrap interval over seeds" if len(single) < len(curves) else ""
-    legend = ["thin lines are seeds"] * (len(curves) == 1 and not single) + [bands] * bool(bands)
-    legend += [f"{', '.join(single)}: one seed, so there is no band"] * bool(single)
-
-    def learning_curve(stem: str, x: Callable[[Curve], Any], counted: str, caption: str) -> Picture:
-        series = [plots.Series(curve.name, x(curve), curve.values) for curve in curves]
-        return Picture(stem, plots.curve(series, counted, size=SIZE), f"return against {counted}", caption)
-
-    text = f"Greedy return at each evaluation; {'; '.join(legend)}."
-    pictures = [learning_curve("return-steps", lambda curve: curve.steps, steps, text)]
-    text = "The same against wall time, which includes compiling, evaluating and saving."
-    pictures.append(learning_curve("return-time", lambda curve: curve.wall_s, SECONDS, text))
-    if len(curves) > len(single):
-        rows = {row.name: row.iqm for row in comparison.rows}
-        text = "Interquartile mean over seeds of the last evaluation, with its 95 % bootstrap interval."
-        value = f"{_last(runs)} return"
-        pictures.append(Picture("scores", plots.intervals(rows, value), f"{value} of each run", text))
-    seconds = {run.name: run_data.time_split(run.summary, run.lines, run.content["settings"]) for run in runs}
-    if any(seconds.values()):
-        text = "What the host spent the run's seconds on."
-        pictures.append(Picture("time", plots.durations(seconds), "seconds by activity", text))
-    return pictures
-
-
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
 def _title(runs: Sequence[Run]) -> str:
     agents = list(dict.fromkeys(run.summary["agent"] for run in runs))
-    return f"{', '.join(agents)} on {runs[0].summary['env']}"
+    env = str(runs[0].summary["env"])
+    return f"{', '.join(agents)} on {'data without an environment' if no_env.is_none(env) else env}"
 
 
-def _body(runs: Sequence[Run], curves: Sequence[Curve], comparison: Comparison, pictures: Sequence[Picture]) -> str:
+def _body(
+    runs: Sequence[Run], curves: Sequence[Curve], comparison: Comparison | None, pictures: Sequence[Picture]
+) -> str:
     colors = {curve.name: plots.color(i) for i, curve in enumerate(curves)}
     drawn = {p.stem: (plots.svg(p.figure, p.stem), p.alt, p.caption) for p in pictures}
     backend = runs[0].summary["backend"]
     about = " · ".join([*(run.name for run in runs), *([f"{backend} backend"] if backend else [])])
+    figures = [markup.figure(*drawn[stem]) for stem in drawn if stem not in ("scores", "time")]
+    rows = [markup.side_by_side(*figures[i : i + 2]) for i in range(0, len(figures), 2)]
+    if comparison:
+        scores = _scores(runs, comparison, colors, drawn.get("scores"))
+        parts = [markup.tiles(_tiles(runs[0], comparison)) if len(curves) == 1 else ""]
+        parts += [markup.card("Learning curves", *rows), _player(runs)]
+        parts += [markup.card(f"{last(runs).capitalize()} scores", *scores)]
+    else:
+        text = "No policy was evaluated: these are metrics of the updates."
+        parts = [markup.tiles(_rates(runs[0])) if len(runs) == 1 else ""]
+        parts += [markup.card("Training", markup.note(text), *rows)]
     parts = [
         f'<h1>{html.escape(_title(runs))}</h1><p class="about">{html.escape(about)}</p>',
         *(markup.warning(f"{run.name} is not finished: {run.unfinished}") for run in runs if run.unfinished),
-        markup.tiles(_tiles(runs[0], comparison)) if len(curves) == 1 else "",
-        markup.card("Learning curves", markup.side_by_side(*(markup.figure(*drawn[stem]) for stem in FIGURES[:2]))),
-        _player(runs),
-        markup.card(f"{_last(runs).capitalize()} scores", *_scores(runs, comparison, colors, drawn.get("scores"))),
+        *parts,
         markup.card("Time", *_time(runs, colors, drawn.get("time"))),
         markup.card("Configuration", *_configuration(runs, colors)),
     ]
     return f'<div class="sheet">{"".join(parts)}</div>'
 
 
-def _last(runs: Sequence[Run]) -> str:
-    """The word for the last evaluations."""
-    return "last" if any(run.unfinished for run in runs) else "final"
-
-
 def _tiles(run: Run, comparison: Comparison) -> list[tuple[str, str]]:
-    (row,), summary = comparison.rows, run.summary
+    (row,) = comparison.rows
     spread = f", 95 % interval {row.iqm.low:,.1f} to {row.iqm.high:,.1f}" if row.seeds > 1 else ""
     middle = "interquartile mean" if row.seeds >= 4 else "mean"
     of = f"{middle} of {row.seeds} seeds" if row.seeds > 1 else "one seed"
-    tiles = [(f"{row.iqm.estimate:,.1f}", f"{_last([run])} return, {of}{spread}")]
+    tiles = [(f"{row.iqm.estimate:,.1f}", f"{last([run])} return, {of}{spread}")]
     tiles.append((f"{row.steps:,}", summaries.counted(run.content["settings"])))
     tiles.append((summaries.duration(row.wall_s), "to the last evaluation"))
+    return [*tiles, *_rate(run.summary)]
+
+
+def _rates(run: Run) -> list[tuple[str, str]]:
+    """The tiles of a run that nobody evaluates."""
+    line = run.lines[-1]
+    tiles = [(f"{line['run_step']:,}", summaries.counted(run.content["settings"]))]
+    tiles += [(summaries.duration(line["wall_time_s"]), "to the last line of metrics")] * ("wall_time_s" in line)
+    return [*tiles, *_rate(run.summary)]
+
+
+def _rate(summary: dict[str, Any]) -> list[tuple[str, str]]:
     name, key = ("environment steps", "env_steps_per_s") if summary.get("env_steps") else ("updates", "updates_per_s")
-    if (rate := summary.get(key)) is not None:
-        tiles.append((f"{rate:,.0f}", f"{name} per second"))
-    return tiles
+    return [] if summary.get(key) is None else [(f"{summary[key]:,.0f}", f"{name} per second")]
 
 
 def _scores(
@@ -165,7 +131,7 @@ def _scores(
         chances = markup.subtitle("Probability of improvement") + markup.table(table, colors)
         chances += markup.note("How likely a seed of the row ends above one of the column, with 95 % intervals.")
     if drawn:
-        interval = markup.subtitle(f"{_last(runs).capitalize()} return with its interval") + markup.figure(*drawn)
+        interval = markup.subtitle(f"{last(runs).capitalize()} return with its interval") + markup.figure(*drawn)
         parts.append(markup.side_by_side(interval, chances))
     elif chances:
         parts.append(chances)

@@ -22,7 +22,8 @@ def report(arguments: list[str]) -> int:
 
     folders = [Path(run) for run in values.run]
     out = Path(values.out or (folders[0] / "report" if len(folders) == 1 else "report"))
-    show(compare.text(make(folders, out), values.format))
+    if (comparison := make(folders, out)) is not None:
+        show(compare.text(comparison, values.format))
     # not on the output: the table may go into a file
     say(f"the page, for a browser: {out / 'index.html'}")
     return 0

@@ -137,7 +137,9 @@ def record(task: Task, policy: Any, statistics: normalize.Statistics, rows: Row)
     info, shown = cast(Any, rows.extras)
     normalised, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
     extras = {name: shown[name] for name in task.env.spec.extras}
-    agent_rows = rows._replace(observation=normalised, next_observation=following, extras=extras)
+    scaled = statistics.returns is not None
+    reward = normalize.scale_reward(statistics, rows.reward) if scaled else rows.reward
+    agent_rows = rows._replace(observation=normalised, next_observation=following, reward=reward, extras=extras)
     available = info | shown | task.agent.records(policy, agent_rows, info)
     return rows._replace(extras={name: available[name] for name in task.columns.shapes})
 

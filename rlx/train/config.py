@@ -74,9 +74,16 @@ class TrainConfig:
         5_000, "environment steps with random actions before the first update", within=STEPS
     )
     ratio: str = setting("16:16", "critic:actor updates per vector step")
+    epochs: int = setting(
+        0,
+        "passes of an on-policy agent over each block, in minibatches without replacement (0: off-policy, from replay)",
+        within=(0, COUNT[1]),
+    )
     batch_size: int = setting(256, "transitions in a minibatch", within=(1, MOST))
     rollout_length: int = setting(
-        1, "vector steps collected between bursts of updates (K; the iteration of the pipeline)", within=COUNT
+        1,
+        "vector steps collected between bursts of updates (K; the iteration of the pipeline; on-policy, the block)",
+        within=COUNT,
     )
     replay_capacity: int = setting(1_000_000, "transitions that replay holds, per seed", within=(1, math.inf))
     replay_dtype: str = setting(

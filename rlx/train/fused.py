@@ -74,16 +74,20 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool: EnvState) -> FusedState
 
 
 def iteration(task: Task, data: Tables | None, state: FusedState) -> tuple[FusedState, Totals]:
-    """Collects one block, adds it, merges the statistics, then learns on replay, and on `data` where there is one."""
+    """Collects one block, adds it, merges the statistics, then learns on replay, and on `data` where there is one.
+
+    On-policy, learning sees the statistics that the block was collected with, so that importance ratios start at 1.
+    """
     key = jax.random.key(state.seed)
     policy = task.agent.acting_params(state.agent)
     made = acting.make_block(task, policy, state.statistics, state.env, state.pool, key, state.iteration)
     env, rows, episodes, diverged = made
     ring = replay.add(state.replay, rows)
     statistics, env = acting.add_block(task, state.statistics, env, rows)
+    applied = state.statistics if task.config.epochs else statistics
 
     def learn(agent: State) -> tuple[State, Learned]:
-        return learning.learn(task, agent, Source(ring, data), statistics, key, state.iteration)
+        return learning.learn(task, agent, Source(ring, data), applied, key, state.iteration)
 
     agent, updates, learned = learning.after_warmup(learn, state.agent, learning.learns(task, ring, state.iteration))
     watched = nonfinite.watch_statistics(state.statistics, statistics, rows.observation, task.axes)

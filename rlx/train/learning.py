@@ -100,7 +100,7 @@ def sample(
     stored = {name: read for name, read in reads.items() if name not in tags}
 
     def part(number: int, ring: Replay, key: Key, rows: int) -> Transition:
-        options = (task.config.n_step, gamma, stored, fields, task.agent.window)
+        options = (task.config.n_step, gamma, stored, fields, task.agent.window, not task.config.epochs)
         batch = replay.sample(ring, key, (count, rows), *options)
         shape = (count, rows, task.agent.window) if task.agent.window else (count, rows)
         return batch._replace(extras=batch.extras | {name: jnp.full(shape, number) for name in tags})
@@ -127,7 +127,7 @@ def learn_critic(
     key: Key,
     iteration: jax.Array,
 ) -> tuple[Any, Learned]:
-    """The value learner's iteration: `critic_updates` for each of the K vector steps, against one frozen policy."""
+    """The value learner's iteration: bursts of `critic_updates`, against one frozen policy."""
     shard, count, skip = parallel.index(task.axes), task.plan.critic_updates, skips(task)
     update_critic = nonfinite.watched("critic", task.agent.update_critic, skip)
 
@@ -141,7 +141,7 @@ def learn_critic(
 
         return _scan(update, critic, batches, count)
 
-    critic, learned = jax.lax.scan(burst, critic, jnp.arange(task.config.rollout_length))
+    critic, learned = jax.lax.scan(burst, critic, jnp.arange(task.plan.bursts))
     return critic, nonfinite.summary(learned, skip).inspected("critic", critic)
 
 
@@ -154,7 +154,7 @@ def learn_actor(
     key: Key,
     iteration: jax.Array,
 ) -> tuple[Any, Learned]:
-    """The policy learner's iteration: `actor_updates` for each of the K vector steps, against one frozen value.
+    """The policy learner's iteration: bursts of `actor_updates`, against one frozen value.
 
     `sample(key, count)` gives `count` raw minibatches of what the actor half reads, `[count, B, ...]`.
     """
@@ -171,7 +171,7 @@ def learn_actor(
 
         return _scan(update, actor, data, count)
 
-    actor, learned = jax.lax.scan(burst, actor, jnp.arange(task.config.rollout_length))
+    actor, learned = jax.lax.scan(burst, actor, jnp.arange(task.plan.bursts))
     return actor, nonfinite.summary(learned, skip).inspected("actor", actor)
 
 
@@ -219,7 +219,7 @@ def learn(
 
         return jax.lax.scan(group, state, (batches, jnp.arange(groups)))
 
-    state, learned = jax.lax.scan(burst, state, jnp.arange(task.config.rollout_length))
+    state, learned = jax.lax.scan(burst, state, jnp.arange(task.plan.bursts))
     learned = nonfinite.summary(learned, skip)
     return state, learned.inspected("critic", state.critic).inspected("actor", state.actor)
 

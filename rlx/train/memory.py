@@ -142,8 +142,10 @@ def _policy(task: Task, members: int, devices: int) -> Estimate:
 
 def _batches(task: Task, count: int) -> Any:
     """Shapes of `count` minibatches of a shard."""
-    block = task.reach + task.config.rollout_length  # as if it were a small ring, whatever it is drawn from
-    ring = jax.eval_shape(lambda: replay.init(row_shapes(task), block, 1))
+    slots, envs = task.reach + task.config.rollout_length, 1  # as if it were a small ring, whatever it is drawn from
+    if task.config.epochs:
+        slots, envs = task.plan.slots, task.plan.shard_envs
+    ring = jax.eval_shape(lambda: replay.init(row_shapes(task), slots, envs))
     statistics = jax.eval_shape(lambda: normalize.init(task.env.spec.observation_size))
     gamma = jax.ShapeDtypeStruct((), jnp.float32)
     task = task._replace(plan=task.plan._replace(shard_offline=()))

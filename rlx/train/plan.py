@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rlx.errors import RlxError
+from rlx.settings import flag_of
 from rlx.train.config import MOST, TrainConfig
 
 REPORTED = 2**24  # iterations that one report, sums of float32, can count
@@ -21,8 +22,9 @@ class Plan(NamedTuple):
     An iteration is `rollout_length` vector steps with their updates; offline, the updates alone.
     """
 
-    critic_updates: int  # per vector step
-    actor_updates: int  # per vector step
+    critic_updates: int  # in a burst
+    actor_updates: int  # in a burst
+    bursts: int  # of updates in an iteration: one per vector step; on-policy one per epoch, every row of the block once
     iterations: int  # in the part
     warmup_iterations: int
     log_iterations: int  # between log points
@@ -128,13 +130,15 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
     common = _common(config, shards)
     iteration_env_steps = config.num_envs * config.rollout_length
     slots = config.replay_capacity // iteration_env_steps * config.rollout_length
-    if slots < max(config.rollout_length, config.n_step):
+    if config.epochs:
+        slots = config.rollout_length
+    elif slots < max(config.rollout_length, config.n_step):
         need = config.num_envs * max(config.rollout_length, config.n_step)
         raise RlxError(
             f"--replay-capacity {config.replay_capacity}: must hold a block of {need} transitions;"
             " raise it or lower --num-envs"
         )
-    if config.batch_size > config.replay_capacity:
+    if config.batch_size > config.replay_capacity and not config.epochs:
         raise RlxError(
             f"--batch-size {config.batch_size}: is over --replay-capacity {config.replay_capacity};"
             " lower it or raise that"
@@ -149,6 +153,8 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
     warmup = max(
         math.ceil(config.warmup_env_steps / iteration_env_steps), math.ceil(config.n_step / config.rollout_length)
     )
+    if config.epochs and config.driver == "fused":
+        warmup = 0  # the first block is learned from at once
     if warmup >= iterations:
         raise RlxError(
             f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
@@ -214,6 +220,10 @@ def _common(config: TrainConfig, shards: int, ratio: str = "") -> dict[str, Any]
     """What both parts of a run have; `ratio` is the part's, where it has its own."""
     _check_consistency(config)
     critic_updates, actor_updates = parse_ratio(ratio or config.ratio)
+    bursts = config.rollout_length
+    if config.epochs:
+        critic_updates = actor_updates = _minibatches(config)
+        bursts = config.epochs
     for flag, size in (
         ("num-envs", config.num_envs),
         ("batch-size", config.batch_size),
@@ -226,13 +236,25 @@ def _common(config: TrainConfig, shards: int, ratio: str = "") -> dict[str, Any]
     return {
         "critic_updates": critic_updates,
         "actor_updates": actor_updates,
-        "iteration_critic_steps": critic_updates * config.rollout_length,
-        "iteration_actor_steps": actor_updates * config.rollout_length,
+        "bursts": bursts,
+        "iteration_critic_steps": critic_updates * bursts,
+        "iteration_actor_steps": actor_updates * bursts,
         "shards": shards,
         "shard_envs": config.num_envs // shards,
         "shard_batch": config.batch_size // shards,
         "shard_pool": config.pool_size // shards,
     }
+
+
+def _minibatches(config: TrainConfig) -> int:
+    """How many minibatches an on-policy block makes. Raises RlxError where one would be smaller than the others."""
+    block = config.num_envs * config.rollout_length
+    if block % config.batch_size:
+        raise RlxError(
+            f"--batch-size {config.batch_size}: must divide the block of {block} transitions, --num-envs times"
+            " --rollout-length"
+        )
+    return block // config.batch_size
 
 
 def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> dict[str, int]:
@@ -250,8 +272,27 @@ def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> di
     return {"log_iterations": log, "eval_iterations": evaluate, "checkpoint_iterations": checkpoint}
 
 
+ON_POLICY: dict[str, Any] = {  # what settings must be where a run learns from each new block, and nothing else
+    "ratio": TrainConfig.ratio,
+    "dataset": "",
+    "mirror_observation": (),
+    "replay_dtype": "float32",
+    "warmup_env_steps": 0,
+    "n_step": 1,
+    "noise_max": 0.0,
+}
+
+
 def _check_consistency(config: TrainConfig) -> None:
     """Checks of several settings together; `rlx.settings.check` has checked each."""
+    for name, needed in ON_POLICY.items():
+        value = getattr(config, name)
+        if config.epochs and value != needed:
+            remedy = f"use {needed:g}" if isinstance(needed, (int, float)) else "leave one of them out"
+            raise RlxError(
+                f"{flag_of(name)} {value}: does not go with --epochs {config.epochs}, which is for learning"
+                f" from each new block alone; {remedy}"
+            )
     if config.seed + config.num_seeds > 2**32:
         raise RlxError(f"--seed {config.seed}: must stay under 2^32, the last seed there is")
     if config.noise_min > config.noise_max:

@@ -2,9 +2,10 @@
 
 The three roles of an iteration are pure functions of a `Task` and one logical shard: collecting is in
 `rlx.train.acting`, both kinds of learning in `rlx.train.learning`; drivers decide where and in which order they run.
-An iteration collects one block of K vector steps, and makes `critic_updates * K` critic and `actor_updates * K` actor
-updates. Random keys depend on (root key, role, iteration, logical shard or global environment, update), never on the
-device.
+An iteration collects one block of K vector steps, and makes `bursts` of `critic_updates` critic and `actor_updates`
+actor updates: a burst for each vector step, on minibatches drawn from replay, or, on-policy, for each epoch, on
+minibatches that hold every row of the newest block once. Random keys depend on (root key, role, iteration, logical
+shard or global environment, update), never on the device.
 """
 
 from __future__ import annotations
