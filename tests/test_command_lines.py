@@ -20,7 +20,8 @@ from rlx.commands import main as cli
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.runs import folders
-from rlx.train.plan import make_offline_plan, make_plan, parse_split
+from rlx.train.placement import parse_split
+from rlx.train.plan import make_offline_plan, make_plan
 from tests import datasets
 from tests.pages import ROOT, blocks, every_page
 from tests.test_launcher import LAUNCHER, launch

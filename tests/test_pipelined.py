@@ -8,7 +8,7 @@ import pytest
 
 from rlx.errors import RlxError
 from rlx.train.autosplit import RoleTimes, choose
-from rlx.train.plan import parse_split
+from rlx.train.placement import parse_split
 from tests import processes
 
 SPLITS = ("1", "1,1,1", "2,1,1", "2,2,2")

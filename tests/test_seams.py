@@ -14,6 +14,7 @@ from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, policies, runner
 from rlx.train import acting
 from rlx.train.plan import share_out
+from rlx.types import Transition
 from tests import processes, reader
 
 SETTINGS: dict[str, Any] = {"num_envs": 4, "rollout_length": 2, "ratio": "2:1", "batch_size": 8, "pool_size": 4}
@@ -86,6 +87,15 @@ def test_groups_of_devices_get_what_one_program_gets() -> None:
     """Extras, recorded columns, acting state, windows and several data sets; training states agree leaf by leaf."""
     cases = processes.run(["tests.check_seams"], devices=4).splitlines()
     assert cases == ["n-step, recorded and carried", "mixed windows", "offline n-step"]
+
+
+def test_the_actor_half_gets_what_it_reads_alone(make: Make) -> None:
+    agent = build.make_driver(make()).task.agent._replace(actor_reads=("observation", "cost"))
+    row = np.ones((4, 2))
+    batch = Transition(row, row, row, row, row, {"cost": row, "twice": row, "mask": row})
+    read = agent.actor_batch(batch)
+    assert [name for name, value in read._asdict().items() if value is not None] == ["observation", "extras"]
+    assert set(read.extras) == {"cost", "mask"}
 
 
 def test_records_get_rows_as_the_agent_sees_them(make: Make) -> None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from rlx import parallel
 from rlx.errors import RlxError
 from rlx.train.config import TrainConfig
-from rlx.train.plan import parse_split
 
 
 class Placement(NamedTuple):
@@ -43,3 +42,22 @@ def axes_of(placement: Placement, over_devices: bool) -> parallel.Axes:
     devices = [len(group) if over_devices else 1 for group in placement.groups]
     several = {parallel.DEVICE: max(devices) > 1, parallel.SHARD: any(placement.shards > count for count in devices)}
     return tuple(axis for axis, needed in several.items() if needed)
+
+
+def parse_split(text: str, devices: int) -> tuple[int, int, int]:
+    """`"2,1,1"` as device counts of collectors, value learners and policy learners.
+
+    Raises RlxError for a group of zero, or a sum that is not the number of devices.
+    """
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise RlxError(f"--split {text}: must be 1, auto, or three whole numbers (collect,value,policy) such as 2,1,1")
+    collectors, values, policies = (int(part) for part in parts)
+    if min(collectors, values, policies) < 1:
+        raise RlxError(f"--split {text}: every role needs a device; --split 1 runs all three on one")
+    if collectors + values + policies != devices:
+        total = collectors + values + policies
+        raise RlxError(
+            f"--split {text}: adds up to {total} devices but there are {devices}; on one device use --split 1"
+        )
+    return collectors, values, policies

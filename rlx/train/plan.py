@@ -106,25 +106,6 @@ def share_out(count: int, shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def parse_split(text: str, devices: int) -> tuple[int, int, int]:
-    """`"2,1,1"` as device counts of collectors, value learners and policy learners.
-
-    Raises RlxError for a group of zero, or a sum that is not the number of devices.
-    """
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise RlxError(f"--split {text}: must be 1, auto, or three whole numbers (collect,value,policy) such as 2,1,1")
-    collectors, values, policies = (int(part) for part in parts)
-    if min(collectors, values, policies) < 1:
-        raise RlxError(f"--split {text}: every role needs a device; --split 1 runs all three on one")
-    if collectors + values + policies != devices:
-        total = collectors + values + policies
-        raise RlxError(
-            f"--split {text}: adds up to {total} devices but there are {devices}; on one device use --split 1"
-        )
-    return collectors, values, policies
-
-
 def make_plan(config: TrainConfig, shards: int) -> Plan:
     """The plan of the steps in the environment. Raises RlxError, naming the flag, for sizes that cannot be."""
     common = _common(config, shards)
