@@ -26,12 +26,12 @@ class Run(NamedTuple):
 
 def read(folder: Path, name: str, is_evaluated: bool = True) -> Run:
     """Reads the folder of a run that was evaluated, or has learned. Raises RlxError where a file is damaged."""
+    summary = curves.summary_of(folder, True, curves.EVAL if is_evaluated else "run_step")
     content = run_files.config(folder)
     for key in ("agent", "settings"):
         if key not in content:
             raise RlxError(f"{folder / 'config.json'}: has no {key!r}; restore it from a copy, or leave the run out")
     lines = run_files.lines(folder)
-    summary = curves.summary_of(folder, True, curves.EVAL if is_evaluated else "run_step")
     if (folder / "summary.json").is_file():
         return Run(name, folder, content, summary, lines)
     spent = {"wall_time_s": lines[-1]["wall_time_s"]} if "wall_time_s" in lines[-1] else {}
