@@ -45,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: install
 	$(BIN)/rlx train sac --env brax:ant $(ARGS) || test $$? = 130
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) $(ARGS)

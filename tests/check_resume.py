@@ -14,6 +14,7 @@ import numpy as np
 from rlx.analysis.diff import numbers
 from rlx.commands import main as cli
 from rlx.runs import metrics
+from tests.programs import REUSE
 from tests.test_resume import SETTINGS, at_line
 
 SHARED = "--num-shards 4 --batch-size 16"
@@ -67,4 +68,5 @@ def goes_on_from_one(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with REUSE():
+        main()

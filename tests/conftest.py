@@ -21,21 +21,41 @@ os.environ["MPLBACKEND"] = "Agg"
 from tests.commands import refused, say  # noqa: F401 -- fixtures of all tests
 from tests.loss_tools import plain_descent  # noqa: F401
 
+# Files that take longest, which are begun first, so that no worker waits for the other's last one.
+LONGEST = "contract resume collect_dataset api extend docs distributed notebooks own_env offline fused".split()
 
-@pytest.hookimpl(tryfirst=True)
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, a module's tests share a worker and what it makes for them; slow tests go alone."""
-    for item in items:
-        fixtures = [f for each in getattr(item, "_fixtureinfo").name2fixturedefs.values() for f in each]  # noqa: B009
-        shares = any(f.scope == "module" and f.argname != "release_programs" for f in fixtures)
-        if not item.get_closest_marker("xdist_group") and (shares or not item.get_closest_marker("slow")):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """With `--dist loadfile`, a file's tests share a worker, and so the fixtures of their module."""
+
+    def order(item: pytest.Item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=order)
+
+
+MOST_MEMORY = 3 * 2**30  # bytes of a worker
 
 
 @pytest.fixture(scope="module", autouse=True)
 def release_programs() -> Iterator[None]:
-    """Compiled programs of a module are of no use to the next: kept, they are gigabytes."""
+    """Compiled programs and traces serve the next module, until they fill the memory."""
     yield
     import jax
 
-    jax.clear_caches()
+    from rlx import machine
+    from tests.programs import REUSE
+
+    if (machine.process_memory() or MOST_MEMORY) >= MOST_MEMORY:
+        REUSE.compiled.clear()
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def reuse_programs() -> Iterator[None]:
+    """Runs of a module share their compiled programs, where these are equal."""
+    from tests.programs import REUSE
+
+    with REUSE():
+        yield

@@ -21,6 +21,8 @@ from tests import probes
 from tests.commands import Say, flags
 from tests.datasets import d4rl_arrays, walk
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 ENV = """
 import jax, jax.numpy as jnp
 from rlx.envs.base import advance, begin

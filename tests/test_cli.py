@@ -24,6 +24,8 @@ from rlx.runs.console import Console
 from tests import damage, processes
 from tests.commands import Refused, Said, flags
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 ROOT = Path(__file__).resolve().parents[1]
 ENV = "gymnax:Pendulum-v1"
 SETTINGS: dict[str, Any] = {"num_seeds": 2, "num_envs": 4, "total_env_steps": 600, "warmup_env_steps": 100}

@@ -22,6 +22,8 @@ from tests import damage
 from tests.commands import Capture, MonkeyPatch, Say
 from tests.datasets import walk
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 ENV = "gymnax:Pendulum-v1"
 SETTINGS = (  # the replay has 150 of the 250 vector steps
     "--num-envs 4 --total-env-steps 1000 --warmup-env-steps 200 --log-every 200 --eval-every 200 --eval-episodes 4"

@@ -25,11 +25,13 @@ from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train import acting
 from rlx.train.plan import make_offline_plan, make_plan
-from rlx.types import Agent, Key, Transition, as_arrays
+from rlx.types import Agent, Key, State, Transition, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
 from tests.loss_tools import near
 from tests.pages import ROOT, blocks
+
+pytestmark = pytest.mark.usefixtures("reuse_programs")
 
 DOCUMENTED = ("CONTRIBUTING.md", "notebooks/5_new_agent.ipynb")  # each writes an agent
 UPDATES, BATCH = 1000, 32
@@ -93,11 +95,10 @@ CASES = [*VARIANTS, *map(Case, DOCUMENTED)]
 
 
 def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
-    """One parameter for each case, on one worker for each agent; where agents are named as `quick`, others are slow."""
+    """One parameter for each case; where agents are named as `quick`, others are slow."""
     params = []
     for case in cases:
-        marks = [pytest.mark.xdist_group(f"contract {case.agent}")]
-        marks += [pytest.mark.slow] * bool(quick and case.agent not in quick)
+        marks = [pytest.mark.slow] * bool(quick and case.agent not in quick)
         params.append(pytest.param(case, marks=marks, id=f"{case.agent}-{case.variant}"))
     return pytest.mark.parametrize("case", params)
 
@@ -107,14 +108,22 @@ every_case, every_plain = parameters(CASES), parameters(CASES, QUICK)
 every_run = parameters([case for case in CASES if not case.variant], QUICK)
 
 
-def make(case: Case) -> Agent:
+@cache
+def plain(case: Case) -> Agent:
     module = agents.load(case.name)
     return module.make(probes.small(module.Config, **case.changes), probes.SPEC)
 
 
+@cache
+def make(case: Case) -> Agent:
+    """The agent with halves that are traced once for all tests, since their batches have one size."""
+    agent = plain(case)
+    return agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
+
+
 def some_batches(agent: Agent, count: int) -> Transition:
-    """`count` minibatches of 8 rows, with what the agent reads."""
-    return probes.complete(agent, probes.batches(probes.PROBES["policy"], count, 8))
+    """`count` minibatches, with what the agent reads."""
+    return probes.complete(agent, probes.batches(probes.PROBES["policy"], count, BATCH))
 
 
 def hypers(case: Case, **changes: float) -> Any:
@@ -192,13 +201,14 @@ def test_state_and_actions(case: Case) -> None:
 @every_case
 def test_strict_modes_of_jax(case: Case) -> None:
     """Ranks and types are never promoted silently and no tracer leaks, in a user's program that forbids it."""
-    agent, batch = make(case), jax.tree.map(lambda x: x[0], some_batches(make(case), 1))
+    agent = plain(case)
+    batch = jax.tree.map(lambda x: x[0], some_batches(agent, 1))
     start = as_arrays(agents.load(case.name).Hypers())
 
     def learn_and_act(key: Key) -> Any:
         state, metrics = agent.update(agent.init(key, start), batch, key)
         policy = agent.acting_params(state)
-        return metrics, [act(policy, jnp.ones((8, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
+        return metrics, [act(policy, jnp.ones((BATCH, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
 
     strict = jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.checking_leaks()
     with strict[0], strict[1], strict[2]:
@@ -207,10 +217,10 @@ def test_strict_modes_of_jax(case: Case) -> None:
 
 @every_plain
 def test_update_without_jit(case: Case) -> None:
-    agent = make(case)
+    agent = plain(case)
     data, key = jax.tree.map(lambda x: x[0], some_batches(agent, 1)), jax.random.key(0)
     state = jax.jit(agent.init)(key)
-    same(agent.update(state, data, key), jax.jit(agent.update)(state, data, key))
+    same(agent.update(state, data, key), jax.jit(make(case).update)(state, data, key))
 
 
 @every_case
@@ -219,12 +229,14 @@ def test_update_jitted_and_vmapped(case: Case) -> None:
     agent = make(case)
     data = jax.tree.map(lambda x: x[0], some_batches(agent, 1))
     keys = jax.random.split(jax.random.key(0), 3)
-    states = jax.jit(jax.vmap(agent.init))(keys)
-    jitted = jax.jit(agent.update)
-    alone = [jitted(jax.tree.map(lambda x, i=i: x[i], states), data, key) for i, key in enumerate(keys)]
-    together = jax.jit(jax.vmap(agent.update, in_axes=(0, None, 0)), donate_argnums=0)(states, data, keys)
-    for i, result in enumerate(alone):
-        same(jax.tree.map(lambda x, i=i: x[i], together), result)
+
+    @partial(jax.jit, donate_argnums=0)
+    def both_ways(states: State, keys: Key) -> Any:
+        each = lambda inputs: agent.update(inputs[0], data, inputs[1])  # noqa: E731
+        return jax.vmap(agent.update, in_axes=(0, None, 0))(states, data, keys), jax.lax.map(each, (states, keys))
+
+    together, alone = both_ways(jax.jit(jax.vmap(agent.init))(keys), keys)
+    same(together, alone)
     assert together[0].critic.step.tolist() == together[0].actor.step.tolist() == [1, 1, 1]
 
 

@@ -1,189 +1,35 @@
-"""Reading and writing: small files written by each format's own rules, read against those rules spelt out in loops."""
+"""D4RL and OGBench files and plain arrays, read against the formats' rules spelt out in loops."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rlx import data, statistics
-from rlx.data import Dataset, spaces
+from rlx.data import spaces
 from rlx.errors import RlxError
-from tests import damage
 from tests.commands import one_line
-from tests.datasets import compact, d4rl_arrays, ogbench_arrays, walk, write_hdf5
-
-LENGTHS = [3, 1, 4, 2]
-
-
-def same(found: Dataset, expected: Dataset) -> None:
-    """Every number of both, to the bit."""
-    jax.tree.map(np.testing.assert_array_equal, found[:3], expected[:3])
-    data.check(found)
-
-
-def without_extras(dataset: Dataset) -> Dataset:
-    return dataset._replace(rows=dataset.rows._replace(extras={}))
-
-
-@pytest.mark.parametrize("last", ["terminated", "truncated"])
-def test_round_trip_to_the_bit(tmp_path: Path, last: str) -> None:
-    known = {"format": "minari", "env": "brax:hopper", "backend": "spring", "episode_length": 1000, "notes": ["one"]}
-    known |= {"random_return": -3.25, "expert_return": None, "nested": {"rate": 3e-4, "layers": [256, 256], "no": None}}
-    dataset = walk(LENGTHS, terminated=[True, False, False, last == "terminated"], **known)
-    data.write(dataset, tmp_path / "walk-v0")
-    assert data.read(tmp_path / "walk-v0").info == dataset.info
-    for place in (".", "data", "data/main_data.hdf5"):
-        same(data.read(str(tmp_path / "walk-v0" / place)), dataset)
-
-
-def test_odd_numbers_survive_the_round_trip(tmp_path: Path) -> None:
-    """NaN, infinities, the smallest numbers; successors are stored only where some are not the next observation."""
-    import h5py
-
-    dataset = walk(LENGTHS)
-    rows = jax.tree.map(np.copy, dataset.rows)
-    rows.observation[1] = [np.nan, np.inf, 1e-45]
-    rows.next_observation[0] = rows.observation[1]
-    rows.reward[2:4] = [-np.inf, -0.0]
-    odd = dataset._replace(rows=rows)
-    for name, columns in (("odd", 1), ("odder", 2)):
-        data.write(odd, tmp_path / name)
-        found = data.read(tmp_path / name)
-        same(found, odd)
-        assert np.signbit(found.rows.reward[3]) and set(found.rows.extras) == {"log_prob"}
-        with h5py.File(tmp_path / name / "data" / "main_data.hdf5") as file:
-            assert len(file["episode_0/infos"]) == columns
-        rows.next_observation[5] += 0.5  # inside an episode
-
-
-def change_member(folder: Path, name: str, value: Any) -> None:
-    """Of the file of a Minari set."""
-    import h5py
-
-    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
-        del file[name]
-        file[name] = value
-
-
-@pytest.mark.parametrize("shape", [(4, 1), (3, 2), (4,), (4, 2, 1), ()])
-def test_arrays_of_an_episode_must_fit(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    """Also where NumPy would stretch them."""
-    data.write(walk(LENGTHS), tmp_path / "set")
-    change_member(tmp_path / "set", "episode_2/actions", np.zeros(shape, np.float32))
-    with pytest.raises(RlxError, match=r"actions of episode_2 is \[.*\], which does not fit"):
-        data.read(tmp_path / "set")
-
-
-def test_an_episode_without_an_end_was_truncated(tmp_path: Path) -> None:
-    data.write(walk(LENGTHS, terminated=[True] * 4), tmp_path / "set")
-    change_member(tmp_path / "set", "episode_2/terminations", [False] * 4)
-    change_member(tmp_path / "set", "episode_3/truncations", [False, True])
-    found = data.read(tmp_path / "set")
-    assert np.flatnonzero(found.rows.truncated).tolist() == [7]
-    assert np.flatnonzero(found.rows.terminated).tolist() == [2, 3, 9]
-
-
-def test_plain_minari_loads_what_rlx_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import minari
-
-    dataset = walk(LENGTHS, random_return=0.0, expert_return=10.0)
-    data.write(dataset, tmp_path / "walk-medium-v3")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    loaded = minari.load_dataset("walk-medium-v3")
-    assert (loaded.id, loaded.spec.version, loaded.total_steps, loaded.total_episodes) == ("walk-medium-v3", 3, 10, 4)
-    assert minari.get_normalized_score(loaded, np.array([5.0])) == 0.5
-    for episode, read in enumerate(loaded.iterate_episodes()):
-        rows = jax.tree.map(lambda x, e=episode: x[dataset.episode == e], dataset.rows)
-        columns = (read.observations[:-1], read.actions, read.rewards, read.terminations, read.truncations)
-        jax.tree.map(np.testing.assert_array_equal, columns, tuple(rows[:5]))
-        np.testing.assert_array_equal(read.observations[1:], rows.next_observation)
-        np.testing.assert_array_equal(read.infos["log_prob"], rows.extras["log_prob"])
-    assert list(minari.list_local_datasets()) == ["walk-medium-v3"]
-    data.write(dataset, tmp_path / "a name of mine")
-    assert minari.MinariDataset(tmp_path / "a name of mine" / "data").spec.dataset_id == "a-name-of-mine-v0"
-
-
-def collect_with_minari(place: Path, bound: float, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Five Pendulum-like episodes by Minari's own collector: two end, two hit the limit, one is cut by a reset."""
-    import gymnasium
-    import minari
-
-    class Line(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
-        goal = 0
-        action_space = gymnasium.spaces.Box(np.array([-bound, 0.0]), np.array([bound, 1.0]), dtype=np.float64)
-
-        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-            super().reset(seed=seed)
-            self.at = np.array([self.np_random.normal(), 0.0])
-            return self.at.copy(), {}
-
-        def step(self, action: Any) -> Any:
-            self.at += [action[0], 1.0]
-            return self.at.copy(), float(self.at.sum()), bool(self.at[1] == self.goal), False, {}
-
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(place))
-    inner = Line()
-    env = minari.DataCollector(gymnasium.wrappers.TimeLimit(inner, 4))
-    env.action_space.seed(0)
-    for seed, (goal, steps) in enumerate([(2, 2), (9, 4), (3, 3), (9, 4), (9, 2)]):
-        inner.goal = goal
-        env.reset(seed=seed)
-        for _ in range(steps):
-            env.step(env.action_space.sample())
-    made = env.create_dataset("line/own-v1", eval_env=None, algorithm_name="random", ref_min_score=None)
-    return list(made.iterate_episodes())
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("bound", [1.0, 2.0])
-def test_minari_by_its_own_collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: float) -> None:
-    episodes = collect_with_minari(tmp_path, bound, monkeypatch)
-    found = data.read(tmp_path / "line" / "own-v1")
-    data.check(found)
-    assert data.episode_lengths(found).tolist() == [2, 4, 3, 4, 2]
-    ended = found.time == data.episode_lengths(found)[found.episode] - 1
-    action = np.concatenate([e.actions for e in episodes])
-    for name, expected in {
-        "terminated": ended & np.isin(found.episode, [0, 2]),
-        "truncated": ended & np.isin(found.episode, [1, 3, 4]),
-        "observation": np.concatenate([e.observations[:-1] for e in episodes]).astype(np.float32),
-        "next_observation": np.concatenate([e.observations[1:] for e in episodes]).astype(np.float32),
-        "reward": np.concatenate([e.rewards for e in episodes]).astype(np.float32),
-        "action": np.stack([action[:, 0] / bound, 2 * action[:, 1] - 1], axis=1),
-    }.items():
-        np.testing.assert_allclose(getattr(found.rows, name), expected, atol=1e-6 * (name == "action"), rtol=0)
-    assert np.abs(found.rows.action).max() <= 1
-    (note,) = found.info.pop("notes")
-    assert note == f"actions were mapped to [-1, 1] from [{-bound}, 0.0] .. [{bound}, 1.0]"
-    assert found.info == {"name": "line/own-v1", "format": "minari"}
-
-
-def test_what_minari_itself_tells_of_a_set(tmp_path: Path) -> None:
-    spec = json.dumps({"id": "Hopper-v5", "entry_point": "no.such.module:Env", "max_episode_steps": 1000})
-    bad_minari(tmp_path / "set-v0", rlx=None, env_spec=spec, ref_min_score=1.0, ref_max_score=9.0)
-    found = data.read(tmp_path / "set-v0")
-    same(found, without_extras(walk(LENGTHS)))
-    known = {"env_id": "Hopper-v5", "episode_length": 1000, "random_return": 1.0, "expert_return": 9.0}
-    assert found.info == {"name": "set-v0", "format": "minari"} | known
-
+from tests.datasets import (
+    LENGTHS,
+    assert_same,
+    bad_minari,
+    compact,
+    d4rl_arrays,
+    ogbench_arrays,
+    walk,
+    without_extras,
+    write_hdf5,
+)
 
 NOT_MINARI = "is not what Minari writes"
 
 
 def space(kind: str = "Box", **changes: Any) -> str:
     return json.dumps({"type": kind, "dtype": "float32", "shape": [2]} | changes)
-
-
-def bad_minari(path: Path, **changes: Any) -> Path:
-    data.write(walk(LENGTHS), path)
-    damage.edit_json(path / "data" / "metadata.json", **changes)
-    return path
 
 
 def present(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -242,31 +88,6 @@ def test_files_that_do_not_fit(tmp_path: Path, make: Any, changes: dict[str, Any
         data.read(path)
 
 
-def test_nothing_is_written_over_and_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "there").mkdir()
-    with one_line("is of type dict; give a Dataset: rlx.data.from_arrays makes one"):
-        data.write(FLAT, tmp_path / "new")
-    with pytest.raises(RlxError, match="there exists and is not written over"):
-        data.write(walk(LENGTHS), tmp_path / "there")
-    with pytest.raises(RlxError, match=r"extras \['a/b'\] cannot be written"):
-        dataset = walk(LENGTHS)
-        data.write(dataset._replace(rows=dataset.rows._replace(extras={"a/b": dataset.rows.reward})), tmp_path / "new")
-    with pytest.raises(RlxError, match="JSON values only"):
-        data.write(walk(LENGTHS, odd={1, 2}), tmp_path / "new")
-    with pytest.raises(RlxError, match="has no rewards"):
-        data.write(walk(LENGTHS, missing=["rewards"]), tmp_path / "new")
-
-    def full(*given: Any, **options: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    from minari.dataset._storages.hdf5_storage import HDF5Storage
-
-    monkeypatch.setattr(HDF5Storage, "update_episodes", full)
-    with pytest.raises(RlxError, match=r"new cannot be written \(No space left on device\)"):
-        data.write(walk(LENGTHS), tmp_path / "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
-
-
 def slow_d4rl(arrays: dict[str, np.ndarray]) -> list[tuple[Any, ...]]:
     """D4RL's rows without stored successors, one by one: row, successor, terminated, whether the next is dropped."""
     rows = []
@@ -306,30 +127,30 @@ def test_d4rl_without_successors(tmp_path: Path, lengths: list[int], first_termi
     expected = slow_d4rl(arrays)
     if not expected:
         pytest.skip("nothing is left of it")
-    found = data.read(write_hdf5(tmp_path / "walk.hdf5", arrays))
-    data.check(found)
+    loaded = data.read(write_hdf5(tmp_path / "walk.hdf5", arrays))
+    data.check(loaded)
     at = [row for row, *_ in expected]
-    np.testing.assert_array_equal(found.rows.observation, arrays["observations"][at])
-    np.testing.assert_array_equal(found.rows.action, arrays["actions"][at])
-    np.testing.assert_array_equal(found.rows.reward, arrays["rewards"][at])
+    np.testing.assert_array_equal(loaded.rows.observation, arrays["observations"][at])
+    np.testing.assert_array_equal(loaded.rows.action, arrays["actions"][at])
+    np.testing.assert_array_equal(loaded.rows.reward, arrays["rewards"][at])
     for name, column in (("next_observation", 1), ("terminated", 2), ("truncated", 3)):
-        np.testing.assert_array_equal(getattr(found.rows, name), [row[column] for row in expected])
-    inner = found.rows.next_observation[~found.rows.terminated]
-    np.testing.assert_array_equal(inner[:, 0], found.rows.observation[~found.rows.terminated, 0])  # the same episode
+        np.testing.assert_array_equal(getattr(loaded.rows, name), [row[column] for row in expected])
+    inner = loaded.rows.next_observation[~loaded.rows.terminated]
+    np.testing.assert_array_equal(inner[:, 0], loaded.rows.observation[~loaded.rows.terminated, 0])  # the same episode
 
 
 @pytest.mark.parametrize("missing", [[], ["timeouts"], ["timeouts", "next_observations"]])
 def test_d4rl_with_successors(tmp_path: Path, missing: list[str]) -> None:
     """Nothing is lost; without `timeouts` an episode ends where its successor is not the next row."""
-    found = data.read(bad_d4rl(tmp_path / "walk.hdf5", **dict.fromkeys(missing)))
+    loaded = data.read(bad_d4rl(tmp_path / "walk.hdf5", **dict.fromkeys(missing)))
     if len(missing) < 2:
-        same(found, without_extras(walk(LENGTHS)))
-        assert ("notes" in found.info) == bool(missing)
+        assert_same(loaded, without_extras(walk(LENGTHS)))
+        assert ("notes" in loaded.info) == bool(missing)
     else:
-        assert found.info["notes"][0].startswith("neither timeouts nor next_observations")
+        assert loaded.info["notes"][0].startswith("neither timeouts nor next_observations")
     close = walk(LENGTHS).rows.next_observation * np.float32(1 + 3e-7)  # equal but for rounding
-    found = data.read(bad_d4rl(tmp_path / "a.hdf5", next_observations=close, timeouts=None))
-    np.testing.assert_array_equal(data.episode_lengths(found), LENGTHS)
+    loaded = data.read(bad_d4rl(tmp_path / "a.hdf5", next_observations=close, timeouts=None))
+    np.testing.assert_array_equal(data.episode_lengths(loaded), LENGTHS)
 
 
 @pytest.mark.parametrize("successors", [True, False])
@@ -351,8 +172,8 @@ def test_d4rl_terminal_rows_that_vanish_are_counted(tmp_path: Path) -> None:
     arrays = d4rl_arrays(walk([3, 3, 3, 3], terminated=[True] * 4))
     del arrays["next_observations"]
     arrays["timeouts"] = np.arange(12) % 6 == 5
-    found = data.read(write_hdf5(tmp_path / "a.hdf5", arrays))
-    assert found.rows.terminated.sum() == 2 and found.info["notes"][0].startswith("2 terminal rows were dropped")
+    loaded = data.read(write_hdf5(tmp_path / "a.hdf5", arrays))
+    assert loaded.rows.terminated.sum() == 2 and loaded.info["notes"][0].startswith("2 terminal rows were dropped")
 
 
 def test_d4rl_names_and_shapes(tmp_path: Path) -> None:
@@ -361,19 +182,19 @@ def test_d4rl_names_and_shapes(tmp_path: Path) -> None:
     arrays["rewards"] = arrays["rewards"][:, None]
     tasks = {"hopper_medium-v2": "hopper", "walker2d-expert-v2": "walker2d", "antmaze-large-v0": "", "ant-maze": ""}
     for name, task in (tasks | {"mine": ""}).items():
-        found = data.read(write_hdf5(tmp_path / f"{name}.hdf5", arrays | {"metadata": np.zeros(3)}))
-        same(found, without_extras(walk(LENGTHS)))
+        loaded = data.read(write_hdf5(tmp_path / f"{name}.hdf5", arrays | {"metadata": np.zeros(3)}))
+        assert_same(loaded, without_extras(walk(LENGTHS)))
         known: dict[str, Any] = {"name": name, "format": "d4rl"}
         known |= dict(zip(("random_return", "expert_return"), statistics.D4RL_REFERENCES.get(task, ()), strict=False))
-        assert found.info == known | ({"episode_length": 1000} if task else {})
+        assert loaded.info == known | ({"episode_length": 1000} if task else {})
 
 
 def test_actions_beyond_one(tmp_path: Path) -> None:
     arrays = d4rl_arrays(walk(LENGTHS))
     arrays["actions"][0, 0], arrays["actions"][3, 1] = 1.0004, -1.0002
-    found = data.read(write_hdf5(tmp_path / "near.hdf5", arrays))
-    assert (found.rows.action[0, 0], found.rows.action[3, 1]) == (1, -1)
-    assert found.info["notes"] == ["2 numbers of actions were clipped to [-1, 1], the furthest 1.000400"]
+    loaded = data.read(write_hdf5(tmp_path / "near.hdf5", arrays))
+    assert (loaded.rows.action[0, 0], loaded.rows.action[3, 1]) == (1, -1)
+    assert loaded.info["notes"] == ["2 numbers of actions were clipped to [-1, 1], the furthest 1.000400"]
     arrays["actions"][0, 0] = 3
     with pytest.raises(RlxError, match=r"far.hdf5: actions reach 3; rlx needs them in \[-1, 1\]: rescale them"):
         data.read(write_hdf5(tmp_path / "far.hdf5", arrays))
@@ -390,14 +211,14 @@ def test_ogbench_without_a_task(tmp_path: Path, form: str) -> None:
         arrays = {name: getattr(dataset.rows, ours) for name, ours in names.items()}
         arrays["terminals"] = dataset.rows.truncated.astype(np.float32)
     np.savez(tmp_path / "maze.npz", **arrays)
-    found = data.read(tmp_path / "maze.npz")
-    assert np.isnan(found.rows.reward).all() and data.nonfinite(found) == {}
-    assert found.info == {"name": "maze", "format": "ogbench", "missing": ["rewards", "masks"]}
+    loaded = data.read(tmp_path / "maze.npz")
+    assert np.isnan(loaded.rows.reward).all() and data.nonfinite(loaded) == {}
+    assert loaded.info == {"name": "maze", "format": "ogbench", "missing": ["rewards", "masks"]}
     with pytest.raises(RlxError, match="maze has no rewards and masks"):
-        data.to_replay(found)
-    supplied = data.with_rewards(found, dataset.rows.reward, np.ones(dataset.size))
-    same(supplied, without_extras(dataset))
-    assert "returns: unknown" in "\n".join(data.describe(found))
+        data.to_replay(loaded)
+    supplied = data.with_rewards(loaded, dataset.rows.reward, np.ones(dataset.size))
+    assert_same(supplied, without_extras(dataset))
+    assert "returns: unknown" in "\n".join(data.describe(loaded))
 
 
 @pytest.mark.parametrize("form", ["plain", "compact"])
@@ -407,13 +228,13 @@ def test_ogbench_with_a_task(tmp_path: Path, form: str) -> None:
     masks = (~np.isin(np.arange(14), [1, 6])).astype(np.float32)
     arrays = ogbench_arrays(dataset) | {"rewards": masks - 1, "masks": masks}
     np.savez_compressed(tmp_path / "maze.npz", **(compact(arrays) if form == "compact" else arrays))
-    found = data.read(tmp_path / "maze.npz")
-    data.check(found)
-    np.testing.assert_array_equal(found.rows.next_observation, dataset.rows.next_observation)
-    assert found.rows.terminated.tolist() == [False, True, False, False, True, *5 * [False]]
-    assert found.rows.reward.tolist() == [0, -1, 0, 0, -1, 0, 0, 0, 0, 0]
-    assert found.rows.truncated.tolist() == [False, False, True, True, False, False, False, True, False, True]
-    assert "missing" not in found.info
+    loaded = data.read(tmp_path / "maze.npz")
+    data.check(loaded)
+    np.testing.assert_array_equal(loaded.rows.next_observation, dataset.rows.next_observation)
+    assert loaded.rows.terminated.tolist() == [False, True, False, False, True, *5 * [False]]
+    assert loaded.rows.reward.tolist() == [0, -1, 0, 0, -1, 0, 0, 0, 0, 0]
+    assert loaded.rows.truncated.tolist() == [False, False, True, True, False, False, False, True, False, True]
+    assert "missing" not in loaded.info
 
 
 @pytest.mark.parametrize("form", ["d4rl", "rlx"])
@@ -424,10 +245,10 @@ def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
     arrays = d4rl_arrays(dataset) if form == "d4rl" else own
     np.savez(tmp_path / "walk.npz", **arrays, metadata=np.zeros(3))
     on_device = {name: jnp.asarray(leaf) for name, leaf in arrays.items()}
-    for given in (dataset, tmp_path / "walk.npz", str(tmp_path / "walk.npz"), arrays, on_device):
-        same(data.as_dataset(given), dataset)
+    for source in (dataset, tmp_path / "walk.npz", str(tmp_path / "walk.npz"), arrays, on_device):
+        assert_same(data.as_dataset(source), dataset)
     data.write(data.from_arrays(arrays), str(tmp_path / "written"))
-    same(data.read(tmp_path / "written"), dataset)
+    assert_same(data.read(tmp_path / "written"), dataset)
     assert data.as_dataset(arrays).info == {"name": "the data set", "format": form}
     assert data.read(bad_d4rl(tmp_path / "one.npz")).info["format"] == "d4rl"  # by content, not by name
     shutil.move(bad_ogbench(tmp_path / "two"), tmp_path / "two.hdf5")
@@ -438,7 +259,7 @@ FLAT = {name: np.zeros((3, 1)) for name in ("observations", "actions", "rewards"
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("source", "words"),
     [
         (None, "of type NoneType, which holds no transitions"),
         ([1, 2], "of type list, which holds no transitions; give a Dataset, a path, or a dict of arrays"),
@@ -458,16 +279,6 @@ FLAT = {name: np.zeros((3, 1)) for name in ("observations", "actions", "rewards"
         ({"observations": np.array(["a"]), "timeouts": np.zeros(1)}, "observations holds <U1 instead of numbers"),
     ],
 )
-def test_what_is_no_data_set_is_refused(given: Any, words: str) -> None:
+def test_what_is_no_data_set_is_refused(source: Any, words: str) -> None:
     with one_line(words):
-        data.as_dataset(given)
-
-
-def test_convert_and_info(tmp_path: Path) -> None:
-    source = write_hdf5(tmp_path / "hopper_medium-v2.hdf5", d4rl_arrays(walk(LENGTHS)))
-    data.convert(source, tmp_path / "hopper-medium-v2")
-    found = data.read(tmp_path / "hopper-medium-v2")
-    same(found, without_extras(walk(LENGTHS)))
-    assert found.info == data.read(source).info | {"format": "minari"}
-    lines = data.info(tmp_path / "hopper-medium-v2")
-    assert lines[0].startswith("hopper_medium-v2 (minari): 10 transitions") and any("random -20.3" in x for x in lines)
+        data.as_dataset(source)

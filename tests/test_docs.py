@@ -17,6 +17,8 @@ from tests import processes
 from tests.commands import flags
 from tests.pages import PAGES, ROOT, blocks, every_page, pages_with
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 LANGUAGES = {"python", "bash", "sh", "text"}  # all but the last are run or parsed
 
 QUICK: dict[str, Any] = {"total_env_steps": 64, "warmup_env_steps": 16, "num_envs": 8, "batch_size": 8, "ratio": "1:1"}

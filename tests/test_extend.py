@@ -17,6 +17,8 @@ from tests.commands import Capture
 from tests.kill_cases import write_dataset
 from tests.test_resume import LINES, SETTINGS, Crash, assert_same_run, at_line, crash, resume, state_of
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 SHORT, LONG = "--total-env-steps 300", "--total-env-steps 600"  # SETTINGS have a log point every 100
 
 

@@ -23,6 +23,8 @@ from tests.commands import Said
 from tests.saved_runs import make_folder
 from tests.test_resume import LINES, SETTINGS
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 OWNER = """
 import sys, time
 from pathlib import Path

@@ -19,6 +19,8 @@ from rlx.errors import RlxError, install
 from rlx.runs import loggers, metrics, saver
 from tests.test_resume import Crash, at_line, crash, train
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 ENV = "gymnax:Pendulum-v1"
 
 

@@ -20,6 +20,8 @@ from tests import drift
 from tests.commands import TINY, flags
 from tests.loss_tools import near
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 SMALL = TINY | {"total_env_steps": 256}
 ACTOR = {"actor_hidden_sizes": [8]}
 PARTS = {"actor_observation": ["state"], "critic_observation": ["state", "privileged_state"]}

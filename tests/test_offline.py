@@ -15,7 +15,7 @@ from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.experiment import Moment
 from rlx.rollout import derive
-from rlx.train import learning
+from rlx.train import learning, memory
 from rlx.train import loop as host
 from rlx.train.fused import Fused
 from rlx.train.pipeline import OFFLINE_LAGGED
@@ -126,24 +126,22 @@ def test_statistics_are_the_data_sets(make: Make) -> None:
     np.testing.assert_allclose(statistics.variance[0], observation.var(axis=0), rtol=1e-4)
 
 
-def test_the_data_set_is_there_once_for_all_seeds(make: Make) -> None:
-    """What the program is given grows by the runs' states alone, however many seeds, rates and shards there are."""
+def test_the_data_set_is_on_the_device_once_for_all_seeds(make: Make) -> None:
+    """What the program takes grows by the runs' states alone, however many seeds, rates and shards there are."""
     large = walked(rows=6000)
 
-    def bytes_given(**changes: Any) -> tuple[int, int]:
+    def sizes(**changes: Any) -> tuple[Fused, int, int]:
         driver = build.make_driver(make(large, n_step=2, members="vmap", **changes), offline=True)
         assert isinstance(driver, Fused)
-        table = sum(x.nbytes for x in jax.tree.leaves(driver.data))
-        used = compiled(driver.train)
-        state = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves((driver.shapes, driver.no_totals)))
-        assert used["given"] == pytest.approx(table + state, rel=0.01)
-        assert used["made"] < table / 10  # and it is not handed back either
-        assert used["working"] < table
-        return used["given"], table
+        return driver, memory.size(driver.data), memory.size((driver.shapes, driver.no_totals))
 
-    one, table = bytes_given()
-    many, _ = bytes_given(num_seeds=4, expectile=[0.6, 0.9], num_shards=2)
-    assert table > 6000 * 4 * 6 and many - one < 8 * (one - table)
+    driver, table, states = sizes(num_seeds=4, expectile=[0.6, 0.9], num_shards=2)
+    used = compiled(driver.train)
+    assert used["given"] == pytest.approx(table + states, rel=0.01)
+    assert used["made"] < table / 10  # and it is not handed back either
+    assert used["working"] < table
+    _, table_of_one, state_of_one = sizes()
+    assert table == table_of_one > 6000 * 4 * 6 and states <= 8 * 1.01 * state_of_one
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
 from tests.walk import Walk
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 FILE = """
 import jax.numpy as jnp
 from tests.walk import Walk

@@ -30,6 +30,8 @@ from tests import damage, kill, kill_points, processes
 from tests.commands import Capture
 from tests.kill_cases import CASES, Case
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 SETTINGS = (
     "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 600 --warmup-env-steps 100 --log-every 100"
     " --eval-every 300 --checkpoint-every 100 --eval-episodes 2 --ratio 1:1 --batch-size 8 --replay-capacity 400"

@@ -76,20 +76,16 @@ def test_before_the_first_sample_and_without_variance_rewards_stay_finite() -> N
 SMALL = TINY | {"total_env_steps": 128, "n_step": 2, "ratio": "2:1", "actor_hidden_sizes": [8]}
 
 
-@pytest.mark.parametrize("driver", ["fused", "pipelined"])
+@pytest.mark.parametrize("driver", ["fused", pytest.param("pipelined", marks=pytest.mark.slow)])
 def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str) -> None:
     """Rewards times 64 lead to the same agent, to rounding."""
-    runs = {
-        (unit, normalized): rlx.fit(
-            "sac", reward_scale(Walk(), unit), driver=driver, normalize_rewards=normalized, **SMALL
-        )
-        for unit, normalized in [(1.0, True), (64.0, True), (1.0, False)]
-    }
-    states = {name: jax.tree.leaves(result.state) for name, result in runs.items()}
-    for one, other in zip(states[1.0, True], states[64.0, True], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    plain = zip(states[1.0, True], states[1.0, False], strict=True)
-    assert any(not np.allclose(one, other, rtol=1e-2) for one, other in plain), "normalising changes nothing"
+    one, other = (
+        rlx.fit("sac", reward_scale(Walk(), unit), driver=driver, normalize_rewards=True, **SMALL) for unit in (1, 64)
+    )
+    for x, y in zip(jax.tree.leaves(one.state), jax.tree.leaves(other.state), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    returns = [result.metrics[-1]["train/episode_return"][0] for result in (one, other)]
+    assert returns[1] == pytest.approx(64 * returns[0], rel=1e-4) != 0
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from rlx.train.plan import share_out
 from rlx.types import Transition
 from tests import processes, reader
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 SETTINGS: dict[str, Any] = {"num_envs": 4, "rollout_length": 2, "ratio": "2:1", "batch_size": 8, "pool_size": 4}
 SETTINGS |= {"replay_capacity": 64, "warmup_env_steps": 0, "total_env_steps": 240}
 SETTINGS |= {"log_every": 80, "eval_every": 240, "eval_episodes": 2}

@@ -16,6 +16,8 @@ from tests.commands import flags
 from tests.test_cli import SETTINGS
 from tests.test_resume import Crash, at_line, crash
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 ENV = "gymnax:Pendulum-v1"
 FEW = {name: value for name, value in SETTINGS.items() if name != "tau" and not name.endswith("_lr")}
 FEW |= {"total_env_steps": 300, "eval_every": 300, "eval_episodes": 2}
