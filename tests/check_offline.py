@@ -41,7 +41,7 @@ def run(driver: Any, begins: Any = None) -> tuple[Any, Any]:
 
 
 def main() -> None:
-    envs.make = lambda *given: Walk()
+    envs.make = lambda *arguments: Walk()
     assert parallel.device_count() == 3
     for agent in ("iql", "td3_bc"):
         one, split = make(agent, "1"), make(agent, "1,1,1")

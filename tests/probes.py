@@ -164,8 +164,8 @@ class Contract(NamedTuple):
 
 
 def small(config: type[Any], width: int = 32, **changes: Any) -> Any:
-    """An agent's Config with narrow networks."""
-    widths = {f.name: (width, width) for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
+    """An agent's Config with narrow networks of one hidden layer."""
+    widths = {f.name: (width,) for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
     return config(**widths | changes)
 
 

@@ -55,7 +55,7 @@ def identity(env: Any) -> Any:
 
 def fixed(plan: Plan) -> Plan:
     """The plan without what only the host reads; of the offline part, a program knows whether there was one."""
-    return plan._replace(prior=tuple(bool(count) for count in plan.prior), **dict.fromkeys(HOST, 0))
+    return plan._replace(prior=(bool(plan.prior[0]), 0, 0), **dict.fromkeys(HOST, 0))
 
 
 class Compiled(NamedTuple):

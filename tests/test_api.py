@@ -175,11 +175,11 @@ def test_a_result_is_shown_without_a_network(short: rlx.Result, tmp_path: Path) 
 
 
 def test_a_sweep_is_the_command_s(line: str, tmp_path: Path) -> None:
-    found = rlx.sweep("sac", line, total_env_steps=32, critic_lr=[1e-3, 1e-2], run_dir=tmp_path, run_name="s", **ONLINE)
-    assert found.folder == tmp_path / "s" and (tmp_path / "s" / "sweep.csv").is_file() and found.confirmed is None
-    assert [row["critic_lr"] for row in found.results] in ([1e-3, 1e-2], [1e-2, 1e-3])
-    assert found.best["critic_lr"] == found.results[0]["critic_lr"] and "IQM" in repr(found)
-    assert repr(rlx.resume_sweep(tmp_path / "s")) == repr(found)
+    swept = rlx.sweep("sac", line, total_env_steps=32, critic_lr=[1e-3, 1e-2], run_dir=tmp_path, run_name="s", **ONLINE)
+    assert swept.folder == tmp_path / "s" and (tmp_path / "s" / "sweep.csv").is_file() and swept.confirmed is None
+    assert [row["critic_lr"] for row in swept.results] in ([1e-3, 1e-2], [1e-2, 1e-3])
+    assert swept.best["critic_lr"] == swept.results[0]["critic_lr"] and "IQM" in repr(swept)
+    assert repr(rlx.resume_sweep(tmp_path / "s")) == repr(swept)
     with pytest.raises(RlxError, match=r"critic_lr: a range goes with random"):
         rlx.sweep("sac", line, critic_lr=rlx.Range(1e-5, 1e-3, log=True), run_dir=tmp_path)
 

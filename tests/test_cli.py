@@ -71,7 +71,7 @@ def test_help_shows_every_setting(say: Callable[..., Said], capsys: pytest.Captu
         assert flag in text and setting.help in text, flag
     assert "minibatch (default: 256)" in text and "(default: 256 256)" in text
     assert "rlx sweep --resume" in help("sweep --resume")
-    text = help("train --resume")  # what a run keeps where nothing is given is its own
+    text = help("train --resume")  # without flags a run keeps its own
     assert "rlx train --resume" in text and "--total-env-steps INT" in text and "the run's own" in text
     assert "(default: 1000000)" not in text
     assert say("--help").code == say("train", "--help").code == 0
@@ -85,9 +85,9 @@ def test_negative_values_are_no_flags_and_counts_are_whole_numbers() -> None:
         parser.add_argument(name, type=int)
     parser.add_argument("--member", type=int, nargs="+")
     for value in ("-1e-1", "-.5", "-2:-0.5"):
-        found = parser.parse(["--target", value, "-0.5", "--seed", "1", "--episodes", "1e3", "--member", "0", "2.0"])
-        assert (found.target, found.seed, found.member, found.step) == ([value, "-0.5"], 1, [0, 2], None)
-        assert found.episodes == 1000 and type(found.episodes) is int
+        parsed = parser.parse(["--target", value, "-0.5", "--seed", "1", "--episodes", "1e3", "--member", "0", "2.0"])
+        assert (parsed.target, parsed.seed, parsed.member, parsed.step) == ([value, "-0.5"], 1, [0, 2], None)
+        assert parsed.episodes == 1000 and type(parsed.episodes) is int
 
 
 def test_list(say: Callable[..., Said]) -> None:
@@ -151,11 +151,11 @@ def test_run_folder(run: Path) -> None:
 
 def test_config_json(run: Path) -> None:
     """Enough to run it again, and where it was run."""
-    found, decided = read(run / "config.json"), {"num_shards": 1, "members": "threads"}
+    content, decided = read(run / "config.json"), {"num_shards": 1, "members": "threads"}
     assert config.from_json(run / "config.json") == config.resolve("sac", ENV, **decided, **SETTINGS)
-    assert {"jax", "flax", "brax", "python"} <= set(found["versions"])
-    assert len(found["versions"].get("commit", "0" * 40).removesuffix("-dirty")) == 40
-    assert found["hardware"]["platform"] == jax.devices()[0].platform
+    assert {"jax", "flax", "brax", "python"} <= set(content["versions"])
+    assert len(content["versions"].get("commit", "0" * 40).removesuffix("-dirty")) == 40
+    assert content["hardware"]["platform"] == jax.devices()[0].platform
 
 
 def test_metrics(run: Path) -> None:
@@ -177,22 +177,22 @@ def test_metrics(run: Path) -> None:
 
 
 def test_summary(run: Path) -> None:
-    found, last = read(run / "summary.json"), metrics.read(run / "metrics.jsonl")[-1]
-    assert (found["agent"], found["env"]) == ("sac", ENV)
-    assert (found["env_steps"], found["critic_steps"], found["actor_steps"]) == (600, 250, 125)
-    assert found["eval_return_per_seed"] == pytest.approx(last["eval/return_per_seed"])
-    assert found["eval_return_mean"] == pytest.approx(last["eval/return_mean"])
-    assert [member["seed"] for member in found["members"]] == [0, 1]
-    assert found["compile_s"] > 0 and found["env_steps_per_s"] > 0 and found["updates_per_s"] > 0
-    assert 0 < found["time_to_first_update_s"] <= last["wall_time_s"] <= found["wall_time_s"]
-    assert found["device"]["platform"] == jax.devices()[0].platform
+    content, last = read(run / "summary.json"), metrics.read(run / "metrics.jsonl")[-1]
+    assert (content["agent"], content["env"]) == ("sac", ENV)
+    assert (content["env_steps"], content["critic_steps"], content["actor_steps"]) == (600, 250, 125)
+    assert content["eval_return_per_seed"] == pytest.approx(last["eval/return_per_seed"])
+    assert content["eval_return_mean"] == pytest.approx(last["eval/return_mean"])
+    assert [member["seed"] for member in content["members"]] == [0, 1]
+    assert content["compile_s"] > 0 and content["env_steps_per_s"] > 0 and content["updates_per_s"] > 0
+    assert 0 < content["time_to_first_update_s"] <= last["wall_time_s"] <= content["wall_time_s"]
+    assert content["device"]["platform"] == jax.devices()[0].platform
 
 
 def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> None:
     """Without other wishes it finds the very returns of training, of the last checkpoint or another."""
     lines = {line["env_step"]: line for line in metrics.read(run / "metrics.jsonl")}
-    for step, wish in ((600, []), (300, ["--step", "300"])):
-        said = say("eval", run, *wish)
+    for step, options in ((600, []), (300, ["--step", "300"])):
+        said = say("eval", run, *options)
         mean, seeds = lines[step]["eval/return_mean"], lines[step]["eval/return_per_seed"]
         first, middle, last = said.out.splitlines()
         assert said.code == 0 and first == f"sac on {ENV}: 4 greedy episodes of each of 2 runs"
@@ -208,7 +208,7 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
 
 
 def train(run: Path, name: str, *more: str, **changes: Any) -> list[str]:
-    """The command that trains beside `run`, into the folder `name`."""
+    """The command that trains next to `run`, into the folder `name`."""
     where = ["--run-dir", str(run.parent), "--run-name", name]
     return ["train", "sac", "--env", ENV, "--quiet", *where, *more, *flags(**SETTINGS | changes)]
 

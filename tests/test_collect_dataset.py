@@ -1,4 +1,4 @@
-"""Data sets from a run: who acted in them, what is told of it, and learning from one on the command line."""
+"""Data sets from a run: who acted in them, what their info says, and learning from one on the command line."""
 
 import json
 import shutil
@@ -74,16 +74,16 @@ def test_sizes_episodes_and_equations_of_motion(kind: str, size: int, collected:
 
     Action, reward and true successor belong together, also in last rows: the pendulum in NumPy.
     """
-    found = collected(kind, size)
-    rows = found.rows
-    assert found.size == size
-    inside = found.episode[1:] == found.episode[:-1]
+    dataset = collected(kind, size)
+    rows = dataset.rows
+    assert dataset.size == size
+    inside = dataset.episode[1:] == dataset.episode[:-1]
     np.testing.assert_array_equal(rows.next_observation[:-1][inside], rows.observation[1:][inside])
     assert (rows.next_observation[:-1][~inside] != rows.observation[1:][~inside]).any(axis=1).all()
-    assert not rows.terminated.any() and rows.truncated.sum() == found.episode[-1] + 1
-    # few environments give whole episodes: 2100 transitions are those of two, and only the time limit cuts
+    assert not rows.terminated.any() and rows.truncated.sum() == dataset.episode[-1] + 1
+    # few environments give complete episodes: 2100 transitions are those of two, and only the time limit cuts
     lengths = {"expert": [200] * 5 + [100] + [200] * 5, "medium": [200, 200, 101]}
-    assert data.episode_lengths(found).tolist() == lengths.get(kind, data.episode_lengths(found).tolist())
+    assert data.episode_lengths(dataset).tolist() == lengths.get(kind, data.episode_lengths(dataset).tolist())
 
     cosine, sine, speed = np.asarray(rows.observation, float).T
     angle, torque = np.arctan2(sine, cosine), 2 * rows.action[:, 0].astype(float)
@@ -120,8 +120,8 @@ def density(run: Path, step: int, observation: np.ndarray, action: np.ndarray) -
 
 @pytest.mark.parametrize(("kind", "size"), ALL[1:4], ids=[kind for kind, _ in ALL[1:4]])
 def test_log_prob_is_the_density_of_who_acted(kind: str, size: int, run: Path, collected: Any) -> None:
-    found = collected(kind, size)
-    rows, behaviours = found.rows, found.info["behaviours"]
+    dataset = collected(kind, size)
+    rows, behaviours = dataset.rows, dataset.info["behaviours"]
     half = -(-size // len(behaviours))
     clear = np.abs(rows.action[:, 0]) < 0.999  # nearer to 1, float32 knows little of what was squashed
     assert clear.mean() > 0.5
@@ -132,20 +132,20 @@ def test_log_prob_is_the_density_of_who_acted(kind: str, size: int, run: Path, c
 
 
 def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:
-    found = collected("random", 1100)
-    action = np.sort(found.rows.action[:, 0])
+    dataset = collected("random", 1100)
+    action = np.sort(dataset.rows.action[:, 0])
     steps = np.linspace(-1, 1, len(action))
     assert -1 <= action[0] and action[-1] <= 1
     assert np.abs(action - steps).max() < 2 * 1.63 / np.sqrt(len(action))  # Kolmogorov-Smirnov at 1 %, on [-1, 1]
-    np.testing.assert_allclose(found.rows.extras["log_prob"], -np.log(2), rtol=1e-6)
-    assert [b["step"] for b in found.info["behaviours"]] == [None]
+    np.testing.assert_allclose(dataset.rows.extras["log_prob"], -np.log(2), rtol=1e-6)
+    assert [b["step"] for b in dataset.info["behaviours"]] == [None]
 
     def act(observation: jax.Array, key: Key) -> jax.Array:
         return 2 * jax.random.uniform(key, (len(observation), 1)) - 1
 
     returns = jax.jit(lambda: evaluate(envs.make(ENV), act, 64, jax.random.key(1_000_003)).returns)()
-    assert found.info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
-    assert found.info["behaviour_return"] == found.info["behaviours"][0]["return"] == found.info["random_return"]
+    assert dataset.info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
+    assert dataset.info["behaviour_return"] == dataset.info["behaviours"][0]["return"] == dataset.info["random_return"]
 
 
 def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset]) -> None:
@@ -155,9 +155,9 @@ def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset])
             np.testing.assert_array_equal(got[:251], first[:251])
             np.testing.assert_array_equal(got[251:], last[:250])
     assert mixed.rows.truncated[250]
-    told = medium.info["behaviours"] + expert.info["behaviours"]
-    assert mixed.info["behaviours"] == told
-    assert mixed.info["behaviour_return"] == pytest.approx(np.mean([b["return"] for b in told]))
+    behaviours = medium.info["behaviours"] + expert.info["behaviours"]
+    assert mixed.info["behaviours"] == behaviours
+    assert mixed.info["behaviour_return"] == pytest.approx(np.mean([b["return"] for b in behaviours]))
 
 
 def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, collected: Callable[..., Dataset]) -> None:
@@ -240,29 +240,29 @@ def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> 
 
 def test_replay_is_what_the_run_kept(run: Path, collected: Callable[..., Dataset], tmp_path: Path, say: Say) -> None:
     """The newest rows of each environment from old to new, one environment after the other; all if more are asked."""
-    whole = saved(run / "resume", 1000)
-    ring = {name.split(".")[-1]: x for name, x in whole.items() if name.startswith("['state'].replay.rows.")}
+    leaves = saved(run / "resume", 1000)
+    ring = {name.split(".")[-1]: x for name, x in leaves.items() if name.startswith("['state'].replay.rows.")}
     assert len(ring) == 6
-    assert (int(whole["['state'].replay.cursor.head"]), int(whole["['state'].replay.cursor.size"])) == (100, 150)
+    assert (int(leaves["['state'].replay.cursor.head"]), int(leaves["['state'].replay.cursor.size"])) == (100, 150)
     said = say("collect", run, "--kind", "replay", "--out", tmp_path / "set")
     assert said.code == 0 and "set (in memory): 600 transitions" in said.out and str(tmp_path / "set") in said.out
-    for found, steps in ((collected("replay", 501), 126), (data.read(tmp_path / "set"), 150)):
+    for dataset, steps in ((collected("replay", 501), 126), (data.read(tmp_path / "set"), 150)):
         for name, kept in ring.items():
             newest = np.roll(kept[0, 0], -100, axis=0).swapaxes(0, 1)[:, -steps:]  # [E, T, ...]
-            expected = newest.reshape(-1, *newest.shape[2:])[: found.size].copy()
+            expected = newest.reshape(-1, *newest.shape[2:])[: dataset.size].copy()
             if name == "truncated":
-                expected[[*range(steps - 1, found.size, steps), -1]] = True
-            np.testing.assert_array_equal(getattr(found.rows, name), expected)
-        cut = 4 * steps - found.size  # the 200th step ends an episode
-        assert data.episode_lengths(found).tolist() == [steps - 50, 50] * 3 + [steps - 50, 50 - cut]
-        assert found.info["behaviours"] == [] and found.info["behaviour_return"] is None
+                expected[[*range(steps - 1, dataset.size, steps), -1]] = True
+            np.testing.assert_array_equal(getattr(dataset.rows, name), expected)
+        cut = 4 * steps - dataset.size  # the 200th step ends an episode
+        assert data.episode_lengths(dataset).tolist() == [steps - 50, 50] * 3 + [steps - 50, 50 - cut]
+        assert dataset.info["behaviours"] == [] and dataset.info["behaviour_return"] is None
 
 
 def test_the_replays_return_is_of_whole_episodes() -> None:
     """Pieces that begin or end where a stretch of rows does are left out."""
-    found = walk([3, 4, 3, 5, 2, 3, 1, 6, 2])  # stretches of ten rows
-    returns = data.episode_returns(found)
-    assert saved_replay._return_of_complete(found, 10) == pytest.approx(returns[[1, 4, 7]].mean())
+    dataset = walk([3, 4, 3, 5, 2, 3, 1, 6, 2])  # stretches of ten rows
+    returns = data.episode_returns(dataset)
+    assert saved_replay._return_of_complete(dataset, 10) == pytest.approx(returns[[1, 4, 7]].mean())
     assert saved_replay._return_of_complete(walk([10, 10, 9]), 10) is None
 
 
@@ -272,16 +272,16 @@ def test_expert_return_is_what_eval_gives(run: Path, collected: Callable[..., Da
     assert float(said.out.split("return ")[1].split()[0]) == pytest.approx(info["expert_return"], rel=2e-3)
     assert info["behaviours"][0]["greedy_return"] == info["expert_return"] != info["behaviours"][0]["return"]
     for kind, size in ALL:
-        told = collected(kind, size).info
+        other = collected(kind, size).info
         same = ("random_return", "expert_return", "env", "agent", "episode_length")
-        assert [told[name] for name in same] == [info[name] for name in same]
-        assert (told["kind"], told["env"], told["episode_length"]) == (kind, ENV, 200)
+        assert [other[name] for name in same] == [info[name] for name in same]
+        assert (other["kind"], other["env"], other["episode_length"]) == (kind, ENV, 200)
 
 
 def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> None:
-    """Under the description, which tells the data's return beside a random policy's, and in the set."""
-    wish = ["--num-transitions", 501, "--out", tmp_path / "set", "--kind", "medium", "--step", 200]
-    said = say("collect", run, *wish)
+    """Under the description, which gives the data's return and a random policy's, and in the set."""
+    options = ["--num-transitions", 501, "--out", tmp_path / "set", "--kind", "medium", "--step", 200]
+    said = say("collect", run, *options)
     kept = data.read(tmp_path / "set").info
     assert said.code == 0 and f"random_return {kept['random_return']:.1f}" in said.out
     assert f"behaviour_return {kept['behaviours'][0]['return']:.1f}" in said.out
@@ -317,12 +317,12 @@ def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, refused
         shutil.copy(run / "config.json", tmp_path / folder)
     shutil.copytree(run / "checkpoints", tmp_path / "policies" / "checkpoints")
     (tmp_path / "run").symlink_to(run)
-    folder, *given = arguments.split()
-    assert words in refused("collect", folder, *given, *([] if "--out" in given else ["--out", "set"]))
+    folder, *rest = arguments.split()
+    assert words in refused("collect", folder, *rest, *([] if "--out" in rest else ["--out", "set"]))
 
 
 def test_cloning_from_the_command_line(collected: Callable[..., Dataset], run: Path, say: Say) -> None:
-    """The environment is the data set's own; the summary gives scores by its references, beside who collected it."""
+    """The environment is the data set's own; the summary gives scores by its references, and of who collected it."""
     made = collected("mixed", 501)
     known = made.info | {"expert_return": made.info["random_return"] + 100.0}  # a policy after 600 steps is no expert
     data.write(made._replace(info=known), run.parent / "scored-v0")
@@ -374,13 +374,13 @@ LAST = 90 + STEADY
 )
 def test_who_is_not_what_the_kind_promises(name: str, returns: np.ndarray, words: str | None) -> None:
     """Nearer to either end than to its own place, or not clearly above random actions."""
-    found = mismatch(Behaviour(name, 400), returns, STEADY, LAST)
-    assert found is None if words is None else found is not None and words in found
+    note = mismatch(Behaviour(name, 400), returns, STEADY, LAST)
+    assert note is None if words is None else note is not None and words in note
 
 
 @pytest.mark.parametrize(("last", "fine"), [(0.37, True), (0.34, False), (-50, False)])
 def test_without_a_better_policy_there_are_no_kinds(last: float, fine: bool) -> None:
     """Two standard errors of the difference are 0.356: of either mean 1 / sqrt(63)."""
-    found = mismatch(Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
+    note = mismatch(Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
     words = f"the run's last policy returns {last:.1f} and random actions 0.0, so there is no medium policy"
-    assert found is not None and (words in found) == (not fine)
+    assert note is not None and (words in note) == (not fine)

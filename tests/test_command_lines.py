@@ -83,7 +83,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr("rlx.runs.collect_dataset.Source", collects)
     monkeypatch.setattr("rlx.runs.runner.train", lambda run_config, *given, **options: asked.append(run_config))
     monkeypatch.setattr("rlx.sweeps.sweep._fitting", lambda base, count, chunk: count)
-    monkeypatch.setattr(parallel, "join_cluster", lambda *given: joined.append(given))
+    monkeypatch.setattr(parallel, "join_cluster", lambda *arguments: joined.append(arguments))
 
     def parse(arguments: list[str]) -> Asked | None:
         asked.clear()

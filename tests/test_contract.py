@@ -134,11 +134,11 @@ def hypers(case: Case, **changes: float) -> Any:
 def test_probes(case: Case) -> None:
     """Values and best actions of problems with known answers, all learnt by one vmapped program."""
     problems = [(name, 1.0) for name in probes.PROBES] + [("value", 2.0)]  # the scale of rewards is traced
-    found = [probes.PROBES[name] for name, _ in problems]
+    chosen = [probes.PROBES[name] for name, _ in problems]
     stack = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
     agent = make(case)
-    data = stack(*(probes.with_reads(probes.batches(probe, UPDATES, BATCH), agent.reads) for probe in found))
-    questions = stack(*(probes.complete(agent, probes.questions(probe, BATCH)) for probe in found))
+    data = stack(*(probes.with_reads(probes.batches(probe, UPDATES, BATCH), agent.reads) for probe in chosen))
+    questions = stack(*(probes.complete(agent, probes.questions(probe, BATCH)) for probe in chosen))
     numbers = jnp.array([probes.NUMBERS[name] for name, _ in problems])
     rates = hypers(case, reward_scale=jnp.array([scale for _, scale in problems]))
     rates = jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), len(problems)), rates)
@@ -308,13 +308,13 @@ def test_run_resume_export_and_eval(case: Case, dataset: Path, tmp_path: Path, c
 
 @every_case
 def test_presets(case: Case) -> None:
-    """Every preset is for an environment that is there, and holds settings that can be."""
+    """Every preset is for a known environment, and its settings are valid."""
     known, name = envs.names(), case.name
     for key in agents.tuned_settings(name):
         env, _, preset = key.replace("*", "brax:ant").partition("@")
         resolved = config.resolve(name, env, preset=preset or None)
         if resolved.train.offline_steps:
-            make_offline_plan(dataclasses.replace(resolved.train, dataset="there"), shards=1)
+            make_offline_plan(dataclasses.replace(resolved.train, dataset="some"), shards=1)
         if resolved.train.total_env_steps:
             make_plan(resolved.train, shards=1)
         assert resolved.backend is None or resolved.backend in known[env]

@@ -108,10 +108,10 @@ LONG = "--total-env-steps 2400 --log-every 240 --eval-every 1200 --checkpoint-ev
 
 @pytest.mark.slow
 def test_two_processes_save_at_the_same_step_and_resume(tmp_path: Path) -> None:
-    """One of them is told to end: both save, each its own part, and go on to the bits of a pair that nobody told."""
+    """One of them gets SIGTERM: both save, each its own part, and go on to the bits of an uninterrupted pair."""
     arguments = [*TRAIN, *LONG, "--run-dir", str(tmp_path)]
     finish_both(both([*arguments, "--run-name", "still"], devices=1), code=0)
-    folder = tmp_path / "told"
+    folder = tmp_path / "stopped"
     pair = both([*arguments, "--run-name", folder.name], devices=1)
     wait_for_lines(folder, 2, pair[0])
     pair[1].send_signal(signal.SIGTERM)
@@ -121,12 +121,14 @@ def test_two_processes_save_at_the_same_step_and_resume(tmp_path: Path) -> None:
     assert steps[0] == steps[1] < 2400
     finish_both(both(["rlx", "train", "--resume", str(folder), "--quiet"], devices=1), code=0)
     assert kill.result(folder) == kill.result(tmp_path / "still")
-    last = [checkpoint.manifest(tmp_path / name / "resume" / "process-1", 2400)["digest"] for name in ("still", "told")]
+    last = [
+        checkpoint.manifest(tmp_path / name / "resume" / "process-1", 2400)["digest"] for name in ("still", "stopped")
+    ]
     assert last[0] == last[1]
 
 
 def finish_both(pair: list[Any], code: int) -> list[str]:
     """What two processes say that have to end with `code`."""
-    found = [processes.finish(process, timeout=300) for process in pair]
-    assert [each[0] for each in found] == [code] * 2, "\n".join(each[2][-2000:] for each in found)
-    return [each[2] for each in found]
+    ended = [processes.finish(process, timeout=300) for process in pair]
+    assert [each[0] for each in ended] == [code] * 2, "\n".join(each[2][-2000:] for each in ended)
+    return [each[2] for each in ended]

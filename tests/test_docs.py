@@ -49,14 +49,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_little_cost(module: Any, name: str) -> None:
         train = getattr(module, name)
 
-        def call(agent: Any, env: Any = None, **given: Any) -> Any:
-            offline = {"total_env_steps": 0, "offline_steps": 8} if "dataset" in given else {}
-            return train(agent, env, **given | QUICK | offline)
+        def call(agent: Any, env: Any = None, **settings: Any) -> Any:
+            offline = {"total_env_steps": 0, "offline_steps": 8} if "dataset" in settings else {}
+            return train(agent, env, **settings | QUICK | offline)
 
         monkeypatch.setattr(module, name, call)
 
-    def continue_training(self: Any, total_env_steps: int | None = None, **given: Any) -> Any:
-        return go_on(self, total_env_steps and 2 * QUICK["total_env_steps"], **given)
+    def continue_training(self: Any, total_env_steps: int | None = None, **settings: Any) -> Any:
+        return go_on(self, total_env_steps and 2 * QUICK["total_env_steps"], **settings)
 
     go_on = Result.continue_training
     monkeypatch.setattr(Result, "continue_training", continue_training)
@@ -107,7 +107,7 @@ def test_a_wrong_block_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_blocks_say_what_they_are_and_links_lead_somewhere(page: Path) -> None:
     """So that none goes unread."""
     assert {block.language for block in blocks(page)} <= LANGUAGES
-    found = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
-    local = [link for link in found if "://" not in link]
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    local = [link for link in links if "://" not in link]
     generated = docs_site.api_pages() if page.is_relative_to(ROOT / "docs") else {}
     assert [link for link in local if not (page.parent / link).exists() and link not in generated] == []

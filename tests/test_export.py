@@ -23,6 +23,8 @@ from rlx.types import Spec
 from tests import saved_runs
 from tests.commands import Capture, MonkeyPatch, one_line
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 REACHER, PENDULUM = "gymnax:Reacher-misc", "gymnax:Pendulum-v1"
 MLP = {"actor_hidden_sizes": [8, 6], "critic_hidden_sizes": [8]}
 SETTINGS: dict[str, dict[str, Any]] = {  # every activation, with and without normalisation

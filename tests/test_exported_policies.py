@@ -25,6 +25,8 @@ from tests.commands import MonkeyPatch, Say, one_line
 from tests.test_export import PENDULUM, make_run
 from tests.walk import Walk
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
 
 

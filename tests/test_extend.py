@@ -38,8 +38,8 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 def files(folder: Path) -> dict[Path, bytes]:
     """All that a run wrote, but for how it stands and the pid of who did."""
-    found = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("status.json", "lock")]
-    return {path.relative_to(folder): path.read_bytes() for path in found}
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("status.json", "lock")]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_twice(short: Path, long: Path) -> None:
     assert longer(short) == 0
     content = json.loads((short / "config.json").read_text())
     assert [shorter["total_env_steps"] for shorter in content["extended"]] == [300, 400]
-    (difference,) = differences(short, long)  # 400 was an end, which is judged
+    (difference,) = differences(short, long)  # 400 was an end, which is evaluated
     assert difference.startswith("metrics.jsonl, step 400: ") and "eval/return_mean is -" in difference
     assert kill.result(short)["digest"] == kill.result(long)["digest"]
 
@@ -149,31 +149,31 @@ OPEN = " ".join(SETTINGS.replace("--log-every 100 --eval-every 300 --checkpoint-
 def test_a_pace_that_was_left_open(tmp_path: Path, capsys: Capture) -> None:
     """Stays: an end in the midst of it is a line and an evaluation more, and no other bit; 605 steps are 608."""
     first = train(tmp_path / "first", "--total-env-steps 605", settings=OPEN)
-    whole = train(tmp_path / "whole", "--total-env-steps 720 --log-every 12 --eval-every 60", settings=OPEN)
+    uninterrupted = train(tmp_path / "whole", "--total-env-steps 720 --log-every 12 --eval-every 60", settings=OPEN)
     capsys.readouterr()
     assert longer(first, "--total-env-steps 720") == 0
     assert "as often as before, as by --log-every 12 --eval-every 60\n" in capsys.readouterr().err
-    assert settings_of(first) == settings_of(whole)
-    there, here = (kill.result(folder) for folder in (first, whole))
-    assert there["digest"] == here["digest"]
-    assert set(there["policies"]) - set(here["policies"]) == {"608"}
-    others = [line["run_step"] for line in there["metrics"] if line not in here["metrics"]]
+    assert settings_of(first) == settings_of(uninterrupted)
+    extended, direct = (kill.result(folder) for folder in (first, uninterrupted))
+    assert extended["digest"] == direct["digest"]
+    assert set(extended["policies"]) - set(direct["policies"]) == {"608"}
+    others = [line["run_step"] for line in extended["metrics"] if line not in direct["metrics"]]
     assert others == [608, 612]  # the second tells of one iteration
-    assert len(there["metrics"]) == len(here["metrics"]) + 1
+    assert len(extended["metrics"]) == len(direct["metrics"]) + 1
 
 
 @pytest.mark.slow
 def test_roles_at_once(tmp_path: Path) -> None:
     """What lies between the roles goes on, too."""
     settings = f"{SETTINGS} --driver pipelined"
-    whole = train(tmp_path / "whole", LONG, "pql", settings)
+    uninterrupted = train(tmp_path / "whole", LONG, "pql", settings)
     assert longer(train(tmp_path / "first", SHORT, "pql", settings)) == 0
-    assert_same(tmp_path / "first", whole)
+    assert_same(tmp_path / "first", uninterrupted)
 
 
 @pytest.fixture(scope="module")
 def cloning(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Behaviour cloning, of 100 updates unless told otherwise; no two folders are one."""
+    """Behaviour cloning, of 100 updates by default, into a folder of this name."""
     root = tmp_path_factory.mktemp("cloning")
     write_dataset(root / "data")
     sizes = SETTINGS.replace("--critic-hidden-sizes 8", "").replace("--warmup-env-steps 100", "--warmup-env-steps 40")
@@ -190,22 +190,22 @@ def cloning(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 )
 def test_runs_from_data(name: str, total: str, pace: int, cloning: Callable[..., Path]) -> None:
     """Make more updates, or go on in their environment, where the pace follows from that part's own total."""
-    whole = cloning(f"{name}-whole", f"{total} --eval-every {pace}")
+    uninterrupted = cloning(f"{name}-whole", f"{total} --eval-every {pace}")
     first = cloning(f"{name}-first", "--eval-every 0")
     assert longer(first, total) == 0
-    assert kill.result(first) == kill.result(whole)
-    assert differences(first, whole) == []
+    assert kill.result(first) == kill.result(uninterrupted)
+    assert differences(first, uninterrupted) == []
 
 
 @pytest.mark.slow
 def test_a_kill_while_it_makes_more_updates(cloning: Callable[..., Path]) -> None:
     """The same totals once more go on; fewer updates are refused."""
     more = "--offline-steps 200 --total-env-steps 200"
-    whole, first = cloning("more-whole", more), cloning("more-first")
+    uninterrupted, first = cloning("more-whole", more), cloning("more-first")
     with at_line(150, crash), pytest.raises(Crash):
         longer(first, more)
     assert longer(first, "--offline-steps 150") == 2 and longer(first, more) == 0
-    assert kill.result(first)["digest"] == kill.result(whole)["digest"]
+    assert kill.result(first)["digest"] == kill.result(uninterrupted)["digest"]
 
 
 def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys: Capture) -> None:

@@ -46,7 +46,7 @@ def make() -> Iterator[Make]:
         return build.make_driver(build.setup(config.resolve("sac", "walk", **SETTINGS | changes)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda *given: Walk())
+        patch.setattr(envs, "make", lambda *arguments: Walk())
         yield make
 
 

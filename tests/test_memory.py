@@ -68,7 +68,7 @@ def test_the_estimate_bounds_training(num_envs: int) -> None:
 
 def test_judging_fits_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many more episodes than there are environments, beside the state."""
-    monkeypatch.setattr(envs, "make", lambda *given: Walk())
+    monkeypatch.setattr(envs, "make", lambda *arguments: Walk())
     resolved = config.resolve("sac", "walk", eval_episodes=4096, replay_capacity=5_000, num_envs=4)
     driver = build.make_driver(build.setup(resolved))
     assert isinstance(driver, Fused)

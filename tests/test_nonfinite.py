@@ -64,8 +64,8 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
 
     def train(env: Brittle, *more: str, broken: Callable[[Agent], Agent] = lambda agent: agent) -> int:
         make = sac.make
-        monkeypatch.setattr(envs, "make", lambda *given: env)
-        monkeypatch.setattr(sac, "make", lambda *given: broken(make(*given)))
+        monkeypatch.setattr(envs, "make", lambda *arguments: env)
+        monkeypatch.setattr(sac, "make", lambda *arguments: broken(make(*arguments)))
         where = ["--run-dir", str(tmp_path), "--run-name", "run"]
         return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
 
@@ -245,7 +245,7 @@ def write(folder: Path, field: str, value: float) -> Path:
 )
 def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is refused before anything is learnt, naming the row; `skip` leaves its rows out and says so."""
-    monkeypatch.setattr(envs, "make", lambda *given: Brittle())
+    monkeypatch.setattr(envs, "make", lambda *arguments: Brittle())
     folder = write(tmp_path / "set", field, value)
 
     def setup(policy: str) -> build.Setup:

@@ -75,8 +75,8 @@ def test_merge_in_either_order() -> None:
 VARIANTS: dict[str, Callable[[Statistics, jax.Array], Statistics]] = {
     "plain": normalize.update,
     "jit": jax.jit(normalize.update),
-    "vmap": lambda *given: jax.tree.map(
-        lambda x: x[1], jax.vmap(normalize.update)(*jax.tree.map(lambda x: jnp.stack([x, x]), given))
+    "vmap": lambda *arguments: jax.tree.map(
+        lambda x: x[1], jax.vmap(normalize.update)(*jax.tree.map(lambda x: jnp.stack([x, x]), arguments))
     ),
     "members": lambda s, batch: jax.tree.map(
         lambda x: x[0],

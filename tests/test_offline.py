@@ -27,6 +27,8 @@ from tests.loss_tools import near
 from tests.test_memory import compiled
 from tests.walk import Walk
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 SETTINGS: dict[str, Any] = {"offline_steps": 12, "total_env_steps": 0, "ratio": "3:2", "batch_size": 8, "num_envs": 4}
 SETTINGS |= {"replay_capacity": 64, "warmup_env_steps": 8, "pool_size": 4, "eval_episodes": 2}
 SETTINGS |= {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,)}
@@ -69,7 +71,7 @@ def make(folder: Path) -> Iterator[Make]:
         return build.setup(config.resolve("iql", "walk", dataset=str(place), **SETTINGS | changes))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda *given: Walk())
+        patch.setattr(envs, "make", lambda *arguments: Walk())
         yield make
 
 
@@ -106,10 +108,10 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
 @pytest.mark.parametrize("lagged", [False, True])
 def test_an_iteration_is_the_updates_and_nothing_else(make: Make, lagged: bool) -> None:
     """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the iteration."""
-    given = make(driver="pipelined" if lagged else "fused", num_shards=1)
-    driver = build.make_driver(given, offline=True)
+    run_setup = make(driver="pipelined" if lagged else "fused", num_shards=1)
+    driver = build.make_driver(run_setup, offline=True)
     assert isinstance(driver, Fused) and (driver.schedule is OFFLINE_LAGGED) == lagged
-    plain = agents.load("iql").make(given.config.network, given.env.spec, ())
+    plain = agents.load("iql").make(run_setup.config.network, run_setup.env.spec, ())
     state, totals = driver.advance(driver.init(), driver.zeros(), 2)
     driver.task = driver.task._replace(agent=plain)  # without the mapped axes
     expected = jax.jit(lambda: by_hand(driver, 2, lagged))()
@@ -146,9 +148,9 @@ def test_the_data_set_is_on_the_device_once_for_all_seeds(make: Make) -> None:
 
 @pytest.fixture(scope="module")
 def moments(make: Make) -> list[Moment]:
-    """A whole run of both parts; states are copied, since the next report takes them away."""
-    given = make(**ONLINE, offline_fraction=0.5)
-    run = experiment.run(given, build.make_driver(given, offline=True))
+    """A run of both parts; states are copied, since the next report takes them away."""
+    run_setup = make(**ONLINE, offline_fraction=0.5)
+    run = experiment.run(run_setup, build.make_driver(run_setup, offline=True))
     return [m._replace(report=m.report._replace(state=jax.device_get(m.report.state))) for m in run]
 
 
@@ -187,7 +189,7 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Make) -> N
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
 def test_minibatches_hold_the_share_that_was_asked_for(fraction: float, count: int, make: Make) -> None:
-    """Rows of the data set are told by their reward of 7, those of the ring by 1: exactly so many in each minibatch."""
+    """Rows of the data set have a reward of 7, those of the ring by 1: exactly so many in each minibatch."""
     sevens = walked()
     sevens = sevens._replace(rows=sevens.rows._replace(reward=np.full(60, 7.0, np.float32)))
     driver = build.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
@@ -204,14 +206,14 @@ def test_minibatches_hold_the_share_that_was_asked_for(fraction: float, count: i
 
 
 def test_a_run_resumed_in_its_second_part_ends_the_same(moments: list[Moment], make: Make) -> None:
-    given = make(**ONLINE, offline_fraction=0.5)
-    driver = build.make_driver(given)
-    for moment in experiment.run(given, build.make_driver(given, offline=True)):
+    run_setup = make(**ONLINE, offline_fraction=0.5)
+    driver = build.make_driver(run_setup)
+    for moment in experiment.run(run_setup, build.make_driver(run_setup, offline=True)):
         if moment.report.run_step == 12 + 16:
-            whole = jax.tree.map(np.array, moment.driver.training_state(moment.report.state, moment.report.totals))
-            resumed = host.Resumed(whole, moment.report.iteration, moment.report.learned)
+            saved = jax.tree.map(np.array, moment.driver.training_state(moment.report.state, moment.report.totals))
+            resumed = host.Resumed(saved, moment.report.iteration, moment.report.learned)
             break
-    *_, last = experiment.run(given, driver, resumed=resumed)
+    *_, last = experiment.run(run_setup, driver, resumed=resumed)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(last.report.state), moments[-1].report.state)
     assert last.report.run_step == 52 and last.report.critic_step == 36
 
@@ -219,13 +221,13 @@ def test_a_run_resumed_in_its_second_part_ends_the_same(moments: list[Moment], m
 def test_rewards_are_shifted_and_scaled(make: Make) -> None:
     """`range` becomes a number, 1000 over the range of returns, in the factor on every reward, online ones too."""
     returns = data.episode_returns(walked())
-    given = make(**ONLINE, scale_rewards="range", reward_scale=[2.0], reward_shift=-1.0)
-    assert given.config.train.scale_rewards == "none"
-    assert given.config.hypers["reward_scale"] == pytest.approx((2000 / (returns.max() - returns.min()),), rel=1e-6)
-    driver = build.make_driver(given, offline=True)
+    run_setup = make(**ONLINE, scale_rewards="range", reward_scale=[2.0], reward_shift=-1.0)
+    assert run_setup.config.train.scale_rewards == "none"
+    assert run_setup.config.hypers["reward_scale"] == pytest.approx((2000 / (returns.max() - returns.min()),), rel=1e-6)
+    driver = build.make_driver(run_setup, offline=True)
     assert isinstance(driver, Fused)
     np.testing.assert_allclose(driver.data[0].rows.reward[0, :, 0], walked().rows.reward - 1, rtol=1e-6)
-    online = build.make_driver(given)
+    online = build.make_driver(run_setup)
     state, _ = online.advance(online.init(), online.zeros(), 3)
     rows = jax.tree.map(lambda x: np.asarray(x[0, 0, 0, :3]), state.replay.rows)
     expected = rows.observation[..., 0] - (rows.action**2).sum(axis=-1) - 1
@@ -233,10 +235,10 @@ def test_rewards_are_shifted_and_scaled(make: Make) -> None:
 
 
 def test_actions_are_clipped_once_and_counted(make: Make) -> None:
-    given = make(action_clip=0.5)
-    assert given.data is not None and np.abs(given.data.rows.action).max() <= 0.5
+    run_setup = make(action_clip=0.5)
+    assert run_setup.data is not None and np.abs(run_setup.data.rows.action).max() <= 0.5
     beyond = int((np.abs(walked().rows.action) > 0.5).sum())
-    assert len(given.notes) == 1 and f"clipped {beyond} actions to +-0.5" in given.notes[0]
+    assert len(run_setup.notes) == 1 and f"clipped {beyond} actions to +-0.5" in run_setup.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -258,10 +260,10 @@ def test_what_cannot_be_is_said_in_one_line(changes: dict[str, Any], words: str,
 
 
 def test_a_data_set_of_another_environment_is_refused(make: Make) -> None:
-    found = walked()
-    wide = np.concatenate([found.rows.observation] * 2, axis=1)
+    dataset = walked()
+    wide = np.concatenate([dataset.rows.observation] * 2, axis=1)
     with pytest.raises(RlxError, match="observations have 4 numbers but the environment's 2"):
-        make(found._replace(rows=found.rows._replace(observation=wide, next_observation=wide)))
+        make(dataset._replace(rows=dataset.rows._replace(observation=wide, next_observation=wide)))
 
 
 def test_auto_has_no_roles_to_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def test_what_is_played_is_said_before_compiling(pendulum: Any, monkeypatch: Mon
 
 def test_the_page_is_in_the_run_by_default_and_replaced(tmp_path: Path, monkeypatch: MonkeyPatch, say: Say) -> None:
     """Also where a video was asked for of what cannot be drawn."""
-    monkeypatch.setattr(play, "play", lambda *given: play.Played("a", None, [episode(5)]))
+    monkeypatch.setattr(play, "play", lambda *arguments: play.Played("a", None, [episode(5)]))
     for _ in range(2):
         assert say("play", tmp_path).out == f"{tmp_path / 'play.html'}\n"
     assert viewer.is_ours(tmp_path / "play.html")

@@ -28,6 +28,8 @@ from tests.commands import TINY, flags
 from tests.pages import ROOT, blocks
 from tests.stepping import keys_of
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 PENDULUM = rlx.envs.make("gymnax:Pendulum-v1", episode_length=3)
 
 

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("reuse_programs")
 
 SETTINGS = (
     "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 600 --warmup-env-steps 100 --log-every 100"
-    " --eval-every 300 --checkpoint-every 100 --eval-episodes 2 --ratio 1:1 --batch-size 8 --replay-capacity 400"
+    " --eval-every 300 --checkpoint-every 100 --eval-episodes 4 --ratio 2:1 --batch-size 8 --replay-capacity 400"
     " --pool-size 4 --actor-hidden-sizes 8 --critic-hidden-sizes 8 --quiet"
 )
 LINES = [100, 104, 200, 300, 400, 500, 600]  # run_steps of metrics.jsonl
@@ -110,8 +110,8 @@ def assert_same_run(folder: Path, reference: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.agent}-{case.driver}")
 def test_kills_at_random_moments(case: Case, tmp_path: Path) -> None:
-    found = kill.torture(case, tmp_path, kills=2, seed=1, cold=0.0)
-    assert not found.differences and found.identical == 2, found.differences
+    tortured = kill.torture(case, tmp_path, kills=2, seed=1, cold=0.0)
+    assert not tortured.differences and tortured.identical == 2, tortured.differences
 
 
 @pytest.mark.slow
@@ -325,8 +325,8 @@ def test_the_checkpoint_of_another(agent: str, changes: dict[str, Any], leaf: st
     """Network, agent, type or members: refused, naming the first leaf that differs."""
     saved = config.from_json(crashed / "config.json")
     known = config.settings(agent)
-    given = {name: value for name, value in config.flat(saved).items() if name in known} | changes
-    driver = build.make_driver(build.setup(config.resolve(agent, saved.env, **given)))
+    settings = {name: value for name, value in config.flat(saved).items() if name in known} | changes
+    driver = build.make_driver(build.setup(config.resolve(agent, saved.env, **settings)))
     with pytest.raises(RlxError) as error:
         saver.unpack(crashed / "resume", 300, driver)
     message = f"*/resume/300: [[]*{leaf}* is * in the checkpoint but * here; the run has another agent or networks"

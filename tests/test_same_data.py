@@ -18,6 +18,8 @@ from tests.datasets import d4rl_arrays, walk, write_hdf5
 from tests.kill_cases import write_dataset
 from tests.test_resume import Crash, at_line, crash, resume
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 SETTINGS = (
     "--env gymnax:Pendulum-v1 --offline-steps 100 --log-every 20 --eval-every 100 --checkpoint-every 20 --pool-size 4"
     " --eval-episodes 2 --batch-size 8 --actor-hidden-sizes 8 --quiet"

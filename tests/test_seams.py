@@ -49,7 +49,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
         return build.setup(config.resolve("reader", "stub:walk", **settings))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envs, "make", lambda *given: reader.Costly())
+        patch.setattr(envs, "make", lambda *arguments: reader.Costly())
         patch.setitem(agents.REGISTRY, "reader", "tests.reader")
         yield make
 
@@ -214,10 +214,10 @@ def totals(folder: Path) -> np.ndarray:
 def test_a_resumed_run_ends_in_the_same_bits(driver: str, run: Callable[..., Path]) -> None:
     """With columns of every kind and the environments' acting state in the checkpoint."""
     changes = {"driver": driver, "carries": True, "records": True, "n_step": 2, "eval_every": 24}
-    whole = run("whole", **changes)
+    uninterrupted = run("whole", **changes)
     cut = run("cut", **changes | {"total_env_steps": 32})
     runner.resume(cut, {"total_env_steps": 48}, quiet=True)
-    np.testing.assert_array_equal(totals(whole), totals(cut))
+    np.testing.assert_array_equal(totals(uninterrupted), totals(cut))
     last = metrics.read(cut / "metrics.jsonl")[-1]
     assert last["env_step"] == 48 and not any(last["train/critic_count"])
 

@@ -144,7 +144,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(runner, "train", train)
     monkeypatch.setattr(running.summaries, "in_words", lambda found: ["found"])
-    monkeypatch.setattr(sweep_plots, "draw", lambda *given: None)
+    monkeypatch.setattr(sweep_plots, "draw", lambda *arguments: None)
     return begun
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("reuse_programs")
 
 ENV = "gymnax:Pendulum-v1"
 FEW = {name: value for name, value in SETTINGS.items() if name != "tau" and not name.endswith("_lr")}
-FEW |= {"total_env_steps": 300, "eval_every": 300, "eval_episodes": 2}
+FEW |= {"total_env_steps": 300, "eval_every": 300}
 ASKED = ["--critic-lr", "1e-5:1e-1:log", "--tau", "0.01", "0.5", "--random", "2"]
 
 
@@ -52,7 +52,7 @@ def test_chunks_and_kills_change_nothing(sweep_folder: Path, tmp_path: Path, cap
         run(folder, "--chunk", "1")
     assert (folder / "chunk-0" / "summary.json").exists() and not (folder / "chunk-1" / "summary.json").exists()
     assert not (folder / "sweep.csv").exists()
-    monkeypatch.setattr(sweep, "sample", lambda *given: pytest.fail("drawn again"))
+    monkeypatch.setattr(sweep, "sample", lambda *arguments: pytest.fail("drawn again"))
     capsys.readouterr()
     assert cli.main(["sweep", "--resume", str(folder), "--quiet"]) == 0
     said = capsys.readouterr().out
@@ -68,30 +68,30 @@ def test_chunks_and_kills_change_nothing(sweep_folder: Path, tmp_path: Path, cap
 
 def test_results(sweep_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sorted by interquartile mean, in every form; with what the best is worth on fresh seeds."""
-    found = results(sweep_folder)
-    assert [row["estimate"] for row in found] == sorted((row["estimate"] for row in found), reverse=True)
+    ranked = results(sweep_folder)
+    assert [row["estimate"] for row in ranked] == sorted((row["estimate"] for row in ranked), reverse=True)
     summary = json_files.read(sweep_folder / "chunk-0" / "summary.json")
     by_member = {
         (member["critic_lr"], member["seed"]): value
         for member, value in zip(summary["members"], summary["eval_return_per_seed"], strict=True)
     }
-    for row in found:
+    for row in ranked:
         assert row["returns"] == [by_member[row["critic_lr"], seed] for seed in (0, 1)]
         assert row["estimate"] == pytest.approx(np.mean(row["returns"])) and row["low"] <= row["estimate"]
     with (sweep_folder / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["tau", "critic_lr", "iqm", "iqm_low", "iqm_high", "mean", "seed 0", "seed 1"]
-    assert [float(row["iqm"]) for row in rows] == [row["estimate"] for row in found]
+    assert [float(row["iqm"]) for row in rows] == [row["estimate"] for row in ranked]
     assert (sweep_folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["sweep", "--resume", str(sweep_folder), "--quiet"]) == 0
     said = capsys.readouterr().out
     first, best = said.splitlines()[:2]
     assert first.split() == ["tau", "critic_lr", "seeds", "IQM", "95", "%", "interval", "mean"]
-    assert best.split()[:4] == ["1", f"{found[0]['tau']:g}", f"{found[0]['critic_lr']:g}", "2"]
+    assert best.split()[:4] == ["1", f"{ranked[0]['tau']:g}", f"{ranked[0]['critic_lr']:g}", "2"]
     assert "the best of 2 is partly luck: its figure is too high\non 2 fresh seeds:\n  return -" in said
     confirmed = json_files.read(sweep_folder / "confirm" / "config.json")["settings"]
     assert (confirmed["seed"], confirmed["num_seeds"], confirmed["eval_seed"]) == (2, 2, 1_000_004)
-    assert confirmed["critic_lr"] == [found[0]["critic_lr"]]
+    assert confirmed["critic_lr"] == [ranked[0]["critic_lr"]]
     assert json.loads((sweep_folder / "sweep.json").read_text())["confirmed"]["eval_return_mean"] < 0
 
 

@@ -1,4 +1,4 @@
-"""Members apart, as on a CPU: who trains beside a member must not matter, and on the host all is as with `vmap`."""
+"""One thread a member, as on a CPU: its bits do not depend on the others, and the host sees what `vmap` gives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,8 +36,8 @@ def together(make: Callable[..., Any]) -> Run:
 
 
 @pytest.fixture(scope="module")
-def wholes(many: Run) -> list[host.Resumed]:
-    """Everything there was at each report of that run, on the host."""
+def saved_states(many: Run) -> list[host.Resumed]:
+    """The full training state at each report of that run, on the host."""
     driver = many.driver
     return [host.Resumed(driver.training_state(r.state, r.totals), r.iteration, r.learned) for r in host.train(driver)]
 
@@ -46,14 +46,16 @@ def test_every_member_is_its_solo_run_to_the_bit(make: Callable[..., Any], many:
     """And one member's programs serve all."""
     assert isinstance(many.driver, Threads) and many.driver.members == 4
     assert len(many.compiled) == len(many.driver.programs) == 4
+    driver = make()
+    assert isinstance(driver, Fused)
     for i, (rate, seed) in enumerate((rate, seed) for rate in RATES for seed in SEEDS):
         if i in (0, 3):
-            solo = Run(make(seed=seed, critic_lr=rate))
-            assert isinstance(solo.driver, Fused)
+            driver.first = make(seed=seed, critic_lr=rate).first  # arguments of the programs, which serve both
+            solo = Run(driver)
             same(many.reports[-1].state[i], solo.reports[-1].state)
             for one, other in zip(many.reports, solo.reports, strict=True):
-                found = jax.tree.map(lambda x, i=i: x[i : i + 1], (one.metrics, one.evaluation))
-                same(found, (other.metrics, other.evaluation))
+                member = jax.tree.map(lambda x, i=i: x[i : i + 1], (one.metrics, one.evaluation))
+                same(member, (other.metrics, other.evaluation))
 
 
 def test_reports_are_those_of_members_together(many: Run, together: Run) -> None:
@@ -66,9 +68,11 @@ def test_reports_are_those_of_members_together(many: Run, together: Run) -> None
     close(many.reports[0].metrics, together.reports[0].metrics)
 
 
-def test_a_training_state_is_that_of_members_together(many: Run, together: Run, wholes: list[host.Resumed]) -> None:
+def test_a_training_state_is_that_of_members_together(
+    many: Run, together: Run, saved_states: list[host.Resumed]
+) -> None:
     """So what one way saves has the leaves, shapes and types of the other; and nothing is lost in placing it."""
-    one, other, saved = many.driver, together.driver, wholes[-1].training_state
+    one, other, saved = many.driver, together.driver, saved_states[-1].training_state
     placed = one.place_training_state(saved)
     policy = one.fetch(one.policy_snapshot(placed[0]))
     shapes = one.training_state_shapes, other.training_state_shapes
@@ -80,15 +84,17 @@ def test_a_training_state_is_that_of_members_together(many: Run, together: Run, 
     same(policy["agent"], saved["state"].agent)
 
 
-def test_a_resumed_run_has_the_same_bits(many: Run, wholes: list[host.Resumed]) -> None:
-    *_, last = host.train(many.driver, resumed=wholes[1])
+def test_a_resumed_run_has_the_same_bits(many: Run, saved_states: list[host.Resumed]) -> None:
+    *_, last = host.train(many.driver, resumed=saved_states[1])
     same(jax.device_get(last.state), many.reports[-1].state)
 
 
-def test_members_go_on_from_what_was_learned(make: Callable[..., Any], many: Run, wholes: list[host.Resumed]) -> None:
+def test_members_go_on_from_what_was_learned(
+    make: Callable[..., Any], many: Run, saved_states: list[host.Resumed]
+) -> None:
     """Each with its own agent, under the hyper-parameters of the new run."""
     driver = make(num_seeds=len(SEEDS), critic_lr=[rate * 2 for rate in RATES])
-    state = wholes[-1].training_state["state"]
+    state = saved_states[-1].training_state["state"]
     adopted = driver.adopt(driver.init(), {"agent": state.agent, "statistics": state.statistics})
     agent = driver.fetch(driver.policy_snapshot(adopted))["agent"]
     same(agent.critic.learner.params, state.agent.critic.learner.params)
@@ -105,7 +111,7 @@ def test_a_hidden_transfer_is_an_error(make: Callable[..., Any], monkeypatch: py
 
 
 def test_what_is_chosen(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads on one CPU, and only there; one member has nobody to be apart from."""
+    """Threads on one CPU, and only there; one member needs no thread."""
     chosen = make(members="auto", **MANY)
     assert isinstance(chosen, Threads) and chosen.task.config.members == "threads"
     assert isinstance(make(members="auto"), Fused) and make(members="auto").task.config.members == "vmap"

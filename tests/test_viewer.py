@@ -177,7 +177,7 @@ def test_a_full_disk_after_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unwritable_page_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play, "play", lambda *given: play.Played("a", SCENE, [episode(3)]))
+    monkeypatch.setattr(play, "play", lambda *arguments: play.Played("a", SCENE, [episode(3)]))
     (tmp_path / "file").touch()
     with pytest.raises(RlxError, match=r"new/a.html: cannot be written \(Not a directory\); choose another --out"):
         play.make(tmp_path, tmp_path / "file" / "new" / "a.html")
