@@ -103,9 +103,8 @@ def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
     return pytest.mark.parametrize("case", params)
 
 
-QUICK = ("sac", "iql")
-every_case, every_plain = parameters(CASES), parameters(CASES, QUICK)
-every_run = parameters([case for case in CASES if not case.variant], QUICK)
+every_case, every_plain = parameters(CASES), parameters(CASES, quick=("sac",))
+every_run = parameters([case for case in CASES if not case.variant], quick=("sac", "iql"))
 
 
 @cache

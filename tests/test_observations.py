@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_one_line(agent: str, settings: dict[str, Any], w
         rlx.fit("sac", "gymnax:Pendulum-v1", **SMALL | PARTS)
 
 
-@pytest.mark.parametrize("driver", ["fused", "pipelined"])
+@pytest.mark.parametrize("driver", ["fused", pytest.param("pipelined", marks=pytest.mark.slow)])
 def test_training_with_privileged_observations(driver: str) -> None:
     """The policy takes the actor's part; metrics and nominal returns are reported."""
     found = rlx.fit("sac", drift.Drift(), driver=driver, **SMALL | ACTOR | PARTS)

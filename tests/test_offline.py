@@ -105,7 +105,7 @@ def by_hand(driver: Fused, iterations: int, lagged: bool) -> State:
     return state
 
 
-@pytest.mark.parametrize("lagged", [False, True])
+@pytest.mark.parametrize("lagged", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_iteration_is_the_updates_and_nothing_else(make: Make, lagged: bool) -> None:
     """Critic then actor, each seeing the last; or, pipelined, each against the other as it was before the iteration."""
     run_setup = make(driver="pipelined" if lagged else "fused", num_shards=1)
