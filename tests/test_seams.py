@@ -62,7 +62,9 @@ def moments(setup: build.Setup) -> list[experiment.Moment]:
     ]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[pytest.mark.slow] * ("pipelined n-step" in name)) for name in CASES]
+)
 def test_both_halves_get_what_they_read(case: str, make: Make) -> None:
     """Every extra agrees with the batch's fields, in every minibatch of every driver."""
     reports = [moment.report for moment in moments(make(**CASES[case]))]
@@ -210,7 +212,7 @@ def totals(folder: Path) -> np.ndarray:
     return np.asarray(policies.load(folder, range(count)).snapshot["agent"].critic.total)
 
 
-@pytest.mark.parametrize("driver", ["fused", "pipelined"])
+@pytest.mark.parametrize("driver", ["fused", pytest.param("pipelined", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_in_the_same_bits(driver: str, run: Callable[..., Path]) -> None:
     """With columns of every kind and the environments' acting state in the checkpoint."""
     changes = {"driver": driver, "carries": True, "records": True, "n_step": 2, "eval_every": 24}
