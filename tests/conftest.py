@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order)
 
 
-MOST_MEMORY = 3 * 2**30  # bytes of a worker
+MOST_MEMORY = 2 * 2**30  # bytes of a worker
 
 
 @pytest.fixture(scope="module", autouse=True)
