@@ -176,7 +176,8 @@ def cloning(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Behaviour cloning, of 100 updates by default, into a folder of this name."""
     root = tmp_path_factory.mktemp("cloning")
     write_dataset(root / "data")
-    sizes = SETTINGS.replace("--critic-hidden-sizes 8", "").replace("--warmup-env-steps 100", "--warmup-env-steps 40")
+    sizes = SETTINGS.replace("--critic-hidden-sizes 8", "--ratio 1:1").replace("--warmup-env-steps 100", "")
+    sizes += " --warmup-env-steps 40"
     offline = f"{sizes} --dataset {root / 'data'} --total-env-steps 0 --offline-steps 100 --log-every 50"
 
     def cloning(name: str, more: str = "") -> Path:
