@@ -163,9 +163,9 @@ class Contract(NamedTuple):
     samples: bool = False  # whether its greedy action is chosen among samples, and so depends on the key
 
 
-def small(config: type[Any], width: int = 32, **changes: Any) -> Any:
-    """An agent's Config with narrow networks of one hidden layer."""
-    widths = {f.name: (width,) for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
+def small(config: type[Any], width: int = 32, layers: int = 2, **changes: Any) -> Any:
+    """An agent's Config with narrow networks."""
+    widths = {f.name: (width,) * layers for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
     return config(**widths | changes)
 
 

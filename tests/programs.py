@@ -81,7 +81,7 @@ class Reuse:
         key = (
             *(agents.load(config.agent).make, config.network, offline, run_setup.trains, config.env, config.backend),
             *(settings_of(config.train), fixed(plan), str(placement), run_setup.sizes, str(shapes)),
-            None if config.env.startswith(KNOWN) else identity(env),
+            None if config.env.startswith(KNOWN) and build.of_members(env) is None else identity(env),
         )
         known = self.compiled.get(key)
         if known is None:
@@ -94,11 +94,15 @@ class Reuse:
             return task, None
         return task, build._tables(dataset, run_setup.sizes, config.train, task.columns)
 
-    def fused(self, task: Task, devices: Any, seeds: Any, hypers: Any, schedule: Any, data: Tables | None) -> Fused:
+    def fused(
+        self, task: Task, devices: Any, seeds: Any, hypers: Any, schedule: Any, data: Tables | None, env_params: Any
+    ) -> Fused:
+        if env_params is not None:
+            return Fused(task, devices, seeds, hypers, schedule, data, env_params)
         drivers = next((c.drivers for c in self.compiled.values() if c.task.agent is task.agent), {})
         key = len(seeds), tuple(devices), id(schedule)
         if key not in drivers:
-            drivers[key] = Fused(task, devices, seeds, hypers, schedule, data)
+            drivers[key] = Fused(task, devices, seeds, hypers, schedule, data, None)
             return drivers[key]
         driver = copy.copy(drivers[key])
         driver.task, driver.data = task, parallel.replicate(data, driver.devices)

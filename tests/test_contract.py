@@ -107,10 +107,9 @@ every_case, every_plain = parameters(CASES), parameters(CASES, quick=("sac",))
 every_run = parameters([case for case in CASES if not case.variant], quick=("sac", "iql"))
 
 
-@cache
-def plain(case: Case) -> Agent:
+def plain(case: Case, layers: int = 1) -> Agent:
     module = agents.load(case.name)
-    return module.make(probes.small(module.Config, **case.changes), probes.SPEC)
+    return module.make(probes.small(module.Config, layers=layers, **case.changes), probes.SPEC)
 
 
 @cache
@@ -135,7 +134,7 @@ def test_probes(case: Case) -> None:
     problems = [(name, 1.0) for name in probes.PROBES] + [("value", 2.0)]  # the scale of rewards is traced
     chosen = [probes.PROBES[name] for name, _ in problems]
     stack = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
-    agent = make(case)
+    agent = plain(case, layers=2)
     data = stack(*(probes.with_reads(probes.batches(probe, UPDATES, BATCH), agent.reads) for probe in chosen))
     questions = stack(*(probes.complete(agent, probes.questions(probe, BATCH)) for probe in chosen))
     numbers = jnp.array([probes.NUMBERS[name] for name, _ in problems])
