@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rlx import agents, build, parallel
+from rlx.envs.env_params import of_members
 from rlx.train import memory
 from rlx.train.config import TrainConfig
 from rlx.train.fused import Fused
@@ -81,7 +82,7 @@ class Reuse:
         key = (
             *(agents.load(config.agent).make, config.network, offline, run_setup.trains, config.env, config.backend),
             *(settings_of(config.train), fixed(plan), str(placement), run_setup.sizes, str(shapes)),
-            None if config.env.startswith(KNOWN) and build.of_members(env) is None else identity(env),
+            None if config.env.startswith(KNOWN) and of_members(env) is None else identity(env),
         )
         known = self.compiled.get(key)
         if known is None:
