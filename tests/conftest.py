@@ -44,7 +44,7 @@ def release_programs() -> Iterator[None]:
     yield
     import jax
 
-    from rlx import machine
+    from rlx.parallel import machine
     from tests.programs import REUSE
 
     if (machine.process_memory() or MOST_MEMORY) >= MOST_MEMORY:
