@@ -2,6 +2,7 @@
 several devices runs in a process of its own with a timeout."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +76,8 @@ def test_auto_takes_only_splits_that_divide() -> None:
     assert choose(RoleTimes(1.0, 1.5, 1.0), 4, lambda split: split in even) == (1, 2, 1)
     with pytest.raises(RlxError, match="--split auto"):
         choose(RoleTimes(1.0, 1.0, 1.0), 4, lambda split: False)
+
+
+@pytest.mark.slow
+def test_parts_and_physics_on_a_split_equal_one_program_and_resume(tmp_path: Path) -> None:
+    assert "equal and resumed" in processes.run(["tests.check_parts", str(tmp_path)], devices=4)
