@@ -13,7 +13,7 @@ import pytest
 
 from rlx import agents, build, parallel
 from rlx.envs.env_params import of_members
-from rlx.train import memory
+from rlx.train import datasets, memory
 from rlx.train.config import TrainConfig
 from rlx.train.fused import Fused
 from rlx.train.plan import Plan, make_offline_plan, make_plan
@@ -93,7 +93,7 @@ class Reuse:
         dataset = run_setup.data
         if dataset is None or not any(plan.shard_offline):
             return task, None
-        return task, build._tables(dataset, run_setup.sizes, config.train, task.columns)
+        return task, datasets.to_tables(dataset, run_setup.sizes, config.train, task.columns)
 
     def fused(
         self, task: Task, devices: Any, seeds: Any, hypers: Any, schedule: Any, data: Tables | None, env_params: Any
