@@ -139,7 +139,7 @@ def _converted(name: str, setting: Setting, value: Any) -> Any:
     if name == "env_params" and not _are_texts(value):
         value = env_params.texts(value)
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not setting.many and len(values) > 1:
+    if not setting.many and len(values) != 1:
         raise RlxError(f"{flag_of(name)}: takes one value, not {len(values)}")
     if setting.many and not values and setting.default != ():
         raise RlxError(f"{flag_of(name)}: needs at least one value")

@@ -46,6 +46,8 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(f"byte {error.start} is no UTF-8") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if (rb"\ud" if isinstance(text, bytes) else r"\ud") in text.lower():
+        _check_text(value)
     if isinstance(value, (dict, list)):
         level = [value]
         for _ in range(DEPTH):
@@ -53,6 +55,16 @@ def parse(text: str | bytes) -> Any:
         if level:
             raise ValueError("nested too deeply")
     return value
+
+
+def _check_text(value: Any) -> None:
+    r"""Raises ValueError for a character that nothing can write: half of a surrogate pair, such as \ud800."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is no character") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _children(node: Any) -> list[Any]:

@@ -160,6 +160,8 @@ def _dump(tree: Any) -> str:
 
 def hurt_file(rng: random.Random, path: Path) -> None:
     """Changes a file's bytes or, of JSON, its values; digests beside them are mostly made to fit."""
+    if not path.is_file():  # it was replaced before
+        return
     with contextlib.suppress(ValueError, RecursionError):  # of JSON that is damaged already
         _hurt_file(rng, path)
 

@@ -69,6 +69,7 @@ def test_values_become_their_types(name: str, value: Any, found: Any) -> None:
         ("sac", "num_envs", True, "--num-envs True: must be a whole number"),
         ("sac", "num_envs", "inf", "--num-envs inf: must be a whole number"),
         ("sac", "num_envs", [1, 2], "--num-envs: takes one value, not 2"),
+        ("sac", "keep", [], "--keep: takes one value, not 0"),  # --keep=--
         ("sac", "critic_lr", [], "--critic-lr: needs at least one value"),
         ("sac", "critic_lr", "nan", "--critic-lr nan: must be a finite number"),
         ("sac", "critic_lr", [1e-3, float("inf")], "--critic-lr inf: must be a finite number"),

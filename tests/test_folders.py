@@ -205,3 +205,24 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     assert folders.status(folder).state == "failed"
     assert cli.main(["train", "--resume", str(folder), "--quiet"]) == 0
     assert [line["run_step"] for line in metrics.read(folder / "metrics.jsonl")] == LINES
+
+
+@pytest.mark.parametrize(
+    ("text", "flaw"),
+    [
+        (r'{"name": "\ud800"}', "surrogate pair"),
+        (rb'{"\uDFFF": 1}', "surrogate pair"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        ("[" * 100 + "]" * 100, "too deeply"),
+        ("9" * 400, "400 digits"),
+        ("[NaN]", "not finite"),
+    ],
+)
+def test_json_that_rlx_never_writes_is_refused(text: str | bytes, flaw: str) -> None:
+    with pytest.raises(ValueError, match=flaw):
+        json_files.parse(text)
+
+
+def test_json_of_any_characters_is_read() -> None:
+    r"""Pairs of surrogates are characters, and text may hold a backslash before ud."""
+    assert json_files.parse(r'["\ud83d\ude00", "a\\ud"]') == ["\U0001f600", r"a\ud"]
