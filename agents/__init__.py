@@ -16,8 +16,12 @@ if __name__ != "rlx.agents":
 REGISTRY = {
     "sac": "rlx.agents.sac",
     "tqc": "rlx.agents.tqc",
+    "crossq": "rlx.agents.crossq",
+    "xqc": "rlx.agents.xqc",
+    "flash_sac": "rlx.agents.flash_sac",
     "td3": "rlx.agents.td3",
     "pql": "rlx.agents.pql",
+    "fast_td3": "rlx.agents.fast_td3",
     "iql": "rlx.agents.iql",
     "idql": "rlx.agents.idql",
     "bc": "rlx.agents.bc",

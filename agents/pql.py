@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from rlx import halves, losses, networks, optim, parallel
+from rlx import categorical, halves, losses, networks, optim, parallel
 from rlx.agents import td3
-from rlx.types import COUNT, POSITIVE, SHARE, Spec, Transition, setting
+from rlx.types import COUNT, POSITIVE, SHARE, Spec, setting
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,6 @@ class Hypers(td3.Hypers):
     v_max: float | jax.Array = setting(10.0, "highest atom, in scaled rewards (distributional)")
 
 
-def support(hypers: Hypers, num_atoms: int) -> jax.Array:
-    """The returns that the atoms stand for, `[M]`."""
-    return jnp.linspace(hypers.v_min, hypers.v_max, num_atoms)
-
-
-def categorical_target(next_logits: jax.Array, next_action: jax.Array, batch: Transition, hypers: Hypers) -> jax.Array:
-    """The next distribution of the lower mean, moved by the reward and projected, `[N, B, M]` -> `[B, M]`."""
-    del next_action
-    atoms = support(hypers, next_logits.shape[-1])
-    probs = losses.lower_mean(jax.nn.softmax(next_logits), atoms)
-    return losses.categorical_projection(
-        probs, halves.td_target(batch, jnp.broadcast_to(atoms, probs.shape), hypers), atoms
-    )
-
-
-def categorical_values(logits: jax.Array, hypers: Hypers) -> jax.Array:
-    """Mean returns, `[N, B, M]` -> `[N, B]`."""
-    return losses.categorical_mean(jax.nn.softmax(logits), support(hypers, logits.shape[-1]))
-
-
 def optimizer(hypers: Hypers) -> optax.GradientTransformation:
     """AdamW behind a clip of the global norm; the state does not depend on the hyper-parameters."""
     return optim.make_optimizer("adamw", weight_decay=hypers.weight_decay, max_gradient_norm=hypers.max_gradient_norm)
@@ -75,7 +54,12 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.N
     )
     if not config.distributional:
         return nets
-    return nets._replace(target=categorical_target, regress=losses.cross_entropy_loss, values=categorical_values)
+    return nets._replace(
+        target=lambda next_logits, next_action, batch, hypers: categorical.target(next_logits, batch, hypers),
+        regress=losses.cross_entropy_loss,
+        values=categorical.values,
+        report=categorical.report,
+    )
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> td3.DeterministicAgent:

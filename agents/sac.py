@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,28 @@ from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import POSITIVE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
-Config = halves.Config
+
+@dataclass(frozen=True)
+class Config(halves.Config):
+    """Static (compile-time) configuration."""
+
+    log_std_map: str = setting(
+        "clip",
+        "how log sigma is bounded: clip, or tanh, which is smooth and starts in the middle of the bounds",
+        choices=networks.LOG_STD_MAPS,
+    )
+    log_std_min: float = setting(-20.0, "lower bound of log sigma", (-20.0, 2.0), below="log_std_max")
+    log_std_max: float = setting(2.0, "upper bound of log sigma", (-20.0, 2.0))
+    temperature_loss: str = setting(
+        "log_alpha",
+        "what the temperature's gradient is of: log_alpha; alpha, whose gradient is alpha times the other",
+        choices=losses.TEMPERATURE_LOSSES,
+    )
+
+    @property
+    def log_std(self) -> tuple[str, float, float]:
+        """The last three arguments of `networks.bounded_log_std`."""
+        return self.log_std_map, self.log_std_min, self.log_std_max
 
 
 class Hypers(halves.Hypers):
@@ -52,6 +74,7 @@ class Networks(NamedTuple):
     action_value: Callable[[jax.Array], jax.Array]  # estimates -> [B], what the actor maximises
     action_size: int
     axes: parallel.Axes
+    temperature_loss: Callable[..., jax.Array] = losses.temperature_loss
 
 
 SoftAgent = Agent[HalfState, ActorState, Params, Policy]
@@ -76,35 +99,64 @@ def update_actor(
     nets: Networks, state: ActorState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[ActorState, Metrics]:
     """The policy down alpha log pi - Q (arXiv 1812.05905, eq. 7), then alpha (eq. 18) with the same log pi."""
-    hypers, alpha = state.hypers, jnp.exp(state.log_alpha.params)
     critic = nets.critic.with_dropout(key, 1)
+    return step_actor(
+        state,
+        sample=lambda params: policies.squashed_sample(nets.actor, params, batch.observation, key),
+        q_value=lambda action: nets.action_value(critic(critic_params, batch.observation, action)),
+        target_entropy=state.hypers.target_entropy_per_action * nets.action_size,
+        temperature_loss=nets.temperature_loss,
+        axes=nets.axes,
+    )
 
-    def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-        action, log_prob = policies.squashed_sample(nets.actor, params, batch.observation, key)
-        q = nets.action_value(critic(critic_params, batch.observation, action))
-        value = losses.soft_actor_loss(q, log_prob, alpha)
-        return value, (log_prob, {"actor_loss": value, "entropy": -log_prob.mean()})
 
-    actor, (log_prob, metrics) = state.learner.step(loss, hypers.actor_lr, nets.axes)
+def step_actor(
+    state: ActorState,
+    *,
+    sample: Callable[[Params], tuple[Any, ...]],
+    q_value: Callable[[jax.Array], jax.Array],
+    target_entropy: Any,
+    temperature_loss: Callable[..., jax.Array],
+    axes: parallel.Axes,
+    rate: Any = 1.0,
+    **options: Any,
+) -> tuple[ActorState, Metrics]:
+    """The half after a step of the policy down alpha log pi - Q, and one of its temperature.
+
+    `sample(params)` gives actions [B, A], their log-probabilities [B] and, with batch norm, the new statistics;
+    `q_value(action)` is [B]. `rate` multiplies learning rates; `options` are the policy's, of `Learner.step`.
+    """
+    hypers, alpha = state.hypers, jnp.exp(state.log_alpha.params)
+
+    def loss(params: Params) -> tuple[jax.Array, Any]:
+        action, log_prob, *statistics = sample(params)
+        value = losses.soft_actor_loss(q_value(action), log_prob, alpha)
+        report = log_prob, {"actor_loss": value, "entropy": -log_prob.mean()}
+        return value, (report, *statistics) if statistics else report
+
+    actor, (log_prob, metrics) = state.learner.step(loss, rate * hypers.actor_lr, axes, **options)
 
     def alpha_loss(log_alpha: jax.Array) -> tuple[jax.Array, Metrics]:
-        value = losses.temperature_loss(log_alpha, log_prob, hypers.target_entropy_per_action * nets.action_size)
+        value = temperature_loss(log_alpha, log_prob, target_entropy)
         return value, {"alpha_loss": value, "alpha": jnp.exp(log_alpha)}
 
-    log_alpha, alpha_metrics = state.log_alpha.step(alpha_loss, hypers.alpha_lr, nets.axes)
+    log_alpha, alpha_metrics = state.log_alpha.step(alpha_loss, rate * hypers.alpha_lr, axes)
     return state.advance(learner=actor, log_alpha=log_alpha), metrics | alpha_metrics
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
     """Clipped double Q, whatever the number of critics."""
     return Networks(
-        actor=networks.make_gaussian_policy(spec, config.actor_hidden_sizes, **config.network_options()),
+        actor=networks.make_gaussian_policy(
+            spec, config.actor_hidden_sizes, log_std=config.log_std, **config.network_options()
+        ),
         critic=halves.make_critic(config, spec, axes),
         bootstrap=lambda q, key: losses.ensemble_min(q),
         regress=losses.ensemble_td_loss,
         action_value=losses.ensemble_min,
         action_size=spec.action_size,
         axes=axes,
+        temperature_loss=losses.TEMPERATURE_LOSSES[config.temperature_loss],
     )
 
 
@@ -119,11 +171,9 @@ def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> SoftAgent:
         init=halves.make_init(defaults, halves.init_half(nets.critic, target=True), init_actor),
         critic_params=lambda critic: critic.learner.variables,
         policy_params=lambda actor, critic_params: Policy(actor.learner.params, actor.log_alpha.params),
-        act=lambda policy, *inputs: policies.squashed_act(nets.actor, policy.params, *inputs),
-        act_greedy=lambda policy, *inputs: policies.squashed_mean(nets.actor, policy.params, *inputs),
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
-        log_prob=lambda policy, *inputs: policies.squashed_log_prob(nets.actor, policy.params, *inputs),
+        **policies.squashed(nets.actor),
         q_value=lambda critic, *inputs: nets.action_value(nets.critic.apply(critic.learner.variables, *inputs)),
     )
 

@@ -56,6 +56,8 @@ class Networks(NamedTuple):
     ]  # (next estimates, next action) -> [B] or [B, M]
     regress: Callable[[jax.Array, jax.Array], jax.Array]  # (estimates, target) -> loss []
     values: Callable[[jax.Array, Any], jax.Array]  # estimates -> [N, B]
+    report: Callable[[jax.Array], Metrics]  # target -> metrics
+    reduce: Callable[[jax.Array], jax.Array]  # values [N, B] -> what the actor climbs, [B]
     actor_loss: Callable[[jax.Array, jax.Array, Transition, Any], tuple[jax.Array, Metrics]]
     optimizer: Callable[[Any], optax.GradientTransformation]
     policy_delay: int
@@ -103,19 +105,20 @@ def update_critic(
         values=lambda estimates: nets.values(estimates, hypers),
         tau=jnp.where((state.step + 1) % nets.policy_delay == 0, hypers.tau, 0.0),
         optimizer=nets.optimizer(hypers),
+        report=nets.report,
     )
 
 
 def update_actor(
     nets: Networks, state: HalfState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
-    """The actor up the lowest of the published critics, then its target, where there is one, towards it."""
+    """The actor up the published critics, the lowest by default, then its target, where there is one, towards it."""
     hypers, critic = state.hypers, nets.published_critic.with_dropout(key, 0)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         action = nets.actor.apply(params, batch.observation)
         values = nets.values(critic(critic_params, batch.observation, action), hypers)
-        return nets.actor_loss(losses.ensemble_min(values), action, batch, hypers)
+        return nets.actor_loss(nets.reduce(values), action, batch, hypers)
 
     actor, metrics = state.learner.step(loss, hypers.actor_lr, nets.axes, hypers.tau, nets.optimizer(hypers))
     return state.advance(learner=actor), metrics
@@ -130,6 +133,8 @@ def make_networks(config: halves.Config, spec: Spec, axes: parallel.Axes = (), p
         target=clipped_double_q,
         regress=losses.ensemble_td_loss,
         values=lambda q, hypers: q,
+        report=lambda target: {},
+        reduce=losses.ensemble_min,
         actor_loss=actor_loss,
         optimizer=lambda hypers: optim.adam,
         policy_delay=policy_delay,
@@ -156,7 +161,7 @@ def assemble(
 
     def q_value(critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
         q = nets.critic.apply(critic.learner.variables, observation, action)
-        return losses.ensemble_min(nets.values(q, critic.hypers))
+        return nets.reduce(nets.values(q, critic.hypers))
 
     init_critic = halves.init_half(nets.critic, nets.optimizer, target=True)
     init_actor = halves.init_half(nets.actor, nets.optimizer, target=nets.target_actor)

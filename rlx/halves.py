@@ -154,20 +154,24 @@ def update_critics(
     state: C,
     critic: Callable[..., Any],
     batch: Transition,
-    target: jax.Array,
+    target: Any,
     axes: parallel.Axes,
     *,
-    regress: Callable[[Any, jax.Array], jax.Array] = losses.ensemble_td_loss,
+    regress: Callable[[Any, Any], jax.Array] = losses.ensemble_td_loss,
     values: Callable[[Any], jax.Array] = lambda estimates: estimates,
+    report: Callable[[Any], Metrics] = lambda target: {},
     tau: Any = None,
     optimizer: optax.GradientTransformation | None = None,
+    project: Callable[[Params], Params] | None = None,
+    rate: Any = None,
     **metrics: jax.Array,
 ) -> tuple[C, Metrics]:
     """The half after a step of its critics down `regress(estimates, target)` [], and of their target networks by `tau`.
 
-    `critic(params, observation, action)` is the network's `apply`, or what `with_dropout` returns. `tau` is by default
-    that of the hyper-parameters. Reports critic_loss, q_mean (of `values(estimates)`) and `metrics`. With batch norm,
-    estimates use the batch's statistics, and the running ones move.
+    `critic(params, observation, action)` is the network's `apply`, or what `with_dropout` returns. `tau` and the
+    learning `rate` are by default those of the hyper-parameters; `optimizer` and `project` as in `Learner.step`.
+    Reports critic_loss, q_mean (of `values(estimates)`), `report(target)` and `metrics`. With batch norm, estimates use
+    the batch's statistics, and the running ones move.
     """
     train = {} if state.learner.statistics is None else {"train": True}
 
@@ -175,12 +179,13 @@ def update_critics(
         result = critic(params, batch.observation, batch.action, **train)
         estimates, *statistics = result if train else (result,)
         error = regress(estimates, target)
-        report = {"critic_loss": error, "q_mean": values(estimates).mean(), **metrics}
-        return error, (report, *statistics) if train else report
+        reported = {"critic_loss": error, "q_mean": values(estimates).mean(), **report(target), **metrics}
+        return error, (reported, *statistics) if train else reported
 
     hypers = state.hypers
-    learner, report = state.learner.step(loss, hypers.critic_lr, axes, hypers.tau if tau is None else tau, optimizer)
-    return state.advance(learner=learner), report
+    rate, tau = (hypers.critic_lr if rate is None else rate), (hypers.tau if tau is None else tau)
+    learner, reported = state.learner.step(loss, rate, axes, tau, optimizer, project)
+    return state.advance(learner=learner), reported
 
 
 def imitate(

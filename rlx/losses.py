@@ -143,6 +143,18 @@ def temperature_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: 
     return -log_alpha * jnp.mean(jax.lax.stop_gradient(log_prob + target_entropy))
 
 
+def alpha_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: Scalar) -> jax.Array:
+    """Mean of `-alpha * (log_prob + target_entropy)`: `temperature_loss` with the gradient through alpha itself.
+
+    As the paper has it (arXiv 1812.05905, eq. 18), and the code of CrossQ, XQC and FlashSAC. The gradient is alpha
+    times the other's, so a small alpha moves slowly.
+    """
+    return temperature_loss(jnp.exp(log_alpha), log_prob, target_entropy)
+
+
+TEMPERATURE_LOSSES = {"log_alpha": temperature_loss, "alpha": alpha_loss}
+
+
 def advantage_weights(advantage: jax.Array, beta: Scalar, max_weight: Scalar = 100.0) -> jax.Array:
     """Weights of advantage-weighted regression, `min(exp(beta * advantage), max_weight)`, without gradient.
 
@@ -309,11 +321,21 @@ def categorical_projection(probs: jax.Array, atoms: jax.Array, support: jax.Arra
     return jax.lax.scan(add_atom, zeros, (position.T, probs.T), unroll=8)[0]
 
 
+def edge_mass(probs: jax.Array) -> jax.Array:
+    """Share of the mass of distributions `[..., M]` at the two ends of their support, a mean: `[]`.
+
+    Returns beyond the support pile up there, and the values that are learnt are wrong without any other sign.
+    """
+    return jnp.mean(probs[..., 0] + probs[..., -1])
+
+
 def cross_entropy_loss(logits: jax.Array, target_probs: jax.Array) -> jax.Array:
-    """Cross-entropy of every critic's `[N, B, M]` against one target distribution `[B, M]`: mean over B, sum over N."""
-    chex.assert_rank([logits, target_probs], [3, 2])
-    chex.assert_shape(logits, (None, *target_probs.shape))
-    entropy = -jnp.sum(jax.lax.stop_gradient(target_probs)[None] * jax.nn.log_softmax(logits), axis=-1)
+    """Cross-entropy of every critic's `[N, B, M]` against one target distribution `[B, M]`, or one for each critic
+    `[N, B, M]`: mean over B, sum over N."""
+    chex.assert_rank([logits, target_probs], [3, {2, 3}])
+    chex.assert_shape(logits, (None, *target_probs.shape[-2:]))
+    target_probs = target_probs[None] if target_probs.ndim == 2 else target_probs
+    entropy = -jnp.sum(jax.lax.stop_gradient(target_probs) * jax.nn.log_softmax(logits), axis=-1)
     return jnp.sum(jnp.mean(entropy, axis=1))
 
 

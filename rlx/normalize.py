@@ -42,6 +42,7 @@ class Statistics(PyTreeNode):
     rest: Rest = Rest()
     far: jax.Array | float = 0.0  # [O] float32, share of far values among recent samples
     returns: Statistics | None = None  # of discounted returns [1], in a run that normalises rewards
+    largest: jax.Array | None = None  # [] the largest size of a return, where these are discounted returns
 
 
 class Returns(PyTreeNode):
@@ -155,17 +156,30 @@ def add_rewards(
         discounted = returns.gamma * discounted + now[0]
         return jnp.where(now[1], 0.0, discounted), discounted
 
-    assert statistics.returns is not None
+    assert statistics.returns is not None and statistics.returns.largest is not None
     discounted, of_steps = jax.lax.scan(step, returns.discounted, (reward, ended))
     merged = update(statistics.returns, of_steps[..., None], axis_name, outliers=True)  # a rare reward is the task
+    largest = jnp.max(jnp.abs(of_steps), initial=0.0)
+    largest = largest if axis_name is None else jax.lax.pmax(largest, axis_name)
+    merged = merged.replace(largest=jnp.maximum(statistics.returns.largest, largest))
     return statistics.replace(returns=merged), returns.replace(discounted=discounted)
 
 
-def scale_reward(statistics: Statistics, reward: jax.Array) -> jax.Array:
+def init_returns() -> Statistics:
+    """Statistics of no discounted returns."""
+    return init(1).replace(largest=jnp.zeros(()))
+
+
+def scale_reward(statistics: Statistics, reward: jax.Array, max_return: float = 0.0) -> jax.Array:
     """`reward` in standard deviations of the discounted returns, not shifted: a shift would change the task.
 
     The rule of VecNormalize and of XQC (arXiv 2509.25174); as it is before the first sample. Where returns hardly vary,
-    the deviation is kept above 1e-3.
+    the deviation is kept above 1e-3. With a `max_return` above 0, no return so far is larger than that after scaling
+    (G_max of SimbaV2, arXiv 2502.15280, and FlashSAC).
     """
     assert statistics.returns is not None
-    return reward / jnp.maximum(jnp.sqrt(statistics.returns.variance[0]), 1e-3)
+    scale = jnp.maximum(jnp.sqrt(statistics.returns.variance[0]), 1e-3)
+    if max_return > 0:
+        assert statistics.returns.largest is not None
+        scale = jnp.maximum(scale, statistics.returns.largest / max_return)
+    return reward / scale

@@ -9,7 +9,7 @@ distrax is imported inside: 0.4 s that `--help` need not spend.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -53,6 +53,16 @@ def squashed_log_prob(actor: Network, params: Params, observation: jax.Array, ac
     return log_prob
 
 
+def squashed(actor: Network) -> dict[str, Any]:
+    """`act`, `act_greedy` and `log_prob` of an agent whose acting parameters have the tanh-Gaussian's as `params`."""
+    functions = {"act": squashed_act, "act_greedy": squashed_mean, "log_prob": squashed_log_prob}
+
+    def bound(function: Any) -> Any:
+        return lambda policy, *inputs: function(actor, policy.params, *inputs)
+
+    return {name: bound(function) for name, function in functions.items()}
+
+
 def mean_tanh_normal(actor: Network, params: Params, observation: jax.Array) -> Any:
     """The Gaussian with a squashed mean, a distrax distribution over actions."""
     from rlx import distributions
@@ -85,3 +95,53 @@ def deterministic(actor: Network, params: Params, observation: jax.Array, key: K
     """The network's output; the driver adds the noise that explores."""
     del key
     return actor.apply(params, observation), {}
+
+
+# Exploration noise with a state of its own, one for each environment, that begins anew with every episode.
+
+
+class HeldNoise(NamedTuple):
+    """Standard normal noise that stays for a number of steps."""
+
+    draw: jax.Array  # [..., A]
+    steps_left: jax.Array  # [...] int32
+
+
+def no_noise_yet(action_size: int) -> HeldNoise:
+    """Of one environment before its first step."""
+    return HeldNoise(jnp.zeros(action_size, jnp.float32), jnp.zeros((), jnp.int32))
+
+
+def hold(noise: HeldNoise, key: Key, most: int) -> HeldNoise:
+    """The noise of the next step, `[..., A]`: drawn anew where its time is over.
+
+    It then stays for k steps, 1 to `most`, with probability proportional to k^-2: each environment has a k of its own.
+    """
+    draw_key, steps_key = jax.random.split(key)
+    shape, over = noise.steps_left.shape, noise.steps_left == 0
+    draw = jax.random.normal(draw_key, noise.draw.shape, noise.draw.dtype)
+    steps = 1 + jax.random.categorical(steps_key, -2 * jnp.log(jnp.arange(1.0, most + 1)), shape=shape)
+    left = jnp.where(over, steps.astype(jnp.int32), noise.steps_left) - 1
+    return HeldNoise(jnp.where(over[..., None], draw, noise.draw), left)
+
+
+def squash(mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> jax.Array:
+    """The tanh-Gaussian's action for standard normal noise, all `[..., A]`."""
+    return jnp.tanh(mean + jnp.exp(log_std) * noise)
+
+
+def no_scale_yet() -> jax.Array:
+    """The deviation of one environment's noise before its first step, []: none is negative."""
+    return jnp.full((), -1.0, jnp.float32)
+
+
+def with_own_noise(action: jax.Array, scale: jax.Array, bounds: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
+    """Actions `[..., A]` with Gaussian noise of each environment's own deviation `[...]`, within [-1, 1], and those.
+
+    An environment that has none yet draws it uniformly between `bounds` [2].
+    """
+    scale_key, noise_key = jax.random.split(key)
+    drawn = jax.random.uniform(scale_key, scale.shape, action.dtype, bounds[0], bounds[1])
+    scale = jnp.where(scale < 0, drawn, scale)
+    noise = jax.random.normal(noise_key, action.shape, action.dtype)
+    return jnp.clip(action + scale[..., None] * noise, -1.0, 1.0), scale

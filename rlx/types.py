@@ -225,6 +225,8 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     # () -> the acting state of one environment, a pytree. `act` and `act_greedy` then take it after the key, with
     # leaves [..., *shape], and return it third; it begins anew with every episode
     carry: Callable[[], Any] | None = None
+    # () -> the same of exploration noise alone, in place of `carry`: `act` takes and returns it, `act_greedy` does not
+    noise: Callable[[], Any] | None = None
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
     on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
     # parts that another agent's run may give: (state, the other agent's state) -> state

@@ -220,7 +220,7 @@ def capabilities_table() -> str:
         agent = module.make(module.Config(), spec)
         policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
         is_mlp = any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
-        has = [agent.on_policy, agent.log_prob, agent.q_value, agent.carry, agent.window]
+        has = [agent.on_policy, agent.log_prob, agent.q_value, agent.carry or agent.noise, agent.window]
         formats = "jax, NumPy, ONNX" if is_mlp else "jax"
         rows.append((f"[`{name}`]({name}.md)", *("yes" if each else "no" for each in has), formats))
     return table(head, rows)

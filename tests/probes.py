@@ -128,7 +128,7 @@ class Answers(NamedTuple):
     greedy: jax.Array  # [2]
 
 
-def learner(agent: Agent) -> Callable[..., Answers]:
+def learner(agent: Agent, by_q_value: bool = False) -> Callable[..., Answers]:
     """A function `(hypers, batches [T, B, ...], questions [2, B, ...], key, number=0) -> Answers`: T updates of a fresh
     agent. An on-policy one gets the batches as it plays them, in the probe of this number."""
 
@@ -136,7 +136,10 @@ def learner(agent: Agent) -> Callable[..., Answers]:
         policy = agent.acting_params(state)
         _, metrics = agent.update_critic(state.critic, policy, question, key)
         greedy, _ = agent.act_greedy(policy, question.observation[0], key)
-        return Answers(metrics.get("v_mean" if agent.on_policy else "q_mean"), greedy[0])
+        value = metrics.get("v_mean" if agent.on_policy else "q_mean")
+        if by_q_value and agent.q_value is not None:
+            value = agent.q_value(state.critic, question.observation, question.action).mean()
+        return Answers(value, greedy[0])
 
     def learn(hypers: Any, batches: Transition, questions: Transition, key: Key, number: Any = 0) -> Answers:
         init_key, learn_key, ask_key = jax.random.split(key, 3)
@@ -160,6 +163,7 @@ class Contract(NamedTuple):
     config: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Config that make it small, beside hidden sizes
     hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
     variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
+    by_q_value: bool = False  # values are asked of `q_value`: batch norm makes nothing of a minibatch of equal rows
     samples: bool = False  # whether its greedy action is chosen among samples, and so depends on the key
 
 

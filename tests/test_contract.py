@@ -108,8 +108,21 @@ every_run = parameters([case for case in CASES if not case.variant], quick=("sac
 
 
 def plain(case: Case, layers: int = 1) -> Agent:
+    """The agent, whose `act` begins an episode where exploration noise has a state."""
     module = agents.load(case.name)
-    return module.make(probes.small(module.Config, layers=layers, **case.changes), probes.SPEC)
+    agent: Agent = module.make(probes.small(module.Config, layers=layers, **case.changes), probes.SPEC)
+    make_noise, act = agent.noise, agent.act
+    if make_noise is None:
+        return agent
+
+    def first(policy: Any, observation: jax.Array, key: Key) -> tuple[jax.Array, Any]:
+        lead = observation.shape[:-1]
+        noise = jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, *x.shape)), make_noise())
+        action, info, new = act(policy, observation, key, noise)
+        jax.tree.map(lambda x, y: np.testing.assert_equal((x.shape, x.dtype), (y.shape, y.dtype)), noise, new)
+        return action, info
+
+    return agent._replace(act=first)
 
 
 @cache
@@ -140,7 +153,7 @@ def test_probes(case: Case) -> None:
     numbers = jnp.array([probes.NUMBERS[name] for name, _ in problems])
     rates = hypers(case, reward_scale=jnp.array([scale for _, scale in problems]))
     rates = jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), len(problems)), rates)
-    learn = jax.jit(jax.vmap(probes.learner(agent), in_axes=(0, 0, 0, None, 0)))
+    learn = jax.jit(jax.vmap(probes.learner(agent, case.contract.by_q_value), in_axes=(0, 0, 0, None, 0)))
     answers = jax.device_get(learn(rates, data, questions, jax.random.key(0), numbers))
     wrong = []
     for i, (problem, scale) in enumerate(problems):

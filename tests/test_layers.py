@@ -15,12 +15,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = """
     errors user_code json_files settings types parallel losses distributions networks diffusion normalize replay
-    optim halves policies envs agents rollout evaluate statistics data train config build experiment
+    optim halves categorical policies envs agents rollout evaluate statistics data train config build experiment
     visual runs export analysis sweeps api commands __main__
 """.split()
 REGISTRY_READERS = {"config", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
+    ("rlx.agents.crossq", "rlx.agents.sac"),
+    ("rlx.agents.xqc", "rlx.agents.sac"),
+    ("rlx.agents.xqc", "rlx.agents.crossq"),
+    ("rlx.agents.flash_sac", "rlx.agents.sac"),
+    ("rlx.agents.flash_sac", "rlx.agents.crossq"),
+    ("rlx.agents.flash_sac", "rlx.agents.xqc"),
+    ("rlx.agents.fast_td3", "rlx.agents.td3"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),
     ("rlx.agents.rebrac", "rlx.agents.td3"),
     ("rlx.agents.pql", "rlx.agents.td3"),

@@ -36,6 +36,7 @@ HAND_NUMBERS: dict[str, tuple[tuple[Any, ...], Any]] = {  # by the function's na
     "ensemble_td_loss": ((array([1, 2], [3, 5]), array(2, 2)), 5.5),
     "soft_actor_loss": ((array(1, 2), array(-1, -3), 0.5), -2.5),
     "temperature_loss": ((array(0.5)[0], array(-1, -2), -3.0), 2.25),
+    "alpha_loss": ((array(LN2)[0], array(-1, -2), -3.0), 9.0),  # the same at an alpha of 2 in place of 0.5
     "advantage_weights": ((array(0, LN2, -LN2, 50, 1e9), 2.0), [1, 4, 0.25, 100, 100]),
     "td3_bc_lambda": ((array(-1, 3), 2.5), 1.25),
     "td3_bc_lambda of zeros": ((array(0, 0), 2.5), 2.5e6),
@@ -54,6 +55,12 @@ HAND_NUMBERS: dict[str, tuple[tuple[Any, ...], Any]] = {  # by the function's na
     # the second sample's lower mean is the second critic's; an elementwise minimum would sum to 0.3
     "lower_mean": ((array([[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.9, 0.1]]), array(0, 1)), [[0.9, 0.1], [0.9, 0.1]]),
     # -1 * log(1/2), twice, and certain logits cost nothing: critics cost (ln 2 + ln 2) / 2 and (0 + 0) / 2
+    "edge_mass": ((array([0.2, 0.5, 0.3], [0, 1, 0]),), 0.25),
+    # with a target for each critic: ln 2 and 0 for the first, 50 and 0 for the second
+    "cross_entropy_loss each": (
+        (array([[0, 0], [0, 50]], [[50, 0], [0, 50]]), array([[1, 0], [0, 1]], [[0, 1], [0, 1]])),
+        LN2 / 2 + 25,
+    ),
     "cross_entropy_loss": ((array([[0, 0], [3, 3]], [[50, 0], [0, 50]]), array([1, 0], [0, 1])), LN2),
     "polyak": (({"w": array(0, 10)}, {"w": array(10, 20)}, 0.1), {"w": np.array([1.0, 11.0])}),
 }
@@ -252,4 +259,5 @@ def test_categorical_projection_against_a_loop(size: int) -> None:
     for got in three_ways(losses.categorical_projection, probs, atoms, support):
         np.testing.assert_allclose(got, want, atol=2e-6)
         np.testing.assert_allclose(jnp.sum(got, axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(got[0], probs[0], atol=2e-6)  # on the atoms nothing moves, and nothing is lost
     np.testing.assert_allclose(want[:4] @ support, [probs[0] @ support, 3, 10, -10], atol=1e-5)

@@ -236,6 +236,18 @@ def test_values_and_policies_against_numpy() -> None:
     check(log_std, want[:, A:])
 
 
+def test_bounds_of_the_log_deviation() -> None:
+    """Clipped, or by tanh, which has 0 in the middle and a gradient everywhere."""
+    x = np.float32([-20.0, 0.0, 1.0])
+    for kind, want, slope in (("clip", [-10, 0, 1], [0, 1, 1]), ("tanh", -4 + 6 * np.tanh(x), 6 / np.cosh(x) ** 2)):
+        bounded = partial(networks.bounded_log_std, kind=kind, low=-10.0, high=2.0)
+        for way in (bounded, jax.jit(bounded), jax.vmap(bounded)):
+            np.testing.assert_allclose(way(x), want, rtol=1e-5)
+        np.testing.assert_allclose(jax.vmap(jax.grad(bounded))(x), slope, rtol=1e-4, atol=1e-6)
+    policy = networks.make_gaussian_policy(SPEC, HIDDEN, log_std=("tanh", -5.0, 0.0))
+    np.testing.assert_allclose(policy.apply(policy.init(jax.random.key(0)), OBSERVATION)[1], -2.5, atol=0.1)
+
+
 def test_state_independent_std_is_a_parameter() -> None:
     network = networks.make_gaussian_policy(SPEC, HIDDEN, state_dependent_std=False)
     params = jax.jit(network.init)(jax.random.key(0))

@@ -60,6 +60,15 @@ def test_optimisers_against_numpy(name: str, options: tuple[str, ...]) -> None:
             np.testing.assert_array_equal(found["batch_stats"], 1.0)
 
 
+def test_decay_of_the_first_moments() -> None:
+    """After gradients of 1 and 0, with b1 = 0.5: 0.25 / (1 - 0.25), over the second moments' root."""
+    optimizer = optim.make_optimizer("adam", b1=jnp.float32(0.5))
+    state = optimizer.init(jnp.zeros(()))
+    for gradient in (1.0, 0.0):
+        update, state = optimizer.update(jnp.float32(gradient), state)
+    np.testing.assert_allclose(update, (0.25 / 0.75) / np.sqrt(0.000999 / (1 - 0.999**2)), rtol=1e-4)
+
+
 def test_schedules() -> None:
     """From 1 to 0 and 0 from there on; a warm-up rises to 1 and multiplies what follows; no length, no decay."""
     t = np.arange(8)

@@ -19,7 +19,7 @@ GAMMA = 0.9
 
 
 def fresh(envs: int) -> tuple[normalize.Statistics, normalize.Returns]:
-    statistics = normalize.init(2).replace(returns=normalize.init(1))
+    statistics = normalize.init(2).replace(returns=normalize.init_returns())
     return statistics, normalize.Returns(jnp.zeros(envs), jnp.full(envs, GAMMA))
 
 
@@ -66,6 +66,28 @@ def test_two_shards_have_the_statistics_of_one_batch() -> None:
         np.testing.assert_allclose(variance, together.returns.variance, rtol=1e-5)
 
 
+def test_the_largest_return_is_limited() -> None:
+    """A return of 10 may be 0.5 at most: rewards are divided by 20; where the deviation is enough, by that."""
+    statistics, returns = fresh(2)
+    reward = jnp.array([[-10.0, -5.0], [5.0, 5.0]])
+    statistics, _ = normalize.add_rewards(statistics, returns, reward, jnp.ones((2, 2), bool))
+    assert statistics.returns is not None and statistics.returns.largest == 10
+    deviation = np.std(np.asarray(reward))
+    for limit, scale in ((0.0, deviation), (0.5, 20.0), (5.0, deviation)):
+        found = [
+            normalize.scale_reward(statistics, jnp.ones(1), limit),
+            jax.jit(normalize.scale_reward, static_argnums=2)(statistics, jnp.ones(1), limit),
+        ]
+        np.testing.assert_allclose(found, np.full((2, 1), 1 / scale), rtol=1e-5)
+
+    def largest(reward: jax.Array) -> Any:
+        shard, _ = normalize.add_rewards(*fresh(1), reward, jnp.ones((2, 1), bool), "shard")
+        assert shard.returns is not None
+        return shard.returns.largest
+
+    np.testing.assert_array_equal(jax.vmap(largest, 1, axis_name="shard")(reward[:, :, None]), [10, 10])
+
+
 def test_before_the_first_sample_and_without_variance_rewards_stay_finite() -> None:
     statistics, returns = fresh(2)
     np.testing.assert_array_equal(normalize.scale_reward(statistics, jnp.full(3, 2.0)), 2.0)
@@ -90,7 +112,11 @@ def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"normalize_rewards": True, "offline_steps": 10}, "normalize.rewards"), ({"noise_hold": 4}, "no noise to hold")],
+    [
+        ({"normalize_rewards": True, "offline_steps": 10}, "normalize.rewards"),
+        ({"noise_hold": 4}, "no noise to hold"),
+        ({"max_return": 5.0}, "add --normalize-rewards"),
+    ],
 )
 def test_settings_without_effect_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RlxError, match=message):

@@ -6,10 +6,12 @@ from rlx.networks.modules import (
     BATCH_NORMS,
     DTYPES,
     INITIALIZERS,
+    LOG_STD_MAPS,
     MLP,
     OUTPUT_INIT,
     GaussianHead,
     ResidualBlock,
+    bounded_log_std,
     dropout,
 )
 from rlx.networks.network import (
@@ -19,6 +21,7 @@ from rlx.networks.network import (
     make_critic,
     make_deterministic_policy,
     make_gaussian_policy,
+    make_network,
     make_value,
 )
 from rlx.networks.score import FourierFeatures, ScoreNet, make_score
@@ -28,6 +31,7 @@ __all__ = [
     "BATCH_NORMS",
     "DTYPES",
     "INITIALIZERS",
+    "LOG_STD_MAPS",
     "MLP",
     "OUTPUT_INIT",
     "Apply",
@@ -37,11 +41,13 @@ __all__ = [
     "Network",
     "ResidualBlock",
     "ScoreNet",
+    "bounded_log_std",
     "dropout",
     "ensemble",
     "make_critic",
     "make_deterministic_policy",
     "make_gaussian_policy",
+    "make_network",
     "make_score",
     "make_value",
 ]

@@ -28,28 +28,33 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, size, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, size, jnp.float32)
         running = [
-            self.variable("batch_stats", "mean", jnp.zeros, size),
-            self.variable("batch_stats", "variance", jnp.ones, size),
-            self.variable("batch_stats", "batches", jnp.zeros, ()),
+            self.variable("batch_stats", "mean", jnp.zeros, size, jnp.float32),
+            self.variable("batch_stats", "variance", jnp.ones, size, jnp.float32),
+            self.variable("batch_stats", "batches", jnp.zeros, (), jnp.float32),
         ]
         old_mean, old_variance, batches = (jax.lax.stop_gradient(variable.value) for variable in running)
         old_deviation = jnp.sqrt(old_variance + self.epsilon)
         x = x.astype(jnp.float32)
+
+        def rows(feature: jax.Array) -> jax.Array:  # [W] in the rank of x
+            return feature.reshape((1,) * (x.ndim - 1) + size)
+
         if not train:
-            return ((x - old_mean) / old_deviation * scale + bias).astype(dtype)
+            return ((x - rows(old_mean)) / rows(old_deviation) * rows(scale) + rows(bias)).astype(dtype)
         mean = self._mean(x)
-        variance = self._mean((x - mean) ** 2)
+        variance = self._mean((x - rows(mean)) ** 2)
         deviation = jnp.sqrt(variance + self.epsilon)
-        y = (x - mean) / deviation
+        y = (x - rows(mean)) / rows(deviation)
         if self.renormalize:
             r = jnp.clip(deviation / old_deviation, 1 / self.max_scale, self.max_scale)
             d = jnp.clip((mean - old_mean) / old_deviation, -self.max_shift, self.max_shift)
             warm = batches >= self.warmup
-            y = y * jax.lax.stop_gradient(jnp.where(warm, r, 1.0)) + jax.lax.stop_gradient(jnp.where(warm, d, 0.0))
+            r, d = (jax.lax.stop_gradient(jnp.where(warm, z, cold)) for z, cold in ((r, 1.0), (d, 0.0)))
+            y = y * rows(r) + rows(d)
         for variable, new in zip(running[:2], (mean, variance), strict=True):
             variable.value = self.momentum * variable.value + (1 - self.momentum) * jax.lax.stop_gradient(new)
         running[2].value = batches + 1
-        return (y * scale + bias).astype(dtype)
+        return (y * rows(scale) + rows(bias)).astype(dtype)
 
     def _mean(self, x: jax.Array) -> jax.Array:
         mean = x.mean(axis=tuple(range(x.ndim - 1)))

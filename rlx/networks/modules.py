@@ -105,18 +105,33 @@ class MLP(nn.Module):
         return x if self.batch_norm == "none" else BatchNorm(self.batch_norm == "renorm", self.axes)(x, train)
 
 
-class GaussianHead(nn.Module):
-    """Mean and log standard deviation, `[..., A]`; unless `state_dependent`, the latter is a parameter, at first 0."""
+LOG_STD_MAPS = ("clip", "tanh")
 
-    mlp: MLP
-    state_dependent: bool
+
+def bounded_log_std(x: jax.Array, kind: str, low: float, high: float) -> jax.Array:
+    """What a network says of a log standard deviation, within [low, high], by a kind of LOG_STD_MAPS.
+
+    "clip" is the identity between the bounds, with gradient 0 beyond; "tanh" puts 0 in their middle and is smooth.
+    """
+    return jnp.clip(x, low, high) if kind == "clip" else low + (high - low) * (1 + jnp.tanh(x)) / 2
+
+
+class GaussianHead(nn.Module):
+    """Mean and log standard deviation, `[..., A]`; unless `state_dependent`, the latter is a parameter, at first 0.
+
+    `log_std` are the arguments of `bounded_log_std` after the first; without them the network's output is passed on.
+    """
+
+    mlp: Any  # an MLP, or another module called like one
+    state_dependent: bool = True
+    log_std: tuple[str, float, float] | None = None
 
     @nn.compact
     def __call__(self, *inputs: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
         output = self.mlp(*inputs, train=train)
         if self.state_dependent:
             mean, log_std = jnp.split(output, 2, axis=-1)
-            return mean, log_std
+            return mean, log_std if self.log_std is None else bounded_log_std(log_std, *self.log_std)
         log_std = self.param("log_std", nn.initializers.zeros, output.shape[-1:], jnp.float32)
         return output, jnp.broadcast_to(log_std, output.shape)
 

@@ -38,9 +38,16 @@ class Network(NamedTuple):
 
 
 def make_gaussian_policy(
-    spec: Spec, hidden_sizes: Sequence[int], *, state_dependent_std: bool = True, **options: Any
+    spec: Spec,
+    hidden_sizes: Sequence[int],
+    *,
+    state_dependent_std: bool = True,
+    log_std: tuple[str, float, float] | None = None,
+    **options: Any,
 ) -> Network:
-    """`apply(params, observation [..., O]) -> (mean, log_std)`, both `[..., A]`, neither squashed nor clipped.
+    """`apply(params, observation [..., O]) -> (mean, log_std)`, both `[..., A]`, not squashed.
+
+    `log_std` bounds the latter, as `GaussianHead` has it.
 
     Of observations with parts, policies read those of the actor, critics and values those of the critic (see `Spec`).
     `options` here and below are the MLP's fields, and `input_size`, the numbers that the network reads of all inputs
@@ -48,21 +55,21 @@ def make_gaussian_policy(
     """
     size = spec.action_size * (2 if state_dependent_std else 1)
     input_size = options.pop("input_size", spec.actor_size)
-    head = GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std)
-    return _network(head, input_size, spec.actor_observation)
+    head = GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std, log_std)
+    return make_network(head, input_size, spec.actor_observation)
 
 
 def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> action [..., A]` in [-1, 1], by tanh."""
     input_size = options.pop("input_size", spec.actor_size)
-    return _network(MLP(hidden_sizes, spec.action_size, **options), input_size, spec.actor_observation, jnp.tanh)
+    return make_network(MLP(hidden_sizes, spec.action_size, **options), input_size, spec.actor_observation, jnp.tanh)
 
 
 def make_value(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> value [...]`."""
     input_size = options.pop("input_size", spec.critic_size)
     mlp = MLP(hidden_sizes, 1, **options)
-    return _network(mlp, input_size, spec.critic_observation, lambda output: output[..., 0])
+    return make_network(mlp, input_size, spec.critic_observation, lambda output: output[..., 0])
 
 
 def make_critic(
@@ -79,7 +86,9 @@ def make_critic(
         raise RlxError(f"num_atoms {num_atoms}: must be at least 1")
     input_size = options.pop("input_size", spec.critic_size + spec.action_size)
     mlp = MLP(hidden_sizes, num_atoms or 1, **options)
-    critic = _network(mlp, input_size, spec.critic_observation, lambda output: output if num_atoms else output[..., 0])
+    critic = make_network(
+        mlp, input_size, spec.critic_observation, lambda output: output if num_atoms else output[..., 0]
+    )
     return ensemble(critic, num_critics)
 
 
@@ -104,13 +113,16 @@ def ensemble(network: Network, size: int) -> Network:
     return network._replace(init=init, apply=apply)
 
 
-def _network(
+def make_network(
     module: Any,
     input_size: int,
     read: Callable[[jax.Array], jax.Array],
     output: Callable[[Any], Any] = lambda output: output,
 ) -> Network:
-    """A module as a record; `read` is what it reads of the observation, its first input, `output` maps its outputs."""
+    """A module as a record; `read` is what it reads of the observation, its first input, `output` maps its outputs.
+
+    The module is called like an MLP, and has its field `dropout`.
+    """
 
     def apply(params: Params, *inputs: jax.Array, key: Key | None = None, train: bool = False) -> Any:
         rngs = None if key is None else {"dropout": key}

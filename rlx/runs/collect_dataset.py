@@ -107,7 +107,7 @@ class Source:
         self.task: Task = self.driver.task._replace(axes=())
         if of_members(self.task.env) is not None:
             raise RlxError(f"{folder}: its members have --env-params of their own; collect from a run with one set")
-        if self.task.agent.carry is not None:
+        if self.task.agent.carry or self.task.agent.noise:
             raise RlxError(
                 f"{folder}: {self.saved.agent} acts with a state of its own, which is not collected with yet"
             )

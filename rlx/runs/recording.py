@@ -94,7 +94,7 @@ def record(
     for note in (*prepared.notes, *_notes(prepared.config)):
         warn(note)
     sinks = loggers.Sinks(prepared.config if writes else None, folder, start.run_step, warn)
-    warned_of_outliers = False
+    warned_of_outliers = warned_of_edges = False
     with checkpoints, sinks, console, open_metrics(folder, writes) as lines:
         for moment in run(prepared, driver, start.snapshot, start.resumed, interrupts.asked, console.begin):
             report = moment.report
@@ -110,6 +110,9 @@ def record(
             if not warned_of_outliers and (outliers := reports.outliers(report, prepared.config.train)):
                 warned_of_outliers = True  # metrics.jsonl counts all of them
                 warn(outliers)
+            if not warned_of_edges and (edges := reports.edge_mass(report)):
+                warned_of_edges = True
+                warn(edges)
             if follower and follower.saw(line if is_new else None, moment) and not is_last(prepared, moment):
                 report = report._replace(saves=True, ended=True)
                 moment = moment._replace(report=report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -37,12 +38,12 @@ def init_env(task: Task, key: Key, pool: EnvState, hypers: Any = None) -> Vector
     if task.config.normalize_rewards:
         zeros = jnp.zeros(task.plan.shard_envs)
         returns = normalize.Returns(zeros, zeros + hypers.gamma)
-    return state.replace(carry=fresh_carry(task, task.plan.shard_envs), returns=returns)
+    return state.replace(carry=fresh_acting_state(task, task.plan.shard_envs), returns=returns)
 
 
 def init_statistics(task: Task) -> normalize.Statistics:
     """The statistics before the first step."""
-    returns = normalize.init(1) if task.config.normalize_rewards else None
+    returns = normalize.init_returns() if task.config.normalize_rewards else None
     return normalize.init(task.env.spec.observation_size).replace(returns=returns)
 
 
@@ -59,11 +60,19 @@ def add_block(
 
 
 def fresh_carry(task: Task, number: int) -> Any:
-    """The acting state that episodes begin with, `[number, ...]`; None for an agent without."""
-    if task.agent.carry is None:
+    """The state of acting greedily that episodes begin with, `[number, ...]`; None for an agent without."""
+    return _repeated(task.agent.carry, number)
+
+
+def fresh_acting_state(task: Task, number: int) -> Any:
+    """The state of exploring that episodes begin with, `[number, ...]`: the carry or that of the noise, or None."""
+    return _repeated(task.agent.carry or task.agent.noise, number)
+
+
+def _repeated(make: Callable[[], Any] | None, number: int) -> Any:
+    if make is None:
         return None
-    fresh = fix_types(jax.tree.map(jnp.asarray, task.agent.carry()))
-    return jax.tree.map(lambda x: jnp.repeat(x[None], number, axis=0), fresh)
+    return jax.tree.map(lambda x: jnp.repeat(x[None], number, axis=0), fix_types(jax.tree.map(jnp.asarray, make())))
 
 
 def behave(task: Task, policy: Any, statistics: normalize.Statistics) -> Act:
@@ -93,7 +102,8 @@ def make_block(
     """The collector's iteration: one block `[K, E, ...]`, with random actions during the warm-up of an untrained
     agent."""
     config, explore = task.config, behave(task, policy, statistics)
-    stores_info = bool(task.columns.shapes or task.agent.records or task.agent.carry)  # more than actions
+    agent = task.agent
+    stores_info = bool(task.columns.shapes or agent.records or agent.carry or agent.noise)  # more than actions
     random_iterations = task.plan.warmup_iterations
     if stores_info:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
         random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
@@ -122,7 +132,7 @@ def make_block(
     noise_keys = None
     if config.noise_hold > 1:
         noise_keys = held_keys(derive(key, HOLD), iteration * config.rollout_length, index, config.noise_hold)
-    fresh = fresh_carry(task, shape[0])
+    fresh = fresh_acting_state(task, shape[0])
     arguments = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh, noise_keys)
     env, rows, *reports = collect(task.batch, act, *arguments)
     episodes, diverged = parallel.sum(tuple(reports), task.axes)
@@ -138,7 +148,7 @@ def record(task: Task, policy: Any, statistics: normalize.Statistics, rows: Row)
     normalised, following = (observed(task, statistics, x) for x in (rows.observation, rows.next_observation))
     extras = {name: shown[name] for name in task.env.spec.extras}
     scaled = statistics.returns is not None
-    reward = normalize.scale_reward(statistics, rows.reward) if scaled else rows.reward
+    reward = normalize.scale_reward(statistics, rows.reward, task.config.max_return) if scaled else rows.reward
     agent_rows = rows._replace(observation=normalised, next_observation=following, reward=reward, extras=extras)
     available = info | shown | task.agent.records(policy, agent_rows, info)
     return rows._replace(extras={name: available[name] for name in task.columns.shapes})

@@ -99,7 +99,8 @@ def _traced(agent: Agent, spec: Spec, axes: parallel.Axes, noise: bool) -> tuple
 
     def trace(key: Any, rows: Row) -> tuple[dict[str, Any], dict[str, Any]]:
         policy = agent.acting_params(agent.init(key))
-        carry = () if agent.carry is None else (jax.tree.map(lambda x: jnp.asarray(x)[None, None], agent.carry()),)
+        make = agent.carry or agent.noise
+        carry = () if make is None else (jax.tree.map(lambda x: jnp.asarray(x)[None, None], make()),)
         info = {} if noise else agent.act(policy, rows.observation, key, *carry)[1]
         return info, agent.records(policy, rows, info) if agent.records else {}
 

@@ -101,6 +101,11 @@ class TrainConfig:
     normalize_rewards: bool = setting(
         False, "divide rewards in the learning targets by the running standard deviation of discounted returns"
     )
+    max_return: float = setting(
+        0.0,
+        "and by more where the largest return so far would still exceed this (G_max; 0: no limit)",
+        within=POSITIVE,
+    )
     noise_min: float = setting(
         0.0, "exploration noise of the first environment, standard deviation in action units", within=POSITIVE
     )

@@ -76,7 +76,7 @@ def observed_batch(task: Task, statistics: normalize.Statistics, batch: Transiti
         for name, x in batch.extras.items()
     }
     if statistics.returns is not None and batch.reward is not None:
-        normalized["reward"] = normalize.scale_reward(statistics, batch.reward)
+        normalized["reward"] = normalize.scale_reward(statistics, batch.reward, task.config.max_return)
     return batch._replace(**normalized, extras=extras)
 
 

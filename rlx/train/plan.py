@@ -285,6 +285,8 @@ def _check_consistency(config: TrainConfig) -> None:
             "--normalize-rewards: needs returns of the environment from the first update; of a data set, use"
             " --scale-rewards range"
         )
+    if config.max_return and not config.normalize_rewards:
+        raise RlxError(f"--max-return {config.max_return:g}: limits normalised rewards; add --normalize-rewards")
     if config.replay_dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise RlxError(f"--replay-dtype {config.replay_dtype}: must be float32 or bfloat16 without jax_enable_x64")
     if config.offline_only and not config.offline_steps:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rlx.evaluate import Evaluation
 from rlx.json_files import plain
 from rlx.normalize import FAR
 from rlx.train.config import TrainConfig
 from rlx.train.nonfinite import OUTLIERS
+
+MOST_AT_EDGES = 0.05  # share of the targets' mass at the ends of a categorical support that goes without a warning
 
 
 class Seconds(NamedTuple):
@@ -99,6 +103,17 @@ def outliers(report: Report, config: TrainConfig) -> str | None:
     return (
         f"step {run_step:,}: the physics seems to diverge, with observations over {FAR:g} standard deviations from the"
         f" mean in {number:,} steps; rare ones do not count in the statistics. To restart such environments, {remedy}"
+    )
+
+
+def edge_mass(report: Report) -> str | None:
+    """A line on targets of categorical critics that pile up at the ends of their support, None where they do not."""
+    share = max(np.ravel(report.metrics.get("edge_mass", 0.0)))
+    if not share > MOST_AT_EDGES:
+        return None
+    return (
+        f"step {report.run_step:,}: {share:.0%} of the mass of the critics' targets is at the two ends of their"
+        " support, as if returns were beyond it; widen --v-min and --v-max, or scale rewards down"
     )
 
 

@@ -1,0 +1,46 @@
+"""FlashSAC: XQC's checks, the sphere of its norms, and noise that is held while acting."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.agents import flash_sac
+from rlx.types import as_arrays
+from tests import probes
+from tests.loss_tools import BATCHES, SPEC
+from tests.test_xqc import CONTRACT as LIKE_XQC
+from tests.test_xqc import SMALL, check_losses, check_sphere
+
+CONTRACT = probes.Contract(LIKE_XQC.config, LIKE_XQC.hypers, by_q_value=True)
+
+
+def test_losses() -> None:
+    """`actor_loss` and `critic_loss`."""
+    check_losses(flash_sac)
+
+
+def test_weights_and_norms_stay_on_their_spheres() -> None:
+    """Scale and bias of a norm of width W have norm sqrt(W) together; each critic has its own."""
+    critics = check_sphere(flash_sac)["params"]
+    layers = {name: layer for name, layer in critics.items() if "Norm" in name}
+    assert {name.split("_")[0] for name in layers} == {"BatchNorm", "RMSNorm"}
+    for layer in layers.values():
+        together = np.concatenate([layer[name] for name in layer], axis=-1)
+        np.testing.assert_allclose(np.linalg.norm(together, axis=-1), layer["scale"].shape[-1] ** 0.5, rtol=1e-5)
+
+
+def test_the_target_entropy_is_half_that_of_a_narrow_gaussian() -> None:
+    found = as_arrays(flash_sac.Hypers()).target_entropy_per_action
+    np.testing.assert_allclose(found, np.log(0.15 * np.sqrt(2 * np.pi * np.e)), rtol=1e-5)
+
+
+def test_acting_holds_its_noise_and_the_greedy_action_has_none() -> None:
+    agent = flash_sac.make(flash_sac.Config(**SMALL), SPEC)
+    assert agent.noise is not None
+    policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+    noise = jax.tree.map(lambda x: jnp.stack([x] * 6), agent.noise())._replace(steps_left=jnp.array([0, 1, 2, 0, 3, 0]))
+    action, info, new = agent.act(policy, BATCHES.observation, jax.random.key(1), noise)
+    greedy, _ = agent.act_greedy(policy, BATCHES.observation, jax.random.key(1))
+    held = np.array([False, True, True, False, True, False])
+    np.testing.assert_allclose(action[held], greedy[held], rtol=1e-5)  # the noise that they hold is 0
+    assert (new.draw[~held] != 0).all() and (action[~held] != greedy[~held]).all() and info == {}
