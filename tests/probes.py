@@ -164,6 +164,9 @@ class Contract(NamedTuple):
     hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
     variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
     by_q_value: bool = False  # values are asked of `q_value`: batch norm makes nothing of a minibatch of equal rows
+    small_steps: bool = (
+        False  # batch norm leaves kernels behind one number without gradient: Adam would step by rounding
+    )
     samples: bool = False  # whether its greedy action is chosen among samples, and so depends on the key
 
 

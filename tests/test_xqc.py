@@ -19,7 +19,10 @@ from tests.test_pql import ATOMS, BATCHES, categorical_target_by_hand, softmax
 from tests.test_sac import LOG_ALPHA, draws, total
 
 CONTRACT = probes.Contract(
-    config={"num_atoms": 41}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "v_min": -10, "v_max": 10}, by_q_value=True
+    config={"num_atoms": 41},
+    hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "v_min": -10, "v_max": 10},
+    by_q_value=True,
+    small_steps=True,
 )
 ATOM_SLOPES = np.linspace(-1, 1, ATOMS).astype(np.float32)
 ONLINE, TARGET = np.array([0.5, -1.5], np.float32), np.array([0.4, -0.7], np.float32)
