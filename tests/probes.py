@@ -163,6 +163,7 @@ class Contract(NamedTuple):
     config: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Config that make it small, beside hidden sizes
     hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
     variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
+    probed: dict[str, Any] = {}  # noqa: RUF012 -- further changes to its Config for the probes alone
     by_q_value: bool = False  # values are asked of `q_value`: batch norm makes nothing of a minibatch of equal rows
     small_steps: bool = (
         False  # batch norm leaves kernels behind one number without gradient: Adam would step by rounding

@@ -107,10 +107,10 @@ every_case, every_plain = parameters(CASES), parameters(CASES, quick=("sac",))
 every_run = parameters([case for case in CASES if not case.variant], quick=("sac", "iql"))
 
 
-def plain(case: Case, layers: int = 1) -> Agent:
+def plain(case: Case, layers: int = 1, **changes: Any) -> Agent:
     """The agent, whose `act` begins an episode where exploration noise has a state."""
     module = agents.load(case.name)
-    agent: Agent = module.make(probes.small(module.Config, layers=layers, **case.changes), probes.SPEC)
+    agent: Agent = module.make(probes.small(module.Config, layers=layers, **case.changes | changes), probes.SPEC)
     make_noise, act = agent.noise, agent.act
     if make_noise is None:
         return agent
@@ -153,7 +153,7 @@ def test_probes(case: Case) -> None:
     problems = [(name, 1.0) for name in probes.PROBES] + [("value", 2.0)]  # the scale of rewards is traced
     chosen = [probes.PROBES[name] for name, _ in problems]
     stack = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
-    agent = plain(case, layers=2)
+    agent = plain(case, layers=2, **case.contract.probed)
     data = stack(*(probes.with_reads(probes.batches(probe, UPDATES, BATCH), agent.reads) for probe in chosen))
     questions = stack(*(probes.complete(agent, probes.questions(probe, BATCH)) for probe in chosen))
     numbers = jnp.array([probes.NUMBERS[name] for name, _ in problems])
@@ -269,7 +269,9 @@ def test_derivatives_through_updates(case: Case) -> None:
         return metrics["actor_loss"][-1]
 
     backward, forward = jax.jit(lambda x: (jax.grad(loss)(x), jax.jvp(loss, (x,), (1.0,))[1]))(3e-3)
-    assert np.isfinite(backward)
+    assert np.isfinite(backward) and np.isfinite(forward)
+    if case.contract.small_steps:
+        return  # such kernels have derivatives of rounding, too
     np.testing.assert_allclose(backward, forward, rtol=1e-3, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ from tests.loss_tools import BATCHES, SPEC
 from tests.test_xqc import CONTRACT as LIKE_XQC
 from tests.test_xqc import SMALL, check_losses, check_sphere
 
-CONTRACT = probes.Contract(LIKE_XQC.config, LIKE_XQC.hypers, by_q_value=True, small_steps=True)
+CONTRACT = probes.Contract(LIKE_XQC.config, LIKE_XQC.hypers | {"actor_lr": 3e-3}, by_q_value=True, small_steps=True)
 
 
 def test_losses() -> None:
