@@ -161,7 +161,7 @@ def test_of_discrete_actions_the_largest_number_is_taken(name):
         state, step = env.step(state, jax.nn.one_hot(choice, env.spec.num_actions), jax.random.key(1))
         np.testing.assert_array_equal(step.next_observation, np.ravel(observation).astype(np.float32))
         assert (step.reward, step.terminated) == (reward, terminated)
-    late = state.replace(inner=state.inner.replace(time=params.max_steps_in_episode - 1))
+    late = state.replace(inner=state.inner.replace(time=jnp.int32(params.max_steps_in_episode - 1)))
     assert not env.step(late, jax.nn.one_hot(1, env.spec.num_actions), jax.random.key(1))[1].terminated
 
 
