@@ -177,7 +177,7 @@ def assemble(nets: Networks, defaults: type[sac.Hypers] = Hypers) -> sac.SoftAge
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
         actor_reads=("observation", "next_observation") if nets.joint_actor else ("observation",),
-        **policies.squashed(nets.actor),
+        **policies.squashed_functions(nets.actor),
         q_value=q_value,
     )
 

@@ -72,7 +72,7 @@ class Policy(NamedTuple):
 class Networks(NamedTuple):
     """The networks, and what agents of this kind differ in."""
 
-    actor: Network  # (params, observation [B, O]) -> mean, log_std [B, A]
+    policy: policies.ScoredPolicy
     value: Network  # (params, observation [B, O]) -> [B]
     surrogate: Callable[[jax.Array, jax.Array, Any], jax.Array]  # (ratio [B], advantage [B], hypers) -> objective [B]
     axes: parallel.Axes
@@ -138,18 +138,16 @@ def update_actor(
 ) -> tuple[ActorState, Metrics]:
     """The policy up the surrogate (arXiv 1707.06347, eq. 9) at advantages normalised over the minibatch.
 
-    The entropy is that of the squashed action, estimated by one new sample for each row; the KL is estimated by
-    mean (r - 1 - log r).
+    The KL is estimated by mean (r - 1 - log r).
     """
     del critic_params
     hypers, extras = state.hypers, batch.extras
     advantage = normalised(extras["advantage"], nets.axes)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        policy = policies.tanh_normal(nets.actor, params, batch.observation)
-        log_ratio = policy.log_prob_pre_tanh(extras["pre_tanh"]) - extras["log_prob"]
+        log_prob, entropy = nets.policy.score(params, batch, key)
+        log_ratio = log_prob - extras["log_prob"]
         ratio = jnp.exp(log_ratio)
-        entropy = -policy.sample_and_log_prob(seed=key)[1].mean()
         value = -nets.surrogate(ratio, advantage, hypers).mean() - hypers.entropy_cost * entropy
         report = {"kl": (ratio - 1 - log_ratio).mean(), "ratio_deviation": jnp.abs(ratio - 1).mean()}
         return value, {"actor_loss": value, "entropy": entropy, **report}
@@ -171,11 +169,15 @@ def make(
 
     A variant gives its class of hyper-parameters and its surrogate.
     """
-    options = config.network_options()
+    sizes, options = config.actor_hidden_sizes, config.network_options()
     value = networks.make_value(spec, config.critic_hidden_sizes, **options)
-    options["state_dependent_std"] = config.state_dependent_std
-    actor = networks.make_gaussian_policy(spec, config.actor_hidden_sizes, **options)
-    nets = Networks(actor, value, surrogate, axes)
+    if spec.num_actions:
+        actor = networks.make_categorical_policy(spec, sizes, **options)
+        policy = policies.categorical(actor)
+    else:
+        actor = networks.make_gaussian_policy(spec, sizes, state_dependent_std=config.state_dependent_std, **options)
+        policy = policies.squashed(actor)
+    nets = Networks(policy, value, surrogate, axes)
 
     def init_actor(key: Key, hypers: Any) -> ActorState:
         learner = Learner.create(actor.init(key), optimizer(hypers))
@@ -185,12 +187,13 @@ def make(
         init=halves.make_init(defaults, halves.init_half(value, optimizer), init_actor),
         critic_params=lambda critic: critic.learner.params,
         policy_params=lambda actor, critic_params: Policy(actor.learner.params, critic_params, actor.hypers),
-        act=lambda policy, *inputs: policies.squashed_act_pre_tanh(actor, policy.params, *inputs),
-        act_greedy=lambda policy, *inputs: policies.squashed_mean(actor, policy.params, *inputs),
+        act=lambda published, *inputs: policy.act(published.params, *inputs),
+        act_greedy=lambda published, *inputs: policy.act_greedy(published.params, *inputs),
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
-        actor_reads=("observation", "pre_tanh", "log_prob", "advantage"),
+        actor_reads=("observation", "log_prob", "advantage", *policy.reads),
         records=partial(record, nets),
-        log_prob=lambda policy, *inputs: policies.squashed_log_prob(actor, policy.params, *inputs),
+        log_prob=lambda published, *inputs: policy.log_prob(published.params, *inputs),
+        discrete=spec.num_actions > 0,
         on_policy=True,
     )

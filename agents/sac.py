@@ -173,7 +173,7 @@ def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> SoftAgent:
         policy_params=lambda actor, critic_params: Policy(actor.learner.params, actor.log_alpha.params),
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
-        **policies.squashed(nets.actor),
+        **policies.squashed_functions(nets.actor),
         q_value=lambda critic, *inputs: nets.action_value(nets.critic.apply(critic.learner.variables, *inputs)),
     )
 

@@ -74,27 +74,29 @@ BROKEN = {  # observed with Brax 0.14.2 by resetting and stepping every pair
     }
 }
 GYMNAX = ("MountainCarContinuous-v0", "Pendulum-v1", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
-DISCRETE = (  # the rest of gymnax
+DISCRETE = (  # actions of gymnax that are chosen from a few
     "Acrobot-v1",
     "Asterix-MinAtar",
-    "BernoulliBandit-misc",
     "Breakout-MinAtar",
     "CartPole-v1",
+    "Freeway-MinAtar",
+    "MountainCar-v0",
+    "SpaceInvaders-MinAtar",
+)
+UNTRIED = (  # the rest of gymnax
+    "BernoulliBandit-misc",
     "Catch-bsuite",
     "DeepSea-bsuite",
     "DiscountingChain-bsuite",
     "FourRooms-misc",
-    "Freeway-MinAtar",
     "FrozenLake-misc",
     "GaussianBandit-misc",
     "MNISTBandit-bsuite",
     "MemoryChain-bsuite",
     "MetaMaze-misc",
-    "MountainCar-v0",
     "Pong-misc",
     "Seaquest-MinAtar",
     "SimpleBandit-bsuite",
-    "SpaceInvaders-MinAtar",
     "UmbrellaChain-bsuite",
 )
 CONTROL_SUITE = (  # of MuJoCo Playground 0.2.0; these bring their models with them
@@ -128,7 +130,7 @@ def names() -> dict[str, tuple[str, ...]]:
     """Every environment that works, with the backends it works on (none where the library has one physics)."""
     brax = {f"brax:{name}": tuple(b for b in BACKENDS if b not in BROKEN.get(f"brax:{name}", {})) for name in BRAX}
     working = {name: backends for name, backends in brax.items() if backends} | {
-        f"gymnax:{name}": () for name in GYMNAX
+        f"gymnax:{name}": () for name in (*GYMNAX, *DISCRETE)
     }
     playground = (*CONTROL_SUITE, *ROBOTS) if _has_playground() else ()
     return working | {f"playground:{name}": () for name in playground}
@@ -194,7 +196,7 @@ def _make_of_library(name: str, backend: str | None, episode_length: int | None,
 def _is_registered(name: str) -> bool:
     """Whether this process has added the name to its library's registry."""
     family, _, short = str(name).partition(":")
-    if name in BROKEN or short in DISCRETE:
+    if name in BROKEN or short in UNTRIED:
         return False
     modules = (sys.modules.get(module) for module in REGISTRIES.get(family, ()))
     return any(short in getattr(module, attribute, ()) for module in modules for attribute in ("_envs", "_registry"))
@@ -209,8 +211,8 @@ def to_gymnasium(env: Env, seed: int | None = None) -> GymnasiumEnv:
 
 def _why_not(name: str) -> str:
     family, _, short = str(name).partition(":")
-    if family == "gymnax" and short in DISCRETE:
-        return f"{name} has discrete actions, which rlx does not support yet; continuous ones: {', '.join(GYMNAX)}"
+    if family == "gymnax" and short in UNTRIED:
+        return f"{name} has not been tried with rlx; choose from {', '.join((*GYMNAX, *DISCRETE))}"
     if name in BROKEN:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
     if family == "playground" and not _has_playground():

@@ -21,7 +21,7 @@ PENDULUM = "Pendulum-v1"  # the one that can be watched
 
 
 class GymnaxEnv:
-    """One gymnax environment with a box of actions; [-1, 1] is mapped to the box.
+    """One gymnax environment; [-1, 1] is mapped to a box of actions, and of discrete ones the largest number counts.
 
     With a `randomization_fn` of its `EnvParams`, `EnvState.inner` also has those of the episode.
     """
@@ -37,17 +37,17 @@ class GymnaxEnv:
         self._randomization = randomization_fn and Randomization(params, randomization_fn)
         self.params = self._randomization and self._randomization.params
         self.model = params
-        box = env.action_space(params)
-        if not (hasattr(box, "low") and hasattr(box, "high")):
-            raise RlxError(
-                f"{env.name} has actions {type(box).__name__}, which rlx does not support: they must be a Box"
-            )
-        self._center, self._half = _center_and_half(box, np)
+        space = env.action_space(params)
+        choices = int(getattr(space, "n", 0))
+        if not choices and not (hasattr(space, "low") and hasattr(space, "high")):
+            raise RlxError(f"{env.name} has actions {type(space).__name__}, not Box or Discrete; rlx has no others")
+        self._center, self._half = _center_and_half(space, np)
         start = jax.eval_shape(self.reset, jax.random.key(0))
         self.spec = Spec(
             observation=jax.ShapeDtypeStruct(start.observation.shape, start.observation.dtype),
-            action=jax.ShapeDtypeStruct(box.shape, jnp.float32),
+            action=jax.ShapeDtypeStruct((choices,) if choices else space.shape, jnp.float32),
             episode_length=episode_length,
+            num_actions=choices,
         )
 
     def reset(self, key: Key, params: Any = None) -> EnvState:
@@ -72,7 +72,8 @@ class GymnaxEnv:
         of_episode, center, half = self._with(params), self._center, self._half
         if self._randomization:  # the box may depend on what is drawn
             center, half = _center_and_half(self._env.action_space(of_episode), jnp)
-        observation, inner, reward, terminated, _ = self._env.step_env(key, inner, center + half * action, of_episode)
+        native = jnp.argmax(action) if self.spec.num_actions else center + half * action
+        observation, inner, reward, terminated, _ = self._env.step_env(key, inner, native, of_episode)
         after = Episode(inner, params) if self._randomization else inner
         return advance(state, after, observation, reward, terminated, self.spec.episode_length)
 
@@ -106,7 +107,10 @@ class GymnaxEnv:
 
 
 def _center_and_half(box: Any, numpy: Any) -> tuple[Any, Any]:
-    """The middle of a box of actions and half its size, with NumPy or, of traced bounds, jax.numpy."""
+    """The middle of a box of actions and half its size, with NumPy or, of traced bounds, jax.numpy; a one-hot's are
+    those of [-1, 1]."""
+    if hasattr(box, "n"):
+        return numpy.zeros(box.n), numpy.ones(box.n)
     low, high = numpy.broadcast_arrays(*(numpy.asarray(bound, numpy.float32) for bound in (box.low, box.high)))
     return (high + low) / 2, (high - low) / 2
 

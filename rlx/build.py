@@ -205,6 +205,11 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
         env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
     )
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
+    if agent.discrete != (env.spec.num_actions > 0):
+        kinds = ("discrete", "continuous") if env.spec.num_actions else ("continuous", "discrete")
+        raise RlxError(
+            f"{config.env}: has {kinds[0]} actions, and {config.agent} {kinds[1]} ones; choose another agent"
+        )
     if trains and agent.on_policy != (train.epochs > 0):
         how, remedy = ("each new block alone", "give 4, say") if agent.on_policy else ("replay or data", "leave it out")
         raise RlxError(f"--epochs {train.epochs}: {config.agent} learns from {how}; {remedy}")

@@ -46,7 +46,7 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(f"byte {error.start} is no UTF-8") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if (rb"\ud" if isinstance(text, bytes) else r"\ud") in text.lower():
+    if "\\ud" in (text if isinstance(text, str) else text.decode("ascii", "ignore")).lower():
         _check_text(value)
     if isinstance(value, (dict, list)):
         level = [value]

@@ -9,6 +9,8 @@ distrax is imported inside: 0.4 s that `--help` need not spend.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -16,7 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from rlx.networks import Network
-from rlx.types import Key, Params
+from rlx.types import Key, Params, Transition
+
+Act = Callable[[Params, jax.Array, Key], tuple[jax.Array, dict[str, Any]]]
 
 
 def tanh_normal(actor: Network, params: Params, observation: jax.Array) -> Any:
@@ -53,7 +57,7 @@ def squashed_log_prob(actor: Network, params: Params, observation: jax.Array, ac
     return log_prob
 
 
-def squashed(actor: Network) -> dict[str, Any]:
+def squashed_functions(actor: Network) -> dict[str, Any]:
     """`act`, `act_greedy` and `log_prob` of an agent whose acting parameters have the tanh-Gaussian's as `params`."""
     functions = {"act": squashed_act, "act_greedy": squashed_mean, "log_prob": squashed_log_prob}
 
@@ -95,6 +99,58 @@ def deterministic(actor: Network, params: Params, observation: jax.Array, key: K
     """The network's output; the driver adds the noise that explores."""
     del key
     return actor.apply(params, observation), {}
+
+
+class ScoredPolicy(NamedTuple):
+    """A stochastic policy for policy-gradient agents: how it acts, and how likely a batch's actions are under it."""
+
+    act: Act  # with "log_prob" as info, and all else that `score` reads of the batch's extras
+    act_greedy: Act
+    log_prob: Callable[[Params, jax.Array, jax.Array], jax.Array]  # (params, observation, action) -> [...]
+    # (params, batch, key) -> log-probabilities of the batch's actions [B], and the entropy [], estimated with the key
+    score: Callable[[Params, Transition, Key], tuple[jax.Array, jax.Array]]
+    reads: tuple[str, ...]  # what `score` reads of a batch, beside the observation
+
+
+def squashed(actor: Network) -> ScoredPolicy:
+    """The tanh-Gaussian of a network of means and log-deviations; its entropy is that of the squashed action, estimated
+    by a new sample for each row."""
+
+    def score(params: Params, batch: Transition, key: Key) -> tuple[jax.Array, jax.Array]:
+        policy = tanh_normal(actor, params, batch.observation)
+        entropy = -policy.sample_and_log_prob(seed=key)[1].mean()
+        return policy.log_prob_pre_tanh(batch.extras["pre_tanh"]), entropy
+
+    act, act_greedy = partial(squashed_act_pre_tanh, actor), partial(squashed_mean, actor)
+    return ScoredPolicy(act, act_greedy, partial(squashed_log_prob, actor), score, ("pre_tanh",))
+
+
+def categorical(actor: Network) -> ScoredPolicy:
+    """One of n actions, one-hot [n], by a network of logits; its entropy is exact."""
+
+    def one_hot(logits: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(index, logits.shape[-1], dtype=logits.dtype)
+
+    def log_prob(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
+        return jnp.sum(action * jax.nn.log_softmax(actor.apply(params, observation)), axis=-1)
+
+    def act(params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
+        logits = actor.apply(params, observation)
+        action = one_hot(logits, jax.random.categorical(key, logits))
+        return action, {"log_prob": jnp.sum(action * jax.nn.log_softmax(logits), axis=-1)}
+
+    def act_greedy(params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
+        del key
+        logits = actor.apply(params, observation)
+        return one_hot(logits, jnp.argmax(logits, axis=-1)), {}
+
+    def score(params: Params, batch: Transition, key: Key) -> tuple[jax.Array, jax.Array]:
+        del key
+        log_probs = jax.nn.log_softmax(actor.apply(params, batch.observation))
+        entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1).mean()
+        return jnp.sum(batch.action * log_probs, axis=-1), entropy
+
+    return ScoredPolicy(act, act_greedy, log_prob, score, ("action",))
 
 
 # Exploration noise with a state of its own, one for each environment, that begins anew with every episode.

@@ -89,13 +89,14 @@ class Spec(NamedTuple):
     """What an agent must know of an environment."""
 
     observation: jax.ShapeDtypeStruct  # of one observation, [O]
-    action: jax.ShapeDtypeStruct  # of one action, [A], always in [-1, 1]
+    action: jax.ShapeDtypeStruct  # of one action, [A], always in [-1, 1]; of a discrete one, one-hot
     episode_length: int  # steps to the time limit
     extras: dict[str, jax.ShapeDtypeStruct] = {}  # noqa: RUF012 -- of what `Step.extras` holds, such as a cost
     parts: dict[str, tuple[int, int]] = {}  # noqa: RUF012 -- of the observation: first column and the one after the last
     actor_parts: tuple[str, ...] = ()  # those that policies read; () for the whole observation
     critic_parts: tuple[str, ...] = ()  # and those that critics and value networks read
     metrics: tuple[str, ...] = ()  # numbers to report that `Step.metrics` has, such as terms of the reward
+    num_actions: int = 0  # to choose from, where actions are discrete; `step` takes the index of the largest number
 
     def __hash__(self) -> int:  # so that whatever holds a Spec can be a static argument
         named = frozenset(self.extras.items()), frozenset(self.parts.items()), self.actor_parts, self.critic_parts
@@ -228,6 +229,7 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     # () -> the same of exploration noise alone, in place of `carry`: `act` takes and returns it, `act_greedy` does not
     noise: Callable[[], Any] | None = None
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
+    discrete: bool = False  # chooses among `Spec.num_actions` actions; else actions are continuous
     on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
     # parts that another agent's run may give: (state, the other agent's state) -> state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012

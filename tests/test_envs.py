@@ -146,6 +146,25 @@ def test_counts_and_shapes_of_actions_are_checked():
             vector.step(state, jnp.zeros(shape), pool, keys_of(0, 3))
 
 
+@pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar"])
+def test_of_discrete_actions_the_largest_number_is_taken(name):
+    """Observations are flat; nothing is terminated by the library's own time limit."""
+    import gymnax
+
+    env = rlx.envs.make(f"gymnax:{name}")
+    library, params = gymnax.make(name)
+    assert env.spec.num_actions == env.spec.action_size == library.action_space(params).n
+    observation, inner = library.reset_env(jax.random.key(0), params)
+    state = env.reset(jax.random.key(0))
+    for choice in (1, 0):
+        observation, inner, reward, terminated, _ = library.step_env(jax.random.key(1), inner, choice, params)
+        state, step = env.step(state, jax.nn.one_hot(choice, env.spec.num_actions), jax.random.key(1))
+        np.testing.assert_array_equal(step.next_observation, np.ravel(observation).astype(np.float32))
+        assert (step.reward, step.terminated) == (reward, terminated)
+    late = state.replace(inner=state.inner.replace(time=jnp.int32(params.max_steps_in_episode - 1)))
+    assert not env.step(late, jax.nn.one_hot(1, env.spec.num_actions), jax.random.key(1))[1].terminated
+
+
 @pytest.mark.parametrize("name", rlx.envs.GYMNAX)
 def test_gymnax_is_the_library_in_unit_actions(name):
     import gymnax
@@ -216,7 +235,7 @@ def test_names_are_the_libraries():
     from gymnax.environments.spaces import Box
 
     assert set(rlx.envs.BRAX) == set(brax.envs._envs) - {"fast"}  # Brax's own test double
-    assert set(rlx.envs.GYMNAX) | set(rlx.envs.DISCRETE) == set(gymnax.registered_envs)
+    assert {*rlx.envs.GYMNAX, *rlx.envs.DISCRETE, *rlx.envs.UNTRIED} == set(gymnax.registered_envs)
     for name in set(gymnax.registered_envs) - {"MNISTBandit-bsuite"}:  # it downloads
         env, params = gymnax.make(name)
         assert isinstance(env.action_space(params), Box) == (name in rlx.envs.GYMNAX)
@@ -232,7 +251,7 @@ def test_names_are_the_libraries():
         ({"name": "Pendulum-v1"}, "no environment 'Pendulum-v1'; the nearest is 'gymnax:Pendulum-v1'"),
         ({"name": ""}, "no environment ''"),
         ({"name": None}, "no environment None"),
-        ({"name": "gymnax:CartPole-v1"}, "CartPole-v1 has discrete actions, .* continuous .*Swimmer-misc"),
+        ({"name": "gymnax:Pong-misc"}, "Pong-misc has not been tried with rlx; choose from .*CartPole-v1"),
         ({"name": "brax:swimmer"}, "brax:swimmer is broken: .*jax.numpy.clip"),
         ({"name": "brax:ant", "backend": "sprig"}, "no backend 'sprig'; the nearest is 'spring' of"),
         ({"name": "gymnax:Pendulum-v1", "backend": "spring"}, "one physics only: leave out the backend 'spring'"),

@@ -26,7 +26,7 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("train sac --env Pendulum", "no environment 'Pendulum'; the nearest is 'gymnax:Pendulum-v1', *"),
     ("train sac --env brax:ant --backend sprong", "no backend 'sprong'; the nearest is 'spring' of *"),
     ("train sac --env brax:swimmer", "brax:swimmer is broken: *"),
-    ("train sac --env gymnax:CartPole-v1", "gymnax:CartPole-v1 has discrete actions, which rlx does not *"),
+    ("train sac --env gymnax:CartPole-v1", "gymnax:CartPole-v1: has discrete actions, and sac continuous ones; *"),
     ("train sac E --backend spring", "gymnax:Pendulum-v1 has one physics only: leave out the backend 'spring'"),
     ("train sac E --num-env 3", "unknown argument '--num-env' of `rlx train sac`: did you mean --num-envs?"),
     ("train sac E --episode-length 5", "*did you mean --env-args episode_length=N?"),

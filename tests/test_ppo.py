@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import build, config, experiment, losses, networks, replay
+from rlx import build, config, experiment, losses, networks, policies, replay
 from rlx.agents import ppo
 from rlx.errors import RlxError
 from rlx.replay import Row
@@ -75,7 +75,7 @@ def test_a_time_limit_bootstraps_and_leaves_later_steps_as_they_are() -> None:
     np.testing.assert_array_equal(cut[:, 1:], whole[:, 1:])
     near(cut[3, 0], REWARD[3, 0] + GAMMA * FOLLOWING[3, 0] - VALUE[3, 0])
 
-    nets = ppo.Networks(stub(None), stub(lambda params, x: x[..., 0]), ppo.clipped_surrogate, ())
+    nets = ppo.Networks(policies.squashed(stub(None)), stub(lambda params, x: x[..., 0]), ppo.clipped_surrogate, ())
     policy = ppo.Policy(None, None, ppo.Hypers(gamma=GAMMA, gae_lambda=LAMBDA, reward_scale=10.0))
     rows = Row(VALUE[..., None], None, REWARD, NEVER, limit, FOLLOWING[..., None])
     info = {"log_prob": VALUE}
@@ -102,6 +102,23 @@ def test_losses_of_a_minibatch() -> None:
     value = networks.make_value(SPEC, (16,)).apply(old.critic.learner.params, BATCHES.observation)
     near((metrics["critic_loss"], metrics["v_mean"]), (((value - extras["value_target"]) ** 2).mean(), value.mean()))
     assert (new.critic.step, new.actor.step, new.actor.rate) == (1, 1, 1.0) and metrics["entropy"] < 2 * np.log(2)
+
+
+def test_a_choice_of_actions() -> None:
+    """Log-probabilities, entropy and greedy action of logits, one of which is impossible; and of a run."""
+    policy = policies.categorical(stub(lambda params, x: params + 0 * x[..., :1]))
+    logits = jnp.array([0.0, 1.0, -200.0])
+    action, info = policy.act(logits, jnp.zeros((1000, 3)), jax.random.key(0))
+    p = np.exp([0.0, 1.0]) / (1 + np.e)
+    near(action.mean(0)[:2], p, atol=0.05)
+    near(info["log_prob"], jnp.log(action[:, :2] @ p), rtol=1e-4)
+    batch = BATCHES._replace(action=jax.nn.one_hot(jnp.array([0, 1, 0, 1, 0, 2]), 3))
+    for log_prob, entropy in three_ways(lambda logits: policy.score(logits, batch, jax.random.key(0)), logits):
+        near((log_prob[:2], entropy), (np.log(p), -(p * np.log(p)).sum()))
+        assert np.isfinite(log_prob).all()
+    assert policy.act_greedy(logits, jnp.zeros(3), jax.random.key(0))[0].tolist() == [0, 1, 0]
+    slope = jax.grad(lambda logits: policy.score(logits, batch, jax.random.key(0))[0].sum())
+    assert np.isfinite(slope(logits)).all()
 
 
 @pytest.mark.parametrize(
@@ -166,10 +183,11 @@ def test_pipelined_it_learns_from_the_block_before() -> None:
         ("ppo", {"warmup_env_steps": 8}, "--warmup-env-steps 8: does not go with --epochs 1, .* use 0"),
         ("ppo", {"ratio": "8:4"}, "--ratio 8:4: .* leave one of them out"),
         ("ppo", {"noise_max": 0.1}, "--noise-max 0.1: .* use 0"),
+        ("sac", {"env": "gymnax:CartPole-v1"}, "gymnax:CartPole-v1: has discrete actions, and sac continuous ones"),
         ("ppo", {"dataset": "data.npz"}, "--dataset data.npz: "),
     ],
 )
 def test_what_does_not_go_with_on_policy_learning(agent: str, changes: dict[str, Any], words: str) -> None:
-    given = {"warmup_env_steps": 0} | RUN | changes
+    given = {"warmup_env_steps": 0} | ({} if "env" in changes else RUN) | changes
     with pytest.raises(RlxError, match=words):
-        build.setup(config.resolve(agent, "gymnax:Pendulum-v1", **given))
+        build.setup(config.resolve(agent, given.pop("env", "gymnax:Pendulum-v1"), **given))

@@ -37,6 +37,8 @@ BRAX_8 = BRAX | {"epochs": 8, "entropy_cost": 1e-3, "total_env_steps": 50_000_00
 PRESETS: dict[str, dict[str, Any]] = {
     "*": ALL,
     "gymnax:Pendulum-v1": SMALL | {"gamma": 0.95, "reward_scale": 0.1, "total_env_steps": 200_000},
+    "gymnax:CartPole-v1": SMALL
+    | {"gamma": 0.98, "reward_scale": 0.1, "entropy_cost": 1e-2, "total_env_steps": 300_000},
     "brax:inverted_pendulum@brax": PENDULA | {"total_env_steps": 2_000_000},
     "brax:inverted_double_pendulum@brax": PENDULA | {"total_env_steps": 20_000_000},
     "brax:ant@brax": BRAX

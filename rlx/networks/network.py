@@ -59,6 +59,11 @@ def make_gaussian_policy(
     return make_network(head, input_size, spec.actor_observation)
 
 
+def make_categorical_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
+    """`apply(params, observation [..., O]) -> logits [..., num_actions]`."""
+    return _network(MLP(hidden_sizes, spec.num_actions, **options), spec.actor_size, spec.actor_observation)
+
+
 def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> action [..., A]` in [-1, 1], by tanh."""
     input_size = options.pop("input_size", spec.actor_size)

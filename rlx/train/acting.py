@@ -109,17 +109,20 @@ def make_block(
         random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
     # a trained agent acts for itself
     warm = (iteration < random_iterations) & (task.plan.prior[0] == 0)
-    shape = (task.plan.shard_envs, task.env.spec.action_size)
+    shape, choices = (task.plan.shard_envs, task.env.spec.action_size), task.env.spec.num_actions
 
     def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
         def random() -> jax.Array:
+            if choices:
+                return jax.nn.one_hot(jax.random.randint(key, shape[:1], 0, choices), choices)
             return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
 
         if not stores_info:
             return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
         action, info, *carried = explore(observation, key, env_keys, *carry)
         if "log_prob" in info:  # of the action that is taken
-            info = info | {"log_prob": jnp.where(warm, -shape[1] * jnp.log(2.0), info["log_prob"])}
+            uniform = -jnp.log(choices) if choices else -shape[1] * jnp.log(2.0)
+            info = info | {"log_prob": jnp.where(warm, uniform, info["log_prob"])}
         return jnp.where(warm, random(), action), info, *carried
 
     def keep(info: dict[str, jax.Array], shown: dict[str, jax.Array]) -> Any:
