@@ -61,7 +61,7 @@ def make_gaussian_policy(
 
 def make_categorical_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> logits [..., num_actions]`."""
-    return _network(MLP(hidden_sizes, spec.num_actions, **options), spec.actor_size, spec.actor_observation)
+    return make_network(MLP(hidden_sizes, spec.num_actions, **options), spec.actor_size, spec.actor_observation)
 
 
 def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
