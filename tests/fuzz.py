@@ -33,7 +33,7 @@ MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk takes longe
 FOUND = 3  # exit code of a worker with findings
 EARLY = 0.8  # of the cases end before tracing
 STOPS = {  # where a command would begin to compile
-    "rlx.runs.runner": ("run",),
+    "rlx.runs.recording": ("run",),
     "rlx.runs.policies": ("say_compiling",),
     "rlx.runs.collect_dataset": ("say_compiling",),
     "rlx.analysis.play": ("say_compiling",),

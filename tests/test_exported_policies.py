@@ -81,7 +81,7 @@ def test_documented_code_runs_without_rlx(number: int, without: list[str], place
 def test_documented_code_runs_with_rlx(place: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)
-    shared: dict[str, Any] = {"observation": np.asarray([1.0, 0.0, 2.0], np.float32)}
+    shared: dict[str, Any] = {"observation": np.asarray([[1.0, 0.0, 2.0], [0.0, -1.0, -7.5]], np.float32)}
     exec(BLOCKS[1], shared)
     np.testing.assert_array_equal(shared["action"], export.load(place / "policy")(shared["observation"]))
     exec(BLOCKS[3], shared)  # the runner's class
