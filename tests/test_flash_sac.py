@@ -6,12 +6,11 @@ import numpy as np
 
 from rlx.agents import flash_sac
 from rlx.types import as_arrays
-from tests import probes
 from tests.loss_tools import BATCHES, SPEC
 from tests.test_xqc import CONTRACT as LIKE_XQC
 from tests.test_xqc import SMALL, check_losses, check_sphere
 
-CONTRACT = probes.Contract(LIKE_XQC.config, LIKE_XQC.hypers | {"actor_lr": 3e-3}, by_q_value=True, small_steps=True)
+CONTRACT = LIKE_XQC._replace(hypers=LIKE_XQC.hypers | {"actor_lr": 3e-3}, probed={})
 
 
 def test_losses() -> None:

@@ -20,6 +20,7 @@ from tests.test_sac import LOG_ALPHA, draws, total
 
 CONTRACT = probes.Contract(
     config={"num_atoms": 41},
+    probed={"critic_decay_steps": 1000, "actor_decay_steps": 1000},  # as in a run of the probes' length
     hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "v_min": -10, "v_max": 10, "actor_lr": 1e-3},
     by_q_value=True,
     small_steps=True,
