@@ -115,7 +115,7 @@ def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str) -> None:
     [
         ({"normalize_rewards": True, "offline_steps": 10}, "normalize.rewards"),
         ({"noise_hold": 4}, "no noise to hold"),
-        ({"max_return": 5.0}, "add --normalize-rewards"),
+        ({"max_return": 5.0}, "add normalize_rewards"),
     ],
 )
 def test_settings_without_effect_are_refused(changes: dict[str, Any], message: str) -> None:
