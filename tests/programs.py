@@ -41,12 +41,12 @@ def settings_of(train: TrainConfig) -> TrainConfig:
     return replace(train, **{name: getattr(default, name) for name in RUN})
 
 
-def identity(env: Any) -> Any:
-    """What two environments have in common that step alike, as far as it can be seen."""
-    if isinstance(env, tuple):
-        return type(env), *map(identity, env)
-    if hasattr(env, "__dict__") and not isinstance(env, type) and not callable(env):
-        return type(env), *((name, identity(value)) for name, value in sorted(vars(env).items()))
+def identity(env: Any, depth: int = 8) -> Any:
+    """What two environments have in common that step alike, as far as it can be seen in objects within objects."""
+    if depth and isinstance(env, tuple):
+        return type(env), *(identity(value, depth - 1) for value in env)
+    if depth and hasattr(env, "__dict__") and not isinstance(env, type) and not callable(env):
+        return type(env), *((name, identity(value, depth - 1)) for name, value in sorted(vars(env).items()))
     try:
         hash(env)
     except TypeError:
