@@ -20,8 +20,30 @@ SMALL: dict[str, Any] = {  # small networks and fast learning, for easy tasks on
     "total_env_steps": 20_000,
 }
 
+RECIPE: dict[str, Any] = {  # for a CPU, whatever the scale of rewards
+    "actor_hidden_sizes": (128, 128),
+    "critic_hidden_sizes": (128, 128),
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "alpha_lr": 1e-3,
+    "alpha_init": 0.1,
+    "tau": 0.02,
+    "n_step": 3,
+    "num_envs": 128,
+    "batch_size": 128,
+    "ratio": "32:16",
+    "normalize_rewards": True,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
+    # noise that is held leaves the valley, which noise drawn anew at every step does not
+    "gymnax:MountainCarContinuous-v0": RECIPE
+    | {"noise_max": 1.0, "noise_hold": 20, "total_env_steps": 60_000, "eval_every": 10_000},
+    "brax:halfcheetah": RECIPE | {"total_env_steps": 300_000, "eval_every": 50_000},
+    "brax:hopper": RECIPE
+    | {"actor_lr": 6e-4, "critic_lr": 6e-4, "gamma": 0.997, "tau": 0.01, "n_step": 1}
+    | {"batch_size": 256, "ratio": "64:32", "total_env_steps": 500_000, "eval_every": 50_000},
     "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
     "brax:ant": {
         "actor_hidden_sizes": (128, 128),
