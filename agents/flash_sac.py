@@ -32,7 +32,7 @@ class Hypers(xqc.Hypers):
     """Hyper-parameters, traced."""
 
     tau: float | jax.Array = setting(0.01, "Polyak step of the target networks towards the online ones", SHARE)
-    final_lr: float | jax.Array = setting(0.5, "share of the learning rates that is left at the end", SHARE)
+    final_lr_fraction: float | jax.Array = setting(0.5, "share of the learning rates that is left at the end", SHARE)
     target_entropy_per_action: float | jax.Array = setting(
         math.log(2 * math.pi * math.e * TARGET_STD**2) / 2,
         "target entropy, in nats for each action dimension",

@@ -18,7 +18,9 @@ from rlx.types import COUNT, SHARE, Spec, Transition, setting
 
 def decay_steps(half: str) -> Any:
     """The setting of a Config that tells over how many updates of a half its learning rates fall."""
-    text = f"updates over which the {half}'s learning rate falls to final_lr (0: all of the run's; -1: it stays)"
+    text = (
+        f"updates over which the {half}'s learning rate falls to final_lr_fraction (0: all of the run's; -1: it stays)"
+    )
     return setting(0, text, (-1, 2**31 - 1), plan=f"{half}_updates")
 
 
@@ -51,7 +53,7 @@ class Hypers(sac.Hypers):
     target_entropy_per_action: float | jax.Array = setting(
         -0.5, "target entropy, in nats for each action dimension", (-math.inf, math.log(2))
     )
-    final_lr: float | jax.Array = setting(0.1, "share of the learning rates that is left at the end", SHARE)
+    final_lr_fraction: float | jax.Array = setting(0.1, "share of the learning rates that is left at the end", SHARE)
     v_min: float | jax.Array = setting(-5.0, "lowest atom, in scaled rewards", below="v_max")
     v_max: float | jax.Array = setting(5.0, "highest atom, in scaled rewards")
 
@@ -62,9 +64,9 @@ def target(next_logits: jax.Array, cost: jax.Array, batch: Transition, hypers: A
 
 
 def rate(schedule: str, steps: int) -> Callable[[HalfState], Any]:
-    """The factor on the learning rates of a half, from 1 to `final_lr` over its `steps` updates."""
+    """The factor on the learning rates of a half, from 1 to `final_lr_fraction` over its `steps` updates."""
     share = optim.make_schedule(schedule, steps)
-    return lambda half: half.hypers.final_lr + (1 - half.hypers.final_lr) * share(half.step)
+    return lambda half: half.hypers.final_lr_fraction + (1 - half.hypers.final_lr_fraction) * share(half.step)
 
 
 def make_networks(

@@ -127,7 +127,8 @@ def check_run(asked: Asked, line: str) -> None:
     """The environment is there and the sizes divide; pretended devices are as many as a split names."""
     found, joins = asked
     train = found.train
-    backends = () if envs.is_user_code(found.env) else envs.names()[found.env]
+    playground = {f"playground:{name}": () for name in (*envs.CONTROL_SUITE, *envs.ROBOTS)}  # also where it is not
+    backends = () if envs.is_user_code(found.env) else (envs.names() | playground)[found.env]
     assert found.backend is None or found.backend in backends
     pretended = re.search(r"host_platform_device_count=(\d+)", line)
     split = [1]

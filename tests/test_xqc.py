@@ -110,7 +110,7 @@ def test_weights_stay_on_the_sphere() -> None:
 
 @pytest.mark.parametrize(("kind", "middle"), [("linear", 0.55), ("cosine", 0.55)])
 def test_learning_rates_fall_to_a_share(kind: str, middle: float) -> None:
-    hypers = as_arrays(xqc.Hypers(final_lr=0.1))
+    hypers = as_arrays(xqc.Hypers(final_lr_fraction=0.1))
     factor = xqc.rate(kind, 100)
     found = [factor(HalfState.create(hypers, None).replace(step=jnp.int32(step))) for step in (0, 50, 100, 200)]
     np.testing.assert_allclose(found, [1, middle, 0.1, 0.1], rtol=1e-5)
