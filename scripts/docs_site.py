@@ -217,7 +217,8 @@ def capabilities_table() -> str:
     rows = []
     for name in agents.REGISTRY:
         module = agents.load(name)
-        small = {width: (8, 8) for width in ("actor_hidden_sizes", "critic_hidden_sizes") if hasattr(module.Config, width)}
+        widths = ("actor_hidden_sizes", "critic_hidden_sizes")
+        small = {width: (8, 8) for width in widths if hasattr(module.Config, width)}
         agent = module.make(module.Config(**small), spec)
         policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
         is_mlp = any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
