@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-SMALL: dict[str, Any] = {  # small networks and fast learning, for easy tasks on a CPU
-    "actor_hidden_sizes": (64, 64),
-    "critic_hidden_sizes": (64, 64),
+CPU: dict[str, Any] = {  # fast learning on a CPU
     "actor_lr": 1e-3,
     "critic_lr": 1e-3,
     "alpha_lr": 1e-3,
     "alpha_init": 0.1,
     "tau": 0.02,
+    "batch_size": 128,
+}
+SMALL: dict[str, Any] = CPU | {  # small networks, for easy tasks
+    "actor_hidden_sizes": (64, 64),
+    "critic_hidden_sizes": (64, 64),
     "reward_scale": 0.1,
     "num_envs": 64,
-    "batch_size": 128,
     "ratio": "24:24",
     "warmup_env_steps": 1024,
     "total_env_steps": 20_000,
 }
-
-RECIPE: dict[str, Any] = {  # for a CPU, whatever the scale of rewards
+MEDIUM: dict[str, Any] = CPU | {
     "actor_hidden_sizes": (128, 128),
     "critic_hidden_sizes": (128, 128),
-    "actor_lr": 1e-3,
-    "critic_lr": 1e-3,
-    "alpha_lr": 1e-3,
-    "alpha_init": 0.1,
-    "tau": 0.02,
     "n_step": 3,
     "num_envs": 128,
-    "batch_size": 128,
     "ratio": "32:16",
-    "normalize_rewards": True,
 }
+RECIPE: dict[str, Any] = MEDIUM | {"normalize_rewards": True}  # whatever the scale of rewards
 
 PRESETS: dict[str, dict[str, Any]] = {
     "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
@@ -45,20 +40,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {"actor_lr": 6e-4, "critic_lr": 6e-4, "gamma": 0.997, "tau": 0.01, "n_step": 1}
     | {"batch_size": 256, "ratio": "64:32", "total_env_steps": 500_000, "eval_every": 50_000},
     "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
-    "brax:ant": {
-        "actor_hidden_sizes": (128, 128),
-        "critic_hidden_sizes": (128, 128),
-        "actor_lr": 1e-3,
-        "critic_lr": 1e-3,
-        "alpha_lr": 1e-3,
-        "alpha_init": 0.1,
-        "gamma": 0.98,
-        "tau": 0.02,
-        "n_step": 3,
-        "num_envs": 128,
-        "batch_size": 128,
-        "ratio": "32:16",
-        "total_env_steps": 240_000,
-        "eval_every": 40_000,
-    },
+    "brax:ant": MEDIUM | {"gamma": 0.98, "total_env_steps": 240_000, "eval_every": 40_000},
 }
