@@ -45,14 +45,18 @@ def to_sphere(params: Params, norms: bool = False) -> Params:
     return {name: project(tree) if name == "params" else tree for name, tree in params.items()}
 
 
-class UnitMLP(nn.Module):
-    """`[..., I]` -> `[..., output_size]`: batch norm; layers of Dense, batch norm, ReLU; a Dense (XQC, 2509.25174)."""
+class UnitModule(nn.Module):
+    """The fields of networks on the sphere."""
 
     hidden_sizes: Sequence[int]
     output_size: int
     compute_dtype: str = "float32"
     axes: tuple[str, ...] = ()
-    dropout: float = 0.0
+    dropout: float = 0.0  # as `make_network` asks for; these networks have none
+
+
+class UnitMLP(UnitModule):
+    """`[..., I]` -> `[..., output_size]`: batch norm; layers of Dense, batch norm, ReLU; a Dense (XQC, 2509.25174)."""
 
     @nn.compact
     def __call__(self, *inputs: jax.Array, train: bool = False) -> jax.Array:
@@ -63,18 +67,12 @@ class UnitMLP(nn.Module):
         return Dense(self.output_size, dtype=jnp.float32)(x)
 
 
-class UnitResidualMLP(nn.Module):
+class UnitResidualMLP(UnitModule):
     """`[..., I]` -> `[..., output_size]`: batch norm, Dense, residual blocks, RMSNorm, Dense (FlashSAC).
 
     A block is Dense to 4 W, batch norm, ReLU, Dense to W, batch norm, ReLU, plus its input. Sizes (W, W, ...) make one
     block each, and must be equal.
     """
-
-    hidden_sizes: Sequence[int]
-    output_size: int
-    compute_dtype: str = "float32"
-    axes: tuple[str, ...] = ()
-    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, *inputs: jax.Array, train: bool = False) -> jax.Array:
