@@ -265,6 +265,8 @@ def test_page_and_table_of_learning(tmp_path: Path) -> None:
     (drawn,) = learn_page.series(runs, "wall_s", points=2)
     np.testing.assert_array_equal(drawn.x, [50, 50])  # where all three seeds have been evaluated
     np.testing.assert_allclose(np.asarray(drawn.returns)[0], [1100.4, 1100.4, 1000])
+    (drawn,) = learn_page.series(runs[:2], "wall_s", points=2)
+    np.testing.assert_allclose(drawn.returns, [[1100.4, 1100.4], [2100, 1100.4]])  # an evaluation counts at once
     page = learn_page.write(runs, tmp_path).read_text()
     assert page.count("2026-01-02, 2 cores, quick, jax 0.9, commit 0123456789ab.") == 1
     assert page.count("- rlx: `{") == 1 and "- rlx, seed 1: 1100 at 90,000 (40 s), 2300 at 200,000 (80 s)" in page
