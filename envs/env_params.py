@@ -92,8 +92,8 @@ def with_params(env: Env, params: Iterable[str], members: int) -> Env:
 
     Raises RlxError for a name or a shape that the environment's do not have, and where it has no parameters.
     """
-    given, of_library = parse(params), getattr(env, "model", None)
-    if not given:
+    values, of_library = parse(params), getattr(env, "model", None)
+    if not values:
         has_fixed = of_library is None and nominal_params(env) is not None and not _draws(env)
         return WithParams(env, nominal_params(env)) if has_fixed else env
     model = nominal_params(env) if of_library is None else of_library
@@ -103,20 +103,22 @@ def with_params(env: Env, params: Iterable[str], members: int) -> Env:
             " attribute params and takes them in reset(key, params=None)"
         )
     leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
-    changed = {name: _checked(name, value, leaves, members) for name, value in given.items()}
+    changed = {name: _checked(name, value, leaves, members) for name, value in values.items()}
     changed = {name: value for name, value in changed.items() if not np.array_equal(value, leaves[name])}
     if TIME_LIMIT in changed:
         raise RlxError(f"{FLAG} {TIME_LIMIT}: is the time limit; use --env-args episode_length=N")
-    own = {name: value for name, value in changed.items() if value.ndim > np.ndim(leaves[name])}
-    model = _replaced(model, {name: value for name, value in changed.items() if name not in own})
+    member_leaves = {name: value for name, value in changed.items() if value.ndim > np.ndim(leaves[name])}
+    model = _replaced(model, {name: value for name, value in changed.items() if name not in member_leaves})
     if of_library is not None:
-        same: Any = env.with_model(model) if len(own) < len(changed) else env  # type: ignore[attr-defined]
-        return same if not own else _of_each(same, own, [own[name] for name in leaves if name in own])
-    if not own:
+        shared: Any = env.with_model(model) if len(member_leaves) < len(changed) else env  # type: ignore[attr-defined]
+        if not member_leaves:
+            return shared
+        return _of_each(shared, {name: member_leaves[name] for name in leaves if name in member_leaves})
+    if not member_leaves:
         return WithParams(env, model)
-    first = _replaced(model, {name: value[0] for name, value in own.items()})
+    first = _replaced(model, {name: value[0] for name, value in member_leaves.items()})
     each = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: own.get(_name(path), np.broadcast_to(leaf, (members, *np.shape(leaf)))), model
+        lambda path, leaf: member_leaves.get(_name(path), np.broadcast_to(leaf, (members, *np.shape(leaf)))), model
     )
     return WithParams(env, first, each)
 
@@ -130,15 +132,16 @@ def _draws(env: Any) -> bool:
     return any(x.any() for x in jax.tree.leaves(jax.jit(jax.vmap(differs))(jax.random.split(jax.random.key(0), 8))))
 
 
-def _of_each(env: Any, own: dict[str, np.ndarray], member_params: list[np.ndarray]) -> WithParams:
-    """A library's environment whose state carries the leaves that members have of their own."""
+def _of_each(env: Any, member_leaves: dict[str, np.ndarray]) -> WithParams:
+    """A library's environment whose state carries the leaves that members have of their own, in the model's order."""
 
     def first(model: Any, rng: jax.Array) -> tuple[Any, Any]:
         """As a `randomization_fn`: the first member's leaves."""
-        rows = {name: jnp.broadcast_to(value[0], (len(rng), *value.shape[1:])) for name, value in own.items()}
-        in_axes = jax.tree_util.tree_map_with_path(lambda path, _: 0 if _name(path) in own else None, model)
+        rows = {name: jnp.broadcast_to(value[0], (len(rng), *value.shape[1:])) for name, value in member_leaves.items()}
+        in_axes = jax.tree_util.tree_map_with_path(lambda path, _: 0 if _name(path) in member_leaves else None, model)
         return jax.tree_util.tree_map_with_path(lambda path, leaf: rows.get(_name(path), leaf), model), in_axes
 
+    member_params = list(member_leaves.values())
     return WithParams(env.randomized(first), [leaf[0] for leaf in member_params], member_params)
 
 
