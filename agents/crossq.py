@@ -90,8 +90,8 @@ def update_critic(
         target = target_of(halved(target_critic(state.learner.target_variables, *rows, train=True)[0])[1])
 
     def regress(estimates: jax.Array, _: Any) -> jax.Array:
-        here, there = halved(estimates)
-        return nets.regress(here, target_of(there) if target is None else target)
+        q, next_q = halved(estimates)
+        return nets.regress(q, target_of(next_q) if target is None else target)
 
     return halves.update_critics(
         state,

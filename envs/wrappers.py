@@ -32,7 +32,7 @@ def _observing(
     size: int,
     observe: Callable[[EnvState, jax.Array | None, Key], jax.Array],
     parts: dict[str, tuple[int, int]],
-    seen: Sources,
+    sources: Sources,
 ) -> Wrapped:
     """The environment with other observations: `observe(state inside, observation before or None, key)`, `[size]`."""
 
@@ -46,7 +46,7 @@ def _observing(
         return outer_state(after, after.time, observation), _shown(shown, observation)
 
     observation = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, sources=seen)
+    return Wrapped(env, env.spec._replace(observation=observation, parts=parts), reset, step, sources=sources)
 
 
 def history(env: Env, length: int) -> Wrapped:

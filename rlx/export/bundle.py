@@ -101,19 +101,19 @@ def example_episode(env: Env, act: Callable[[jax.Array], jax.Array]) -> dict[str
     count = max(STEPS, 2 * max(read.lags))
 
     def step(state: EnvState, key: jax.Array) -> tuple[EnvState, tuple[jax.Array, jax.Array]]:
-        seen = env.spec.actor_observation(state.observation)
-        action = act(seen)
-        return env.step(state, action, key)[0], (seen, action)
+        observation = env.spec.actor_observation(state.observation)
+        action = act(observation)
+        return env.step(state, action, key)[0], (observation, action)
 
     keys = jax.random.split(jax.random.key(0), count + 1)
     roll = jax.jit(lambda keys: jax.lax.scan(step, env.reset(keys[0]), keys[1:])[1])
-    seen, actions = map(np.asarray, roll(keys))
+    observations, actions = map(np.asarray, roll(keys))
     pairs = list(zip(read.columns, read.lags, strict=True))
-    single = seen[:, [pairs.index((column, 0)) for column in range(len(read.single))]]
+    single = observations[:, [pairs.index((column, 0)) for column in range(len(read.single))]]
     times = np.arange(count, dtype=np.float32) / (read.time_limit or 1)
     rows = np.column_stack([single, times])
     stacked = [rows[np.maximum(np.arange(count) - lag, 0), column] for column, lag in pairs]
-    if not np.allclose(np.column_stack(stacked), seen, atol=1e-5):
+    if not np.allclose(np.column_stack(stacked), observations, atol=1e-5):
         raise RlxError(
             "--bundle: what the policy reads is not made of single observations; name history after other wrappers"
         )

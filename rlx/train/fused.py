@@ -37,9 +37,7 @@ class Schedule(NamedTuple):
         ..., Any
     ]  # (task, seed, hypers, source) -> state; source is a shard's pool of starts, or the data set
     iteration: Callable[[Task, Any, Any], tuple[Any, Totals]]  # (task, data, state)
-    shards: (
-        Any  # the state's axes under the vmap over shards: 0 where each has its by_shard, None where all have the same
-    )
+    shards: Any  # the state's axes under the vmap over shards: 0 where shards differ, None where all have the same
     members: Any  # likewise under the vmap over members
     policy_snapshot: Callable[[Any], Any]  # state -> {"agent", "statistics"}
     adopt: Callable[[Task, Any, Any], Any]  # (task, state, learned) -> state
