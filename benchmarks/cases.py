@@ -1,7 +1,7 @@
 """rlx's side of every comparison, and the bounds': `python benchmarks/cases.py fused --env brax:ant` and so on.
 
 Every case is a worker (see `benchmarks/worker.py`): it compiles, then runs as many units as it is asked for and returns
-when the whole state that they make is there. A unit is one update, one vector step, one call.
+when all of the state that they make is there. A unit is one update, one vector step, one call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
 
 
 def update(args: argparse.Namespace) -> tuple[Run, float]:
-    """`agent.update`, the state donated and the whole of it returned; with `--scan` so many of them in one program."""
+    """`agent.update`, the state donated and all of it returned; with `--scan` so many of them in one program."""
     agent, _, spec = make_agent(args)
     key = jax.random.key(2)
     shape: tuple[int, ...] = (args.batch,)

@@ -70,7 +70,7 @@ def random_delay(env: Env, low: float, high: float) -> Env:
     Until the first one does, the action is 0.
     """
     if not (low == int(low) and high == int(high)):
-        raise RlxError(f"--randomize {DELAY}={low:g}:{high:g}: must be whole numbers of steps")
+        raise RlxError(f"--randomize {DELAY}={low:g}:{high:g}: must be integers, in steps")
     least, most = int(low), int(high)
 
     def reset(key: Key, params: Any = None) -> EnvState:

@@ -32,7 +32,7 @@ class TanhNormal(distrax.Distribution):
     as its neighbour inside (-1, 1), the nearest number of the action's own dtype: u = +-8.66 in float32, +-3.12 in
     bfloat16. So `log_prob(1)` is the log-density at the last representable action before the boundary, from where such
     an action was rounded; it has that value's gradients with respect to the parameters, and none with respect to the
-    action. Every other number is read as it is: the value is finite, with finite gradients, on the whole of [-1, 1].
+    action. Every other number is read as it is: the value is finite, with finite gradients, on all of [-1, 1].
     Outside there is no density and `log_prob` is -inf.
     """
 

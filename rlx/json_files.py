@@ -24,7 +24,7 @@ import numpy as np
 from rlx.errors import RlxError, printable
 
 DEPTH = 64  # containers within containers that a file may have
-DIGITS = 19  # of a whole number: what fits into 64 bits
+DIGITS = 19  # of an integer: what fits into 64 bits
 
 
 def plain(value: Any) -> Any:

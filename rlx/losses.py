@@ -246,7 +246,7 @@ def truncate_atoms(atoms: jax.Array, drop_per_critic: int) -> jax.Array:
         raise RlxError(f"cannot drop {drop_per_critic} of {num_quantiles} quantiles; choose 0 to {num_quantiles - 1}")
     pooled = jnp.moveaxis(atoms, 0, 1).reshape(batch_size, num_critics * num_quantiles)
     remaining = num_critics * (num_quantiles - drop_per_critic)
-    return -jax.lax.top_k(-pooled, remaining)[0]  # half the time of a whole sort
+    return -jax.lax.top_k(-pooled, remaining)[0]  # half the time of a full sort
 
 
 def quantile_huber_loss(quantiles: jax.Array, target: jax.Array, kappa: Scalar = 1.0) -> jax.Array:
@@ -287,7 +287,7 @@ def categorical_mean(probs: jax.Array, support: jax.Array) -> jax.Array:
 
 
 def lower_mean(probs: jax.Array, support: jax.Array) -> jax.Array:
-    """Per sample, the whole distribution of the critic with the lowest mean: `[N, B, M]` -> `[B, M]`.
+    """Per sample, the distribution of the critic with the lowest mean: `[N, B, M]` -> `[B, M]`.
 
     The counterpart of clipped double Q: an elementwise minimum of probabilities would be no distribution.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlx.errors import RlxError, unknown
 
-KINDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+KINDS = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
 FLOAT32 = (float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max))  # its smallest and largest numbers
 
 
@@ -84,7 +84,7 @@ def check_order(known: typing.Mapping[str, Setting], values: typing.Mapping[str,
 
 
 def convert(flag: str, kind: type, value: Any) -> Any:
-    """`value` as an int, float, bool or str; 1e6 is a whole number. Raises RlxError naming the flag."""
+    """`value` as an int, float, bool or str; 1e6 is an integer. Raises RlxError naming the flag."""
     try:
         if kind is bool and isinstance(value, bool):
             return value

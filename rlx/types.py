@@ -42,7 +42,7 @@ def setting(
     """A dataclass field with the text that `--help` shows, units included, and what `rlx.settings.check` asks of it.
 
     Numbers must lie `within`, ends included, and under the setting that `below` names; text must be one of `choices`.
-    Of a tuple each element must. A whole number of a Config with a `plan`, "critic_updates" or "actor_updates", is a
+    Of a tuple each element must. An integer of a Config with a `plan`, "critic_updates" or "actor_updates", is a
     schedule's length: where it is 0, the planned number of updates takes its place.
     """
     metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "plan": plan}
@@ -93,7 +93,7 @@ class Spec(NamedTuple):
     episode_length: int  # steps to the time limit
     extras: dict[str, jax.ShapeDtypeStruct] = {}  # noqa: RUF012 -- of what `Step.extras` holds, such as a cost
     parts: dict[str, tuple[int, int]] = {}  # noqa: RUF012 -- of the observation: first column and the one after the last
-    actor_parts: tuple[str, ...] = ()  # those that policies read; () for the whole observation
+    actor_parts: tuple[str, ...] = ()  # those that policies read; () for all of the observation
     critic_parts: tuple[str, ...] = ()  # and those that critics and value networks read
     metrics: tuple[str, ...] = ()  # numbers to report that `Step.metrics` has, such as terms of the reward
     num_actions: int = 0  # to choose from, where actions are discrete; `step` takes the index of the largest number

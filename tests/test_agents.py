@@ -80,7 +80,7 @@ def test_time_limit_in_the_driver() -> None:
         ({"callbacks": 3}, "callbacks: 3 is no function; give functions of (metrics, state)"),
         ({"callbacks": lambda metrics: None}, "callbacks: * must take two arguments, (metrics, state)"),
         ({"num_envs": 0}, "num_envs=0: must be at least 1 and at most 1000000"),
-        ({"split": "2,1", "driver": "pipelined"}, "split='2,1': must be 1, auto, or three whole numbers *"),
+        ({"split": "2,1", "driver": "pipelined"}, "split='2,1': must be 1, auto, or three integers *"),
         ({"batch_size": 500, "replay_capacity": 400}, "batch_size=500: is over replay_capacity=400; lower it *"),
         ({"total_env_steps": 0, "offline_steps": 9}, "missing dataset: offline_steps=9 learn from data; give one *"),
         ({"total_timesteps": 9}, "unknown setting 'total_timesteps' of sac: did you mean total_env_steps?"),

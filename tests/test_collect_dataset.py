@@ -297,7 +297,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> N
         ("run --num-transitions 0", "--num-transitions 0: must be at least 1"),
         ("run --num-transitions 1e18", " GiB of memory but "),
         ("run --seed -1", "--seed -1: must be at least 0 and under 2^32"),
-        ("run --num-transitions few", "--num-transitions few: must be a whole number"),
+        ("run --num-transitions few", "--num-transitions few: must be an integer"),
         ("run --step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
         ("run --step 0", "has no step 0; it has 200, "),
         ("run --kind random --step 200", "--step 200: goes with --kind medium, expert or mixed"),

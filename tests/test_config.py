@@ -65,9 +65,9 @@ def test_values_become_their_types(name: str, value: Any, found: Any) -> None:
     ("agent", "name", "value", "words"),
     [
         ("sac", "num_env", 3, "unknown setting 'num_env' of sac: did you mean num_envs?"),
-        ("sac", "num_envs", "3.5", "--num-envs 3.5: must be a whole number"),
-        ("sac", "num_envs", True, "--num-envs True: must be a whole number"),
-        ("sac", "num_envs", "inf", "--num-envs inf: must be a whole number"),
+        ("sac", "num_envs", "3.5", "--num-envs 3.5: must be an integer"),
+        ("sac", "num_envs", True, "--num-envs True: must be an integer"),
+        ("sac", "num_envs", "inf", "--num-envs inf: must be an integer"),
         ("sac", "num_envs", [1, 2], "--num-envs: takes one value, not 2"),
         ("sac", "keep", [], "--keep: takes one value, not 0"),  # --keep=--
         ("sac", "critic_lr", [], "--critic-lr: needs at least one value"),
@@ -242,8 +242,8 @@ OFFLINE = {"dataset": "some", "offline_steps": 10**12}
         ({"spread": "both"}, "--spread both: unknown; choose from data, seeds"),
         ({"depth": 1}, "--depth 1: must be at least 2 and at most 4"),
         ({"replay_dtype": "float64"}, "--replay-dtype float64: must be float32 or bfloat16 without jax_enable_x64"),
-        ({"num_envs": 8.5}, "--num-envs 8.5: must be a whole number"),
-        ({"keep": True}, "--keep True: must be a whole number"),
+        ({"num_envs": 8.5}, "--num-envs 8.5: must be an integer"),
+        ({"keep": True}, "--keep True: must be an integer"),
         ({"batch_size": 501}, "--batch-size 501: is over --replay-capacity 500"),
         ({"replay_capacity": 15}, "--replay-capacity 15: must hold a block of 16 transitions; raise it or lower"),
         ({"n_step": 64}, "--replay-capacity 500: must hold a block of 512 transitions"),
@@ -255,7 +255,7 @@ OFFLINE = {"dataset": "some", "offline_steps": 10**12}
         ({"shards": 2, "batch_size": 255}, "--batch-size 255: must be divisible by the 2 shards"),
         ({"shards": 2, "pool_size": 127}, "--pool-size 127: must be divisible by the 2 shards"),
         *(
-            ({"ratio": text}, f"--ratio {text}: must be two whole numbers")
+            ({"ratio": text}, f"--ratio {text}: must be two integers")
             for text in ("8", "8:", ":8", "8:4:2", "0:0", "-1:1", "1.5:1", "a:b", "²:1", "8/4")
         ),
     ],

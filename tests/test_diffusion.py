@@ -83,7 +83,7 @@ def test_weighted_loss_and_what_it_is_computed_from() -> None:
 
 
 def test_loss_of_whole_numbers() -> None:
-    """Data of integers is that of the same floats: noise is no whole number."""
+    """Data of integers is that of the same floats: noise is no integer."""
     data = jnp.array([[1, 0], [-1, 1], [0, 0]])
     losses = [diffusion.epsilon_loss(FIVE, perfect, x, jax.random.key(0))[0] for x in (data, data.astype(jnp.float32))]
     assert losses[0].dtype == jnp.float32 and losses[0] == losses[1] > 0

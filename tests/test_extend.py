@@ -224,7 +224,7 @@ def test_a_schedule_ends_where_the_run_does(cloning: Callable[..., Path], capsys
 REFUSED = {
     "--total-env-steps 2e2": "--total-env-steps 200: is less than the run's 300",
     "--total-env-steps 1e20": "--total-env-steps 100000000000000000000: more than 2147483647 vector steps",
-    "--total-env-steps more": "--total-env-steps more: must be a whole number",
+    "--total-env-steps more": "--total-env-steps more: must be an integer",
     "--offline-steps 100": "--offline-steps 100: the run goes on in its environment; raise --total-env-steps",
     f"{LONG} --log-every 50": "--log-every: a resumed run keeps its settings",
     f"{LONG} --seed 1": "--seed: a resumed run keeps its settings",

@@ -47,8 +47,8 @@ def test_dispatch_returns_while_all_roles_are_at_work() -> None:
     [
         ("2,1,1", 3, "adds up to 4 devices but there are 3"),
         ("0,2,1", 3, "every role needs a device"),
-        ("1,1", 2, "three whole numbers"),
-        ("1,x,1", 3, "three whole numbers"),
+        ("1,1", 2, "three integers"),
+        ("1,x,1", 3, "three integers"),
         ("1,1,1", 1, "use --split 1"),
     ],
 )

@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         raise RlxError(f"{text}; see `{self.prog} --help`")
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """A flag's value; whole numbers as settings are read, so 1e3 is one. Raises RlxError naming the flag."""
+        """A flag's value; integers as settings are read, so 1e3 is one. Raises RlxError naming the flag."""
         if action.type is not int:
             return super()._get_value(action, arg_string)
         from rlx.settings import convert

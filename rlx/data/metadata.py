@@ -89,7 +89,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("name", "format", "env", "backend", "kind", "agent", "env_id"), TEXT),
     **dict.fromkeys(("random_return", "expert_return", "behaviour_return"), NUMBER),
     **dict.fromkeys(("notes", "missing", "env_args", "env_params", "wrappers", "randomize"), TEXTS),
-    "episode_length": (_is_count, "a whole number of at least 1"),
-    "observation_parts": (_are_ranges, "a record of ranges, each of two whole numbers"),
+    "episode_length": (_is_count, "an integer of at least 1"),
+    "observation_parts": (_are_ranges, "a record of ranges, each of two integers"),
     "behaviours": (_are_behaviours, "a list of records with name, step, return and greedy_return"),
 }

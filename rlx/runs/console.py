@@ -258,7 +258,7 @@ class Console:
 
 
 def rounded(run_config: RunConfig) -> list[str]:
-    """Totals that are rounded up to whole iterations, a line each."""
+    """Totals that are rounded up to full iterations, a line each."""
     plan, train = final_plan(run_config), run_config.train
     offline = make_offline_plan(train, plan.shards) if train.offline_steps else plan
     updates = offline.iterations * offline.iteration_steps if train.offline_steps else 0

@@ -68,7 +68,7 @@ class TrainConfig:
     )
     num_envs: int = setting(128, "environments stepped at once, per seed", within=COUNT)
     total_env_steps: int = setting(
-        1_000_000, "environment steps to train for, per seed, rounded up to whole iterations", within=STEPS
+        1_000_000, "environment steps to train for, per seed, rounded up to full iterations", within=STEPS
     )
     warmup_env_steps: int = setting(
         5_000, "environment steps with random actions before the first update", within=STEPS

@@ -51,7 +51,7 @@ def parse_split(text: str, devices: int) -> tuple[int, int, int]:
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise RlxError(f"--split {text}: must be 1, auto, or three whole numbers (collect,value,policy) such as 2,1,1")
+        raise RlxError(f"--split {text}: must be 1, auto, or three integers (collect,value,policy) such as 2,1,1")
     collectors, values, policies = (int(part) for part in parts)
     if min(collectors, values, policies) < 1:
         raise RlxError(f"--split {text}: every role needs a device; --split 1 runs all three on one")

@@ -17,7 +17,7 @@ LOG_LINES = 1_000_000  # of a run, at most
 
 
 class Plan(NamedTuple):
-    """The whole numbers that follow from a TrainConfig, for its online or its offline part.
+    """The counts that follow from a TrainConfig, for its online or its offline part.
 
     An iteration is `rollout_length` vector steps with their updates; offline, the updates alone.
     """
@@ -68,11 +68,11 @@ class Plan(NamedTuple):
 
 
 def parse_ratio(text: str) -> tuple[int, int]:
-    """`"8:4"` as (8, 4). Raises RlxError unless both are whole numbers, and one of them at least 1."""
+    """`"8:4"` as (8, 4). Raises RlxError unless both are integers, and one of them at least 1."""
     parts = text.split(":")
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts) or not any(map(int, parts)):
         raise RlxError(
-            f"--ratio {text}: must be two whole numbers, critic:actor updates per vector step, as 8:4; not both 0"
+            f"--ratio {text}: must be two integers, critic:actor updates per vector step, as 8:4; not both 0"
         )
     return int(parts[0]), int(parts[1])
 
