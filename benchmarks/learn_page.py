@@ -36,10 +36,10 @@ def table(runs: Runs) -> str:
         "seconds to it",
         "steps to it",
     ]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [tables.line(head), tables.line(["---"] * len(head))]
     for task in _in_order({run["task"] for run in runs}, TASKS):
         for side in dict.fromkeys(run["side"] for run in runs if run["task"] == task):
-            lines.append(_line(_row(task, side, [r for r in runs if (r["task"], r["side"]) == (task, side)])))
+            lines.append(tables.line(_row(task, side, [r for r in runs if (r["task"], r["side"]) == (task, side)])))
     return "\n".join(lines)
 
 
@@ -73,10 +73,6 @@ def _median(values: list[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:,.0f}" if values else "-"
     return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _in_order(names: set[str], order: Any) -> list[str]:

@@ -65,7 +65,7 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     heads["return"] = ["", *(f"to {goal}" for goal in next((x["goals"] for x in sides.values() if "goals" in x), {}))]
     head = heads.get(unit, ["", f"{unit}/s", f"to {next(iter(sides))}", "compiling"])
     note = origin_of(comparison["made"])
-    lines = [f"## {name}\n", _line(head), _line(["---"] * len(head)), *map(_line, rows), "", note, ""]
+    lines = [f"## {name}\n", line(head), line(["---"] * len(head)), *map(line, rows), "", note, ""]
     return "\n".join(lines)
 
 
@@ -110,7 +110,8 @@ def _spread(values: Any) -> str:
     return f"{median} ({low} to {high})"
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
