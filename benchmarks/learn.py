@@ -1,9 +1,10 @@
-"""What is learnt in equal wall time: `python benchmarks/learn.py --tasks ant hopper --sides rlx brax-sac --seeds 0 1`.
+"""What is learnt in equal time: `python benchmarks/learn.py --tasks ant hopper --sides rlx brax-sac --seeds 0 1`.
 
-Every run is a process of its own that says, at each evaluation of 32 greedy episodes, how old it is, how many
-environment steps it has made and what they return; it is stopped when its minutes are over (`learn_settings.py`, which
-also has the settings). Sides take turns, seed by seed. Runs that were made are kept, as JSON and as a page with a
-picture a task (`learn_page.py`): the same command goes on where it was stopped.
+Every run is a process of its own on one core. At each evaluation of 32 greedy episodes it says how many seconds of its
+processor it has used, how many environment steps it has made and what they return; it is stopped when its minutes of
+processor time are used up (`learn_settings.py`, which also has the settings), so that other work on the machine makes
+a run later, but neither better nor worse. As many runs go on at once as there are cores. Runs that were made are kept,
+as JSON and as a page with a picture a task (`learn_page.py`): the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +54,25 @@ def be(agent: str, env: str, seed: int, settings: dict[str, Any]) -> None:
 
     def progress(line: dict[str, Any], state: Any) -> None:
         if "eval/return_mean" in line:
-            say(wall_s=line["wall_time_s"], env_steps=line["env_step"], value=line["eval/return_mean"])
+            cpu_s = round(time.process_time(), 1)
+            say(env_steps=line["env_step"], value=line["eval/return_mean"], cpu_s=cpu_s)
 
     fit(agent, env, callbacks=progress, seed=seed, **settings)
 
 
-def curve_of(command: Sequence[str], limit_s: float, goal: float = float("inf")) -> list[dict[str, float]]:
-    """What a side says at its evaluations, until `limit_s` is over or `goal` is reached."""
+def on_one_core(command: Sequence[str], core: int, limit_s: float) -> list[str]:
+    """The command on this core alone, killed after `limit_s` seconds of processor time."""
+    return ["prlimit", f"--cpu={limit_s:.0f}", "taskset", "--cpu-list", str(core), *command]
+
+
+def curve_of(command: Sequence[str], limit_s: float | None, goal: float = float("inf")) -> list[dict[str, float]]:
+    """What a side says at its evaluations, until `limit_s` is over on the clock (None: it ends itself) or `goal` is
+    reached."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     curve: list[dict[str, float]] = []
-    alarm = threading.Timer(limit_s, process.kill)
+    alarm = threading.Timer(limit_s or threading.TIMEOUT_MAX, process.kill)
     alarm.start()
     try:
         for text in process.stdout:
@@ -91,14 +100,12 @@ def race(sides: Sequence[Side], goals: Sequence[float], limit_s: float, deadline
     return found
 
 
-def run(side: str, task: str, seed: int, minutes: float) -> dict[str, Any]:
-    """One run: its curve, its settings, and on what it was made."""
+def run(side: str, task: str, seed: int, minutes: float, core: int) -> dict[str, Any]:
+    """One run on a core: its curve, its settings, and on what it was made."""
     from rlx.runs.origin import describe
 
-    begun = datetime.datetime.now().isoformat(timespec="seconds")
-    load = os.getloadavg()[0]
-    curve = curve_of(command(side, task, seed), 60 * minutes)
-    made = {"date": begun[:10], **describe(), "processor": tables.processor(), "load_before": round(load, 1)}
+    made = {"date": f"{datetime.date.today()}", **describe(), "processor": tables.processor()}
+    curve = curve_of(on_one_core(command(side, task, seed), core, 60 * minutes), None)
     settings = SETTINGS[side, task]
     if side.startswith("rlx"):
         from rlx import config
@@ -111,35 +118,56 @@ def run(side: str, task: str, seed: int, minutes: float) -> dict[str, Any]:
     }
 
 
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cores = sorted(os.sched_getaffinity(0))
+    sides = sorted({side for side, _ in SETTINGS})
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK")
+    parser.add_argument("--sides", nargs="+", default=["rlx", "brax-sac", "brax-ppo"], choices=sides, metavar="SIDE")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, help="of processor time for each run, in place of the task's")
+    parser.add_argument("--cores", nargs="+", type=int, default=cores, choices=cores, help="each has one run at a time")
+    parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
+    return parser.parse_args()
+
+
+def make(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All runs that are kept, after making those that are missing, one at a time on every core."""
+    kept = args.out / "learn.json"
+    runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
+    made = {(run["side"], run["task"], run["seed"]) for run in runs}
+    wanted = [(side, task, seed) for seed in args.seeds for task in args.tasks for side in args.sides]
+    missing = [key for key in wanted if key not in made and key[:2] in SETTINGS]  # Brax has no gymnax
+    lock = threading.Lock()
+
+    def work(core: int) -> None:
+        while True:
+            with lock:
+                if not missing:
+                    return
+                side, task, seed = missing.pop(0)
+            one = run(side, task, seed, args.minutes or TASKS[task].minutes, core)
+            with lock:
+                runs.append(one)
+                print(json.dumps({"side": side, "task": task, "seed": seed, "last": one["curve"][-1:]}), flush=True)
+                draft = kept.with_suffix(".draft")
+                draft.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+                draft.replace(kept)
+
+    with ThreadPoolExecutor(len(args.cores)) as pool:
+        list(pool.map(work, args.cores))
+    return runs
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--be"]:
         agent, env, seed, settings = sys.argv[2:]
         be(agent, env, int(seed), json.loads(settings))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS, metavar="TASK")
-    parser.add_argument("--sides", nargs="+", default=["rlx", "brax-sac", "brax-ppo"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, help="for each run, in place of the task's")
-    parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
-    args = parser.parse_args()
+    args = parse()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "xla" / "kept"))
     args.out.mkdir(parents=True, exist_ok=True)
-    kept = args.out / "learn.json"
-    runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
-    unknown = [side for side in args.sides if not any(side == name for name, _ in SETTINGS)]
-    if unknown:
-        parser.error(f"no settings for {unknown[0]}: choose from {', '.join(sorted({name for name, _ in SETTINGS}))}")
-    for seed, task, side in ((seed, task, side) for seed in args.seeds for task in args.tasks for side in args.sides):
-        made = any((r["side"], r["task"], r["seed"]) == (side, task, seed) for r in runs)
-        if made or (side, task) not in SETTINGS:  # Brax has no gymnax
-            continue
-        runs.append(run(side, task, seed, args.minutes or TASKS[task].minutes))
-        last = runs[-1]["curve"][-1:]
-        print(json.dumps({"side": side, "task": task, "seed": seed, "last": last}), flush=True)
-        draft = kept.with_suffix(".draft")
-        draft.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
-        draft.replace(kept)
+    runs = make(args)
     print(learn_page.table(runs))
     learn_page.write(runs, args.out)
 

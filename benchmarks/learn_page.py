@@ -57,7 +57,7 @@ def _row(task: str, side: str, runs: Runs) -> list[str]:
         _median([c[-1]["env_steps"] for c in curves]),
         f"{goal:,.0f}",
     ]
-    times = [_median([point[what] for point in reached]) for what in ("wall_s", "env_steps")]
+    times = [_median([point[what] for point in reached]) for what in ("cpu_s", "env_steps")]
     return [*cells, f"{len(reached)} of {len(runs)}", *times]
 
 
@@ -80,7 +80,7 @@ def _in_order(names: set[str], order: Any) -> list[str]:
 
 
 def series(runs: Runs, what: str, points: int = 60) -> list[plots.Series]:
-    """Every side's returns `[T, S]` at common moments of `what`, wall_s or env_steps: those of the last evaluation."""
+    """Every side's returns `[T, S]` at common moments of `what`, cpu_s or env_steps: those of the last evaluation."""
     made = []
     for side in dict.fromkeys(run["side"] for run in runs):
         curves = [run["curve"] for run in runs if run["side"] == side and run["curve"]]
@@ -100,11 +100,12 @@ def write(runs: Runs, folder: Path) -> Path:
     """The page and its pictures, of each task's returns against seconds and against steps; returns the page's path."""
     tasks = _in_order({run["task"] for run in runs}, TASKS)
     parts = [
-        "# Learning in equal wall time, beside peers\n",
+        "# Learning in equal processor time, beside peers\n",
         "Made by `make bench-learn`; benchmarks/README.md says how. The return is that of 32 greedy episodes at the\n"
         "last evaluation before the time was over; over several seeds the interquartile mean (the mean of fewer than\n"
-        "four) with its 95 % bootstrap interval, little worth with so few seeds. Seconds count from the process's\n"
-        "start, compiling and evaluations included: medians and ranges over the seeds that reached the goal.\n",
+        "four) with its 95 % bootstrap interval, little worth with so few seeds. Seconds are of the processor, on one\n"
+        "core, and count from the process's start, compiling and evaluations included: medians and ranges over the\n"
+        "seeds that reached the goal.\n",
         table(runs),
         "",
         *dict.fromkeys(tables.origin_of(run["made"]) for run in runs),
@@ -114,7 +115,7 @@ def write(runs: Runs, folder: Path) -> Path:
         own = [run for run in runs if run["task"] == task]
         minutes = sorted({run["minutes"] for run in own})
         parts.append(f"## {task}, {' and '.join(f'{m:g}' for m in minutes)} minutes a run\n")
-        for what, counted in (("wall_s", "seconds"), ("env_steps", "environment steps")):
+        for what, counted in (("cpu_s", "seconds"), ("env_steps", "environment steps")):
             lines = series(own, what)
             if lines:
                 name = f"learn-{task}-{counted.split()[-1]}.png"
@@ -131,6 +132,6 @@ def _settings(runs: Runs) -> list[str]:
     used = {run["side"]: run["settings"] for run in runs}
     lines = [f"- {side}: `{json.dumps(settings)}`" for side, settings in used.items()]
     for run in runs:
-        course = ", ".join(f"{p['value']:.0f} at {p['env_steps']:,} ({p['wall_s']:.0f} s)" for p in run["curve"])
+        course = ", ".join(f"{p['value']:.0f} at {p['env_steps']:,} ({p['cpu_s']:.0f} s)" for p in run["curve"])
         lines.append(f"- {run['side']}, seed {run['seed']}: {course or 'no evaluation in time'}")
     return lines

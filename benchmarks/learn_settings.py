@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Task(NamedTuple):
-    """One environment: minutes for each run, and the return whose first sight is timed."""
+    """One environment: minutes of processor time for each run, and the return whose first sight is timed."""
 
     env: str
     minutes: float

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import time
@@ -240,11 +241,20 @@ def test_race_reports_every_goal() -> None:
 MADE = {"date": "2026-01-02", "processor": "2 cores, quick", "hardware": {"kind": "cpu"}}
 
 
+def test_a_run_has_its_time_of_one_core() -> None:
+    text = "import json, os, time\ndef now(): return round(time.process_time(), 1)\n"
+    text += "cores = len(os.sched_getaffinity(0))\nfor i in range(1, 99):\n"
+    text += "    print(json.dumps({'value': cores, 'cpu_s': now()}), flush=True)\n    while now() < i / 4: pass"
+    core = min(os.sched_getaffinity(0))
+    curve = learn.curve_of(learn.on_one_core([sys.executable, "-c", text], core, 1.0), None)
+    assert 0.5 <= curve[-1]["cpu_s"] <= 1.0 and {point["value"] for point in curve} == {1}
+
+
 def test_page_and_table_of_learning(tmp_path: Path) -> None:
     """Final returns, when the goal was reached and in how many runs; origin and settings once; a picture a task."""
 
     def one(side: str, seed: int, *points: tuple[float, int, float]) -> dict[str, Any]:
-        curve = [{"wall_s": s, "env_steps": steps, "value": value} for s, steps, value in points]
+        curve = [{"cpu_s": s, "env_steps": steps, "value": value} for s, steps, value in points]
         made = MADE | {"versions": {"jax": "0.9", "commit": "0123456789abcdef"}}
         settings = {"learning_rate": 1e-3}
         return {"side": side, "task": "ant", "seed": seed, "minutes": 5} | {
@@ -262,10 +272,10 @@ def test_page_and_table_of_learning(tmp_path: Path) -> None:
     )
     assert rows[0].endswith("| 70 (60 to 80) | 150,000 (100,000 to 200,000) |")
     assert "| ant | brax-sac | 1 | no evaluation in time |" in rows[1]
-    (drawn,) = learn_page.series(runs, "wall_s", points=2)
+    (drawn,) = learn_page.series(runs, "cpu_s", points=2)
     np.testing.assert_array_equal(drawn.x, [50, 50])  # where all three seeds have been evaluated
     np.testing.assert_allclose(np.asarray(drawn.returns)[0], [1100.4, 1100.4, 1000])
-    (drawn,) = learn_page.series(runs[:2], "wall_s", points=2)
+    (drawn,) = learn_page.series(runs[:2], "cpu_s", points=2)
     np.testing.assert_allclose(drawn.returns, [[1100.4, 1100.4], [2100, 1100.4]])  # an evaluation counts at once
     page = learn_page.write(runs, tmp_path).read_text()
     assert page.count("2026-01-02, 2 cores, quick, jax 0.9, commit 0123456789ab.") == 1

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,8 @@ def learn(args: argparse.Namespace) -> None:
     """Trains by its SAC or PPO and says every evaluation of 32 greedy episodes."""
     from brax.training.agents.ppo import train as ppo
 
-    watch = Stopwatch()
-
     def progress(steps: int, metrics: dict[str, Any]) -> None:
-        say(env_steps=int(steps), value=float(metrics["eval/episode_reward"]), cpu_s=round(watch.seconds()["cpu_s"], 1))
+        say(env_steps=int(steps), value=float(metrics["eval/episode_reward"]), cpu_s=round(time.process_time(), 1))
 
     common = {"episode_length": 1000, "num_eval_envs": 32, "deterministic_eval": True, "normalize_observations": True}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
