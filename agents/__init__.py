@@ -28,9 +28,13 @@ REGISTRY = {
     "td3_bc": "rlx.agents.td3_bc",
     "rebrac": "rlx.agents.rebrac",
     "awac": "rlx.agents.awac",
+    "dqn": "rlx.agents.dqn",
+    "sac_discrete": "rlx.agents.sac_discrete",
+    "pqn": "rlx.agents.pqn",
     "ppo": "rlx.agents.ppo",
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",
+    "ppo_ewma": "rlx.agents.ppo_ewma",
 }
 
 

@@ -69,6 +69,25 @@ class Policy(NamedTuple):
     hypers: Any
 
 
+def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, hypers: Hypers) -> jax.Array:
+    """min(r A, clip(r, 1 - epsilon, 1 + epsilon) A), `[B]` (arXiv 1707.06347, eq. 7)."""
+    clipped = jnp.clip(ratio, 1 - hypers.clip_range, 1 + hypers.clip_range)
+    return jnp.minimum(ratio * advantage, clipped * advantage)
+
+
+def behaviour(
+    policy: policies.ScoredPolicy, state: ActorState, batch: Transition, key: Key
+) -> tuple[jax.Array, jax.Array | float]:
+    """What ratios are to: log-probabilities of the actions [B] under the policy that collected; and rows' weights."""
+    del policy, state, key
+    return batch.extras["log_prob"], 1.0
+
+
+def optimizer(hypers: Any) -> optax.GradientTransformation:
+    """Adam of gradients that are scaled down to a norm."""
+    return optim.make_optimizer(max_gradient_norm=hypers.max_gradient_norm)
+
+
 class Networks(NamedTuple):
     """The networks, and what agents of this kind differ in."""
 
@@ -76,15 +95,13 @@ class Networks(NamedTuple):
     value: Network  # (params, observation [B, O]) -> [B]
     surrogate: Callable[[jax.Array, jax.Array, Any], jax.Array]  # (ratio [B], advantage [B], hypers) -> objective [B]
     axes: parallel.Axes
+    reference: Callable[..., tuple[jax.Array, jax.Array | float]] = behaviour
+    optimizer: Callable[[Any], optax.GradientTransformation] = optimizer
+    # hypers -> the step of the actor's target copy towards it after an update; None: there is no copy
+    target_step: Callable[[Any], Any] | None = None
 
 
 OnPolicyAgent = Agent[HalfState, ActorState, Params, Policy]
-
-
-def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, hypers: Hypers) -> jax.Array:
-    """min(r A, clip(r, 1 - epsilon, 1 + epsilon) A), `[B]` (arXiv 1707.06347, eq. 7)."""
-    clipped = jnp.clip(ratio, 1 - hypers.clip_range, 1 + hypers.clip_range)
-    return jnp.minimum(ratio * advantage, clipped * advantage)
 
 
 def record(nets: Networks, policy: Policy, rows: Any, info: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -112,11 +129,6 @@ def adapted(rate: jax.Array, kl: jax.Array, desired_kl: Any) -> jax.Array:
     return jnp.where(desired_kl > 0, moved, rate)
 
 
-def optimizer(hypers: Any) -> optax.GradientTransformation:
-    """Adam of gradients that are scaled down to a norm."""
-    return optim.make_optimizer(max_gradient_norm=hypers.max_gradient_norm)
-
-
 def update_critic(
     nets: Networks, state: HalfState, policy: Policy, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
@@ -129,7 +141,7 @@ def update_critic(
         error = jnp.square(value - batch.extras["value_target"]).mean()
         return error, {"critic_loss": error, "v_mean": value.mean()}
 
-    learner, metrics = state.learner.step(loss, hypers.critic_lr, nets.axes, optimizer=optimizer(hypers))
+    learner, metrics = state.learner.step(loss, hypers.critic_lr, nets.axes, optimizer=nets.optimizer(hypers))
     return state.advance(learner=learner), metrics
 
 
@@ -141,19 +153,21 @@ def update_actor(
     The KL is estimated by mean (r - 1 - log r).
     """
     del critic_params
-    hypers, extras = state.hypers, batch.extras
-    advantage = normalised(extras["advantage"], nets.axes)
+    hypers = state.hypers
+    advantage = normalised(batch.extras["advantage"], nets.axes)
+    reference, weight = nets.reference(nets.policy, state, batch, key)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         log_prob, entropy = nets.policy.score(params, batch, key)
-        log_ratio = log_prob - extras["log_prob"]
+        log_ratio = log_prob - reference
         ratio = jnp.exp(log_ratio)
-        value = -nets.surrogate(ratio, advantage, hypers).mean() - hypers.entropy_cost * entropy
+        value = -(weight * nets.surrogate(ratio, advantage, hypers)).mean() - hypers.entropy_cost * entropy
         report = {"kl": (ratio - 1 - log_ratio).mean(), "ratio_deviation": jnp.abs(ratio - 1).mean()}
         return value, {"actor_loss": value, "entropy": entropy, **report}
 
     rate = hypers.actor_lr * state.rate
-    actor, metrics = state.learner.step(loss, rate, nets.axes, optimizer=optimizer(hypers))
+    tau = nets.target_step and nets.target_step(hypers)
+    actor, metrics = state.learner.step(loss, rate, nets.axes, tau, optimizer=nets.optimizer(hypers))
     factor = adapted(state.rate, metrics["kl"], hypers.desired_kl)
     return state.advance(learner=actor).replace(rate=factor), metrics | {"actor_rate": rate}
 
@@ -164,10 +178,11 @@ def make(
     axes: parallel.Axes = (),
     defaults: type[Any] = Hypers,
     surrogate: Callable[[jax.Array, jax.Array, Any], jax.Array] = clipped_surrogate,
+    **parts: Any,
 ) -> OnPolicyAgent:
     """PPO for environments of `spec`; gradients and advantages' moments are averaged over the mapped `axes`.
 
-    A variant gives its class of hyper-parameters and its surrogate.
+    A variant gives its class of hyper-parameters, its surrogate, and other fields of `Networks`.
     """
     sizes, options = config.actor_hidden_sizes, config.network_options()
     value = networks.make_value(spec, config.critic_hidden_sizes, **options)
@@ -177,23 +192,21 @@ def make(
     else:
         actor = networks.make_gaussian_policy(spec, sizes, state_dependent_std=config.state_dependent_std, **options)
         policy = policies.squashed(actor)
-    nets = Networks(policy, value, surrogate, axes)
+    nets = Networks(policy, value, surrogate, axes, **parts)
 
     def init_actor(key: Key, hypers: Any) -> ActorState:
-        learner = Learner.create(actor.init(key), optimizer(hypers))
+        learner = Learner.create(actor.init(key), nets.optimizer(hypers), target=nets.target_step is not None)
         return ActorState.create(hypers, learner, rate=jnp.float32(1))
 
     return Agent(
-        init=halves.make_init(defaults, halves.init_half(value, optimizer), init_actor),
+        init=halves.make_init(defaults, halves.init_half(value, nets.optimizer), init_actor),
         critic_params=lambda critic: critic.learner.params,
         policy_params=lambda actor, critic_params: Policy(actor.learner.params, critic_params, actor.hypers),
-        act=lambda published, *inputs: policy.act(published.params, *inputs),
-        act_greedy=lambda published, *inputs: policy.act_greedy(published.params, *inputs),
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
         actor_reads=("observation", "log_prob", "advantage", *policy.reads),
         records=partial(record, nets),
-        log_prob=lambda published, *inputs: policy.log_prob(published.params, *inputs),
+        **policy.functions(),
         discrete=spec.num_actions > 0,
         on_policy=True,
     )

@@ -160,8 +160,9 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
     )
 
 
-def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> SoftAgent:
-    """The agent with these networks; `defaults` are a variant's hyper-parameters."""
+def assemble(nets: Any, defaults: type[Any] = Hypers) -> SoftAgent:
+    """The agent with these `Networks`, or others of a variant that replaces what reads them; `defaults` are its
+    hyper-parameters."""
 
     def init_actor(key: Key, hypers: Hypers) -> ActorState:
         actor, log_alpha = Learner.create(nets.actor.init(key)), Learner.create(jnp.log(hypers.alpha_init))

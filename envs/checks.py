@@ -113,6 +113,13 @@ def _check_spec(name: str, spec: Spec) -> None:
         if not 0 <= start < end <= spec.observation_size:
             size = spec.observation_size
             raise RlxError(f"{name}: spec.parts[{part!r}] is {(start, end)}; it must be a range of the {size} numbers")
+    if mask := spec.action_mask:
+        start, end = spec.parts.get(mask, (0, 0))
+        if not spec.num_actions or end == start or (end - start) % spec.num_actions:
+            raise RlxError(
+                f"{name}: spec.action_mask {mask!r} must be a part of the observation with a number for each of"
+                f" {spec.num_actions} discrete actions; name it in parts"
+            )
 
 
 def _check_arrays(where: str, arrays: Mapping[str, tuple[Any, Any]]) -> None:

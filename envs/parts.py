@@ -19,6 +19,7 @@ def choose(env: Env, actor: Sequence[str] = (), critic: Sequence[str] = ()) -> E
     """The environment with the parts that policies and critics read, and no others.
 
     Without names, policies read the part `state` where there is one, else all parts; critics what policies read.
+    Policies always read the action mask.
     Raises RlxError for the name of no part.
     """
     spec = env.spec
@@ -33,6 +34,8 @@ def choose(env: Env, actor: Sequence[str] = (), critic: Sequence[str] = ()) -> E
     if not spec.parts or spec.actor_parts or spec.critic_parts:  # or they are chosen already
         return env
     actor = tuple(actor) or ((ACTOR,) if ACTOR in spec.parts else tuple(spec.parts))
+    if spec.action_mask:  # which policies cannot do without
+        actor = tuple(dict.fromkeys((*actor, spec.action_mask)))
     critic = tuple(critic) or actor
     chosen = [name for name in spec.parts if name in {*actor, *critic}]
 

@@ -210,6 +210,8 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
         raise RlxError(
             f"{config.env}: has {kinds[0]} actions, and {config.agent} {kinds[1]} ones; choose another agent"
         )
+    if agent.discrete and train.noise_max:
+        raise RlxError(f"--noise-max {train.noise_max}: {config.agent} chooses among actions, without noise; use 0")
     if trains and agent.on_policy != (train.epochs > 0):
         how, remedy = ("each new block alone", "give 4, say") if agent.on_policy else ("replay or data", "leave it out")
         raise RlxError(f"--epochs {train.epochs}: {config.agent} learns from {how}; {remedy}")

@@ -52,6 +52,16 @@ class CriticConfig(NetworkConfig):
         choices=networks.BATCH_NORMS,
     )
 
+    def critic_options(self, axes: parallel.Axes) -> dict[str, Any]:
+        """All settings but the widths, as arguments of the functions that make critics."""
+        return self.network_options() | {
+            "num_critics": self.num_critics,
+            "layer_norm": self.layer_norm,
+            "dropout": self.critic_dropout,
+            "batch_norm": self.batch_norm,
+            "axes": axes,
+        }
+
 
 @dataclass(frozen=True)
 class Config(CriticConfig):
@@ -135,14 +145,22 @@ def make_critic(config: CriticConfig, spec: Spec, axes: parallel.Axes = (), **ch
 
     `changes` are arguments of `networks.make_critic`.
     """
-    arguments = config.network_options() | {
-        "num_critics": config.num_critics,
-        "layer_norm": config.layer_norm,
-        "dropout": config.critic_dropout,
-        "batch_norm": config.batch_norm,
-        "axes": axes,
-    }
-    return networks.make_critic(spec, config.critic_hidden_sizes, **arguments | changes)
+    return networks.make_critic(spec, config.critic_hidden_sizes, **config.critic_options(axes) | changes)
+
+
+def make_discrete_critic(config: CriticConfig, spec: Spec, axes: parallel.Axes = ()) -> Network:
+    """The same with values of all n discrete actions: `apply(params, observation [B, O]) -> [N, B, n]`."""
+    return networks.make_discrete_critic(spec, config.critic_hidden_sizes, **config.critic_options(axes))
+
+
+def discrete_q_value(critic: Network) -> Callable[[HalfState, jax.Array, jax.Array], jax.Array]:
+    """`q_value` of an agent with such critics: the least estimate of an action."""
+
+    def q_value(state: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
+        values = critic.apply(state.learner.variables, observation).min(axis=0)
+        return jnp.sum(values * action, axis=-1)
+
+    return q_value
 
 
 def td_target(batch: Transition, next_value: jax.Array, hypers: Hypers) -> jax.Array:
@@ -186,6 +204,29 @@ def update_critics(
     rate, tau = (hypers.critic_lr if rate is None else rate), (hypers.tau if tau is None else tau)
     learner, reported = state.learner.step(loss, rate, axes, tau, optimizer, project)
     return state.advance(learner=learner), reported
+
+
+def update_discrete_critics(
+    state: C, critic: Callable[..., Any], batch: Transition, target: jax.Array, axes: parallel.Axes, **options: Any
+) -> tuple[C, Metrics]:
+    """`update_critics` of what `make_discrete_critic` makes: values of the one-hot actions taken, towards targets [B].
+
+    `options` are those of `update_critics`.
+    """
+
+    def taken(values: jax.Array) -> jax.Array:
+        return jnp.sum(values * batch.action[None], axis=-1)
+
+    return update_critics(
+        state,
+        lambda params, observation, action, **train: critic(params, observation, **train),
+        batch,
+        target,
+        axes,
+        regress=lambda values, target: losses.ensemble_td_loss(taken(values), target),
+        values=taken,
+        **options,
+    )
 
 
 def imitate(

@@ -46,8 +46,11 @@ def soft_value(value: jax.Array, log_prob: jax.Array, alpha: Scalar) -> jax.Arra
 
 
 def ensemble_min(q: jax.Array) -> jax.Array:
-    """The smallest of N estimates, `[N, B]` -> `[B]`: clipped double Q where N = 2 (arXiv 1802.09477)."""
-    chex.assert_rank(q, 2)
+    """The smallest of N estimates, `[N, B]` -> `[B]`: clipped double Q where N = 2 (arXiv 1802.09477).
+
+    Of values of n discrete actions, `[N, B, n]` -> `[B, n]`.
+    """
+    chex.assert_rank(q, {2, 3})
     return jnp.min(q, axis=0)
 
 
@@ -106,6 +109,34 @@ def generalised_advantage(
 
     _, advantage = jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, trace), reverse=True)
     return jax.lax.stop_gradient(advantage)
+
+
+def lambda_return(
+    reward: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    gamma: Scalar,
+    trace: Scalar,
+) -> jax.Array:
+    """Lambda-returns of T consecutive steps, all `[T, B]`, without gradient, with lambda `trace`.
+
+    G_t = r_t + gamma ((1 - lambda) V(s_{t+1}) + lambda G_{t+1}) within an episode. `next_value` is of the true
+    successors: alone it follows the last step, and where an episode was `truncated`; after a termination 0 does.
+    """
+    chex.assert_rank([reward, gamma, trace], [2, 0, 0])
+    chex.assert_equal_shape([reward, next_value, terminated, truncated])
+    chex.assert_type([terminated, truncated], bool)
+    next_value = jnp.where(terminated, 0.0, next_value)
+    weight = jnp.where(terminated | truncated, 0.0, trace)  # of what follows
+
+    def back(later: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        reward, next_value, weight = step
+        result = reward + gamma * ((1 - weight) * next_value + weight * later)
+        return result, result
+
+    _, result = jax.lax.scan(back, next_value[-1], (reward, next_value, weight), reverse=True)
+    return jax.lax.stop_gradient(result)
 
 
 def polyak(target: Params, online: Params, tau: Scalar) -> Params:

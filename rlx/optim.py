@@ -116,20 +116,19 @@ def _with_statistics(params: Params, statistics: Params | None) -> Params:
 
 
 def make_optimizer(
-    name: str = "adam", *, weight_decay: Any = None, max_gradient_norm: Any = None, b1: Any = None
+    name: str = "adam", *, weight_decay: Any = None, max_gradient_norm: Any = None, b1: Any = None, b2: Any = 0.999
 ) -> optax.GradientTransformation:
     """An optimiser of OPTIMIZERS without a learning rate; its hyper-parameters may be traced, its state holds none.
 
     `max_gradient_norm` scales gradients down to this global norm first. `weight_decay`, per unit of learning rate, is
-    AdamW's (arXiv 1711.05101), of all leaves but batch norm's running statistics. `b1` is the decay of Adam's first
-    moments (0.9). Raises RlxError for an unknown name, or
-    a decay that "adam" does not have.
+    AdamW's (arXiv 1711.05101), of all leaves but batch norm's running statistics. `b1` and `b2` are the decays of
+    Adam's moments (0.9 and 0.999). Raises RlxError for an unknown name, or a decay that "adam" does not have.
     """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     if name == "adam" and weight_decay is not None:
         raise RlxError("optimizer adam: has no weight decay; choose adamw")
-    base = adam if b1 is None else optax.scale_by_adam(b1=b1, eps_root=1e-16)
+    base = adam if b1 is None else optax.scale_by_adam(b1=b1, b2=b2, eps_root=1e-16)
     steps = [base] if max_gradient_norm is None else [optax.clip_by_global_norm(max_gradient_norm), base]
     if name == "adamw":
         decay = optax.add_decayed_weights(1e-4 if weight_decay is None else weight_decay, _without_statistics)

@@ -1,4 +1,5 @@
-"""How actors act: the squashed Gaussian (SAC), the Gaussian with a squashed mean (IQL), deterministic actors.
+"""How actors act: the squashed Gaussian (SAC), the Gaussian with a squashed mean (IQL), deterministic actors; and, with
+discrete actions, by logits or epsilon-greedily by values.
 
 `(actor, params, observation [..., O], key) -> (action [..., A], info)`, as `act` of an agent once network and
 parameters are bound. `(actor, params, observation, action) -> [...]`, as its `log_prob`, is the log-density of actions
@@ -17,7 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rlx.networks import Network
+from rlx.networks import IMPOSSIBLE, Network
 from rlx.types import Key, Params, Transition
 
 Act = Callable[[Params, jax.Array, Key], tuple[jax.Array, dict[str, Any]]]
@@ -60,9 +61,14 @@ def squashed_log_prob(actor: Network, params: Params, observation: jax.Array, ac
 def squashed_functions(actor: Network) -> dict[str, Any]:
     """`act`, `act_greedy` and `log_prob` of an agent whose acting parameters have the tanh-Gaussian's as `params`."""
     functions = {"act": squashed_act, "act_greedy": squashed_mean, "log_prob": squashed_log_prob}
+    return of_params({name: partial(function, actor) for name, function in functions.items()})
+
+
+def of_params(functions: dict[str, Any]) -> dict[str, Any]:
+    """Functions of a network's parameters and more as functions of an agent's, which has them as `params`."""
 
     def bound(function: Any) -> Any:
-        return lambda policy, *inputs: function(actor, policy.params, *inputs)
+        return lambda policy, *inputs: function(policy.params, *inputs)
 
     return {name: bound(function) for name, function in functions.items()}
 
@@ -111,6 +117,10 @@ class ScoredPolicy(NamedTuple):
     score: Callable[[Params, Transition, Key], tuple[jax.Array, jax.Array]]
     reads: tuple[str, ...]  # what `score` reads of a batch, beside the observation
 
+    def functions(self) -> dict[str, Any]:
+        """`act`, `act_greedy` and `log_prob` of an agent whose acting parameters have this policy's as `params`."""
+        return of_params({"act": self.act, "act_greedy": self.act_greedy, "log_prob": self.log_prob})
+
 
 def squashed(actor: Network) -> ScoredPolicy:
     """The tanh-Gaussian of a network of means and log-deviations; its entropy is that of the squashed action, estimated
@@ -125,24 +135,51 @@ def squashed(actor: Network) -> ScoredPolicy:
     return ScoredPolicy(act, act_greedy, partial(squashed_log_prob, actor), score, ("pre_tanh",))
 
 
-def categorical(actor: Network) -> ScoredPolicy:
-    """One of n actions, one-hot [n], by a network of logits; its entropy is exact."""
+# Discrete actions: one-hot vectors `[..., n]`, chosen by one number for each action, a logit or a value.
 
-    def one_hot(logits: jax.Array, index: jax.Array) -> jax.Array:
-        return jax.nn.one_hot(index, logits.shape[-1], dtype=logits.dtype)
+
+def chosen(scores: jax.Array, index: jax.Array) -> jax.Array:
+    """The one-hot action `[..., n]` of an index `[...]` into scores `[..., n]`."""
+    return jax.nn.one_hot(index, scores.shape[-1], dtype=scores.dtype)
+
+
+def largest(scores: jax.Array) -> jax.Array:
+    """The one-hot action of the largest score, the first of several; both `[..., n]`."""
+    return chosen(scores, jnp.argmax(scores, axis=-1))
+
+
+def epsilon_greedy(values: jax.Array, epsilon: jax.Array, key: Key) -> jax.Array:
+    """The action of the largest value, or, with probability `epsilon` [], one drawn uniformly; both `[..., n]`.
+
+    Actions whose value is `IMPOSSIBLE` are not drawn.
+    """
+    explore_key, action_key = jax.random.split(key)
+    explores = jax.random.uniform(explore_key, values.shape[:-1]) < epsilon
+    drawn = jax.random.categorical(action_key, jnp.where(values > IMPOSSIBLE / 2, 0.0, IMPOSSIBLE))
+    return chosen(values, jnp.where(explores, drawn, jnp.argmax(values, axis=-1)))
+
+
+def probabilities(actor: Network, params: Params, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of all actions, `[..., n]`, by a network of logits, and the mean of their logarithms under them `[...]`."""
+    log_probs = jax.nn.log_softmax(actor.apply(params, observation))
+    probs = jnp.exp(log_probs)
+    return probs, jnp.sum(probs * log_probs, axis=-1)
+
+
+def categorical(actor: Network) -> ScoredPolicy:
+    """One of n actions by a network of logits; its entropy is exact."""
 
     def log_prob(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
         return jnp.sum(action * jax.nn.log_softmax(actor.apply(params, observation)), axis=-1)
 
     def act(params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         logits = actor.apply(params, observation)
-        action = one_hot(logits, jax.random.categorical(key, logits))
+        action = chosen(logits, jax.random.categorical(key, logits))
         return action, {"log_prob": jnp.sum(action * jax.nn.log_softmax(logits), axis=-1)}
 
     def act_greedy(params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
         del key
-        logits = actor.apply(params, observation)
-        return one_hot(logits, jnp.argmax(logits, axis=-1)), {}
+        return largest(actor.apply(params, observation)), {}
 
     def score(params: Params, batch: Transition, key: Key) -> tuple[jax.Array, jax.Array]:
         del key

@@ -97,6 +97,7 @@ class Spec(NamedTuple):
     critic_parts: tuple[str, ...] = ()  # and those that critics and value networks read
     metrics: tuple[str, ...] = ()  # numbers to report that `Step.metrics` has, such as terms of the reward
     num_actions: int = 0  # to choose from, where actions are discrete; `step` takes the index of the largest number
+    action_mask: str = ""  # the part of the observation that tells which discrete actions are possible: 1, else 0
 
     def __hash__(self) -> int:  # so that whatever holds a Spec can be a static argument
         named = frozenset(self.extras.items()), frozenset(self.parts.items()), self.actor_parts, self.critic_parts
@@ -134,6 +135,13 @@ class Spec(NamedTuple):
         for name, piece in zip(self.actor_parts, pieces, strict=True):
             full = full.at[..., slice(*self.parts[name])].set(piece)
         return full
+
+    def possible_actions(self, observation: jax.Array) -> jax.Array:
+        """Which discrete actions an observation `[..., O]` allows, `[..., n]` bool; all without an `action_mask`."""
+        if not self.action_mask:
+            return jnp.ones((*observation.shape[:-1], self.num_actions), bool)
+        end = self.parts[self.action_mask][1]  # of several steps side by side, the last
+        return observation[..., end - self.num_actions : end] > 0.5
 
     def _size(self, names: tuple[str, ...]) -> int:
         return sum(end - start for start, end in map(self.parts.__getitem__, names)) or self.observation_size

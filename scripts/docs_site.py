@@ -220,8 +220,10 @@ def capabilities_table() -> str:
         widths = ("actor_hidden_sizes", "critic_hidden_sizes")
         small = {width: (8, 8) for width in widths if hasattr(module.Config, width)}
         agent = module.make(module.Config(**small), spec)
+        if agent.discrete:
+            agent = module.make(module.Config(**small), spec._replace(num_actions=spec.action_size))
         policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
-        is_mlp = any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
+        is_mlp = not agent.discrete and any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
         has = [agent.on_policy, agent.log_prob, agent.q_value, agent.carry or agent.noise, agent.window]
         formats = "jax, NumPy, ONNX" if is_mlp else "jax"
         rows.append((f"[`{name}`]({name}.md)", *("yes" if each else "no" for each in has), formats))

@@ -16,6 +16,8 @@ from rlx.replay import Row
 from rlx.types import Agent, EnvState, Key, Read, Spec, State, Step, Transition
 
 SPEC = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 1000)
+LEVELS = np.linspace(-1, 1, 5, dtype=np.float32)  # what discrete actions stand for
+DISCRETE = SPEC._replace(action=jax.ShapeDtypeStruct(LEVELS.shape, jnp.float32), num_actions=len(LEVELS))
 GAMMA = 0.8
 
 
@@ -29,20 +31,22 @@ class Query(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Observations drawn from some places, random actions, and their rewards, discounts and next observations."""
+    """Observations drawn from some places, random actions, discrete ones of `LEVELS`, and their rewards, discounts and
+    next observations."""
 
     places: list[float]
     outcome: Callable[[Any, Any], tuple[Any, ...]]
 
-    def __call__(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+    def __call__(self, rng: np.random.Generator, n: int, discrete: bool = False) -> tuple[np.ndarray, ...]:
         place, action = rng.choice(self.places, n), rng.uniform(-1, 1, n)
+        action = np.round(2 * action) / 2 if discrete else action
         return place, action, *(np.broadcast_to(x, n) for x in self.outcome(place, action))
 
 
 class Probe(NamedTuple):
     """`draw(rng, n)` gives n observations, actions, rewards, discounts and next observations, `[n]` each."""
 
-    draw: Callable[[np.random.Generator, int], tuple[np.ndarray, ...]]
+    draw: Callable[..., tuple[np.ndarray, ...]]
     queries: tuple[Query, Query]
 
 
@@ -64,9 +68,9 @@ PROBES = {
 NUMBERS = {name: number for number, name in enumerate(PROBES)}
 
 
-def batches(probe: Probe, count: int, size: int, seed: int = 0) -> Transition:
+def batches(probe: Probe, count: int, size: int, seed: int = 0, discrete: bool = False) -> Transition:
     """`count` minibatches of a probe, `[count, size, ...]`."""
-    drawn = probe.draw(np.random.default_rng(seed), count * size)
+    drawn = probe.draw(np.random.default_rng(seed), count * size, discrete)
     arrays = (jnp.asarray(x.reshape(count, size), jnp.float32) for x in drawn)
     observation, action, reward, discount, following = arrays
     return Transition(observation[..., None], action[..., None], reward, discount, following[..., None])
@@ -121,6 +125,34 @@ def played(agent: Agent, state: State, batch: Transition, number: jax.Array, key
     return recorded(agent, policy, batch, info)
 
 
+def choosing(agent: Agent) -> Agent:
+    """An agent of `DISCRETE` as one of `SPEC`: its actions are `LEVELS`, and it learns of an action as the nearest."""
+
+    def choice(action: jax.Array) -> jax.Array:
+        levels = LEVELS.reshape(*[1] * (action.ndim - 1), -1)
+        return jax.nn.one_hot(jnp.argmin(jnp.abs(action - levels), axis=-1), len(LEVELS), dtype=jnp.float32)
+
+    def of(rows: Any) -> Any:
+        return rows if rows.action is None else rows._replace(action=choice(rows.action))
+
+    def level(act: Callable[..., Any]) -> Callable[..., Any]:
+        def acted(*inputs: Any) -> Any:
+            action, *rest = act(*inputs)
+            return (action @ LEVELS)[..., None], *rest
+
+        return acted
+
+    records, q_value = agent.records, agent.q_value
+    return agent._replace(
+        act=level(agent.act),
+        act_greedy=level(agent.act_greedy),
+        update_critic=lambda half, policy, batch, key: agent.update_critic(half, policy, of(batch), key),
+        update_actor=lambda half, value, batch, key: agent.update_actor(half, value, of(batch), key),
+        records=records and (lambda policy, rows, info: records(policy, of(rows), info)),
+        q_value=q_value and (lambda half, observation, action: q_value(half, observation, choice(action))),
+    )
+
+
 class Answers(NamedTuple):
     """What an agent has learnt, for each query."""
 
@@ -136,7 +168,7 @@ def learner(agent: Agent, by_q_value: bool = False) -> Callable[..., Answers]:
         policy = agent.acting_params(state)
         _, metrics = agent.update_critic(state.critic, policy, question, key)
         greedy, _ = agent.act_greedy(policy, question.observation[0], key)
-        value = metrics.get("v_mean" if agent.on_policy else "q_mean")
+        value = metrics.get("q_mean", metrics.get("v_mean"))
         if by_q_value and agent.q_value is not None:
             value = agent.q_value(state.critic, question.observation, question.action).mean()
         return Answers(value, greedy[0])
@@ -168,6 +200,7 @@ class Contract(NamedTuple):
     small_steps: bool = (
         False  # batch norm leaves kernels behind one number without gradient: Adam would step by rounding
     )
+    discrete: bool = False  # whether it chooses among actions
     samples: bool = False  # whether its greedy action is chosen among samples, and so depends on the key
 
 

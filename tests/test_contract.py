@@ -110,7 +110,8 @@ every_run = parameters([case for case in CASES if not case.variant], quick=("sac
 def plain(case: Case, layers: int = 1, **changes: Any) -> Agent:
     """The agent, whose `act` begins an episode where exploration noise has a state."""
     module = agents.load(case.name)
-    agent: Agent = module.make(probes.small(module.Config, layers=layers, **case.changes | changes), probes.SPEC)
+    small, discrete = probes.small(module.Config, layers=layers, **case.changes | changes), case.contract.discrete
+    agent: Agent = probes.choosing(module.make(small, probes.DISCRETE)) if discrete else module.make(small, probes.SPEC)
     make_noise, act = agent.noise, agent.act
     if make_noise is None:
         return agent
@@ -154,7 +155,8 @@ def test_probes(case: Case) -> None:
     chosen = [probes.PROBES[name] for name, _ in problems]
     stack = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
     agent = plain(case, layers=2, **case.contract.probed)
-    data = stack(*(probes.with_reads(probes.batches(probe, UPDATES, BATCH), agent.reads) for probe in chosen))
+    drawn = (probes.batches(probe, UPDATES, BATCH, discrete=case.contract.discrete) for probe in chosen)
+    data = stack(*(probes.with_reads(batch, agent.reads) for batch in drawn))
     questions = stack(*(probes.complete(agent, probes.questions(probe, BATCH)) for probe in chosen))
     numbers = jnp.array([probes.NUMBERS[name] for name, _ in problems])
     rates = hypers(case, reward_scale=jnp.array([scale for _, scale in problems]))
@@ -167,7 +169,7 @@ def test_probes(case: Case) -> None:
             said = f"{problem}, rewards times {scale}, at {query.observation}: "
             if answers.value is None:
                 continue  # an imitator knows no value, and so not what is best
-            knows = query.best is None or not agent.on_policy  # V is not of this action
+            knows = query.best is None or agent.q_value or not agent.on_policy  # V is not of this action
             if knows and answers.value[i, j] != pytest.approx(scale * query.value, abs=0.05, rel=0.02):
                 wrong.append(f"{said}value {answers.value[i, j]} instead of {scale * query.value}")
             if query.best is not None and answers.greedy[i, j] != pytest.approx(query.best, abs=0.1):
@@ -261,12 +263,13 @@ def test_update_jitted_and_vmapped(case: Case) -> None:
 def test_derivatives_through_updates(case: Case) -> None:
     """Of what three updates lead to, by the learning rate: finite, also at a ReLU's corner, and the same both ways."""
     agent, module = make(case), agents.load(case.name)
+    half = "actor" if hasattr(module.Hypers(), "actor_lr") else "critic"
     data = some_batches(agent, 3)
 
-    def loss(actor_lr: jax.Array) -> jax.Array:
-        state = agent.init(jax.random.key(0), module.Hypers(actor_lr=actor_lr))
+    def loss(rate: jax.Array) -> jax.Array:
+        state = agent.init(jax.random.key(0), module.Hypers(**{f"{half}_lr": rate}))
         _, metrics = jax.lax.scan(lambda s, batch: agent.update(s, batch, jax.random.key(1)), state, data)
-        return metrics["actor_loss"][-1]
+        return metrics[f"{half}_loss"][-1]
 
     backward, forward = jax.jit(lambda x: (jax.grad(loss)(x), jax.jvp(loss, (x,), (1.0,))[1]))(3e-3)
     assert np.isfinite(backward) and np.isfinite(forward)
@@ -275,7 +278,7 @@ def test_derivatives_through_updates(case: Case) -> None:
     np.testing.assert_allclose(backward, forward, rtol=1e-3, atol=1e-6)
 
 
-SIZES = "--env gymnax:Pendulum-v1 --num-envs 4 --batch-size 8 --pool-size 4 --eval-episodes 1 --keep 9 --quiet"
+SIZES = "--num-envs 4 --batch-size 8 --pool-size 4 --eval-episodes 1 --keep 9 --quiet"
 REPLAY = f"{SIZES} --warmup-env-steps 16 --ratio 1:1 --replay-capacity 64 --checkpoint-every"
 ONLINE = "16 --total-env-steps 64 --log-every 16 --eval-every 32 --offline-steps 0"
 OFFLINE = f"{REPLAY} 4 --total-env-steps 0 --log-every 4 --eval-every 8 --offline-steps 16 --dataset"
@@ -302,9 +305,10 @@ def flags(module: ModuleType, changes: dict[str, Any]) -> Iterator[str]:
 @every_run
 def test_run_resume_export_and_eval(case: Case, dataset: Path, tmp_path: Path, capsys: Any) -> None:
     """A run, resumed from its middle, ends in the same bits; its exported policy acts as it does."""
-    preset = config.resolve(case.name, "gymnax:Pendulum-v1").train  # as its presets learn
+    env = "gymnax:CartPole-v1" if case.contract.discrete else "gymnax:Pendulum-v1"
+    preset = config.resolve(case.name, env).train  # as its presets learn
     words = f"{OFFLINE} {dataset}" if preset.offline_steps else ON_POLICY if preset.epochs else OFF_POLICY
-    command = ["train", case.name, *words.split(), *flags(agents.load(case.name), case.changes)]
+    command = ["train", case.name, "--env", env, *words.split(), *flags(agents.load(case.name), case.changes)]
     folder, again = tmp_path / "run", tmp_path / "again"
     assert cli.main([*command, "--run-dir", str(tmp_path), "--run-name", "run"]) == 0, capsys.readouterr().err
 
@@ -317,8 +321,8 @@ def test_run_resume_export_and_eval(case: Case, dataset: Path, tmp_path: Path, c
     assert kill.result(again) == kill.result(folder)
 
     assert cli.main(["export", str(folder), "--out", str(tmp_path / "policy")]) == 0
-    observation = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
     saved = policies.load(folder)
+    observation = np.random.default_rng(0).normal(size=(3, saved.task.env.spec.actor_size)).astype(np.float32)
     snapshot = jax.tree.map(lambda x: x[0], saved.snapshot)
     expected = [acting.greedy_action(saved.task, snapshot, row, jax.random.key(0)) for row in observation]
     np.testing.assert_allclose(export.load(tmp_path / "policy")(observation), np.stack(expected), atol=2e-5)

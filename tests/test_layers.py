@@ -27,6 +27,8 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.flash_sac", "rlx.agents.sac"),
     ("rlx.agents.flash_sac", "rlx.agents.crossq"),
     ("rlx.agents.flash_sac", "rlx.agents.xqc"),
+    ("rlx.agents.sac_discrete", "rlx.agents.sac"),
+    ("rlx.agents.pqn", "rlx.agents.dqn"),
     ("rlx.agents.fast_td3", "rlx.agents.td3"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),
     ("rlx.agents.rebrac", "rlx.agents.td3"),
@@ -35,6 +37,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.bc", "rlx.agents.iql"),
     ("rlx.agents.lpo", "rlx.agents.ppo"),
     ("rlx.agents.spo", "rlx.agents.ppo"),
+    ("rlx.agents.ppo_ewma", "rlx.agents.ppo"),
 }
 
 DEVICE_NAMES = set(

@@ -1,6 +1,8 @@
 """PPO: advantages against sums by hand, the two losses against NumPy, and what a run makes of its blocks."""
 
+import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +16,7 @@ from rlx.errors import RlxError
 from rlx.replay import Row
 from rlx.train import learning
 from rlx.train.task import Source
-from tests import probes
+from tests import probes, processes
 from tests.loss_tools import BATCHES, SMALL, SPEC, near, normals, stub, three_ways
 
 CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0})
@@ -172,6 +174,24 @@ def test_pipelined_it_learns_from_the_block_before() -> None:
     _, found = run(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)
     assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32, 0, 0), (64, 8, 8), (96, 16, 16)]
     assert all(0 < r.metrics["ratio_deviation"] < 0.5 for r in found[1:])
+
+
+@pytest.mark.slow
+def test_three_groups_of_devices_learn_as_one_program(tmp_path: Path) -> None:
+    """Collector, value learner and policy learner, each on a device, from the same blocks in the same minibatches."""
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RUN.items() if "hidden" not in name)
+    command = f"rlx train ppo --env gymnax:Pendulum-v1 --driver pipelined --quiet {flags} --run-dir {tmp_path}"
+    command += " --actor-hidden-sizes 8 --critic-hidden-sizes 8 --batch-size 8 --epochs 2 --run-name"
+    for split in ("1", "1,1,1"):
+        processes.run([*command.split(), split, "--split", split], devices=3)
+    one, three = (
+        [json.loads(line) for line in (tmp_path / split / "metrics.jsonl").open()] for split in ("1", "1,1,1")
+    )
+    assert [line["critic_step"] for line in one] == [line["critic_step"] for line in three] == [0, 8, 16, 24]
+    for name in ("train/critic_loss", "train/actor_loss", "train/kl", "train/ratio_deviation", "train/entropy"):
+        found = [np.array([line[name] for line in run if name in line]) for run in (one, three)]
+        assert len(found[0]) == 3
+        near(found[1], found[0], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from rlx.errors import RlxError
 from rlx.networks.modules import MLP, GaussianHead
 from rlx.types import Key, Params, Spec
 
+IMPOSSIBLE = -1e9  # the logit or value of a discrete action that an observation does not allow; its probability is 0
+
 
 class Apply(Protocol):
     """`(params, *inputs)` to outputs; several inputs `[..., I]` are concatenated on their last axis.
@@ -60,8 +62,24 @@ def make_gaussian_policy(
 
 
 def make_categorical_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
-    """`apply(params, observation [..., O]) -> logits [..., num_actions]`."""
-    return make_network(MLP(hidden_sizes, spec.num_actions, **options), spec.actor_size, spec.actor_observation)
+    """`apply(params, observation [..., O]) -> logits [..., num_actions]`, `IMPOSSIBLE` where the mask is 0."""
+    mlp = MLP(hidden_sizes, spec.num_actions, **options)
+    return make_network(mlp, spec.actor_size, spec.actor_observation, mask=_mask(spec))
+
+
+def make_discrete_critic(spec: Spec, hidden_sizes: Sequence[int], *, num_critics: int = 1, **options: Any) -> Network:
+    """An ensemble of N critics: `apply(params, observation [..., O]) -> [N, ..., n]`, values of all discrete actions.
+
+    They are `IMPOSSIBLE` where the mask is 0. Raises RlxError for `num_critics` below 1.
+    """
+    if num_critics < 1:
+        raise RlxError(f"--num-critics {num_critics}: must be at least 1")
+    mlp = MLP(hidden_sizes, spec.action_size, **options)
+    return ensemble(make_network(mlp, spec.critic_size, spec.critic_observation, mask=_mask(spec)), num_critics)
+
+
+def _mask(spec: Spec) -> Callable[[jax.Array], jax.Array] | None:
+    return spec.possible_actions if spec.action_mask else None
 
 
 def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
@@ -123,19 +141,26 @@ def make_network(
     input_size: int,
     read: Callable[[jax.Array], jax.Array],
     output: Callable[[Any], Any] = lambda output: output,
+    mask: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Network:
     """A module as a record; `read` is what it reads of the observation, its first input, `output` maps its outputs.
 
-    The module is called like an MLP, and has its field `dropout`.
+    They are `IMPOSSIBLE` where `mask(observation)` is False. The module is called like an MLP, and has its field
+    `dropout`.
     """
 
     def apply(params: Params, *inputs: jax.Array, key: Key | None = None, train: bool = False) -> Any:
         rngs = None if key is None else {"dropout": key}
-        inputs = (read(inputs[0]), *inputs[1:])
+        observation = inputs[0]
+        inputs = (read(observation), *inputs[1:])
+
+        def finished(outputs: Any) -> Any:
+            return output(outputs) if mask is None else jnp.where(mask(observation), output(outputs), IMPOSSIBLE)
+
         if not train:
-            return output(module.apply(params, *inputs, rngs=rngs))
+            return finished(module.apply(params, *inputs, rngs=rngs))
         outputs, statistics = module.apply(params, *inputs, train=True, rngs=rngs, mutable=["batch_stats"])
-        return output(outputs), statistics
+        return finished(outputs), statistics
 
     dropout = module.mlp.dropout if isinstance(module, GaussianHead) else module.dropout
     return Network(lambda key: module.init(key, jnp.zeros(input_size)), apply, dropout)

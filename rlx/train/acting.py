@@ -113,6 +113,9 @@ def make_block(
 
     def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
         def random() -> jax.Array:
+            if task.env.spec.action_mask:
+                logits = jnp.log(task.env.spec.possible_actions(observation))
+                return jax.nn.one_hot(jax.random.categorical(key, logits), choices)
             if choices:
                 return jax.nn.one_hot(jax.random.randint(key, shape[:1], 0, choices), choices)
             return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
@@ -121,7 +124,10 @@ def make_block(
             return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
         action, info, *carried = explore(observation, key, env_keys, *carry)
         if "log_prob" in info:  # of the action that is taken
-            uniform = -jnp.log(choices) if choices else -shape[1] * jnp.log(2.0)
+            possible = (
+                task.env.spec.possible_actions(observation).sum(axis=-1) if task.env.spec.action_mask else choices
+            )
+            uniform = -jnp.log(possible) if choices else -shape[1] * jnp.log(2.0)
             info = info | {"log_prob": jnp.where(warm, uniform, info["log_prob"])}
         return jnp.where(warm, random(), action), info, *carried
 

@@ -75,4 +75,8 @@ def observed(task: Task, statistics: normalize.Statistics, observation: jax.Arra
     """The observation as agents see it: normalised and clipped where the run normalises, `[..., O]`."""
     if not task.config.normalize_observations:
         return observation
-    return normalize.normalize(statistics, observation, task.config.observation_clip)
+    normalized = normalize.normalize(statistics, observation, task.config.observation_clip)
+    if mask := task.env.spec.action_mask:  # which is 0 or 1
+        columns = slice(*task.env.spec.parts[mask])
+        normalized = normalized.at[..., columns].set(observation[..., columns])
+    return normalized

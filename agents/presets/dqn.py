@@ -1,0 +1,20 @@
+"""DQN's tuned settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SMALL: dict[str, Any] = {  # small networks, for easy tasks on a CPU
+    "critic_hidden_sizes": (64, 64),
+    "critic_lr": 1e-3,
+    "tau": 0.02,
+    "reward_scale": 0.1,
+    "num_envs": 32,
+    "batch_size": 128,
+    "warmup_env_steps": 1024,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "*": {"ratio": "16:0"},
+    "gymnax:CartPole-v1": SMALL | {"ratio": "8:0", "total_env_steps": 100_000},
+}

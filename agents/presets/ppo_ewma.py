@@ -1,0 +1,7 @@
+"""PPO-EWMA's tuned settings: PPO's."""
+
+from __future__ import annotations
+
+from rlx.agents.presets import ppo
+
+PRESETS = ppo.PRESETS

@@ -1,0 +1,21 @@
+"""PQN's tuned settings. Those for MinAtar are its authors', with blocks and minibatches of as many transitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ALL: dict[str, Any] = {"epochs": 2, "warmup_env_steps": 0, "rollout_length": 32, "batch_size": 128, "critic_lr": 5e-4}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "*": ALL,
+    "gymnax:CartPole-v1": {
+        "critic_hidden_sizes": (64, 64),
+        "critic_lr": 1e-3,
+        "reward_scale": 0.1,
+        "num_envs": 32,
+        "rollout_length": 32,
+        "batch_size": 128,
+        "epochs": 4,
+        "total_env_steps": 300_000,
+    },
+}
