@@ -32,7 +32,7 @@ TRAIN = (
 SWEEP = TRAIN.replace("rlx train", "rlx sweep").replace("--run-name run", "--run-name sweep")
 SWEEP += " --critic-lr 1e-3 3e-4 --chunk 1"
 RESUME, RESUME_SWEEP = "rlx train --resume {root}/run --quiet", "rlx sweep --resume {root}/sweep --quiet"
-COLLECT = "rlx collect {reference}/run --kind mixed --num-transitions 400 --out {root}/set-v0"
+COLLECT = "rlx collect {reference}/train/run --kind mixed --num-transitions 400 --out {root}/set-v0"
 
 
 class Point(NamedTuple):
@@ -185,7 +185,7 @@ def run_phase(name: str, root: Path, reference: Path, rng: random.Random) -> tup
     wrong = [f"{name}: {text}" for text in reader.wrong[:3]]
     if code != 0:
         wrong.append(f"{name}: exited with {code}:\n{kill.tail(log)}")
-    elif outcome(root) != outcome(reference / name if name in ("sweep", "collect") else reference):
+    elif outcome(root) != outcome(reference / (name if name in ("sweep", "collect") else "train")):
         wrong.append(f"{name}: ended in another way than the reference")
     wrong += [f"{name}: left {path}" for path in root.glob(".*.partial")]
     return kills, reader.looks, wrong
@@ -193,10 +193,10 @@ def run_phase(name: str, root: Path, reference: Path, rng: random.Random) -> tup
 
 def make_references(reference: Path, phases: Sequence[str]) -> None:
     """The same commands without kills."""
-    for name, command in (("", TRAIN), ("sweep", SWEEP), ("collect", COLLECT)):
-        if name and name not in phases:
+    for name, command in (("train", TRAIN), ("sweep", SWEEP), ("collect", COLLECT)):
+        if name != "train" and name not in phases:
             continue
-        (root := reference / name).mkdir(parents=True, exist_ok=True)
+        (root := reference / name).mkdir(parents=True)
         words = command.format(root=root, reference=reference).split()
         assert kill.start(words, 1, reference / "log").wait(kill.TIMEOUT_S) == 0, kill.tail(reference / "log")
 
