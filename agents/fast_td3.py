@@ -41,7 +41,7 @@ class Hypers(td3.Hypers):
         0.001, "standard deviation of the noise on the target's actions", POSITIVE
     )
     explore_min: float | jax.Array = setting(
-        0.001, "least deviation of exploration noise; each episode draws its own", POSITIVE
+        0.001, "least deviation of exploration noise; each episode draws its own", POSITIVE, up_to="explore_max"
     )
     explore_max: float | jax.Array = setting(0.4, "largest deviation of exploration noise", POSITIVE)
     v_min: float | jax.Array = setting(-10.0, "lowest atom, in scaled rewards", below="v_max")

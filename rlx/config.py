@@ -127,7 +127,7 @@ def _check_members(known: dict[str, Setting], config: RunConfig) -> None:
         raise RlxError(
             f"--num-seeds {config.train.num_seeds}: with the hyper-parameters' values these are {count} runs"
         )
-    if any(setting.below for setting in known.values() if setting.section == "hypers"):
+    if any(setting.below or setting.up_to for setting in known.values() if setting.section == "hypers"):
         for combination in combinations(config):
             check_order(known, combination)
 

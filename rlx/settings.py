@@ -27,6 +27,7 @@ class Setting(typing.NamedTuple):
     within: tuple[float, float] = (-math.inf, math.inf)
     choices: tuple[str, ...] = ()
     below: str = ""
+    up_to: str = ""
     plan: str = ""
 
 
@@ -76,11 +77,12 @@ def check_value(flag: str, setting: Setting, value: Any) -> None:
 
 
 def check_order(known: typing.Mapping[str, Setting], values: typing.Mapping[str, Any]) -> None:
-    """Raises RlxError where a value is not under that of the setting that must be above it, one number each."""
+    """Raises RlxError where a value is not `below`, or is over (`up_to`), that of another setting, one number each."""
     for name, setting in known.items():
-        if setting.below and name in values and not np.all(np.less(values[name], values[setting.below])):
-            above = f"{flag_of(setting.below)} {values[setting.below]}"
-            raise RlxError(f"{flag_of(name)} {values[name]}: must be under {above}")
+        limits = ((setting.below, np.less, "be under"), (setting.up_to, np.less_equal, "not be over"))
+        for other, is_fine, must in limits:
+            if other and name in values and not np.all(is_fine(values[name], values[other])):
+                raise RlxError(f"{flag_of(name)} {values[name]}: must {must} {flag_of(other)} {values[other]}")
 
 
 def convert(flag: str, kind: type, value: Any) -> Any:

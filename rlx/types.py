@@ -37,15 +37,17 @@ def setting(
     *,
     choices: Iterable[str] = (),
     below: str = "",
+    up_to: str = "",
     plan: str = "",
 ) -> Any:
     """A dataclass field with the text that `--help` shows, units included, and what `rlx.settings.check` asks of it.
 
-    Numbers must lie `within`, ends included, and under the setting that `below` names; text must be one of `choices`.
+    Numbers must lie `within`, ends included, under the setting that `below` names, and not over the one that `up_to`
+    names; text must be one of `choices`.
     Of a tuple each element must. An integer of a Config with a `plan`, "critic_updates" or "actor_updates", is a
     schedule's length: where it is 0, the planned number of updates takes its place.
     """
-    metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "plan": plan}
+    metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "up_to": up_to, "plan": plan}
     return dataclasses.field(default=default, metadata=metadata)
 
 

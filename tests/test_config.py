@@ -105,10 +105,13 @@ def test_settings_that_contradict_each_other() -> None:
     resolve = partial(config.resolve, env=ENV)
     pql, tqc, iql = (agents.load(name) for name in ("pql", "tqc", "iql"))
     resolve("pql", v_min=[0, 2], v_max=[1, 3], paired=True)
+    resolve("fast_td3", explore_min=0.4, explore_max=0.4)
     above = jnp.array([1.0, 3.0])
     settings.check(pql.Hypers(v_min=jnp.array([0.0, 2.0]), v_max=above))
     for words, wrong in {
         "--v-min 2.0: must be under --v-max 1.0": lambda: resolve("pql", v_min=[0, 2], v_max=[1, 3]),
+        "--explore-min 0.5: must not be over --explore-max 0.4": lambda: resolve("fast_td3", explore_min=[0.1, 0.5]),
+        "--noise-min 0.2: must not be over --noise-max 0.1": lambda: resolve("td3", noise_min=0.2),
         "--drop-per-critic 7: must be under": lambda: resolve("tqc", drop_per_critic=7, num_quantiles=7),
         " 1001000 runs": lambda: resolve("sac", num_seeds=1000, gamma=[0.5] * 1001),
         "must be under --v-max [1. 3.]": lambda: settings.check(pql.Hypers(v_min=np.array([0, 3.0]), v_max=above)),
@@ -234,7 +237,6 @@ OFFLINE = {"dataset": "some", "offline_steps": 10**12}
         ({"num_envs": 0}, "--num-envs 0: must be at least 1 and at most 1000000"),
         ({"eval_episodes": -1}, "--eval-episodes -1: must be at least 1 and at most 1000000"),
         ({"noise_max": float("nan")}, "--noise-max nan: must be a finite number"),
-        ({"noise_min": 0.5, "noise_max": 0.1}, "--noise-min 0.5: must not be over --noise-max 0.1"),
         ({"observation_clip": 0.0}, "--observation-clip 0: must be at least 1e-06"),
         ({"seed": 2**32 - 1, "num_seeds": 2}, "--seed 4294967295: must stay under 2^32"),
         ({"replay_dtype": "int8"}, "--replay-dtype int8: unknown; choose from float32, bfloat16, float64"),

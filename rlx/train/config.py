@@ -107,7 +107,10 @@ class TrainConfig:
         within=POSITIVE,
     )
     noise_min: float = setting(
-        0.0, "exploration noise of the first environment, standard deviation in action units", within=POSITIVE
+        0.0,
+        "exploration noise of the first environment, standard deviation in action units",
+        within=POSITIVE,
+        up_to="noise_max",
     )
     noise_max: float = setting(
         0.0, "exploration noise of the last environment; evenly spaced between (0: none)", within=POSITIVE

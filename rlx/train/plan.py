@@ -276,8 +276,6 @@ def _check_consistency(config: TrainConfig) -> None:
             )
     if config.seed + config.num_seeds > 2**32:
         raise RlxError(f"--seed {config.seed}: must stay under 2^32, the last seed there is")
-    if config.noise_min > config.noise_max:
-        raise RlxError(f"--noise-min {config.noise_min}: must not be over --noise-max {config.noise_max}")
     if config.noise_hold > 1 and not config.noise_max:
         raise RlxError(f"--noise-hold {config.noise_hold}: there is no noise to hold; add --noise-max")
     if config.normalize_rewards and (config.offline_only or config.offline_steps):
