@@ -42,6 +42,16 @@ class Windy:
         return advance(state, (x, wind), x[None], x, False, 3)
 
 
+class Still(Windy):
+    """Its parameter is an array, which each episode keeps."""
+
+    spec, params = Windy.spec, {"wind": np.zeros(3, np.float32)}
+
+    def reset(self, key: Key, params: Any = None) -> EnvState:
+        wind = jnp.asarray((params or self.params)["wind"])
+        return begin((jax.random.uniform(key), wind.sum()), jnp.zeros(1))
+
+
 def episode(env: Any, params: Any = None) -> np.ndarray:
     """Observations of three steps at full action, compiled."""
 
@@ -79,7 +89,7 @@ def test_an_environment_of_ones_own_takes_its_params() -> None:
 
 def test_parameters_that_are_not_drawn_are_evaluated_once() -> None:
     push = lambda observation, key: jnp.ones((observation.shape[0], 1))  # noqa: E731
-    for own, draws in ((Windy(), False), (drift.Drift(), True)):
+    for own, draws in ((Windy(), False), (Still(), False), (drift.Drift(), True)):
         of_run: Any = with_params(own, [], 1)
         assert (evaluate(of_run, push, 2, jax.random.key(0)).nominal_returns is not None) == draws
 
