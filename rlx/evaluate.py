@@ -61,6 +61,7 @@ def evaluate(
     carry: Any = None,
     max_magnitude: float = MAX_MAGNITUDE,
     params: Any = None,
+    nominal: bool = True,
 ) -> Evaluation:
     """Runs `num_episodes` episodes at once to their end under `act(observation [N, O], key) -> action [N, A]`.
 
@@ -68,18 +69,18 @@ def evaluate(
     Starts depend on `key` alone, so two policies evaluated with one key face the same starts. Stops as soon as every
     episode has ended, at the latest at the time limit. A step whose observation or reward is not finite, or beyond
     +-`max_magnitude`, truncates its episode and adds nothing to its return. Where the environment draws its physics at
-    every reset, as many episodes more begin in the same starts with the nominal physics. `params` are those of all
-    episodes (see `rlx.envs.env_params`), in place of the environment's own.
+    every reset, as many episodes more begin in the same starts with the nominal physics, if `nominal`. `params` are
+    those of all episodes (see `rlx.envs.env_params`), in place of the environment's own.
     """
     reset_key, step_key, act_key = jax.random.split(key, 3)
     reset_keys = jax.random.split(reset_key, num_episodes)
     reset = env.reset if params is None else partial(cast(Randomized, env).reset, params=params)
     state, limit = jax.vmap(reset)(reset_keys), env.spec.episode_length
-    nominal = nominal_params(env) if params is None else None
-    if nominal is not None:
-        as_it_is = jax.vmap(lambda key: cast(Randomized, env).reset(key, nominal))(reset_keys)
+    nominal_ones = nominal_params(env) if nominal and params is None else None
+    if nominal_ones is not None:
+        as_it_is = jax.vmap(lambda key: cast(Randomized, env).reset(key, nominal_ones))(reset_keys)
         state, carry = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), (state, carry), (as_it_is, carry))
-    number = num_episodes if nominal is None else 2 * num_episodes
+    number = num_episodes if nominal_ones is None else 2 * num_episodes
 
     def bad(x: jax.Array) -> jax.Array:
         return jax.vmap(lambda x: diverged(x, max_magnitude))(x)
@@ -130,7 +131,7 @@ def evaluate(
         return time + 1, after, flags, returns + reward, lengths + alive, recording, (sums, lasts), carry
 
     _, _, (_, nonfinite), returns, lengths, recording, (sums, lasts), _ = jax.lax.while_loop(running, step, loop)
-    of_nominal = None if nominal is None else returns[num_episodes:]
+    of_nominal = None if nominal_ones is None else returns[num_episodes:]
     returns, lengths, nonfinite, sums, lasts = jax.tree.map(
         lambda x: x[:num_episodes], (returns, lengths, nonfinite, sums, lasts)
     )

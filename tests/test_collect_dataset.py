@@ -226,16 +226,42 @@ def test_equal_halves_are_refused_and_large_steps_have_keys_of_their_own(run: Pa
     assert len({dataset.rows.action.tobytes() for dataset in sets}) == 3
 
 
-def test_returns_of_exploring_have_the_runs_noise(run: Path, tmp_path: Path) -> None:
-    """However many environments there are: from the least to the most noise, and then no action has a density."""
+def exploring(folder: Path, agent: dict[str, Any], **settings: Any) -> collect_dataset.Source:
+    """What collects from a copy of a run with changed settings, whose agent has other functions."""
+    damage.edit_json(folder / "config.json", settings=settings)
+    source = collect_dataset.Source(folder, 800, 0)
+    source.task = source.task._replace(agent=source.task.agent._replace(**agent))
+    return source
+
+
+def test_the_runs_noise_is_collected_with(run: Path, tmp_path: Path) -> None:
+    """However many environments there are: from the least to the most, held as long, and no action has a density."""
+    still = {"act": lambda policy, x, key: (0 * x[:, :1], {"log_prob": 0 * x[:, 0]})}
     folder = shutil.copytree(run, tmp_path / "run")
-    damage.edit_json(folder / "config.json", settings={"noise_max": 0.3})
-    collector = collect_dataset.Source(folder, 501, 0)
-    task = collector.task._replace(agent=collector.task.agent._replace(act=lambda policy, x, key: (0 * x[:, :1], {})))
-    collector.task, learned, key = task, collector.policy(200), jax.random.key(0)
-    action, extras = collector._explore(learned, 64)(np.ones((64, 3)), key, jax.random.split(key, 64))
-    assert not extras and action[0] == 0
-    assert 0.05 < float(action[:32].std()) < float(action[32:].std()) < 0.35
+    source = exploring(folder, still, noise_min=0.1, noise_max=0.3, noise_hold=50)
+    rows = source.collect(Behaviour("expert", 200), 800).rows
+    assert not rows.extras and (np.diff(rows.action[:, 0]) != 0).sum() == 800 / 50 - 1
+    act, carry = collect_dataset._exploring(source._for_envs(64), source.policy(200), jax.random.key(0))
+    first, carry = act(np.ones((64, 3)), jax.random.key(1), carry)
+    second, _ = act(np.ones((64, 3)), jax.random.key(2), carry)
+    assert (first != second).sum() == 1, "environment 49 is the one that changes its noise after the first step"
+    assert 0.05 < float(first[:32].std()) < float(first[32:].std()) < 0.35
+
+
+def test_the_state_of_acting_is_collected_with(run: Path, tmp_path: Path) -> None:
+    """Noise that counts the steps of an episode; random actions have none, and the greedy policy goes without."""
+
+    def act(policy: Any, x: jax.Array, key: Key, steps: jax.Array) -> Any:
+        return 1e-3 * steps[:, None], {}, steps + 1
+
+    noise = {"act": act, "noise": lambda: np.zeros((), np.float32)}
+    source = exploring(shutil.copytree(run, tmp_path / "run"), noise)
+    dataset = source.collect(Behaviour("expert", 200), 800)
+    np.testing.assert_allclose(dataset.rows.action[:, 0], 1e-3 * dataset.time, rtol=1e-6)
+    assert dataset.time.max() == 199
+    assert np.ptp(source.collect(Behaviour("random", None), 800).rows.action) > 1.9
+    as_greedy, as_it_explores = source.returns(200), source.returns(200, greedy=False)
+    assert as_greedy.shape == as_it_explores.shape == (64,) and (as_greedy != as_it_explores).all()
 
 
 def test_replay_is_what_the_run_kept(run: Path, collected: Callable[..., Dataset], tmp_path: Path, say: Say) -> None:
@@ -284,6 +310,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> N
     said = say("collect", run, *options)
     kept = data.read(tmp_path / "set").info
     assert said.code == 0 and f"random_return {kept['random_return']:.1f}" in said.out
+    assert not [line for line in said.out.splitlines() if line.strip() in ("env_params", "backend None")]
     assert f"behaviour_return {kept['behaviours'][0]['return']:.1f}" in said.out
     (note,) = kept["notes"]
     assert said.err.splitlines()[-1] == f"rlx: {note}" and note not in said.out
@@ -305,7 +332,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> N
         ("run --out bare", "bare: already exists; choose another --out"),
         ("run --env gymnax:MountainCarContinuous-v0", "the environment's sizes are not those of the run's"),
         (f"run --kind replay --env {ENV}", "--env, --backend, --env-args: replay is of the run's own environment"),
-        ("run --steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --step?"),
+        ("run --steps 5", "unknown argument '--steps' of `rlx collect`: did you mean --num-transitions?"),
         ("nowhere", "does not exist"),
         ("bare", "bare: holds no policy; train the run first"),
         ("policies --kind replay", "policies: holds no replay of the fused driver"),

@@ -20,10 +20,11 @@ def describe(dataset: Dataset) -> list[str]:
     coverage (see `coverage`); both from arXiv 2111.04714.
     """
     rows, info = dataset.rows, dataset.info
+    texts = {key: _plain(info[key]) for key in sorted(info.keys() - {"name", "format", "notes", "missing"})}
     sizes = f"{rows.observation.shape[1]} numbers an observation, {rows.action.shape[1]} an action"
     lines = [
         f"{dataset.name} ({info.get('format', 'in memory')}): {dataset.size:,} transitions, {sizes}",
-        *(f"  {key} {_plain(info[key])}" for key in sorted(info.keys() - {"name", "format", "notes", "missing"})),
+        *(f"  {key} {text}" for key, text in texts.items() if text not in ("", "None")),
         _episodes(dataset),
         _returns(dataset),
         _actions(dataset),

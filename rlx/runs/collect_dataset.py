@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -107,10 +107,6 @@ class Source:
         self.task: Task = self.driver.task._replace(axes=())
         if of_members(self.task.env) is not None:
             raise RlxError(f"{folder}: its members have --env-params of their own; collect from a run with one set")
-        if self.task.agent.carry or self.task.agent.noise:
-            raise RlxError(
-                f"{folder}: {self.saved.agent} acts with a state of its own, which is not collected with yet"
-            )
         self._returns: dict[tuple[int | None, bool], np.ndarray] = {}
         self._collect = jax.jit(self._rollout)
         self._evaluate = jax.jit(self._episodes, static_argnames="greedy")
@@ -175,34 +171,30 @@ class Source:
             blocks.append(jax.device_get(rows))
         return saved_replay.columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
 
-    def _explore(self, snapshot: Any, count: int) -> Act:
-        def at_random(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
-            shape = (len(observation), self.task.env.spec.action_size)
-            log_prob = jnp.full(shape[0], -shape[1] * jnp.log(2.0))
-            return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0), {"log_prob": log_prob}
-
-        if snapshot is None:
-            return at_random
+    def _for_envs(self, count: int) -> Task:
+        """The task with `count` environments, over which the exploration noise is spread."""
         plan, settings = self.task.plan._replace(shard_envs=count), replace(self.task.config, num_envs=count)
-        task = self.task._replace(plan=plan, config=settings)
-        return acting.behave(task, task.agent.acting_params(snapshot["agent"]), snapshot["statistics"])
+        return self.task._replace(plan=plan, config=settings)
 
     def _rollout(self, snapshot: Any, state: Any, pool: Any, key: Key, iteration: jax.Array) -> Any:
-        keys = derive(key, COLLECT, iteration), derive(key, ACT, iteration)
-        length, index = self.task.config.rollout_length, acting.env_index(self.task)
-        return collect(self.task.batch, self._explore(snapshot, len(index)), state, pool, length, index, *keys)[:2]
+        """One block of the policy as it explores, or of random actions."""
+        task, keys = self.task, (derive(key, COLLECT, iteration), derive(key, ACT, iteration))
+        length, index = task.config.rollout_length, acting.env_index(task)
+        arguments = (task.batch, _behaviour(task, snapshot), state, pool, length, index, *keys)
+        if snapshot is None:
+            return collect(*arguments)[:2]
+        fresh = acting.fresh_acting_state(task, len(index))
+        return collect(*arguments, None, fresh, acting.noise_keys(task, key, iteration * length))[:2]
 
     def _episodes(self, snapshot: Any, greedy: bool) -> jax.Array:
         """Returns of complete episodes, `[EPISODES]`."""
-        task, explore = self.task, self._explore(snapshot, EPISODES)
-
-        def act(observation: jax.Array, key: Key) -> jax.Array:
-            if snapshot is None or not greedy:
-                return explore(observation, key, jax.random.split(key, len(observation)))[0]
-            return acting.greedy_action(task, snapshot, observation, key)
-
-        key, most = jax.random.key(task.config.eval_seed), task.config.max_magnitude
-        return evaluate(task.env, act, EPISODES, key, max_magnitude=most).returns
+        task, key = self._for_envs(EPISODES), jax.random.key(self.task.config.eval_seed)
+        act: Callable[..., Any] = partial(acting.greedy_action, task, snapshot)
+        carry = acting.fresh_carry(task, EPISODES)
+        if snapshot is None or not greedy:
+            act, carry = _exploring(task, snapshot, key)
+        most = task.config.max_magnitude
+        return evaluate(task.env, act, EPISODES, key, carry=carry, max_magnitude=most, nominal=False).returns
 
     def describe(self, behaviour: Behaviour) -> dict[str, Any]:
         """A behaviour as the data set's info has it."""
@@ -229,6 +221,34 @@ class Source:
             "behaviour_return": dataset.info["behaviour_return"] if mean is None else float(mean),
             "behaviours": behaviours,
         }
+
+
+def _behaviour(task: Task, snapshot: Any) -> Act:
+    """How a snapshot acts as it explores; None acts at random."""
+
+    def at_random(observation: jax.Array, key: Key, env_keys: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
+        spec = task.env.spec
+        log_prob = jnp.broadcast_to(acting.random_log_prob(spec, observation), len(observation))
+        return acting.random_action(spec, key, observation), {"log_prob": log_prob}
+
+    if snapshot is None:
+        return at_random
+    return acting.behave(task, task.agent.acting_params(snapshot["agent"]), snapshot["statistics"])
+
+
+def _exploring(task: Task, snapshot: Any, key: Key) -> tuple[Callable[..., Any], Any]:
+    """`act` of `_behaviour` for `evaluate`, and the state it begins with: steps so far [E], and the acting state."""
+    behaviour, count = _behaviour(task, snapshot), task.plan.shard_envs
+    held = None if snapshot is None else acting.noise_keys(task, key, jnp.int32(0))
+    fresh = None if snapshot is None else acting.fresh_acting_state(task, count)
+
+    def act(observation: jax.Array, key_now: Key, carry: Any) -> Any:
+        steps, *state = carry
+        env_keys = jax.random.split(key_now, count) if held is None else held(steps[0])
+        action, _, *state = behaviour(observation, key_now, env_keys, *state)
+        return action, (steps + 1, *state)
+
+    return act, (jnp.zeros(count, jnp.int32), *([] if fresh is None else [fresh]))
 
 
 def _elsewhere(saved: RunConfig, env: str | None, backend: str | None, env_args: Sequence[str]) -> RunConfig:

@@ -16,7 +16,7 @@ from rlx.evaluate import Evaluation, evaluate
 from rlx.replay import Row
 from rlx.rollout import Act, Diverged, Episodes, add_noise, collect, derive, held_keys, noise_scales
 from rlx.train.task import ACT, COLLECT, HOLD, INIT_ENV, POOL, Task, observed
-from rlx.types import EnvState, Key, fix_types
+from rlx.types import EnvState, Key, Spec, fix_types
 
 RECORDED = 3  # episodes of an evaluation that can be watched
 
@@ -75,6 +75,30 @@ def _repeated(make: Callable[[], Any] | None, number: int) -> Any:
     return jax.tree.map(lambda x: jnp.repeat(x[None], number, axis=0), fix_types(jax.tree.map(jnp.asarray, make())))
 
 
+def random_action(spec: Spec, key: Key, observation: jax.Array) -> jax.Array:
+    """Uniform actions `[E, A]` at observations `[E, O]`: of discrete ones, among those that are possible."""
+    number = len(observation)
+    if spec.action_mask:
+        logits = jnp.log(spec.possible_actions(observation))
+        return jax.nn.one_hot(jax.random.categorical(key, logits), spec.num_actions)
+    if spec.num_actions:
+        return jax.nn.one_hot(jax.random.randint(key, (number,), 0, spec.num_actions), spec.num_actions)
+    return jax.random.uniform(key, (number, spec.action_size), spec.action.dtype, -1.0, 1.0)
+
+
+def random_log_prob(spec: Spec, observation: jax.Array) -> jax.Array:
+    """The log-density of uniform actions at observations `[E, O]`, [E] or []."""
+    if spec.action_mask:
+        return -jnp.log(spec.possible_actions(observation).sum(axis=-1))
+    return -jnp.log(spec.num_actions) if spec.num_actions else -spec.action_size * jnp.log(2.0)
+
+
+def noise_keys(task: Task, key: Key, start: jax.Array) -> Callable[[jax.Array], Key] | None:
+    """Keys of this shard's exploration noise after `start` vector steps; None where every step draws it anew."""
+    hold = task.config.noise_hold
+    return None if hold <= 1 else held_keys(derive(key, HOLD), start, env_index(task), hold)
+
+
 def behave(task: Task, policy: Any, statistics: normalize.Statistics) -> Act:
     """How the agent acts while it explores, with the noise of each environment on top."""
     config, index = task.config, env_index(task)
@@ -109,26 +133,15 @@ def make_block(
         random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
     # a trained agent acts for itself
     warm = (iteration < random_iterations) & (task.plan.prior[0] == 0)
-    shape, choices = (task.plan.shard_envs, task.env.spec.action_size), task.env.spec.num_actions
+    spec, number = task.env.spec, task.plan.shard_envs
 
     def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
-        def random() -> jax.Array:
-            if task.env.spec.action_mask:
-                logits = jnp.log(task.env.spec.possible_actions(observation))
-                return jax.nn.one_hot(jax.random.categorical(key, logits), choices)
-            if choices:
-                return jax.nn.one_hot(jax.random.randint(key, shape[:1], 0, choices), choices)
-            return jax.random.uniform(key, shape, task.env.spec.action.dtype, -1.0, 1.0)
-
+        random = partial(random_action, spec, key, observation)
         if not stores_info:
             return jax.lax.cond(warm, random, lambda: explore(observation, key, env_keys)[0]), {}
         action, info, *carried = explore(observation, key, env_keys, *carry)
         if "log_prob" in info:  # of the action that is taken
-            possible = (
-                task.env.spec.possible_actions(observation).sum(axis=-1) if task.env.spec.action_mask else choices
-            )
-            uniform = -jnp.log(possible) if choices else -shape[1] * jnp.log(2.0)
-            info = info | {"log_prob": jnp.where(warm, uniform, info["log_prob"])}
+            info = info | {"log_prob": jnp.where(warm, random_log_prob(spec, observation), info["log_prob"])}
         return jnp.where(warm, random(), action), info, *carried
 
     def keep(info: dict[str, jax.Array], shown: dict[str, jax.Array]) -> Any:
@@ -138,11 +151,9 @@ def make_block(
 
     shard, index = parallel.index(task.axes), env_index(task)
     env_key, act_key = derive(key, COLLECT, iteration), derive(key, ACT, iteration, shard)
-    noise_keys = None
-    if config.noise_hold > 1:
-        noise_keys = held_keys(derive(key, HOLD), iteration * config.rollout_length, index, config.noise_hold)
-    fresh = fresh_acting_state(task, shape[0])
-    arguments = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh, noise_keys)
+    held = noise_keys(task, key, iteration * config.rollout_length)
+    fresh = fresh_acting_state(task, number)
+    arguments = (env, pool, config.rollout_length, index, env_key, act_key, keep, fresh, held)
     env, rows, *reports = collect(task.batch, act, *arguments)
     episodes, diverged = parallel.sum(tuple(reports), task.axes)
     rows = rows._replace(reward=rows.reward + config.reward_shift)

@@ -8,7 +8,8 @@ RATE = ("actor_lr", "critic_lr")
 SIZES = ("actor_hidden_sizes", "critic_hidden_sizes")
 NAMES: dict[str, tuple[str, ...]] = {  # to the settings of rlx; only those that an agent has are suggested
     **dict.fromkeys(
-        ("total_timesteps", "num_timesteps", "timesteps", "total_steps", "num_steps"), ("total_env_steps",)
+        ("total_timesteps", "num_timesteps", "timesteps", "total_steps", "num_steps", "steps"),
+        ("total_env_steps", "num_transitions"),
     ),
     **dict.fromkeys(("learning_rate", "lr"), RATE),
     **dict.fromkeys(("policy_lr", "actor_learning_rate", "pi_lr"), ("actor_lr",)),
