@@ -73,6 +73,10 @@ def at(step: int, action: Callable[[], Any]) -> Callable[[dict[str, Any], Any], 
     return lambda metrics, state: action() if metrics["run_step"] == step else None
 
 
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_result_acts_evaluates_and_names_its_members(short: rlx.Result, tmp_path: Path) -> None:
     assert repr(short).startswith("Result(sac on ") and len(repr(short)) < 200 and "64 steps" in repr(short)
     assert short.labels == ["seed=0", "seed=1"] and 0 < short.metrics[0]["wall_time_s"] < 600
@@ -98,6 +102,8 @@ def test_a_result_continues_to_the_bits_of_a_longer_run(short: Any, longer: Any,
     assert same(loaded.continue_training(total_env_steps=128), longer)
     stopped = rlx.fit("sac", line, total_env_steps=128, **ONLINE, callbacks=at(48, lambda: True))
     assert stopped.run_step == 48 and "callback" in stopped.stopped and same(stopped.continue_training(), longer)
+    interrupted = rlx.fit("sac", line, total_env_steps=128, **ONLINE, callbacks=at(48, raise_interrupt))
+    assert (interrupted.run_step, interrupted.stopped) == (48, "interrupted") and same(interrupted, stopped)
     copy = pickle.loads(pickle.dumps(short))
     assert same(copy, short) and repr(copy) == repr(short)
     np.testing.assert_array_equal(copy.act(np.ones(2)), short.act(np.ones(2)))

@@ -75,6 +75,11 @@ class Follower:
         state = driver.fetch(driver.policy_snapshot(report.state))["agent"]
         try:
             answers = [callback(line, state) for callback in self.callbacks]
+        except KeyboardInterrupt:
+            if self.interrupts.asked():  # the second Ctrl-C
+                raise
+            self.interrupts.number, self.stopped = signal.SIGINT, "interrupted"
+            return True
         except Exception as error:
             self.error, self.stopped = error, "a callback failed"
             return True
