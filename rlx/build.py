@@ -83,7 +83,15 @@ def _check_acting(config: RunConfig, spec: Spec) -> None:
     """Raises RlxError for an agent whose greedy action depends on parts of the observation that are not the actor's."""
     if spec.actor_size == spec.observation_size:
         return
-    agent = agents.load(config.agent).make(config.network, spec, ())
+    if acts_by_critics(agents.load(config.agent).make(config.network, spec, ()), spec):
+        raise RlxError(
+            f"--critic-observation {' '.join(spec.critic_parts)}: {config.agent} acts by its critics, which would read"
+            " more than policies do; leave it out"
+        )
+
+
+def acts_by_critics(agent: Agent, spec: Spec) -> bool:
+    """Whether greedy actions of an untrained agent depend on parts of the observation that are not the actor's."""
 
     def actions(key: Key) -> list[jax.Array]:
         policy, observation = agent.acting_params(agent.init(key)), jax.random.normal(key, (PROBES, spec.actor_size))
@@ -92,11 +100,7 @@ def _check_acting(config: RunConfig, spec: Spec) -> None:
         return [agent.act_greedy(policy, spec.of_actor(observation, rest), key, *carry)[0] for rest in (0.0, 1.0, -1.0)]
 
     first, *others = jax.device_get(jax.jit(actions)(jax.random.key(0)))
-    if any((first != other).any() for other in others):
-        raise RlxError(
-            f"--critic-observation {' '.join(spec.critic_parts)}: {config.agent} acts by its critics, which would read"
-            " more than policies do; leave it out"
-        )
+    return any((first != other).any() for other in others)
 
 
 PROBES = 64  # observations at which an untrained agent acts

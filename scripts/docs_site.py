@@ -201,17 +201,21 @@ def capabilities_table() -> str:
     import jax.numpy as jnp
 
     from rlx import agents
+    from rlx.build import acts_by_critics
     from rlx.export import mlp
     from rlx.types import Spec
 
-    spec = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 10)
+    continuous = Spec(jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), 10)
+    specs = {"continuous": continuous, "discrete": continuous._replace(num_actions=2)}
     head = (
         "agent",
+        "actions",
         "on-policy",
         "log-density of actions",
         "value of actions",
         "acting state",
         "windows",
+        "privileged observations",
         "exported to",
     )
     rows = []
@@ -219,15 +223,32 @@ def capabilities_table() -> str:
         module = agents.load(name)
         widths = ("actor_hidden_sizes", "critic_hidden_sizes")
         small = {width: (8, 8) for width in widths if hasattr(module.Config, width)}
-        agent = module.make(module.Config(**small), spec)
-        if agent.discrete:
-            agent = module.make(module.Config(**small), spec._replace(num_actions=spec.action_size))
+        made = {kind: made_for(module, module.Config(**small), spec) for kind, spec in specs.items()}
+        kinds = [kind for kind, agent in made.items() if agent is not None]
+        agent, spec = made[kinds[0]], specs[kinds[0]]
         policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
         is_mlp = not agent.discrete and any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
-        has = [agent.on_policy, agent.log_prob, agent.q_value, agent.carry or agent.noise, agent.window]
+        state = agent.carry or agent.noise
+        parts = {"state": (0, 2), "hidden": (2, 3)}
+        of_parts = spec._replace(parts=parts, actor_parts=("state",), critic_parts=tuple(parts))
+        with_parts = made_for(module, module.Config(**small), of_parts)
+        is_privileged = with_parts is not None and not acts_by_critics(with_parts, of_parts)
+        has = [agent.on_policy, agent.log_prob, agent.q_value, state, agent.window, is_privileged]
         formats = "jax, NumPy, ONNX" if is_mlp else "jax"
-        rows.append((f"[`{name}`]({name}.md)", *("yes" if each else "no" for each in has), formats))
+        link, actions = f"[`{name}`]({name}.md)", " or ".join(kinds)
+        rows.append((link, actions, *("yes" if each else "no" for each in has), formats))
     return table(head, rows)
+
+
+def made_for(module: Any, config: Any, spec: Any) -> Any:
+    """The agent for environments of `spec`; None where it does not choose such actions."""
+    from rlx.errors import RlxError
+
+    try:
+        agent = module.make(config, spec)
+    except RlxError:
+        return None
+    return agent if agent.discrete == (spec.num_actions > 0) else None
 
 
 def flag(name: str) -> str:

@@ -55,6 +55,19 @@ def test_a_new_agent_gets_its_pages_from_the_registry(monkeypatch: pytest.Monkey
     assert {"rlx.losses": "api/rlx.losses.md"} in config.nav[1]["API"]
 
 
+def test_what_an_agent_can_do_is_what_it_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "REGISTRY", {name: agents.REGISTRY[name] for name in ("ppo", "flash_sac", "idql")})
+    head, _, *rows = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in docs_site.capabilities_table().splitlines()
+    )
+    table = {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+    ppo, flash_sac, idql = (table[f"[`{name}`]({name}.md)"] for name in agents.REGISTRY)
+    assert (ppo["actions"], ppo["on-policy"]) == ("continuous or discrete", "yes")
+    assert (flash_sac["actions"], flash_sac["on-policy"], flash_sac["acting state"]) == ("continuous", "no", "yes")
+    assert (idql["privileged observations"], flash_sac["privileged observations"]) == ("no", "yes")
+    assert ppo["exported to"] == "jax, NumPy, ONNX" and idql["exported to"] == "jax"
+
+
 @pytest.mark.parametrize("name", agents.REGISTRY)
 def test_tables_of_settings_are_those_of_the_source(name: str) -> None:
     page = (ROOT / "docs" / "agents" / f"{name}.md").read_text()
