@@ -18,28 +18,35 @@ def summary(folder: Path, name: str) -> dict[str, Any]:
     return json_files.read(folder / name / "summary.json")
 
 
-def cell(found: dict[str, Any]) -> str:
-    low, high = found["eval_return_interval"]
-    return f"{found['eval_return_mean']:.0f} ({low:.0f} to {high:.0f})"
+def tasks(folder: Path) -> list[str]:
+    """The tasks that the study has made."""
+    return [task for task in TASKS if (folder / f"{task}-{KINDS[-1]}-{AGENTS[-1]}" / "summary.json").exists()]
+
+
+def cell(result: dict[str, Any]) -> str:
+    low, high = result["eval_return_interval"]
+    return f"{result['eval_return_mean']:.0f} ({low:.0f} to {high:.0f})"
 
 
 def table(folder: Path) -> list[str]:
-    """Greedy returns with 95 % intervals over 3 seeds and their episodes, beside who collected."""
+    """Greedy returns with 95 % intervals over 3 seeds and their episodes, and those of the policies that collected."""
     lines = [
         "| data | mean return | best policy, greedy | " + " | ".join(NAMES[agent] for agent in AGENTS) + " |",
         "| --- " * (3 + len(AGENTS)) + "|",
     ]
-    for task in TASKS:
+    for task in tasks(folder):
         for kind in KINDS:
-            found = {agent: summary(folder, f"{task}-{kind}-{agent}") for agent in AGENTS}
-            own, greedy = (found["bc"][f"behaviour{name}_return"] for name in ("", "_greedy"))
-            cells = [f"{task}, {kind}", f"{own:.0f}", f"{greedy:.0f}", *(cell(found[agent]) for agent in AGENTS)]
+            results = {agent: summary(folder, f"{task}-{kind}-{agent}") for agent in AGENTS}
+            mean, greedy = (results["bc"][f"behaviour{name}_return"] for name in ("", "_greedy"))
+            cells = [f"{task}, {kind}", f"{mean:.0f}", f"{greedy:.0f}", *(cell(results[agent]) for agent in AGENTS)]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def online(folder: Path) -> list[str]:
-    """The way back online, against what it began with and against SAC alone."""
+    """IQL after further steps online, against where it began and against SAC alone; nothing without this task."""
+    if TASKS[0] not in tasks(folder):
+        return []
     offline = summary(folder, "inverted_pendulum-medium-iql")
     rows = {
         "IQL offline": offline,
@@ -47,22 +54,23 @@ def online(folder: Path) -> list[str]:
         "SAC": summary(folder, "online-sac"),
     }
     lines = ["| inverted_pendulum, medium | environment steps | return |", "| --- | --- | --- |"]
-    return lines + [f"| {name} | {found['env_steps']:,} | {cell(found)} |" for name, found in rows.items()]
+    return lines + [f"| {name} | {result['env_steps']:,} | {cell(result)} |" for name, result in rows.items()]
 
 
 def figure(folder: Path, path: Path) -> None:
-    """Normalised scores of every agent on every set, with their intervals; the data's own as a line."""
+    """Normalised scores of every agent on every set, with their intervals; the data's score as a line."""
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = picture.subplots(1, len(TASKS) * len(KINDS), sharey=True)
-    for panel, (task, kind) in zip(panels, [(task, kind) for task in TASKS for kind in KINDS], strict=True):
-        found = [summary(folder, f"{task}-{kind}-{agent}") for agent in AGENTS]
-        for i, one in enumerate(found):
-            mean, (low, high) = one["eval_score_mean"], one["eval_score_interval"]
+    sets = [(task, kind) for task in tasks(folder) for kind in KINDS]
+    picture = Figure(figsize=(1 + 2 * len(sets), 3.6), layout="constrained")
+    panels = picture.subplots(1, len(sets), sharey=True)
+    for panel, (task, kind) in zip(panels, sets, strict=True):
+        results = [summary(folder, f"{task}-{kind}-{agent}") for agent in AGENTS]
+        for i, result in enumerate(results):
+            mean, (low, high) = result["eval_score_mean"], result["eval_score_interval"]
             panel.bar(i, mean, color=report.COLORS[i], width=0.7)
             panel.errorbar(i, mean, [[max(0.0, mean - low)], [max(0.0, high - mean)]], color="#3b4351", capsize=4)
-        panel.axhline(found[0]["behaviour_score"], color="#3b4351", linestyle="--", linewidth=1, label="the data's own")
+        panel.axhline(results[0]["behaviour_score"], color="#3b4351", linestyle="--", linewidth=1, label="the data")
         panel.set_title(f"{task}\n{kind}", fontsize=10)
         panel.set_xticks(range(len(AGENTS)), [NAMES[agent] for agent in AGENTS], rotation=40, ha="right")
         panel.spines[["top", "right"]].set_visible(False)
