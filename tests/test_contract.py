@@ -239,7 +239,9 @@ def test_update_without_jit(case: Case) -> None:
     agent = plain(case)
     data, key = jax.tree.map(lambda x: x[0], some_batches(agent, 1)), jax.random.key(0)
     state = jax.jit(init(case, agent))(key)
-    same(agent.update(state, data, key), jax.jit(make(case).update)(state, data, key))
+    with jax.debug_nans(True):
+        updated = agent.update(state, data, key)
+    same(updated, jax.jit(make(case).update)(state, data, key))
 
 
 @every_case

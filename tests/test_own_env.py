@@ -22,6 +22,7 @@ from rlx.envs import arguments
 from rlx.envs.base import advance, begin
 from rlx.errors import RlxError
 from rlx.types import EnvState, Key, Spec
+from tests import processes
 from tests.commands import TINY, flags
 from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
@@ -359,14 +360,17 @@ def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None
     longer = say("eval", run, "--env-args", "noise=0", "--episodes", 2)
     assert longer.code == 0 and "mean length" in longer.out
     assert say("play", run, "--episodes", 1).code == say("report", run).code == 0
-    assert say("export", run, "--out", "policy").code == 0
+    assert say("export", run, "--out", "policy", "--bundle").code == 0
+    assert processes.python(folder / "policy" / "run_policy.py", "numpy").returncode == 0
     about = json.loads(Path("policy/policy.json").read_text())
     assert about["wrappers"] == ["action_repeat:2", "history:3"] and about["observation"]["shape"] == ["B", 6]
-    assert say("collect", run, "--kind", "random", "--num-transitions", 60, "--out", "data").code == 0
+    assert say("collect", run, "--num-transitions", 60, "--out", "data").code == 0
     offline = "--total-env-steps 0 --offline-steps 8 --log-every 0 --eval-every 0".split()
-    learnt = say("train", "td3_bc", "--dataset", "data", *SMALL, *offline)
+    learnt = say("train", "iql", "--dataset", "data", *SMALL, *offline)
     assert learnt.code == 0, learnt.err
-    assert json.loads(Path("runs/td3_bc-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
+    assert json.loads(Path("runs/iql-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
+    loaded = rlx.load(run)
+    assert loaded.evaluate(episodes=2).returns.shape == (1, 2) and loaded.act(np.zeros(6)).shape == (1,)
     swept = say("sweep", "ddpg.py", *OWN, *SMALL, "--actor-lr", "1e-3", "1e-4")
     assert swept.code == 0 and "rlx train ddpg.py --env task.py:make" in swept.out
 
