@@ -59,5 +59,5 @@ def sources(env: Env) -> Sources:
     """Those of an environment, which may be wrapped; its own observations are single ones."""
     named: Any = getattr(env, "sources", None)
     size = env.spec.observation_size
-    own = Sources(size, tuple(map(Number, range(size))))
-    return named if isinstance(named, Sources) and len(named.numbers) == size else own
+    inputs = Sources(size, tuple(map(Number, range(size))))
+    return named if isinstance(named, Sources) and len(named.numbers) == size else inputs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx import json_files
-from rlx.analysis import report
+from rlx.visual import plots
 
 TASKS, KINDS, AGENTS = ("inverted_pendulum", "ant"), ("medium", "mixed"), ("bc", "td3_bc", "iql", "idql")
 NAMES = {"bc": "BC", "td3_bc": "TD3+BC", "iql": "IQL", "idql": "IDQL"}
@@ -68,7 +68,7 @@ def figure(folder: Path, path: Path) -> None:
         results = [summary(folder, f"{task}-{kind}-{agent}") for agent in AGENTS]
         for i, result in enumerate(results):
             mean, (low, high) = result["eval_score_mean"], result["eval_score_interval"]
-            panel.bar(i, mean, color=report.COLORS[i], width=0.7)
+            panel.bar(i, mean, color=plots.COLORS[i], width=0.7)
             panel.errorbar(i, mean, [[max(0.0, mean - low)], [max(0.0, high - mean)]], color="#3b4351", capsize=4)
         panel.axhline(results[0]["behaviour_score"], color="#3b4351", linestyle="--", linewidth=1, label="the data")
         panel.set_title(f"{task}\n{kind}", fontsize=10)

@@ -59,19 +59,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help="notebooks to run, by the beginning of their names (default: all)")
     parser.add_argument("--tiny", action="store_true", help="tiny settings; nothing is saved")
-    given = parser.parse_args()
+    args = parser.parse_args()
     import nbformat
 
     for path in NOTEBOOKS:
-        if given.names and not path.stem.startswith(tuple(given.names)):
+        if args.names and not path.stem.startswith(tuple(args.names)):
             continue
         begun = time.perf_counter()
-        notebook = run(path, given.tiny)
+        notebook = run(path, args.tiny)
         print(f"{path.name}: {time.perf_counter() - begun:.0f} s", flush=True)
-        if not given.tiny:
+        if not args.tiny:
             tidy(notebook)
-            if found := paths_in(notebook):
-                sys.exit(f"{path.name} shows paths of this machine, and is not saved: {', '.join(found)}")
+            if result := paths_in(notebook):
+                sys.exit(f"{path.name} shows paths of this machine, and is not saved: {', '.join(result)}")
             nbformat.write(notebook, path)
 
 

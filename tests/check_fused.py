@@ -41,18 +41,18 @@ def run(devices: int, seeds: tuple[int, ...], spread: str) -> dict[str, Any]:
         x = np.moveaxis(x, 0, 1) if spread == "data" else x
         return x.reshape(len(seeds), SHARDS, *x.shape[3:])
 
-    own = jax.tree.map(all_shards, jax.device_get((state.env, state.pool, state.replay.rows)))
-    for drawn in (own[1].observation, own[2].reward):  # no shard repeats what another does
+    shards = jax.tree.map(all_shards, jax.device_get((state.env, state.pool, state.replay.rows)))
+    for drawn in (shards[1].observation, shards[2].reward):  # no shard repeats what another does
         assert len(np.unique(drawn)) == drawn.size
-    return driver.fetch(alike) | {"environments, pool, replay": own}
+    return driver.fetch(alike) | {"environments, pool, replay": shards}
 
 
-def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def same(result: dict[str, Any], expected: dict[str, Any]) -> None:
     def close(x: Any, y: Any, single: bool) -> None:
         np.testing.assert_allclose(x, y, rtol=1e-5 if single or x.dtype == np.float32 else 1e-9, atol=1e-12)
 
     for name in expected:
-        jax.tree.map(partial(close, single=name == "statistics"), found[name], expected[name])
+        jax.tree.map(partial(close, single=name == "statistics"), result[name], expected[name])
 
 
 def main() -> None:

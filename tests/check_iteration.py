@@ -56,9 +56,9 @@ def run(driver: Any, begins: Any = None) -> dict[str, Any]:
     }
 
 
-def ordered(found: dict[str, Any]) -> Any:
+def ordered(actual: dict[str, Any]) -> Any:
     """The ring's rows from the oldest on, [shards, T, E, ...]."""
-    return jax.tree.map(lambda x: np.roll(x, -found["head"], axis=1), found["rows"])
+    return jax.tree.map(lambda x: np.roll(x, -actual["head"], axis=1), actual["rows"])
 
 
 def main(splits: list[str]) -> None:
@@ -66,20 +66,20 @@ def main(splits: list[str]) -> None:
     results = {}
     drivers = [make(tuple(int(size) for size in text.split(","))) for text in splits]
     for i, (text, driver) in enumerate(zip(splits, drivers, strict=True)):
-        found, again, moved = run(driver), run(driver), run(driver, begins=drivers[i - 1])
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), moved, found)
-        same = jax.tree.map(np.array_equal, found, again)
-        ring = ordered(found)
+        actual, again, moved = run(driver), run(driver), run(driver, begins=drivers[i - 1])
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), moved, actual)
+        same = jax.tree.map(np.array_equal, actual, again)
+        ring = ordered(actual)
         for s, rows in enumerate(wanted["replay"]):
             columns = ring.observation, ring.action, ring.reward, ring.terminated, ring.truncated
             for field, column in enumerate(columns):
                 expected = np.asarray([[row[field] for row in step] for step in rows])
                 np.testing.assert_allclose(column[s], expected, rtol=1e-9, atol=1e-12)
         for name in ("w", "k"):
-            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-9)
+            np.testing.assert_allclose(actual[name], wanted[name], rtol=1e-9)
         results[text] = {
             "bits_repeat": all(jax.tree.leaves(same)),
-            **{name: found[name] for name in ("steps", "iterations", "learned", "lags")},
+            **{name: actual[name] for name in ("steps", "iterations", "learned", "lags")},
         }
     print(json.dumps(results))
 

@@ -18,8 +18,8 @@ def make(agent: str, split: str) -> Any:
     settings = SETTINGS | {"driver": "pipelined", "split": split, "num_shards": 2, "num_seeds": 2, "n_step": 2}
     known = {name: value for name, value in settings.items() if name in config.settings(agent)}
     resolved = config.resolve(agent, "walk", dataset="unread", **known)
-    given = build.Setup(resolved, Walk(), walked(), (walked().size,))
-    driver = build.make_driver(given, offline=True)
+    run_setup = build.Setup(resolved, Walk(), walked(), (walked().size,))
+    driver = build.make_driver(run_setup, offline=True)
     assert isinstance(driver, Pipelined) == (split != "1")
     return driver
 
@@ -45,12 +45,12 @@ def main() -> None:
     assert parallel.device_count() == 3
     for agent in ("iql", "td3_bc"):
         one, split = make(agent, "1"), make(agent, "1,1,1")
-        expected, found, same = run(one), run(split), run(split, begins=make(agent, "1,1,1"))
-        jax.tree.map(np.testing.assert_array_equal, same, found)
-        for result in (found, run(one, begins=split), run(split, begins=one)):
+        expected, outcome, same = run(one), run(split), run(split, begins=make(agent, "1,1,1"))
+        jax.tree.map(np.testing.assert_array_equal, same, outcome)
+        for result in (outcome, run(one, begins=split), run(split, begins=one)):
             jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), result, expected)
-        assert found[0]["agent"].critic.step.tolist() == [3 * ITERATIONS] * 2
-        assert found[0]["agent"].actor.step.tolist() == [2 * ITERATIONS] * 2
+        assert outcome[0]["agent"].critic.step.tolist() == [3 * ITERATIONS] * 2
+        assert outcome[0]["agent"].actor.step.tolist() == [2 * ITERATIONS] * 2
     print(json.dumps({"checked": True}))
 
 

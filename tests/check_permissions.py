@@ -90,8 +90,8 @@ def main() -> int:
 
             CASES["permissions"] = case
             count += 1
-            if found := fuzz.run_case("permissions", number, 0, templates):
-                wrong.append(f"{path} of mode {mode:o}: rlx {line}: {found.split(': ', 2)[2]}")
+            if result := fuzz.run_case("permissions", number, 0, templates):
+                wrong.append(f"{path} of mode {mode:o}: rlx {line}: {result.split(': ', 2)[2]}")
                 print(wrong[-1], flush=True)
     print(f"{count} commands, {len(wrong)} findings")
     return int(bool(wrong))

@@ -29,9 +29,9 @@ def goes_on_upon_two(resume: list[str], changes: str) -> None:
     """For a while, on two devices, and says what has changed."""
     with contextlib.redirect_stderr(io.StringIO()) as said:
         code = interrupted(400, *resume, "--num-devices", "2")
-    told = said.getvalue()
-    assert code == 143, told
-    assert f"resumed elsewhere ({changes}): results are as good, but bits may differ" in told, told
+    message = said.getvalue()
+    assert code == 143, message
+    assert f"resumed elsewhere ({changes}): results are as good, but bits may differ" in message, message
 
 
 def compare(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:

@@ -45,7 +45,7 @@ def close(x: Any, y: Any) -> None:
 
 def main() -> None:
     agents.REGISTRY["reader"] = "tests.reader"
-    envs.make = lambda *given: reader.Costly()
+    envs.make = lambda *args: reader.Costly()
     with tempfile.TemporaryDirectory() as name:
         for seed, place in enumerate("ab"):
             data.write(reader.dataset(seed=seed), Path(name, place))

@@ -106,8 +106,8 @@ def run_case(kind: str, number: int, seed: int, templates: Path, verbose: bool =
         wrong = f"exit code {code}"
     if not wrong and texts[1].count("\n") > STDERR_LINES:
         wrong = f"{texts[1].count(chr(10))} lines on the error stream"
-    if not wrong and (found := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", "".join(texts))):
-        wrong = f"{found[0]!r} reaches the terminal"
+    if not wrong and (match := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", "".join(texts))):
+        wrong = f"{match[0]!r} reaches the terminal"
     if not wrong:
         return ""
     shown = " ".join(words)[:150] if isinstance(words, list) else "rlx.export.policy.load"
@@ -138,19 +138,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", type=int, help="repeat this one, with its output and traceback")
     parser.add_argument("--worker", nargs=2, metavar=("FIRST", "FOLDER"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.worker:
-        first, folder = int(given.worker[0]), Path(given.worker[1])
+    args = parser.parse_args()
+    if args.worker:
+        first, folder = int(args.worker[0]), Path(args.worker[1])
         resource.setrlimit(resource.RLIMIT_DATA, (16 * GIB, 16 * GIB))
         faulthandler.enable()
-        numbers = range(first, given.cases)
-        findings = run_cases(given.only[0], numbers, given.seed, folder / "templates", folder / "at")
+        numbers = range(first, args.cases)
+        findings = run_cases(args.only[0], numbers, args.seed, folder / "templates", folder / "at")
         return FOUND * bool(findings)
     with tempfile.TemporaryDirectory(dir=MEMORY) as root:
         make_templates(Path(root, "templates"))
-        if given.case is not None:
-            return bool(run_case(given.only[0], given.case, given.seed, Path(root, "templates"), verbose=True))
-        return max(_in_worker(kind, given.cases, given.seed, Path(root)) for kind in given.only or CASES)
+        if args.case is not None:
+            return bool(run_case(args.only[0], args.case, args.seed, Path(root, "templates"), verbose=True))
+        return max(_in_worker(kind, args.cases, args.seed, Path(root)) for kind in args.only or CASES)
 
 
 def _in_worker(kind: str, cases: int, seed: int, root: Path) -> int:

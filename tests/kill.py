@@ -168,11 +168,13 @@ class Torture:
             if self.planned >= self.kills:
                 return None
             self.planned += 1
-        there = count_lines(folder)
+        reported = count_lines(folder)
         phase = rng.choices(("start", "train", "save"), (2, 4, 4))[0]
-        if phase == "start" or there + 1 >= self.lines:
+        if phase == "start" or reported + 1 >= self.lines:
             return Moment("start", 0, rng.uniform(0, 1.2 * self.startup_s))
-        return Moment(phase, rng.randint(there + 1, self.lines - 1), rng.uniform(0, 0.05 if phase == "save" else 0.3))
+        return Moment(
+            phase, rng.randint(reported + 1, self.lines - 1), rng.uniform(0, 0.05 if phase == "save" else 0.3)
+        )
 
     def _kill(self, moment: Moment, rng: random.Random, folder: Path, process: subprocess.Popen[bytes]) -> bool:
         number = rng.choice((signal.SIGKILL, signal.SIGTERM))
@@ -194,8 +196,8 @@ class Torture:
         return True
 
     def _compare(self, number: int, folder: Path, kills: int) -> None:
-        there = result(folder)
-        different = [name for name in there if there[name] != self.reference[name]]
+        outcome = result(folder)
+        different = [name for name in outcome if outcome[name] != self.reference[name]]
         for name in different:
             self._differs(f"run {number}, killed {kills} times: {name} is not the reference's", None)
         with self.lock:
@@ -227,18 +229,18 @@ def last_step(folder: Path) -> int:
     return 0
 
 
-def damage(root: Path, found: Found, seed: int) -> None:
+def damage(root: Path, results: Found, seed: int) -> None:
     """Hurts every file of the reference's newest checkpoint in every way: the step before is to be used."""
     from rlx.runs import checkpoint
 
-    whole = root / "reference" / "resume"
-    before, last = checkpoint.steps(whole)[-2:]
-    for name, hurt in damages(whole / str(last), random.Random(seed)):
-        copy = shutil.copytree(whole, root / "damaged")
+    checkpoints = root / "reference" / "resume"
+    before, last = checkpoint.steps(checkpoints)[-2:]
+    for name, hurt in damages(checkpoints / str(last), random.Random(seed)):
+        copy = shutil.copytree(checkpoints, root / "damaged")
         hurt(copy / str(last) / name)
         said: list[str] = []
-        found.damages += 1
-        found.damages_found += checkpoint.newest(copy, said.append) == before and len(said) == 1
+        results.damages += 1
+        results.damages_found += checkpoint.newest(copy, said.append) == before and len(said) == 1
         shutil.rmtree(copy)
 
 
@@ -267,18 +269,18 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write what was found there, too")
     parser.add_argument("--table", type=Path, metavar="PAGE", help="kill nothing; put the results FILES into PAGE")
     parser.add_argument("files", nargs="*", type=Path, help="what --json wrote")
-    given = parser.parse_args()
-    if given.table:
-        write_table(given.table, [Found(**json.loads(path.read_text())) for path in given.files])
+    args = parser.parse_args()
+    if args.table:
+        write_table(args.table, [Found(**json.loads(path.read_text())) for path in args.files])
         return 0
     with tempfile.TemporaryDirectory() as root:
-        found = torture(find_case(given.agent, given.driver), Path(root), given.kills, given.seed, given.workers)
-        damage(Path(root), found, given.seed)
-    print(table([found]))
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
-    return 0 if found.fine else 1
+        results = torture(find_case(args.agent, args.driver), Path(root), args.kills, args.seed, args.workers)
+        damage(Path(root), results, args.seed)
+    print(table([results]))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(asdict(results), indent=1) + "\n")
+    return 0 if results.fine else 1
 
 
 if __name__ == "__main__":

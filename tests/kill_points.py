@@ -78,10 +78,10 @@ def armed(point: Point, number: int) -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def before(original: Callable[..., Any], applies: Callable[..., bool] = lambda *_: True) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
-            if applies(*given) and is_now():
+        def call(*args: Any, **named: Any) -> Any:
+            if applies(*args) and is_now():
                 die()
-            return original(*given, **named)
+            return original(*args, **named)
 
         return call
 
@@ -104,8 +104,8 @@ def armed(point: Point, number: int) -> Iterator[None]:
             recording = importlib.import_module("rlx.runs.recording")
             opened = recording.open_metrics
 
-            def open_metrics(*given: Any) -> Any:
-                file = opened(*given)
+            def open_metrics(*args: Any) -> Any:
+                file = opened(*args)
                 write = file.write
 
                 def half(text: str) -> int:
@@ -206,18 +206,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=2, help="rounds of each phase")
     parser.add_argument("--only", choices=PHASES, action="append")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        phases = given.only or list(PHASES)
+        phases = args.only or list(PHASES)
         make_references(reference := Path(folder, "reference"), phases)
         for name in phases:
             kills = looks = 0
-            for i in range(given.kills):
-                rng = random.Random(f"{name} {given.seed} {i}")
+            for i in range(args.kills):
+                rng = random.Random(f"{name} {args.seed} {i}")
                 root = Path(folder, f"{name}-{i}")
-                found = run_phase(name, root, reference, rng)
-                kills, looks, failed = kills + found[0], looks + found[1], failed + found[2]
+                result = run_phase(name, root, reference, rng)
+                kills, looks, failed = kills + result[0], looks + result[1], failed + result[2]
                 shutil.rmtree(root)
             print(f"| {name} | {kills} | {looks:,} |", flush=True)
     print("\n".join(failed), file=sys.stderr)

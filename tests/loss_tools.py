@@ -67,8 +67,8 @@ def moved(new: Any, old: Any) -> bool:
     return any((a != b).any() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True))
 
 
-def same(found: Any, expected: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+def same(result: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
 def near(tree: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:

@@ -24,8 +24,8 @@ class Block(NamedTuple):
 def blocks(page: Path) -> Iterator[Block]:
     text = page.read_text()
     assert text.count("\n```") % 2 == 0, f"{page}: a fence is not closed"
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
-        yield Block(found[1], text[: found.start(2)].count("\n") + 1, found[2])
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
+        yield Block(match[1], text[: match.start(2)].count("\n") + 1, match[2])
 
 
 def pages_with(language: str) -> Any:

@@ -65,9 +65,9 @@ def swings(angles: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 def embedded(page: str) -> dict[str, Any]:
     """What the page's script will read."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])
 
 
 def unpack(array: dict[str, Any]) -> np.ndarray:

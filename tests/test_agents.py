@@ -63,12 +63,12 @@ def test_time_limit_in_the_driver() -> None:
     assert result.evaluation.lengths.item() == 5
     nets = module.make_networks(result.config.network, env.spec)
     params = jax.tree.map(lambda x: x[0], result.state.critic.learner.params)
-    found = nets.critic.apply(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
-    np.testing.assert_allclose(found, probes.FOR_EVER, rtol=0.03)
+    actual = nets.critic.apply(params, jnp.zeros((1, 1)), jnp.zeros((1, 1)))
+    np.testing.assert_allclose(actual, probes.FOR_EVER, rtol=0.03)
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("settings", "words"),
     [
         ({"agent": None}, "an agent is the name of one or a module, not NoneType: give the file's module"),
         ({"env": envs.to_gymnasium(envs.make("gymnax:Pendulum-v1"))}, "GymnasiumEnv is a Gymnasium environment, *"),
@@ -99,10 +99,10 @@ def test_time_limit_in_the_driver() -> None:
         ({"dataset": 3}, "dataset: is of type int, which holds no transitions; give a Dataset, *"),
     ],
 )
-def test_what_fit_cannot_take(given: dict[str, Any], words: str) -> None:
+def test_what_fit_cannot_take(settings: dict[str, Any], words: str) -> None:
     """Is said in one line, before anything is compiled."""
     with one_line(*words.split("*")):
-        rlx.fit(**{"agent": "sac", "env": "gymnax:Pendulum-v1"} | given)
+        rlx.fit(**{"agent": "sac", "env": "gymnax:Pendulum-v1"} | settings)
 
 
 def test_named_presets(monkeypatch: pytest.MonkeyPatch, say: Callable[..., Said]) -> None:

@@ -32,9 +32,9 @@ def test_critic_loss() -> None:
     def metrics(online: jax.Array, target: jax.Array, m: jax.Array) -> Any:
         return awac.update_critic(nets, targeted(hypers, online, target), m, BATCHES, jax.random.key(0))[1]
 
-    for found in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.5)):
-        np.testing.assert_allclose(found["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
-        np.testing.assert_allclose(found["q_mean"], q.mean(), rtol=1e-5)
+    for actual in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.5)):
+        np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
+        np.testing.assert_allclose(actual["q_mean"], q.mean(), rtol=1e-5)
 
 
 def actor_update(nets: awac.Networks, hypers: Any, params: Any, critic_params: Any) -> Any:

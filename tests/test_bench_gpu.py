@@ -35,8 +35,8 @@ def test_parts_cover_every_case_at_the_sizes_of_a_gpu() -> None:
     assert all(side.command[0] == sys.executable for _, _, side in sides)
 
     def sizes(case: str, name: str, script: str = "/cases.py", **wanted: Any) -> set[Any]:
-        found = [given for _, given, side in sides if given.case == case and side.command[1].endswith(script)]
-        return {getattr(g, name) for g in found if all(getattr(g, key) == value for key, value in wanted.items())}
+        result = [given for _, given, side in sides if given.case == case and side.command[1].endswith(script)]
+        return {getattr(g, name) for g in result if all(getattr(g, key) == value for key, value in wanted.items())}
 
     for batch in (256, 8192):
         assert sizes("update", "agent", batch=batch) == sizes("chain", "agent", batch=batch) == {*gpu.AGENTS, "tqc"}

@@ -81,21 +81,21 @@ def test_a_digest_is_that_of_the_content(saved: Path, tmp_path: Path) -> None:
 
 def test_every_damage_to_every_file(saved: Path, tmp_path: Path) -> None:
     """Is found and set aside, the step before is used, and the next save works."""
-    found = 0
+    count = 0
     for name, hurt in damage.damages(saved / "20", random.Random(0)):
         copy, said = shutil.copytree(saved, tmp_path / "copy"), list[str]()
         hurt(copy / "20" / name)
         assert checkpoint.newest(copy, said.append) == 10, name
-        kept = "damaged-20" if (copy / "damaged-20").is_dir() else "unfinished-20"
-        assert (kept == "unfinished-20") == (not (copy / kept / "manifest.json").exists()), name
-        assert len(said) == 1 and "20" in said[0] and f"; set aside as {kept}" in said[0], said
-        assert (copy / kept).is_dir() and checkpoint.steps(copy) == [10]
-        if found % 12 == 0:  # a save takes far longer than all the rest
+        renamed = "damaged-20" if (copy / "damaged-20").is_dir() else "unfinished-20"
+        assert (renamed == "unfinished-20") == (not (copy / renamed / "manifest.json").exists()), name
+        assert len(said) == 1 and "20" in said[0] and f"; set aside as {renamed}" in said[0], said
+        assert (copy / renamed).is_dir() and checkpoint.steps(copy) == [10]
+        if count % 12 == 0:  # a save takes far longer than all the rest
             checkpoint.save(copy, 20, tree(20))
             assert_trees_equal(checkpoint.restore(copy, tree(0)), tree(20))
         shutil.rmtree(copy)
-        found += 1
-    assert found > 50
+        count += 1
+    assert count > 50
 
 
 def test_damage_is_named(folder: Path) -> None:
@@ -248,7 +248,7 @@ except checkpoint.RlxError as error: print(error)
 def test_a_full_disk_at_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last file of all: the step does not count, and the next save, once there is room, works."""
 
-    def full(*given: Any) -> str:
+    def full(*args: Any) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, one_line(f"{folder}/30: could not be written (no space left", "make room"):

@@ -115,21 +115,21 @@ def check(line: str, parse: Any) -> None:
             check_run(asked, line)
 
 
-def check_make(given: list[str], parse: Any) -> None:
-    targets = [word for word in given if "=" not in word and not word.startswith("-")]
-    assert TARGETS.issuperset(targets) and targets, given
-    for word in given:
+def check_make(command: list[str], parse: Any) -> None:
+    targets = [word for word in command if "=" not in word and not word.startswith("-")]
+    assert TARGETS.issuperset(targets) and targets, command
+    for word in command:
         if word.startswith("ARGS=") and targets == ["train"]:
             parse(["train", "sac", "--env", "brax:ant", *shlex.split(word.removeprefix("ARGS="))])
 
 
 def check_run(asked: Asked, line: str) -> None:
     """The environment is there and the sizes divide; pretended devices are as many as a split names."""
-    found, joins = asked
-    train = found.train
+    result, joins = asked
+    train = result.train
     playground = {f"playground:{name}": () for name in (*envs.CONTROL_SUITE, *envs.ROBOTS)}  # also where it is not
-    backends = () if envs.is_user_code(found.env) else (envs.names() | playground)[found.env]
-    assert found.backend is None or found.backend in backends
+    backends = () if envs.is_user_code(result.env) else (envs.names() | playground)[result.env]
+    assert result.backend is None or result.backend in backends
     pretended = re.search(r"host_platform_device_count=(\d+)", line)
     split = [1]
     if train.split not in ("1", "auto"):
@@ -137,9 +137,9 @@ def check_run(asked: Asked, line: str) -> None:
         split = [int(size) for size in train.split.split(",")]
         parse_split(train.split, int(pretended[1]) if pretended else sum(split))
     shards = np.lcm.reduce([*split, train.num_devices if train.spread == "data" else 1]).item()
-    for offline in build.parts(found):
+    for offline in build.parts(result):
         (make_offline_plan if offline else make_plan)(train, shards)
-    assert len(config.members(found)) % (train.num_devices if train.spread == "seeds" else 1) == 0
+    assert len(config.members(result)) % (train.num_devices if train.spread == "seeds" else 1) == 0
     assert joins == ("--distributed" in line or "launch_tpu_pod" in line)
 
 
@@ -200,20 +200,28 @@ def test_flags_in_the_text_are_known(page: Path, known_flags: set[str]) -> None:
 def d4rl_command() -> list[str]:
     """The line that trains on a D4RL file, the same in README.md and docs/offline.md, as arguments of `rlx`."""
     pages = ROOT / "README.md", ROOT / "docs" / "offline.md"
-    found = [line for page in pages for line in lines(page) if "hopper_medium-v2.hdf5" in line]
-    assert len(found) == 2 and found[0] == found[1]
-    return shlex.split(found[0])[1:]
+    result = [line for page in pages for line in lines(page) if "hopper_medium-v2.hdf5" in line]
+    assert len(result) == 2 and result[0] == result[1]
+    return shlex.split(result[0])[1:]
 
 
 def test_the_d4rl_command_has_the_published_settings(d4rl_command: list[str], parse: Any) -> None:
     """Those of arXiv 2110.06169, section 5 and its appendix."""
-    found, _ = parse(d4rl_command)
-    assert (found.train.offline_steps, found.train.total_env_steps, found.train.batch_size) == (1_000_000, 0, 256)
-    assert (found.train.ratio, found.train.scale_rewards, found.train.normalize_observations) == ("1:1", "range", False)
-    assert found.network.actor_hidden_sizes == found.network.critic_hidden_sizes == (256, 256)
-    assert (found.network.num_critics, found.network.value_loss, found.network.actor_decay_steps) == (2, "expectile", 0)
+    result, _ = parse(d4rl_command)
+    assert (result.train.offline_steps, result.train.total_env_steps, result.train.batch_size) == (1_000_000, 0, 256)
+    assert (result.train.ratio, result.train.scale_rewards, result.train.normalize_observations) == (
+        "1:1",
+        "range",
+        False,
+    )
+    assert result.network.actor_hidden_sizes == result.network.critic_hidden_sizes == (256, 256)
+    assert (result.network.num_critics, result.network.value_loss, result.network.actor_decay_steps) == (
+        2,
+        "expectile",
+        0,
+    )
     published = {"expectile": 0.7, "beta": 3, "gamma": 0.99, "tau": 0.005, "actor_lr": 3e-4, "critic_lr": 3e-4}
-    assert {name: found.hypers[name] for name in published} == {name: (x,) for name, x in published.items()}
+    assert {name: result.hypers[name] for name in published} == {name: (x,) for name, x in published.items()}
 
 
 @pytest.mark.slow
@@ -232,8 +240,8 @@ def test_the_d4rl_command_trains(d4rl_command: list[str], tmp_path: Path, monkey
     folder = tmp_path / "runs" / "iql-brax-hopper-s0"
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["env"], summary["env_steps"], summary["critic_steps"]) == ("brax:hopper", 0, 2)
-    told = json.loads((folder / "config.json").read_text())
-    assert (told["data"]["random_return"], told["data"]["expert_return"]) == (-20.272305, 3234.3)
+    content = json.loads((folder / "config.json").read_text())
+    assert (content["data"]["random_return"], content["data"]["expert_return"]) == (-20.272305, 3234.3)
     returns = [sum(range(20)), sum(range(20, 40)), sum(range(40, 60))]
-    assert told["settings"]["reward_scale"] == pytest.approx([1000 / (returns[2] - returns[0])])
+    assert content["settings"]["reward_scale"] == pytest.approx([1000 / (returns[2] - returns[0])])
     assert "eval_score_mean" not in summary  # MuJoCo's references say nothing of returns in Brax

@@ -80,18 +80,18 @@ def test_final_values(two: list[Path]) -> None:
 
 
 def test_probability_of_improvement(two: list[Path]) -> None:
-    found = compare(read(two)).improvement
-    assert set(found) == {("good", "fair"), ("fair", "good")}
-    assert found["good", "fair"].estimate == pytest.approx(12 / 15)
-    assert found["fair", "good"].estimate == pytest.approx(3 / 15)
-    assert 0 <= found["good", "fair"].low < 0.8 < found["good", "fair"].high == 1
+    actual = compare(read(two)).improvement
+    assert set(actual) == {("good", "fair"), ("fair", "good")}
+    assert actual["good", "fair"].estimate == pytest.approx(12 / 15)
+    assert actual["fair", "good"].estimate == pytest.approx(3 / 15)
+    assert 0 <= actual["good", "fair"].low < 0.8 < actual["good", "fair"].high == 1
 
 
 def test_steps_and_seconds_to_thresholds(two: list[Path]) -> None:
     """IQMs are -1550, -733, -155 and -1517, -1300, -497."""
-    found = compare(read(two), [-1550, -1000, -733, -200, 0])
-    assert found.thresholds == (-1550, -1000, -733, -200, 0)
-    good, fair = (row.reached for row in found.rows)
+    actual = compare(read(two), [-1550, -1000, -733, -200, 0])
+    assert actual.thresholds == (-1550, -1000, -733, -200, 0)
+    good, fair = (row.reached for row in actual.rows)
     assert good == ((100, 2.5), (200, 5.0), (300, 7.5), (300, 7.5), None)  # -733.33 is just below -733
     assert fair == ((100, 2.5), (300, 7.5), (300, 7.5), None, None)
 
@@ -99,9 +99,9 @@ def test_steps_and_seconds_to_thresholds(two: list[Path]) -> None:
 def test_default_thresholds_are_between_the_first_and_the_best(two: list[Path]) -> None:
     """Returns are negative: half of the best would be worse than the best."""
     low, high = slow_iqm(GOOD[0]), slow_iqm(GOOD[-1])
-    found = compare(read(two))
-    assert found.thresholds == pytest.approx((low + 0.5 * (high - low), low + 0.9 * (high - low)))
-    assert [row.reached for row in found.rows] == [((200, 5.0), (300, 7.5)), ((300, 7.5), None)]
+    actual = compare(read(two))
+    assert actual.thresholds == pytest.approx((low + 0.5 * (high - low), low + 0.9 * (high - low)))
+    assert [row.reached for row in actual.rows] == [((200, 5.0), (300, 7.5)), ((300, 7.5), None)]
 
 
 def curve(name: str, *rows: list[float]) -> Curve:
@@ -113,16 +113,16 @@ def curve(name: str, *rows: list[float]) -> Curve:
 def test_a_threshold_counts_when_first_reached(tmp_path: Path) -> None:
     """Without progress there are none; where a return was not finite, JSON has null, which reaches none."""
     assert compare([curve("x", [0.0], [5.0], [2.0])], [4.0]).rows[0].reached == ((2, 0.2),)
-    found = compare([curve("x", [3.0, 3.0], [1.0, 1.0])])
-    assert found.thresholds == () and found.rows[0].reached == ()
+    actual = compare([curve("x", [3.0, 3.0], [1.0, 1.0])])
+    assert actual.thresholds == () and actual.rows[0].reached == ()
     folder = write_run(tmp_path / "gap", [[0, 0], [None, 9], [9, 9]])
     assert compare(read([folder]), [4.0]).rows[0].reached == ((300, 7.5),)
 
 
 def test_another_metric(two: list[Path]) -> None:
-    found = read(two, "train/critic_loss")[1]
-    assert list(found.steps) == [50, 100, 150, 200, 250, 300]
-    np.testing.assert_array_equal(found.values[-1], [30, 31, 32])
+    actual = read(two, "train/critic_loss")[1]
+    assert list(actual.steps) == [50, 100, 150, 200, 250, 300]
+    np.testing.assert_array_equal(actual.values[-1], [30, 31, 32])
     with pytest.raises(RlxError, match=r"no 'train/critic_los' per seed.*did you mean 'train/critic_loss'"):
         read(two, "train/critic_los")
     for threshold in (math.nan, math.inf):
@@ -140,9 +140,9 @@ def test_combinations_of_hyper_parameters_have_separate_curves(tmp_path: Path) -
     np.testing.assert_array_equal(other.values, [[4, 5, 6]] * 3)
     assert compare([one, other]).improvement[one.name, other.name].estimate == 0
     folder = write_run(tmp_path / "fine", [[1, 2]] * 3, hypers=[{"gamma": 0.99999991}, {"gamma": 0.99999994}])
-    assert [found.name for found in read([folder])] == ["fine gamma=0.99999991", "fine gamma=0.99999994"]
+    assert [result.name for result in read([folder])] == ["fine gamma=0.99999991", "fine gamma=0.99999994"]
     folders = [write_run(tmp_path / root / "sac", FAIR) for root in ("a", "b")]
-    assert [found.name for found in read(folders)] == [str(folder) for folder in folders]
+    assert [result.name for result in read(folders)] == [str(folder) for folder in folders]
 
 
 def test_curves_with_a_non_finite_end_are_left_out_with_a_warning(tmp_path: Path, capsys: Capture) -> None:
@@ -235,9 +235,9 @@ def test_notes_name_few_seeds_unequal_lengths_and_default_thresholds(tmp_path: P
     short = write_run(tmp_path / "short", [[0, 0], [1, 1], [2, 2]])
     lines = (short / "metrics.jsonl").read_text().splitlines(keepends=True)
     (short / "metrics.jsonl").write_text("".join(lines[:-2]))
-    found = compare(read([long, short]))
-    few, lengths, thresholds = notes(found)
+    result = compare(read([long, short]))
+    few, lengths, thresholds = notes(result)
     assert few.startswith("2 seeds are few") and lengths.startswith("The runs are not equally long")
-    assert found.thresholds == pytest.approx((4, 7.2)) and "50% and 90% of the way" in thresholds
+    assert result.thresholds == pytest.approx((4, 7.2)) and "50% and 90% of the way" in thresholds
     alone = write_run(tmp_path / "alone", [[0], [4], [8]])
     assert notes(compare(read([alone]), [3.0])) == []

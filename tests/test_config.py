@@ -24,11 +24,11 @@ ENV = "gymnax:Pendulum-v1"
 def test_given_over_preset_over_default(monkeypatch: pytest.MonkeyPatch) -> None:
     preset = {"num_envs": 7, "tau": 0.5, "critic_hidden_sizes": (9,), "backend": "spring"}
     monkeypatch.setattr(agents.load("sac"), "PRESETS", {ENV: preset}, raising=False)
-    found = config.resolve("sac", ENV, gamma=0.5, num_envs=8)
-    assert (found.train.num_envs, found.train.batch_size) == (8, TrainConfig.batch_size)
-    assert found.network.critic_hidden_sizes == (9,) and found.network.actor_hidden_sizes == (256, 256)
-    assert (found.hypers["gamma"], found.hypers["tau"], found.hypers["reward_scale"]) == ((0.5,), (0.5,), (1.0,))
-    assert found.backend == "spring" and config.resolve("sac", ENV, "mjx").backend == "mjx"
+    result = config.resolve("sac", ENV, gamma=0.5, num_envs=8)
+    assert (result.train.num_envs, result.train.batch_size) == (8, TrainConfig.batch_size)
+    assert result.network.critic_hidden_sizes == (9,) and result.network.actor_hidden_sizes == (256, 256)
+    assert (result.hypers["gamma"], result.hypers["tau"], result.hypers["reward_scale"]) == ((0.5,), (0.5,), (1.0,))
+    assert result.backend == "spring" and config.resolve("sac", ENV, "mjx").backend == "mjx"
     assert config.resolve("sac", "brax:ant").train.num_envs == TrainConfig.num_envs
 
 
@@ -44,7 +44,7 @@ def test_every_setting_is_reached_by_one_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "found"),
+    ("name", "value", "result"),
     [
         ("total_env_steps", "2e5", 200_000),
         ("num_envs", 64.0, 64),
@@ -56,9 +56,9 @@ def test_every_setting_is_reached_by_one_name(name: str) -> None:
         ("ratio", "8:4", "8:4"),
     ],
 )
-def test_values_become_their_types(name: str, value: Any, found: Any) -> None:
+def test_values_become_their_types(name: str, value: Any, result: Any) -> None:
     flat = config.flat(config.resolve("sac", ENV, **{name: value}))
-    assert flat[name] == found and type(flat[name]) is type(found)
+    assert flat[name] == result and type(flat[name]) is type(result)
 
 
 @pytest.mark.parametrize(
@@ -141,22 +141,22 @@ def test_numbers_lie_within_what_makes_sense(agent: str) -> None:
 
 
 def test_members_are_every_value_with_every_seed() -> None:
-    found = config.resolve("sac", ENV, seed=5, num_seeds=2, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2])
-    members = [(m["critic_lr"], m["tau"], m["seed"]) for m in config.members(found)]
+    result = config.resolve("sac", ENV, seed=5, num_seeds=2, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2])
+    members = [(m["critic_lr"], m["tau"], m["seed"]) for m in config.members(result)]
     assert members == [(lr, tau, seed) for tau in (0.1, 0.2) for lr in (1e-3, 1e-4) for seed in (5, 6)]
-    assert all(set(m) == {*found.hypers, "seed"} for m in config.members(found))
+    assert all(set(m) == {*result.hypers, "seed"} for m in config.members(result))
 
 
 def test_paired_values_go_together(tmp_path: Path) -> None:
     """The first of each, then the second; one value goes with all. config.json says so, and only then."""
-    found = config.resolve("sac", ENV, num_seeds=2, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2], gamma=0.9, paired=True)
-    members = [(m["critic_lr"], m["tau"], m["gamma"], m["seed"]) for m in config.members(found)]
+    result = config.resolve("sac", ENV, num_seeds=2, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2], gamma=0.9, paired=True)
+    members = [(m["critic_lr"], m["tau"], m["gamma"], m["seed"]) for m in config.members(result)]
     assert members == [(lr, tau, 0.9, seed) for lr, tau in ((1e-3, 0.1), (1e-4, 0.2)) for seed in (0, 1)]
-    (tmp_path / "config.json").write_text(json.dumps(config.to_json(found)))
-    assert config.from_json(tmp_path / "config.json") == found
-    product = dataclasses.replace(found, paired=False)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json(result)))
+    assert config.from_json(tmp_path / "config.json") == result
+    product = dataclasses.replace(result, paired=False)
     assert len(config.members(product)) == 8 and "paired" not in config.to_json(product)
-    assert saver.identity(product) != saver.identity(found)
+    assert saver.identity(product) != saver.identity(result)
     with pytest.raises(RlxError, match=r"^paired hyper-parameters have 2 and 3 values: give as many each$"):
         config.resolve("sac", ENV, critic_lr=[1e-3, 1e-4], tau=[0.1, 0.2, 0.3], paired=True)
     assert len(config.members(config.resolve("sac", ENV, paired=True))) == 1
@@ -170,10 +170,10 @@ def test_json_and_back(name: str, tmp_path: Path) -> None:
     for key in agents.tuned_settings(name):
         env, _, preset = key.replace("*", "brax:ant").partition("@")
         cases.append((env, None, preset or None, {}))
-    for env, backend, preset, given in cases:
-        found = config.resolve(name, env, backend, preset, **given)
-        (tmp_path / "config.json").write_text(json.dumps(config.to_json(found)))
-        assert config.from_json(tmp_path / "config.json") == found
+    for env, backend, preset, settings_of_user in cases:
+        result = config.resolve(name, env, backend, preset, **settings_of_user)
+        (tmp_path / "config.json").write_text(json.dumps(config.to_json(result)))
+        assert config.from_json(tmp_path / "config.json") == result
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,10 @@ def test_json_and_back(name: str, tmp_path: Path) -> None:
 def test_a_damaged_config(content: Any, words: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     if isinstance(content, dict):
-        whole = config.to_json(config.resolve("sac", ENV)) | content
-        content = json.dumps({name: value for name, value in whole.items() if value is not None or name == "backend"})
+        content_of_run = config.to_json(config.resolve("sac", ENV)) | content
+        content = json.dumps(
+            {name: value for name, value in content_of_run.items() if value is not None or name == "backend"}
+        )
     path.write_text(content)
     with one_line(f"{path}: is damaged (", words, "; restore it from a copy"):
         config.from_json(path)
@@ -212,11 +214,11 @@ def plan(shards: int = 1, **changes: Any) -> Any:
 
 def test_plan() -> None:
     """Iterations of 16 environment steps: rounded up, the ring down to whole blocks, evaluations to log points."""
-    found = plan(ratio="8:4", log_every=100, eval_every=150)
-    assert (found.critic_updates, found.actor_updates, found.iteration_env_steps) == (8, 4, 16)
-    assert (found.iterations, found.warmup_iterations, found.slots) == (63, 7, 62)
-    assert (found.log_iterations, found.eval_iterations) == (7, 14)
-    assert (found.shard_envs, found.shard_batch, found.shard_pool) == (8, 256, 128)
+    result = plan(ratio="8:4", log_every=100, eval_every=150)
+    assert (result.critic_updates, result.actor_updates, result.iteration_env_steps) == (8, 4, 16)
+    assert (result.iterations, result.warmup_iterations, result.slots) == (63, 7, 62)
+    assert (result.log_iterations, result.eval_iterations) == (7, 14)
+    assert (result.shard_envs, result.shard_batch, result.shard_pool) == (8, 256, 128)
     sharded = plan(shards=4)
     assert (sharded.shards, sharded.shard_envs, sharded.shard_batch, sharded.shard_pool) == (4, 2, 64, 32)
     shortest = plan(warmup_env_steps=0, n_step=5)

@@ -176,10 +176,10 @@ def test_devices_are_those_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_in_use() -> None:
     """A device that keeps count is asked; else it is the process's, and says so."""
-    found = parallel.memory_in_use()
-    assert found is not None and 2**24 < found.used < 2**40
+    result = parallel.memory_in_use()
+    assert result is not None and 2**24 < result.used < 2**40
     if jax.default_backend() == "cpu":
-        assert str(found).endswith("GiB of the process")
+        assert str(result).endswith("GiB of the process")
     assert str(parallel.Memory(2**31, None, of_device=True)) == "2.0 GiB on the first device"
 
 

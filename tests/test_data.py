@@ -96,8 +96,8 @@ def test_nonfinite_rows_are_found_and_cut_out() -> None:
     rows.reward[4] = np.inf
     rows.action[8, 1] = -np.inf
     spoilt = dataset._replace(rows=rows)
-    found = {name: at.tolist() for name, at in data.nonfinite(spoilt).items()}
-    assert found == {"observation": [2], "next_observation": [1], "reward": [4], "action": [8]}
+    actual = {name: at.tolist() for name, at in data.nonfinite(spoilt).items()}
+    assert actual == {"observation": [2], "next_observation": [1], "reward": [4], "action": [8]}
 
     kept = data.drop_nonfinite(spoilt)
     data.check(kept)
@@ -134,22 +134,22 @@ def test_successors_never_cross_an_episode(n: int) -> None:
     dataset = walk(lengths, terminated=rng.random(len(lengths)) < 0.5)
     ring = data.to_replay(dataset, reward_shift=-1.0)
     assert {type(leaf) for leaf in jax.tree.leaves(ring)} == {np.ndarray}
-    found = jax.tree.map(np.asarray, draw(ring, jax.random.key(n), (4000,), n, jnp.float32(0.9)))
+    actual = jax.tree.map(np.asarray, draw(ring, jax.random.key(n), (4000,), n, jnp.float32(0.9)))
 
-    episode, time = found.observation[:, :2].astype(int).T
+    episode, time = actual.observation[:, :2].astype(int).T
     starts = np.cumsum([0, *lengths])
     row = starts[episode] + time
     assert set(row) == set(range(dataset.size - (n - 1)))  # the last rows begin no whole window
     steps = np.minimum(n, np.take(lengths, episode) - time)
-    np.testing.assert_array_equal(found.next_observation[:, 0], episode)
-    np.testing.assert_array_equal(found.next_observation[:, 1], time + steps)
-    np.testing.assert_array_equal(found.action, dataset.rows.action[row])
-    np.testing.assert_array_equal(found.extras["log_prob"], dataset.rows.extras["log_prob"][row])
+    np.testing.assert_array_equal(actual.next_observation[:, 0], episode)
+    np.testing.assert_array_equal(actual.next_observation[:, 1], time + steps)
+    np.testing.assert_array_equal(actual.action, dataset.rows.action[row])
+    np.testing.assert_array_equal(actual.extras["log_prob"], dataset.rows.extras["log_prob"][row])
     ended = dataset.rows.terminated[row + steps - 1]
-    np.testing.assert_allclose(found.discount, np.float32(0.9) ** (steps - 1) * ~ended, rtol=1e-6)
+    np.testing.assert_allclose(actual.discount, np.float32(0.9) ** (steps - 1) * ~ended, rtol=1e-6)
     shifted = dataset.rows.reward - 1
     reward = [sum(0.9**k * shifted[at + k] for k in range(m)) for at, m in zip(row, steps, strict=True)]
-    np.testing.assert_allclose(found.reward, reward, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual.reward, reward, rtol=1e-5, atol=1e-5)
 
 
 def test_describe() -> None:

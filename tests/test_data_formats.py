@@ -241,8 +241,8 @@ def test_ogbench_with_a_task(tmp_path: Path, form: str) -> None:
 def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
     """In an npz file and in memory, NumPy's or JAX's; other arrays are ignored."""
     dataset = without_extras(walk(LENGTHS))
-    own = {name: leaf for name, leaf in dataset.rows._asdict().items() if name != "extras"}
-    arrays = d4rl_arrays(dataset) if form == "d4rl" else own
+    fields = {name: leaf for name, leaf in dataset.rows._asdict().items() if name != "extras"}
+    arrays = d4rl_arrays(dataset) if form == "d4rl" else fields
     np.savez(tmp_path / "walk.npz", **arrays, metadata=np.zeros(3))
     on_device = {name: jnp.asarray(leaf) for name, leaf in arrays.items()}
     for source in (dataset, tmp_path / "walk.npz", str(tmp_path / "walk.npz"), arrays, on_device):

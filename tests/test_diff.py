@@ -60,8 +60,8 @@ def test_settings_versions_and_hardware(run: Path, other: Path, tmp_path: Path) 
     changes: dict[str, Any] = {"settings": {"seed": 3, "tau": [0.1]}, "versions": {"jax": "1.1"}, "data_digest": "12ab"}
     damage.edit_json(other / "config.json", hardware={"devices": 4}, **changes)
     tau = config.from_json(run / "config.json").hypers["tau"]
-    told = {"seed: 0 and 3", f"tau: {tau} and (0.1,)", "jax: 1.0 and 1.1", "devices: 1 and 4"}
-    assert set(differences(run, other)) == told | {"data_digest: none and 12ab"}
+    expected = {"seed: 0 and 3", f"tau: {tau} and (0.1,)", "jax: 1.0 and 1.1", "devices: 1 and 4"}
+    assert set(differences(run, other)) == expected | {"data_digest: none and 12ab"}
     assert "log_every: default and 640" in differences(run, make_run(tmp_path / "paced", log_every=640))
 
 
@@ -103,8 +103,8 @@ def test_lines_are_short(run: Path, other: Path, tmp_path: Path, capsys: pytest.
     for folder, value in ((one, 0.0), (other, 1.0)):
         shutil.rmtree(folder / "resume")
         checkpoint.save(folder / "resume", 100, {name: np.full(1, value) for name in names})
-        told = {f"train/{name}": [0.125] * 50 + [value + i] for i, name in enumerate(names)}
-        (folder / "metrics.jsonl").write_text(json.dumps({"run_step": 100} | told) + "\n")
+        lines = {f"train/{name}": [0.125] * 50 + [value + i] for i, name in enumerate(names)}
+        (folder / "metrics.jsonl").write_text(json.dumps({"run_step": 100} | lines) + "\n")
         damage.edit_json(folder / "config.json", settings={"tau": [0.5] * 30 + [value / 2 + 0.25]})
     first, second, third = differences(one, other)
     assert first == "tau: ...0.5, 0.5, 0.5, 0.5, 0.5, 0.25) and ...0.5, 0.5, 0.5, 0.5, 0.5, 0.75)"

@@ -46,8 +46,8 @@ def test_added_noise_keeps_the_variance() -> None:
     x, noise = rng.normal(size=(2, 7, 3)).astype(np.float32)
     time = rng.integers(0, 5, 7)
     a = FIVE.alpha_bar[time][:, None]
-    for found in three_ways(partial(diffusion.add_noise, FIVE), x, time, noise):
-        np.testing.assert_allclose(found, np.sqrt(a) * x + np.sqrt(1 - a) * noise, rtol=1e-5, atol=1e-6)
+    for actual in three_ways(partial(diffusion.add_noise, FIVE), x, time, noise):
+        np.testing.assert_allclose(actual, np.sqrt(a) * x + np.sqrt(1 - a) * noise, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_of_a_perfect_and_of_a_silent_network() -> None:
@@ -90,12 +90,12 @@ def test_loss_of_whole_numbers() -> None:
 
 
 def test_a_perfect_denoiser_gives_back_the_data() -> None:
-    found = jax.jit(lambda key: diffusion.ddpm(FIVE, perfect, (50, 2), key))(jax.random.key(0))
-    np.testing.assert_allclose(found, np.broadcast_to(POINT, (50, 2)), atol=1e-5)
+    actual = jax.jit(lambda key: diffusion.ddpm(FIVE, perfect, (50, 2), key))(jax.random.key(0))
+    np.testing.assert_allclose(actual, np.broadcast_to(POINT, (50, 2)), atol=1e-5)
     noise = jax.random.normal(jax.random.key(1), (50, 2))
     for num_steps in (1, 3, 5):
-        found = diffusion.ddim(FIVE, perfect, noise, num_steps)
-        np.testing.assert_allclose(found, np.broadcast_to(POINT, (50, 2)), atol=1e-5)
+        actual = diffusion.ddim(FIVE, perfect, noise, num_steps)
+        np.testing.assert_allclose(actual, np.broadcast_to(POINT, (50, 2)), atol=1e-5)
 
 
 def test_ddpm_step_by_step() -> None:
@@ -112,8 +112,8 @@ def test_ddpm_step_by_step() -> None:
         clipped += (abs(x) > 0.9).sum()
         x = np.clip(x, -0.9, 0.9)
     assert clipped
-    found = diffusion.ddpm(FIVE, lambda x, time: jnp.tanh(x + time), (200, 1), key, bound=0.9)
-    np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-4)
+    actual = diffusion.ddpm(FIVE, lambda x, time: jnp.tanh(x + time), (200, 1), key, bound=0.9)
+    np.testing.assert_allclose(actual, x, rtol=1e-4, atol=1e-4)
 
 
 def test_ddim_visits_times_evenly_and_the_last() -> None:
@@ -128,5 +128,5 @@ def test_ddim_visits_times_evenly_and_the_last() -> None:
         return x
 
     for num_steps, times in {1: [4], 2: [4, 1], 5: [4, 3, 2, 1, 0]}.items():
-        found = diffusion.ddim(FIVE, lambda x, t: jnp.full_like(x, t), jnp.full((1,), 0.1), num_steps)
-        np.testing.assert_allclose(found[0], by_hand(times), rtol=1e-4)
+        actual = diffusion.ddim(FIVE, lambda x, t: jnp.full_like(x, t), jnp.full((1,), 0.1), num_steps)
+        np.testing.assert_allclose(actual[0], by_hand(times), rtol=1e-4)

@@ -20,8 +20,8 @@ def test_log_prob_against_float64() -> None:
     rng = np.random.default_rng(0)
     mean, log_std = rng.uniform(-2, 2, size=(2, 500, 3)).astype(np.float32)
     action = np.concatenate([rng.uniform(-1, 1, (400, 3)), 1 - 10 ** rng.uniform(-6, -2, (100, 3))]).astype(np.float32)
-    for found in three_ways(log_prob, mean, log_std, action):
-        np.testing.assert_allclose(found, tanh_log_prob(mean, log_std, action), rtol=2e-4, atol=2e-4)
+    for actual in three_ways(log_prob, mean, log_std, action):
+        np.testing.assert_allclose(actual, tanh_log_prob(mean, log_std, action), rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, 0.0), (1.5, -1.0), (-0.3, -3.0), (0.5, 0.5)])
@@ -132,8 +132,8 @@ def test_mean_tanh_normal() -> None:
     z = (np.array(action) - np.tanh(np.array(mean))) / np.exp(np.array(log_std))
     want = np.sum(-0.5 * z**2 - np.array(log_std) - 0.5 * np.log(2 * np.pi), axis=-1)
 
-    for found in three_ways(lambda mean, log_std, action: mean_tanh_normal(mean, log_std).log_prob(action), *given):
-        np.testing.assert_allclose(found, want, rtol=1e-5)
+    for actual in three_ways(lambda mean, log_std, action: mean_tanh_normal(mean, log_std).log_prob(action), *given):
+        np.testing.assert_allclose(actual, want, rtol=1e-5)
     policy = mean_tanh_normal(mean, log_std)
     np.testing.assert_allclose(policy.mode(), np.tanh(mean), rtol=1e-6)
     samples = policy.sample(seed=jax.random.key(0), sample_shape=(4000,))

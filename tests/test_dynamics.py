@@ -26,7 +26,7 @@ def test_only_what_later_steps_read_is_carried() -> None:
     packed, shown = dynamics.step(packed, jnp.float32(0.5))
     np.testing.assert_allclose(packed, [3 * draw, draw, 0.5], rtol=1e-6)
     np.testing.assert_allclose(shown["seen"], 10 * draw, rtol=1e-6)
-    whole = dynamics.unpack(packed)
-    assert whole["c"] == 0 and whole["e"].shape == (0,) and whole["d"] == 0.5
+    full = dynamics.unpack(packed)
+    assert full["c"] == 0 and full["e"].shape == (0,) and full["d"] == 0.5
     batch, _ = jax.jit(jax.vmap(dynamics.step))([jnp.stack([x, x]) for x in packed], jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(batch[1], [draw, 2 * draw], rtol=1e-6)

@@ -89,8 +89,8 @@ def test_an_environment_of_ones_own_takes_its_params() -> None:
 
 def test_parameters_that_are_not_drawn_are_evaluated_once() -> None:
     push = lambda observation, key: jnp.ones((observation.shape[0], 1))  # noqa: E731
-    for own, draws in ((Windy(), False), (Still(), False), (drift.Drift(), True)):
-        of_run: Any = with_params(own, [], 1)
+    for env, draws in ((Windy(), False), (Still(), False), (drift.Drift(), True)):
+        of_run: Any = with_params(env, [], 1)
         assert (evaluate(of_run, push, 2, jax.random.key(0)).nominal_returns is not None) == draws
 
 

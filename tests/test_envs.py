@@ -112,10 +112,10 @@ def test_results_follow_the_keys_and_not_the_batch(counters):
         return state, step
 
     run = jax.jit(run)
-    whole, part = run(keys, actions, pool), run(keys[4:8], actions[4:8], pool)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[4:8], b), whole, part)
+    all_envs, part = run(keys, actions, pool), run(keys[4:8], actions[4:8], pool)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[4:8], b), all_envs, part)
     seeds = jax.vmap(run, in_axes=(0, 0, None))(keys.reshape(4, 4), actions.reshape(4, 4, 1), pool)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.reshape(a.shape)), whole, seeds)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.reshape(a.shape)), all_envs, seeds)
 
 
 def test_every_step_returns_the_types_of_the_reset():

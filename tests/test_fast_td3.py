@@ -49,8 +49,8 @@ def test_losses(clipped: bool) -> None:
         actor_loss = td3.update_actor(stubs, actor, online, BATCHES, jax.random.key(0))[1]["actor_loss"]
         return metrics["critic_loss"], metrics["edge_mass"], actor_loss
 
-    own = [categorical_target_by_hand(one[None], BATCHES) for one in target]
-    y = np.stack([categorical_target_by_hand(target, BATCHES)] * 2 if clipped else own)
+    by_hand = [categorical_target_by_hand(one[None], BATCHES) for one in target]
+    y = np.stack([categorical_target_by_hand(target, BATCHES)] * 2 if clipped else by_hand)
     factor = 0.5 * BATCHES.observation[:, :2].sum(-1)
     values = softmax(online * factor[:, None]) @ np.linspace(-3, 7, ATOMS)
     expected = (
@@ -58,8 +58,8 @@ def test_losses(clipped: bool) -> None:
         (y[..., 0] + y[..., -1]).mean(),
         -(values.min(0) if clipped else values.mean(0)).mean(),
     )
-    for found in three_ways(losses, online, target):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for actual in three_ways(losses, online, target):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 def test_every_parameter_decays() -> None:
@@ -74,11 +74,11 @@ def test_every_parameter_decays() -> None:
         0.5,
         optimizer=fast_td3.optimizer(HYPERS.replace(weight_decay=jnp.float32(0.1))),
     )
-    found = {
+    result = {
         jax.tree_util.keystr(path).split("'")[-2]: x for path, x in jax.tree_util.tree_leaves_with_path(half.params)
     }
-    assert set(found) == {"kernel", "bias"}
-    for leaf in found.values():
+    assert set(result) == {"kernel", "bias"}
+    for leaf in result.values():
         np.testing.assert_allclose(leaf, 0.95, rtol=1e-6)
 
 

@@ -91,8 +91,8 @@ def test_every_seed_and_rate_equals_its_solo_run(make: Make, solo: Run, many: Ru
         for _ in range(ITERATIONS // 3):  # as often as the run refreshed its pool
             state = driver.refresh(driver.advance(state, driver.zeros(), 3)[0])
         alone = driver.fetch((state.agent, state.statistics, state.env, state.replay.rows))
-        beside = many.final.agent, many.final.statistics, many.final.env, many.final.replay.rows
-        close(jax.tree.map(lambda x, i=i: x[i], beside), jax.tree.map(lambda x: x[0], alone))
+        together = many.final.agent, many.final.statistics, many.final.env, many.final.replay.rows
+        close(jax.tree.map(lambda x, i=i: x[i], together), jax.tree.map(lambda x: x[0], alone))
         assert many.final.agent.critic.hypers.critic_lr[i] == np.float32(rate)
     kernels = [leaf[0] for leaf in jax.tree.leaves(jax.device_get(many.driver.init().agent)) if leaf.ndim > 3]
     assert all((k[0] == k[2]).all() and (k[0] != k[1]).any() for k in kernels if k.any())  # each seed its own networks
@@ -102,8 +102,8 @@ def test_every_seed_and_rate_equals_its_solo_run(make: Make, solo: Run, many: Ru
 @pytest.mark.slow
 def test_one_device_equals_four() -> None:
     """Eight logical shards, all on one or two on each; and four seeds over four devices equal their solo runs."""
-    found = processes.run(["tests.check_fused"], devices=4).splitlines()
-    assert found == ["data over 4", "seed 0 of 4", "seed 3 of 4"]
+    result = processes.run(["tests.check_fused"], devices=4).splitlines()
+    assert result == ["data over 4", "seed 0 of 4", "seed 3 of 4"]
 
 
 def test_environments_are_numbered_over_all_shards(make: Make) -> None:
@@ -280,9 +280,11 @@ def test_means() -> None:
     """Per member, metrics over the iterations that learned, returns over the episodes that ended, where some did."""
     ended = Episodes(np.array([4.0, 2.0]), np.array([10.0, -3.0]), np.array([40.0, 30.0]))
     lag = {"policy_at_collector": np.array([[0, 5, 0, 0], [0, 5, 0, 0]])}
-    found = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))
+    result = host.means(Totals({"loss": np.array([6.0, 9.0])}, np.array([3.0, 3.0]), ended, lag))
     wanted = {"loss": [2, 3], "episode_return": [2.5, -1.5], "episode_length": [10, 15], "episodes": [4, 2]}
-    same(found, {name: np.array(x) for name, x in wanted.items()} | {"lag_policy_at_collector": np.array([0, 5, 0, 0])})
+    same(
+        result, {name: np.array(x) for name, x in wanted.items()} | {"lag_policy_at_collector": np.array([0, 5, 0, 0])}
+    )
     nothing = Episodes(*[np.array([0.0, 1.0])] * 3)
     assert set(host.means(Totals({"loss": np.zeros(2)}, np.zeros(2), nothing))) == {"episodes"}
 

@@ -102,8 +102,8 @@ def test_a_forked_process_is_refused_before_it_hangs() -> None:
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
-    with os.fdopen(read) as told:
-        assert told.read().count('context="spawn"') == 3
+    with os.fdopen(read) as messages:
+        assert messages.read().count('context="spawn"') == 3
     env.reset()
 
 

@@ -10,11 +10,11 @@ LAUNCHER = Path(__file__).resolve().parents[1] / "scripts" / "launch_tpu_pod.sh"
 
 def launch(*arguments: str, last: bool = True, code: int = 0, **environment: str) -> str:
     """Runs the script and returns what it prints; `last=False` puts the last argument before the `--`."""
-    given = list(arguments)
+    words = list(arguments)
     if not last:
-        given.insert(given.index("--"), given.pop())
+        words.insert(words.index("--"), words.pop())
     done = subprocess.run(
-        ["bash", str(LAUNCHER), *given], env=environment or None, capture_output=True, text=True, timeout=30
+        ["bash", str(LAUNCHER), *words], env=environment or None, capture_output=True, text=True, timeout=30
     )
     assert done.returncode == code, done.stderr
     return (done.stderr if code else done.stdout).rstrip("\n")

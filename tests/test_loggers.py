@@ -25,7 +25,7 @@ ENV = "gymnax:Pendulum-v1"
 
 
 @pytest.mark.parametrize(
-    ("line", "members", "found"),
+    ("line", "members", "result"),
     [
         ({"run_step": 4, "wall_time_s": 1.5}, 1, {"run_step": 4, "wall_time_s": 1.5}),
         ({"train/loss": [3.0]}, 1, {"train/loss": 3.0}),
@@ -37,8 +37,8 @@ ENV = "gymnax:Pendulum-v1"
         ({"nonfinite": {"reward": {"run_step": 3, "number": 7}}}, 1, {"nonfinite/reward": 7}),
     ],
 )
-def test_scalars(line: dict[str, Any], members: int, found: dict[str, float]) -> None:
-    assert loggers.scalars(line, members) == found
+def test_scalars(line: dict[str, Any], members: int, result: dict[str, float]) -> None:
+    assert loggers.scalars(line, members) == result
 
 
 def points(folder: Path) -> dict[str, dict[int, float]]:
@@ -69,11 +69,11 @@ class FakeWandB(ModuleType):
         self.fails = ""
         self.Settings = SimpleNamespace
 
-    def init(self, **given: Any) -> Any:
-        self._do("init", lambda: self.inits.append(given))
+    def init(self, **options: Any) -> Any:
+        self._do("init", lambda: self.inits.append(options))
         log, finish = self.logged.append, self.ended.append
         return SimpleNamespace(
-            log=lambda found, step: self._do("log", lambda: log((given["id"], step, found))),
+            log=lambda result, step: self._do("log", lambda: log((options["id"], step, result))),
             finish=lambda exit_code: self._do("finish", lambda: finish(exit_code)),
         )
 
@@ -160,8 +160,10 @@ def test_without_the_package(tmp_path: Path, capsys: pytest.CaptureFixture[str],
     assert capsys.readouterr().err == said and not (tmp_path / "run").exists()
     with pytest.raises(RlxError, match="needs the package wandb"):
         loggers.check(config.resolve("sac", ENV, wandb=True))
-    loggers.check(told := config.resolve("sac", ENV, tensorboard=True))
-    assert saver.identity(config.resolve("sac", ENV)) == saver.identity(told)  # where metrics go is not what a run is
+    loggers.check(run_config := config.resolve("sac", ENV, tensorboard=True))
+    assert saver.identity(config.resolve("sac", ENV)) == saver.identity(
+        run_config
+    )  # where metrics go is not what a run is
     with loggers.Sinks(None, tmp_path / "none", -1, pytest.fail) as nothing:  # other processes write nothing
         nothing.write({"run_step": 3})
     assert not (tmp_path / "none").exists()

@@ -100,9 +100,9 @@ def test_working_memory_of_an_update() -> None:
     task = small(batch_size=8192)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), memory._batches(task, count=1))
     agent = jax.eval_shape(task.agent.init, key_shapes())
-    given = agent.critic, jax.eval_shape(task.agent.acting_params, agent), batch, key_shapes()
-    bound = memory.UPDATE_SHARE * memory.peak(task.agent.update_critic, *given)
-    assert bound / 3 < working(task.agent.update_critic, *given) <= bound
+    inputs = agent.critic, jax.eval_shape(task.agent.acting_params, agent), batch, key_shapes()
+    bound = memory.UPDATE_SHARE * memory.peak(task.agent.update_critic, *inputs)
+    assert bound / 3 < working(task.agent.update_critic, *inputs) <= bound
 
 
 def test_peak() -> None:
@@ -120,10 +120,10 @@ def test_peak() -> None:
 
 def small(**settings: Any) -> Task:
     """SAC on the walk, without a driver."""
-    given, env = config.resolve("sac", "walk", **settings), Walk()
-    plan = make_plan(given.train, shards=1)
+    run_config, env = config.resolve("sac", "walk", **settings), Walk()
+    plan = make_plan(run_config.train, shards=1)
     batch = envs.vectorise(env, plan.shard_envs, plan.shard_pool)
-    return Task(sac.make(given.network, env.spec), env, batch, given.train, plan, axes=())
+    return Task(sac.make(run_config.network, env.spec), env, batch, run_config.train, plan, axes=())
 
 
 def test_what_the_estimate_grows_with() -> None:

@@ -265,8 +265,8 @@ def test_bfloat16_computes_inside_only() -> None:
     got, want = (jax.jit(network.apply)(params, OBSERVATION, ACTION) for network in (low, high))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want, atol=0.05 * float(jnp.abs(want).max()))
-    found = list(product_types(jax.make_jaxpr(low.apply)(params, OBSERVATION, ACTION).jaxpr))
-    assert found == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
+    result = list(product_types(jax.make_jaxpr(low.apply)(params, OBSERVATION, ACTION).jaxpr))
+    assert result == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
 
 
 def product_types(jaxpr: Any) -> Iterator[Any]:
@@ -310,12 +310,14 @@ def test_derivatives_forward_reverse_and_under_meshes(name: str) -> None:
     np.testing.assert_allclose(forward, reverse, rtol=1e-3)
     assert np.isfinite(curvature)
 
-    data, whole, gradient = jax.P("data"), jax.P(), jax.grad(loss)
+    data, replicated, gradient = jax.P("data"), jax.P(), jax.grad(loss)
     with jax.set_mesh(jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Explicit,))):
         sharded = [jax.reshard(x, data) for x in rows[1:]]
-        explicit = jax.jit(gradient)(jax.tree.map(lambda x: jax.reshard(x, whole), rows[0]), *sharded)
+        explicit = jax.jit(gradient)(jax.tree.map(lambda x: jax.reshard(x, replicated), rows[0]), *sharded)
     mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,))
-    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(whole, data, data), out_specs=whole, check_vma=False)
+    mapped = jax.shard_map(
+        gradient, mesh=mesh, in_specs=(replicated, data, data), out_specs=replicated, check_vma=False
+    )
     for got in (explicit, jax.jit(mapped)(*rows)):
         near(got, wanted, rtol=1e-4)
 

@@ -88,14 +88,14 @@ def bad_gradient(agent: Agent) -> Agent:
     its_key = derive(jax.random.key(0), CRITIC, FAULT - 1, 0, 0, 0, 0)
 
     def update_critic(critic: Any, policy: Any, batch: Any, key: Key) -> tuple[Any, Any]:
-        new, told = agent.update_critic(critic, policy, batch, key)
+        new, metrics = agent.update_critic(critic, policy, batch, key)
         now = (jax.random.key_data(key) == jax.random.key_data(its_key)).all()
 
         def hurt(path: Any, x: jax.Array) -> jax.Array:
             touched = any(word in jax.tree_util.keystr(path) for word in (".mu", ".params", ".target_params"))
             return x.at[(0,) * x.ndim].add(jnp.where(now, jnp.nan, 0.0)) if touched else x
 
-        return jax.tree_util.tree_map_with_path(hurt, new), told
+        return jax.tree_util.tree_map_with_path(hurt, new), metrics
 
     return agent._replace(update_critic=update_critic)
 
@@ -143,10 +143,10 @@ def test_the_run_ends_or_goes_on(
         assert code == 2 and json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
         assert checkpoint.steps(tmp_path / "run" / "resume")[-1] == 80
         return
-    found = reported(tmp_path / "run")
-    assert code == 0 and list(found) == [120, 240]  # after its reset, each breaks again 30 steps later
-    assert set(found[120]) >= outcome and set(found[240]) == outcome - {"critic gradients"}
-    assert found[120]["observation"] == {"run_step": 120, "number": 4}
+    result = reported(tmp_path / "run")
+    assert code == 0 and list(result) == [120, 240]  # after its reset, each breaks again 30 steps later
+    assert set(result[120]) >= outcome and set(result[240]) == outcome - {"critic gradients"}
+    assert result[120]["observation"] == {"run_step": 120, "number": 4}
     last = metrics.read(tmp_path / "run" / "metrics.jsonl")[-1]
     assert np.isfinite(last["train/critic_loss"]).all() and last["critic_step"] == 50
 
@@ -159,7 +159,7 @@ def test_outliers_are_named_once(policy: str, train: Callable, tmp_path: Path, m
     (line,) = capsys.readouterr().err.splitlines()
     assert "step 124: the physics seems to diverge" in line and "lower --max-magnitude (now 1e+10)" in line
     assert ("--on-nonfinite reset-env" in line) == (policy == "stop")
-    assert [found["observation outliers"]["number"] for found in reported(tmp_path / "run").values()] == [4]
+    assert [result["observation outliers"]["number"] for result in reported(tmp_path / "run").values()] == [4]
     saved = damage.leaves(tmp_path / "run" / "checkpoints")
     assert saved["['statistics'].variance"].max() < 2 and saved["['statistics'].far"].max() > 0
 
@@ -222,8 +222,8 @@ def test_statistics_are_watched() -> None:
     good = normalize.init(2).replace(count=jnp.float32(1000))
     bad, seen = good.replace(variance=jnp.array([1.0, jnp.inf])), jnp.array([[[0.0, 299.0], [-301.0, 301.0]]] * 3)
     for after, number in ((good, 0), (bad, 1)):
-        told = nonfinite.watch_statistics(good, after, seen, ())
-        assert told == {"observation outliers": 3, "observation statistics": number}
+        alarms = nonfinite.watch_statistics(good, after, seen, ())
+        assert alarms == {"observation outliers": 3, "observation statistics": number}
     assert not any(handles("observation statistics") for handles in host.HANDLED.values())
     assert host._place("observation statistics") < host._place("critic_loss")
     with pytest.raises(RlxError, match="--max-magnitude 1e\\+19"):
@@ -255,10 +255,10 @@ def test_a_data_set(field: str, value: float, tmp_path: Path, monkeypatch: pytes
     for policy in ("stop", "reset-env"):
         with pytest.raises(RlxError, match=f"{field} is not a finite number, .* in 1 rows, first in row 17;"):
             setup(policy)
-    given = setup("skip")
-    assert given.data is not None and given.data.size == 59
-    assert np.isfinite(getattr(given.data.rows, field)).all()
-    assert given.notes[0] == f"{folder}: left out 1 rows with numbers that are not finite"
+    run_setup = setup("skip")
+    assert run_setup.data is not None and run_setup.data.size == 59
+    assert np.isfinite(getattr(run_setup.data.rows, field)).all()
+    assert run_setup.notes[0] == f"{folder}: left out 1 rows with numbers that are not finite"
 
 
 def test_alarms_keep_the_first_iteration_and_count_all() -> None:
@@ -294,8 +294,8 @@ def test_watched_updates() -> None:
             assert learned.bad["loss"] == bad
             expected = np.ones(3) if bad and skip else 1 - np.asarray(gradient)
             np.testing.assert_array_equal(new["params"], expected)
-            told = learned.inspected("critic", new).bad["critic parameters"]
-            assert told == bad  # with `skip` what would have become of it, without what it became
+            alarms = learned.inspected("critic", new).bad["critic parameters"]
+            assert alarms == bad  # with `skip` what would have become of it, without what it became
 
 
 def test_causes_come_before_consequences() -> None:
@@ -306,6 +306,6 @@ def test_causes_come_before_consequences() -> None:
 
     plan = SimpleNamespace(run_step=lambda iteration: 10 * iteration)
     driver: Any = SimpleNamespace(task=SimpleNamespace(plan=plan))
-    found = host.bad_numbers(driver, SimpleNamespace(alarms=seen))
+    result = host.bad_numbers(driver, SimpleNamespace(alarms=seen))
     order = ["entropy", "observation", "reward", "critic_loss", "critic gradients", "actor_loss", "actor gradients"]
-    assert list(found) == order and found["entropy"] == (50, 2) and found["reward"] == (80, 2)
+    assert list(result) == order and result["entropy"] == (50, 2) and result["reward"] == (80, 2)

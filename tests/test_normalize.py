@@ -145,10 +145,10 @@ def test_normalize_by_hand() -> None:
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, want)
     three: Any = normalize.init(3)
-    for function, given in (
+    for function, inputs in (
         (normalize.update, (three, jnp.zeros((4, 2)))),
         (normalize.normalize, (three, jnp.zeros((4, 1)), 5.0)),
         (normalize.merge, (three, normalize.init(2))),
     ):
         with pytest.raises(AssertionError):
-            function(*given)
+            function(*inputs)

@@ -46,8 +46,8 @@ def test_the_union_is_shown_once() -> None:
     """Parts that nobody reads are left out; policies and critics read theirs, in the order asked for."""
     spec, key = CHOSEN.spec, jax.random.key(0)
     assert (spec.parts, spec.actor_size, spec.critic_size) == ({"privileged_state": (0, 1), "state": (1, 3)}, 2, 3)
-    whole, state = drift.Drift().reset(key), CHOSEN.reset(key)
-    np.testing.assert_array_equal(state.observation, whole.observation[1:])
+    unchosen, state = drift.Drift().reset(key), CHOSEN.reset(key)
+    np.testing.assert_array_equal(state.observation, unchosen.observation[1:])
     _, step = CHOSEN.step(state, jnp.array([0.5]), key)
     seen = step.next_observation
     np.testing.assert_array_equal(spec.actor_observation(seen), seen[1:])
@@ -96,14 +96,14 @@ def test_what_cannot_be_read_is_one_line(agent: str, settings: dict[str, Any], w
 @pytest.mark.parametrize("driver", ["fused", pytest.param("pipelined", marks=pytest.mark.slow)])
 def test_training_with_privileged_observations(driver: str) -> None:
     """The policy takes the actor's part; metrics and nominal returns are reported."""
-    found = rlx.fit("sac", drift.Drift(), driver=driver, **SMALL | ACTOR | PARTS)
-    assert found.act(np.zeros((5, 2))).shape == (5, 1) and found.statistics.mean.shape == (1, 3)
-    assert {(1, 2, 8), (1, 2, 4, 8)} <= {*shapes(found.state.actor), *shapes(found.state.critic)}
+    actual = rlx.fit("sac", drift.Drift(), driver=driver, **SMALL | ACTOR | PARTS)
+    assert actual.act(np.zeros((5, 2))).shape == (5, 1) and actual.statistics.mean.shape == (1, 3)
+    assert {(1, 2, 8), (1, 2, 4, 8)} <= {*shapes(actual.state.actor), *shapes(actual.state.critic)}
     with pytest.raises(RlxError, match="reads 2 numbers"):
-        found.act(np.zeros(3))
+        actual.act(np.zeros(3))
     with pytest.raises(RlxError, match=r"critic reads 3 numbers, .*: privileged_state \(1\), then state \(2\)"):
-        found.q_value(np.zeros(2), np.zeros(1))
-    line, returns = found.metrics[-1], found.evaluation.returns
+        actual.q_value(np.zeros(2), np.zeros(1))
+    line, returns = actual.metrics[-1], actual.evaluation.returns
     assert line["eval/nominal_return_mean"] != line["eval/return_mean"] == pytest.approx(returns.mean())
     assert line["eval/distance_sum"] == pytest.approx(-returns.mean(), rel=1e-5)
     assert 0 < line["train/env/distance"][0] < 3 and line["eval/distance_last"] > 0
@@ -113,16 +113,16 @@ def test_data_sets_give_parts_by_name(tmp_path: Path) -> None:
     """In another order, and more of them, than the environment's; what is missing is named."""
     rng = np.random.default_rng(0)
     columns = {name: rng.normal(size=(6, 4)) for name in ("observation", "next_observation")}
-    given = {"action": np.zeros((6, 1)), "reward": np.zeros(6), "terminated": np.zeros(6), "truncated": np.zeros(6)}
-    there = {"state": [0, 2], "noise": [2, 3], "privileged_state": [3, 4]}
-    found = data.choose_parts(data.make_dataset({"observation_parts": there}, **columns, **given), CHOSEN.spec.parts)
+    arrays = {"action": np.zeros((6, 1)), "reward": np.zeros(6), "terminated": np.zeros(6), "truncated": np.zeros(6)}
+    ranges = {"state": [0, 2], "noise": [2, 3], "privileged_state": [3, 4]}
+    actual = data.choose_parts(data.make_dataset({"observation_parts": ranges}, **columns, **arrays), CHOSEN.spec.parts)
     wanted = columns["next_observation"].astype(np.float32)[:, [3, 0, 1]]
-    np.testing.assert_array_equal(found.rows.next_observation, wanted)
-    data.write(found._replace(info=found.info | {"name": "d"}), tmp_path / "d")
+    np.testing.assert_array_equal(actual.rows.next_observation, wanted)
+    data.write(actual._replace(info=actual.info | {"name": "d"}), tmp_path / "d")
     assert data.read(tmp_path / "d").info["observation_parts"] == {"privileged_state": [0, 1], "state": [1, 3]}
-    for wrong, words in (({"state": [0, 2]}, "no observation"), (there | {"state": [0, 1]}, "not as large")):
+    for wrong, words in (({"state": [0, 2]}, "no observation"), (ranges | {"state": [0, 1]}, "not as large")):
         with pytest.raises(RlxError, match=words):
-            data.choose_parts(data.make_dataset({"observation_parts": wrong}, **columns, **given), CHOSEN.spec.parts)
+            data.choose_parts(data.make_dataset({"observation_parts": wrong}, **columns, **arrays), CHOSEN.spec.parts)
 
 
 @pytest.mark.slow

@@ -36,9 +36,9 @@ def test_optimisers_against_numpy(name: str, options: tuple[str, ...]) -> None:
     params = {"params": {"a": jnp.arange(2.0), "b": jnp.arange(2.0, 5.0)}, "batch_stats": jnp.ones(2)}
 
     def steps(decay: Any, norm: Any) -> Any:
-        given = {"weight_decay": decay} if "decay" in options else {}
-        given |= {"max_gradient_norm": norm} if "norm" in options else {}
-        optimizer = optim.make_optimizer(name, **given)
+        options_of = {"weight_decay": decay} if "decay" in options else {}
+        options_of |= {"max_gradient_norm": norm} if "norm" in options else {}
+        optimizer = optim.make_optimizer(name, **options_of)
         new, state = params, optimizer.init(params)
         for gradient in jnp.asarray(gradients):
 
@@ -55,9 +55,9 @@ def test_optimisers_against_numpy(name: str, options: tuple[str, ...]) -> None:
     mapped = jax.vmap(steps)(*jnp.array(cases).T)
     got.append([jax.tree.map(lambda x, i=i: x[i], mapped) for i in range(2)])
     for way in got:
-        for found, want in zip(way, wanted, strict=True):
-            np.testing.assert_allclose(flat(found), want, rtol=1e-4, atol=1e-5)
-            np.testing.assert_array_equal(found["batch_stats"], 1.0)
+        for actual, want in zip(way, wanted, strict=True):
+            np.testing.assert_allclose(flat(actual), want, rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(actual["batch_stats"], 1.0)
 
 
 def test_decay_of_the_first_moments() -> None:

@@ -109,8 +109,8 @@ def test_type_checkers_find_an_editable_install(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("\n".join(lines))
     python = tmp_path / "venv" / "bin" / "python"
     command = ["-m", "mypy", "--follow-imports=silent", f"--python-executable={python}", "mine.py"]
-    found = run(*command, cwd=tmp_path, PYTHONPATH="")
-    assert 'Revealed type is "rlx.api.result.Result"' in found and "Success" in found
+    result = run(*command, cwd=tmp_path, PYTHONPATH="")
+    assert 'Revealed type is "rlx.api.result.Result"' in result and "Success" in result
 
 
 def test_imported_packages_are_declared() -> None:

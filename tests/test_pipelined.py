@@ -29,10 +29,10 @@ def iterations() -> dict[str, Any]:
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_split_equals_the_oracle(iterations: dict[str, Any], split: str) -> None:
     """And repeats its bits; updates are exactly the ratio, and the lag is one in every iteration."""
-    found, learned = iterations[split], ITERATIONS - WARMUP_ITERATIONS
-    assert (found["iterations"], found["learned"], found["bits_repeat"]) == (ITERATIONS, learned, True)
-    assert found["steps"] == [learned * K * CRITICS, learned * K * ACTORS]
-    assert found["lags"] == {name: [0, ITERATIONS, 0, 0] for name in LAGS}
+    result, learned = iterations[split], ITERATIONS - WARMUP_ITERATIONS
+    assert (result["iterations"], result["learned"], result["bits_repeat"]) == (ITERATIONS, learned, True)
+    assert result["steps"] == [learned * K * CRITICS, learned * K * ACTORS]
+    assert result["lags"] == {name: [0, ITERATIONS, 0, 0] for name in LAGS}
 
 
 @pytest.mark.slow

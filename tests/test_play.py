@@ -42,14 +42,14 @@ def test_played_episodes_equal_those_of_the_evaluation(pendulum: tuple[Path, Dri
     """Of every member, in order: returns, lengths, and poses at the start."""
     folder, driver = pendulum
     judged = driver.fetch(driver.evaluate(driver.place(policies.load_snapshot(folder, driver))))
-    found = play.play(folder, 3, members=(1, 0))
-    assert found.title == "sac on gymnax:Pendulum-v1" and found.scene is not None
-    assert [one["label"] for one in found.episodes] == [f"seed {s}, episode {i}" for s in (6, 5) for i in (1, 2, 3)]
-    returns = [one["return"] for one in found.episodes]
+    actual = play.play(folder, 3, members=(1, 0))
+    assert actual.title == "sac on gymnax:Pendulum-v1" and actual.scene is not None
+    assert [one["label"] for one in actual.episodes] == [f"seed {s}, episode {i}" for s in (6, 5) for i in (1, 2, 3)]
+    returns = [one["return"] for one in actual.episodes]
     np.testing.assert_allclose(returns, np.concatenate([judged.returns[1], judged.returns[0]]), rtol=1e-5)
-    assert all(one["poses"].shape == (200, 1, 7) for one in found.episodes)
-    np.testing.assert_allclose(found.episodes[0]["poses"][0], judged.recording["view"][1, 0, 0], atol=1e-6)
-    np.testing.assert_allclose([one["rewards"].sum() for one in found.episodes], returns, rtol=1e-4)
+    assert all(one["poses"].shape == (200, 1, 7) for one in actual.episodes)
+    np.testing.assert_allclose(actual.episodes[0]["poses"][0], judged.recording["view"][1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose([one["rewards"].sum() for one in actual.episodes], returns, rtol=1e-4)
 
 
 def test_labels_distinguish_members_by_hyper_parameters(pendulum: tuple[Path, Driver], tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_labels_distinguish_members_by_hyper_parameters(pendulum: tuple[Path, Dr
     shutil.copytree(pendulum[0] / "checkpoints", tmp_path / "checkpoints")
     shutil.copy(pendulum[0] / "config.json", tmp_path)
     damage.edit_json(tmp_path / "config.json", settings={"num_seeds": 1, "tau": [0.1, 0.2]})
-    found = play.play(tmp_path, 1, members=(0, 1))
-    assert [one["label"] for one in found.episodes] == [f"tau={tau}, seed 5, episode 1" for tau in (0.1, 0.2)]
+    result = play.play(tmp_path, 1, members=(0, 1))
+    assert [one["label"] for one in result.episodes] == [f"tau={tau}, seed 5, episode 1" for tau in (0.1, 0.2)]
 
 
 def test_step_and_eval_seed_change_the_episodes(pendulum: tuple[Path, Driver]) -> None:
     folder, driver = pendulum
-    first, others = (play.play(folder, 1, **given) for given in ({"step": 40}, {"step": 80, "eval_seed": 3}))
+    first, others = (play.play(folder, 1, **options) for options in ({"step": 40}, {"step": 80, "eval_seed": 3}))
     judged = driver.fetch(driver.evaluate(driver.place(policies.load_snapshot(folder, driver, 40))))
     assert first.title.endswith("step 40")
     assert first.episodes[0]["return"] == pytest.approx(float(judged.returns[0, 0]), rel=1e-5)
@@ -73,9 +73,9 @@ def test_step_and_eval_seed_change_the_episodes(pendulum: tuple[Path, Driver]) -
 def test_without_geometry_observations_are_shown_with_their_actions(reacher: tuple[Path, Driver]) -> None:
     """The actions are what the policy does where it was."""
     folder, driver = reacher
-    found = play.play(folder, 1, members=[1])
-    (one,) = found.episodes
-    assert found.scene is None and "poses" not in one
+    result = play.play(folder, 1, members=[1])
+    (one,) = result.episodes
+    assert result.scene is None and "poses" not in one
     act = policies.greedy(driver.task, policies.load_snapshot(folder, driver))
     np.testing.assert_allclose(one["actions"], act(one["observations"], member=1), atol=1e-5)
 
@@ -92,7 +92,7 @@ def test_the_command_writes_a_page(reacher: tuple[Path, Driver], tmp_path: Path,
 
 
 def test_what_is_played_is_said_before_compiling(pendulum: Any, monkeypatch: MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr(acting, "evaluate_policy", lambda *given, **more: pytest.fail(capsys.readouterr().err))
+    monkeypatch.setattr(acting, "evaluate_policy", lambda *args, **more: pytest.fail(capsys.readouterr().err))
     with pytest.raises(pytest.fail.Exception, match=r"^playing 2 episodes of each of 2 members of .*, step 40 \(comp"):
         play.play(pendulum[0], 2, step=40, members=(0, 1))
 

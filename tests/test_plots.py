@@ -17,8 +17,8 @@ RETURNS = np.random.default_rng(0).normal(size=(4, 5))
 
 
 def legend(figure: Figure) -> list[str]:
-    found = figure.axes[0].get_legend() or figure.legends[0]
-    return [text.get_text() for text in found.get_texts()]
+    match = figure.axes[0].get_legend() or figure.legends[0]
+    return [text.get_text() for text in match.get_texts()]
 
 
 def test_one_series_has_a_line_for_every_seed_their_middle_and_a_band(tmp_path: Path) -> None:
@@ -37,18 +37,18 @@ def test_one_series_has_a_line_for_every_seed_their_middle_and_a_band(tmp_path: 
 
 def test_several_series_have_a_line_and_a_band_each() -> None:
     """Each at steps of its own; one seed has no band, and fewer than four a plain mean."""
-    given = [plots.Series("a", STEPS, RETURNS), plots.Series("b", STEPS[:3] * 2, RETURNS[:3, :2])]
-    given += [plots.Series("", STEPS, RETURNS[:, :1])]
-    figure = plots.curve(given, "updates")
+    drawn = [plots.Series("a", STEPS, RETURNS), plots.Series("b", STEPS[:3] * 2, RETURNS[:3, :2])]
+    drawn += [plots.Series("", STEPS, RETURNS[:, :1])]
+    figure = plots.curve(drawn, "updates")
     (axes,) = figure.axes
     lines, bands = axes.get_lines(), axes.collections
     assert (len(lines), len(bands)) == (3, 2)
-    for line, series in zip(lines, given, strict=True):
+    for line, series in zip(lines, drawn, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), series.x)
     assert len({line.get_color() for line in lines}) == 3
     edges = np.unique(np.asarray(bands[0].get_paths()[0].vertices)[:, 1].round(12))
-    found = statistics.bootstrap_band(RETURNS)
-    assert set(np.concatenate([found.low, found.high]).round(12)) <= set(edges)
+    result = statistics.bootstrap_band(RETURNS)
+    assert set(np.concatenate([result.low, result.high]).round(12)) <= set(edges)
     assert axes.get_xlabel() == "updates"
     assert legend(figure) == ["a: interquartile mean of 5 seeds", "b: mean of 2 seeds", "1 seed"]
 
@@ -105,15 +105,15 @@ def test_durations() -> None:
 @pytest.mark.parametrize("name", ["one", "other"])
 def test_svg_goes_into_a_page(name: str) -> None:
     """Text is text, identifiers are the figure's own, and nothing points outside."""
-    found = plots.svg(plots.curve([plots.Series("sac", STEPS, RETURNS)]), name)
-    assert found.startswith("<svg") and found.endswith("</svg>")
+    result = plots.svg(plots.curve([plots.Series("sac", STEPS, RETURNS)]), name)
+    assert result.startswith("<svg") and result.endswith("</svg>")
     for text in ("environment steps per seed", "episode return", "sac: interquartile mean of 5 seeds"):
-        assert f">{text}" in found
-    assert not re.search(r"https?:|<metadata", found)
-    owned: Any = re.findall(r'(?:\bid="|="#|url\(#)([^")]*)', found)
+        assert f">{text}" in result
+    assert not re.search(r"https?:|<metadata", result)
+    owned: Any = re.findall(r'(?:\bid="|="#|url\(#)([^")]*)', result)
     assert owned and all(word.startswith(f"{name}-") for word in owned)
-    used = set(re.findall(r'(?:="#|url\(#)([^")]*)', found))
-    assert used <= set(re.findall(r'\bid="([^"]*)', found))
+    used = set(re.findall(r'(?:="#|url\(#)([^")]*)', result))
+    assert used <= set(re.findall(r'\bid="([^"]*)', result))
 
 
 @pytest.mark.slow

@@ -31,11 +31,11 @@ def test_noise_is_held_for_steps_that_each_environment_draws() -> None:
 
 def test_a_step_of_held_noise_by_hand() -> None:
     noise = policies.HeldNoise(jnp.array([[1.0], [2.0]]), jnp.array([2, 0], jnp.int32))
-    for found in (
+    for result in (
         policies.hold(noise, jax.random.key(0), 1),
         jax.jit(policies.hold, static_argnums=2)(noise, jax.random.key(0), 1),
     ):
-        assert found.draw[0] == 1 and found.draw[1] != 2 and found.steps_left.tolist() == [1, 0]
+        assert result.draw[0] == 1 and result.draw[1] != 2 and result.steps_left.tolist() == [1, 0]
     for action in three_ways(policies.squash, np.float32([0.1]), np.float32([-1.0]), np.float32([0.5])):
         near(action, np.tanh(0.1 + 0.5 * np.exp([-1.0])))
 

@@ -72,9 +72,9 @@ def test_with_gamma_and_lambda_1_it_is_the_return_less_the_value() -> None:
 def test_a_time_limit_bootstraps_and_leaves_later_steps_as_they_are() -> None:
     """From V of the true successor, in units of scaled rewards. Permuted environments permute the rows."""
     limit = ends((3, 0))
-    cut, whole = advantages(terminated=NEVER, truncated=limit), advantages(terminated=NEVER, truncated=NEVER)
-    np.testing.assert_array_equal(cut[4:], whole[4:])
-    np.testing.assert_array_equal(cut[:, 1:], whole[:, 1:])
+    cut, uncut = advantages(terminated=NEVER, truncated=limit), advantages(terminated=NEVER, truncated=NEVER)
+    np.testing.assert_array_equal(cut[4:], uncut[4:])
+    np.testing.assert_array_equal(cut[:, 1:], uncut[:, 1:])
     near(cut[3, 0], REWARD[3, 0] + GAMMA * FOLLOWING[3, 0] - VALUE[3, 0])
 
     nets = ppo.Networks(policies.squashed(stub(None)), stub(lambda params, x: x[..., 0]), ppo.clipped_surrogate, ())
@@ -147,10 +147,10 @@ def run(**changes: Any) -> tuple[Any, list[Any]]:
 
 def test_ratios_start_at_1_and_every_row_is_used_once_an_epoch() -> None:
     """With one minibatch a block, all ratios do: the block moves the statistics only after it has been learned from."""
-    task, found = run(normalize_rewards=True, gamma=0.0)
-    assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32 * i, i, i) for i in (1, 2, 3, 4)]
-    assert all(r.metrics["ratio_deviation"] < 1e-5 for r in found)
-    state = found[-1].state
+    task, result = run(normalize_rewards=True, gamma=0.0)
+    assert [(r.env_step, r.critic_step, r.actor_step) for r in result] == [(32 * i, i, i) for i in (1, 2, 3, 4)]
+    assert all(r.metrics["ratio_deviation"] < 1e-5 for r in result)
+    state = result[-1].state
     assert np.ravel(state.statistics.count) == 128 and task.plan.slots == RUN["rollout_length"]
 
     rows, cursor = (jax.tree.map(lambda x: x[0], part) for part in (state.replay.rows, state.replay.cursor))
@@ -171,9 +171,9 @@ def test_ratios_start_at_1_and_every_row_is_used_once_an_epoch() -> None:
 
 def test_pipelined_it_learns_from_the_block_before() -> None:
     """From the second iteration on, in as many minibatches, by ratios to the policy that collected them."""
-    _, found = run(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)
-    assert [(r.env_step, r.critic_step, r.actor_step) for r in found] == [(32, 0, 0), (64, 8, 8), (96, 16, 16)]
-    assert all(0 < r.metrics["ratio_deviation"] < 0.5 for r in found[1:])
+    _, result = run(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)
+    assert [(r.env_step, r.critic_step, r.actor_step) for r in result] == [(32, 0, 0), (64, 8, 8), (96, 16, 16)]
+    assert all(0 < r.metrics["ratio_deviation"] < 0.5 for r in result[1:])
 
 
 @pytest.mark.slow
@@ -208,6 +208,6 @@ def test_three_groups_of_devices_learn_as_one_program(tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_go_with_on_policy_learning(agent: str, changes: dict[str, Any], words: str) -> None:
-    given = {"warmup_env_steps": 0} | ({} if "env" in changes else RUN) | changes
+    settings = {"warmup_env_steps": 0} | ({} if "env" in changes else RUN) | changes
     with pytest.raises(RlxError, match=words):
-        build.setup(config.resolve(agent, given.pop("env", "gymnax:Pendulum-v1"), **given))
+        build.setup(config.resolve(agent, settings.pop("env", "gymnax:Pendulum-v1"), **settings))

@@ -64,8 +64,8 @@ def test_categorical_target() -> None:
     lower = (softmax(logits) @ np.linspace(-3, 7, ATOMS)).argmin(0)
     assert set(lower) == {0, 1}, "both critics must be the lower one somewhere"
     expected = categorical_target_by_hand(logits, BATCHES)
-    for found in three_ways(nets(True).target, logits, BATCHES.action, BATCHES, HYPERS):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    for actual in three_ways(nets(True).target, logits, BATCHES.action, BATCHES, HYPERS):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_critic_loss() -> None:
@@ -115,8 +115,8 @@ def test_the_clip_comes_after_the_mean_over_shards() -> None:
 
     mapped = jax.jit(jax.vmap(update, axis_name="shard"))
     for scale, first in ((1, -1), (10, -2)):
-        found = mapped(scale * observation)
-        np.testing.assert_allclose(found, [[first, 0, 0]] * 4, rtol=1e-6)
+        actual = mapped(scale * observation)
+        np.testing.assert_allclose(actual, [[first, 0, 0]] * 4, rtol=1e-6)
 
 
 def test_weight_decay_is_apart_from_adam() -> None:

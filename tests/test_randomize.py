@@ -177,11 +177,11 @@ def test_evaluation_reports_both() -> None:
     """Nominal returns are those of the plain environment, the others those of the heavier one, from one key."""
     push = lambda observation, key: jnp.ones((observation.shape[0], 1))  # noqa: E731
     heavy = rlx.envs.make("gymnax:Pendulum-v1", episode_length=3, m=3.0)
-    found, plain, other = (evaluate(env, push, 4, jax.random.key(0), 1) for env in (masses("m=3:3"), PENDULUM, heavy))
+    actual, plain, other = (evaluate(env, push, 4, jax.random.key(0), 1) for env in (masses("m=3:3"), PENDULUM, heavy))
     assert plain.nominal_returns is None
-    np.testing.assert_allclose(found.nominal_returns, plain.returns, rtol=1e-5)
-    np.testing.assert_allclose(found.returns, other.returns, rtol=1e-5)
-    assert found.recording["action"].shape == plain.recording["action"].shape
+    np.testing.assert_allclose(actual.nominal_returns, plain.returns, rtol=1e-5)
+    np.testing.assert_allclose(actual.returns, other.returns, rtol=1e-5)
+    assert actual.recording["action"].shape == plain.recording["action"].shape
 
 
 @pytest.mark.parametrize(

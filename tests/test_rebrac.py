@@ -85,7 +85,7 @@ def test_without_penalties_it_is_td3() -> None:
     nets, params = rebrac.make_networks(rebrac.Config(**settings), SPEC), first.actor.learner.params
     action = nets.actor.apply(params, DATA.observation)
     size = abs(nets.critic.apply(mine.critic.learner.params, DATA.observation, action)).mean()
-    found = jax.tree.map(lambda new, old: (new - old) * size, mine.actor.learner.params, params)
+    result = jax.tree.map(lambda new, old: (new - old) * size, mine.actor.learner.params, params)
     expected = jax.tree.map(lambda new, old: new - old, other.actor.learner.params, params)
     assert max(abs(x).max() for x in jax.tree.leaves(expected)) > 1e-3
-    near(found, expected, rtol=1e-3)
+    near(result, expected, rtol=1e-3)

@@ -111,19 +111,19 @@ def test_windows_equal_a_python_loop(n: int) -> None:
         rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.3, 0.8]))
         ring, rules = fill(EMPTY, rows, BLOCK), n in (1, 3)
         sampled = draw(ring, jax.random.key(case), (40, 15), n, jnp.float32(GAMMA), extras=rules)
-        found = jax.tree.map(lambda x: np.asarray(x).reshape(600, *x.shape[2:]), sampled)
-        time, env = found.observation.astype(int).T
+        result = jax.tree.map(lambda x: np.asarray(x).reshape(600, *x.shape[2:]), sampled)
+        time, env = result.observation.astype(int).T
         assert (time.min(), time.max()) == (max(0, steps - TIME), steps - n - rules)  # the next row is read, too
         assert set(env) == set(range(ENVS))
-        extras, ended, column = found.extras, rows.terminated | rows.truncated, rows.extras["log_prob"]
+        extras, ended, column = result.extras, rows.terminated | rows.truncated, rows.extras["log_prob"]
         first = extras["first" if rules else "log_prob"]
-        same((found.action, first), (rows.action[time, env], column[time, env]))
+        same((result.action, first), (rows.action[time, env], column[time, env]))
         for i, (t, e) in enumerate(zip(time, env, strict=True)):
             m = next((k for k in range(n) if ended[t + k, e]), n - 1)
             last, powers = t + m, GAMMA ** np.arange(m + 1)
-            assert found.reward[i] == pytest.approx(powers @ rows.reward[t : last + 1, e], rel=1e-5, abs=1e-5)
-            assert found.discount[i] == pytest.approx(GAMMA**m * (1 - rows.terminated[last, e]))
-            same(found.next_observation[i], rows.next_observation[last, e])
+            assert result.reward[i] == pytest.approx(powers @ rows.reward[t : last + 1, e], rel=1e-5, abs=1e-5)
+            assert result.discount[i] == pytest.approx(GAMMA**m * (1 - rows.terminated[last, e]))
+            same(result.next_observation[i], rows.next_observation[last, e])
             if not rules:
                 continue
             assert extras["sum"][i] == pytest.approx(powers @ column[t : last + 1, e], rel=1e-5, abs=1e-5)
@@ -137,9 +137,9 @@ def test_windows_equal_a_python_loop(n: int) -> None:
 
 def test_future_rows_are_uniform_over_the_rest_of_the_episode() -> None:
     rows = history(np.random.default_rng(0), TIME, 0)
-    found = draw(fill(EMPTY, rows, BLOCK), jax.random.key(0), (20_000,), 1, jnp.float32(GAMMA), extras=True)
-    first = np.asarray(found.observation[:, 0]) == 2
-    steps = np.bincount(np.asarray(found.extras["later"])[first].astype(int) - 2, minlength=TIME - 2)
+    result = draw(fill(EMPTY, rows, BLOCK), jax.random.key(0), (20_000,), 1, jnp.float32(GAMMA), extras=True)
+    first = np.asarray(result.observation[:, 0]) == 2
+    steps = np.bincount(np.asarray(result.extras["later"])[first].astype(int) - 2, minlength=TIME - 2)
     assert steps[0] == 0 and len(steps) == TIME - 2
     np.testing.assert_allclose(steps[1:], first.sum() / (TIME - 3), rtol=0.25)
 
@@ -150,14 +150,14 @@ def test_windows_of_rows_stop_at_an_episodes_end() -> None:
     for case in range(8):
         steps = int(rng.integers(3, 20)) * BLOCK
         rows = history(rng, steps, share_ended=rng.choice([0, 0.1, 0.5]))
-        found = draw(fill(EMPTY, rows, BLOCK), jax.random.key(case), (200,), 1, jnp.float32(GAMMA), window=size)
-        time, env = np.moveaxis(np.asarray(found.observation).astype(int), -1, 0)
+        result = draw(fill(EMPTY, rows, BLOCK), jax.random.key(case), (200,), 1, jnp.float32(GAMMA), window=size)
+        time, env = np.moveaxis(np.asarray(result.observation).astype(int), -1, 0)
         same(time - time[:, :1], np.broadcast_to(np.arange(size), time.shape))
         assert (env == env[:, :1]).all() and time.max() < steps
-        same(found.reward, rows.reward[time, env])
-        same(found.discount, 1.0 - rows.terminated[time, env])
+        same(result.reward, rows.reward[time, env])
+        same(result.discount, 1.0 - rows.terminated[time, env])
         ended = (rows.terminated | rows.truncated)[time, env]
-        same(found.extras["mask"], [[not row[:k].any() for k in range(size)] for row in ended])
+        same(result.extras["mask"], [[not row[:k].any() for k in range(size)] for row in ended])
 
 
 @pytest.mark.parametrize("steps", [10, 30])
@@ -165,9 +165,9 @@ def test_sampling_is_uniform(steps: int) -> None:
     """Every pair of valid start and environment is as likely: chi-square of 40 000 draws, also over the write head."""
     n, count = 4, 40_000  # leaves nine starts of a full ring: not coprime to three environments, so dependence shows
     ring = fill(EMPTY, history(np.random.default_rng(3), steps, 0.2), BLOCK)
-    found = draw(ring, jax.random.key(4), (count,), n, jnp.float32(GAMMA))
+    result = draw(ring, jax.random.key(4), (count,), n, jnp.float32(GAMMA))
     cells = (min(steps, TIME) - n + 1) * ENVS
-    time, env = np.asarray(found.observation).astype(int).T
+    time, env = np.asarray(result.observation).astype(int).T
     seen = np.bincount((time - max(0, steps - TIME)) * ENVS + env, minlength=cells)
     assert len(seen) == cells
     chi_square = ((seen - count / cells) ** 2 / (count / cells)).sum()

@@ -26,13 +26,15 @@ CURVES = {"sac": [[-900, -800, -700, -1000], [-500, -400, -450, -600], [-150, -1
 CURVES["tqc"] = [[-950, -990], [-900, -700], [-300, -200]]
 
 
-def make_run(folder: Path, agent: str = "sac", values: Sequence[Sequence[float]] | None = None, **given: Any) -> Path:
+def make_run(
+    folder: Path, agent: str = "sac", values: Sequence[Sequence[float]] | None = None, **settings: Any
+) -> Path:
     """A finished run as training leaves it, whose seeds had `values` `[T, S]`; with recorded episodes."""
     values = CURVES[agent] if values is None else values
     size = len(values[0])
-    several = any(isinstance(value, list) for value in given.values())
+    several = any(isinstance(value, list) for value in settings.values())
     sizes = {"num_seeds": size // (1 + several), "total_env_steps": 300}
-    run_config = config.resolve(agent, PENDULUM, **sizes | given)
+    run_config = config.resolve(agent, PENDULUM, **sizes | settings)
     folder.mkdir(parents=True)
     origin = {"versions": {"jax": "0.10.2", "commit": "a" * 40 + "-dirty"}, "hardware": {"kind": "abacus"}}
     (folder / "config.json").write_text(json.dumps(config.to_json(run_config) | origin))
@@ -76,19 +78,19 @@ def strip(page: str) -> str:
 
 def test_only_names_of_runs_are_coloured() -> None:
     """A cell that happens to read as a run's name is none."""
-    found = markup.table([["run", "8"], ["8", "8"], ["16", "8"]], {"8": "red"})
+    result = markup.table([["run", "8"], ["8", "8"], ["16", "8"]], {"8": "red"})
     key = '<i class="key" style="background: red"></i>'
     words = [("", "run"), (key, "8"), (key, "8"), ("", "8"), ("", "16"), ("", "8")]
-    assert re.findall(r"<t[hd]>(<i.*?</i>)?(\w+)", found) == words
+    assert re.findall(r"<t[hd]>(<i.*?</i>)?(\w+)", result) == words
 
 
 def test_a_report_of_two_runs(two: list[Path], tmp_path: Path) -> None:
-    found = report.make(two, tmp_path / "out")
-    assert found == compare.compare(curves.read(two))
+    result = report.make(two, tmp_path / "out")
+    assert result == compare.compare(curves.read(two))
     page = page_of(tmp_path / "out")
     check_offline(page)
     said = strip(page)
-    for table in compare.tables(found):
+    for table in compare.tables(result):
         for row in table:
             assert " ".join(row) in re.sub(r"\s+", " ", said), row
     for text in ("sac, tqc on gymnax:Pendulum-v1", "Learning curves", "Probability of improvement", "Configuration"):
@@ -133,9 +135,9 @@ def test_a_report_of_one_seed(tmp_path: Path) -> None:
 
 def test_a_curve_for_each_combination(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "grid", actor_lr=[1e-3, 3e-4])
-    found = report.make([folder], tmp_path / "out")
-    assert found
-    assert [row.name for row in found.rows] == ["grid actor_lr=0.001", "grid actor_lr=0.0003"]
+    result = report.make([folder], tmp_path / "out")
+    assert result
+    assert [row.name for row in result.rows] == ["grid actor_lr=0.001", "grid actor_lr=0.0003"]
     page = page_of(tmp_path / "out")
     assert ">grid actor_lr=0.001: mean of 2 seeds<" in page and "Probability of improvement" in page
 

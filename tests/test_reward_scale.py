@@ -74,11 +74,11 @@ def test_the_largest_return_is_limited() -> None:
     assert statistics.returns is not None and statistics.returns.largest == 10
     deviation = np.std(np.asarray(reward))
     for limit, scale in ((0.0, deviation), (0.5, 20.0), (5.0, deviation)):
-        found = [
+        actual = [
             normalize.scale_reward(statistics, jnp.ones(1), limit),
             jax.jit(normalize.scale_reward, static_argnums=2)(statistics, jnp.ones(1), limit),
         ]
-        np.testing.assert_allclose(found, np.full((2, 1), 1 / scale), rtol=1e-5)
+        np.testing.assert_allclose(actual, np.full((2, 1), 1 / scale), rtol=1e-5)
 
     def largest(reward: jax.Array) -> Any:
         shard, _ = normalize.add_rewards(*fresh(1), reward, jnp.ones((2, 1), bool), "shard")

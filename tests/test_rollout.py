@@ -213,6 +213,6 @@ def test_stops_when_every_episode_has_ended() -> None:
         jax.debug.callback(lambda: seen.append(1))
         return jnp.ones((len(observation), 1))
 
-    found = jax.jit(lambda key: evaluate(Walk(limit=100, noise=0.0), policy, EPISODES, key))(jax.random.key(0))
+    result = jax.jit(lambda key: evaluate(Walk(limit=100, noise=0.0), policy, EPISODES, key))(jax.random.key(0))
     jax.effects_barrier()
-    assert len(seen) == found.lengths.max() < 20
+    assert len(seen) == result.lengths.max() < 20

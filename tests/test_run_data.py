@@ -17,9 +17,9 @@ from tests.test_report import make_run
 
 def test_time_split_adds_up_to_the_wall_time(tmp_path: Path) -> None:
     run = run_data.read(make_run(tmp_path / "run"), "run")
-    found = run_data.time_split(run.summary, run.lines, run.content["settings"])
-    assert found == {"compile": 4, "collect and learn": 18, "evaluate": 1.5, "save": 1.5, "start and other": 15}
-    assert sum(found.values()) == run.summary["wall_time_s"]
+    result = run_data.time_split(run.summary, run.lines, run.content["settings"])
+    assert result == {"compile": 4, "collect and learn": 18, "evaluate": 1.5, "save": 1.5, "start and other": 15}
+    assert sum(result.values()) == run.summary["wall_time_s"]
     offline = run_data.time_split(run.summary, run.lines, {"total_env_steps": 0, "offline_steps": 300})
     assert offline["learn"] == 18
     both = run_data.time_split(run.summary, run.lines, {"total_env_steps": 300, "offline_steps": 300})

@@ -109,13 +109,13 @@ def test_parts_of_a_sweep_have_one_data_set(crashed: tuple[Path, Path], tmp_path
 
 def test_the_digest_of_a_data_set() -> None:
     """Every column counts, extras too, and the order and number of rows; names and places do not."""
-    found = walk([3, 4])
-    same = found._replace(info={"name": "other"})
-    assert data.digest(found) == data.digest(same) != data.digest(walk([3, 4], seed=1))
-    others = [jax.tree.map(lambda x: x[::-1], found.rows), jax.tree.map(lambda x: x[:-1], found.rows)]
-    for name, leaf in found.rows._asdict().items():
+    result = walk([3, 4])
+    same = result._replace(info={"name": "other"})
+    assert data.digest(result) == data.digest(same) != data.digest(walk([3, 4], seed=1))
+    others = [jax.tree.map(lambda x: x[::-1], result.rows), jax.tree.map(lambda x: x[:-1], result.rows)]
+    for name, leaf in result.rows._asdict().items():
         leaf = leaf["log_prob"] if name == "extras" else leaf
         changed = leaf.copy()
         changed.flat[-1] = not changed.flat[-1] if changed.dtype == bool else changed.flat[-1] + 1
-        others.append(found.rows._replace(**{name: {"log_prob": changed} if name == "extras" else changed}))
-    assert all(data.digest(found._replace(rows=rows)) != data.digest(found) for rows in others)
+        others.append(result.rows._replace(**{name: {"log_prob": changed} if name == "extras" else changed}))
+    assert all(data.digest(result._replace(rows=rows)) != data.digest(result) for rows in others)

@@ -8,7 +8,7 @@ from tests.commands import one_line
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "result"),
     [
         ("1e-5:1e-3:log", Range(1e-5, 1e-3, True)),
         ("0.9:0.99", Range(0.9, 0.99, False)),
@@ -16,9 +16,9 @@ from tests.commands import one_line
         ("0.99999991:0.99999994", Range(0.99999991, 0.99999994, False)),
     ],
 )
-def test_ranges(text: str, found: Range) -> None:
+def test_ranges(text: str, result: Range) -> None:
     """To the last digit."""
-    assert parse_range("--x", text) == found == parse_range("--x", str(found))
+    assert parse_range("--x", text) == result == parse_range("--x", str(result))
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,18 @@ def test_ranges_that_cannot_be(text: str, message: str) -> None:
 
 
 def test_grid() -> None:
-    found = [tuple(row.items()) for row in grid({"a": (1.0, 2.0), "b": (3.0, 4.0)})]
-    assert found == [(("a", a), ("b", b)) for a in (1.0, 2.0) for b in (3.0, 4.0)]
+    result = [tuple(row.items()) for row in grid({"a": (1.0, 2.0), "b": (3.0, 4.0)})]
+    assert result == [(("a", a), ("b", b)) for a in (1.0, 2.0) for b in (3.0, 4.0)]
 
 
 def test_draws_are_repeatable() -> None:
     """More draws, another seed or another hyper-parameter beside: those before stay, the seed's are new."""
     wishes = {"critic_lr": Range(1e-5, 1e-1, True), "gamma": Range(0.9, 0.99, False), "tau": (0.1, 0.2, 0.3)}
-    found = sample(wishes, 400, seed=7)
-    assert sample(wishes, 5, seed=7) == found[:5] != sample(wishes, 5, seed=8)
+    result = sample(wishes, 400, seed=7)
+    assert sample(wishes, 5, seed=7) == result[:5] != sample(wishes, 5, seed=8)
     alone = sample({"gamma": wishes["gamma"]}, 400, seed=7)
-    assert [row["gamma"] for row in alone] == [row["gamma"] for row in found]
-    columns = {name: np.array([row[name] for row in found]) for name in wishes}
+    assert [row["gamma"] for row in alone] == [row["gamma"] for row in result]
+    columns = {name: np.array([row[name] for row in result]) for name in wishes}
     rates, gamma, tau = columns.values()
     assert rates.min() >= 1e-5 and rates.max() <= 1e-1 and np.median(rates) == pytest.approx(1e-3, rel=0.5)
     assert gamma.min() >= 0.9 and gamma.max() <= 0.99 and gamma.mean() == pytest.approx(0.945, abs=0.005)

@@ -73,10 +73,10 @@ def test_tables_of_settings_are_those_of_the_source(name: str) -> None:
     page = (ROOT / "docs" / "agents" / f"{name}.md").read_text()
     filled = docs_site.tables(page)
     loop = docs_site.tables((ROOT / "docs" / "settings.md").read_text())
-    for setting, found in config.settings(name).items():
-        default = f"`{shown}`" if (shown := docs_site.shown(found.default)) else ""
-        row = f"| `{docs_site.flag(setting)}` | {default} | {docs_site.limits(found)} | {found.help} |"
-        assert (row in filled, row in loop) == (found.section != "train", found.section == "train"), setting
+    for setting, result in config.settings(name).items():
+        default = f"`{shown}`" if (shown := docs_site.shown(result.default)) else ""
+        row = f"| `{docs_site.flag(setting)}` | {default} | {docs_site.limits(result)} | {result.help} |"
+        assert (row in filled, row in loop) == (result.section != "train", result.section == "train"), setting
     for changed in agents.tuned_settings(name).values():
         assert all(f"`{docs_site.typed(setting, value)}`" in filled for setting, value in changed.items())
     assert f"../images/agents/{name}.png" in page

@@ -81,8 +81,8 @@ def test_where_a_run_would_go_on(base: str, saved: dict[str, list[int]], wanted:
     for place, steps in saved.items():
         for step in steps:
             checkpoint.save(folder / place, step, {"x": np.zeros(1)}, {"offline": False, "iteration": 1, "learned": 0})
-    found = folders.status(folder)
-    assert (found.state, found.run_step, found.saved_step) == ("interrupted", *wanted)
+    result = folders.status(folder)
+    assert (result.state, result.run_step, result.saved_step) == ("interrupted", *wanted)
     if wanted[1] and "resume/process-0" not in saved:
         assert saver.find_newest(saver.place(run_config, folder), pytest.fail) == (wanted[1], False)
 
@@ -105,8 +105,8 @@ def test_how_a_run_ends_is_noted(error: BaseException | None, state: str, tmp_pa
                 raise error
     except BaseException as raised:
         assert raised is error
-    found = json.loads((tmp_path / "status.json").read_text())
-    assert found["state"] == state and (str(error or "") in found["reason"])
+    result = json.loads((tmp_path / "status.json").read_text())
+    assert result["state"] == state and (str(error or "") in result["reason"])
 
 
 DEEP = b"[" * 100_000

@@ -35,25 +35,25 @@ def test_bootstrap_equals_a_slow_loop() -> None:
         who = rng.integers(3, size=(3, 1))
         which = rng.integers(5, size=(3, 5))
         drawn.append(np.mean([values[who[i, 0], which[i, j]] for i in range(3) for j in range(5)]))
-    found = statistics.bootstrap_interval(values, statistics.mean, level=0.9, samples=200, seed=7)
-    np.testing.assert_allclose(found, [values.mean(), *np.percentile(drawn, [5, 95])], rtol=1e-12)
+    actual = statistics.bootstrap_interval(values, statistics.mean, level=0.9, samples=200, seed=7)
+    np.testing.assert_allclose(actual, [values.mean(), *np.percentile(drawn, [5, 95])], rtol=1e-12)
 
 
 def test_bootstrap_of_many_seeds_is_the_normal_interval() -> None:
     """Of 400 seeds +-1.96 standard errors of the mean; and the interval of [S] is that of [S, 1]."""
     values = np.random.default_rng(2).normal(size=400)
-    found = statistics.bootstrap_interval(values, statistics.mean)
+    actual = statistics.bootstrap_interval(values, statistics.mean)
     error = values.std() / np.sqrt(400)
     ends = values.mean() + 1.96 * error * np.array([-1, 1])
-    np.testing.assert_allclose((found.low, found.high), ends, atol=0.15 * error)
-    assert found == statistics.bootstrap_interval(values[:, None], statistics.mean)
+    np.testing.assert_allclose((actual.low, actual.high), ends, atol=0.15 * error)
+    assert actual == statistics.bootstrap_interval(values[:, None], statistics.mean)
 
 
 def test_episodes_of_a_seed_are_not_seeds() -> None:
     """Three seeds that differ, their episodes alike: the interval reaches from seed to seed, however many episodes."""
     values = np.array([[0.0], [10.0], [20.0]]) + np.random.default_rng(3).normal(size=(3, 500)) * 0.1
-    found = statistics.bootstrap_interval(values, statistics.mean)
-    assert found.low < 4 and found.high > 16
+    actual = statistics.bootstrap_interval(values, statistics.mean)
+    assert actual.low < 4 and actual.high > 16
     alone = statistics.bootstrap_interval(values[:1], statistics.mean)  # one policy, its episodes
     assert -0.02 < alone.low < alone.estimate < alone.high < 0.02
 
@@ -80,15 +80,15 @@ def slow_middle(values: list[float]) -> float:
 def test_a_band_equals_a_slow_loop() -> None:
     """Whole curves are drawn: the same seeds at every moment."""
     values = np.random.default_rng(5).normal(size=(6, 5)) * 3
-    found = statistics.bootstrap_band(values, level=0.9, samples=150, seed=2)
+    actual = statistics.bootstrap_band(values, level=0.9, samples=150, seed=2)
     draws = np.random.default_rng(2).integers(5, size=(150, 5)).tolist()
     alone = statistics.bootstrap_band(values[:, :1])  # of one seed it has no width
     assert (alone.low == values[:, 0]).all() and (alone.high == values[:, 0]).all()
     for t, row in enumerate(values.tolist()):
         drawn = [slow_middle([row[seed] for seed in draw]) for draw in draws]
-        np.testing.assert_allclose(found.low[t], np.percentile(drawn, 5), rtol=1e-12)
-        np.testing.assert_allclose(found.high[t], np.percentile(drawn, 95), rtol=1e-12)
-        np.testing.assert_allclose(found.estimate[t], slow_middle(row), rtol=1e-12)
+        np.testing.assert_allclose(actual.low[t], np.percentile(drawn, 5), rtol=1e-12)
+        np.testing.assert_allclose(actual.high[t], np.percentile(drawn, 95), rtol=1e-12)
+        np.testing.assert_allclose(actual.estimate[t], slow_middle(row), rtol=1e-12)
 
 
 def test_what_is_no_number_is_no_high_number() -> None:
@@ -104,9 +104,9 @@ def test_what_is_no_number_is_no_high_number() -> None:
 
 def test_probability_of_improvement() -> None:
     x, y = [3.0, 1.0, 2.0], [2.0, 0.0]
-    found = statistics.probability_of_improvement(x, y)
-    assert found.estimate == (1 + 1 + 0 + 1 + 0.5 + 1) / 6
-    assert found.low < found.estimate < found.high <= 1
+    result = statistics.probability_of_improvement(x, y)
+    assert result.estimate == (1 + 1 + 0 + 1 + 0.5 + 1) / 6
+    assert result.low < result.estimate < result.high <= 1
 
     rng, drawn = np.random.default_rng(0), []
     i, j = rng.integers(3, size=(100, 3, 1)), rng.integers(2, size=(100, 1, 2))

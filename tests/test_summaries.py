@@ -17,28 +17,28 @@ def verdict(**known: Any) -> dict[str, Any]:
 
 
 def test_scores_between_the_references() -> None:
-    found = verdict(random_return=-30.0, expert_return=70.0, behaviour_return=20.0)
-    assert (found["eval_score_mean"], found["behaviour_score"]) == (50.0, 50.0)
-    words = [line.split(" (")[0] for line in summaries.in_words(found)]
+    result = verdict(random_return=-30.0, expert_return=70.0, behaviour_return=20.0)
+    assert (result["eval_score_mean"], result["behaviour_score"]) == (50.0, 50.0)
+    words = [line.split(" (")[0] for line in summaries.in_words(result)]
     assert words == ["return 20.0", "normalised score", "complete episodes of the data return 20.0"]
 
 
 @pytest.mark.parametrize(("random", "expert"), [(20.0, 10.0), (20.0, 20.0), (20.0, math.nan)])
 def test_references_that_are_no_measure(random: float, expert: float) -> None:
     """The score is left out, and why is said once; returns stay, and summary.json can be written."""
-    found = verdict(random_return=random, expert_return=expert, behaviour_return=15.0)
-    assert not [name for name in found if (name.endswith("_score") and name != "no_score") or "eval_score" in name]
-    assert (found["eval_return_mean"], found["behaviour_return"]) == (20.0, 15.0)
+    result = verdict(random_return=random, expert_return=expert, behaviour_return=15.0)
+    assert not [name for name in result if (name.endswith("_score") and name != "no_score") or "eval_score" in name]
+    assert (result["eval_return_mean"], result["behaviour_return"]) == (20.0, 15.0)
     why = f"no normalised score: of the data set's references the expert's {expert:.1f} is not over random's 20.0"
-    assert [line for line in summaries.in_words(found) if "score" in line] == [why]
+    assert [line for line in summaries.in_words(result) if "score" in line] == [why]
 
 
 @pytest.mark.parametrize(
     "known", [{}, {"random_return": 1.0}, {"random_return": 2.0, "expert_return": 1.0, "env": "x"}]
 )
 def test_without_references_there_is_nothing_to_say(known: dict[str, Any]) -> None:
-    found = verdict(**known)
-    assert "no_score" not in found and len(summaries.in_words(found)) == 1
+    result = verdict(**known)
+    assert "no_score" not in result and len(summaries.in_words(result)) == 1
 
 
 DURATIONS = [(-1, "0.0 s"), (5.52, "5.5 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00 min")]

@@ -25,7 +25,7 @@ DIVIDE = "runs at once must divide over 2 devices, with --spread seeds"
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
         ({"critic_lr": ["1e-5:1e-3"]}, "--critic-lr: a range goes with --random N, how many samples to train"),
         ({"critic_lr": ["1e-5:1e-3", "1"]}, "--critic-lr 1e-5:1e-3 1: give one range, or values without one"),
@@ -39,9 +39,9 @@ DIVIDE = "runs at once must divide over 2 devices, with --spread seeds"
         ({"gamma": "0.9:1.5", "random": 2}, "--gamma 1.5: must be *"),
     ],
 )
-def test_sweeps_that_cannot_be(given: dict[str, Any], message: str) -> None:
+def test_sweeps_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RlxError) as error:
-        sweep.make("sac", ENV, **given)
+        sweep.make("sac", ENV, **settings)
     assert fnmatchcase(str(error.value), message), str(error.value)
 
 
@@ -72,8 +72,8 @@ def test_a_chunk_is_a_run_of_pairs() -> None:
     made = sweep.make("sac", ENV, random=3, tau="0.1:0.2", gamma=[0.9, 0.99], num_seeds=2, chunk=2, seed=4)
     first, second = sweep.chunks(made)
     assert first + second == made.combinations and len(second) == 1
-    everyone = config.members(sweep.chunk_config(made, first, Path("x")))
-    assert [(m["tau"], m["gamma"], m["seed"]) for m in everyone] == [
+    every_member = config.members(sweep.chunk_config(made, first, Path("x")))
+    assert [(m["tau"], m["gamma"], m["seed"]) for m in every_member] == [
         (row["tau"], row["gamma"], seed) for row in first for seed in (4, 5)
     ]
     assert made.base.train.on_nonfinite == "skip"  # one that diverges ends no other
@@ -95,9 +95,9 @@ def test_a_sweep_that_is_there(refused: Callable[..., str], tmp_path: Path) -> N
     sweep.save(sweep.make("sac", ENV, tau=[0.1, 0.2], chunk=1), folder)
     again = ["sweep", "sac", "--env", ENV, "--tau", "0.1", "0.2", "--run-dir", tmp_path, "--run-name", "sweep"]
     assert "already exists; choose another --run-name, or --overwrite" in refused(*again)
-    whole = (folder / "sweep.json").read_text()
+    text = (folder / "sweep.json").read_text()
     for broken in ({"chunk": None}, {"combinations": [{"tau": "x"}]}, {"varied": 3}):
-        (folder / "sweep.json").write_text(whole)
+        (folder / "sweep.json").write_text(text)
         damage.edit_json(folder / "sweep.json", **broken)
         assert fnmatchcase(refused("sweep", "--resume", folder), f"{folder}/sweep.json: is damaged (*); restore *")
 
@@ -143,7 +143,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return summary
 
     monkeypatch.setattr(runner, "train", train)
-    monkeypatch.setattr(running.summaries, "in_words", lambda found: ["found"])
+    monkeypatch.setattr(running.summaries, "in_words", lambda result: ["found"])
     monkeypatch.setattr(sweep_plots, "draw", lambda *arguments: None)
     return begun
 
@@ -155,11 +155,11 @@ def test_a_signal_at_a_chunks_end_ends_the_sweep(trained: Any, tmp_path: Path, m
     """Where the chunk itself had nothing left to save; what is printed can be pasted, and goes on."""
     train, folder = runner.train, tmp_path / "my runs" / "x"
 
-    def signalled(*given: Any, **more: Any) -> dict[str, Any]:
-        found = train(*given, **more)
+    def signalled(*args: Any, **more: Any) -> dict[str, Any]:
+        result = train(*args, **more)
         os.kill(os.getpid(), signal.SIGTERM)
         assert more["interrupts"].asked()
-        return found
+        return result
 
     with monkeypatch.context() as patch:
         patch.setattr(runner, "train", signalled)

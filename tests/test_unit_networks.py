@@ -81,8 +81,8 @@ def test_networks_against_numpy(module: Any) -> None:
     x = np.concatenate([OBSERVATION, ACTION], axis=1)
     for train in (False, True):
         want = [slow_network(jax.tree.map(lambda p, i=i: p[i], variables), x, residual, train) for i in range(2)]
-        found = jax.jit(critic.apply, static_argnames="train")(variables, OBSERVATION, ACTION, train=train)
-        np.testing.assert_allclose(found[0] if train else found, want, rtol=1e-3, atol=1e-3)
+        actual = jax.jit(critic.apply, static_argnames="train")(variables, OBSERVATION, ACTION, train=train)
+        np.testing.assert_allclose(actual[0] if train else actual, want, rtol=1e-3, atol=1e-3)
 
     policy = unit.make_policy(SPEC, module, (8, 8), ("tanh", -10.0, 2.0), **options)
     variables = trained(policy)

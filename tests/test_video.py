@@ -163,11 +163,11 @@ def test_fill_adds_all_geoms_except_planes() -> None:
     poses = episode(3)["poses"][2]
     video.fill(ours, geoms, poses)
     assert ours.ngeom == theirs.ngeom == 5
-    for own, other, given in zip(ours.geoms, theirs.geoms, geoms[1:], strict=False):
-        assert own.type == other.type and own.category == other.category
-        np.testing.assert_allclose(own.size, other.size)
-        np.testing.assert_allclose(own.pos, camera.placed(given, poses)[0], atol=1e-6)
-        np.testing.assert_allclose(own.rgba, [0.9, 0.2, 0.1, 1])
+    for mine, other, shape in zip(ours.geoms, theirs.geoms, geoms[1:], strict=False):
+        assert mine.type == other.type and mine.category == other.category
+        np.testing.assert_allclose(mine.size, other.size)
+        np.testing.assert_allclose(mine.pos, camera.placed(shape, poses)[0], atol=1e-6)
+        np.testing.assert_allclose(mine.rgba, [0.9, 0.2, 0.1, 1])
 
 
 def test_the_camera_follows_a_walking_robot_and_is_fixed_otherwise() -> None:
@@ -181,10 +181,10 @@ def test_the_camera_follows_a_walking_robot_and_is_fixed_otherwise() -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(1, (2, 3)), (2, (2, 6)), (3, (4, 6)), (5, (4, 9))])
 def test_pictures_side_by_side(count: int, size: tuple[int, int]) -> None:
-    whole = video.tile([np.full((2, 3, 3), i + 100, np.uint8) for i in range(count)])
-    assert whole.shape == (*size, 3)
-    assert (whole[-1, -1] == (100 + count - 1 if count in (1, 2) else (28, 35, 48))).all()
-    assert whole[0, 0, 0] == 100 and {*np.unique(whole)} >= {*range(100, 100 + count)}
+    tiled = video.tile([np.full((2, 3, 3), i + 100, np.uint8) for i in range(count)])
+    assert tiled.shape == (*size, 3)
+    assert (tiled[-1, -1] == (100 + count - 1 if count in (1, 2) else (28, 35, 48))).all()
+    assert tiled[0, 0, 0] == 100 and {*np.unique(tiled)} >= {*range(100, 100 + count)}
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_a_gif(dt: float, seconds: float, moments: Any, duration: int, drawn: An
 def test_an_mp4(drawn: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames: list[Any] = []
 
-    def get_writer(path: Path, **given: Any) -> SimpleNamespace:
-        frames.append(given["fps"])
+    def get_writer(path: Path, **options: Any) -> SimpleNamespace:
+        frames.append(options["fps"])
         Path(path).touch()
         return SimpleNamespace(append_data=lambda frame: frames.append(frame.shape), close=lambda: frames.append("end"))
 
@@ -225,7 +225,7 @@ def test_without_ffmpeg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("error", [ImportError("no EGL\nat all"), mujoco.FatalError("no OpenGL"), RuntimeError()])
 def test_without_a_renderer(error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fails(*given: Any) -> None:
+    def fails(*args: Any) -> None:
         raise error
 
     monkeypatch.setattr(mujoco, "Renderer", fails)

@@ -134,9 +134,9 @@ def test_recorded_reads_back_what_pack_returned(tmp_path: Path) -> None:
     """Also of a page that is no page of episodes, or none at all: nothing."""
     episodes = [episode(3) | {"label": "</script>"}, episode(4)]
     viewer.rollout_page(tmp_path / "a.html", SCENE, episodes, "a")
-    found = viewer.recorded(tmp_path / "a.html")
-    assert found is not None and found == json.loads(json.dumps(viewer.pack(SCENE, episodes, "a")))
-    assert [one["label"] for one in found["episodes"]] == ["</script>", "episode 2"]
+    result = viewer.recorded(tmp_path / "a.html")
+    assert result is not None and result == json.loads(json.dumps(viewer.pack(SCENE, episodes, "a")))
+    assert [one["label"] for one in result["episodes"]] == ["</script>", "episode 2"]
     for text in ("<p>", *(ISLAND % data for data in ("{", "{}", "[]", "null", "5", "[" * 10**5))):
         (tmp_path / "b.html").write_text(text)
         assert viewer.recorded(tmp_path / "b.html") is None

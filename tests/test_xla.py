@@ -38,13 +38,13 @@ def test_large_batches_that_divide_go_in_blocks(rows: int, blocks: bool) -> None
 @pytest.mark.parametrize("rows", [5, 200, 1024])
 def test_blocks_change_nothing(rows: int) -> None:
     """Plain, jitted, and under vmap over members."""
-    whole = halves(make(rows))
+    expected = halves(make(rows))
     for function in (in_blocks, jax.jit(in_blocks, static_argnums=0)):
-        for got, wanted in zip(function(halves, make(rows)), whole, strict=True):
+        for got, wanted in zip(function(halves, make(rows)), expected, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
     members = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), make(rows))
     both = jax.vmap(lambda batch: in_blocks(halves, batch))(members)
-    for got, wanted in zip(both, whole, strict=True):
+    for got, wanted in zip(both, expected, strict=True):
         np.testing.assert_allclose(got[0], wanted, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(got[1], wanted[::-1], rtol=1e-6, atol=1e-6)
 
