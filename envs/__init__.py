@@ -169,7 +169,7 @@ def make(
 
 
 def is_user_code(name: str) -> bool:
-    """Whether a name is of code of the user's, `file.py:Name` or `package.module:Name`, and of no library here."""
+    """Whether a name is of the user's code, `file.py:Name` or `package.module:Name`, and not of a library."""
     if not isinstance(name, str):
         return False
     family, colon, short = name.partition(":")

@@ -20,7 +20,7 @@ TOLERANCE = 1e-3  # between one episode alone and among others, relative and abs
 
 
 def check(env: Any) -> None:
-    """Runs episodes of an environment and looks at what it returns; `fit` and `train` make the `quick` part.
+    """Runs episodes of an environment and looks at what it returns; `fit` and `train` run the `quick` part.
 
     Shapes, types, bounds, NaN, equal results for equal keys and under jit and vmap, the count of steps, the time limit,
     and that nothing resets by itself. Raises RlxError, in one line, for the first thing that is wrong.

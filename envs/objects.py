@@ -50,7 +50,7 @@ REMEDY = "give a name (see `rlx list`), or an object as rlx.types.Env has it"
 
 
 def name_of(env: Any) -> str:
-    """What an environment is called: its class, of several layers that of the innermost."""
+    """The name of an environment's class, under wrappers that of the innermost environment."""
     if isinstance(env, type):
         return env.__name__
     if type(env) is tuple and env:  # as gymnax.make returns it

@@ -112,7 +112,7 @@ def with_model(env: Any, attribute: str, model: Any) -> Any:
 
 
 def parse(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """`["mass=0.8:1.2"]` as `{"mass": (0.8, 1.2)}`. Raises RlxError for anything else, or a range that is none."""
+    """`["mass=0.8:1.2"]` as `{"mass": (0.8, 1.2)}`. Raises RlxError for anything else, also an invalid range."""
     ranges: dict[str, tuple[float, float]] = {}
     for text in texts:
         name, _, bounds = text.partition("=")

@@ -56,7 +56,7 @@ class Sources:
 
 
 def sources(env: Env) -> Sources:
-    """Those of an environment, which may be wrapped; its own observations are single ones."""
+    """The sources of an environment's observations; without wrappers, number i is number i of the current one."""
     named: Any = getattr(env, "sources", None)
     size = env.spec.observation_size
     inputs = Sources(size, tuple(map(Number, range(size))))

@@ -1,4 +1,4 @@
-"""What an environment with a wrapper around it is made of."""
+"""The parts that wrapped environments are made of."""
 
 from __future__ import annotations
 

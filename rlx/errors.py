@@ -21,7 +21,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def unknown(flag: str, value: str, choices: Iterable[str]) -> RlxError:
-    """The error for a value that is none of `choices`, with the nearest of them."""
+    """The error for a value that is not one of `choices`; it names the nearest of them."""
     known = list(choices)
     close = nearest(value, known)
     hint = f"did you mean {close}?" if close else f"choose from {', '.join(known)}"

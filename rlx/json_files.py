@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
 
 
 def parse(text: str | bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, in one line, for what is none, or nothing that rlx would write."""
+    """The value of a JSON text. Raises ValueError, in one line, for invalid JSON and values that rlx never writes."""
     try:
         value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
     except UnicodeDecodeError as error:

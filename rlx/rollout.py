@@ -30,7 +30,7 @@ Diverged = dict[str, jax.Array]  # in how many environments a quantity had diver
 
 
 def derive(key: Key, *indices: Any) -> Key:
-    """A key of its own for every tuple of indices: `fold_in` one after the other."""
+    """A different key for every tuple of indices: `fold_in` one after the other."""
     for i in indices:
         key = jax.random.fold_in(key, i)
     return key

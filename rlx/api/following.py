@@ -129,10 +129,10 @@ class Silent:
         pass
 
     def begin(self, phase: str) -> None:
-        """Hears what the host turns to."""
+        """Takes the host's next phase."""
 
     def show(self, line: dict[str, Any]) -> None:
-        """Hears a line of metrics."""
+        """Takes a line of metrics."""
 
     def finish(self, summary: dict[str, Any], folder: Any) -> None:
         """Hears the summary."""

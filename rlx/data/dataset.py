@@ -132,7 +132,7 @@ def check(dataset: Dataset) -> None:
 
 
 def digest(dataset: Dataset) -> str:
-    """A digest of all rows, to the bit: the same for the same content, wherever and in whatever format it lies."""
+    """A digest of all rows, to the bit: the same for the same content, wherever and in whatever format it is stored."""
     sha = hashlib.sha256()
     for name, leaf in sorted(leaves(dataset.rows).items()):
         sha.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
@@ -195,7 +195,7 @@ def with_rewards(dataset: Dataset, reward: ArrayLike, mask: ArrayLike) -> Datase
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
-    """One set after the other. Of `info` and extras stays what all agree on; names and notes are put together.
+    """One set after the other. Info and extras that differ between sets are dropped; names and notes are joined.
 
     Raises RlxError where sizes of observations or actions differ.
     """
@@ -220,7 +220,7 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def choose_parts(dataset: Dataset, parts: Mapping[str, tuple[int, int]]) -> Dataset:
-    """The set with these named parts of its observations, by range, as its info names them; of none, as it is.
+    """The set with these named parts of its observations, by range, as its info names them; without names, all of it.
 
     Raises RlxError for a part that it lacks, or that has another size.
     """

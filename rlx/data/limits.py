@@ -44,7 +44,7 @@ class Limits(NamedTuple):
             )
 
     def check_file(self, path: Path) -> None:
-        """Raises RlxError if there is no plain file (a pipe would never end), or too large a one."""
+        """Raises RlxError unless there is a plain file (a pipe would never end) that is not too large."""
         if not path.is_file():
             raise RlxError(f"{path} is no file: give the path of a data set")
         if (size := path.stat().st_size) > self.file_bytes:

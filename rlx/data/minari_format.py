@@ -125,7 +125,7 @@ def _fill(dataset: Dataset, place: Path, name: str) -> None:
 
 
 def _identifier(folder: str) -> str:
-    """A name that Minari's rules allow, the folder's own where that does."""
+    """A name that Minari's rules allow: the folder's, if it is allowed."""
     name = re.sub(r"[^-\w]", "-", folder)
     return name if re.search(r"-v\d+$", name) else f"{name}-v0"
 
@@ -199,7 +199,7 @@ def read(folder: Path, limits: Limits = DEFAULT) -> Dataset:
 
 
 def _layout(path: Path, metadata: dict[str, Any]) -> Layout:
-    """Raises RlxError for what rlx does not read; whatever else is wrong raises as it comes."""
+    """Raises RlxError for what rlx does not read; other errors are raised as they occur."""
     if (kind := metadata.get("data_format", "hdf5")) != "hdf5":
         raise RlxError(
             f"{path.parent} stores its data as {printable(kind)}; rlx reads Minari's hdf5: write it in that format"
@@ -239,7 +239,7 @@ def _read_episodes(path: Path, layout: Layout, limits: Limits) -> dict[str, np.n
 
 
 def _allocate(group: Group, layout: Layout, limits: Limits) -> dict[str, np.ndarray]:
-    """Room for all rows; what extras look like, an episode shows."""
+    """Empty arrays for all rows; the shapes of extras are those of one episode."""
     n, wide = layout.steps, (layout.observation_size,)
     shapes = {"observations": wide, SUCCESSOR: wide, "actions": (layout.action_size,), "rewards": ()}
     for name in (f"infos/{extra}" for extra in layout.extras):
@@ -281,7 +281,7 @@ def _read_episode(group: Group, number: int, columns: dict[str, np.ndarray], sta
 
 
 def _info(path: Path, folder: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What rlx stored, or of another's set what Minari's own fields say. Raises RlxError for what makes no sense."""
+    """The info that rlx stored, or Minari's fields of a set that it did not write. Raises RlxError for bad values."""
     if "rlx" in metadata:
         info = metadata["rlx"]["info"]
     else:

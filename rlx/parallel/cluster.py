@@ -128,7 +128,7 @@ def agree(text: str) -> str:
 
 
 def sum_over_processes(*numbers: int) -> tuple[int, ...]:
-    """Each number added up over all processes; all of them must ask, at the same point of the run."""
+    """Each number added up over all processes; all of them must call this, at the same point of the run."""
     if not several_processes():
         return numbers
     rows = np.zeros((jax.local_device_count(), len(numbers)), np.int32)

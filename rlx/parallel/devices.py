@@ -82,7 +82,7 @@ def memory_bytes(devices: Sequence[jax.Device]) -> int | None:
 
 
 class Memory(NamedTuple):
-    """What is held now."""
+    """The memory in use now."""
 
     used: int  # bytes
     limit: int | None

@@ -19,7 +19,7 @@ class Behaviour(NamedTuple):
 
 
 def mismatch(behaviour: Behaviour, returns: np.ndarray, random: np.ndarray, last: np.ndarray) -> str | None:
-    """Why a policy with these returns `[N]`, as it explores, is not what its name promises; None where it is.
+    """Why a policy with these exploring returns `[N]` is not what its name promises; None if it is.
 
     It and the run's last policy must be clearly above random actions, and its share of the way from them to the last
     policy nearer to its name's own than to either end.

@@ -113,7 +113,7 @@ class Source:
         self._make_pool = jax.jit(self.task.batch.make_pool)
 
     def choose(self, kind: str, step: int | None) -> list[Behaviour]:
-        """Who collects. Raises RlxError where the halves of a mixed set would have one policy."""
+        """The policies that collect. Raises RlxError where the halves of a mixed set would have the same one."""
         if kind == "random":
             return [Behaviour("random", None)]
         if kind == "expert":

@@ -60,7 +60,7 @@ def is_longer(wanted: RunConfig, saved: RunConfig) -> bool:
 
 
 def needs_checkpoint(folder: Path) -> RlxError:
-    """Of a finished run that cannot go on: beginning it again would discard what it has learnt."""
+    """The error for a finished run that cannot continue: starting it again would discard what it has learnt."""
     return RlxError(f"{folder}: holds no full checkpoint to go on from; begin another run by --init-from")
 
 

@@ -199,7 +199,7 @@ class Status(NamedTuple):
 
 
 def status(folder: Path) -> Status:
-    """How the run in a folder stands; a run whose process died without a word was interrupted. Reads only."""
+    """The state of the run in a folder; a run whose process died silently was interrupted. Reads only."""
     size = _size(folder)
     try:
         if not (folder / STATUS).exists():

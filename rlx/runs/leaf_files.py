@@ -18,7 +18,7 @@ PROCESS_LEAVES = "process"  # where one of several processes keeps its leaves
 
 
 def write(place: epath.Path, leaves: dict[str, np.ndarray]) -> None:
-    """Writes a table into the new folder `place`; each of several processes its own."""
+    """Writes a table into the new folder `place`; each of several processes writes its own table."""
     _write_bytes(place, leaves) if parallel.several_processes() else _write_orbax(place, leaves)
 
 
@@ -93,7 +93,7 @@ def digest(leaf: np.ndarray) -> str:
 
 
 def digest_file(path: epath.Path) -> str:
-    """Of a plain file; anything else has the empty digest: reading a pipe would never end."""
+    """The digest of a plain file; empty for anything else, since reading a pipe would never end."""
     if path.exists() and not path.is_file():
         return ""
     digest = hashlib.sha256()

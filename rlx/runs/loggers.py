@@ -86,7 +86,7 @@ class TensorBoard:
 
 
 def _name(folder: Path) -> str:
-    """What a run is called: as its folder, a part of a sweep as `sweep/chunk-0`."""
+    """The run's name: that of its folder, for a part of a sweep `sweep/chunk-0`."""
     place = folder.resolve()
     return f"{place.parent.name}/{place.name}" if (place.parent / "sweep.json").is_file() else place.name
 

@@ -21,7 +21,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _parsed(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any] | ValueError]]:
-    """Every line with its number from 1, as an object or as what is wrong with it."""
+    """Every line with its number from 1, as an object or as the error."""
     *complete, last = json_files.read_bytes(path).split(b"\n")
     for number, text in enumerate([*complete, last], 1):
         try:

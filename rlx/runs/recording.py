@@ -42,7 +42,7 @@ class Follower(Protocol):
 
 
 def warn(text: str) -> None:
-    """Tells the user what was dealt with."""
+    """Prints a warning."""
     say(f"rlx: {text}")
 
 

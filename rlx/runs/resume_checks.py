@@ -1,4 +1,4 @@
-"""What has to be as it was when a run goes on: its config.json, its data set, its checkpoints."""
+"""What must not have changed when a run is resumed: its config.json, its data set, its checkpoints."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def chunk_config(sweep: Sweep, part: Sequence[Mapping[str, float]], folder: Path
 
 
 def checkpoint_dir(sweep: Sweep, folder: Path) -> str:
-    """Of a sweep's own, in the one that was named: every sweep has a chunk-0."""
+    """The sweep's subfolder of `--checkpoint-dir`, since every sweep has a chunk-0."""
     base = sweep.base.train.checkpoint_dir
     return f"{base.rstrip('/')}/{folder.resolve().name}" if base else ""
 

@@ -28,7 +28,7 @@ Alarms = dict[str, Alarm]  # by quantity
 
 
 class Learned(NamedTuple):
-    """What updates tell; of several, leaves lead with their number."""
+    """What updates report; of several updates, leaves lead with their number."""
 
     metrics: Metrics
     bad: dict[str, jax.Array]  # float32, updates in which a quantity was not finite

@@ -119,7 +119,7 @@ class Pipelined:
     def _edge(
         self, state: PipelineState, policy: Any, collector: Any, pieces: Any, version: Any, statistics: Any, _: Any
     ) -> PipelineState:
-        """The block goes into both rings, the statistics and the policy to whom they concern."""
+        """Adds the block to both rings, and hands statistics and policy to the roles that read them."""
         learners = []
         for learner, store, group, part in zip(
             state[1:], self.store, self.groups[1:], zip(*pieces, strict=True), strict=True

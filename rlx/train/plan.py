@@ -78,7 +78,7 @@ def parse_ratio(text: str) -> tuple[int, int]:
 
 
 def parse_shares(config: TrainConfig) -> list[float]:
-    """The share of each data set, adding up to 1. Raises RlxError for other numbers, or other than there are sets."""
+    """The share of each data set, adding up to 1. Raises RlxError for invalid or too many or few numbers."""
     sets = len(config.datasets)
     if not config.dataset_shares:
         return [1 / sets] * sets

@@ -158,7 +158,7 @@ def _learn(
     role: str,
     **consumed: Snapshot,
 ) -> tuple[Any, RoleTotals]:
-    """A learner's updates of its half after the warm-up, which offline there is none of, and what to report."""
+    """A learner's updates of its half after the warm-up (offline there is none), and what to report."""
     if state.replay is None:
         half, updates, learned = *learn(half), jnp.ones(())
     else:
