@@ -17,6 +17,7 @@ from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import collect_dataset, saved_replay
 from rlx.runs.behaviours import Behaviour, mismatch
+from rlx.train import acting
 from rlx.types import Key
 from tests import damage
 from tests.commands import Capture, MonkeyPatch, Say
@@ -146,6 +147,13 @@ def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:
     returns = jax.jit(lambda: evaluate(envs.make(ENV), act, 64, jax.random.key(1_000_003)).returns)()
     assert dataset.info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
     assert dataset.info["behaviour_return"] == dataset.info["behaviours"][0]["return"] == dataset.info["random_return"]
+
+
+def test_random_actions_of_a_discrete_task_are_choices() -> None:
+    spec = envs.make("gymnax:CartPole-v1").spec
+    actions = np.asarray(acting.random_action(spec, jax.random.key(0), 400))
+    assert {tuple(action) for action in actions.tolist()} == {(0.0, 1.0), (1.0, 0.0)}
+    assert abs(actions[:, 0].mean() - 0.5) < 0.1 and float(acting.random_log_prob(spec)) == pytest.approx(-np.log(2))
 
 
 def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset]) -> None:
