@@ -75,7 +75,7 @@ def test_time_limit_in_the_driver() -> None:
         ({"env": envs.vectorise(probes.EndlessReward(), 1, 1)}, "VectorEnv is no environment with rlx's spec, *"),
         ({"env": probes.EndlessReward}, "EndlessReward is a class: *"),
         ({"env": probes.EndlessReward(), "backend": "mjx"}, "EndlessReward has one physics only: leave out the *"),
-        ({"progress": print}, "progress: * is neither True nor False; functions of metrics go to callbacks"),
+        ({"progress": 3}, "progress: 3 is neither True, False nor a function*"),
         ({"preset": 4}, "preset=4: must be text"),
         ({"callbacks": 3}, "callbacks: 3 is no function; give functions of (metrics, state)"),
         ({"callbacks": lambda metrics: None}, "callbacks: * must take two arguments, (metrics, state)"),

@@ -100,7 +100,10 @@ def test_a_result_continues_to_the_bits_of_a_longer_run(short: Any, longer: Any,
     loaded = rlx.load(short.save(tmp_path / "saved"))
     assert same(loaded, short) and loaded.folder == tmp_path / "saved"
     assert same(loaded.continue_training(total_env_steps=128), longer)
-    stopped = rlx.fit("sac", line, total_env_steps=128, **ONLINE, callbacks=at(48, lambda: True))
+    lines: list[dict[str, Any]] = []
+    follow = {"callbacks": at(48, lambda: True), "progress": lines.append}
+    stopped = rlx.fit("sac", line, total_env_steps=128, **ONLINE | follow)
+    assert lines == stopped.metrics and lines[-1]["run_step"] == 48
     assert stopped.run_step == 48 and "callback" in stopped.stopped and same(stopped.continue_training(), longer)
     interrupted = rlx.fit("sac", line, total_env_steps=128, **ONLINE, callbacks=at(48, raise_interrupt))
     assert (interrupted.run_step, interrupted.stopped) == (48, "interrupted") and same(interrupted, stopped)

@@ -12,7 +12,7 @@ from rlx import agents, build, config, data, parallel
 from rlx.api import training
 from rlx.api.arguments import as_list, check_kind, speaks_python
 from rlx.api.environments import environment
-from rlx.api.following import Follower
+from rlx.api.following import Follower, Progress
 from rlx.api.result import Result
 from rlx.config import RunConfig
 from rlx.data import Dataset
@@ -42,7 +42,7 @@ def fit(
     run_name: str | None = None,
     overwrite: bool = False,
     callbacks: Any = (),
-    progress: bool | None = None,
+    progress: Progress = None,
     keep_training_state: bool = True,
     **settings: Any,
 ) -> Result:
@@ -55,9 +55,9 @@ def fit(
 
     `callbacks` are called with every line of metrics and the agent's state; one that returns True ends the run. So does
     Ctrl-C: the result is what was learnt until then. An exception in a callback is raised, with the result in its
-    attribute `result`. `progress` shows a bar (by default on a terminal and in a notebook). Without
-    `keep_training_state` a result in memory cannot continue, and holds neither replay nor environments. Raises RlxError
-    for a name, a setting or an object that cannot be.
+    attribute `result`. `progress` shows a bar (by default on a terminal and in a notebook), or is a function that is
+    called with every line of metrics. Without `keep_training_state` a result in memory cannot continue, and holds
+    neither replay nor environments. Raises RlxError for a name, a setting or an object that cannot be.
 
         result = rlx.fit("sac", "gymnax:Pendulum-v1", total_env_steps=20_000, num_seeds=4)
     """

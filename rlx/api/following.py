@@ -20,6 +20,7 @@ from rlx.runs import signals
 from rlx.runs.console import Console, brief
 from rlx.runs.summaries import Rates, duration
 
+Progress = bool | Callable[[dict[str, Any]], Any] | None  # whether it is shown; or a function of each line of metrics
 Callback = Callable[[dict[str, Any], Any], Any]  # (line of metrics, the agent's state [M, ...]) -> True to stop
 
 
@@ -37,7 +38,7 @@ class Interrupts(signals.Interrupts):
 class Follower:
     """Collects what a run reports, for its result; see `rlx.runs.recording.Follower`."""
 
-    def __init__(self, callbacks: Any, progress: bool | None, in_folder: bool) -> None:
+    def __init__(self, callbacks: Any, progress: Progress, in_folder: bool) -> None:
         self.callbacks, self.progress = check_callbacks(callbacks), check_progress(progress)
         self.interrupts = Interrupts(signals.NUMBERS if in_folder else (signal.SIGINT,))
         self.lines: list[dict[str, Any]] = []
@@ -56,7 +57,7 @@ class Follower:
     def console(self, run_config: RunConfig) -> Any:
         """What shows the run's progress: a bar in a notebook, a panel on a terminal, else nothing unless asked for."""
         self.run_config = run_config
-        if self.progress is False:
+        if self.progress is False or callable(self.progress):
             return Silent()
         if in_notebook():
             return NotebookBar(run_config)
@@ -69,11 +70,13 @@ class Follower:
             return False
         self.lines.append(line)
         self.rates.add(moment.report)
-        if not self.callbacks:
-            return False
-        driver, report = moment.driver, moment.report
-        state = driver.fetch(driver.policy_snapshot(report.state))["agent"]
         try:
+            if callable(self.progress):
+                self.progress(line)
+            if not self.callbacks:
+                return False
+            driver, report = moment.driver, moment.report
+            state = driver.fetch(driver.policy_snapshot(report.state))["agent"]
             answers = [callback(line, state) for callback in self.callbacks]
         except KeyboardInterrupt:
             if self.interrupts.asked():  # the second Ctrl-C
@@ -103,10 +106,10 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     return checked
 
 
-def check_progress(progress: Any) -> bool | None:
-    """Raises RlxError for what is neither true, false nor None."""
-    if not (progress is None or isinstance(progress, bool)):
-        raise RlxError(f"progress: {progress!r} is neither True nor False; functions of metrics go to callbacks")
+def check_progress(progress: Any) -> Progress:
+    """Raises RlxError for what is neither true, false, None nor a function."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise RlxError(f"progress: {progress!r} is neither True, False nor a function of each line of metrics")
     return progress
 
 

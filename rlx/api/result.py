@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from rlx import config, json_files, normalize
 from rlx.api import page, training
 from rlx.api.arguments import check_kind, speaks_python
+from rlx.api.following import Progress
 from rlx.api.page import Page
 from rlx.api.training import Trained
 from rlx.build import Setup
@@ -213,7 +214,7 @@ class Result:
         total_env_steps: float | None = None,
         offline_steps: float | None = None,
         callbacks: Any = (),
-        progress: bool | None = None,
+        progress: Progress = None,
     ) -> Result:
         """Goes on to a larger total, or to the end of a run that was stopped, and returns the new result.
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rlx import build, config
 from rlx.api.arguments import in_python
-from rlx.api.following import Follower
+from rlx.api.following import Follower, Progress
 from rlx.data import Dataset
 from rlx.errors import RlxError, say
 from rlx.experiment import Moment, run
@@ -116,7 +116,7 @@ def in_folder(make_result: MakeResult, folder: Path, train: Callable[[], Any], f
 
 
 def resume(
-    make_result: MakeResult, folder: Path, totals: dict[str, Any], env: Any, callbacks: Any, progress: bool | None
+    make_result: MakeResult, folder: Path, totals: dict[str, Any], env: Any, callbacks: Any, progress: Progress
 ) -> Any:
     """Goes on with a run in its folder, as `rlx train --resume`."""
     follower = Follower(callbacks, progress, in_folder=True)
@@ -128,7 +128,7 @@ def resume(
     return in_folder(make_result, folder, train, follower, env)
 
 
-def go_on(result: Any, trained: Trained, totals: dict[str, Any], callbacks: Any, progress: bool | None) -> Any:
+def go_on(result: Any, trained: Trained, totals: dict[str, Any], callbacks: Any, progress: Progress) -> Any:
     """Goes on with a run in memory."""
     follower = Follower(callbacks, progress, in_folder=False)
     saved, moment = result.config, trained.moment
