@@ -16,6 +16,10 @@ if __name__ != "rlx.agents":
 REGISTRY = {
     "sac": "rlx.agents.sac",
     "tqc": "rlx.agents.tqc",
+    "redq": "rlx.agents.redq",
+    "dsac": "rlx.agents.dsac",
+    "dsac_t": "rlx.agents.dsac_t",
+    "mdpo": "rlx.agents.mdpo",
     "crossq": "rlx.agents.crossq",
     "xqc": "rlx.agents.xqc",
     "flash_sac": "rlx.agents.flash_sac",

@@ -13,7 +13,7 @@ import optax
 
 from rlx import halves, losses, networks, optim, parallel, policies
 from rlx.agents import sac
-from rlx.halves import HalfState
+from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
@@ -109,8 +109,8 @@ def update_critic(
 
 
 def update_actor(
-    nets: Networks, state: sac.ActorState, critic_params: Params, batch: Transition, key: Key
-) -> tuple[sac.ActorState, Metrics]:
+    nets: Networks, state: SoftActorState, critic_params: Params, batch: Transition, key: Key
+) -> tuple[SoftActorState, Metrics]:
     """SAC's, with the batch's statistics in the actor and running ones in the critics, which stay as they are."""
     hypers, observation, critic = state.hypers, batch.observation, nets.critic.with_dropout(key, 1)
     rows = jnp.concatenate([observation, batch.next_observation]) if nets.joint_actor else observation
@@ -122,7 +122,7 @@ def update_actor(
         mean, log_std = (x[: len(observation)] for x in output)
         return *TanhNormal(mean, log_std).sample_and_log_prob(seed=key), statistics
 
-    return sac.step_actor(
+    return halves.step_soft_actor(
         state,
         sample=sample,
         q_value=lambda action: losses.ensemble_min(nets.values(critic(critic_params, observation, action), hypers)),
@@ -161,9 +161,9 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
 def assemble(nets: Networks, defaults: type[sac.Hypers] = Hypers) -> sac.SoftAgent:
     """The agent with these networks; `defaults` are a variant's hyper-parameters."""
 
-    def init_actor(key: Key, hypers: Any) -> sac.ActorState:
+    def init_actor(key: Key, hypers: Any) -> SoftActorState:
         actor = Learner.create(nets.actor.init(key), nets.optimizer(hypers))
-        return sac.ActorState.create(hypers, actor, log_alpha=Learner.create(jnp.log(hypers.alpha_init)))
+        return SoftActorState.create(hypers, actor, log_alpha=Learner.create(jnp.log(hypers.alpha_init)))
 
     def q_value(critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
         estimates = nets.critic.apply(critic.learner.variables, observation, action)

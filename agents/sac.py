@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx import halves, losses, networks, parallel, policies
-from rlx.halves import HalfState
+from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import POSITIVE, Agent, Key, Metrics, Params, Spec, Transition, setting
@@ -51,17 +51,12 @@ class Hypers(halves.Hypers):
     )
 
 
-class ActorState(HalfState):
-    """The actor half."""
-
-    log_alpha: Learner  # parameters []
-
-
 class Policy(NamedTuple):
     """What acting and the critic half read."""
 
     params: Params
     log_alpha: jax.Array
+    target_params: Params | None = None  # None without a target policy: then targets take the policy's own actions
 
 
 class Networks(NamedTuple):
@@ -75,73 +70,49 @@ class Networks(NamedTuple):
     action_size: int
     axes: parallel.Axes
     temperature_loss: Callable[..., jax.Array] = losses.temperature_loss
+    values: Callable[[jax.Array], jax.Array] = lambda estimates: estimates  # whose mean is reported
+    target_policy: bool = False
+    # (parameters of all target critics, key) -> of those that make the target
+    choose_targets: Callable[[Params, Key], Params] = lambda params, key: params
 
 
-SoftAgent = Agent[HalfState, ActorState, Params, Policy]
+SoftAgent = Agent[HalfState, SoftActorState, Params, Policy]
 
 
 def update_critic(
-    nets: Networks, state: HalfState, policy: Policy, batch: Transition, key: Key
-) -> tuple[HalfState, Metrics]:
+    nets: Networks, state: halves.C, policy: Policy, batch: Transition, key: Key
+) -> tuple[halves.C, Metrics]:
     """All critics towards r + gamma d (Q' - alpha log pi) (arXiv 1812.05905, eqs. 5 and 6), then their targets."""
-    next_action, log_prob = policies.squashed_sample(nets.actor, policy.params, batch.next_observation, key)
+    params = policy.params if policy.target_params is None else policy.target_params
+    next_action, log_prob = policies.squashed_sample(nets.actor, params, batch.next_observation, key)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
-    next_estimates = target_critic(state.learner.target_variables, batch.next_observation, next_action)
+    target_params = nets.choose_targets(state.learner.target_variables, jax.random.fold_in(key, 4))
+    next_estimates = target_critic(target_params, batch.next_observation, next_action)
     next_value = nets.bootstrap(next_estimates, jax.random.fold_in(key, 1))
     soft_value = losses.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
     target = halves.td_target(batch, soft_value, state.hypers)
     return halves.update_critics(
-        state, critic, batch, target, nets.axes, regress=nets.regress, target_mean=target.mean()
+        state, critic, batch, target, nets.axes, regress=nets.regress, values=nets.values, target_mean=target.mean()
     )
 
 
 def update_actor(
-    nets: Networks, state: ActorState, critic_params: Params, batch: Transition, key: Key
-) -> tuple[ActorState, Metrics]:
-    """The policy down alpha log pi - Q (arXiv 1812.05905, eq. 7), then alpha (eq. 18) with the same log pi."""
+    nets: Networks, state: SoftActorState, critic_params: Params, batch: Transition, key: Key, **options: Any
+) -> tuple[SoftActorState, Metrics]:
+    """The policy down alpha log pi - Q (arXiv 1812.05905, eq. 7), then alpha (eq. 18) with the same log pi.
+
+    `options` are of `halves.step_soft_actor`.
+    """
     critic = nets.critic.with_dropout(key, 1)
-    return step_actor(
+    return halves.step_soft_actor(
         state,
         sample=lambda params: policies.squashed_sample(nets.actor, params, batch.observation, key),
         q_value=lambda action: nets.action_value(critic(critic_params, batch.observation, action)),
         target_entropy=state.hypers.target_entropy_per_action * nets.action_size,
         temperature_loss=nets.temperature_loss,
         axes=nets.axes,
+        **{"tau": state.hypers.tau, **options},
     )
-
-
-def step_actor(
-    state: ActorState,
-    *,
-    sample: Callable[[Params], tuple[Any, ...]],
-    q_value: Callable[[jax.Array], jax.Array],
-    target_entropy: Any,
-    temperature_loss: Callable[..., jax.Array],
-    axes: parallel.Axes,
-    rate: Any = 1.0,
-    **options: Any,
-) -> tuple[ActorState, Metrics]:
-    """The half after a step of the policy down alpha log pi - Q, and one of its temperature.
-
-    `sample(params)` gives actions [B, A], their log-probabilities [B] and, with batch norm, the new statistics;
-    `q_value(action)` is [B]. `rate` multiplies learning rates; `options` are the policy's, of `Learner.step`.
-    """
-    hypers, alpha = state.hypers, jnp.exp(state.log_alpha.params)
-
-    def loss(params: Params) -> tuple[jax.Array, Any]:
-        action, log_prob, *statistics = sample(params)
-        value = losses.soft_actor_loss(q_value(action), log_prob, alpha)
-        report = log_prob, {"actor_loss": value, "entropy": -log_prob.mean()}
-        return value, (report, *statistics) if statistics else report
-
-    actor, (log_prob, metrics) = state.learner.step(loss, rate * hypers.actor_lr, axes, **options)
-
-    def alpha_loss(log_alpha: jax.Array) -> tuple[jax.Array, Metrics]:
-        value = temperature_loss(log_alpha, log_prob, target_entropy)
-        return value, {"alpha_loss": value, "alpha": jnp.exp(log_alpha)}
-
-    log_alpha, alpha_metrics = state.log_alpha.step(alpha_loss, rate * hypers.alpha_lr, axes)
-    return state.advance(learner=actor, log_alpha=log_alpha), metrics | alpha_metrics
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
@@ -164,14 +135,17 @@ def assemble(nets: Any, defaults: type[Any] = Hypers) -> SoftAgent:
     """The agent with these `Networks`, or others of a variant that replaces what reads them; `defaults` are its
     hyper-parameters."""
 
-    def init_actor(key: Key, hypers: Hypers) -> ActorState:
-        actor, log_alpha = Learner.create(nets.actor.init(key)), Learner.create(jnp.log(hypers.alpha_init))
-        return ActorState.create(hypers, actor, log_alpha=log_alpha)
+    def init_actor(key: Key, hypers: Hypers) -> SoftActorState:
+        actor = Learner.create(nets.actor.init(key), target=nets.target_policy)
+        return SoftActorState.create(hypers, actor, log_alpha=Learner.create(jnp.log(hypers.alpha_init)))
+
+    def policy_params(actor: SoftActorState, critic_params: Params) -> Policy:
+        return Policy(actor.learner.params, actor.log_alpha.params, actor.learner.target_params)
 
     return Agent(
         init=halves.make_init(defaults, halves.init_half(nets.critic, target=True), init_actor),
         critic_params=lambda critic: critic.learner.variables,
-        policy_params=lambda actor, critic_params: Policy(actor.learner.params, actor.log_alpha.params),
+        policy_params=policy_params,
         update_critic=partial(update_critic, nets),
         update_actor=partial(update_actor, nets),
         **policies.squashed_functions(nets.actor),

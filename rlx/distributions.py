@@ -89,6 +89,18 @@ def mean_tanh_normal(mean: jax.Array, log_std: jax.Array) -> distrax.Independent
     return distrax.Independent(_normal(jnp.tanh(mean), log_std, -5.0, 2.0), 1)
 
 
+def gaussian_divergence(gaussian: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """KL(N || N') of diagonal Gaussians, each of means and log-deviations `[..., A]`: `[...]`.
+
+    It is that of the squashed Gaussians, too: tanh is invertible.
+    """
+    (mean, log_std), (other_mean, other_log_std) = gaussian, other
+    chex.assert_equal_shape([mean, log_std, other_mean, other_log_std])
+    ratio = log_std - other_log_std
+    distance = (mean - other_mean) * jnp.exp(-other_log_std)
+    return jnp.sum((jnp.exp(2 * ratio) + distance**2 - 1) / 2 - ratio, axis=-1)
+
+
 def _normal(mean: jax.Array, log_std: jax.Array, low: float, high: float) -> distrax.Normal:
     dtype = jnp.promote_types(mean.dtype, jnp.float32)
     return distrax.Normal(mean.astype(dtype), jnp.exp(jnp.clip(log_std.astype(dtype), low, high)))

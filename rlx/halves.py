@@ -103,6 +103,12 @@ class HalfState(PyTreeNode):
         return self.replace(step=self.step + 1, **learners)
 
 
+class SoftActorState(HalfState):
+    """The actor half of maximum-entropy agents."""
+
+    log_alpha: Learner  # of the temperature, parameters []
+
+
 C = TypeVar("C", bound=HalfState)
 A = TypeVar("A", bound=HalfState)
 
@@ -227,6 +233,43 @@ def update_discrete_critics(
         values=taken,
         **options,
     )
+
+
+def step_soft_actor(
+    state: SoftActorState,
+    *,
+    sample: Callable[[Params], tuple[Any, ...]],
+    q_value: Callable[[jax.Array], jax.Array],
+    target_entropy: Any,
+    temperature_loss: Callable[..., jax.Array],
+    axes: parallel.Axes,
+    penalty: Callable[[Params], tuple[Any, Metrics]] = lambda params: (0.0, {}),
+    rate: Any = 1.0,
+    **options: Any,
+) -> tuple[SoftActorState, Metrics]:
+    """The half after a step of the policy down mean(alpha log pi - Q) + penalty, and one of its temperature.
+
+    `sample(params)` gives actions [B, A], their log-probabilities [B] and, with batch norm, the new statistics;
+    `q_value(action)` is [B], `penalty(params)` a scalar and metrics. `rate` multiplies learning rates; `options` are
+    the policy's, of `Learner.step`.
+    """
+    hypers, alpha = state.hypers, jnp.exp(state.log_alpha.params)
+
+    def loss(params: Params) -> tuple[jax.Array, Any]:
+        action, log_prob, *statistics = sample(params)
+        more, metrics = penalty(params)
+        value = losses.soft_actor_loss(q_value(action), log_prob, alpha) + more
+        report = log_prob, {"actor_loss": value, "entropy": -log_prob.mean(), **metrics}
+        return value, (report, *statistics) if statistics else report
+
+    actor, (log_prob, metrics) = state.learner.step(loss, rate * hypers.actor_lr, axes, **options)
+
+    def alpha_loss(log_alpha: jax.Array) -> tuple[jax.Array, Metrics]:
+        value = temperature_loss(log_alpha, log_prob, target_entropy)
+        return value, {"alpha_loss": value, "alpha": jnp.exp(log_alpha)}
+
+    log_alpha, alpha_metrics = state.log_alpha.step(alpha_loss, rate * hypers.alpha_lr, axes)
+    return state.advance(learner=actor, log_alpha=log_alpha), metrics | alpha_metrics
 
 
 def imitate(

@@ -11,7 +11,7 @@ import pytest
 import rlx
 from rlx import distributions
 from rlx.agents import crossq, sac
-from rlx.halves import HalfState
+from rlx.halves import HalfState, SoftActorState
 from rlx.optim import Learner
 from rlx.types import Metrics, Params, State, as_arrays
 from tests import probes
@@ -51,7 +51,7 @@ def learner(params: Any, target: Any = None) -> Learner:
 
 def stub_state(target: Any = None) -> State:
     critic = HalfState.create(HYPERS, learner(ONLINE, target))
-    actor = sac.ActorState.create(HYPERS, learner(POLICY), log_alpha=Learner.create(LOG_ALPHA))
+    actor = SoftActorState.create(HYPERS, learner(POLICY), log_alpha=Learner.create(LOG_ALPHA))
     return jax.tree.map(jnp.asarray, State(critic=critic, actor=actor))
 
 

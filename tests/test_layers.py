@@ -21,6 +21,11 @@ LAYERS = """
 REGISTRY_READERS = {"config", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
+    ("rlx.agents.redq", "rlx.agents.sac"),
+    ("rlx.agents.dsac", "rlx.agents.sac"),
+    ("rlx.agents.dsac_t", "rlx.agents.sac"),
+    ("rlx.agents.dsac_t", "rlx.agents.dsac"),
+    ("rlx.agents.mdpo", "rlx.agents.sac"),
     ("rlx.agents.crossq", "rlx.agents.sac"),
     ("rlx.agents.xqc", "rlx.agents.sac"),
     ("rlx.agents.xqc", "rlx.agents.crossq"),

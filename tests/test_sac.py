@@ -10,6 +10,7 @@ import pytest
 from rlx import distributions
 from rlx.agents import sac
 from rlx.distributions import TanhNormal
+from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import Key, Metrics, State, Transition, as_arrays
 from tests import probes
@@ -43,7 +44,7 @@ BATCH = transitions(normal, 8)
 
 def stub_state() -> State:
     critic = targeted(HYPERS, ONLINE, TARGET)
-    actor = sac.ActorState.create(HYPERS, Learner.create(POLICY), log_alpha=Learner.create(LOG_ALPHA))
+    actor = SoftActorState.create(HYPERS, Learner.create(POLICY), log_alpha=Learner.create(LOG_ALPHA))
     return jax.tree.map(jnp.asarray, State(critic=critic, actor=actor))
 
 
@@ -173,12 +174,3 @@ def test_four_shards_make_the_update_of_the_joined_batch(monkeypatch: pytest.Mon
     expected = jax.jit(AGENT.update)(state, joined, keys[0])
     for i in range(4):
         near(jax.tree.map(lambda x, i=i: x[i], found), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_bootstrap_gets_a_key_of_its_own() -> None:
-    """So that a target may take a random subset of the critics (REDQ): with another key another target."""
-    nets = STUBS._replace(bootstrap=lambda q, key: jax.random.permutation(key, q)[0])
-    state, policy = stub_state().critic, sac.Policy(POLICY, LOG_ALPHA)
-    target = jax.jit(jax.vmap(lambda key: sac.update_critic(nets, state, policy, BATCH, key)[1]["target_mean"]))
-    targets = target(jax.random.split(jax.random.key(0), 20))
-    assert np.ptp(np.asarray(targets)) > 0.1

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.agents import crossq, sac, xqc
-from rlx.halves import HalfState
+from rlx.agents import crossq, xqc
+from rlx.halves import HalfState, SoftActorState
 from rlx.optim import Learner
 from rlx.types import Params, as_arrays
 from tests import probes
@@ -48,7 +48,7 @@ def check_losses(module: ModuleType) -> None:
     nets = nets._replace(actor=stub(stub_actor), critic=stub(stub_critic))
     learner = Learner.create({"params": jnp.asarray(ONLINE)} | STATISTICS, target=True)
     half = HalfState.create(hypers, learner.replace(target_params={"params": TARGET}))
-    actor = sac.ActorState.create(
+    actor = SoftActorState.create(
         hypers, Learner.create(PUBLISHED.params), log_alpha=Learner.create(jnp.asarray(LOG_ALPHA))
     )
     key, running = jax.random.key(3), np.float32(0.25)

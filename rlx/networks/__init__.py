@@ -26,6 +26,7 @@ from rlx.networks.network import (
     make_gaussian_policy,
     make_network,
     make_value,
+    random_members,
 )
 from rlx.networks.score import FourierFeatures, ScoreNet, make_score
 
@@ -56,4 +57,5 @@ __all__ = [
     "make_network",
     "make_score",
     "make_value",
+    "random_members",
 ]

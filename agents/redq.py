@@ -1,0 +1,48 @@
+"""Randomised ensembled double Q-learning (REDQ; Chen et al., arXiv 2101.05982): SAC with many critics.
+
+With LayerNorm and half of every minibatch from a data set it is RLPD (Ball et al., arXiv 2302.02948), with two critics,
+dropout and LayerNorm DroQ (Hiraoka et al., arXiv 2110.02034): the presets `rlpd` and `droq`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax.numpy as jnp
+
+from rlx import networks, parallel
+from rlx.agents import sac
+from rlx.errors import RlxError
+from rlx.types import COUNT, Spec, setting
+
+
+@dataclass(frozen=True)
+class Config(sac.Config):
+    """Static (compile-time) configuration."""
+
+    num_critics: int = setting(10, "critics in the ensemble; the actor climbs their mean", COUNT)
+    num_target_critics: int = setting(
+        2, "critics, drawn anew for every update, whose minimum is the target: fewer are less cautious", COUNT
+    )
+
+
+Hypers = sac.Hypers
+
+
+def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Networks:
+    """SAC's networks, but a random subset of the target critics makes each target (arXiv 2101.05982, algorithm 1).
+
+    Raises RlxError where the subset would be larger than the ensemble.
+    """
+    count = config.num_target_critics
+    if count > config.num_critics:
+        raise RlxError(f"--num-target-critics {count}: must be at most --num-critics {config.num_critics}")
+    return sac.make_networks(config, spec, axes)._replace(
+        choose_targets=partial(networks.random_members, count=count), action_value=partial(jnp.mean, axis=0)
+    )
+
+
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
+    """REDQ for environments of `spec`; gradients are averaged over the mapped `axes`."""
+    return sac.assemble(make_networks(config, spec, axes))
