@@ -15,7 +15,6 @@ from rlx import halves, losses, networks, optim, parallel, policies
 from rlx.agents import sac
 from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
-from rlx.optim import Learner
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
@@ -28,11 +27,7 @@ class Config(sac.Config):
         "renorm", "normalisation in actor and critics: batch, or renorm", choices=("batch", "renorm")
     )
     target_networks: bool = setting(False, "slow copies of the critics for the targets, moved by tau; CrossQ has none")
-    temperature_loss: str = setting(
-        "alpha",
-        "as for SAC: log_alpha, or alpha, whose gradient is alpha times that",
-        choices=losses.TEMPERATURE_LOSSES,
-    )
+    temperature_loss: str = halves.temperature_loss("alpha")
 
 
 class Hypers(sac.Hypers):
@@ -77,7 +72,7 @@ def update_critic(
     cost = jnp.exp(policy.log_alpha) * log_prob
     rows = jnp.concatenate([batch.observation, following]), jnp.concatenate([batch.action, next_action])
     joint = batch._replace(observation=rows[0], action=rows[1])
-    target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
+    critic = nets.critic.with_dropout(key, 3)
 
     def halved(estimates: jax.Array) -> list[jax.Array]:
         return jnp.split(estimates, 2, axis=1)
@@ -87,6 +82,7 @@ def update_critic(
 
     target = None
     if nets.target_networks:
+        target_critic = nets.critic.with_dropout(key, 2)
         target = target_of(halved(target_critic(state.learner.target_variables, *rows, train=True)[0])[1])
 
     def regress(estimates: jax.Array, _: Any) -> jax.Array:
@@ -161,15 +157,12 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
 def assemble(nets: Networks, defaults: type[sac.Hypers] = Hypers) -> sac.SoftAgent:
     """The agent with these networks; `defaults` are a variant's hyper-parameters."""
 
-    def init_actor(key: Key, hypers: Any) -> SoftActorState:
-        actor = Learner.create(nets.actor.init(key), nets.optimizer(hypers))
-        return SoftActorState.create(hypers, actor, log_alpha=Learner.create(jnp.log(hypers.alpha_init)))
-
     def q_value(critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
         estimates = nets.critic.apply(critic.learner.variables, observation, action)
         return losses.ensemble_min(nets.values(estimates, critic.hypers))
 
     init_critic = halves.init_half(nets.critic, nets.optimizer, target=nets.target_networks)
+    init_actor = halves.init_soft_actor(nets.actor, nets.optimizer)
     return Agent(
         init=halves.make_init(defaults, init_critic, init_actor),
         critic_params=lambda critic: critic.learner.variables,

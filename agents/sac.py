@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from rlx import halves, losses, networks, parallel, policies
 from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
-from rlx.optim import Learner
 from rlx.types import POSITIVE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
@@ -29,11 +28,7 @@ class Config(halves.Config):
     )
     log_std_min: float = setting(-20.0, "lower bound of log sigma", (-20.0, 2.0), below="log_std_max")
     log_std_max: float = setting(2.0, "upper bound of log sigma", (-20.0, 2.0))
-    temperature_loss: str = setting(
-        "log_alpha",
-        "what the temperature's gradient is of: log_alpha; alpha, whose gradient is alpha times the other",
-        choices=losses.TEMPERATURE_LOSSES,
-    )
+    temperature_loss: str = halves.temperature_loss("log_alpha")
 
     @property
     def log_std(self) -> tuple[str, float, float]:
@@ -135,13 +130,10 @@ def assemble(nets: Any, defaults: type[Any] = Hypers) -> SoftAgent:
     """The agent with these `Networks`, or others of a variant that replaces what reads them; `defaults` are its
     hyper-parameters."""
 
-    def init_actor(key: Key, hypers: Hypers) -> SoftActorState:
-        actor = Learner.create(nets.actor.init(key), target=nets.target_policy)
-        return SoftActorState.create(hypers, actor, log_alpha=Learner.create(jnp.log(hypers.alpha_init)))
-
     def policy_params(actor: SoftActorState, critic_params: Params) -> Policy:
         return Policy(actor.learner.params, actor.log_alpha.params, actor.learner.target_params)
 
+    init_actor = halves.init_soft_actor(nets.actor, target=nets.target_policy)
     return Agent(
         init=halves.make_init(defaults, halves.init_half(nets.critic, target=True), init_actor),
         critic_params=lambda critic: critic.learner.variables,

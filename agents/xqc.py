@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from rlx import categorical, losses, networks, optim, parallel
+from rlx import categorical, halves, losses, networks, optim, parallel
 from rlx.agents import crossq, sac
 from rlx.halves import HalfState
 from rlx.networks import unit
@@ -36,11 +36,7 @@ class Config:
         "float32", "type that hidden layers compute in; parameters and outputs stay float32", choices=networks.DTYPES
     )
     log_std_map: str = setting("clip", "how log sigma is bounded: clip, or tanh, smooth", choices=networks.LOG_STD_MAPS)
-    temperature_loss: str = setting(
-        "alpha",
-        "as for SAC: log_alpha, or alpha, whose gradient is alpha times that",
-        choices=losses.TEMPERATURE_LOSSES,
-    )
+    temperature_loss: str = halves.temperature_loss("alpha")
     schedule: str = setting("linear", "how learning rates fall", choices=optim.SCHEDULES)
     critic_decay_steps: int = decay_steps("critic")
     actor_decay_steps: int = decay_steps("actor")

@@ -28,6 +28,11 @@ class NetworkConfig:
         "float32", "type that hidden layers compute in; parameters and outputs stay float32", choices=networks.DTYPES
     )
     residual: bool = setting(False, "residual blocks as hidden layers, which then need equal sizes, two or more")
+    residual_block: str = setting(
+        "simba",
+        "with --residual: simba: LayerNorm, Dense 4 W, Dense W; bro: Dense W and LayerNorm, twice",
+        choices=networks.RESIDUAL_BLOCKS,
+    )
 
     def network_options(self) -> dict[str, Any]:
         """These settings as arguments of the functions that make MLPs."""
@@ -74,6 +79,12 @@ def decay_steps(default: int) -> Any:
     """The setting of a Config that tells over how many updates the actor's learning rate decays."""
     text = "updates over which the actor's learning rate falls to 0 by a cosine (0: all of the run's; -1: it stays)"
     return setting(default, text, (-1, 2**31 - 1), plan="actor_updates")
+
+
+def temperature_loss(default: str) -> Any:
+    """The setting of a Config that tells what the gradient of a learned temperature is of."""
+    text = "what the temperature's gradient is of: log_alpha; alpha, whose gradient is alpha times the other"
+    return setting(default, text, choices=losses.TEMPERATURE_LOSSES)
 
 
 class Hypers(PyTreeNode):
@@ -142,6 +153,20 @@ def init_half(
 
     def init(key: Key, hypers: Any) -> HalfState:
         return HalfState.create(hypers, Learner.create(network.init(key), optimizer(hypers), target))
+
+    return init
+
+
+def init_soft_actor(
+    network: Network,
+    optimizer: Callable[[Any], optax.GradientTransformation | None] = lambda hypers: None,
+    target: bool = False,
+) -> Callable[[Key, Any], SoftActorState]:
+    """The same with a temperature, which starts at the hyper-parameter `alpha_init`."""
+
+    def init(key: Key, hypers: Any) -> SoftActorState:
+        actor = Learner.create(network.init(key), optimizer(hypers), target)
+        return SoftActorState.create(hypers, actor, log_alpha=Learner.create(jnp.log(hypers.alpha_init)))
 
     return init
 

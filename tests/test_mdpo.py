@@ -6,6 +6,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rlx.agents import mdpo, sac
 from rlx.distributions import gaussian_divergence
@@ -55,6 +56,7 @@ def test_actor_loss_and_refreshes() -> None:
         near(new.learner.target_params, new.learner.params if refreshed else previous, rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("plain_descent")
 def test_refreshed_at_every_update_it_is_sac() -> None:
     """Whatever the divergence's weight: its gradient is 0 where both policies are one."""
     ours = mdpo.make(mdpo.Config(**SMALL, refresh_every=1), SPEC)

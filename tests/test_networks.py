@@ -43,6 +43,11 @@ def residual_block(x: np.ndarray, block: Any, activation: Any) -> np.ndarray:
     return x + dense(inside, block["Dense_1"])
 
 
+def bro_block(x: np.ndarray, block: Any, activation: Any) -> np.ndarray:
+    inside = activation(normalised(dense(x, block["Dense_0"]), block["LayerNorm_0"]))
+    return x + normalised(dense(inside, block["Dense_1"]), block["LayerNorm_1"])
+
+
 def slow_mlp(
     params: Any, x: Any, activation: str = "relu", layer_norm: Any = False, residual: Any = False, **_: Any
 ) -> Any:
@@ -62,9 +67,11 @@ def slow_mlp(
     for i in range(last):
         x = dense(by_running(x, i), layers[f"Dense_{i}"])
         if residual:
-            for name in sorted(name for name in layers if name.startswith("ResidualBlock")):
-                x = residual_block(x, layers[name], act)
-            x = normalised(x, layers["LayerNorm_0"])
+            bro = "BroBlock_0" in layers
+            x = act(normalised(x, layers["LayerNorm_0"])) if bro else x
+            for name in sorted(name for name in layers if "Block_" in name):
+                x = (bro_block if bro else residual_block)(x, layers[name], act)
+            x = x if bro else normalised(x, layers["LayerNorm_0"])
         else:
             x = act(normalised(x, layers[f"LayerNorm_{i}"]) if layer_norm else x)
     return dense(by_running(x, last), layers[f"Dense_{last}"])
@@ -87,6 +94,7 @@ def trained(network: Network) -> Any:
         (1, {"layer_norm": True}),
         (3, {"input_layer_norm": True, "activation": "swish"}),
         (None, {"residual": True, "hidden_sizes": (8, 8, 8)}),
+        (3, {"residual": True, "residual_block": "bro", "hidden_sizes": (8, 8, 8), "dropout": 0.5}),
         (3, {"batch_norm": "batch"}),
         (None, {"batch_norm": "renorm", "dropout": 0.5, "layer_norm": True}),
     ],

@@ -30,7 +30,22 @@ MEDIUM: dict[str, Any] = CPU | {
 }
 RECIPE: dict[str, Any] = MEDIUM | {"normalize_rewards": True}  # whatever the scale of rewards
 
+SIMBA: dict[str, Any] = {  # arXiv 2410.09754, with Adam in place of AdamW
+    "residual": True,
+    "actor_hidden_sizes": (128,) * 2,
+    "critic_hidden_sizes": (512,) * 3,
+    "log_std_map": "tanh",
+    "log_std_min": -10.0,
+    "temperature_loss": "alpha",
+    "target_entropy_per_action": -0.5,
+    "alpha_init": 0.01,
+    "actor_lr": 1e-4,
+    "critic_lr": 1e-4,
+    "alpha_lr": 1e-4,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
+    "*@simba": SIMBA,
     "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
     # noise that is held leaves the valley, which noise drawn anew at every step does not
     "gymnax:MountainCarContinuous-v0": RECIPE

@@ -8,7 +8,26 @@ from rlx.agents.presets import sac
 
 SMALL = sac.SMALL | {"num_critics": 3, "num_quantiles": 13, "drop_per_critic": 1}
 
+BRO: dict[str, Any] = {  # arXiv 2405.16158, with Adam in place of AdamW, without resets and optimistic exploration
+    "residual": True,
+    "residual_block": "bro",
+    "kernel_init": "orthogonal",
+    "actor_hidden_sizes": (256,) * 2,
+    "critic_hidden_sizes": (512,) * 3,
+    "num_critics": 2,
+    "num_quantiles": 100,
+    "drop_per_critic": 0,
+    "log_std_map": "tanh",
+    "log_std_min": -10.0,
+    "temperature_loss": "alpha",
+    "target_entropy_per_action": -0.5,
+    "batch_size": 128,
+    "num_envs": 1,
+    "ratio": "10:10",
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
+    "*@bro": BRO,
     "brax:hopper": {"drop_per_critic": 5},
     "brax:halfcheetah": {"drop_per_critic": 0},
     "brax:walker2d": {"drop_per_critic": 2},

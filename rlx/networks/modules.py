@@ -12,6 +12,7 @@ what they return are float32 always, because bfloat16 knows values near 1000 in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -46,7 +47,8 @@ class MLP(nn.Module):
 
     `input_layer_norm` normalises the input. With `batch_norm` every Dense's input is normalised, as in CrossQ
     (OpenReview PczQtTsTIX), over the batch and the mapped `axes`. `residual` makes of hidden sizes (W, W, ...) a Dense
-    to W, one residual block for each further one, and a LayerNorm, as in SimBa (arXiv 2410.09754).
+    to W and one residual block for each further one: those of SimBa (arXiv 2410.09754), followed by a LayerNorm, or of
+    BRO (2405.16158), which come after a LayerNorm and an activation.
 
     Raises RlxError for an unknown name, a width below 1, or residual layers of different widths or fewer than two.
     """
@@ -59,6 +61,7 @@ class MLP(nn.Module):
     batch_norm: str = "none"
     dropout: float = 0.0
     residual: bool = False
+    residual_block: str = "simba"
     kernel_init: str = "he"
     compute_dtype: str = "float32"
     axes: tuple[str, ...] = ()
@@ -67,6 +70,7 @@ class MLP(nn.Module):
         for what, name, known in (
             ("activation", self.activation, ACTIVATIONS),
             ("batch norm", self.batch_norm, BATCH_NORMS),
+            ("residual block", self.residual_block, RESIDUAL_BLOCKS),
             ("initialiser", self.kernel_init, INITIALIZERS),
             ("compute dtype", self.compute_dtype, DTYPES),
         ):
@@ -95,9 +99,11 @@ class MLP(nn.Module):
                 x = nn.LayerNorm(dtype=dtype)(x)
             x = activation(x)
         if self.residual:
+            bro = self.residual_block == "bro"
+            x = activation(nn.LayerNorm(dtype=dtype)(x)) if bro else x
             for _ in self.hidden_sizes[1:]:
-                x = ResidualBlock(self.dropout, self.activation, self.kernel_init, dtype)(x)
-            x = nn.LayerNorm(dtype=dtype)(x)
+                x = RESIDUAL_BLOCKS[self.residual_block](self.dropout, self.activation, self.kernel_init, dtype)(x)
+            x = x if bro else nn.LayerNorm(dtype=dtype)(x)
         x = self._batch_normalised(x, train)
         return nn.Dense(self.output_size, kernel_init=OUTPUT_INIT, dtype=jnp.float32)(x)
 
@@ -166,3 +172,22 @@ class ResidualBlock(nn.Module):
         y = nn.Dense(4 * size, kernel_init=kernel_init, dtype=self.dtype)(y)
         y = jax.checkpoint(ACTIVATIONS[self.activation])(y)  # cheaper to compute twice than to keep
         return x + nn.Dense(size, kernel_init=kernel_init, dtype=self.dtype)(y)
+
+
+class BroBlock(nn.Module):
+    """`[..., W]` -> `[..., W]`: dropout, Dense W, LayerNorm, activation, Dense W, LayerNorm, plus the input
+    (2405.16158)."""
+
+    dropout: float
+    activation: str = "relu"
+    kernel_init: str = "he"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dense = partial(nn.Dense, x.shape[-1], kernel_init=INITIALIZERS[self.kernel_init], dtype=self.dtype)
+        y = nn.LayerNorm(dtype=self.dtype)(dense()(_dropped_out(self, x)))
+        return x + nn.LayerNorm(dtype=self.dtype)(dense()(ACTIVATIONS[self.activation](y)))
+
+
+RESIDUAL_BLOCKS: dict[str, Callable[..., nn.Module]] = {"simba": ResidualBlock, "bro": BroBlock}
