@@ -7,5 +7,5 @@ from typing import Any
 from rlx.agents.presets import sac
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "gymnax:Pendulum-v1": sac.SMALL | {"gamma": 0.97, "refresh_every": 250},
+    "gymnax:Pendulum-v1": sac.SMALL | {"gamma": 0.97, "refresh_every": 100, "divergence_weight": 0.2},
 }
