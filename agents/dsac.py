@@ -91,17 +91,16 @@ def update_critic(
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Networks:
-    """SAC's networks with a target policy; estimates are two numbers, [N, B, 2]."""
+    """SAC's networks; estimates are two numbers, [N, B, 2]."""
     return sac.make_networks(config, spec, axes)._replace(
         critic=halves.make_critic(config, spec, axes, num_atoms=2),
         bootstrap=bootstrap,
         values=lambda estimates: estimates[..., 0],
         action_value=lambda estimates: losses.ensemble_min(estimates[..., 0]),
-        target_policy=True,
     )
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     """DSAC for environments of `spec`; gradients are averaged over the mapped `axes`."""
     nets = make_networks(config, spec, axes)
-    return sac.assemble(nets, Hypers)._replace(update_critic=partial(update_critic, nets))
+    return sac.assemble(nets, Hypers, target_policy=True)._replace(update_critic=partial(update_critic, nets))

@@ -78,7 +78,7 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.N
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     """DSAC-T for environments of `spec`; gradients are averaged over the mapped `axes`."""
     nets = make_networks(config, spec, axes)
-    agent = sac.assemble(nets, Hypers)
+    agent = sac.assemble(nets, Hypers, target_policy=True)
 
     def init(key: Key, hypers: Any = None) -> State[Any, Any]:
         state = agent.init(key, hypers)

@@ -56,8 +56,8 @@ def update_actor(
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     """MDPO for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    nets = sac.make_networks(config, spec, axes)._replace(target_policy=True)  # the copy is the previous policy
-    return sac.assemble(nets, Hypers)._replace(
+    nets = sac.make_networks(config, spec, axes)
+    return sac.assemble(nets, Hypers, target_policy=True)._replace(  # the copy is the previous policy
         policy_params=lambda actor, critic_params: sac.Policy(actor.learner.params, actor.log_alpha.params),
         update_actor=partial(update_actor, nets, config.refresh_every),
     )

@@ -66,7 +66,6 @@ class Networks(NamedTuple):
     axes: parallel.Axes
     temperature_loss: Callable[..., jax.Array] = losses.temperature_loss
     values: Callable[[jax.Array], jax.Array] = lambda estimates: estimates  # whose mean is reported
-    target_policy: bool = False
     # (parameters of all target critics, key) -> of those that make the target
     choose_targets: Callable[[Params, Key], Params] = lambda params, key: params
 
@@ -126,14 +125,14 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
     )
 
 
-def assemble(nets: Any, defaults: type[Any] = Hypers) -> SoftAgent:
+def assemble(nets: Any, defaults: type[Any] = Hypers, target_policy: bool = False) -> SoftAgent:
     """The agent with these `Networks`, or others of a variant that replaces what reads them; `defaults` are its
-    hyper-parameters."""
+    hyper-parameters, and `target_policy` gives it a slow copy of the policy."""
 
     def policy_params(actor: SoftActorState, critic_params: Params) -> Policy:
         return Policy(actor.learner.params, actor.log_alpha.params, actor.learner.target_params)
 
-    init_actor = halves.init_soft_actor(nets.actor, target=nets.target_policy)
+    init_actor = halves.init_soft_actor(nets.actor, target=target_policy)
     return Agent(
         init=halves.make_init(defaults, halves.init_half(nets.critic, target=True), init_actor),
         critic_params=lambda critic: critic.learner.variables,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rlx import halves, losses, networks, parallel, policies
 from rlx.agents import sac
-from rlx.halves import HalfState
+from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
 from rlx.types import POSITIVE, SHARE, Key, Metrics, Params, Spec, Transition, setting
 
@@ -50,11 +50,11 @@ def update_critic(
 
 
 def update_actor(
-    nets: Networks, state: sac.ActorState, critic_params: Params, batch: Transition, key: Key
-) -> tuple[sac.ActorState, Metrics]:
+    nets: Networks, state: SoftActorState, critic_params: Params, batch: Transition, key: Key
+) -> tuple[SoftActorState, Metrics]:
     """The policy down sum pi (alpha log pi - min Q) (eq. 12), then alpha (eq. 11), by the policy's exact entropy."""
     q = losses.ensemble_min(nets.critic.with_dropout(key, 0)(critic_params, batch.observation))
-    return sac.step_actor(
+    return halves.step_soft_actor(
         state,
         sample=lambda params: policies.probabilities(nets.actor, params, batch.observation),
         q_value=lambda probs: jnp.sum(probs * q, axis=-1),

@@ -8,6 +8,7 @@ import numpy as np
 
 from rlx import losses, policies
 from rlx.agents import sac, sac_discrete
+from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
@@ -42,7 +43,7 @@ def test_actor_and_alpha_loss() -> None:
 
     def actor_loss(logits: Any, values: Any) -> Any:
         log_alpha = Learner.create(jnp.log(jnp.float32(ALPHA)))
-        half = sac.ActorState.create(HYPERS, Learner.create(logits), log_alpha=log_alpha)
+        half = SoftActorState.create(HYPERS, Learner.create(logits), log_alpha=log_alpha)
         return sac_discrete.update_actor(NETS, half, values, ROWS, jax.random.key(0))[1]
 
     loss = (PROBS * (ALPHA * np.log(PROBS) - ONLINE.min(0))).sum(-1).mean()
