@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rlx import halves, losses, networks, parallel, policies
 from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
-from rlx.types import POSITIVE, Agent, Key, Metrics, Params, Spec, Transition, setting
+from rlx.types import Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,9 @@ class Config(halves.Config):
         return self.log_std_map, self.log_std_min, self.log_std_max
 
 
-class Hypers(halves.Hypers):
+class Hypers(halves.SoftHypers):
     """Hyper-parameters, traced."""
 
-    alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)", POSITIVE)
-    alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start", (1e-8, math.inf))
     target_entropy_per_action: float | jax.Array = setting(
         -1.0, "target entropy, in nats for each action dimension", (-math.inf, math.log(2))
     )

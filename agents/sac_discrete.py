@@ -13,16 +13,14 @@ from rlx import halves, losses, networks, parallel, policies
 from rlx.agents import sac
 from rlx.halves import HalfState, SoftActorState
 from rlx.networks import Network
-from rlx.types import POSITIVE, SHARE, Key, Metrics, Params, Spec, Transition, setting
+from rlx.types import SHARE, Key, Metrics, Params, Spec, Transition, setting
 
 Config = halves.Config
 
 
-class Hypers(halves.Hypers):
+class Hypers(halves.SoftHypers):
     """Hyper-parameters, traced."""
 
-    alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)", POSITIVE)
-    alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start", (1e-8, math.inf))
     target_entropy_share: float | jax.Array = setting(
         0.5, "target entropy, as a share of that of the uniform policy, log n", SHARE
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -95,6 +96,13 @@ class Hypers(PyTreeNode):
     actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)", POSITIVE)
     critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics and of a value network (Adam)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
+
+
+class SoftHypers(Hypers):
+    """Hyper-parameters, traced, of maximum-entropy agents with a learned temperature."""
+
+    alpha_lr: float | jax.Array = setting(3e-4, "learning rate of the temperature (Adam)", POSITIVE)
+    alpha_init: float | jax.Array = setting(1.0, "entropy temperature at the start", (1e-8, math.inf))
 
 
 class HalfState(PyTreeNode):
