@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from rlx import networks, parallel
 from rlx.agents import sac
-from rlx.errors import RlxError
 from rlx.types import COUNT, Spec, setting
 
 
@@ -23,7 +22,10 @@ class Config(sac.Config):
 
     num_critics: int = setting(10, "critics in the ensemble; the actor climbs their mean", COUNT)
     num_target_critics: int = setting(
-        2, "critics, drawn anew for every update, whose minimum is the target: fewer are less cautious", COUNT
+        2,
+        "critics, drawn anew for every update, whose minimum is the target: fewer are less cautious",
+        COUNT,
+        up_to="num_critics",
     )
 
 
@@ -31,15 +33,11 @@ Hypers = sac.Hypers
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Networks:
-    """SAC's networks, but a random subset of the target critics makes each target (arXiv 2101.05982, algorithm 1).
-
-    Raises RlxError where the subset would be larger than the ensemble.
-    """
-    count = config.num_target_critics
-    if count > config.num_critics:
-        raise RlxError(f"--num-target-critics {count}: must be at most --num-critics {config.num_critics}")
-    return sac.make_networks(config, spec, axes)._replace(
-        choose_targets=partial(networks.random_members, count=count), action_value=partial(jnp.mean, axis=0)
+    """SAC's networks, but a random subset of the target critics makes each target (arXiv 2101.05982, algorithm 1)."""
+    nets = sac.make_networks(config, spec, axes)
+    return nets._replace(
+        choose_targets=partial(networks.random_members, count=config.num_target_critics),
+        action_value=partial(jnp.mean, axis=0),
     )
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from rlx import settings
 from rlx.agents import redq, sac
 from rlx.errors import RlxError
 from tests import probes
@@ -67,5 +68,5 @@ def test_a_subset_of_all_critics_is_sac() -> None:
 
 
 def test_a_subset_cannot_be_larger_than_the_ensemble() -> None:
-    with pytest.raises(RlxError, match="at most --num-critics 2"):
-        redq.make(redq.Config(num_critics=2, num_target_critics=3), SPEC)
+    with pytest.raises(RlxError, match="--num-target-critics 3: must not be over"):
+        settings.check(redq.Config(num_critics=2, num_target_critics=3))
