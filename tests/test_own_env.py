@@ -371,6 +371,7 @@ def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None
     assert json.loads(Path("runs/iql-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
     loaded = rlx.load(run)
     assert loaded.evaluate(episodes=2).returns.shape == (1, 2) and loaded.act(np.zeros(6)).shape == (1,)
+    assert loaded.q_value(np.zeros((3, 6)), np.zeros((3, 1))).shape == (3,)
     swept = say("sweep", "ddpg.py", *OWN, *SMALL, "--actor-lr", "1e-3", "1e-4")
     assert swept.code == 0 and "rlx train ddpg.py --env task.py:make" in swept.out
 

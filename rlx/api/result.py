@@ -145,7 +145,7 @@ class Result:
         """
         task = self._task
         if task.agent.q_value is None:
-            raise RlxError(f"{self.config.agent}: has no critic of actions; use an agent that learns one, such as iql")
+            raise RlxError(f"{self.config.agent}: sets no q_value; use an agent with a critic of actions, such as iql")
         one = jax.tree.map(lambda x: jnp.asarray(x)[member], self._snapshot)
         critic = one["agent"].critic
         spec = task.env.spec
