@@ -7,7 +7,7 @@ from typing import Any
 SMALL: dict[str, Any] = {  # small networks, for easy tasks on a CPU
     "critic_hidden_sizes": (64, 64),
     "critic_lr": 1e-3,
-    "tau": 0.02,
+    "tau": 0.005,
     "reward_scale": 0.1,
     "num_envs": 32,
     "batch_size": 128,
@@ -16,5 +16,5 @@ SMALL: dict[str, Any] = {  # small networks, for easy tasks on a CPU
 
 PRESETS: dict[str, dict[str, Any]] = {
     "*": {"ratio": "16:0"},
-    "gymnax:CartPole-v1": SMALL | {"ratio": "8:0", "total_env_steps": 100_000},
+    "gymnax:CartPole-v1": SMALL | {"n_step": 3, "ratio": "8:0", "total_env_steps": 120_000},
 }
