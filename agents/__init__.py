@@ -39,6 +39,7 @@ REGISTRY = {
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",
     "ppo_ewma": "rlx.agents.ppo_ewma",
+    "reppo": "rlx.agents.reppo",
 }
 
 

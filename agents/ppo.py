@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax.struct import PyTreeNode
 
-from rlx import halves, losses, networks, optim, parallel, policies
+from rlx import halves, losses, networks, parallel, policies
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -83,11 +83,6 @@ def behaviour(
     return batch.extras["log_prob"], 1.0
 
 
-def optimizer(hypers: Any) -> optax.GradientTransformation:
-    """Adam of gradients that are scaled down to a norm."""
-    return optim.make_optimizer(max_gradient_norm=hypers.max_gradient_norm)
-
-
 class Networks(NamedTuple):
     """The networks, and what agents of this kind differ in."""
 
@@ -96,7 +91,7 @@ class Networks(NamedTuple):
     surrogate: Callable[[jax.Array, jax.Array, Any], jax.Array]  # (ratio [B], advantage [B], hypers) -> objective [B]
     axes: parallel.Axes
     reference: Callable[..., tuple[jax.Array, jax.Array | float]] = behaviour
-    optimizer: Callable[[Any], optax.GradientTransformation] = optimizer
+    optimizer: Callable[[Any], optax.GradientTransformation] = halves.limited_adam
     # hypers -> the step of the actor's target copy towards it after an update; None: there is no copy
     target_step: Callable[[Any], Any] | None = None
 

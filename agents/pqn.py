@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from rlx import halves, losses, optim, parallel
 from rlx.agents import dqn
@@ -45,11 +44,6 @@ def record(nets: dqn.Networks, policy: dqn.Policy, rows: Any, info: dict[str, ja
     return {"value_target": target}
 
 
-def optimizer(hypers: Hypers) -> optax.GradientTransformation:
-    """Adam of gradients that are scaled down to a norm."""
-    return optim.make_optimizer(max_gradient_norm=hypers.max_gradient_norm)
-
-
 def update_critic(
     nets: dqn.Networks, config: Config, state: HalfState, policy: dqn.Policy, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
@@ -57,17 +51,9 @@ def update_critic(
     hypers = state.hypers
     left = optim.make_schedule("linear", config.schedule_updates)(state.step)
     rate = hypers.critic_lr * (hypers.final_rate + (1 - hypers.final_rate) * left)
-    return halves.update_discrete_critics(
-        state,
-        nets.critic.with_dropout(key, 0),
-        batch,
-        batch.extras["value_target"],
-        nets.axes,
-        tau=0.0,
-        rate=rate,
-        optimizer=optimizer(hypers),
-        epsilon=policy.epsilon,
-    )
+    critic, target = nets.critic.with_dropout(key, 0), batch.extras["value_target"]
+    options = {"tau": 0.0, "rate": rate, "optimizer": halves.limited_adam(hypers), "epsilon": policy.epsilon}
+    return halves.update_discrete_critics(state, critic, batch, target, nets.axes, **options)
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> dqn.QAgent:
@@ -78,7 +64,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> dqn.QAgent:
         nets,
         partial(update_critic, nets, config),
         defaults=Hypers,
-        optimizer=optimizer,
+        optimizer=halves.limited_adam,
         records=partial(record, nets),
         on_policy=True,
     )

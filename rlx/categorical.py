@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -37,6 +38,21 @@ def target(
 def values(logits: jax.Array, hypers: Any) -> jax.Array:
     """Mean returns, `[..., M]` -> `[...]`."""
     return losses.categorical_mean(jax.nn.softmax(logits), support(hypers, logits.shape[-1]))
+
+
+def histogram(returns: jax.Array, atoms: jax.Array, smoothing: Any) -> jax.Array:
+    """Returns `[B]` as distributions over evenly spaced atoms `[M]`: `[B, M]` (HL-Gauss, arXiv 2403.03950, eq. 6).
+
+    An atom gets the mass that a Gaussian about the return, of `smoothing` steps deviation, has within half a step of
+    it; within the support the mean is the return. Returns beyond the support count as its ends.
+    """
+    chex.assert_rank([returns, atoms, smoothing], [1, 1, 0])
+    step = atoms[1] - atoms[0]
+    edges = jnp.concatenate([atoms - step / 2, atoms[-1:] + step / 2])
+    distance = edges[None] - jnp.clip(returns, atoms[0], atoms[-1])[:, None]
+    below = jax.scipy.stats.norm.cdf(distance / (smoothing * step))
+    mass = below[:, 1:] - below[:, :-1]
+    return jax.lax.stop_gradient(mass / mass.sum(axis=-1, keepdims=True))
 
 
 def report(target_probs: jax.Array) -> Metrics:

@@ -15,7 +15,7 @@ from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
 from rlx.networks import Network
-from rlx.optim import Learner
+from rlx.optim import Learner, make_optimizer
 from rlx.types import COUNT, POSITIVE, SHARE, Key, Metrics, Params, Spec, State, Transition, as_arrays, setting
 
 
@@ -126,6 +126,11 @@ class SoftActorState(HalfState):
     """The actor half of maximum-entropy agents."""
 
     log_alpha: Learner  # of the temperature, parameters []
+
+
+def limited_adam(hypers: Any) -> optax.GradientTransformation:
+    """Adam of gradients that are scaled down to the norm `hypers.max_gradient_norm`."""
+    return make_optimizer(max_gradient_norm=hypers.max_gradient_norm)
 
 
 C = TypeVar("C", bound=HalfState)

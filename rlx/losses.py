@@ -183,6 +183,14 @@ def alpha_loss(log_alpha: jax.Array, log_prob: jax.Array, target_entropy: Scalar
     return temperature_loss(jnp.exp(log_alpha), log_prob, target_entropy)
 
 
+def gaussian_kl(mean: jax.Array, log_std: jax.Array, other_mean: jax.Array, other_log_std: jax.Array) -> jax.Array:
+    """KL(one || other) of diagonal Gaussians, all `[B, A]`: `[B]`. Squashed by tanh, it is the same."""
+    chex.assert_equal_shape([mean, log_std, other_mean, other_log_std])
+    ratio = jnp.exp(2 * (log_std - other_log_std))
+    shift = jnp.square((mean - other_mean) * jnp.exp(-other_log_std))
+    return jnp.sum(other_log_std - log_std + (ratio + shift - 1) / 2, axis=-1)
+
+
 TEMPERATURE_LOSSES = {"log_alpha": temperature_loss, "alpha": alpha_loss}
 
 

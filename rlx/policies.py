@@ -37,6 +37,17 @@ def squashed_sample(actor: Network, params: Params, observation: jax.Array, key:
     return sample
 
 
+def squashed_of_noise(
+    actor: Network, params: Params, observation: jax.Array, noise: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The tanh-Gaussian's action for standard normal noise `[..., A]`, and its log-probability `[...]`."""
+    from rlx.distributions import TanhNormal
+
+    mean, log_std = actor.apply(params, observation)
+    pre_tanh = mean + jnp.exp(log_std) * noise
+    return jnp.tanh(pre_tanh), TanhNormal(mean, log_std).log_prob_pre_tanh(pre_tanh)
+
+
 def squashed_act(actor: Network, params: Params, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, Any]]:
     """A sample of the tanh-Gaussian, with its log-probability as info."""
     action, log_prob = squashed_sample(actor, params, observation, key)

@@ -169,7 +169,7 @@ def test_probes(case: Case) -> None:
             said = f"{problem}, rewards times {scale}, at {query.observation}: "
             if answers.value is None:
                 continue  # an imitator knows no value, and so not what is best
-            knows = query.best is None or agent.q_value or not agent.on_policy  # V is not of this action
+            knows = query.best is None or agent.discrete or not agent.on_policy  # V is not of this action
             if knows and answers.value[i, j] != pytest.approx(scale * query.value, abs=0.05, rel=0.02):
                 wrong.append(f"{said}value {answers.value[i, j]} instead of {scale * query.value}")
             if query.best is not None and answers.greedy[i, j] != pytest.approx(query.best, abs=0.1):

@@ -182,11 +182,11 @@ def test_three_groups_of_devices_learn_as_one_program(tmp_path: Path) -> None:
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RUN.items() if "hidden" not in name)
     command = f"rlx train ppo --env gymnax:Pendulum-v1 --driver pipelined --quiet {flags} --run-dir {tmp_path}"
     command += " --actor-hidden-sizes 8 --critic-hidden-sizes 8 --batch-size 8 --epochs 2 --run-name"
-    for split in ("1", "1,1,1"):
-        processes.run([*command.split(), split, "--split", split], devices=3)
-    one, three = (
-        [json.loads(line) for line in (tmp_path / split / "metrics.jsonl").open()] for split in ("1", "1,1,1")
-    )
+    runs = []
+    for name, split in (("one", "1"), ("three", "1,1,1")):
+        processes.run([*command.split(), name, "--split", split], devices=3)
+        runs.append([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()])
+    one, three = runs
     assert [line["critic_step"] for line in one] == [line["critic_step"] for line in three] == [0, 8, 16, 24]
     for name in ("train/critic_loss", "train/actor_loss", "train/kl", "train/ratio_deviation", "train/entropy"):
         found = [np.array([line[name] for line in run if name in line]) for run in (one, three)]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx import halves
 from rlx.agents import dqn, pqn
 from rlx.halves import HalfState
 from rlx.optim import Learner
@@ -73,7 +74,7 @@ def test_critic_loss_and_rate() -> None:
     policy, batch = dqn.Policy(ONLINE, jnp.float32(0.3), hypers), ROWS._replace(extras={"value_target": REWARD})
 
     def update(online: Any, updates: int = 10) -> Any:
-        half = HalfState.create(hypers, Learner.create(online, pqn.optimizer(hypers))).replace(step=jnp.int32(5))
+        half = HalfState.create(hypers, Learner.create(online, halves.limited_adam(hypers))).replace(step=jnp.int32(5))
         return pqn.update_critic(NETS, pqn.Config(schedule_updates=updates), half, policy, batch, jax.random.key(0))
 
     q = ONLINE[:, np.arange(BATCH), ACTION]
