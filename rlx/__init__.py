@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rlx import envs as envs
     from rlx import export as export
     from rlx import losses as losses
+    from rlx import ope as ope
     from rlx import types as types
     from rlx.api.fitting import fit as fit
     from rlx.api.fitting import load as load
@@ -35,7 +36,7 @@ _LAZY = {
     "Range": "rlx.sweeps.space",
     "RlxError": "rlx.errors",
 }
-_MODULES = ("agents", "config", "data", "envs", "export", "losses", "types")
+_MODULES = ("agents", "config", "data", "envs", "export", "losses", "ope", "types")
 
 __all__ = [*_LAZY, *_MODULES]
 

@@ -15,7 +15,7 @@ from rlx.commands import main as cli
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
-from rlx.runs import collect_dataset, saved_replay
+from rlx.runs import checkpoint, collect_dataset, saved_replay
 from rlx.runs.behaviours import Behaviour, mismatch
 from rlx.train import acting
 from rlx.types import Key
@@ -126,10 +126,24 @@ def test_log_prob_is_the_density_of_who_acted(kind: str, size: int, run: Path, c
     half = -(-size // len(behaviours))
     clear = np.abs(rows.action[:, 0]) < 0.999  # nearer to 1, float32 knows little of what was squashed
     assert clear.mean() > 0.5
+    assert dataset.info["run"] == run.name
     for i, behaviour in enumerate(behaviours):
+        assert behaviour["digest"] == checkpoint.manifest(run / "checkpoints", behaviour["step"])["digest"]
         at = (np.arange(size) // half == i) & clear
         expected = density(run, behaviour["step"], rows.observation[at], rows.action[at])
         np.testing.assert_allclose(rows.extras["log_prob"][at], expected, rtol=5e-3, atol=5e-3)
+
+
+def test_evaluation_from_data_of_who_collected_it(collected: Callable[..., Dataset], run: Path, say: Say) -> None:
+    """`rlx ope`: of the policy that collected all ratios are 1, to the bit; an earlier one's are not."""
+    assert data.episode_lengths(collected("expert", 2100)).tolist().count(200) == 10
+    folder = run.parent / "expert-2100-0-v0"
+    said = say("ope", run, "--dataset", folder, "--steps", 200, 1000, "--updates", 0, "--format", "csv")
+    assert said.code == 0 and "2 of 12 episodes were cut" in said.err, said.err
+    rows = {tuple(line.split(",")[:2]): line.split(",")[2:] for line in said.out.splitlines()[1:]}
+    assert {name for _, name in rows} == {"TIS", "SNTIS", "PDIS", "SNPDIS"}
+    assert {rows["run@1000", name][3] for _, name in rows} == {"10.0"}
+    assert float(rows["run@200", "TIS"][3]) < 9.9 and "run@200: " in said.err
 
 
 def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:

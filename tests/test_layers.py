@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 LAYERS = """
     errors user_code json_files settings types parallel losses distributions networks diffusion normalize replay
     optim halves categorical policies envs agents rollout evaluate statistics data train config build experiment
-    visual runs export analysis sweeps api commands __main__
+    visual runs export analysis ope sweeps api commands __main__
 """.split()
 REGISTRY_READERS = {"config", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one

@@ -82,7 +82,7 @@ def text(comparison: Comparison, format: str = "table") -> str:
     """
     if format == "csv":
         return _csv(comparison)
-    layout = _markdown if format == "md" else aligned
+    layout = markdown if format == "md" else aligned
     remarks = "\n".join(notes(comparison))
     return "\n\n".join([*(layout(table) for table in tables(comparison)), *([remarks] if remarks else [])])
 
@@ -159,7 +159,8 @@ def aligned(table: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _markdown(table: Iterable[Sequence[str]]) -> str:
+def markdown(table: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table: the first is the head, the first column left-aligned."""
     head, *rows = table
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))

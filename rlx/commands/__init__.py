@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlx.commands.datasets import collect, data
+from rlx.commands.estimating import ope
 from rlx.commands.looking import compare, diff, evaluate, export, list_names, runs
 from rlx.commands.pages import play, report
 from rlx.commands.sweeping import sweep
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "runs": runs,
     "diff": diff,
     "compare": compare,
+    "ope": ope,
     "report": report,
     "play": play,
     "export": export,

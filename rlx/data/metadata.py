@@ -86,7 +86,7 @@ def _are_ranges(value: Any) -> bool:
 
 TEXT, NUMBER, TEXTS = (_is_text, "a text"), (_is_number, "a finite number"), (_are_texts, "a list of texts")
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("name", "format", "env", "backend", "kind", "agent", "env_id"), TEXT),
+    **dict.fromkeys(("name", "format", "env", "backend", "kind", "agent", "run", "env_id"), TEXT),
     **dict.fromkeys(("random_return", "expert_return", "behaviour_return"), NUMBER),
     **dict.fromkeys(("notes", "missing", "env_args", "env_params", "wrappers", "randomize"), TEXTS),
     "episode_length": (_is_count, "an integer of at least 1"),

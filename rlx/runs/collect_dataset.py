@@ -24,7 +24,7 @@ from rlx.rollout import Act, collect, derive
 from rlx.runs import checkpoint, metrics, policies, saved_replay
 from rlx.runs.behaviours import MEDIUM, Behaviour, mismatch
 from rlx.train import acting
-from rlx.train.task import ACT, COLLECT, POOL, Task
+from rlx.train.task import ACT, COLLECT, POOL, Task, observed
 from rlx.types import Key, Spec
 
 KINDS = ("random", "medium", "expert", "mixed", "replay")
@@ -197,9 +197,12 @@ class Source:
         return evaluate(task.env, act, EPISODES, key, carry=carry, max_magnitude=most, nominal=False).returns
 
     def describe(self, behaviour: Behaviour) -> dict[str, Any]:
-        """A behaviour as the data set's info has it."""
+        """A behaviour as the data set's info has it; a policy is identified by the digest of its checkpoint."""
         returns = self.mean_return(behaviour.step, greedy=False), self.mean_return(behaviour.step)
-        return behaviour._asdict() | {"return": returns[0], "greedy_return": returns[1]}
+        known = behaviour._asdict() | {"return": returns[0], "greedy_return": returns[1]}
+        if behaviour.step is None:
+            return known
+        return known | {"digest": checkpoint.manifest(self.folder / "checkpoints", behaviour.step)["digest"]}
 
     def info(self, kind: str, dataset: Dataset, behaviours: list[dict[str, Any]]) -> dict[str, Any]:
         """What is saved with the transitions."""
@@ -215,6 +218,7 @@ class Source:
             "episode_length": self.task.env.spec.episode_length,
             "observation_parts": {name: list(columns) for name, columns in self.task.env.spec.parts.items()},
             "agent": self.saved.agent,
+            "run": self.folder.resolve().name,
             "seed": self.seed,
             "random_return": self.mean_return(None),
             "expert_return": self.mean_return(self.policies[-1]),
@@ -233,7 +237,17 @@ def _behaviour(task: Task, snapshot: Any) -> Act:
 
     if snapshot is None:
         return at_random
-    return acting.behave(task, task.agent.acting_params(snapshot["agent"]), snapshot["statistics"])
+    policy, statistics = task.agent.acting_params(snapshot["agent"]), snapshot["statistics"]
+    explore, density = acting.behave(task, policy, statistics), task.agent.log_prob
+
+    def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:
+        action, info, *carried = explore(observation, key, env_keys, *carry)
+        if "log_prob" in info and density is not None and task.agent.carry is None:
+            # of the number that is stored, as other policies' densities are: tanh may have rounded it to +-1
+            info = info | {"log_prob": density(policy, observed(task, statistics, observation), action)}
+        return action, info, *carried
+
+    return act
 
 
 def _exploring(task: Task, snapshot: Any, key: Key) -> tuple[Callable[..., Any], Any]:

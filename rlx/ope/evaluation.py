@@ -1,0 +1,256 @@
+"""Policies evaluated from a data set by every estimator, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx import data
+from rlx.data import Dataset
+from rlx.errors import RlxError
+from rlx.ope import cumulative, estimators, intervals, kernels, learning, policies, trajectories
+from rlx.ope.estimators import MODELLED, TERMS, WEIGHTED, make_batch
+from rlx.ope.policies import Policy
+from rlx.ope.table import FEW, Distribution, Row, Table
+from rlx.ope.trajectories import Trajectories
+from rlx.statistics import Interval
+
+TAIL = 0.25  # the share of returns whose mean is the CVaR of the table
+SAMPLES = 4  # actions in the mean over a stochastic policy
+PER_TRAJECTORY = ("TIS", "SNTIS")  # weighted by the product of an episode's ratios
+INTERVALS = ("bootstrap", *intervals.OF_TERMS)
+FAR = 2.0  # a mean of ratios, which should be 1, beyond this or below its inverse is worth a note
+
+
+class Known(NamedTuple):
+    """What is known of C policies in N episodes of at most T steps."""
+
+    log_ratio: jax.Array | None  # [C, N, T]; None without densities
+    q: jax.Array | None  # [C, N, T]; None without values
+    v: jax.Array | None  # [C, N, T]
+
+
+def evaluate(
+    candidates: Any,
+    dataset: Any,
+    *,
+    gamma: float = 0.99,
+    greedy: bool = False,
+    values: Mapping[str, Any] | bool = True,
+    densities: str = "data",
+    bandwidth: float | None = None,
+    interval: str = "bootstrap",
+    bootstraps: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Table:
+    """What policies are worth, from the episodes of other policies.
+
+    `candidates` are folders of runs, results of `rlx.fit`, `rlx.ope.Policy`s, a list of these, or a dict that names
+    them; they act as they explore, or `greedy`. `dataset` is a path, a `rlx.data.Dataset` or a dict of arrays. The
+    value is the mean discounted return of an episode, up to the environment's time limit.
+
+    `values` are settings of fitted Q evaluation, such as `{"offline_steps": 50_000}`; False leaves it out, and with it
+    the direct and the doubly robust estimates. `densities` of the policies that collected are the "data"'s log_prob,
+    or estimated by behaviour cloning where it has none; "estimated"; or "none", which leaves direct estimates. The
+    `bandwidth` of the kernel of deterministic policies is by default that of `rlx.ope.kernels.bandwidth`. Intervals are
+    "bootstrap" intervals over episodes, or "t", "bernstein" or "hoeffding" where an estimate is a mean of terms.
+
+    Raises RlxError for a data set without complete episodes or rewards, and for a policy of another environment.
+    """
+    _check(gamma, densities, interval, bootstraps, level)
+    source, chosen = data.as_dataset(dataset), policies.named(candidates, greedy)
+    for policy in chosen:
+        check_fits(policy, source)
+    episodes, notes = _complete(source)
+    known = Known(None, None, None)
+    if densities != "none":
+        log_prob, more = _behaviour(source, densities, seed)
+        ratios = [_log_ratio(policy, source, log_prob, bandwidth, seed) for policy in chosen]
+        notes += more + [note for pair in zip(chosen, ratios, strict=True) if (note := _ratio_note(*pair))]
+        known = known._replace(log_ratio=jnp.stack([episodes.pad(x) for x in ratios]))
+    spread: dict[str, float] = {}
+    if values is not False:
+        settings = dict(values) if isinstance(values, Mapping) else {}
+        q, v, spread = _values(source, chosen, episodes, gamma, seed, settings)
+        known = known._replace(q=q, v=v)
+    if known.log_ratio is None and known.q is None:
+        raise RlxError("values, densities: without either nothing can be estimated; leave one of them out")
+    counts = intervals.bootstrap_counts(len(episodes.mask), bootstraps, seed)
+    found = jax.device_get(_estimate(episodes.reward, episodes.mask, known, gamma, counts, level))
+    rows, distributions = _rows(chosen, found, interval, level)
+    notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
+    returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
+    on_policy = intervals.student(returns, level)
+    return Table(rows, distributions, on_policy, len(returns), spread, notes)
+
+
+def _check(gamma: float, densities: str, interval: str, bootstraps: int, level: float) -> None:
+    if not 0 <= gamma <= 1:
+        raise RlxError(f"gamma {gamma:g}: must be 0 to 1")
+    if not 0 < level < 1:
+        raise RlxError(f"level {level:g}: must be between 0 and 1, as 0.95")
+    if bootstraps < 1:
+        raise RlxError(f"bootstraps {bootstraps}: must be at least 1")
+    for name, value, choices in (
+        ("densities", densities, ("data", "estimated", "none")),
+        ("interval", interval, INTERVALS),
+    ):
+        if value not in choices:
+            raise RlxError(f"{name} {value}: must be {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def check_fits(policy: Policy, dataset: Dataset) -> None:
+    """Raises RlxError for a policy of another environment, or of other sizes, than the data set."""
+    for what, one, other in (
+        ("environment", policy.env, dataset.info.get("env")),
+        ("backend", policy.backend, dataset.info.get("backend")),
+    ):
+        if one and other and one != other and not one.startswith("none:"):
+            raise RlxError(
+                f"{policy.name}: its {what} is {one}, but {dataset.name} is of {other}; choose data of its own"
+            )
+    rows = data.choose_parts(dataset, policy.parts).rows
+    sizes = rows.observation.shape[1], rows.action.shape[1]
+    if policy.sizes is not None and policy.sizes != sizes:
+        mine, theirs = (" and ".join(map(str, x)) for x in (policy.sizes, sizes))
+        raise RlxError(
+            f"{policy.name}: reads observations and actions of {mine} numbers, but {dataset.name} has {theirs}; choose"
+            " data of its own environment"
+        )
+
+
+def _complete(dataset: Dataset) -> tuple[Trajectories, list[str]]:
+    """The complete episodes, and a note on the others."""
+    if bad := data.nonfinite(dataset):
+        name, at = next(iter(bad.items()))
+        raise RlxError(f"{dataset.name}: {name} is not finite in {len(at)} rows, first in row {at[0]}; mend the file")
+    every = trajectories.from_dataset(dataset)
+    cut, count = int((~every.complete).sum()), len(every.mask)
+    if count - cut < 2:
+        raise RlxError(
+            f"{dataset.name}: {count - cut} of its {count} episodes are complete, and an estimate needs two; the others"
+            " were cut before the task or the time limit ended them: collect more transitions"
+        )
+    note = f"{dataset.name}: {cut} of {count} episodes were cut by the end of recording, and are left out"
+    return every.select(every.complete), [note] * (cut > 0)
+
+
+def _behaviour(dataset: Dataset, densities: str, seed: int) -> tuple[np.ndarray, list[str]]:
+    """log mu(a|s) of every row, `[n]`, and a note where it is estimated."""
+    known = dataset.rows.extras.get(trajectories.LOG_PROB)
+    if known is not None and densities == "data":
+        return known, []
+    why = "has no log_prob" if known is None else "is asked not to be believed"
+    note = f"{dataset.name}: {why}, so the policy that collected is estimated by behaviour cloning"
+    behaviour = learning.fit_behaviour(dataset, seed)
+    return policies.log_probs(behaviour, dataset.rows.observation, dataset.rows.action), [note]
+
+
+def _log_ratio(
+    policy: Policy, dataset: Dataset, log_prob: np.ndarray, bandwidth: float | None, seed: int
+) -> np.ndarray:
+    """log pi(a|s) - log mu(a|s) of every row, `[n]`; of a deterministic policy with a kernel for pi."""
+    rows = data.choose_parts(dataset, policy.parts).rows
+    if policy.log_prob is not None:
+        return policies.log_probs(policy, rows.observation, rows.action) - log_prob
+    target = policies.actions(policy, rows.observation, seed=seed)[:, 0]
+    width = kernels.bandwidth(rows.action, target) if bandwidth is None else bandwidth
+    return np.asarray(kernels.log_kernel(rows.action, target, width)) - log_prob
+
+
+def _ratio_note(policy: Policy, log_ratio: np.ndarray) -> str:
+    """What to say where importance ratios do not average 1; they do, over the data, for true densities."""
+    mean = float(np.exp(np.minimum(log_ratio, 80.0), dtype=np.float64).mean())
+    if 1 / FAR <= mean <= FAR:
+        return ""
+    why = "the data's log_prob are no densities of its actions" if mean > 1 else "the data hardly has its actions"
+    return f"{policy.name}: importance ratios average {mean:.3g} and not 1: perhaps {why}"
+
+
+def _values(
+    dataset: Dataset,
+    chosen: Sequence[Policy],
+    episodes: Trajectories,
+    gamma: float,
+    seed: int,
+    settings: dict[str, Any],
+) -> tuple[jax.Array, jax.Array, dict[str, float]]:
+    """Q of the actions taken and V, `[C, N, T]` both, and how much the critics differ in the mean value of a start."""
+    limit = trajectories.time_limit_of(dataset)
+    cuts = bool((episodes.complete & ~episodes.terminated).any())
+    samples = settings.pop("samples", SAMPLES)
+    fitted = learning.fit_values(dataset, chosen, gamma, limit if cuts else None, samples, seed, **settings)
+    q, v, spread = [], [], {}
+    for i, policy in enumerate(chosen):
+        rows = data.choose_parts(dataset, policy.parts).rows
+        drawn = policies.actions(policy, rows.observation, samples, seed + 1)
+        estimate = partial(fitted.atoms, i, dataset.rows.observation, dataset.time)
+        taken, own = (estimate(action).mean(axis=2) for action in (rows.action[:, None], drawn))  # [n, critics]
+        q.append(episodes.pad(taken.mean(axis=1)))
+        v.append(episodes.pad(own.mean(axis=1)))
+        spread[policy.name] = float(own[episodes.row[:, 0]].mean(axis=0).std())
+    return jnp.stack(q), jnp.stack(v), spread
+
+
+@partial(jax.jit, static_argnames="level")
+def _estimate(reward: Any, mask: Any, known: Known, gamma: Any, counts: Any, level: float) -> dict[str, Any]:
+    """Everything that the table has, by name, each `[C, ...]`."""
+
+    def of_one(known: Known) -> dict[str, Any]:
+        batch = make_batch(reward, mask, *known)
+        left_out = (*(WEIGHTED if known.log_ratio is None else ()), *(MODELLED if known.q is None else ()))
+        used = {name: f for name, f in estimators.ESTIMATORS.items() if name not in left_out}
+
+        def every(weights: jax.Array) -> dict[str, jax.Array]:
+            return {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
+
+        found: dict[str, Any] = {"estimates": intervals.bootstrap(every, counts, level)}
+        found["terms"] = {name: terms(batch, gamma) for name, terms in TERMS.items() if name in used}
+        if known.log_ratio is not None:
+            last = estimators.log_weights(batch)[:, -1]
+            found["sizes"] = estimators.effective_sample_size(last), estimators.per_decision_sample_size(batch, gamma)
+            x = jnp.sort(estimators.returns(batch, gamma))
+            cdf = cumulative.self_normalised(batch, gamma, x, jnp.ones(len(x)))
+            std = jnp.sqrt(cumulative.variance(x, cdf))
+            lower = cumulative.quantile(x, cdf, 0.5), cumulative.cvar(x, cdf, TAIL)
+            found["distribution"] = cumulative.mean(x, cdf), std, *lower
+        return found
+
+    return jax.lax.map(of_one, known)
+
+
+def _rows(
+    chosen: Sequence[Policy], found: dict[str, Any], interval: str, level: float
+) -> tuple[list[Row], list[Distribution]]:
+    rows, distributions = [], []
+    for i, policy in enumerate(chosen):
+        sizes = [float(x[i]) for x in found["sizes"]] if "sizes" in found else [float("nan")] * 2
+        for name in found["estimates"][0]:
+            value = Interval(*(float(x[name][i]) for x in found["estimates"]))
+            if interval != "bootstrap" and name in found["terms"]:
+                value = intervals.OF_TERMS[interval](found["terms"][name][i], level)
+            size = float("nan") if name not in WEIGHTED else sizes[name not in PER_TRAJECTORY]
+            rows.append(Row(policy.name, name, value, size))
+        if "distribution" in found:
+            mean, std, median, cvar = (float(x[i]) for x in found["distribution"])
+            distributions.append(Distribution(policy.name, mean, std, median, cvar, sizes[0]))
+    return rows, distributions
+
+
+def _size_note(policy: Policy, rows: Sequence[Row], episodes: int) -> str:
+    """What to say where few episodes speak for a policy."""
+    few = [row for row in rows if row.policy == policy.name and not row.is_credible]
+    if not few:
+        return ""
+    sizes = dict.fromkeys(f"{row.sample_size:.1f}" for row in few)
+    names = ", ".join(row.estimator for row in few)
+    return (
+        f"{policy.name}: {' and '.join(sizes)} effective of {episodes} episodes, under {FEW}: {names} (?) are not to be"
+        " believed"
+    )

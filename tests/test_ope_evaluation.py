@@ -1,0 +1,211 @@
+"""Policies evaluated from data: fitted Q evaluation, densities, the table, the command, and what is refused."""
+
+import csv
+import io
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx import data, envs, ope
+from rlx.data import Dataset
+from rlx.halves import HalfState
+from rlx.networks import Network
+from rlx.ope import fqe, learning, policies
+from rlx.ope.table import Distribution, Row, Table
+from rlx.optim import Learner
+from rlx.statistics import Interval
+from rlx.types import Transition
+from tests.commands import one_line
+from tests.loss_tools import near, three_ways
+
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
+TINY: dict[str, Any] = {"offline_steps": 400, "critic_hidden_sizes": (16,), "batch_size": 64, "critic_lr": 1e-2}
+TINY |= {"tau": 0.1, "num_critics": 2}
+GAMMA, LENGTH = 0.9, 3
+
+
+def normal(mean: float, std: float) -> Any:
+    """Functions of a policy that takes normal actions, whatever it sees; mostly within [-1, 1]."""
+
+    def sample(params: Any, observation: jax.Array, key: Any) -> jax.Array:
+        return params + std * jax.random.normal(key, (len(observation), 1))
+
+    def log_prob(params: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
+        return jax.scipy.stats.norm.logpdf(action[:, 0], params, std)
+
+    return sample, log_prob, mean
+
+
+def episodes(count: int = 300, std: float = 0.3, **info: Any) -> Dataset:
+    """Episodes of 3 steps, reward = action; those of normal(0, std). The last was cut after one step."""
+    rng = np.random.default_rng(0)
+    action = rng.normal(0, std, size=(count * LENGTH - 2, 1)).astype(np.float32)
+    time = np.arange(len(action)) % LENGTH
+    observation = np.stack([np.ones(len(time)), time], axis=1)
+    return data.make_dataset(
+        {"name": "steps", "episode_length": LENGTH} | info,
+        observation=observation,
+        action=action,
+        reward=action[:, 0],
+        terminated=np.zeros(len(time), bool),
+        truncated=time == LENGTH - 1,
+        next_observation=observation + np.array([0, 1]),
+        extras={"log_prob": -0.5 * (action[:, 0] / std) ** 2 - math.log(std) - 0.5 * math.log(2 * math.pi)},
+    )
+
+
+@pytest.mark.parametrize("quantiles", [False, True])
+def test_the_update_of_fitted_q_evaluation(quantiles: bool) -> None:
+    """Two critics of (1 and 2) times the action, target networks of 3 and 4; two candidates, two actions each.
+
+    The second one's actions are 0.5 and 0.7: targets 1 + 0.5 * 3 * 0.6 and 1 + 0.5 * 4 * 0.6 against 0.2 and 0.4.
+    """
+
+    def apply(w: jax.Array, observation: jax.Array, action: jax.Array) -> jax.Array:
+        q = w.reshape(-1, *[1] * (action.ndim - 1)) * action[..., 0]
+        return q[..., None] if quantiles else q
+
+    nets = fqe.Networks(Network(lambda key: jnp.zeros(2), apply), quantiles, ())
+    learner = Learner.create(jnp.array([1.0, 2]), target=True).replace(target_params=jnp.array([3.0, 4]))
+    state = HalfState.create(fqe.Hypers(gamma=0.5, candidate=1.0), learner)
+    target_action = jnp.array([[[[9.0], [9]], [[0.5], [0.7]]]])
+    one, observation = jnp.ones(1), jnp.zeros((1, 3))
+    batch = Transition(observation, jnp.full((1, 1), 0.2), one, one, observation, {"target_action": target_action})
+
+    def loss(batch: Transition) -> jax.Array:
+        return fqe.update_critic(nets, state, None, batch, jax.random.key(0))[1]["critic_loss"]
+
+    def huber(delta: float) -> float:
+        return 0.5 * (delta - 0.5 if delta > 1 else delta**2 / 2)  # the weight of one quantile is 1/2
+
+    squares = (1.9 - 0.2) ** 2 + (2.2 - 0.4) ** 2
+    atoms = sum(huber(1 + 0.5 * w * a - q) / 2 for w, q in ((3, 0.2), (4, 0.4)) for a in (0.5, 0.7))
+    for found in three_ways(loss, batch):
+        near(found, atoms if quantiles else squares)
+
+
+def test_estimates_of_a_known_problem() -> None:
+    """Reward = action, so J = mean * (1 + g + g^2); FQE knows the time and that the limit ends an episode."""
+    true = 1 + GAMMA + GAMMA**2
+    sample, log_prob, _ = normal(0, 0.3)
+    chosen = [ope.Policy(f"mean {m}", sample, log_prob, jnp.float32(m)) for m in (0.0, 0.1)]
+    table = ope.evaluate(chosen, episodes(), gamma=GAMMA, values=TINY, bootstraps=50)
+    assert table.policies == ["mean 0.0", "mean 0.1"] and table.episodes == 299
+    assert any("1 of 300 episodes were cut" in note for note in table.notes)
+    for mean, policy in zip((0, 0.1), table.policies, strict=True):
+        for name in table.estimators:
+            row = table.row(policy, name)
+            assert abs(row.value.estimate - mean * true) < 0.12 and row.is_credible
+            assert row.value.low <= row.value.estimate <= row.value.high
+    assert table.row("mean 0.0", "TIS").sample_size == pytest.approx(299, rel=1e-4)
+    assert table.row("mean 0.1", "TIS").sample_size < table.row("mean 0.1", "PDIS").sample_size < 299
+    near(table.row("mean 0.0", "PDIS").value.estimate, table.behaviour.estimate, rtol=1e-3)
+    std = 0.3 * math.sqrt(1 + GAMMA**2 + GAMMA**4)
+    assert table.distributions[0].std == pytest.approx(std, rel=0.1)
+    assert table.distributions[0].cvar == pytest.approx(-1.27 * std, abs=0.1)
+    for interval in ("t", "hoeffding"):
+        other = ope.evaluate(chosen[:1], episodes(), gamma=GAMMA, values=False, bootstraps=5, interval=interval)
+        assert "DM" not in other.estimators and other.row("mean 0.0", "TIS").value.low < table.behaviour.estimate
+
+
+def test_deterministic_policies_and_estimated_densities() -> None:
+    """A kernel makes ratios of a policy without a density; without log_prob, a clone of who collected gives it."""
+    policy = ope.Policy("fixed", lambda params, observation, key: jnp.full((len(observation), 1), 0.1))
+    source = episodes()
+    known = ope.evaluate(policy, source, gamma=GAMMA, values=False, bandwidth=0.1, bootstraps=20)
+    assert abs(known.row("fixed", "SNPDIS").value.estimate - 0.271) < 0.1
+    without = source._replace(rows=source.rows._replace(extras={}))
+    small = {"offline_steps": 400, "actor_hidden_sizes": (8,), "actor_lr": 1e-2, "batch_size": 64}
+    clone = learning.fit_behaviour(without, **small)
+    found = policies.log_probs(clone, source.rows.observation, source.rows.action)
+    assert np.abs(found - source.rows.extras["log_prob"]).mean() < 0.2
+
+
+def table() -> Table:
+    rows = [Row("a", "TIS", Interval(1, 0.5, 1.5), 3.0), Row("a", "DM", Interval(-20, -21, -19), math.nan)]
+    return Table(rows, [Distribution("a", 1, 2, 3, 4, 3.0)], Interval(0, -1, 1), 10, {"a": 0.25}, ["a note"])
+
+
+def test_a_table_marks_what_is_not_credible() -> None:
+    text = str(table())
+    assert "1 +-0.5 ?" in text and "-20.0 +-1" in text and "-20.0 +-1 ?" not in text and "a note" in text
+    assert "| a | 1 +-0.5 ? | -20.0 +-1 | 0.25 |" in table().text("md")
+    rows = list(csv.reader(io.StringIO(table().text("csv"))))
+    assert rows[1:] == [["a", "TIS", "1", "0.5", "1.5", "3.0", "0"], ["a", "DM", "-20", "-21", "-19", "", "1"]]
+    assert table().estimates("DM") == [-20]
+    with one_line("no estimate DR of a", "TIS, DM"):
+        table().row("a", "DR")
+
+
+def broken(name: str) -> Any:
+    source = episodes(5)
+    extras, rows = source.rows.extras, source.rows
+    if name == "not finite":
+        return source._replace(rows=rows._replace(extras={"log_prob": np.full(source.size, np.nan, np.float32)}))
+    if name == "a matrix":
+        return source._replace(rows=rows._replace(extras={"log_prob": np.stack([extras["log_prob"]] * 2, 1)}))
+    if name == "cut":
+        return source._replace(info={"name": "steps", "episode_length": 9})
+    return source._replace(info=source.info | {"env": "gymnax:Pendulum-v1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("not finite", "log_prob is not finite in 13 rows"),
+        ("a matrix", "store one number for each transition"),
+        ("cut", "0 of its 5 episodes are complete"),
+        ("other environment", "its environment is brax:ant, but steps is of gymnax:Pendulum-v1"),
+    ],
+)
+def test_data_that_cannot_be_used(name: str, words: str) -> None:
+    sample, log_prob, mean = normal(0, 0.3)
+    with one_line(words):
+        ope.evaluate(ope.Policy("p", sample, log_prob, mean, env="brax:ant"), broken(name), values=False)
+
+
+def test_policies_and_arguments_that_cannot_be() -> None:
+    sample, log_prob, mean = normal(0, 0.3)
+    policy = ope.Policy("p", sample, log_prob, mean)
+    for wrong, words in (
+        ([], "there are none"),
+        ([policy, policy], "two are called 'p'"),
+        (3, "int is none"),
+        (policy._replace(sizes=(3, 1)), "numbers, but steps has 2 and 1"),
+    ):
+        with one_line(words):
+            ope.evaluate(wrong, episodes(3), values=False)
+    for arguments, words in (
+        ({"gamma": 1.5}, "gamma 1.5: must be 0 to 1"),
+        ({"interval": "z"}, "interval z: must be bootstrap, t, bernstein or hoeffding"),
+        ({"densities": "none"}, "without either nothing can be estimated"),
+    ):
+        with one_line(words):
+            ope.evaluate(policy, episodes(3), values=False, **arguments)
+
+
+def test_wrong_densities_and_few_episodes_are_said() -> None:
+    sample, log_prob, _ = normal(0, 0.3)
+    source = episodes(60)
+    wrong = source.rows._replace(extras={"log_prob": source.rows.extras["log_prob"] - 2})
+    found = ope.evaluate(
+        [ope.Policy("far", sample, log_prob, jnp.float32(0.8))], source._replace(rows=wrong), values=False, bootstraps=5
+    )
+    said = "\n".join(found.notes)
+    assert "importance ratios average" in said and "are not to be believed" in said and "?" in str(found)
+
+
+def test_simulated_returns_are_discounted() -> None:
+    """The pendulum, left alone from the same starts: with gamma 0 only the first reward counts."""
+    env = envs.make("gymnax:Pendulum-v1", episode_length=3)
+    still = ope.Policy("still", lambda params, observation, key: jnp.zeros((len(observation), 1)))
+    first, full = (ope.simulate([still], env, 4, gamma) for gamma in (0.0, 1.0))
+    state = jax.vmap(env.reset)(jax.random.split(jax.random.split(jax.random.key(0), 3)[0], 4))
+    _, step = jax.vmap(env.step)(state, jnp.zeros((4, 1)), jax.random.split(jax.random.key(1), 4))
+    near(first[0], step.reward)
+    assert (full < first).all()
