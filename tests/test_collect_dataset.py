@@ -138,7 +138,23 @@ def test_evaluation_from_data_of_who_collected_it(collected: Callable[..., Datas
     """`rlx ope`: of the policy that collected all ratios are 1, to the bit; an earlier one's are not."""
     assert data.episode_lengths(collected("expert", 2100)).tolist().count(200) == 10
     folder = run.parent / "expert-2100-0-v0"
-    said = say("ope", run, "--dataset", folder, "--steps", 200, 1000, "--updates", 0, "--format", "csv")
+    said = say(
+        "ope",
+        run,
+        "--dataset",
+        folder,
+        "--steps",
+        200,
+        1000,
+        "--updates",
+        0,
+        "--features",
+        0,
+        "--clusters",
+        0,
+        "--format",
+        "csv",
+    )
     assert said.code == 0 and "2 of 12 episodes were cut" in said.err, said.err
     rows = {tuple(line.split(",")[:2]): line.split(",")[2:] for line in said.out.splitlines()[1:]}
     assert {name for _, name in rows} == {"TIS", "SNTIS", "PDIS", "SNPDIS"}

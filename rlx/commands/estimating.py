@@ -25,6 +25,10 @@ def ope(arguments: list[str]) -> int:
     parser.add_argument("--critic-hidden-sizes", type=int, nargs="+", default=[256, 256], metavar="INT", help=sizes)
     densities = "of who collected: data (its log_prob, else estimated), estimated, or none"
     parser.add_argument("--densities", default="data", help=f"{densities} (default: data)")
+    number = "random features of marginal weights; 0: no estimates with them (default: 200)"
+    parser.add_argument("--features", type=int, default=200, help=number)
+    states = "clusters of states of STAR; 0: no estimate by it (default: 50)"
+    parser.add_argument("--clusters", type=int, default=50, help=states)
     width = "of the kernel around deterministic policies' actions (default: by the data)"
     parser.add_argument("--bandwidth", type=float, help=width)
     kinds = "bootstrap over episodes, t, bernstein or hoeffding (default: bootstrap)"
@@ -32,8 +36,9 @@ def ope(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of bootstrap samples and of what is learnt")
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
     given = parser.parse(arguments)
-    if given.updates < 0:
-        raise RlxError(f"--updates {given.updates}: must be at least 0")
+    for name in ("updates", "features", "clusters"):
+        if getattr(given, name) < 0:
+            raise RlxError(f"--{name} {getattr(given, name)}: must be at least 0")
     from rlx.errors import say, say_compiling
     from rlx.ope import evaluate, from_run
     from rlx.settings import convert
@@ -50,6 +55,8 @@ def ope(arguments: list[str]) -> int:
         gamma=given.gamma,
         values=learnt if given.updates else False,
         densities=given.densities,
+        features=given.features,
+        clusters=given.clusters,
         bandwidth=given.bandwidth,
         interval=given.interval,
         seed=given.seed,

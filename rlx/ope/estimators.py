@@ -7,7 +7,8 @@ of an episode its ratios are 1, its rewards 0, and it keeps its weight.
 
 Names as in the literature: TIS and PDIS, trajectory and per-decision importance sampling (Precup et al. 2000), SNTIS
 and SNPDIS, self-normalised; DM, the direct method; DR, doubly robust (Jiang and Li, arXiv 1511.03722, eq. 10), and WDR,
-self-normalised (Thomas and Brunskill, arXiv 1604.00923).
+self-normalised (Thomas and Brunskill, arXiv 1604.00923). MIS and MDR have marginal weights (Kallus and Uehara, arXiv
+1909.05850), which stay as they are in a bootstrap.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class Batch(NamedTuple):
     q: jax.Array  # [N, T], the policy's Q(s, a)
     v: jax.Array  # [N, T], its V(s)
     tail: jax.Array  # [N], its V of what follows the last step; 0 where nothing does
+    marginal: (
+        jax.Array
+    )  # [N, T], discounted visits of (s, a) by the policy over visits in the data (`rlx.ope.marginal`)
 
 
 def make_batch(
@@ -40,15 +44,18 @@ def make_batch(
     log_ratio: Any = None,
     q: Any = None,
     v: Any = None,
+    marginal: Any = None,
     tail: Any = None,
 ) -> Batch:
     """A batch in which what is missing is 0, and padding is 0 whatever it was."""
     chex.assert_rank([reward, mask], 2)
     zeros = jnp.zeros(reward.shape)
-    reward, log_ratio, q, v = (zeros if x is None else jnp.where(mask, x, 0.0) for x in (reward, log_ratio, q, v))
-    chex.assert_equal_shape([mask, reward, log_ratio, q, v])
+    padded = [zeros if x is None else jnp.where(mask, x, 0.0) for x in (reward, log_ratio, q, v, marginal)]
+    chex.assert_equal_shape([mask, *padded])
+    reward, log_ratio, q, v, marginal = padded
     log_ratio = jnp.clip(log_ratio, -1e6, 1e6)  # a density of 0: the sum of two infinities would be NaN
-    return Batch(reward, jnp.asarray(mask), log_ratio, q, v, zeros[:, 0] if tail is None else jnp.asarray(tail))
+    tail = zeros[:, 0] if tail is None else jnp.asarray(tail)
+    return Batch(reward, jnp.asarray(mask), log_ratio, q, v, tail, marginal)
 
 
 def log_weights(batch: Batch) -> jax.Array:
@@ -102,11 +109,27 @@ def doubly_robust_terms(batch: Batch, gamma: Scalar) -> jax.Array:
     return jnp.sum(_robust_steps(batch, gamma, weight, before), axis=1) + _tails(batch, gamma, weight[:, -1])
 
 
+def marginal_terms(batch: Batch, gamma: Scalar) -> jax.Array:
+    """sum_t w(s_t, a_t) r_t of each episode, `[N]`; the marginal weights are discounted."""
+    del gamma
+    return jnp.sum(batch.marginal * batch.reward, axis=1)
+
+
+def marginal_robust_terms(batch: Batch, gamma: Scalar) -> jax.Array:
+    """V(s_0) + sum_t w(s_t, a_t) (r_t + gamma V(s_{t+1}) - Q(s_t, a_t)) of each episode, `[N]` (arXiv 1909.05850)."""
+    number = jnp.arange(batch.mask.shape[1])
+    is_last = batch.mask & (number == jnp.sum(batch.mask, axis=1, keepdims=True) - 1)
+    later = jnp.where(is_last, batch.tail[:, None], jnp.roll(batch.v, -1, axis=1))
+    return batch.v[:, 0] + jnp.sum(batch.marginal * (batch.reward + gamma * later - batch.q), axis=1)
+
+
 TERMS: dict[str, Callable[[Batch, Scalar], jax.Array]] = {
     "TIS": trajectory_terms,
     "PDIS": per_decision_terms,
     "DM": direct_terms,
     "DR": doubly_robust_terms,
+    "MIS": marginal_terms,
+    "MDR": marginal_robust_terms,
 }
 
 
@@ -148,9 +171,12 @@ ESTIMATORS: dict[str, Callable[[Batch, Scalar, jax.Array], jax.Array]] = {
     "DM": mean_of(direct_terms),
     "DR": mean_of(doubly_robust_terms),
     "WDR": weighted_doubly_robust,
+    "MIS": mean_of(marginal_terms),
+    "MDR": mean_of(marginal_robust_terms),
 }
 WEIGHTED = ("TIS", "SNTIS", "PDIS", "SNPDIS", "DR", "WDR")  # those that need densities
-MODELLED = ("DM", "DR", "WDR")  # those that need Q and V
+MODELLED = ("DM", "DR", "WDR", "MDR")  # those that need Q and V
+MARGINALISED = ("MIS", "MDR")  # those that need marginal weights
 
 
 def _powers(batch: Batch, gamma: Scalar) -> jax.Array:

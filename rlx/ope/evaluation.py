@@ -13,8 +13,8 @@ import numpy as np
 from rlx import data
 from rlx.data import Dataset
 from rlx.errors import RlxError
-from rlx.ope import cumulative, estimators, intervals, kernels, learning, policies, trajectories
-from rlx.ope.estimators import MODELLED, TERMS, WEIGHTED, make_batch
+from rlx.ope import cumulative, estimators, intervals, kernels, learning, policies, star, trajectories
+from rlx.ope.estimators import MARGINALISED, MODELLED, TERMS, WEIGHTED, make_batch
 from rlx.ope.policies import Policy
 from rlx.ope.table import FEW, Distribution, Row, Table
 from rlx.ope.trajectories import Trajectories
@@ -33,6 +33,7 @@ class Known(NamedTuple):
     log_ratio: jax.Array | None  # [C, N, T]; None without densities
     q: jax.Array | None  # [C, N, T]; None without values
     v: jax.Array | None  # [C, N, T]
+    marginal: jax.Array | None  # [C, N, T]; None without marginal weights
 
 
 def evaluate(
@@ -43,6 +44,9 @@ def evaluate(
     greedy: bool = False,
     values: Mapping[str, Any] | bool = True,
     densities: str = "data",
+    features: int = 200,
+    clusters: int = 50,
+    window: int = 5,
     bandwidth: float | None = None,
     interval: str = "bootstrap",
     bootstraps: int = 200,
@@ -57,9 +61,11 @@ def evaluate(
 
     `values` are settings of fitted Q evaluation, such as `{"offline_steps": 50_000}`; False leaves it out, and with it
     the direct and the doubly robust estimates. `densities` of the policies that collected are the "data"'s log_prob,
-    or estimated by behaviour cloning where it has none; "estimated"; or "none", which leaves direct estimates. The
-    `bandwidth` of the kernel of deterministic policies is by default that of `rlx.ope.kernels.bandwidth`. Intervals are
-    "bootstrap" intervals over episodes, or "t", "bernstein" or "hoeffding" where an estimate is a mean of terms.
+    or estimated by behaviour cloning where it has none; "estimated"; or "none". `features` is the number of random
+    features of marginal weights, which need no densities; 0 leaves these estimates out. `clusters` and `window` are
+    those of STAR (see `rlx.ope.star`); 0 clusters leave it out. The `bandwidth` of the kernel of deterministic policies
+    is by default that of `rlx.ope.kernels.bandwidth`. Intervals are "bootstrap" intervals over episodes, or "t",
+    "bernstein" or "hoeffding" where an estimate is a mean of terms.
 
     Raises RlxError for a data set without complete episodes or rewards, and for a policy of another environment.
     """
@@ -68,7 +74,8 @@ def evaluate(
     for policy in chosen:
         check_fits(policy, source)
     episodes, notes = _complete(source)
-    known = Known(None, None, None)
+    known = Known(None, None, None, None)
+    limit = trajectories.time_limit_of(source) if (episodes.complete & ~episodes.terminated).any() else None
     if densities != "none":
         log_prob, more = _behaviour(source, densities, seed)
         ratios = [_log_ratio(policy, source, log_prob, bandwidth, seed) for policy in chosen]
@@ -77,12 +84,22 @@ def evaluate(
     spread: dict[str, float] = {}
     if values is not False:
         settings = dict(values) if isinstance(values, Mapping) else {}
-        q, v, spread = _values(source, chosen, episodes, gamma, seed, settings)
+        q, v, spread = _values(source, chosen, episodes, gamma, limit, seed, settings)
         known = known._replace(q=q, v=v)
-    if known.log_ratio is None and known.q is None:
-        raise RlxError("values, densities: without either nothing can be estimated; leave one of them out")
+    if features:
+        complete = trajectories.from_dataset(source).complete
+        options = complete, gamma, limit, SAMPLES, features, seed
+        weights = [learning.marginal_weights(source, policy, *options) for policy in chosen]
+        known = known._replace(marginal=jnp.stack([episodes.pad(x) for x in weights]))
+    if all(part is None for part in known):
+        raise RlxError("values, densities, features: without any of them nothing can be estimated; leave one out")
+    state = None
+    if clusters and known.log_ratio is not None:
+        clusters = min(clusters, source.size)
+        state = episodes.pad(learning.abstract_states(source, limit, clusters, seed))
     counts = intervals.bootstrap_counts(len(episodes.mask), bootstraps, seed)
-    found = jax.device_get(_estimate(episodes.reward, episodes.mask, known, gamma, counts, level))
+    process = state, clusters, window
+    found = jax.device_get(_estimate(episodes.reward, episodes.mask, known, gamma, counts, level, *process))
     rows, distributions = _rows(chosen, found, interval, level)
     notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
     returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
@@ -178,37 +195,42 @@ def _values(
     chosen: Sequence[Policy],
     episodes: Trajectories,
     gamma: float,
+    limit: int | None,
     seed: int,
     settings: dict[str, Any],
 ) -> tuple[jax.Array, jax.Array, dict[str, float]]:
     """Q of the actions taken and V, `[C, N, T]` both, and how much the critics differ in the mean value of a start."""
-    limit = trajectories.time_limit_of(dataset)
-    cuts = bool((episodes.complete & ~episodes.terminated).any())
     samples = settings.pop("samples", SAMPLES)
-    fitted = learning.fit_values(dataset, chosen, gamma, limit if cuts else None, samples, seed, **settings)
+    fitted = learning.fit_values(dataset, chosen, gamma, limit, samples, seed, **settings)
     q, v, spread = [], [], {}
     for i, policy in enumerate(chosen):
         rows = data.choose_parts(dataset, policy.parts).rows
         drawn = policies.actions(policy, rows.observation, samples, seed + 1)
-        estimate = partial(fitted.atoms, i, dataset.rows.observation, dataset.time)
-        taken, own = (estimate(action).mean(axis=2) for action in (rows.action[:, None], drawn))  # [n, critics]
+        estimate = partial(fitted.mean, i, dataset.rows.observation, dataset.time)
+        taken, own = (estimate(action) for action in (rows.action[:, None], drawn))  # [n, critics]
         q.append(episodes.pad(taken.mean(axis=1)))
         v.append(episodes.pad(own.mean(axis=1)))
         spread[policy.name] = float(own[episodes.row[:, 0]].mean(axis=0).std())
     return jnp.stack(q), jnp.stack(v), spread
 
 
-@partial(jax.jit, static_argnames="level")
-def _estimate(reward: Any, mask: Any, known: Known, gamma: Any, counts: Any, level: float) -> dict[str, Any]:
+@partial(jax.jit, static_argnames=("level", "clusters", "window"))
+def _estimate(
+    reward: Any, mask: Any, known: Known, gamma: Any, counts: Any, level: float, state: Any, clusters: int, window: int
+) -> dict[str, Any]:
     """Everything that the table has, by name, each `[C, ...]`."""
 
     def of_one(known: Known) -> dict[str, Any]:
         batch = make_batch(reward, mask, *known)
-        left_out = (*(WEIGHTED if known.log_ratio is None else ()), *(MODELLED if known.q is None else ()))
+        needs = (WEIGHTED, known.log_ratio), (MODELLED, known.q), (MARGINALISED, known.marginal)
+        left_out = {name for names, part in needs if part is None for name in names}
         used = {name: f for name, f in estimators.ESTIMATORS.items() if name not in left_out}
 
         def every(weights: jax.Array) -> dict[str, jax.Array]:
-            return {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
+            found = {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
+            if state is not None:
+                found["STAR"] = star.value(batch, state, clusters, window, gamma, weights)
+            return found
 
         found: dict[str, Any] = {"estimates": intervals.bootstrap(every, counts, level)}
         found["terms"] = {name: terms(batch, gamma) for name, terms in TERMS.items() if name in used}
@@ -235,7 +257,7 @@ def _rows(
             value = Interval(*(float(x[name][i]) for x in found["estimates"]))
             if interval != "bootstrap" and name in found["terms"]:
                 value = intervals.OF_TERMS[interval](found["terms"][name][i], level)
-            size = float("nan") if name not in WEIGHTED else sizes[name not in PER_TRAJECTORY]
+            size = sizes[name not in PER_TRAJECTORY] if name in WEIGHTED else float("nan")
             rows.append(Row(policy.name, name, value, size))
         if "distribution" in found:
             mean, std, median, cvar = (float(x[i]) for x in found["distribution"])

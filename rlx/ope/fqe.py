@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx import halves, losses, parallel
+from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
+from rlx.ope import mixture
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Read, Spec, Transition, setting
 
 TARGET_ACTION = "target_action"
@@ -29,6 +31,14 @@ class Config(halves.CriticConfig):
 
     num_critics: int = setting(3, "critics in the ensemble, each with targets of its own", COUNT)
     num_quantiles: int = setting(0, "quantiles of the return that each critic learns (0: its mean)", (0, COUNT[1]))
+    num_components: int = setting(
+        0, "components of the mixture of Gaussians that each critic learns of the return (0: its mean)", (0, COUNT[1])
+    )
+
+    @property
+    def kind(self) -> str:
+        """What critics learn of the return."""
+        return "quantiles" if self.num_quantiles else "mixture" if self.num_components else "mean"
 
 
 class Hypers(PyTreeNode):
@@ -42,53 +52,74 @@ class Hypers(PyTreeNode):
 
 
 class Networks(NamedTuple):
-    """The critics, and whether they are distributions."""
+    """The critics, and what they learn of the return."""
 
-    critic: Network  # (params, observation [..., O], action [..., A]) -> [N, ...] or, of quantiles, [N, ..., M]
-    quantiles: bool
+    critic: Network  # (params, observation [..., O], action [..., A]) -> [N, ...], or with M numbers each, [N, ..., M]
+    kind: str  # mean, quantiles or mixture
     axes: parallel.Axes
 
 
-def next_estimates(nets: Networks, params: Params, batch: Transition, candidate: Any) -> jax.Array:
-    """Estimates at the candidate's K next actions: their mean `[N, B]`; of quantiles, all atoms `[N, B, K M]`."""
+def next_estimates(nets: Networks, params: Params, batch: Transition, candidate: Any, key: Key) -> jax.Array:
+    """Estimates at the candidate's K next actions: their mean `[N, B]`; of quantiles, all atoms `[N, B, K M]`; of
+    mixtures, a sample for each action `[N, B, K]`."""
     actions = jnp.take(batch.extras[TARGET_ACTION], jnp.asarray(candidate, jnp.int32), axis=1)  # [B, K, A]
     following = batch.next_observation[:, None]
     observations = jnp.broadcast_to(following, (*actions.shape[:2], following.shape[-1]))
     estimates = nets.critic.apply(params, observations, actions)
-    return estimates.reshape(*estimates.shape[:2], -1) if nets.quantiles else estimates.mean(axis=-1)
+    if nets.kind == "mixture":
+        return mixture.sample(estimates, key)
+    return estimates.mean(axis=-1) if nets.kind == "mean" else estimates.reshape(*estimates.shape[:2], -1)
 
 
-def regress(estimates: jax.Array, target: jax.Array) -> jax.Array:
-    """The sum over N critics of the mean squared error of each to its own target, `[N, B]` both; of quantiles `[N, B,
-    M]`, the quantile Huber loss to its own atoms `[N, B, K]`."""
-    if estimates.ndim == 2:
+def regress(kind: str, estimates: jax.Array, target: jax.Array) -> jax.Array:
+    """The sum over N critics of the loss of each to its own target.
+
+    Of means, `[N, B]` both, the mean squared error; of quantiles `[N, B, M]`, the quantile Huber loss to atoms
+    `[N, B, K]`; of mixtures `[N, B, M]`, the negative log-likelihood of samples `[N, B, K]`.
+    """
+    if kind == "mean":
         return jnp.sum(jnp.mean(jnp.square(estimates - target), axis=1))
-    return jnp.sum(
-        jax.vmap(lambda quantiles, atoms: losses.quantile_huber_loss(quantiles[None], atoms))(estimates, target)
-    )
+    if kind == "mixture":
+        return -jnp.sum(jnp.mean(mixture.log_prob(estimates[:, :, None], target), axis=(1, 2)))
+    of_each = jax.vmap(lambda quantiles, atoms: losses.quantile_huber_loss(quantiles[None], atoms))
+    return jnp.sum(of_each(estimates, target))
+
+
+def means(kind: str, estimates: jax.Array) -> jax.Array:
+    """Mean returns `[N, ...]` of the critics' estimates."""
+    reduce = {"mean": lambda x: x, "quantiles": lambda x: x.mean(axis=-1), "mixture": mixture.mean}
+    return reduce[kind](estimates)
 
 
 def update_critic(
     nets: Networks, state: HalfState, policy: Any, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
-    """Each critic towards r + gamma Q'(s', a' ~ pi) of its own target network (arXiv 1903.08738, algorithm 3)."""
+    """Each critic towards r + gamma Q'(s', a' ~ pi) of its own target network (arXiv 1903.08738, algorithm 3).
+
+    With mixtures towards the likelihood of r + gamma z', z' drawn from the target network: fitted likelihood estimation
+    (FLE, arXiv 2302.09456).
+    """
     del policy
-    values = next_estimates(nets, state.learner.target_variables, batch, state.hypers.candidate)
-    target = jax.vmap(lambda value: halves.td_target(batch, value, state.hypers))(values)
+    estimates = next_estimates(nets, state.learner.target_variables, batch, state.hypers.candidate, key)
+    target = jax.vmap(lambda value: halves.td_target(batch, value, state.hypers))(estimates)
     critic = nets.critic.with_dropout(key, 0)
-    return halves.update_critics(state, critic, batch, target, nets.axes, regress=regress)
+    loss, values = partial(regress, nets.kind), partial(means, nets.kind)
+    return halves.update_critics(state, critic, batch, target, nets.axes, regress=loss, values=values)
 
 
-def atoms(nets: Networks, critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
-    """Estimates of every critic in units of rewards, `[N, ..., M]`; of means, M is 1."""
-    estimates = nets.critic.apply(critic.learner.variables, observation, action) / critic.hypers.reward_scale
-    return estimates if nets.quantiles else estimates[..., None]
+def returns(nets: Networks, critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
+    """Mean returns of every critic in units of rewards, `[N, ...]`."""
+    return (
+        means(nets.kind, nets.critic.apply(critic.learner.variables, observation, action)) / critic.hypers.reward_scale
+    )
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
-    """The ensemble that `config` describes."""
-    critic = halves.make_critic(config, spec, axes, num_atoms=config.num_quantiles or None)
-    return Networks(critic, config.num_quantiles > 0, axes)
+    """The ensemble that `config` describes. Raises RlxError for quantiles and mixtures at once."""
+    if config.num_quantiles and config.num_components:
+        raise RlxError(f"--num-components {config.num_components}: goes without --num-quantiles; choose one of them")
+    numbers = config.num_quantiles or 3 * config.num_components
+    return Networks(halves.make_critic(config, spec, axes, num_atoms=numbers or None), config.kind, axes)
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, Params, None]:
@@ -97,6 +128,9 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
 
     def act(policy: None, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
         return jnp.zeros((*observation.shape[:-1], spec.action_size)), {}
+
+    def q_value(critic: HalfState, observation: jax.Array, action: jax.Array) -> jax.Array:
+        return means(nets.kind, nets.critic.apply(critic.learner.variables, observation, action)).mean(axis=0)
 
     return Agent(
         init=halves.make_init(
@@ -109,7 +143,5 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
         update_critic=partial(update_critic, nets),
         update_actor=lambda state, critic_params, batch, key: (state.advance(), {}),
         reads={TARGET_ACTION: Read(TARGET_ACTION, "last")},
-        q_value=lambda critic, *inputs: nets.critic.apply(critic.learner.variables, *inputs).mean(
-            axis=(0, -1) if nets.quantiles else 0
-        ),
+        q_value=q_value,
     )

@@ -13,7 +13,7 @@ from rlx import build, config, data, experiment
 from rlx.config import RunConfig
 from rlx.data import Dataset
 from rlx.envs import no_env
-from rlx.ope import fqe
+from rlx.ope import fqe, marginal, star
 from rlx.ope.policies import Policy, actions, from_snapshots, in_blocks
 from rlx.train.task import Task, observed
 
@@ -26,11 +26,11 @@ class Values(NamedTuple):
     """Estimates of C policies by their critics."""
 
     snapshot: Any  # agent and statistics, [C, ...]
-    estimate: Callable[..., Any]  # (snapshot of one, observation [B, O], action [B, K, A]) -> [N, B, K M]
+    estimate: Callable[..., Any]  # (snapshot of one, observation [B, O], action [B, K, A]) -> [N, B]
     limit: int | None  # as `fit_values` has it
 
-    def atoms(self, candidate: int, observation: np.ndarray, time: np.ndarray, action: np.ndarray) -> np.ndarray:
-        """Estimates at raw observations `[n, O]` and K actions `[n, K, A]`: `[n, N, K M]`, in units of rewards."""
+    def mean(self, candidate: int, observation: np.ndarray, time: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """Means over K actions `[n, K, A]` of values at raw observations `[n, O]`: of each critic, `[n, N]`."""
         one = jax.tree.map(lambda x: x[candidate], self.snapshot)
         rows = with_time(observation, time, self.limit)
         return in_blocks(lambda i, *leaves: np.asarray(self.estimate(one, *leaves)).swapaxes(0, 1), rows, action)
@@ -83,10 +83,64 @@ def fit_values(
     def estimate(snapshot: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
         seen = observed(task, snapshot["statistics"], observation)[:, None]
         seen = jnp.broadcast_to(seen, (*action.shape[:2], seen.shape[-1]))
-        found = fqe.atoms(nets, snapshot["agent"].critic, seen, action)
-        return found.reshape(*found.shape[:2], -1)
+        return fqe.returns(nets, snapshot["agent"].critic, seen, action).mean(axis=-1)
 
     return Values(snapshot, jax.jit(estimate), limit)
+
+
+def marginal_weights(
+    dataset: Dataset,
+    policy: Policy,
+    complete: np.ndarray,
+    gamma: float,
+    limit: int | None,
+    samples: int,
+    number: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Marginal weights of every row, `[n]`, over the episodes that are `complete` `[E]`; 0 in the others.
+
+    Features are `number` random Fourier features of observation (see `with_time`) and action. `limit` and `samples` are
+    as in `fit_values`.
+    """
+    keep = complete[dataset.episode]
+    rows = data.choose_parts(dataset, policy.parts).rows
+    following = actions(policy, rows.next_observation[keep], samples, seed)
+    start = keep & (dataset.time == 0)
+    first = actions(policy, rows.observation[start], samples, seed + 1)
+    observation, next_observation, time = (
+        leaf[keep] for leaf in (dataset.rows.observation, dataset.rows.next_observation, dataset.time)
+    )
+    observation, next_observation = with_time(observation, time, limit), with_time(next_observation, time + 1, limit)
+    taken = np.concatenate([observation, dataset.rows.action[keep]], axis=1)
+    mean, scale = taken.mean(axis=0), np.maximum(taken.std(axis=0), 1e-3)
+
+    @jax.jit
+    def features(observation: jax.Array, action: jax.Array) -> jax.Array:
+        """The mean over K actions: `[n, O]` and `[n, K, A]` to `[n, D]`."""
+        observations = jnp.broadcast_to(observation[:, None], (*action.shape[:2], observation.shape[-1]))
+        x = (jnp.concatenate([observations, action], axis=-1) - mean) / scale
+        return marginal.fourier_features(x, jax.random.key(seed), number).mean(axis=1)
+
+    ended = dataset.rows.terminated | (dataset.time + 1 >= (np.inf if limit is None else limit))
+    weights = jax.jit(marginal.minimax_weights)(
+        features(observation, dataset.rows.action[keep][:, None]),
+        features(next_observation, following),
+        1.0 - ended[keep].astype(np.float32),
+        features(with_time(dataset.rows.observation[start], dataset.time[start], limit), first),
+        gamma,
+    )
+    found = np.zeros(dataset.size, np.float32)
+    found[keep] = weights
+    return found
+
+
+def abstract_states(dataset: Dataset, limit: int | None, number: int, seed: int = 0) -> np.ndarray:
+    """The cluster of every row, `[n]`, by k-means of observations (see `with_time`) of unit variance."""
+    x = with_time(dataset.rows.observation, dataset.time, limit)
+    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-3)
+    _, state = jax.jit(star.cluster, static_argnums=2)(x, jax.random.key(seed), number)
+    return np.asarray(state)
 
 
 def fit_behaviour(dataset: Dataset, seed: int = 0, **settings: Any) -> Policy:

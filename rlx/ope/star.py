@@ -1,0 +1,69 @@
+"""STAR: the value of a policy from an abstract reward process of few states (Chaudhari et al., arXiv 2410.02172).
+
+States are grouped into K clusters. Transitions between clusters and rewards in them are averages over the data,
+weighted by the importance ratios of the last `window` steps, and the small Markov reward process is solved. A short
+window has little variance, and is right where clusters are Markov; the longer it is, the less depends on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlx.ope.estimators import MAX_LOG_WEIGHT, Batch, Scalar
+from rlx.types import Key
+
+
+def cluster(x: Any, key: Key, number: int, steps: int = 20) -> tuple[jax.Array, jax.Array]:
+    """k-means of rows `[n, I]`: centres `[K, I]`, and the number of each row's nearest one, `[n]`.
+
+    The first centre is a random row, each further one the row that is farthest from those before.
+    """
+    x = jnp.asarray(x)
+
+    def nearest(centres: jax.Array) -> jax.Array:
+        return jnp.argmin(jnp.sum(jnp.square(centres), axis=1) - 2 * x @ centres.T, axis=1)
+
+    def farthest(carry: tuple[jax.Array, jax.Array], _: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        distance, centre = carry
+        distance = jnp.minimum(distance, jnp.sum(jnp.square(x - centre), axis=1))
+        return (distance, x[jnp.argmax(distance)]), centre
+
+    def step(centres: jax.Array, _: Any) -> tuple[jax.Array, None]:
+        member = jax.nn.one_hot(nearest(centres), number)
+        count = member.sum(axis=0)[:, None]
+        return jnp.where(count > 0, member.T @ x / jnp.maximum(count, 1), centres), None
+
+    first = jnp.full(x.shape[0], jnp.inf), x[jax.random.randint(key, (), 0, x.shape[0])]
+    _, start = jax.lax.scan(farthest, first, None, length=number)
+    centres, _ = jax.lax.scan(step, start, None, length=steps)
+    return centres, nearest(centres)
+
+
+def window_weights(batch: Batch, window: int) -> jax.Array:
+    """Products of the importance ratios of a step and the `window` - 1 before it, `[N, T]`; 0 beyond the end."""
+    total = jnp.cumsum(batch.log_ratio, axis=1)
+    before = jnp.pad(total, ((0, 0), (window, 0)))[:, : total.shape[1]]
+    return jnp.where(batch.mask, jnp.exp(jnp.minimum(total - before, MAX_LOG_WEIGHT)), 0.0)
+
+
+def value(batch: Batch, state: Any, number: int, window: int, gamma: Scalar, weights: jax.Array) -> jax.Array:
+    """eta^T (I - gamma P)^{-1} r of the abstract reward process, []; `state` `[N, T]` are the steps' clusters.
+
+    An episode ends in a state without rewards, which it never leaves. `weights` `[N]` say how often an episode counts.
+    """
+    state = jnp.asarray(state)
+    weight = weights[:, None] * window_weights(batch, window)
+
+    def add(values: jax.Array, at: jax.Array, size: int) -> jax.Array:
+        return jax.ops.segment_sum(values.reshape(-1), at.reshape(-1), size)
+
+    total = jnp.maximum(add(weight, state, number), 1e-12)
+    goes_on = batch.mask[:, 1:]
+    pair = state[:, :-1] * number + state[:, 1:]
+    transition = add(jnp.where(goes_on, weight[:, :-1], 0.0), pair, number**2).reshape(number, number) / total[:, None]
+    reward = add(weight * batch.reward, state, number) / total
+    start = add(weights, state[:, 0], number) / jnp.sum(weights)
+    return start @ jnp.linalg.solve(jnp.eye(number) - gamma * transition, reward)
