@@ -61,31 +61,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(".cache/bench/ope"))
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=2)
-    given = parser.parse_args()
+    settings = parser.parse_args()
     keep_compiled_programs()
-    given.out.mkdir(parents=True, exist_ok=True)
-    run = given.out / "sac"
-    if not (run / "summary.json").exists() and cli.main([*TRAIN.split(), "--run-dir", str(given.out)]):
+    settings.out.mkdir(parents=True, exist_ok=True)
+    run = settings.out / "sac"
+    if not (run / "summary.json").exists() and cli.main([*TRAIN.split(), "--run-dir", str(settings.out)]):
         raise SystemExit(2)
     policies = ope.from_run(run, "all")[-10:]
-    true = truth(policies, given.out)
+    true = truth(policies, settings.out)
     names = [policy.name for policy in policies]
     print("truth: " + ", ".join(f"{name.partition('@')[2]}: {true[name]:.1f}" for name in names) + "\n")
     print(f"| data | J | estimator | root MSE | relative MSE | rank corr. | regret@1 | SharpeRatio@{K} | effective |")
     print("| --- | ---: | --- |" + " ---: |" * 6)
     values = np.array([true[name] for name in names])
     for name in BEHAVIOURS:
-        sets = [estimated(policies, run, name, given.episodes, seed, given.out) for seed in range(given.seeds)]
+        sets = [estimated(policies, run, name, settings.episodes, seed, settings.out) for seed in range(settings.seeds)]
         behaviour = true[f"{run.name}@{sets[0]['step']}"]
         for estimator in sets[0]["rows"]:
-            found = [np.array(one["rows"][estimator]) for one in sets]
+            estimates = [np.array(one["rows"][estimator]) for one in sets]
             measures = (
-                np.sqrt([selection.mean_squared_error(x[:, 0], values) for x in found]),
-                [selection.relative_mse(x[:, 0], values) for x in found],
-                [selection.rank_correlation(x[:, 0], values) for x in found],
-                [selection.regret(x[:, 0], values) for x in found],
-                [selection.sharpe_ratio(x[:, 0], values, K, behaviour) for x in found],
-                [np.median(x[:, 1]) for x in found],
+                np.sqrt([selection.mean_squared_error(x[:, 0], values) for x in estimates]),
+                [selection.relative_mse(x[:, 0], values) for x in estimates],
+                [selection.rank_correlation(x[:, 0], values) for x in estimates],
+                [selection.regret(x[:, 0], values) for x in estimates],
+                [selection.sharpe_ratio(x[:, 0], values, K, behaviour) for x in estimates],
+                [np.median(x[:, 1]) for x in estimates],
             )
             cells = ["-" if np.isnan(np.mean(x)) else f"{np.mean(x):.2f}" for x in measures]
             print(f"| {name} | {behaviour:.1f} | {estimator} | " + " | ".join(cells) + " |")

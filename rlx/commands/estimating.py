@@ -19,8 +19,8 @@ def ope(arguments: list[str]) -> int:
     parser.add_argument("--member", type=int, default=0, help="which of a run's seeds, from 0 (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="evaluate greedy policies (default: as they explore)")
     parser.add_argument("--gamma", type=float, default=0.99, help="discount of the returns (default: 0.99)")
-    values = "updates of fitted Q evaluation; 0: no direct and no doubly robust estimates (default: 20000)"
-    parser.add_argument("--updates", type=int, default=20_000, help=values)
+    text = "updates of fitted Q evaluation; 0: no direct and no doubly robust estimates (default: 20000)"
+    parser.add_argument("--updates", type=int, default=20_000, help=text)
     sizes = "hidden layers of its critics (default: 256 256)"
     parser.add_argument("--critic-hidden-sizes", type=int, nargs="+", default=[256, 256], metavar="INT", help=sizes)
     densities = "of who collected: data (its log_prob, else estimated), estimated, or none"
@@ -35,33 +35,35 @@ def ope(arguments: list[str]) -> int:
     parser.add_argument("--interval", default="bootstrap", help=kinds)
     parser.add_argument("--seed", type=int, default=0, help="seed of bootstrap samples and of what is learnt")
     parser.add_argument("--format", default="table", choices=("table", "md", "csv"), help="how to print it")
-    given = parser.parse(arguments)
+    values = parser.parse(arguments)
     for name in ("updates", "features", "clusters"):
-        if getattr(given, name) < 0:
-            raise RlxError(f"--{name} {getattr(given, name)}: must be at least 0")
+        if getattr(values, name) < 0:
+            raise RlxError(f"--{name} {getattr(values, name)}: must be at least 0")
     from rlx.errors import say, say_compiling
     from rlx.ope import evaluate, from_run
     from rlx.settings import convert
     from rlx.train.compile import keep_compiled_programs
 
     keep_compiled_programs()
-    steps = given.steps[0] if given.steps in (["last"], ["all"]) else [convert("--steps", int, x) for x in given.steps]
-    policies = [policy for run in given.run for policy in from_run(Path(run), steps, given.member, given.greedy)]
-    learnt = {"offline_steps": given.updates, "critic_hidden_sizes": given.critic_hidden_sizes}
-    say_compiling(f"evaluating {len(policies)} policies on {given.dataset}")
+    steps = (
+        values.steps[0] if values.steps in (["last"], ["all"]) else [convert("--steps", int, x) for x in values.steps]
+    )
+    policies = [policy for run in values.run for policy in from_run(Path(run), steps, values.member, values.greedy)]
+    learnt = {"offline_steps": values.updates, "critic_hidden_sizes": values.critic_hidden_sizes}
+    say_compiling(f"evaluating {len(policies)} policies on {values.dataset}")
     table = evaluate(
         policies,
-        given.dataset,
-        gamma=given.gamma,
-        values=learnt if given.updates else False,
-        densities=given.densities,
-        features=given.features,
-        clusters=given.clusters,
-        bandwidth=given.bandwidth,
-        interval=given.interval,
-        seed=given.seed,
+        values.dataset,
+        gamma=values.gamma,
+        values=learnt if values.updates else False,
+        densities=values.densities,
+        features=values.features,
+        clusters=values.clusters,
+        bandwidth=values.bandwidth,
+        interval=values.interval,
+        seed=values.seed,
     )
-    show(table._replace(notes=[]).text(given.format))
+    show(table._replace(notes=[]).text(values.format))
     for note in table.notes:
         say(f"rlx: {note}")
     return 0

@@ -27,8 +27,8 @@ INTERVALS = ("bootstrap", *intervals.OF_TERMS)
 FAR = 2.0  # a mean of ratios, which should be 1, beyond this or below its inverse is worth a note
 
 
-class Known(NamedTuple):
-    """What is known of C policies in N episodes of at most T steps."""
+class Inputs(NamedTuple):
+    """What estimators read of C policies in N episodes of at most T steps."""
 
     log_ratio: jax.Array | None  # [C, N, T]; None without densities
     q: jax.Array | None  # [C, N, T]; None without values
@@ -73,34 +73,32 @@ def evaluate(
     source, chosen = data.as_dataset(dataset), policies.named(candidates, greedy)
     for policy in chosen:
         check_fits(policy, source)
-    episodes, notes = _complete(source)
-    known = Known(None, None, None, None)
+    episodes, complete, notes = _complete(source)
     limit = trajectories.time_limit_of(source) if (episodes.complete & ~episodes.terminated).any() else None
+    log_ratio = q = v = marginal = None
+    spread: dict[str, float] = {}
     if densities != "none":
         log_prob, more = _behaviour(source, densities, seed)
         ratios = [_log_ratio(policy, source, log_prob, bandwidth, seed) for policy in chosen]
         notes += more + [note for pair in zip(chosen, ratios, strict=True) if (note := _ratio_note(*pair))]
-        known = known._replace(log_ratio=jnp.stack([episodes.pad(x) for x in ratios]))
-    spread: dict[str, float] = {}
+        log_ratio = jnp.stack([episodes.pad(x) for x in ratios])
     if values is not False:
         settings = dict(values) if isinstance(values, Mapping) else {}
         q, v, spread = _values(source, chosen, episodes, gamma, limit, seed, settings)
-        known = known._replace(q=q, v=v)
     if features:
-        complete = trajectories.from_dataset(source).complete
         options = complete, gamma, limit, SAMPLES, features, seed
         weights = [learning.marginal_weights(source, policy, *options) for policy in chosen]
-        known = known._replace(marginal=jnp.stack([episodes.pad(x) for x in weights]))
-    if all(part is None for part in known):
+        marginal = jnp.stack([episodes.pad(x) for x in weights])
+    inputs = Inputs(log_ratio, q, v, marginal)
+    if all(part is None for part in inputs):
         raise RlxError("values, densities, features: without any of them nothing can be estimated; leave one out")
-    state = None
-    if clusters and known.log_ratio is not None:
-        clusters = min(clusters, source.size)
-        state = episodes.pad(learning.abstract_states(source, limit, clusters, seed))
+    process: tuple[Any, int, int] = None, 0, window
+    if clusters and log_ratio is not None:
+        number = min(clusters, source.size)
+        process = episodes.pad(learning.abstract_states(source, limit, number, seed)), number, window
     counts = intervals.bootstrap_counts(len(episodes.mask), bootstraps, seed)
-    process = state, clusters, window
-    found = jax.device_get(_estimate(episodes.reward, episodes.mask, known, gamma, counts, level, *process))
-    rows, distributions = _rows(chosen, found, interval, level)
+    results = jax.device_get(_estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, *process))
+    rows, distributions = _rows(chosen, results, interval, level)
     notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
     returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
     on_policy = intervals.student(returns, level)
@@ -142,8 +140,8 @@ def check_fits(policy: Policy, dataset: Dataset) -> None:
         )
 
 
-def _complete(dataset: Dataset) -> tuple[Trajectories, list[str]]:
-    """The complete episodes, and a note on the others."""
+def _complete(dataset: Dataset) -> tuple[Trajectories, np.ndarray, list[str]]:
+    """The complete episodes, which of all these are, `[E]`, and a note on the others."""
     if bad := data.nonfinite(dataset):
         name, at = next(iter(bad.items()))
         raise RlxError(f"{dataset.name}: {name} is not finite in {len(at)} rows, first in row {at[0]}; mend the file")
@@ -155,15 +153,15 @@ def _complete(dataset: Dataset) -> tuple[Trajectories, list[str]]:
             " were cut before the task or the time limit ended them: collect more transitions"
         )
     note = f"{dataset.name}: {cut} of {count} episodes were cut by the end of recording, and are left out"
-    return every.select(every.complete), [note] * (cut > 0)
+    return every.select(every.complete), every.complete, [note] * (cut > 0)
 
 
 def _behaviour(dataset: Dataset, densities: str, seed: int) -> tuple[np.ndarray, list[str]]:
     """log mu(a|s) of every row, `[n]`, and a note where it is estimated."""
-    known = dataset.rows.extras.get(trajectories.LOG_PROB)
-    if known is not None and densities == "data":
-        return known, []
-    why = "has no log_prob" if known is None else "is asked not to be believed"
+    stored = dataset.rows.extras.get(trajectories.LOG_PROB)
+    if stored is not None and densities == "data":
+        return stored, []
+    why = "has no log_prob" if stored is None else "is asked not to be believed"
     note = f"{dataset.name}: {why}, so the policy that collected is estimated by behaviour cloning"
     behaviour = learning.fit_behaviour(dataset, seed)
     return policies.log_probs(behaviour, dataset.rows.observation, dataset.rows.action), [note]
@@ -216,51 +214,59 @@ def _values(
 
 @partial(jax.jit, static_argnames=("level", "clusters", "window"))
 def _estimate(
-    reward: Any, mask: Any, known: Known, gamma: Any, counts: Any, level: float, state: Any, clusters: int, window: int
+    reward: Any,
+    mask: Any,
+    inputs: Inputs,
+    gamma: Any,
+    counts: Any,
+    level: float,
+    state: Any,
+    clusters: int,
+    window: int,
 ) -> dict[str, Any]:
     """Everything that the table has, by name, each `[C, ...]`."""
 
-    def of_one(known: Known) -> dict[str, Any]:
-        batch = make_batch(reward, mask, *known)
-        needs = (WEIGHTED, known.log_ratio), (MODELLED, known.q), (MARGINALISED, known.marginal)
+    def of_one(inputs: Inputs) -> dict[str, Any]:
+        batch = make_batch(reward, mask, *inputs)
+        needs = (WEIGHTED, inputs.log_ratio), (MODELLED, inputs.q), (MARGINALISED, inputs.marginal)
         left_out = {name for names, part in needs if part is None for name in names}
         used = {name: f for name, f in estimators.ESTIMATORS.items() if name not in left_out}
 
         def every(weights: jax.Array) -> dict[str, jax.Array]:
-            found = {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
+            results = {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
             if state is not None:
-                found["STAR"] = star.value(batch, state, clusters, window, gamma, weights)
-            return found
+                results["STAR"] = star.value(batch, state, clusters, window, gamma, weights)
+            return results
 
-        found: dict[str, Any] = {"estimates": intervals.bootstrap(every, counts, level)}
-        found["terms"] = {name: terms(batch, gamma) for name, terms in TERMS.items() if name in used}
-        if known.log_ratio is not None:
+        results: dict[str, Any] = {"estimates": intervals.bootstrap(every, counts, level)}
+        results["terms"] = {name: terms(batch, gamma) for name, terms in TERMS.items() if name in used}
+        if inputs.log_ratio is not None:
             last = estimators.log_weights(batch)[:, -1]
-            found["sizes"] = estimators.effective_sample_size(last), estimators.per_decision_sample_size(batch, gamma)
+            results["sizes"] = estimators.effective_sample_size(last), estimators.per_decision_sample_size(batch, gamma)
             x = jnp.sort(estimators.returns(batch, gamma))
             cdf = cumulative.self_normalised(batch, gamma, x, jnp.ones(len(x)))
             std = jnp.sqrt(cumulative.variance(x, cdf))
             lower = cumulative.quantile(x, cdf, 0.5), cumulative.cvar(x, cdf, TAIL)
-            found["distribution"] = cumulative.mean(x, cdf), std, *lower
-        return found
+            results["distribution"] = cumulative.mean(x, cdf), std, *lower
+        return results
 
-    return jax.lax.map(of_one, known)
+    return jax.lax.map(of_one, inputs)
 
 
 def _rows(
-    chosen: Sequence[Policy], found: dict[str, Any], interval: str, level: float
+    chosen: Sequence[Policy], results: dict[str, Any], interval: str, level: float
 ) -> tuple[list[Row], list[Distribution]]:
     rows, distributions = [], []
     for i, policy in enumerate(chosen):
-        sizes = [float(x[i]) for x in found["sizes"]] if "sizes" in found else [float("nan")] * 2
-        for name in found["estimates"][0]:
-            value = Interval(*(float(x[name][i]) for x in found["estimates"]))
-            if interval != "bootstrap" and name in found["terms"]:
-                value = intervals.OF_TERMS[interval](found["terms"][name][i], level)
+        sizes = [float(x[i]) for x in results["sizes"]] if "sizes" in results else [float("nan")] * 2
+        for name in (name for name in (*estimators.ESTIMATORS, "STAR") if name in results["estimates"][0]):
+            value = Interval(*(float(x[name][i]) for x in results["estimates"]))
+            if interval != "bootstrap" and name in results["terms"]:
+                value = intervals.OF_TERMS[interval](results["terms"][name][i], level)
             size = sizes[name not in PER_TRAJECTORY] if name in WEIGHTED else float("nan")
             rows.append(Row(policy.name, name, value, size))
-        if "distribution" in found:
-            mean, std, median, cvar = (float(x[i]) for x in found["distribution"])
+        if "distribution" in results:
+            mean, std, median, cvar = (float(x[i]) for x in results["distribution"])
             distributions.append(Distribution(policy.name, mean, std, median, cvar, sizes[0]))
     return rows, distributions
 

@@ -81,9 +81,9 @@ def fit_values(
     nets = fqe.make_networks(run_config.network, task.env.spec)
 
     def estimate(snapshot: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
-        seen = observed(task, snapshot["statistics"], observation)[:, None]
-        seen = jnp.broadcast_to(seen, (*action.shape[:2], seen.shape[-1]))
-        return fqe.returns(nets, snapshot["agent"].critic, seen, action).mean(axis=-1)
+        normalised = observed(task, snapshot["statistics"], observation)[:, None]
+        normalised = jnp.broadcast_to(normalised, (*action.shape[:2], normalised.shape[-1]))
+        return fqe.returns(nets, snapshot["agent"].critic, normalised, action).mean(axis=-1)
 
     return Values(snapshot, jax.jit(estimate), limit)
 
@@ -130,9 +130,9 @@ def marginal_weights(
         features(with_time(dataset.rows.observation[start], dataset.time[start], limit), first),
         gamma,
     )
-    found = np.zeros(dataset.size, np.float32)
-    found[keep] = weights
-    return found
+    every = np.zeros(dataset.size, np.float32)
+    every[keep] = weights
+    return every
 
 
 def abstract_states(dataset: Dataset, limit: int | None, number: int, seed: int = 0) -> np.ndarray:

@@ -134,16 +134,16 @@ def named(candidates: Any, greedy: bool = False) -> list[Policy]:
     Raises RlxError for anything else, for none, and for two of one name.
     """
     if isinstance(candidates, Mapping):
-        found = [_policy(candidate, greedy)._replace(name=str(name)) for name, candidate in candidates.items()]
+        loaded = [_policy(candidate, greedy)._replace(name=str(name)) for name, candidate in candidates.items()]
     else:
         several = isinstance(candidates, Sequence) and not isinstance(candidates, (str, Policy))
-        found = [_policy(candidate, greedy) for candidate in (candidates if several else [candidates])]
-    names = [policy.name for policy in found]
+        loaded = [_policy(candidate, greedy) for candidate in (candidates if several else [candidates])]
+    names = [policy.name for policy in loaded]
     if not names:
         raise RlxError("policies: there are none; give folders of runs, results or rlx.ope.Policy")
     if twice := [name for name in names if names.count(name) > 1]:
         raise RlxError(f"policies: two are called {twice[0]!r}; give a dict of names")
-    return found
+    return loaded
 
 
 def _policy(candidate: Any, greedy: bool) -> Policy:

@@ -32,7 +32,7 @@ def simulate(policies: list[Policy], env: Env, episodes: int, gamma: float = 1.0
     All policies face the same starts. Policies that share their functions are simulated by one program.
     """
     discounted, programs = Discounted(env, gamma), {}
-    found = []
+    every = []
     for policy in policies:
         if policy.sample not in programs:
 
@@ -42,5 +42,5 @@ def simulate(policies: list[Policy], env: Env, episodes: int, gamma: float = 1.0
                 ).returns
 
             programs[policy.sample] = jax.jit(returns)
-        found.append(np.asarray(programs[policy.sample](policy.params, jax.random.key(seed))))
-    return np.stack(found)
+        every.append(np.asarray(programs[policy.sample](policy.params, jax.random.key(seed))))
+    return np.stack(every)

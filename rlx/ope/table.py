@@ -64,8 +64,8 @@ class Table(NamedTuple):
         for row in self.rows:
             if (row.policy, row.estimator) == (policy, estimator):
                 return row
-        known = f"{', '.join(self.policies)}; {', '.join(self.estimators)}"
-        raise RlxError(f"no estimate {estimator} of {policy}: this table has {known}")
+        names = f"{', '.join(self.policies)}; {', '.join(self.estimators)}"
+        raise RlxError(f"no estimate {estimator} of {policy}: this table has {names}")
 
     def estimates(self, estimator: str) -> list[float]:
         """One estimator's values, in the order of `policies`."""

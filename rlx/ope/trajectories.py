@@ -65,10 +65,10 @@ def from_dataset(dataset: Dataset, time_limit: int | None = None) -> Trajectorie
     row = np.where(mask, last[:, None] - lengths[:, None] + 1 + steps, 0)
     terminated = dataset.rows.terminated[last]
     bare = Trajectories(row, mask, np.zeros(0), None, terminated, terminated | (lengths >= limit))
-    known = dataset.rows.extras.get(LOG_PROB)
-    if known is not None and known.ndim != 1:
-        raise RlxError(f"{dataset.name}: {LOG_PROB} is {list(known.shape)}; store one number for each transition")
-    log_prob = None if known is None else bare.pad(known)
+    stored = dataset.rows.extras.get(LOG_PROB)
+    if stored is not None and stored.ndim != 1:
+        raise RlxError(f"{dataset.name}: {LOG_PROB} is {list(stored.shape)}; store one number for each transition")
+    log_prob = None if stored is None else bare.pad(stored)
     return bare._replace(reward=bare.pad(dataset.rows.reward), log_prob=log_prob)
 
 
@@ -78,9 +78,9 @@ def time_limit_of(dataset: Dataset) -> int:
     Where the info does not say, the length of the longest truncated episode, if at least two have it: a set whose
     recording was stopped cuts its last episode alone. Otherwise no episode counts as cut by a limit.
     """
-    known = dataset.info.get("episode_length")
-    if known is not None:
-        return int(known)
+    limit = dataset.info.get("episode_length")
+    if limit is not None:
+        return int(limit)
     lengths = data.episode_lengths(dataset)
     truncated = lengths[dataset.rows.truncated[ends(dataset)]]
     longest = int(truncated.max(initial=0))
