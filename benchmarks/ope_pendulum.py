@@ -24,7 +24,7 @@ ENV, GAMMA, TRUE_EPISODES, K = "gymnax:Pendulum-v1", 0.97, 4096, 3
 TRAIN = (
     f"train sac --env {ENV} --total-env-steps 10000 --eval-every 1000 --num-envs 8 --warmup-env-steps 400 --ratio 8:8"
 )
-TRAIN += " --actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64 --quiet --run-name sac"
+TRAIN += " --actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64 --quiet --overwrite --run-name sac"
 VALUES = {"offline_steps": 10_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3}
 BEHAVIOURS = {"poor": 2, "medium": 4, "good": 9}  # numbers of checkpoints
 

@@ -155,7 +155,7 @@ def test_evaluation_from_data_of_who_collected_it(collected: Callable[..., Datas
         "--format",
         "csv",
     )
-    assert said.code == 0 and "2 of 12 episodes were cut" in said.err, said.err
+    assert said.code == 0 and "1 of 11 episodes were cut" in said.err, said.err
     rows = {tuple(line.split(",")[:2]): line.split(",")[2:] for line in said.out.splitlines()[1:]}
     assert {name for _, name in rows} == {"TIS", "SNTIS", "PDIS", "SNPDIS"}
     assert {rows["run@1000", name][3] for _, name in rows} == {"10.0"}
