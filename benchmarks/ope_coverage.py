@@ -40,17 +40,17 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=200)
     parser.add_argument("--episodes", type=int, nargs="+", default=[200, 1000])
     values = parser.parse_args()
-    print("| episodes | effective | interval | " + " | ".join(estimators.ESTIMATORS) + " |")
-    print("| ---: | ---: | --- |" + " ---: |" * len(estimators.ESTIMATORS))
+    print(f"| episodes | effective | interval | {' | '.join(estimators.WEIGHTED)} |")
+    print("| ---: | ---: | --- |" + " ---: |" * len(estimators.WEIGHTED))
     for count in values.episodes:
         batch, true = batches(values.sets, count)
         counts = intervals.bootstrap_counts(count, 200)
 
         def of_one(batch: Any, counts: Any = counts) -> Any:
             def every(weights: jax.Array) -> dict[str, jax.Array]:
-                return {name: estimate(batch, GAMMA, weights) for name, estimate in estimators.ESTIMATORS.items()}
+                return {name: estimators.ESTIMATORS[name](batch, GAMMA, weights) for name in estimators.WEIGHTED}
 
-            terms = {name: terms(batch, GAMMA) for name, terms in estimators.TERMS.items()}
+            terms = {name: estimators.TERMS[name](batch, GAMMA) for name in ("TIS", "PDIS", "DR")}
             size = estimators.effective_sample_size(estimators.log_weights(batch)[:, -1])
             return intervals.bootstrap(every, counts), terms, size
 
@@ -62,7 +62,7 @@ def main() -> None:
             ends = {name: np.array([interval(row)[1:] for row in rows]) for name, rows in terms.items()}
             held[kind] = {name: float(np.mean((x[:, 0] <= true) & (true <= x[:, 1]))) for name, x in ends.items()}
         for kind, shares in held.items():
-            cells = [f"{100 * shares[name]:.1f} %" if name in shares else "-" for name in estimators.ESTIMATORS]
+            cells = [f"{100 * shares[name]:.1f} %" if name in shares else "-" for name in estimators.WEIGHTED]
             print(f"| {count} | {jnp.mean(size):.0f} | {kind} | " + " | ".join(cells) + " |")
 
 

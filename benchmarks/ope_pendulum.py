@@ -21,12 +21,10 @@ from rlx.runs import checkpoint
 from rlx.train.compile import keep_compiled_programs
 
 ENV, GAMMA, TRUE_EPISODES, K = "gymnax:Pendulum-v1", 0.97, 4096, 3
-TRAIN = (
-    f"train sac --env {ENV} --total-env-steps 10000 --eval-every 1000 --num-envs 8 --warmup-env-steps 400 --ratio 8:8"
-)
+TRAIN = f"train sac --env {ENV} --total-env-steps 3000 --eval-every 300 --num-envs 4 --warmup-env-steps 300 --ratio 4:4"
 TRAIN += " --actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64 --quiet --overwrite --run-name sac"
 VALUES = {"offline_steps": 10_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3}
-BEHAVIOURS = {"poor": 2, "medium": 4, "good": 9}  # numbers of checkpoints
+BEHAVIOURS = {"poor": 2, "medium": 4, "good": 9}  # checkpoints, from 0
 
 
 def truth(policies: list[ope.Policy], out: Path) -> dict[str, float]:
