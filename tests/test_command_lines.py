@@ -19,7 +19,9 @@ from rlx.commands import COMMANDS
 from rlx.commands import main as cli
 from rlx.config import RunConfig
 from rlx.errors import RlxError
+from rlx.ope.table import Table
 from rlx.runs import folders
+from rlx.statistics import Interval
 from rlx.train.placement import parse_split
 from rlx.train.plan import make_offline_plan, make_plan
 from tests import datasets
@@ -71,7 +73,8 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         raise SystemExit(0)
 
     put([], "analysis.diff.differences", "analysis.curves.read", "analysis.play.make", "visual.video.files")
-    put([], "data.describe")
+    put([], "data.describe", "ope.from_run")
+    put(Table([], [], Interval(0, 0, 0), 0, {}, []), "ope.evaluate")
     put("", "runs.policies.evaluate", "analysis.compare.text", "sweeps.running.begin")
     put(None, "analysis.compare.compare", "analysis.report.make", "sweeps.running.resume", "data.convert")
     put({}, "runs.runner.resume", "runs.runner.is_deterministic", "config.preset_file")
