@@ -57,8 +57,9 @@ def estimated(policies: list[ope.Policy], run: Path, name: str, episodes: int, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(".cache/bench/ope"))
+    parser.add_argument("--data", nargs="+", choices=BEHAVIOURS, default=list(BEHAVIOURS))
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=1)
     settings = parser.parse_args()
     keep_compiled_programs()
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def main() -> None:
     print(f"| data | J | estimator | root MSE | relative MSE | rank corr. | regret@1 | SharpeRatio@{K} | effective |")
     print("| --- | ---: | --- |" + " ---: |" * 6)
     values = np.array([true[name] for name in names])
-    for name in BEHAVIOURS:
+    for name in settings.data:
         sets = [estimated(policies, run, name, settings.episodes, seed, settings.out) for seed in range(settings.seeds)]
         behaviour = true[f"{run.name}@{sets[0]['step']}"]
         for estimator in sets[0]["rows"]:
