@@ -24,6 +24,7 @@ REGISTRY = {
     "xqc": "rlx.agents.xqc",
     "flash_sac": "rlx.agents.flash_sac",
     "td3": "rlx.agents.td3",
+    "aro_ddpg": "rlx.agents.aro_ddpg",
     "pql": "rlx.agents.pql",
     "fast_td3": "rlx.agents.fast_td3",
     "iql": "rlx.agents.iql",

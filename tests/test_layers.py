@@ -35,6 +35,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.sac_discrete", "rlx.agents.sac"),
     ("rlx.agents.pqn", "rlx.agents.dqn"),
     ("rlx.agents.fast_td3", "rlx.agents.td3"),
+    ("rlx.agents.aro_ddpg", "rlx.agents.td3"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),
     ("rlx.agents.rebrac", "rlx.agents.td3"),
     ("rlx.agents.pql", "rlx.agents.td3"),
