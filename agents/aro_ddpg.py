@@ -31,7 +31,7 @@ def with_average(critic: Network) -> Network:
     """The ensemble with the average reward rho, one parameter: `[N, B]` -> `[N, B, 2]`, values and rho."""
 
     def init(key: Key) -> Params:
-        return critic.init(key) | {"average_reward": jnp.zeros(())}
+        return critic.init(key) | {"average_reward": jnp.zeros((), jnp.float32)}
 
     def apply(params: Params, *inputs: jax.Array, train: bool = False, **options: Any) -> Any:
         of_critic = {name: leaves for name, leaves in params.items() if name != "average_reward"}

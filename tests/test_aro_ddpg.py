@@ -58,17 +58,17 @@ def test_one_step_of_values_and_of_the_average_reward() -> None:
 
 
 def test_it_learns_the_average_reward_of_an_endless_task() -> None:
-    """Rewards of 1.5 on average, whatever is done, and no discount: values stay bounded."""
+    """Reward 1 at every step, whatever is done, and no discount: values settle where rho is 1."""
     agent = aro_ddpg.make(probes.small(aro_ddpg.Config, width=8, policy_delay=1), probes.SPEC)
     batch = probes.batches(probes.PROBES["time limit"], 1, 32)
     batch = jax.tree.map(lambda x: x[0], batch)
-    batch = batch._replace(reward=jnp.resize(jnp.array([1.0, 2.0]), 32))
     hypers = aro_ddpg.Hypers(critic_lr=0.02, tau=0.5)
     learn = jax.jit(
         lambda key: jax.lax.scan(
-            lambda s, k: agent.update(s, batch, k), agent.init(key, hypers), jax.random.split(key, 1500)
+            lambda s, k: agent.update(s, batch, k), agent.init(key, hypers), jax.random.split(key, 2000)
         )
     )
     _, metrics = learn(jax.random.key(0))
-    np.testing.assert_allclose(metrics["average_reward"][-50:].mean(), 1.5, atol=0.05)
-    assert jnp.abs(metrics["differential_q_mean"][-1]) < 3
+    np.testing.assert_allclose(metrics["average_reward"][-1], 1.0, atol=0.05)
+    settled = metrics["differential_q_mean"]
+    np.testing.assert_allclose(settled[-1], settled[-100], rtol=0.02)
