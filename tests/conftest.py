@@ -13,8 +13,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # the suite compiles far longer than it computes
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_parallel_codegen_split_count=1".strip()
 if importlib.metadata.version("jax").startswith("0.10."):  # see rlx.parallel.quick_compilation
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    os.environ["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} --xla_cpu_use_fusion_emitters=false"
 os.environ["NPROC"] = "16"  # collectives over forced host devices dead-lock in a thread pool as small as two cores
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -53,9 +54,9 @@ def release_programs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def reuse_programs() -> Iterator[None]:
-    """Runs of a module share their compiled programs, where these are equal."""
+def reuse_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of a module share their compiled programs, where these are equal; with `ORBAX` they save by Orbax."""
     from tests.programs import REUSE
 
-    with REUSE():
+    with REUSE(orbax=getattr(request.module, "ORBAX", False)):
         yield

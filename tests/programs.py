@@ -1,10 +1,13 @@
-"""Drivers with equal programs compile them once in a process: most runs of the suite differ in how long they are, how
-often they report and where they write, none of which is compiled."""
+"""Runs at less cost. Drivers with equal programs compile them once in a process: most runs of the suite differ in how
+long they are, how often they report and where they write, none of which is compiled. Checkpoints are plain files, as
+several processes write them, in a twentieth of Orbax's time; one curve is drawn, and copied to later runs."""
 
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +16,13 @@ import pytest
 
 from rlx import agents, build, parallel
 from rlx.envs.env_params import of_members
+from rlx.runs import leaf_files, summaries
 from rlx.train import datasets, memory
 from rlx.train.config import TrainConfig
 from rlx.train.fused import Fused
 from rlx.train.plan import Plan, make_offline_plan, make_plan
 from rlx.train.task import Tables, Task
+from rlx.visual import plots
 
 # What no program depends on, or only by what is in the plan.
 RUN: tuple[str, ...] = (
@@ -68,12 +73,14 @@ class Compiled(NamedTuple):
 
 
 class Reuse:
-    """Stands in for three functions of `rlx.build`."""
+    """Stands in for three functions of `rlx.build`, and for what writes a run's folder."""
 
     def __init__(self) -> None:
         self.compiled: dict[Any, Compiled] = {}
         self.make_task, self.check_memory = build._task, memory.check
         self.checked: set[tuple[int, int]] = set()  # agents by id, and members
+        self.plots = SimpleNamespace(**vars(plots) | {"curve": lambda *drawn: drawn, "save": self.save})
+        self.picture = b""
 
     def task(self, run_setup: build.Setup, placement: build.Placement, offline: bool) -> tuple[Task, Tables | None]:
         config, env = run_setup.config, run_setup.env
@@ -116,12 +123,22 @@ class Reuse:
             self.check_memory(task, members, *more)
             self.checked.add((id(task.agent), members))
 
+    def save(self, drawn: Any, path: Path) -> None:
+        """Draws a run's curve the first time."""
+        if not self.picture:
+            plots.save(plots.curve(*drawn), path)
+            self.picture = path.read_bytes()
+        path.write_bytes(self.picture)
+
     @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __call__(self, orbax: bool = False) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(build, "_task", self.task)
             patch.setattr(build, "Fused", self.fused)
             patch.setattr(memory, "check", self.check)
+            patch.setattr(summaries, "plots", self.plots)
+            if not orbax:
+                patch.setattr(leaf_files, "_write_orbax", leaf_files._write_bytes)
             yield
 
 

@@ -185,7 +185,8 @@ def test_a_result_is_shown_without_a_network(short: rlx.Result, tmp_path: Path) 
 
 
 def test_a_sweep_is_the_command_s(line: str, tmp_path: Path) -> None:
-    swept = rlx.sweep("sac", line, total_env_steps=32, critic_lr=[1e-3, 1e-2], run_dir=tmp_path, run_name="s", **ONLINE)
+    place = {"total_env_steps": 32, "run_dir": tmp_path, "run_name": "s"}  # two members, as in the fixtures' programs
+    swept = rlx.sweep("sac", line, critic_lr=[1e-3, 1e-2], **ONLINE | place | {"num_seeds": 1})
     assert swept.folder == tmp_path / "s" and (tmp_path / "s" / "sweep.csv").is_file() and swept.confirmed is None
     assert [row["critic_lr"] for row in swept.results] in ([1e-3, 1e-2], [1e-2, 1e-3])
     assert swept.best["critic_lr"] == swept.results[0]["critic_lr"] and "IQM" in repr(swept)
@@ -219,14 +220,20 @@ def test_the_value_of_an_action_is_the_critics(agent: str) -> None:
     spec = rlx.envs.make("none:3x2").spec
     config = probes.small(module.Config, width=4, num_critics=2)
     agent_record = module.make(config, spec)
-    state = agent_record.init(jax.random.key(0))
-    observation, action = (jax.random.normal(jax.random.key(i), (5, size)) for i, size in ((1, 3), (2, 2)))
-    learner = state.critic.learner
-    doubled = [jax.tree.map(lambda x, i=i: jnp.stack([x[i], x[i]]), learner.params) for i in (0, 1)]  # critic i, twice
-    halves = [state.critic.replace(learner=learner.replace(params=params)) for params in doubled]
-    each = [agent_record.q_value(half, observation, action) for half in halves]
+    observation, action = (np.random.default_rng(0).normal(size=(5, size)).astype(np.float32) for size in (3, 2))
+
+    @jax.jit
+    def values(key: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        state = agent_record.init(key)
+        learner = state.critic.learner
+        doubled = [jax.tree.map(lambda x, i=i: jnp.stack([x[i], x[i]]), learner.params) for i in (0, 1)]  # i, twice
+        halves = [state.critic.replace(learner=learner.replace(params=params)) for params in doubled]
+        found, *each = (agent_record.q_value(half, observation, action) for half in (state.critic, *halves))
+        return found, each
+
+    found, each = values(jax.random.key(0))
     pooled = jnp.mean(jnp.stack(each), 0) if agent == "tqc" else jnp.minimum(*each)
-    np.testing.assert_allclose(agent_record.q_value(state.critic, observation, action), pooled, rtol=1e-5)
+    np.testing.assert_allclose(found, pooled, rtol=1e-5)
     assert each[0].shape == (5,) and not np.allclose(*each)
 
 

@@ -23,7 +23,7 @@ from tests import damage
 from tests.commands import Capture, MonkeyPatch, Say
 from tests.datasets import walk
 
-pytestmark = pytest.mark.usefixtures("reuse_programs")
+pytestmark, ORBAX = pytest.mark.usefixtures("reuse_programs"), True
 
 ENV = "gymnax:Pendulum-v1"
 SETTINGS = (  # the replay has 150 of the 250 vector steps

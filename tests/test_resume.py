@@ -30,7 +30,7 @@ from tests import damage, kill, kill_points, processes
 from tests.commands import Capture
 from tests.kill_cases import CASES, Case
 
-pytestmark = pytest.mark.usefixtures("reuse_programs")
+pytestmark, ORBAX = pytest.mark.usefixtures("reuse_programs"), True
 
 SETTINGS = (
     "--env gymnax:Pendulum-v1 --num-envs 4 --total-env-steps 600 --warmup-env-steps 100 --log-every 100"
