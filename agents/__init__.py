@@ -20,6 +20,7 @@ REGISTRY = {
     "dsac": "rlx.agents.dsac",
     "dsac_t": "rlx.agents.dsac_t",
     "mdpo": "rlx.agents.mdpo",
+    "pmoe": "rlx.agents.pmoe",
     "crossq": "rlx.agents.crossq",
     "xqc": "rlx.agents.xqc",
     "flash_sac": "rlx.agents.flash_sac",

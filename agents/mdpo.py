@@ -46,7 +46,7 @@ def update_actor(
     hypers, learner = state.hypers, state.learner
     previous = nets.actor.apply(learner.target_params, batch.observation)
 
-    def penalty(params: Params) -> tuple[jax.Array, Metrics]:
+    def penalty(params: Params, q: jax.Array) -> tuple[jax.Array, Metrics]:
         divergence = gaussian_divergence(nets.actor.apply(params, batch.observation), previous).mean()
         return hypers.divergence_weight * divergence, {"divergence": divergence}
 

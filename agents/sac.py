@@ -64,6 +64,8 @@ class Networks(NamedTuple):
     axes: parallel.Axes
     temperature_loss: Callable[..., jax.Array] = losses.temperature_loss
     values: Callable[[jax.Array], jax.Array] = lambda estimates: estimates  # whose mean is reported
+    # (actor, its parameters, observation [B, O], key) -> actions [B, A] and their log-probabilities [B]
+    sample: Callable[..., tuple[jax.Array, jax.Array]] = policies.squashed_sample
     # (parameters of all target critics, key) -> of those that make the target
     choose_targets: Callable[[Params, Key], Params] = lambda params, key: params
 
@@ -76,7 +78,7 @@ def update_critic(
 ) -> tuple[halves.C, Metrics]:
     """All critics towards r + gamma d (Q' - alpha log pi) (arXiv 1812.05905, eqs. 5 and 6), then their targets."""
     params = policy.params if policy.target_params is None else policy.target_params
-    next_action, log_prob = policies.squashed_sample(nets.actor, params, batch.next_observation, key)
+    next_action, log_prob = nets.sample(nets.actor, params, batch.next_observation, key)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
     target_params = nets.choose_targets(state.learner.target_variables, jax.random.fold_in(key, 4))
     next_estimates = target_critic(target_params, batch.next_observation, next_action)
@@ -98,7 +100,7 @@ def update_actor(
     critic = nets.critic.with_dropout(key, 1)
     return halves.step_soft_actor(
         state,
-        sample=lambda params: policies.squashed_sample(nets.actor, params, batch.observation, key),
+        sample=lambda params: nets.sample(nets.actor, params, batch.observation, key),
         q_value=lambda action: nets.action_value(critic(critic_params, batch.observation, action)),
         target_entropy=state.hypers.target_entropy_per_action * nets.action_size,
         temperature_loss=nets.temperature_loss,

@@ -281,22 +281,23 @@ def step_soft_actor(
     target_entropy: Any,
     temperature_loss: Callable[..., jax.Array],
     axes: parallel.Axes,
-    penalty: Callable[[Params], tuple[Any, Metrics]] = lambda params: (0.0, {}),
+    penalty: Callable[[Params, jax.Array], tuple[Any, Metrics]] = lambda params, q: (0.0, {}),
     rate: Any = 1.0,
     **options: Any,
 ) -> tuple[SoftActorState, Metrics]:
     """The half after a step of the policy down mean(alpha log pi - Q) + penalty, and one of its temperature.
 
     `sample(params)` gives actions [B, A], their log-probabilities [B] and, with batch norm, the new statistics;
-    `q_value(action)` is [B], `penalty(params)` a scalar and metrics. `rate` multiplies learning rates; `options` are
+    `q_value(action)` is [B], `penalty(params, q)` a scalar and metrics. `rate` multiplies learning rates; `options` are
     the policy's, of `Learner.step`.
     """
     hypers, alpha = state.hypers, jnp.exp(state.log_alpha.params)
 
     def loss(params: Params) -> tuple[jax.Array, Any]:
         action, log_prob, *statistics = sample(params)
-        more, metrics = penalty(params)
-        value = losses.soft_actor_loss(q_value(action), log_prob, alpha) + more
+        q = q_value(action)
+        more, metrics = penalty(params, q)
+        value = losses.soft_actor_loss(q, log_prob, alpha) + more
         report = log_prob, {"actor_loss": value, "entropy": -log_prob.mean(), **metrics}
         return value, (report, *statistics) if statistics else report
 

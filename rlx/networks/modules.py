@@ -142,6 +142,24 @@ class GaussianHead(nn.Module):
         return output, jnp.broadcast_to(log_std, output.shape)
 
 
+class MixtureHead(nn.Module):
+    """Logits `[..., K]`, and means and log standard deviations `[..., K, A]` of K Gaussians, from K (1 + 2 A) numbers.
+
+    `log_std` as of `GaussianHead`.
+    """
+
+    experts: Any  # an MLP with that many outputs
+    num_experts: int
+    log_std: tuple[str, float, float]
+    dropout: float = 0.0  # as `make_network` asks for; policies have none
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+        logits, rest = jnp.split(self.experts(*inputs, train=train), [self.num_experts], axis=-1)
+        mean, log_std = jnp.split(rest.reshape(*rest.shape[:-1], self.num_experts, -1), 2, axis=-1)
+        return logits, mean, bounded_log_std(log_std, *self.log_std)
+
+
 def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
     """`x` `[..., W]` with each number 0 with probability `rate`, to 16 bits, and else divided by 1 - `rate`."""
     halves = -(-x.shape[-1] // 2)  # two random numbers from each word: these words are what dropout costs

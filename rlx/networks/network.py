@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.errors import RlxError
-from rlx.networks.modules import MLP, GaussianHead
+from rlx.networks.modules import MLP, GaussianHead, MixtureHead
 from rlx.types import Key, Params, Spec
 
 IMPOSSIBLE = -1e9  # the logit or value of a discrete action that an observation does not allow; its probability is 0
@@ -59,6 +59,14 @@ def make_gaussian_policy(
     input_size = options.pop("input_size", spec.actor_size)
     head = GaussianHead(MLP(hidden_sizes, size, **options), state_dependent_std, log_std)
     return make_network(head, input_size, spec.actor_observation)
+
+
+def make_mixture_policy(
+    spec: Spec, hidden_sizes: Sequence[int], *, num_experts: int, log_std: tuple[str, float, float], **options: Any
+) -> Network:
+    """`apply(params, observation [..., O]) -> (logits [..., K], mean, log_std)`, the latter two `[..., K, A]`."""
+    mlp = MLP(hidden_sizes, num_experts * (1 + 2 * spec.action_size), **options)
+    return make_network(MixtureHead(mlp, num_experts, log_std), spec.actor_size, spec.actor_observation)
 
 
 def make_categorical_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
