@@ -1,14 +1,16 @@
 """Implicit diffusion Q-learning (Hansen-Estruch et al., arXiv 2304.10573): IQL's critics and a model of the data.
 
 The actor half, a diffusion model, learns which actions the data takes; the critics choose among its samples. Greedily
-the best is taken; to explore, one is chosen with the weights of the policy that the value loss implies.
+the best is taken; to explore, one is chosen with the weights of the policy that the value loss implies. IFQL exchanges
+the model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ from rlx.agents import iql
 from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.optim import make_schedule
+from rlx.optim import Learner, make_schedule
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
 
@@ -53,42 +55,61 @@ class Hypers(iql.CriticHypers):
 class Policy(NamedTuple):
     """What acting reads."""
 
-    score_params: Params  # averaged
+    model_params: Params  # averaged, where the model has an average
     value: iql.Value
-    hypers: Hypers
+    hypers: Any
 
 
 class Networks(NamedTuple):
-    """The networks of both halves and the noise schedule."""
+    """The critics, and the model of the data's actions."""
 
     critic: iql.CriticNetworks
-    score: Network  # (params, observation [..., O], action [..., A], time [...], key=None) -> noise [..., A]
-    schedule: diffusion.Schedule
-    action_size: int
+    init_model: Callable[[Key], Params]
+    imitation_loss: Callable[[Params, Transition, Key], jax.Array]  # (params, batch, key) -> []
+    sample: Callable[[Params, jax.Array, int, Key], jax.Array]  # (params, observation [..., O], S) -> [S, ..., A]
+    optimizer: Callable[[Any], optax.GradientTransformation]
+    average: Callable[[Any], jax.Array] | None  # hypers -> step of an averaged model, which acts, to the trained one
     decay: optax.Schedule  # factor on the learning rate
     axes: parallel.Axes
 
 
-def optimizer(hypers: Hypers) -> optax.GradientTransformation:
-    """AdamW; the state does not depend on the hyper-parameters."""
-    return optim.make_optimizer("adamw", weight_decay=hypers.weight_decay)
+def noise_prediction(
+    score: Network, schedule: diffusion.Schedule, params: Params, batch: Transition, key: Key
+) -> jax.Array:
+    """The score network's loss, [] (arXiv 2304.10573, eq. 10)."""
+    noise_key, dropout_key = jax.random.split(key)
+    predict = partial(score.apply, params, batch.observation, key=dropout_key)
+    return diffusion.epsilon_loss(schedule, predict, batch.action, noise_key)[0]
+
+
+def denoise(
+    score: Network,
+    schedule: diffusion.Schedule,
+    action_size: int,
+    params: Params,
+    observation: jax.Array,
+    count: int,
+    key: Key,
+) -> jax.Array:
+    """`count` actions for each observation `[..., O]`: `[count, ..., A]`."""
+    predict = partial(score.apply, params, observation)
+    return diffusion.ddpm(schedule, predict, (count, *observation.shape[:-1], action_size), key)
 
 
 def update_actor(
     nets: Networks, state: HalfState, published: iql.Value, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
-    """The score network down the noise-prediction loss (arXiv 2304.10573, eq. 10), then its average towards it."""
+    """The model down its loss, then its average, where there is one, towards it."""
     del published  # all data counts the same
-    noise_key, dropout_key = jax.random.split(key)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
-        predict = partial(nets.score.apply, params, batch.observation, key=dropout_key)
-        loss, _ = diffusion.epsilon_loss(nets.schedule, predict, batch.action, noise_key)
+        loss = nets.imitation_loss(params, batch, key)
         return loss, {"actor_loss": loss}
 
     hypers, rate = state.hypers, state.hypers.actor_lr * nets.decay(state.step)
-    score, metrics = state.learner.step(loss, rate, nets.axes, tau=hypers.ema, optimizer=optimizer(hypers))
-    return state.advance(learner=score), metrics
+    tau = None if nets.average is None else nets.average(hypers)
+    model, metrics = state.learner.step(loss, rate, nets.axes, tau=tau, optimizer=nets.optimizer(hypers))
+    return state.advance(learner=model), metrics
 
 
 def act(
@@ -96,9 +117,7 @@ def act(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Of samples of the data's model the best by u = min Q' - V or, to explore, one with weights |f'(u)| / |u|."""
     sample_key, choice_key = jax.random.split(key)
-    predict = partial(nets.score.apply, policy.score_params, observation)
-    shape = (num_samples, *observation.shape[:-1], nets.action_size)
-    actions = diffusion.ddpm(nets.schedule, predict, shape, sample_key)
+    actions = nets.sample(policy.model_params, observation, num_samples, sample_key)
     observations = jnp.broadcast_to(observation, (num_samples, *observation.shape))
     q = nets.critic.critic.apply(policy.value.target_params, observations, actions)
     value = nets.critic.value.apply(policy.value.value_params, observation)
@@ -122,23 +141,46 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
         kernel_init=config.kernel_init,
         compute_dtype=config.compute_dtype,
     )
-    critic = iql.make_critic_networks(config, spec, axes)._replace(value=value)
-    schedule, decay = diffusion.vp_schedule(config.diffusion_steps), make_schedule("cosine", config.actor_decay_steps)
-    return Networks(critic, score, schedule, spec.action_size, decay, axes)
+    schedule = diffusion.vp_schedule(config.diffusion_steps)
+    return Networks(
+        critic=iql.make_critic_networks(config, spec, axes)._replace(value=value),
+        init_model=score.init,
+        imitation_loss=partial(noise_prediction, score, schedule),
+        sample=partial(denoise, score, schedule, spec.action_size),
+        optimizer=lambda hypers: optim.make_optimizer("adamw", weight_decay=hypers.weight_decay),
+        average=lambda hypers: hypers.ema,
+        decay=make_schedule("cosine", config.actor_decay_steps),
+        axes=axes,
+    )
 
 
-def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, HalfState, iql.Value, Policy]:
-    """IDQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    nets = make_networks(config, spec, axes)
-    init_actor = halves.init_half(nets.score, optimizer, target=True)
+def assemble(
+    nets: Networks, defaults: type[Any], num_samples: int, explore_samples: int
+) -> Agent[iql.CriticState, HalfState, iql.Value, Policy]:
+    """The agent with these networks, which chooses among so many samples; with 0 to explore, it acts greedily."""
+
+    def init_actor(key: Key, hypers: Any) -> HalfState:
+        averaged = nets.average is not None
+        return HalfState.create(hypers, Learner.create(nets.init_model(key), nets.optimizer(hypers), averaged))
+
+    def policy_params(actor: HalfState, value: iql.Value) -> Policy:
+        model = actor.learner.params if nets.average is None else actor.learner.target_params
+        return Policy(model, value, actor.hypers)
+
+    act_greedy = partial(act, nets, num_samples, True)
     return Agent(
-        init=halves.make_init(Hypers, partial(iql.init_critic, nets.critic), init_actor),
+        init=halves.make_init(defaults, partial(iql.init_critic, nets.critic), init_actor),
         critic_params=lambda critic: iql.Value(critic.learner.target_variables, critic.value.params),
-        policy_params=lambda actor, value: Policy(actor.learner.target_params, value, actor.hypers),
+        policy_params=policy_params,
         actor_reads=("observation", "action"),
-        act=partial(act, nets, config.explore_samples, False),
-        act_greedy=partial(act, nets, config.num_samples, True),
+        act=partial(act, nets, explore_samples, False) if explore_samples else act_greedy,
+        act_greedy=act_greedy,
         update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
         q_value=partial(iql.q_value, nets.critic),
     )
+
+
+def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, HalfState, iql.Value, Policy]:
+    """IDQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
+    return assemble(make_networks(config, spec, axes), Hypers, config.num_samples, config.explore_samples)

@@ -28,7 +28,9 @@ class CriticConfig(halves.CriticConfig):
 
     value_layer_norm: bool = setting(False, "LayerNorm in the value network")
     value_loss: str = setting(
-        "expectile", "loss of the value network: expectile, quantile or exponential", choices=losses.VALUE_LOSSES
+        "expectile",
+        "loss of the value network: expectile, quantile, exponential, or f-DVL's chi_square or total_variation",
+        choices=losses.VALUE_LOSSES,
     )
     actor_decay_steps: int = halves.decay_steps(0)
 
@@ -43,7 +45,9 @@ class Config(CriticConfig):
 class CriticHypers(halves.Hypers):
     """Hyper-parameters of the critic half, traced."""
 
-    expectile: float | jax.Array = setting(0.7, "expectile, or quantile, of the data's values that V learns", SHARE)
+    expectile: float | jax.Array = setting(
+        0.7, "expectile or quantile of the data's values that V learns, or lambda of f-DVL's losses", SHARE
+    )
     exponential_scale: float | jax.Array = setting(1.0, "factor on the advantage inside the exponential value loss")
 
 

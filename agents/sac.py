@@ -73,18 +73,23 @@ class Networks(NamedTuple):
 SoftAgent = Agent[HalfState, SoftActorState, Params, Policy]
 
 
+def soft_target(nets: Networks, state: HalfState, policy: Policy, batch: Transition, key: Key) -> jax.Array:
+    """r + gamma d (Q' - alpha log pi), `[B]` or `[B, K]`, at the policy's action (arXiv 1812.05905, eqs. 5 and 6)."""
+    params = policy.params if policy.target_params is None else policy.target_params
+    next_action, log_prob = nets.sample(nets.actor, params, batch.next_observation, key)
+    critic = nets.critic.with_dropout(key, 2)
+    target_params = nets.choose_targets(state.learner.target_variables, jax.random.fold_in(key, 4))
+    next_estimates = critic(target_params, batch.next_observation, next_action)
+    next_value = nets.bootstrap(next_estimates, jax.random.fold_in(key, 1))
+    soft_value = losses.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
+    return halves.td_target(batch, soft_value, state.hypers)
+
+
 def update_critic(
     nets: Networks, state: halves.C, policy: Policy, batch: Transition, key: Key
 ) -> tuple[halves.C, Metrics]:
-    """All critics towards r + gamma d (Q' - alpha log pi) (arXiv 1812.05905, eqs. 5 and 6), then their targets."""
-    params = policy.params if policy.target_params is None else policy.target_params
-    next_action, log_prob = nets.sample(nets.actor, params, batch.next_observation, key)
-    target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
-    target_params = nets.choose_targets(state.learner.target_variables, jax.random.fold_in(key, 4))
-    next_estimates = target_critic(target_params, batch.next_observation, next_action)
-    next_value = nets.bootstrap(next_estimates, jax.random.fold_in(key, 1))
-    soft_value = losses.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
-    target = halves.td_target(batch, soft_value, state.hypers)
+    """All critics towards `soft_target`, then their target networks towards them."""
+    target, critic = soft_target(nets, state, policy, batch, key), nets.critic.with_dropout(key, 3)
     return halves.update_critics(
         state, critic, batch, target, nets.axes, regress=nets.regress, values=nets.values, target_mean=target.mean()
     )

@@ -1,7 +1,8 @@
-"""Denoising diffusion, whatever the network: the noise schedule, the noise-prediction loss, samplers.
+"""Denoising diffusion and flow matching, whatever the network: the noise schedule, losses, samplers.
 
 Time t counts from 0, the least noise, to T - 1, the most. The network is any `epsilon(x [..., A], t) -> [..., A]` that
 predicts the noise in x; t is int32, `[...]` or a scalar. Conditions (an observation, say) are its own business.
+Flows run the other way, from noise at time 0 to data at time 1, along `velocity(x [..., A], t [..., 1]) -> [..., A]`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rlx.errors import RlxError
 from rlx.types import Key
 
 Epsilon = Callable[[jax.Array, jax.Array], jax.Array]
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 Scalar = jax.Array | float
 
 
@@ -140,3 +142,30 @@ def ddim(
 
     backwards = tuple(jnp.asarray(s[::-1]) for s in (times.astype(np.int32), scale, moved))
     return jax.lax.scan(step, noise, backwards)[0]
+
+
+def flow_loss(velocity: Velocity, x: jax.Array, key: Key) -> jax.Array:
+    """Flow-matching loss of straight lines from noise to data `[B, A]`, each at a random time: mean over everything.
+
+    arXiv 2210.02747, section 4.1, with sigma_min 0, as in arXiv 2502.02538.
+    """
+    chex.assert_rank(x, 2)
+    noise_key, time_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, x.shape, x.dtype)
+    time = jax.random.uniform(time_key, (len(x), 1), x.dtype)
+    return jnp.mean(jnp.square(velocity((1 - time) * noise + time * x, time) - (x - noise)))
+
+
+def flow(velocity: Velocity, noise: jax.Array, num_steps: int, bound: Scalar = 1.0) -> jax.Array:
+    """Turns `noise` `[..., A]` into data by T Euler steps, from time 0 on; clipped to +-`bound` at the end.
+
+    The velocity that the loss has for a single point leads there. Raises RlxError for no steps.
+    """
+    if num_steps < 1:
+        raise RlxError(f"{num_steps} flow steps: there must be at least 1")
+
+    def step(x: jax.Array, time: jax.Array) -> tuple[jax.Array, None]:
+        return x + velocity(x, jnp.full((*x.shape[:-1], 1), time)) / num_steps, None
+
+    times = jnp.arange(num_steps, dtype=noise.dtype) / num_steps
+    return jnp.clip(jax.lax.scan(step, noise, times)[0], -bound, bound)

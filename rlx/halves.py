@@ -222,6 +222,7 @@ def update_critics(
     regress: Callable[[Any, Any], jax.Array] = losses.ensemble_td_loss,
     values: Callable[[Any], jax.Array] = lambda estimates: estimates,
     report: Callable[[Any], Metrics] = lambda target: {},
+    measure: Callable[[Any], Metrics] = lambda estimates: {},
     tau: Any = None,
     optimizer: optax.GradientTransformation | None = None,
     project: Callable[[Params], Params] | None = None,
@@ -232,8 +233,8 @@ def update_critics(
 
     `critic(params, observation, action)` is the network's `apply`, or what `with_dropout` returns. `tau` and the
     learning `rate` are by default those of the hyper-parameters; `optimizer` and `project` as in `Learner.step`.
-    Reports critic_loss, q_mean (of `values(estimates)`), `report(target)` and `metrics`. With batch norm, estimates use
-    the batch's statistics, and the running ones move.
+    Reports critic_loss, q_mean (of `values(estimates)`), `report(target)`, `measure(estimates)` and `metrics`. With
+    batch norm, estimates use the batch's statistics, and the running ones move.
     """
     train = {} if state.learner.statistics is None else {"train": True}
 
@@ -242,6 +243,7 @@ def update_critics(
         estimates, *statistics = result if train else (result,)
         error = regress(estimates, target)
         reported = {"critic_loss": error, "q_mean": values(estimates).mean(), **report(target), **metrics}
+        reported |= measure(estimates)
         return error, (reported, *statistics) if train else reported
 
     hypers = state.hypers

@@ -155,6 +155,15 @@ def ensemble_td_loss(q: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
 
 
+def ensemble_huber_loss(q: jax.Array, target: jax.Array, delta: Scalar) -> jax.Array:
+    """Huber loss, x^2 / 2 within `delta`, of critics `[N, B]` against one target `[B]`: mean over B, sum over N."""
+    chex.assert_rank([q, target, delta], [2, 1, 0])
+    chex.assert_shape(q, (None, *target.shape))
+    error = q - target[None]
+    within = jnp.clip(error, -delta, delta)
+    return jnp.sum(jnp.mean(within * (error - within / 2), axis=1))
+
+
 # Actors
 
 
@@ -257,6 +266,31 @@ def exponential_weight(u: jax.Array, beta: Scalar, max_exponent: Scalar = 5.0) -
     return beta**2 * jnp.where(x == 0, 1.0, jnp.expm1(jnp.minimum(safe, max_exponent)) / safe)
 
 
+# Dual value losses, lambda max(f*(u), 0) - (1 - lambda) u (f-DVL, arXiv 2302.08560), of two divergences' conjugates f*.
+
+
+def chi_square_loss(u: jax.Array, dual: Scalar) -> jax.Array:
+    """With f*(u) = u + u^2 / 4; below 0 nothing of it counts."""
+    above = jnp.maximum(u, 0.0)
+    return dual * (above + jnp.square(above) / 4) - (1 - dual) * u
+
+
+def chi_square_weight(u: jax.Array, dual: Scalar) -> jax.Array:
+    """`|dual * (1 + u / 2) * 1(u > 0) - (1 - dual)| / |u|`, with |u| kept above 1e-6."""
+    slope = dual * (1 + u / 2) * (u > 0).astype(u.dtype) - (1 - dual)
+    return jnp.abs(slope) / jnp.maximum(jnp.abs(u), 1e-6)
+
+
+def total_variation_loss(u: jax.Array, dual: Scalar) -> jax.Array:
+    """With f*(u) = u."""
+    return dual * jnp.maximum(u, 0.0) - (1 - dual) * u
+
+
+def total_variation_weight(u: jax.Array, dual: Scalar) -> jax.Array:
+    """`|dual * 1(u > 0) - (1 - dual)| / |u|`, with |u| kept above 1e-6."""
+    return jnp.abs(dual * (u > 0).astype(u.dtype) - (1 - dual)) / jnp.maximum(jnp.abs(u), 1e-6)
+
+
 class ValueLoss(NamedTuple):
     """A loss f and the weight of its implicit policy, both `(u, parameter) -> like u`."""
 
@@ -268,6 +302,8 @@ VALUE_LOSSES = {
     "expectile": ValueLoss(expectile_loss, expectile_weight),
     "quantile": ValueLoss(quantile_loss, quantile_weight),
     "exponential": ValueLoss(exponential_loss, exponential_weight),
+    "chi_square": ValueLoss(chi_square_loss, chi_square_weight),
+    "total_variation": ValueLoss(total_variation_loss, total_variation_weight),
 }
 
 

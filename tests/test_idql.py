@@ -116,14 +116,16 @@ WEIGHTS = {
     "expectile": lambda u, e: abs(e - (u < 0)),
     "quantile": lambda u, e: abs(e - (u < 0)) / np.maximum(abs(u), 1e-6),
     "exponential": lambda u, b: np.where(u == 0, b**2, b * abs(np.expm1(b * u)) / np.where(u == 0, 1, abs(u))),
+    "chi_square": lambda u, d: abs(np.where(u > 0, d * (1 + u / 2), 0) - (1 - d)) / np.maximum(abs(u), 1e-6),
+    "total_variation": lambda u, d: abs(np.where(u > 0, d, 0) - (1 - d)) / np.maximum(abs(u), 1e-6),
 }
 
 
 def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Networks, idql.Policy]:
     """Networks whose score network ends at `actions` `[S, A]`, with these advantages: at the last step x is 0."""
     config = idql.Config(**SMALL, value_loss=name, diffusion_steps=1)
-    nets = idql.make_networks(config, SPEC)
-    a = nets.schedule.alpha_bar[0]
+    nets, schedule = idql.make_networks(config, SPEC), idql.diffusion.vp_schedule(1)
+    a = schedule.alpha_bar[0]
 
     def epsilon(params: Any, observation: jax.Array, x: jax.Array, time: jax.Array) -> jax.Array:
         points = actions.reshape(-1, *(1,) * (x.ndim - 2), 2)
@@ -136,7 +138,8 @@ def chooser(name: str, actions: jax.Array, u: jax.Array) -> tuple[idql.Networks,
     value = stub(lambda params, observation: jnp.ones(observation.shape[:-1]))
     critic = nets.critic._replace(critic=stub(q), value=value)
     hypers = as_arrays(idql.Hypers(expectile=0.8, exponential_scale=1.5))
-    return nets._replace(critic=critic, score=stub(epsilon)), idql.Policy(None, iql.Value(None, None), hypers)
+    sample = partial(idql.denoise, stub(epsilon), schedule, 2)
+    return nets._replace(critic=critic, sample=sample), idql.Policy(None, iql.Value(None, None), hypers)
 
 
 U = np.array([-2.0, -0.5, 0.0, 0.4, 1.0], np.float32)
@@ -146,7 +149,7 @@ CANDIDATES = np.stack([np.linspace(-0.8, 0.8, 5), -np.linspace(-0.8, 0.8, 5)], -
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights_of_the_implicit_policy(name: str) -> None:
     """As often as the weights say, with negative advantages and at 0: over many observations, against NumPy."""
-    u = U if name != "quantile" else U + 0.05  # the quantile's weight has a pole at 0
+    u = U + 0.05 * (name not in ("expectile", "exponential"))  # the others' weights have a pole at 0
     nets, policy = chooser(name, jnp.asarray(CANDIDATES), jnp.asarray(u))
     action, info = jax.jit(partial(idql.act, nets, 5, False))(policy, jnp.zeros((20_000, 3)), jax.random.key(0))
     weight = WEIGHTS[name](u.astype(np.float64), 1.5 if name == "exponential" else 0.8)
@@ -163,7 +166,7 @@ def test_greedy_takes_the_best() -> None:
         np.testing.assert_allclose(action, np.broadcast_to(CANDIDATES[1], (*shape[:-1], 2)), atol=1e-5)
 
 
-def fork(rng: np.random.Generator, n: int) -> tuple[np.ndarray, ...]:
+def fork(rng: np.random.Generator, n: int, discrete: bool = False) -> tuple[np.ndarray, ...]:
     """Both sides, near -0.7 and 0.7, are in the data and good; the middle is not there, and bad."""
     action = rng.choice([-0.7, 0.7], n) + rng.normal(0, 0.05, n)
     return np.zeros(n), action, 1 - 2 * abs(abs(action) - 0.7), np.zeros(n), np.zeros(n)

@@ -161,7 +161,14 @@ def test_n_step_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter", "factor"), [("expectile", 0.7, 2), ("quantile", 0.7, 1), ("exponential", 1.5, 1)]
+    ("name", "parameter", "factor"),
+    [
+        ("expectile", 0.7, 2),
+        ("quantile", 0.7, 1),
+        ("exponential", 1.5, 1),
+        ("chi_square", 0.7, 1),
+        ("total_variation", 0.7, 1),
+    ],
 )
 def test_weight_is_slope_over_error(name: str, parameter: float, factor: int) -> None:
     """w = |f'(u)| / |u|, also where the exponent (here up to 9) is clipped; the expectile's factor 2 is dropped."""
@@ -172,7 +179,9 @@ def test_weight_is_slope_over_error(name: str, parameter: float, factor: int) ->
     np.testing.assert_array_equal(jnp.sign(slope), jnp.sign(u))
 
 
-@pytest.mark.parametrize(("name", "parameter"), [("expectile", 0.9), ("quantile", 0.7), ("exponential", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "parameter"), [("expectile", 0.9), ("quantile", 0.7), ("exponential", 1.5), ("chi_square", 0.7)]
+)
 def test_value_is_the_mean_of_q_under_its_implicit_policy(name: str, parameter: float) -> None:
     """At the minimum over V, the weighted mean of Q is V itself (arXiv 2304.10573, theorem 4.1)."""
     loss, weight = losses.VALUE_LOSSES[name]

@@ -29,6 +29,7 @@ from rlx.networks.network import (
     make_mixture_policy,
     make_network,
     make_value,
+    make_velocity,
     random_members,
 )
 from rlx.networks.score import FourierFeatures, ScoreNet, make_score
@@ -63,5 +64,6 @@ __all__ = [
     "make_network",
     "make_score",
     "make_value",
+    "make_velocity",
     "random_members",
 ]

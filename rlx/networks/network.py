@@ -96,6 +96,15 @@ def make_deterministic_policy(spec: Spec, hidden_sizes: Sequence[int], **options
     return make_network(MLP(hidden_sizes, spec.action_size, **options), input_size, spec.actor_observation, jnp.tanh)
 
 
+def make_velocity(spec: Spec, hidden_sizes: Sequence[int], *, timed: bool = True, **options: Any) -> Network:
+    """`apply(params, observation [..., O], x [..., A], time [..., 1]) -> [..., A]`, a flow's velocity at x.
+
+    Without `timed` there is no time: then it is a map from noise to actions, not bounded.
+    """
+    input_size = options.pop("input_size", spec.actor_size + spec.action_size + timed)
+    return make_network(MLP(hidden_sizes, spec.action_size, **options), input_size, spec.actor_observation)
+
+
 def make_value(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:
     """`apply(params, observation [..., O]) -> value [...]`."""
     input_size = options.pop("input_size", spec.critic_size)
