@@ -227,7 +227,8 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
     _check_reach(config, agent, plan, sizes if any(plan.shard_offline) else ())
     # so that each half is traced once, for the memory estimate and for the iteration
     agent = agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
-    table = to_tables(dataset, sizes, train, extra) if dataset is not None and any(plan.shard_offline) else None
+    gammas = config.hypers.get("gamma", ())
+    table = to_tables(dataset, sizes, train, extra, gammas) if dataset is not None and any(plan.shard_offline) else None
     return Task(agent, env, batch, train, plan, axes, extra), table
 
 

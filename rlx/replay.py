@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.struct import PyTreeNode
 
 from rlx import losses
@@ -45,10 +46,11 @@ class Cursor(PyTreeNode):
 
 
 class Replay(PyTreeNode):
-    """The ring: every leaf of `rows` is `[T, E, ...]`."""
+    """The ring: every leaf of `rows` is `[T, E, ...]`. With `odds`, as `make_odds` has them, it is drawn by weight."""
 
     rows: Any
     cursor: Cursor
+    odds: Any = None  # [T] uint32; E is 1
 
 
 def init(example: Any, length: int, num_envs: int, block: int = 1, dtype: Any = jnp.float32) -> Replay:
@@ -98,9 +100,19 @@ def can_sample(replay: Replay, n: int = 1) -> jax.Array:
     return replay.cursor.size >= n
 
 
+def make_odds(weights: np.ndarray) -> np.ndarray:
+    """Cumulative shares of `weights` `[T]` in units of 2^-32, among which random bits find the slot to draw."""
+    shares = np.cumsum(weights, dtype=np.float64)
+    return np.minimum(shares / shares[-1] * 2.0**32, 2.0**32 - 1).astype(np.uint32)
+
+
 def _starts(replay: Replay, key: Key, shape: tuple[int, ...], n: int) -> tuple[jax.Array, jax.Array]:
-    """Uniform window starts: slots `[*shape]`, counted from the ring's first, and environments `[*shape]`."""
+    """Window starts: slots `[*shape]`, counted from the ring's first, and environments `[*shape]`. Uniform, or by the
+    ring's odds."""
     cursor = replay.cursor
+    if replay.odds is not None:
+        slot = jnp.searchsorted(replay.odds, jax.random.bits(key, shape, jnp.uint32), side="right")
+        return jnp.minimum(slot, length(replay) - n).astype(jnp.int32), jnp.zeros(shape, jnp.int32)
     num_envs = jax.tree.leaves(replay.rows)[0].shape[1]
     starts = jnp.maximum(cursor.size - (n - 1), 1)  # the newest n - 1 rows have no full window yet
     # bits modulo a count far below 2^32: as good as uniform, and a third of randint's program

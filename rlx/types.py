@@ -70,7 +70,8 @@ class Read(NamedTuple):
     """One of the extras of a minibatch: a column of the replay rows, and which row of an n-step window it is of.
 
     The column is a field of `rlx.replay.Row`, "time" (steps since the episode began), "source" (0: collected by this
-    run; 1, 2, ...: the number of the data set), or comes from `act`'s info, `Spec.extras` or a data set's extras.
+    run; 1, 2, ...: the number of the data set), "return_to_go" of a data set (discounted rewards up to the episode's
+    end), or comes from `act`'s info, `Spec.extras` or a data set's extras.
     """
 
     column: str

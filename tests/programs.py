@@ -100,7 +100,8 @@ class Reuse:
         dataset = run_setup.data
         if dataset is None or not any(plan.shard_offline):
             return task, None
-        return task, datasets.to_tables(dataset, run_setup.sizes, config.train, task.columns)
+        gammas = config.hypers.get("gamma", ())
+        return task, datasets.to_tables(dataset, run_setup.sizes, config.train, task.columns, gammas)
 
     def fused(
         self, task: Task, devices: Any, seeds: Any, hypers: Any, schedule: Any, data: Tables | None, env_params: Any

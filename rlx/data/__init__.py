@@ -21,6 +21,7 @@ from rlx.data.files import as_dataset, convert, info, read
 from rlx.data.metadata import check_info
 from rlx.data.minari_format import write
 from rlx.data.quality import coverage, describe
+from rlx.data.trajectories import returns_to_go, split, trajectory_weights
 
 __all__ = [
     "Dataset",
@@ -43,7 +44,10 @@ __all__ = [
     "nonfinite",
     "read",
     "return_range",
+    "returns_to_go",
+    "split",
     "to_replay",
+    "trajectory_weights",
     "with_rewards",
     "write",
 ]

@@ -15,6 +15,7 @@ from rlx.types import RULES, Agent, Read, Spec
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 SOURCE = "source"  # where a row came from; a constant of each part of a minibatch, and not stored
+RETURN_TO_GO = "return_to_go"  # of a data set's rows, computed when it is placed
 
 
 class Columns(NamedTuple):
@@ -55,8 +56,10 @@ def resolve(
     if online:
         run = "a run in this environment" + " (with --noise-max, nothing of act's info)" * noise
         providers.append((run, {**by_act, **spec.extras, **records}))
+    computed = {RETURN_TO_GO: _struct((), jnp.float32)}
     for table in tables:
-        providers.append(("the data set", {k: _struct(v.shape[1:], v.dtype) for k, v in table.extras.items()}))
+        extras = {k: _struct(v.shape[1:], v.dtype) for k, v in table.extras.items()}
+        providers.append(("the data set", computed | extras))
     row, time = fields(spec)._asdict(), {"time": _struct((), jnp.int32)}
     wanted = reads(agent, tuple(records))
     for extra, (column, rule, normalize) in wanted.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rlx.data.trajectories import TRAJECTORY_WEIGHTS
 from rlx.envs.base import MAX_MAGNITUDE
 from rlx.types import COUNT, POSITIVE, SHARE, setting
 
@@ -40,6 +41,15 @@ class TrainConfig:
     offline_ratio: str = setting("", "critic:actor updates of the offline part (empty: as --ratio)")
     scale_rewards: str = setting(
         "none", "none; range: by 1000 / (highest - lowest return of the data set's episodes)", choices=("none", "range")
+    )
+    trajectory_weights: str = setting(
+        "none",
+        "how often a data set's episodes are drawn: none: alike; return: by the softmax of their returns; advantage: of"
+        " their returns less what their first observations let expect",
+        choices=TRAJECTORY_WEIGHTS,
+    )
+    trajectory_temperature: float = setting(
+        0.1, "temperature of that softmax; returns are scaled to the range 0 to 1", within=(1e-3, math.inf)
     )
     reward_shift: float = setting(0.0, "added to every reward, of the data set and of the environment")
     action_clip: float = setting(1.0, "the data set's actions are clipped to +- this", within=(1e-6, 1.0))

@@ -11,8 +11,8 @@ import numpy as np
 from rlx import data
 from rlx.data import Dataset
 from rlx.errors import RlxError
-from rlx.replay import Cursor, Replay
-from rlx.train.columns import Columns
+from rlx.replay import Cursor, Replay, make_odds
+from rlx.train.columns import RETURN_TO_GO, Columns
 from rlx.train.config import TrainConfig
 from rlx.train.task import Tables
 from rlx.types import Spec
@@ -49,12 +49,25 @@ def prepare(
     return dataset, tuple(notes)
 
 
-def to_tables(dataset: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns) -> Tables:
-    """The data sets as rings, with the extra columns that are read."""
+def to_tables(
+    dataset: Dataset, sizes: Sequence[int], train: TrainConfig, extra: Columns, gammas: Sequence[float] = ()
+) -> Tables:
+    """The data sets as rings, with the extra columns that are read; `gammas` are the discounts of the members.
+
+    Raises RlxError where a column depends on the discount and members have several.
+    """
     available = dataset.rows.extras | {"time": dataset.time}
+    if RETURN_TO_GO in extra.shapes and RETURN_TO_GO not in available:
+        if len(set(gammas)) != 1:
+            raise RlxError(f"--gamma {' '.join(map(str, gammas))}: the data's return has one discount; train one a run")
+        available |= {RETURN_TO_GO: data.returns_to_go(dataset, float(gammas[0]), train.reward_shift)}
     rows = dataset.rows._replace(extras={name: available[name] for name in extra.shapes})
     ring = data.to_replay(dataset._replace(rows=rows), train.reward_shift)
     ends = np.cumsum(sizes)
     parts = [jax.tree.map(lambda x, a=a, b=b: x[a:b], ring.rows) for a, b in zip(ends - sizes, ends, strict=True)]
     cursors = [Cursor(head=ring.cursor.head, size=np.asarray(size, np.int32)) for size in sizes]  # type: ignore[arg-type]
-    return tuple(Replay(rows=part, cursor=cursor) for part, cursor in zip(parts, cursors, strict=True))
+    odds: list[np.ndarray | None] = [None] * len(sizes)
+    if train.trajectory_weights != "none":  # of each set by itself
+        kind, temperature = train.trajectory_weights, train.trajectory_temperature
+        odds = [make_odds(data.trajectory_weights(each, kind, temperature)) for each in data.split(dataset, sizes)]
+    return tuple(map(Replay, parts, cursors, odds))

@@ -291,6 +291,8 @@ def _check_consistency(config: TrainConfig) -> None:
         raise RlxError("--total-env-steps 0: nothing to do; raise it, or give --dataset and --offline-steps")
     if config.dataset and not config.offline_steps and not config.offline_fraction:
         raise RlxError(f"--dataset {config.dataset}: nothing reads it; add --offline-steps or --offline-fraction")
+    if config.trajectory_weights != "none" and not config.dataset:
+        raise RlxError(f"--trajectory-weights {config.trajectory_weights}: weighs a data set; give --dataset")
     if config.dataset:
         parse_shares(config)
     if config.driver == "fused" and config.split != "1":
