@@ -153,7 +153,7 @@ def test_minimax_weights_are_the_ratio_of_visits() -> None:
 
     features = one_hot(state, paths).reshape(8, 8)
     policy = 0.9 * one_hot(state, 1) + 0.1 * one_hot(state, 0)  # [4, 2, 8]
-    following = np.stack([policy[:, 1], np.zeros((4, 8))], axis=1).reshape(8, 8)
+    following = np.stack([policy[:, 1], np.ones((4, 8))], axis=1).reshape(8, 8)
     discount = np.tile([1.0, 0.0], 4)
     taken = np.where(paths == 1, 0.9, 0.1) / 0.5
     expected = np.stack([taken[:, 0], GAMMA * taken.prod(axis=1)], axis=1).reshape(-1)
@@ -206,6 +206,7 @@ def test_distributions_of_returns() -> None:
     }
     for found in three_ways(every, batch, np.array([0.0, 1, 2, 4]), np.ones(3), first, taken):
         near(found, expected)
+    near(cumulative.monotone(jnp.array([-0.1, 0.5, 0.4, 1.2])), [0, 0.5, 0.5, 1])
 
 
 def test_statistics_of_a_distribution() -> None:
