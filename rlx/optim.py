@@ -150,4 +150,9 @@ def make_schedule(name: str, steps: int, warmup: int = 0) -> optax.Schedule:
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     decay = SCHEDULES[name](steps) if steps > 0 else optax.constant_schedule(1.0)
-    return lambda step: decay(step) * jnp.minimum(1.0, (step + 1) / warmup) if warmup > 0 else decay(step)
+
+    def factor(step: Any) -> Any:
+        step = jnp.asarray(step, jnp.float32)  # which optax would make of it, but not under strict promotion
+        return decay(step) * jnp.minimum(1.0, (step + 1) / warmup) if warmup > 0 else decay(step)
+
+    return factor

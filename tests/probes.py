@@ -18,7 +18,7 @@ from rlx.types import Agent, EnvState, Key, Read, Spec, State, Step, Transition
 SPEC = Spec(jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32), 1000)
 LEVELS = np.linspace(-1, 1, 5, dtype=np.float32)  # what discrete actions stand for
 DISCRETE = SPEC._replace(action=jax.ShapeDtypeStruct(LEVELS.shape, jnp.float32), num_actions=len(LEVELS))
-GAMMA = 0.8
+GAMMA = 0.5
 
 
 class Query(NamedTuple):
@@ -76,12 +76,11 @@ def batches(probe: Probe, count: int, size: int, seed: int = 0, discrete: bool =
     return Transition(observation[..., None], action[..., None], reward, discount, following[..., None])
 
 
-def questions(probe: Probe, size: int) -> Transition:
-    """The probe's queries as batches, each of one query over and over, `[2, size, ...]`."""
-    observation = jnp.array([[[query.observation]] * size for query in probe.queries], jnp.float32)
-    action = jnp.array([[[query.action]] * size for query in probe.queries], jnp.float32)
-    nothing = jnp.zeros(observation.shape[:2])
-    return Transition(observation, action, nothing, nothing, observation)
+def questions(probe: Probe) -> tuple[jax.Array, jax.Array]:
+    """Observations and actions of the probe's queries, `[2, 1]` each."""
+    asked = [[[query.observation, query.action]] for query in probe.queries]
+    observation, action = jnp.moveaxis(jnp.array(asked, jnp.float32), 2, 0)
+    return observation, action
 
 
 def with_reads(batch: Transition, reads: Mapping[str, Read]) -> Transition:
@@ -153,38 +152,47 @@ def choosing(agent: Agent) -> Agent:
     )
 
 
-class Answers(NamedTuple):
-    """What an agent has learnt, for each query."""
+class Learnt(NamedTuple):
+    """What became of an agent, and what it knows of each query."""
 
+    state: State
     value: jax.Array | None  # [2], Q or, on-policy, V; None of an agent that knows neither
-    greedy: jax.Array  # [2]
+    greedy: jax.Array  # [2, 1], actions
+    explored: jax.Array  # [2, 1], actions
 
 
-def learner(agent: Agent, by_q_value: bool = False) -> Callable[..., Answers]:
-    """A function `(hypers, batches [T, B, ...], questions [2, B, ...], key, number=0) -> Answers`: T updates of a fresh
-    agent. An on-policy one gets the batches as it plays them, in the probe of this number."""
+def learner(agent: Agent) -> Callable[..., Learnt]:
+    """A function `(hypers, batches [T, B, ...], (observation, action) [2, 1], key, act_key, updates, number=0)`: of a
+    fresh agent after `updates` updates, at most T; their number may be traced, so that one program makes few and many.
+    An on-policy agent gets the batches as it plays them, in the probe of this number."""
 
-    def ask(state: State, question: Transition, key: Key) -> Answers:
-        policy = agent.acting_params(state)
-        _, metrics = agent.update_critic(state.critic, policy, question, key)
-        greedy, _ = agent.act_greedy(policy, question.observation[0], key)
-        value = metrics.get("q_mean", metrics.get("v_mean"))
-        if by_q_value and agent.q_value is not None:
-            value = agent.q_value(state.critic, question.observation, question.action).mean()
-        return Answers(value, greedy[0])
+    def value(state: State, policy: Any, observation: jax.Array, action: jax.Array, key: Key, size: int) -> Any:
+        """Of one query, as the agent says it or, where it does not, as its critic's update reports it."""
+        if agent.q_value is not None:
+            return agent.q_value(state.critic, observation[None], action[None])[0]
+        rows = [jnp.broadcast_to(x, (size, 1)) for x in (observation, action)]
+        nothing = jnp.zeros(size)
+        batch = complete(agent, Transition(*rows, nothing, nothing, rows[0]))
+        _, metrics = agent.update_critic(state.critic, policy, batch, key)
+        return metrics.get("q_mean", metrics.get("v_mean"))
 
-    def learn(hypers: Any, batches: Transition, questions: Transition, key: Key, number: Any = 0) -> Answers:
-        init_key, learn_key, ask_key = jax.random.split(key, 3)
+    def learn(
+        hypers: Any, batches: Transition, query: tuple[Any, Any], key: Key, act_key: Key, updates: Any, number: Any = 0
+    ) -> Learnt:
+        init_key, learn_key = jax.random.split(key)
 
-        def update(state: State, given: tuple[Transition, Key]) -> tuple[State, None]:
-            batch, key = given
+        def update(i: Any, state: State) -> State:
+            batch, key = jax.tree.map(lambda x: x[i], batches), jax.random.fold_in(learn_key, i)
             if agent.on_policy:
                 batch = played(agent, state, batch, number, jax.random.fold_in(key, 1))
-            return agent.update(state, batch, key)[0], None
+            return agent.update(state, batch, key)[0]
 
-        keys = jax.random.split(learn_key, batches.reward.shape[0])
-        state, _ = jax.lax.scan(update, agent.init(init_key, hypers), (batches, keys))
-        return jax.vmap(lambda question: ask(state, question, ask_key))(questions)
+        state = jax.lax.fori_loop(0, updates, update, agent.init(init_key, hypers))
+        policy = agent.acting_params(state)
+        greedy, explored = (act(policy, query[0], act_key)[0] for act in (agent.act_greedy, agent.act))
+        size = batches.reward.shape[1]  # which updates are traced for
+        values = jax.vmap(lambda *rows: value(state, policy, *rows, act_key, size))(*query)
+        return Learnt(state, values, greedy, explored)
 
     return learn
 
@@ -195,8 +203,8 @@ class Contract(NamedTuple):
     config: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Config that make it small, beside hidden sizes
     hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
     variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
-    probed: dict[str, Any] = {}  # noqa: RUF012 -- further changes to its Config for the probes alone
-    by_q_value: bool = False  # values are asked of `q_value`: batch norm makes nothing of a minibatch of equal rows
+    unprobed: tuple[int, ...] = ()  # variants whose values jitter by more than the probes allow
+    updates: int = 700  # of each probe
     small_steps: bool = (
         False  # batch norm leaves kernels behind one number without gradient: Adam would step by rounding
     )
@@ -211,10 +219,10 @@ def small(config: type[Any], width: int = 32, layers: int = 2, **changes: Any) -
 
 
 def quick(hypers: type[Any], **changes: Any) -> Any:
-    """An agent's Hypers for the probes: high learning rates and gamma 0.8."""
+    """An agent's Hypers for the probes: high learning rates, gamma 0.5."""
     rates = {f.name: 3e-3 for f in dataclasses.fields(hypers) if f.name.endswith("_lr")}
     known = {f.name for f in dataclasses.fields(hypers)}
-    wanted = {"gamma": GAMMA, "tau": 0.05} | rates
+    wanted = {"gamma": GAMMA, "tau": 0.1} | rates
     return hypers(**{name: value for name, value in wanted.items() if name in known} | changes)
 
 

@@ -1,6 +1,6 @@
 """What every agent must do, whoever wrote it: those of the registry, and those that the documentation writes. Numbers
 of an agent's losses are in tests/test_NAME.py, and so is `CONTRACT = probes.Contract(...)` where the checks below need
-to know something of it. One case compiles five small programs and one tiny run."""
+to know something of it. One case compiles two small programs and, where it is slow, one tiny run."""
 
 import dataclasses
 import importlib
@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -25,16 +25,17 @@ from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train import acting
 from rlx.train.plan import make_offline_plan, make_plan
-from rlx.types import Agent, Key, State, Transition, as_arrays
+from rlx.types import Agent, Key, Transition, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
 from tests.loss_tools import near
 from tests.pages import ROOT, blocks
+from tests.probes import Learnt
 
 pytestmark = pytest.mark.usefixtures("reuse_programs")
 
 DOCUMENTED = ("CONTRIBUTING.md", "notebooks/5_new_agent.ipynb")  # each writes an agent
-UPDATES, BATCH = 1000, 32
+LAYERS, BATCH, FEW = 2, 32, 2
 same = partial(near, rtol=1e-3, atol=2e-5)
 
 
@@ -104,13 +105,15 @@ def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
 
 
 every_case, every_plain = parameters(CASES), parameters(CASES, quick=("sac",))
-every_run = parameters([case for case in CASES if not case.variant], quick=("sac", "iql"))
+some_cases = parameters([Case(name) for name in ("sac", "iql", "ppo")], quick=("sac",))
+every_run = parameters([case for case in CASES if not case.variant], quick=("iql",))
 
 
-def plain(case: Case, layers: int = 1, **changes: Any) -> Agent:
+@cache
+def plain(case: Case) -> Agent:
     """The agent, whose `act` begins an episode where exploration noise has a state."""
     module = agents.load(case.name)
-    small, discrete = probes.small(module.Config, layers=layers, **case.changes | changes), case.contract.discrete
+    small, discrete = probes.small(module.Config, layers=LAYERS, **case.changes), case.contract.discrete
     agent: Agent = probes.choosing(module.make(small, probes.DISCRETE)) if discrete else module.make(small, probes.SPEC)
     make_noise, act = agent.noise, agent.act
     if make_noise is None:
@@ -133,95 +136,154 @@ def make(case: Case) -> Agent:
     return agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
 
 
-def init(case: Case, agent: Agent) -> Any:
-    """The agent's `init`, or one with rates so low that two updates are compared by their moments of the gradients."""
-    slow = agents.load(case.name).Hypers(actor_lr=1e-6, critic_lr=1e-6) if case.contract.small_steps else None
-    return lambda key: agent.init(key, slow)
+@cache
+def some_batch(case: Case) -> Transition:
+    """A minibatch, with what the agent reads and records."""
+    complete = jax.jit(partial(probes.complete, plain(case)))
+    return complete(jax.tree.map(lambda x: x[0], probes.batches(probes.PROBES["policy"], 1, BATCH)))
 
 
-def some_batches(agent: Agent, count: int) -> Transition:
-    """`count` minibatches, with what the agent reads."""
-    return probes.complete(agent, probes.batches(probes.PROBES["policy"], count, BATCH))
+def slow(case: Case) -> Any:
+    """The agent's Hypers with rates so low, where it needs them, that updates are compared by moments of gradients."""
+    return agents.load(case.name).Hypers(**{"actor_lr": 1e-6, "critic_lr": 1e-6} if case.contract.small_steps else {})
 
 
-def hypers(case: Case, **changes: float) -> Any:
-    return probes.quick(agents.load(case.name).Hypers, **case.contract.hypers | changes)
+PROBLEMS = [(name, 1.0) for name in probes.PROBES] + [("value", 2.0)]  # the scale of rewards is traced
+CORNER, POLICY = 0, 4  # of the problems: one that observes 0, where a ReLU has its corner, and the richest
 
 
-@every_case
+class Programs(NamedTuple):
+    """The two programs that are compiled of an agent: all problems vmapped, and one by itself with its derivatives."""
+
+    together: Callable[..., Learnt]  # (updates, act_key=0): leaves [len(PROBLEMS), ...]
+    alone: Callable[[int], tuple[Learnt, list[Any]]]  # (problem), after FEW updates; derivatives by the learning rate
+
+
+@cache
+def programs(case: Case) -> Programs:
+    """Few updates are made at the agent's own learning rates."""
+    agent, module = make(case), agents.load(case.name)
+    chosen = [probes.PROBES[name] for name, _ in PROBLEMS]
+    stack = lambda *trees: jax.tree.map(lambda *x: np.stack(x), *trees)  # noqa: E731
+    drawn = (probes.batches(probe, case.contract.updates, BATCH, discrete=case.contract.discrete) for probe in chosen)
+    data = stack(*(probes.with_reads(batch, agent.reads) for batch in drawn))
+    queries, numbers = stack(*map(probes.questions, chosen)), np.array([probes.NUMBERS[name] for name, _ in PROBLEMS])
+    quick = probes.quick(module.Hypers, **case.contract.hypers)
+    learn = probes.learner(agent)
+    vmapped = jax.jit(jax.vmap(learn, in_axes=(0, 0, 0, None, None, None, 0)))
+
+    def hypers(updates: int) -> Any:
+        chosen = (slow(case) if updates == FEW else quick).replace(
+            reward_scale=np.array([scale for _, scale in PROBLEMS])
+        )
+        return jax.tree.map(lambda x: np.broadcast_to(np.float32(x), len(PROBLEMS)), chosen)
+
+    def together(updates: int, act_key: int = 0) -> Learnt:
+        keys = jax.random.key(0), jax.random.key(act_key)
+        return jax.device_get(vmapped(hypers(updates), data, queries, *keys, updates, numbers))
+
+    name = "actor_lr" if hasattr(quick, "actor_lr") else "critic_lr"
+
+    @jax.jit
+    def both(hypers: Any, data: Any, query: Any, key: Key, updates: int, number: int) -> tuple[Learnt, list[jax.Array]]:
+        def at(rate: jax.Array) -> Learnt:
+            return learn(hypers.replace(**{name: rate}), data, query, key, key, updates, number)
+
+        learnt, slopes = jax.jvp(at, (getattr(hypers, name),), (jnp.float32(1),))
+        return learnt, [slope for slope in jax.tree.leaves(slopes) if slope.dtype != jax.dtypes.float0]
+
+    @cache
+    def alone(problem: int) -> tuple[Learnt, list[Any]]:
+        mine = jax.tree.map(lambda x: x[problem], (hypers(FEW), data, queries))
+        return jax.device_get(both(*mine, jax.random.key(0), FEW, numbers[problem]))
+
+    return Programs(together, alone)
+
+
+@parameters([case for case in CASES if case.variant not in case.contract.unprobed])
 def test_probes(case: Case) -> None:
     """Values and best actions of problems with known answers, all learnt by one vmapped program."""
-    problems = [(name, 1.0) for name in probes.PROBES] + [("value", 2.0)]  # the scale of rewards is traced
-    chosen = [probes.PROBES[name] for name, _ in problems]
-    stack = lambda *trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)  # noqa: E731
-    agent = plain(case, layers=2, **case.contract.probed)
-    drawn = (probes.batches(probe, UPDATES, BATCH, discrete=case.contract.discrete) for probe in chosen)
-    data = stack(*(probes.with_reads(batch, agent.reads) for batch in drawn))
-    questions = stack(*(probes.complete(agent, probes.questions(probe, BATCH)) for probe in chosen))
-    numbers = jnp.array([probes.NUMBERS[name] for name, _ in problems])
-    rates = hypers(case, reward_scale=jnp.array([scale for _, scale in problems]))
-    rates = jax.tree.map(lambda x: jnp.broadcast_to(jnp.float32(x), len(problems)), rates)
-    learn = jax.jit(jax.vmap(probes.learner(agent, case.contract.by_q_value), in_axes=(0, 0, 0, None, 0)))
-    answers = jax.device_get(learn(rates, data, questions, jax.random.key(0), numbers))
-    wrong = []
-    for i, (problem, scale) in enumerate(problems):
+    answers, wrong = programs(case).together(case.contract.updates), []
+    for i, (problem, scale) in enumerate(PROBLEMS):
         for j, query in enumerate(probes.PROBES[problem].queries):
             said = f"{problem}, rewards times {scale}, at {query.observation}: "
             if answers.value is None:
                 continue  # an imitator knows no value, and so not what is best
-            knows = query.best is None or agent.discrete or not agent.on_policy  # V is not of this action
+            knows = query.best is None or make(case).discrete or not make(case).on_policy  # V is not of this action
             if knows and answers.value[i, j] != pytest.approx(scale * query.value, abs=0.05, rel=0.02):
                 wrong.append(f"{said}value {answers.value[i, j]} instead of {scale * query.value}")
-            if query.best is not None and answers.greedy[i, j] != pytest.approx(query.best, abs=0.1):
-                wrong.append(f"{said}best action {answers.greedy[i, j]} instead of {query.best}")
+            if query.best is not None and answers.greedy[i, j, 0] != pytest.approx(query.best, abs=0.1):
+                wrong.append(f"{said}best action {answers.greedy[i, j, 0]} instead of {query.best}")
     assert np.isfinite(answers.greedy).all() and not wrong
 
 
 @every_case
-def test_state_and_actions(case: Case) -> None:
-    """A state can be donated and scanned; actions are in [-1, 1], for one observation or a batch; nothing is float64.
-    Greedy actions do not depend on the key, but for agents that choose among samples."""
-    agent = make(case)
-    state, defaults = agent.init(jax.random.key(0)), agents.load(case.name).Hypers()
-    for half in (state.critic, state.actor):
-        assert type(half.hypers) is type(defaults)  # a variant's own, also when embedded
-        jax.tree.map(np.testing.assert_array_equal, half.hypers, as_arrays(defaults))
-    leaves = jax.tree.leaves(state)
-    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)  # no two share memory
-    assert not any(leaf.weak_type for leaf in leaves)
-    changed = state.with_hypers(state.critic.hypers.replace(gamma=jnp.float32(0.5)))
-    assert changed.critic.hypers.gamma == changed.actor.hypers.gamma == 0.5 and state.critic.hypers.reward_scale == 1
-
-    policy, shapes = agent.acting_params(state), ((1,), (2, 3, 1))
-
-    @jax.jit
-    def act(key: Key) -> list[list[jax.Array]]:
-        return [[a(policy, jnp.ones(shape), key)[0] for shape in shapes] for a in (agent.act, agent.act_greedy)]
-
-    explored, greedy = act(jax.random.key(1))
-    for actions in (explored, greedy):
-        assert [action.shape for action in actions] == list(shapes)
-        assert all(action.dtype == jnp.float32 and (jnp.abs(action) <= 1).all() for action in actions)
-    other = act(jax.random.key(1 if case.contract.samples else 2))[1]
-    jax.tree.map(np.testing.assert_array_equal, greedy, other)
-
-    types = {jnp.dtype(jnp.float32): np.float64}
-    data = jax.tree.map(lambda x: np.asarray(x[0], types.get(x.dtype, x.dtype)), some_batches(agent, 1))
-    with jax.enable_x64(True):
-        shape = jax.eval_shape(agent.init, jax.random.key(0))
-        assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
-        assert jax.eval_shape(agent.update, shape, data, jax.random.key(1))[0] == shape
-        for function in (agent.act, agent.act_greedy):
-            policy = jax.eval_shape(agent.acting_params, shape)
-            action, _ = jax.eval_shape(function, policy, data.observation, jax.random.key(1))
-            assert action.dtype == jnp.float32
+def test_updates_vmapped_and_alone(case: Case) -> None:
+    """Seeds and hyper-parameters at once get what each alone gets; updates count in both halves; actions are in
+    [-1, 1], and greedy ones do not depend on the key, but for agents that choose among samples."""
+    together, alone = programs(case)
+    everything = together(FEW)
+    for i in (CORNER, POLICY):
+        same(jax.tree.map(lambda x, i=i: x[i], everything), alone(i)[0])
+    assert set(everything.state.critic.step) == set(everything.state.actor.step) == {FEW}
+    assert all((abs(actions) <= 1).all() for actions in (everything.greedy, everything.explored))
+    other = together(FEW, act_key=0 if case.contract.samples else 1)
+    np.testing.assert_array_equal(other.greedy, everything.greedy)
 
 
 @every_case
-def test_strict_modes_of_jax(case: Case) -> None:
-    """Ranks and types are never promoted silently and no tracer leaks, in a user's program that forbids it."""
-    agent = plain(case)
-    batch = jax.tree.map(lambda x: x[0], some_batches(agent, 1))
+def test_derivatives_through_updates(case: Case) -> None:
+    """Of parameters, values and actions, by the learning rate: finite, also at a ReLU's corner."""
+    for i in (CORNER, POLICY):
+        slopes = programs(case).alone(i)[1]
+        assert all(np.isfinite(slope).all() for slope in slopes) and any(slope.any() for slope in slopes)
+
+
+@some_cases
+def test_derivatives_both_ways(case: Case) -> None:
+    """What two updates lead to, by the learning rate: backward as forward."""
+    agent, module = make(case), agents.load(case.name)
+    data = jax.tree.map(lambda x: jnp.stack([x] * 2), some_batch(case))
+
+    def loss(actor_lr: jax.Array) -> jax.Array:
+        state = agent.init(jax.random.key(0), module.Hypers(actor_lr=actor_lr))
+        _, metrics = jax.lax.scan(lambda s, batch: agent.update(s, batch, jax.random.key(1)), state, data)
+        return metrics["actor_loss"][-1]
+
+    backward, forward = jax.jit(lambda x: (jax.grad(loss)(x), jax.jvp(loss, (x,), (1.0,))[1]))(3e-3)
+    np.testing.assert_allclose(backward, forward, rtol=1e-3, atol=1e-6)
+
+
+@every_case
+def test_state_and_types(case: Case) -> None:
+    """A state can be donated and scanned; a variant has its own hyper-parameters, also when embedded; a program in
+    float64 gets float32, for one observation or a batch."""
+    agent, defaults = make(case), agents.load(case.name).Hypers()
+    state, keys = jax.eval_shape(agent.init, jax.random.key(0)), jax.random.key(1)
+    assert all(type(half.hypers) is type(defaults) for half in (state.critic, state.actor))
+    traced = jax.make_jaxpr(agent.init)(jax.random.key(0)).jaxpr.outvars
+    assert len({id(var) for var in traced}) == len(traced)  # no two leaves share memory
+    assert not any(var.aval.weak_type for var in traced)
+
+    types = {jnp.dtype(jnp.float32): np.float64}
+    data = jax.tree.map(lambda x: np.asarray(x, types.get(x.dtype, x.dtype)), some_batch(case))
+    with jax.enable_x64(True):
+        shape = jax.eval_shape(agent.init, keys)
+        assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+        assert jax.eval_shape(agent.update, shape, data, keys)[0] == shape
+        policy = jax.eval_shape(agent.acting_params, shape)
+        for act in (agent.act, agent.act_greedy):
+            for lead in ((), (2, 3)):
+                action, _ = jax.eval_shape(act, policy, np.ones((*lead, 1)), keys)
+                assert (action.shape, action.dtype) == ((*lead, 1), jnp.float32)
+
+
+@pytest.mark.parametrize("leaks", [False, pytest.param(True, marks=pytest.mark.slow)])
+@every_case
+def test_strict_modes_of_jax(case: Case, leaks: bool) -> None:
+    """Ranks and types are never promoted silently and no tracer leaks, in a user's program that forbids it. (The check
+    for leaks traces everything anew.)"""
+    agent, batch = make(case), some_batch(case)
     start = as_arrays(agents.load(case.name).Hypers())
 
     def learn_and_act(key: Key) -> Any:
@@ -229,55 +291,17 @@ def test_strict_modes_of_jax(case: Case) -> None:
         policy = agent.acting_params(state)
         return metrics, [act(policy, jnp.ones((BATCH, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
 
-    strict = jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.checking_leaks()
-    with strict[0], strict[1], strict[2]:
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.check_tracer_leaks(leaks):
         jax.eval_shape(learn_and_act, jax.random.key(0))
 
 
 @every_plain
 def test_update_without_jit(case: Case) -> None:
-    agent = plain(case)
-    data, key = jax.tree.map(lambda x: x[0], some_batches(agent, 1)), jax.random.key(0)
-    state = jax.jit(init(case, agent))(key)
+    agent, data, key = plain(case), some_batch(case), jax.random.key(0)
+    state = jax.jit(agent.init)(key, slow(case))
     with jax.debug_nans(True):
         updated = agent.update(state, data, key)
     same(updated, jax.jit(make(case).update)(state, data, key))
-
-
-@every_case
-def test_update_jitted_and_vmapped(case: Case) -> None:
-    """A donated update of three seeds at once gives what each alone gives, and counts in both halves."""
-    agent = make(case)
-    data = jax.tree.map(lambda x: x[0], some_batches(agent, 1))
-    keys = jax.random.split(jax.random.key(0), 3)
-
-    @partial(jax.jit, donate_argnums=0)
-    def both_ways(states: State, keys: Key) -> Any:
-        each = lambda inputs: agent.update(inputs[0], data, inputs[1])  # noqa: E731
-        return jax.vmap(agent.update, in_axes=(0, None, 0))(states, data, keys), jax.lax.map(each, (states, keys))
-
-    together, alone = both_ways(jax.jit(jax.vmap(init(case, agent)))(keys), keys)
-    same(together, alone)
-    assert together[0].critic.step.tolist() == together[0].actor.step.tolist() == [1, 1, 1]
-
-
-@every_case
-def test_derivatives_through_updates(case: Case) -> None:
-    """Of what three updates lead to, by the learning rate: finite, also at a ReLU's corner, and the same both ways."""
-    agent, module = make(case), agents.load(case.name)
-    half = "actor" if hasattr(module.Hypers(), "actor_lr") else "critic"
-    data = some_batches(agent, 3)
-
-    def loss(rate: jax.Array) -> jax.Array:
-        state = agent.init(jax.random.key(0), module.Hypers(**{f"{half}_lr": rate}))
-        _, metrics = jax.lax.scan(lambda s, batch: agent.update(s, batch, jax.random.key(1)), state, data)
-        return metrics[f"{half}_loss"][-1]
-
-    backward, forward = jax.jit(lambda x: (jax.grad(loss)(x), jax.jvp(loss, (x,), (1.0,))[1]))(3e-3)
-    assert np.isfinite(backward) and np.isfinite(forward)
-    if case.contract.small_steps:
-        return  # such kernels have derivatives of rounding, too
-    np.testing.assert_allclose(backward, forward, rtol=1e-3, atol=1e-6)
 
 
 SIZES = "--num-envs 4 --batch-size 8 --pool-size 4 --eval-episodes 1 --keep 9 --quiet"
@@ -305,7 +329,7 @@ def flags(module: ModuleType, changes: dict[str, Any]) -> Iterator[str]:
 
 
 @every_run
-def test_run_resume_export_and_eval(case: Case, dataset: Path, tmp_path: Path, capsys: Any) -> None:
+def test_run_resume_and_export(case: Case, dataset: Path, tmp_path: Path, capsys: Any) -> None:
     """A run, resumed from its middle, ends in the same bits; its exported policy acts as it does."""
     env = "gymnax:CartPole-v1" if case.contract.discrete else "gymnax:Pendulum-v1"
     preset = config.resolve(case.name, env).train  # as its presets learn
@@ -328,7 +352,6 @@ def test_run_resume_export_and_eval(case: Case, dataset: Path, tmp_path: Path, c
     snapshot = jax.tree.map(lambda x: x[0], saved.snapshot)
     expected = [acting.greedy_action(saved.task, snapshot, row, jax.random.key(0)) for row in observation]
     np.testing.assert_allclose(export.load(tmp_path / "policy")(observation), np.stack(expected), atol=2e-5)
-    assert cli.main(["eval", str(folder), "--episodes", "1"]) == 0
 
 
 @every_case

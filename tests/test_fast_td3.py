@@ -19,7 +19,9 @@ from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, stub, targete
 from tests.test_pql import ATOMS, categorical_target_by_hand, softmax
 
 CONTRACT = probes.Contract(
-    config={"num_atoms": 41}, hypers={"weight_decay": 0.01}, variants=({"clipped_double_q": False},)
+    config={"num_atoms": 21},
+    hypers={"weight_decay": 0.01, "v_min": -3.0, "v_max": 3.0},
+    variants=({"clipped_double_q": False},),
 )
 HYPERS = as_arrays(fast_td3.Hypers(gamma=0.9, reward_scale=2.0, v_min=-3.0, v_max=7.0))
 normal = normals(1)

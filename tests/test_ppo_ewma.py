@@ -10,7 +10,7 @@ from tests import probes
 from tests.loss_tools import BATCHES, SMALL, SPEC, near, three_ways
 from tests.test_ppo import learned_at_ratio
 
-CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0, "proximal_decay": 0.5})
+CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0, "proximal_decay": 0.5}, updates=1000)
 
 
 def test_ratios_are_to_the_average_and_weights_to_the_behaviour() -> None:

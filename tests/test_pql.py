@@ -14,7 +14,7 @@ from rlx.types import Transition, as_arrays
 from tests import probes
 from tests.loss_tools import SMALL, SPEC, normals, stub, three_ways, transitions
 
-CONTRACT = probes.Contract(variants=({"distributional": True, "num_atoms": 41},))
+CONTRACT = probes.Contract(hypers={"v_min": -3.0, "v_max": 3.0}, variants=({"distributional": True, "num_atoms": 21},))
 
 ATOMS, BATCH = 11, 6
 normal = normals()

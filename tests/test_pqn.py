@@ -16,7 +16,7 @@ from tests import probes
 from tests.loss_tools import near, normals, stub, three_ways
 from tests.test_dqn import ACTION, BATCH, NETS, ONLINE, REWARD, ROWS
 
-CONTRACT = probes.Contract(discrete=True, hypers={"epsilon_end": 0.5, "critic_lr": 1e-2})
+CONTRACT = probes.Contract(discrete=True, hypers={"epsilon_end": 0.5, "critic_lr": 1e-2}, updates=1000)
 
 STEPS, ENVS, GAMMA, LAMBDA = 7, 2, 0.9, 0.8
 normal = normals(2)

@@ -19,10 +19,9 @@ from tests.test_pql import ATOMS, BATCHES, categorical_target_by_hand, softmax
 from tests.test_sac import LOG_ALPHA, draws, total
 
 CONTRACT = probes.Contract(
-    config={"num_atoms": 41},
-    probed={"critic_decay_steps": 1000, "actor_decay_steps": 1000},  # as in a run of the probes' length
-    hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "v_min": -10, "v_max": 10, "actor_lr": 1e-3},
-    by_q_value=True,
+    config={"num_atoms": 21, "critic_decay_steps": 1000, "actor_decay_steps": 1000},  # the probes' updates
+    hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "v_min": -3, "v_max": 3, "actor_lr": 1e-3, "final_lr_fraction": 0.01},
+    updates=1000,
     small_steps=True,
 )
 ATOM_SLOPES = np.linspace(-1, 1, ATOMS).astype(np.float32)
