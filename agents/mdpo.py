@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from rlx import parallel
 from rlx.agents import sac
+from rlx.distributions import gaussian_divergence
 from rlx.halves import SoftActorState
 from rlx.types import COUNT, POSITIVE, Key, Metrics, Params, Spec, Transition, setting
 
@@ -41,8 +42,6 @@ def update_actor(
     key: Key,
 ) -> tuple[SoftActorState, Metrics]:
     """SAC's plus the weighted KL(pi || previous policy) (arXiv 2005.09814, eq. 14), then a refresh where one is due."""
-    from rlx.distributions import gaussian_divergence
-
     hypers, learner = state.hypers, state.learner
     previous = nets.actor.apply(learner.target_params, batch.observation)
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx import categorical, halves, losses, networks, parallel, policies
+from rlx.distributions import gaussian_divergence
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -142,7 +143,7 @@ def update_actor(
     alpha, kl_weight = jnp.exp(state.log_alpha.params), jnp.exp(state.log_kl_weight.params)
 
     def loss(params: Params) -> tuple[jax.Array, Any]:
-        kl = losses.gaussian_kl(*old, *nets.actor.apply(params, batch.observation))
+        kl = gaussian_divergence(old, nets.actor.apply(params, batch.observation))
         action, log_prob = policies.squashed_sample(nets.actor, params, batch.observation, key)
         improves = alpha * log_prob - nets.q(critic_params, batch.observation, action, hypers)
         value = jnp.where(kl < hypers.max_kl, improves, kl_weight * kl).mean()

@@ -33,7 +33,12 @@ API = {  # the public modules, by the page that describes them; the registry add
         "rlx.envs.wrapped",
         "rlx.envs.gymnasium_env",
     ),
-    "rlx.losses": ("rlx.losses",),
+    "rlx.losses": (
+        "rlx.losses.targets",
+        "rlx.losses.critics",
+        "rlx.losses.actors",
+        "rlx.losses.return_distributions",
+    ),
     "rlx.networks": ("rlx.networks.network", "rlx.networks.modules", "rlx.networks.batch_norm", "rlx.networks.score"),
     "rlx.distributions": ("rlx.distributions",),
     "rlx.diffusion": ("rlx.diffusion",),
