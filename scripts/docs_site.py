@@ -43,7 +43,7 @@ API = {  # the public modules, by the page that describes them; the registry add
     "rlx.distributions": ("rlx.distributions",),
     "rlx.diffusion": ("rlx.diffusion",),
     "rlx.optim": ("rlx.optim",),
-    "rlx.halves": ("rlx.halves", "rlx.policies"),
+    "rlx.halves": ("rlx.halves.hypers", "rlx.halves.state", "rlx.halves.updates", "rlx.policies"),
     "rlx.normalize": ("rlx.normalize",),
     "rlx.replay": ("rlx.replay",),
     "rlx.rollout": ("rlx.rollout",),
