@@ -86,8 +86,8 @@ def soft_target(nets: Networks, state: HalfState, policy: Policy, batch: Transit
 
 
 def update_critic(
-    nets: Networks, state: halves.C, policy: Policy, batch: Transition, key: Key
-) -> tuple[halves.C, Metrics]:
+    nets: Networks, state: halves.CriticHalf, policy: Policy, batch: Transition, key: Key
+) -> tuple[halves.CriticHalf, Metrics]:
     """All critics towards `soft_target`, then their target networks towards them."""
     target, critic = soft_target(nets, state, policy, batch, key), nets.critic.with_dropout(key, 3)
     return halves.update_critics(

@@ -10,6 +10,7 @@ from rlx.halves.hypers import (
     temperature_loss,
 )
 from rlx.halves.state import (
+    CriticHalf,
     HalfState,
     SoftActorState,
     init_half,
@@ -31,6 +32,7 @@ from rlx.halves.updates import (
 __all__ = [
     "Config",
     "CriticConfig",
+    "CriticHalf",
     "HalfState",
     "Hypers",
     "NetworkConfig",

@@ -43,24 +43,24 @@ def limited_adam(hypers: Any) -> optax.GradientTransformation:
     return make_optimizer(max_gradient_norm=hypers.max_gradient_norm)
 
 
-C = TypeVar("C", bound=HalfState)
-
-
-A = TypeVar("A", bound=HalfState)
+CriticHalf = TypeVar("CriticHalf", bound=HalfState)
+ActorHalf = TypeVar("ActorHalf", bound=HalfState)
 
 
 def make_init(
-    defaults: type[Any], init_critic: Callable[[Key, Any], C] | None, init_actor: Callable[[Key, Any], A]
-) -> Callable[..., State[C, A]]:
+    defaults: type[Any],
+    init_critic: Callable[[Key, Any], CriticHalf] | None,
+    init_actor: Callable[[Key, Any], ActorHalf],
+) -> Callable[..., State[CriticHalf, ActorHalf]]:
     """An agent's `init(key, hypers=None)` from `(key, hypers) -> state` of each half; `defaults` is its Hypers.
 
     Without `init_critic` the critic half learns nothing. No two leaves share memory, so callers may donate the state.
     """
 
-    def init(key: Key, hypers: Any = None) -> State[Any, A]:
+    def init(key: Key, hypers: Any = None) -> State[Any, ActorHalf]:
         hypers = as_arrays(defaults() if hypers is None else hypers)
         if init_critic is None:
-            state = State[Any, A](critic=HalfState.create(hypers, None), actor=init_actor(key, hypers))
+            state = State[Any, ActorHalf](critic=HalfState.create(hypers, None), actor=init_actor(key, hypers))
         else:
             critic_key, actor_key = jax.random.split(key)
             state = State(critic=init_critic(critic_key, hypers), actor=init_actor(actor_key, hypers))

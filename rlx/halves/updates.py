@@ -11,7 +11,7 @@ import optax
 
 from rlx import losses, networks, parallel
 from rlx.halves.hypers import CriticConfig, Hypers
-from rlx.halves.state import A, C, HalfState, SoftActorState
+from rlx.halves.state import ActorHalf, CriticHalf, HalfState, SoftActorState
 from rlx.networks import Network
 from rlx.types import Metrics, Params, Spec, Transition
 
@@ -45,7 +45,7 @@ def td_target(batch: Transition, next_value: jax.Array, hypers: Hypers) -> jax.A
 
 
 def update_critics(
-    state: C,
+    state: CriticHalf,
     critic: Callable[..., Any],
     batch: Transition,
     target: Any,
@@ -60,7 +60,7 @@ def update_critics(
     project: Callable[[Params], Params] | None = None,
     rate: Any = None,
     **metrics: jax.Array,
-) -> tuple[C, Metrics]:
+) -> tuple[CriticHalf, Metrics]:
     """The half after a step of its critics down `regress(estimates, target)` [], and of their target networks by `tau`.
 
     `critic(params, observation, action)` is the network's `apply`, or what `with_dropout` returns. `tau` and the
@@ -85,8 +85,13 @@ def update_critics(
 
 
 def update_discrete_critics(
-    state: C, critic: Callable[..., Any], batch: Transition, target: jax.Array, axes: parallel.Axes, **options: Any
-) -> tuple[C, Metrics]:
+    state: CriticHalf,
+    critic: Callable[..., Any],
+    batch: Transition,
+    target: jax.Array,
+    axes: parallel.Axes,
+    **options: Any,
+) -> tuple[CriticHalf, Metrics]:
     """`update_critics` of what `make_discrete_critic` makes: values of the one-hot actions taken, towards targets [B].
 
     `options` are those of `update_critics`.
@@ -146,13 +151,13 @@ def step_soft_actor(
 
 
 def imitate(
-    state: A,
+    state: ActorHalf,
     log_prob: Callable[[Params], jax.Array],
     weights: jax.Array,
     learning_rate: Any,
     axes: parallel.Axes,
     **metrics: jax.Array,
-) -> tuple[A, Metrics]:
+) -> tuple[ActorHalf, Metrics]:
     """The half after a step down -mean(weights * log pi(a|s)); `log_prob(params)` of the data's actions, and weights,
     are [B].
 
