@@ -1,6 +1,6 @@
 """Average-reward off-policy DDPG (ARO-DDPG; Saxena et al., arXiv 2305.12239): TD3 without discount.
 
-Critics learn differential values, how much more reward than the average follows, together with the average reward.
+Critics learn differential values, by how much the rewards that follow exceed the average, together with the average.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def regress(estimates: jax.Array, target: jax.Array) -> jax.Array:
 def update_critic(
     nets: td3.Networks, state: HalfState, policy: td3.Policy, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
-    """TD3's; it reports the average reward, and as differential_q_mean what others report as q_mean."""
+    """TD3's; it reports the average reward, and differential_q_mean in place of q_mean."""
     state, metrics = td3.update_critic(nets, state, policy, batch, key)
     differential = metrics.pop("q_mean")
     average = state.learner.params["average_reward"]

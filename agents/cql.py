@@ -1,6 +1,6 @@
 """Conservative Q-learning (Kumar et al., arXiv 2006.04779): SAC with lower values where the data has no actions.
 
-With `calibrated` it is Cal-QL (Nakamoto et al., arXiv 2303.05479): values that are below the data's own return already
+With `calibrated` it is Cal-QL (Nakamoto et al., arXiv 2303.05479): values that are below the data's return already
 are not lowered further, so that learning can go on online.
 """
 
@@ -30,7 +30,9 @@ class Config(sac.Config):
     backup_actions: int = setting(
         10, "actions of the policy at the next step, the best of which the target takes", COUNT
     )
-    calibrated: bool = setting(False, "Cal-QL: in the penalty, the policy's values count at least the data's return")
+    calibrated: bool = setting(
+        False, "Cal-QL: in the penalty, values of the policy's actions count at least the data's return"
+    )
     lagrange: bool = setting(False, "learn a factor on the penalty, so that the gap becomes `--gap-target`")
 
 
@@ -39,7 +41,7 @@ class Hypers(sac.Hypers):
 
     actor_lr: float | jax.Array = setting(1e-4, "learning rate of the actor (Adam)", POSITIVE)
     alpha_lr: float | jax.Array = setting(1e-4, "learning rate of the temperature (Adam)", POSITIVE)
-    penalty: float | jax.Array = setting(5.0, "weight of the penalty (alpha in the paper)", POSITIVE)
+    penalty_weight: float | jax.Array = setting(5.0, "weight of the penalty (alpha in the paper)", POSITIVE)
     gap_target: float | jax.Array = setting(1.0, "gap that `--lagrange` aims at (tau in the paper)")
 
 
@@ -76,7 +78,9 @@ def gap(q: jax.Array, log_density: jax.Array, floor: jax.Array | None = None) ->
     return jax.nn.logsumexp(drawn - log_density[None], axis=1) - of_data
 
 
-def best_value(nets: sac.Networks, policy: sac.Policy, target_critic: Any, batch: Transition, key: Key, n: int) -> Any:
+def best_value(
+    nets: sac.Networks, policy: sac.Policy, target_critic: Any, batch: Transition, key: Key, n: int
+) -> jax.Array:
     """min Q' of the best of n actions of the policy at the next observation, `[B]`."""
     action, _ = policies.tanh_normal(nets.actor, policy.params, batch.next_observation).sample_and_log_prob(
         seed=key, sample_shape=n
@@ -102,7 +106,7 @@ def update_critic(
         action=actions,
     )
     floor = hypers.reward_scale * batch.extras["return_to_go"] if config.calibrated else None
-    weight, aim = hypers.penalty, 0.0
+    weight, aim = hypers.penalty_weight, 0.0
     if state.log_factor is not None:
         weight, aim = weight * jnp.minimum(jnp.exp(state.log_factor.params), 1e6), hypers.gap_target
 
@@ -125,14 +129,14 @@ def update_critic(
 
     def factor_loss(log_factor: jax.Array) -> tuple[jax.Array, Metrics]:
         factor = jnp.minimum(jnp.exp(log_factor), 1e6)
-        return -factor * hypers.penalty * (metrics["gap"] - aim), {"penalty_factor": factor}
+        return -factor * hypers.penalty_weight * (metrics["gap"] - aim), {"penalty_factor": factor}
 
     log_factor, factor_metrics = state.log_factor.step(factor_loss, hypers.critic_lr, nets.axes)
     return new.replace(log_factor=log_factor), metrics | factor_metrics
 
 
 def no_bound(policy: Any, rows: Any, info: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Rows of the run itself, whose return is not known when they are stored, bound nothing: CQL's penalty."""
+    """The bound of rows that the run collects, `[K, E]`: none, since their return is not known when they are stored."""
     del policy, info
     return {"return_to_go": jnp.full_like(rows.reward, jnp.finfo(jnp.float32).min)}
 

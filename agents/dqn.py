@@ -61,7 +61,7 @@ class Hypers(BaseHypers):
 
 
 class Policy(NamedTuple):
-    """What acting and recording read: of the critic half alone."""
+    """What acting and recording read; all of it comes from the critic half."""
 
     params: Params
     epsilon: jax.Array
@@ -87,7 +87,7 @@ def epsilon(state: HalfState, schedule_updates: int) -> jax.Array:
 
 
 def values(nets: Networks, policy: Policy, observation: jax.Array) -> jax.Array:
-    """The least estimate of every action, `[..., n]`."""
+    """The least estimate of every action over the ensemble, `[..., O]` -> `[..., n]`."""
     least: jax.Array = nets.critic.apply(policy.params, observation).min(axis=0)
     return least
 

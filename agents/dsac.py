@@ -38,10 +38,10 @@ class Hypers(CommonHypers):
     """Hyper-parameters, traced."""
 
     std_min: float | jax.Array = setting(
-        0.9, "least standard deviation of a return that critics know, in scaled rewards", POSITIVE
+        0.9, "least standard deviation of the return that a critic predicts, in scaled rewards", POSITIVE
     )
     td_bound: float | jax.Array = setting(
-        10.0, "errors that the deviation learns from are clipped to +- this, in scaled rewards", POSITIVE
+        10.0, "errors in the loss of the standard deviation are clipped to +- this, in scaled rewards", POSITIVE
     )
 
 

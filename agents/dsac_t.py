@@ -1,7 +1,7 @@
-"""DSAC with three refinements (DSAC-T; Duan et al., arXiv 2310.05858), which make it insensitive to the reward's scale.
+"""DSAC with three refinements against its sensitivity to the reward's scale (DSAC-T; Duan et al., arXiv 2310.05858).
 
-Means learn from the expected next return instead of a sample, two critics are learnt, and gradients are divided by the
-variance relative to its running mean.
+Means learn from the expected next return instead of a sample, there are two critics, and their gradients are divided
+by the variance over the square of its running mean deviation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Config(dsac.Config):
 class Hypers(dsac.CommonHypers):
     """Hyper-parameters, traced."""
 
-    std_tau: float | jax.Array = setting(0.005, "step of the running mean of each critic's deviation", SHARE)
+    std_tau: float | jax.Array = setting(0.005, "step of the running mean of each critic's standard deviation", SHARE)
 
 
 class CriticState(HalfState):

@@ -1,4 +1,4 @@
-"""EDAC (An et al., arXiv 2110.01548): SAC with the minimum of many critics, whose slopes are kept apart.
+"""EDAC (An et al., arXiv 2110.01548): SAC with the minimum of many critics, whose slopes are pushed apart.
 
 Without the diversity term it is SAC-N of the same paper, which needs more critics.
 """
@@ -33,7 +33,7 @@ class Config(sac.Config):
 class Hypers(sac.Hypers):
     """Hyper-parameters, traced."""
 
-    diversity: float | jax.Array = setting(
+    diversity_weight: float | jax.Array = setting(
         1.0, "weight of the similarity of the critics' slopes (eta in the paper); 0 is SAC-N", POSITIVE
     )
 
@@ -76,7 +76,7 @@ def update_critic(
         batch,
         target,
         nets.axes,
-        regress=lambda both, target: nets.regress(both[0], target) + state.hypers.diversity * both[1],
+        regress=lambda both, target: nets.regress(both[0], target) + state.hypers.diversity_weight * both[1],
         values=lambda both: both[0],
         measure=lambda both: {"similarity": both[1]},
         target_mean=target.mean(),

@@ -1,6 +1,6 @@
 """Flow Q-learning (Park et al., arXiv 2502.02538): a flow clones the data, a one-step policy distils it and climbs Q.
 
-The actor half owns both networks. Only the one-step policy acts and enters the critics' targets.
+The actor half holds both networks. Only the one-step policy acts and enters the critics' targets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Config(halves.Config):
     activation: str = setting("gelu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
     layer_norm: bool = setting(True, "LayerNorm in the critics")
     num_critics: int = setting(2, "critics in the ensemble; the actor climbs their mean", COUNT)
-    next_value: str = setting("mean", "what of the critics enters the target: mean or min", choices=NEXT_VALUES)
+    next_value: str = setting("mean", "how a target combines the critics: by their mean or min", choices=NEXT_VALUES)
     normalize_q: bool = setting(False, "divide the actor's Q by the minibatch's mean |Q|")
     flow_steps: int = setting(10, "Euler steps from noise to an action of the flow", COUNT)
 
@@ -38,7 +38,9 @@ class Config(halves.Config):
 class Hypers(halves.Hypers):
     """Hyper-parameters, traced."""
 
-    alpha: float | jax.Array = setting(10.0, "weight of distillation against the value", POSITIVE)
+    distillation_weight: float | jax.Array = setting(
+        10.0, "weight of distillation against the value (alpha in the paper)", POSITIVE
+    )
 
 
 class ActorParams(NamedTuple):
@@ -49,7 +51,7 @@ class ActorParams(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """The networks, and what the target takes of the critics."""
+    """The networks, and the settings that updates read."""
 
     flow: Network  # (params, observation [B, O], action [B, A], time [B, 1]) -> velocity [B, A]
     policy: Network  # (params, observation [..., O], noise [..., A]) -> action [..., A], not bounded
@@ -80,7 +82,7 @@ def update_critic(
 def update_actor(
     nets: Networks, state: HalfState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
-    """The flow down its matching loss, the policy down alpha distillation - Q (arXiv 2502.02538, algorithm 1)."""
+    """The flow down its matching loss, the policy down weighted distillation - Q (arXiv 2502.02538, algorithm 1)."""
     flow_key, noise_key, dropout_key = jax.random.split(key, 3)
     critic, observation = nets.critic.with_dropout(dropout_key, 0), batch.observation
     noise = jax.random.normal(noise_key, batch.action.shape, batch.action.dtype)
@@ -93,7 +95,7 @@ def update_actor(
         distillation = jnp.mean(jnp.square(action - flowed))
         q = critic(critic_params, observation, jnp.clip(action, -1.0, 1.0)).mean(axis=0)
         weight = losses.td3_bc_lambda(q, 1.0) if nets.config.normalize_q else 1.0
-        value = matching + state.hypers.alpha * distillation - weight * q.mean()
+        value = matching + state.hypers.distillation_weight * distillation - weight * q.mean()
         return value, {"actor_loss": value, "flow_loss": matching, "distillation_loss": distillation}
 
     actor, metrics = state.learner.step(loss, state.hypers.actor_lr, nets.axes)

@@ -23,7 +23,7 @@ Config = td3.Config
 class Hypers(td3_bc.Hypers):
     """Hyper-parameters, traced."""
 
-    evaluation_q_weight: float | jax.Array = setting(10.0, "the same weight of the evaluation policy's loss")
+    evaluation_q_weight: float | jax.Array = setting(10.0, "`q_weight` of the evaluation policy's loss")
 
 
 class ActorState(HalfState):
@@ -43,7 +43,7 @@ class Policy(NamedTuple):
 def update_actor(
     nets: td3.Networks, state: ActorState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[ActorState, Metrics]:
-    """Either policy down TD3+BC's loss with its own weight (arXiv 2306.03680, section 4)."""
+    """Each policy down TD3+BC's loss, the evaluation policy with another weight (arXiv 2306.03680, section 4)."""
     new: Any
     new, metrics = td3.update_actor(nets, state, critic_params, batch, key)
     milder = state.hypers.replace(q_weight=state.hypers.evaluation_q_weight)

@@ -1,6 +1,6 @@
 """Mirror descent policy optimisation, off-policy (MDPO; Tomar et al., arXiv 2005.09814): SAC near its previous policy.
 
-The previous policy is a copy that is refreshed now and then. Refreshed at every update it is SAC.
+The previous policy is a copy that is refreshed every so many updates; with a refresh at every update this is SAC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from rlx import parallel
 from rlx.agents import sac
-from rlx.distributions import gaussian_divergence
 from rlx.halves import SoftActorState
 from rlx.types import COUNT, POSITIVE, Key, Metrics, Params, Spec, Transition, setting
 
@@ -42,6 +41,8 @@ def update_actor(
     key: Key,
 ) -> tuple[SoftActorState, Metrics]:
     """SAC's plus the weighted KL(pi || previous policy) (arXiv 2005.09814, eq. 14), then a refresh where one is due."""
+    from rlx.distributions import gaussian_divergence
+
     hypers, learner = state.hypers, state.learner
     previous = nets.actor.apply(learner.target_params, batch.observation)
 

@@ -1,6 +1,6 @@
 """Probabilistic mixture of experts (PMOE; Ren et al., arXiv 2104.09122): SAC whose policy is a mixture of Gaussians.
 
-Choosing one of the Gaussians has no derivative. So all of them learn at every step, and the mixture's weights learn how
+Choosing one of the Gaussians has no derivative, so all of them learn at every step, and the mixture's weights learn how
 often each is the best.
 """
 
@@ -74,7 +74,7 @@ def frequency_loss(logits: jax.Array, q: jax.Array) -> jax.Array:
 def update_actor(
     nets: sac.Networks, state: SoftActorState, critic_params: Params, batch: Transition, key: Key
 ) -> tuple[SoftActorState, Metrics]:
-    """Every Gaussian down alpha log pi - Q, the weights down their own loss, then the temperature."""
+    """Every Gaussian down alpha log pi - Q, the weights down `frequency_loss`, then the temperature."""
     hypers, observation, critic = state.hypers, batch.observation, nets.critic.with_dropout(key, 1)
 
     def sample_all(params: Params) -> tuple[jax.Array, jax.Array]:

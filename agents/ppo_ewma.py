@@ -1,7 +1,7 @@
 """PPO-EWMA (Hilton et al., arXiv 2110.00641): PPO whose proximal policy is an average of the actor's weights.
 
-PPO's behaviour policy has two duties: it corrects for who collected, and it is what the actor must stay near. Here an
-average of recent weights has the second, so that neither the age of the data nor the size of batches changes it.
+PPO's behaviour policy has two uses: importance ratios are taken to it, and the actor must stay near it. Here an
+average of recent weights takes the second, so that neither the age of the data nor the size of batches changes it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def proximal(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probabilities of the actions under the averaged weights, and those over the behaviour's, both [B] (eq. 2).
 
-    They are kept within a factor of the behaviour's, so that the product of ratio and weight is always pi / pi_old.
+    They are clipped to within a factor of 100 of the behaviour's, so ratio times weight is always pi / pi_old.
     """
     behaviour = batch.extras["log_prob"]
     log_prob, _ = policy.score(state.learner.target_params, batch, key)

@@ -28,9 +28,9 @@ class Config(dqn.ExplorationConfig):
 class Hypers(dqn.BaseHypers):
     """Hyper-parameters, traced."""
 
-    q_lambda: float | jax.Array = setting(0.65, "lambda of the returns that values are learned from", SHARE)
-    final_rate: float | jax.Array = setting(
-        0.0, "the learning rate falls in a line to this share of it, over the schedule's updates", SHARE
+    td_lambda: float | jax.Array = setting(0.65, "lambda of the returns that values are learned from", SHARE)
+    final_lr_fraction: float | jax.Array = setting(
+        0.0, "share of the learning rate that is left at the end of its linear fall", SHARE
     )
     max_gradient_norm: float | jax.Array = setting(10.0, "gradients are scaled down to this norm", POSITIVE)
 
@@ -40,7 +40,7 @@ def record(nets: dqn.Networks, policy: dqn.Policy, rows: Any, info: dict[str, ja
     del info
     hypers, ends = policy.hypers, (rows.terminated, rows.truncated)
     best = jnp.max(dqn.values(nets, policy, rows.next_observation), axis=-1)
-    target = losses.lambda_return(hypers.reward_scale * rows.reward, best, *ends, hypers.gamma, hypers.q_lambda)
+    target = losses.lambda_return(hypers.reward_scale * rows.reward, best, *ends, hypers.gamma, hypers.td_lambda)
     return {"value_target": target}
 
 
@@ -50,7 +50,7 @@ def update_critic(
     """The critics towards the block's lambda-returns, by squared error (arXiv 2407.04811, algorithm 1)."""
     hypers = state.hypers
     left = optim.make_schedule("linear", config.schedule_updates)(state.step)
-    rate = hypers.critic_lr * (hypers.final_rate + (1 - hypers.final_rate) * left)
+    rate = hypers.critic_lr * (hypers.final_lr_fraction + (1 - hypers.final_lr_fraction) * left)
     critic, target = nets.critic.with_dropout(key, 0), batch.extras["value_target"]
     options = {"tau": 0.0, "rate": rate, "optimizer": halves.limited_adam(hypers), "epsilon": policy.epsilon}
     return halves.update_discrete_critics(state, critic, batch, target, nets.axes, **options)

@@ -23,7 +23,7 @@ class Config(sac.Config):
     num_critics: int = setting(10, "critics in the ensemble; the actor climbs their mean", COUNT)
     num_target_critics: int = setting(
         2,
-        "critics, drawn anew for every update, whose minimum is the target: fewer are less cautious",
+        "critics, drawn anew for every update, whose minimum makes the target: fewer are less cautious",
         COUNT,
         up_to="num_critics",
     )

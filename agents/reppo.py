@@ -1,7 +1,7 @@
 """REPPO (Voelcker et al., arXiv 2507.11019): SAC's actor and soft values, on-policy, within a trust region.
 
-Of each block, `record` computes soft lambda-returns; the critic learns them as a distribution, and the actor climbs it
-along the action, as SAC's does, where it is still near the policy that collected.
+Of each block, `record` computes soft lambda-returns; the critic learns them as a distribution, and the actor climbs its
+mean along the action, as SAC's does, where it is still near the policy that collected.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
 from rlx import categorical, halves, losses, networks, parallel, policies
-from rlx.distributions import gaussian_divergence
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -41,15 +40,19 @@ class Hypers(PyTreeNode):
     td_lambda: float | jax.Array = setting(0.95, "lambda of the returns that critics learn from", SHARE)
     actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor (Adam)", POSITIVE)
     critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)", POSITIVE)
-    dual_lr: float | jax.Array = setting(3e-4, "learning rate of temperature and weight of the KL (Adam)", POSITIVE)
-    max_gradient_norm: float | jax.Array = setting(0.5, "gradients of actor and critics are scaled to this", POSITIVE)
+    dual_lr: float | jax.Array = setting(
+        3e-4, "learning rate of the temperature and of the KL's weight (Adam)", POSITIVE
+    )
+    max_gradient_norm: float | jax.Array = setting(
+        0.5, "gradients of actor and critics are scaled down to this norm", POSITIVE
+    )
     alpha_init: float | jax.Array = setting(0.01, "entropy temperature at the start", (1e-8, math.inf))
     target_entropy_per_action: float | jax.Array = setting(
         -0.5, "target entropy, in nats for each action dimension", (-math.inf, math.log(2))
     )
     kl_weight_init: float | jax.Array = setting(0.01, "weight of the KL at the start", (1e-8, math.inf))
     max_kl: float | jax.Array = setting(
-        0.1, "KL from the policy that collected, from which only it is lowered", POSITIVE
+        0.1, "largest KL from the policy that collected; beyond it the actor lowers only the KL", POSITIVE
     )
     v_min: float | jax.Array = setting(-10.0, "lowest atom, in scaled rewards", below="v_max")
     v_max: float | jax.Array = setting(10.0, "highest atom, in scaled rewards")
@@ -139,6 +142,8 @@ def update_actor(
 
     Then the temperature follows the entropy, and the weight of the KL the KL, to their targets.
     """
+    from rlx.distributions import gaussian_divergence
+
     hypers, old = state.hypers, (batch.extras["mean"], batch.extras["log_std"])
     alpha, kl_weight = jnp.exp(state.log_alpha.params), jnp.exp(state.log_kl_weight.params)
 

@@ -27,7 +27,9 @@ class Hypers(iql.Hypers):
     """Hyper-parameters, traced."""
 
     critic_quantile: float | jax.Array = setting(0.25, "quantile of the critics' values that counts (alpha)", SHARE)
-    huber: float | jax.Array = setting(1.0, "error from which the critics' loss is linear (delta)", (1e-6, POSITIVE[1]))
+    huber_delta: float | jax.Array = setting(
+        1.0, "absolute error beyond which the critics' loss is linear (delta)", (1e-6, POSITIVE[1])
+    )
 
 
 def quantile(q: jax.Array, hypers: Hypers) -> jax.Array:
@@ -37,7 +39,7 @@ def quantile(q: jax.Array, hypers: Hypers) -> jax.Array:
 
 def huber_error(q: jax.Array, target: jax.Array, hypers: Hypers) -> jax.Array:
     """Huber's loss of all critics, `[N, B]` against `[B]`, with a slope of 1 beyond delta (arXiv 2310.12955)."""
-    return losses.ensemble_huber_loss(q, target, hypers.huber) / hypers.huber
+    return losses.ensemble_huber_loss(q, target, hypers.huber_delta) / hypers.huber
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, HalfState, iql.Value, Params]:

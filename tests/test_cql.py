@@ -20,7 +20,7 @@ from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, stub, three_w
 
 CONTRACT = probes.Contract(
     config={"penalty_actions": 2, "backup_actions": 2},
-    hypers={"penalty": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0},
+    hypers={"penalty_weight": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0},
     variants=({"lagrange": True},),
 )
 
@@ -56,7 +56,7 @@ def half(hypers: Any, online: Any = ONLINE, target: Any = TARGET, factor: Any = 
 def test_critic_loss(calibrated: bool) -> None:
     """With the drawn actions as they are: squared error, and the penalty of values that sampling makes large."""
     config = cql.Config(**vars(CONFIG) | {"calibrated": calibrated})
-    hypers, key = as_arrays(cql.Hypers(gamma=0.9, reward_scale=2.0, penalty=1.5)), jax.random.key(0)
+    hypers, key = as_arrays(cql.Hypers(gamma=0.9, reward_scale=2.0, penalty_weight=1.5)), jax.random.key(0)
     actions, log_density = (np.asarray(x) for x in cql.draw(NETS, POLICY, DATA, jax.random.split(key)[0], 3))
     next_action = np.asarray(
         cql.policies.tanh_normal(NETS.actor, POLICY.params, DATA.next_observation).sample(
@@ -108,7 +108,7 @@ def test_gradient_and_limits_of_the_penalty() -> None:
 
 @pytest.mark.usefixtures("plain_descent")
 def test_the_factor_grows_while_the_gap_is_too_large() -> None:
-    hypers = as_arrays(cql.Hypers(critic_lr=0.01, penalty=1.5, gap_target=0.8))
+    hypers = as_arrays(cql.Hypers(critic_lr=0.01, penalty_weight=1.5, gap_target=0.8))
     update = jax.jit(lambda state: cql.update_critic(NETS, state, POLICY, DATA, jax.random.key(0), config=CONFIG))
     (new, found), (plain, of_plain) = update(half(hypers, factor=jnp.float32(1.0))), update(half(hypers))
     np.testing.assert_allclose(found["gap"], of_plain["gap"], rtol=1e-5)

@@ -12,7 +12,9 @@ from rlx.types import as_arrays
 from tests import probes
 from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, near, normals, stub, tanh_log_prob, targeted, three_ways
 
-CONTRACT = probes.Contract(config={"num_critics": 3}, hypers={"diversity": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0})
+CONTRACT = probes.Contract(
+    config={"num_critics": 3}, hypers={"diversity_weight": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0}
+)
 
 CONFIG = edac.Config(**SMALL, num_critics=3)
 normal = normals()
@@ -36,7 +38,7 @@ def test_critic_loss() -> None:
     critic = stub(lambda w, o, a: jnp.einsum("na,ba->nb", w, a))
     nets = sac.make_networks(CONFIG, SPEC)._replace(actor=actor, critic=critic)
     slopes = lambda w, o, a: jnp.broadcast_to(w[:, None], (3, BATCH, 2))  # noqa: E731
-    hypers, key = as_arrays(edac.Hypers(gamma=0.9, reward_scale=2.0, diversity=0.7)), jax.random.key(0)
+    hypers, key = as_arrays(edac.Hypers(gamma=0.9, reward_scale=2.0, diversity_weight=0.7)), jax.random.key(0)
     policy: Any = sac.Policy(jnp.float32(0.2), jnp.float32(-0.3))
     action, _ = sac.policies.squashed_sample(actor, policy.params, BATCHES.next_observation, key)
     log_prob = tanh_log_prob(0.2 + BATCHES.next_observation[:, :2], -1.0, np.asarray(action))
@@ -55,7 +57,7 @@ def test_critic_loss() -> None:
 
 def test_diversity_turns_slopes_apart_and_without_it_the_agent_is_sac() -> None:
     ours, theirs = edac.make(CONFIG, SPEC), sac.make(CONFIG, SPEC)
-    first = jax.jit(ours.init)(jax.random.key(0), edac.Hypers(diversity=0.0))
+    first = jax.jit(ours.init)(jax.random.key(0), edac.Hypers(diversity_weight=0.0))
     mine, other = (
         jax.jit(agent.update)(state, BATCHES, jax.random.key(1))[0]
         for agent, state in ((ours, first), (theirs, first.with_hypers(sac.Hypers())))
@@ -63,7 +65,7 @@ def test_diversity_turns_slopes_apart_and_without_it_the_agent_is_sac() -> None:
     near(mine.critic.learner, other.critic.learner)
     near(mine.actor.learner, other.actor.learner)
 
-    apart = first.with_hypers(edac.Hypers(diversity=100.0)).critic
+    apart = first.with_hypers(edac.Hypers(diversity_weight=100.0)).critic
     update = jax.jit(lambda half: ours.update_critic(half, ours.acting_params(first), BATCHES, jax.random.key(2)))
     said = []
     for _ in range(30):

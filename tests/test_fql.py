@@ -19,7 +19,7 @@ from tests.loss_tools import BATCH, BATCHES, SMALL, near, normals, stub, targete
 # Without LayerNorm: of one number and biases of 0 it leaves the sign, and the probes' inputs are one number or two.
 CONTRACT = probes.Contract(
     config={"layer_norm": False, "flow_steps": 2},
-    hypers={"alpha": 0.01},
+    hypers={"distillation_weight": 0.01},
     samples=True,
     variants=({"next_value": "min"},),
 )
@@ -73,7 +73,7 @@ def distillation(v: float, p: float) -> tuple[np.ndarray, np.ndarray]:
 def test_actor_loss(normalize_q: bool) -> None:
     """Matching + alpha distillation - the critics' mean at the clipped action, which may be divided by its size."""
     v, p, w = np.float32(0.4), np.float32(0.7), normal(BATCH)
-    nets, hypers = make_stubs(normalize_q=normalize_q), as_arrays(fql.Hypers(alpha=3.0))
+    nets, hypers = make_stubs(normalize_q=normalize_q), as_arrays(fql.Hypers(distillation_weight=3.0))
     matching = diffusion.flow_loss(lambda x, t: v * (x + t), jnp.asarray(BATCHES.action), jax.random.split(KEY, 3)[0])
     action, flowed = distillation(v, p)
     q = 1.5 * w * np.clip(action, -1, 1).sum(-1)
@@ -89,13 +89,13 @@ def test_actor_loss(normalize_q: bool) -> None:
 def test_a_large_alpha_is_distilled_cloning() -> None:
     """The policy's step, per alpha, is distillation's alone; the flow's step knows neither alpha nor the critics."""
     v, p, alpha = np.float32(0.4), np.float32(0.7), 1e6
-    hypers = as_arrays(fql.Hypers(alpha=alpha, actor_lr=0.1 / alpha))
+    hypers = as_arrays(fql.Hypers(distillation_weight=alpha, actor_lr=0.1 / alpha))
     _, new = jax.jit(lambda w: actor_update(make_stubs(), hypers, v, p, w))(normal(BATCH))
     action, flowed = distillation(v, p)
     slope = (2 * (action - flowed) * BATCHES.observation[:, :2]).mean()
     np.testing.assert_allclose(new.policy, p - 0.1 * slope, rtol=1e-4)
     steps = [
-        actor_update(make_stubs(), as_arrays(fql.Hypers(alpha=a, actor_lr=0.1)), v, p, w)[1].flow
+        actor_update(make_stubs(), as_arrays(fql.Hypers(distillation_weight=a, actor_lr=0.1)), v, p, w)[1].flow
         for a, w in ((0.0, np.zeros(BATCH, np.float32)), (50.0, normal(BATCH)))
     ]
     near(*steps)

@@ -24,10 +24,10 @@ FOLLOWING = normal(STEPS, ENVS, 3)  # values of three actions, at each step's tr
 REWARDS = normal(STEPS, ENVS)
 
 
-def returns(q_lambda: float, terminated: Any, truncated: Any) -> Any:
+def returns(td_lambda: float, terminated: Any, truncated: Any) -> Any:
     """Of a block whose observations are the values of the actions."""
     nets = dqn.Networks(stub(lambda params, observation: observation[None]), ())
-    hypers = pqn.Hypers(gamma=GAMMA, q_lambda=q_lambda, reward_scale=2.0)
+    hypers = pqn.Hypers(gamma=GAMMA, td_lambda=td_lambda, reward_scale=2.0)
 
     def columns(rewards: Any, following: Any) -> Any:
         rows = Row(None, None, rewards, terminated, truncated, following)

@@ -33,7 +33,7 @@ def test_both_halves_take_the_quantile() -> None:
 @pytest.mark.parametrize("delta", [0.5, 2.0])
 def test_critic_loss(delta: float) -> None:
     """Squares up to delta, lines beyond, with slope 1 from there on whatever delta."""
-    q, target, hypers = 2 * normal(5, BATCH), normal(BATCH), as_arrays(riql.Hypers(huber=delta))
+    q, target, hypers = 2 * normal(5, BATCH), normal(BATCH), as_arrays(riql.Hypers(huber_delta=delta))
     error = abs(q - target)
     assert (error < delta).any() and (error > delta).any()
     expected = np.where(error < delta, error**2 / (2 * delta), error - delta / 2).mean(-1).sum()

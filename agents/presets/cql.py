@@ -12,7 +12,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "actor_hidden_sizes": (256, 256, 256),
         "critic_hidden_sizes": (256, 256, 256),
         "actor_lr": 3e-5,
-        "penalty": 10.0,
+        "penalty_weight": 10.0,
         "backup_actions": 1,
         "normalize_observations": True,
         "scale_rewards": "range",

@@ -1,4 +1,4 @@
-"""FQL's settings. Alpha is its authors' for each task; they name it the one that has to be tuned."""
+"""FQL's settings. None sets `distillation_weight`, which its authors tune for each task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PQN's tuned settings. Those for MinAtar are its authors', with blocks and minibatches of as many transitions."""
+"""PQN's tuned settings. `ALL` follows its authors' for MinAtar, with blocks and minibatches of as many transitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gymnax:CartPole-v1": {
         "critic_hidden_sizes": (64, 64),
         "reward_scale": 0.1,
-        "q_lambda": 0.95,
+        "td_lambda": 0.95,
         "epsilon_end": 0.2,
         "exploration_share": 0.2,
         "num_envs": 32,

@@ -1,4 +1,4 @@
-"""REPPO's tuned settings. Those called `playground` are its authors' for DM control in MuJoCo Playground: blocks and
+"""REPPO's tuned settings. The preset `playground` is its authors' for DM control in MuJoCo Playground: blocks and
 minibatches have as many transitions."""
 
 from __future__ import annotations
