@@ -203,7 +203,8 @@ class Contract(NamedTuple):
     config: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Config that make it small, beside hidden sizes
     hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
     variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
-    unprobed: tuple[int, ...] = ()  # variants whose values jitter by more than the probes allow
+    slow_probes: bool = False  # it needs so many updates for the probes that they are in the slow set
+    tolerance: float = 1.0  # factor on how far values and actions may be off, where they jitter
     updates: int = 700  # of each probe
     small_steps: bool = (
         False  # batch norm leaves kernels behind one number without gradient: Adam would step by rounding

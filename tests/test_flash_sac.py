@@ -11,8 +11,13 @@ from tests.test_xqc import CONTRACT as LIKE_XQC
 from tests.test_xqc import SMALL, check_losses, check_sphere
 
 CONTRACT = LIKE_XQC._replace(
-    config={"num_atoms": 21, "actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)},
-    unprobed=(0,),  # XQC's probes are of the same updates, in a fourth of the time
+    config=LIKE_XQC.config
+    | {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
+    | {"critic_decay_steps": 3000, "actor_decay_steps": 3000},
+    hypers=LIKE_XQC.hypers | {"actor_lr": 3e-3},
+    updates=3000,
+    slow_probes=True,
+    tolerance=2,
 )
 
 

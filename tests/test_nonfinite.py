@@ -168,6 +168,7 @@ def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int]
     assert train(Brittle(reward=INF)) == 2
     assert f"reward, of 4 environments; {RESET}" in capsys.readouterr().err
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--quiet", "--on-nonfinite", "reset-env"]) == 0
+    assert "on_nonfinite stop is now reset-env" in capsys.readouterr().err
     assert reported(tmp_path / "run") == {step: {"reward": {"run_step": step, "number": 4}} for step in (120, 240)}
     assert_all_saved_is_finite(tmp_path / "run")
 
