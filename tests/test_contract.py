@@ -375,4 +375,8 @@ def test_a_page_and_tests_of_its_losses(name: str) -> None:
     page = ROOT / "docs" / "agents" / f"{name}.md"
     assert f"<!-- settings: {name} -->" in page.read_text()  # the table is made from the dataclasses
     assert f"{name}.md" in (ROOT / "docs" / "agents" / "index.md").read_text()
-    assert "_loss" in (ROOT / "tests" / f"test_{name}.py").read_text()
+    assert (ROOT / "tests" / f"test_{name}.py").exists()
+    module = agents.load(name)
+    for loss in vars(module).values():
+        if getattr(loss, "__module__", "") == module.__name__ and getattr(loss, "__name__", "").endswith("_loss"):
+            assert any(loss.__name__ in path.read_text() for path in ROOT.glob("tests/test_*.py")), loss.__name__
