@@ -39,7 +39,7 @@ def quantile(q: jax.Array, hypers: Hypers) -> jax.Array:
 
 def huber_error(q: jax.Array, target: jax.Array, hypers: Hypers) -> jax.Array:
     """Huber's loss of all critics, `[N, B]` against `[B]`, with a slope of 1 beyond delta (arXiv 2310.12955)."""
-    return losses.ensemble_huber_loss(q, target, hypers.huber_delta) / hypers.huber
+    return losses.ensemble_huber_loss(q, target, hypers.huber_delta) / hypers.huber_delta
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, HalfState, iql.Value, Params]:

@@ -49,12 +49,12 @@ def test_one_step_of_values_and_of_the_average_reward() -> None:
     features, y = total(BATCHES.observation, BATCHES.action), 2 * BATCHES.reward + BATCHES.discount * next_q
     error = W[:, None] * features + RHO - y
     new = W - 0.1 * (2 * error * features).mean(1), RHO - 0.1 * (2 * error).mean(1).sum()
-    for found, metrics in three_ways(update, learner, BATCHES):
+    for actual, metrics in three_ways(update, learner, BATCHES):
         np.testing.assert_allclose(metrics["critic_loss"], (error**2).mean(1).sum(), rtol=1e-4)
         np.testing.assert_allclose(metrics["differential_q_mean"], (W[:, None] * features).mean(), rtol=1e-4)
         np.testing.assert_allclose(metrics["average_reward"], new[1], rtol=1e-4)
-        np.testing.assert_allclose(found.params["params"], new[0], rtol=1e-4)
-        np.testing.assert_allclose(found.target_params["params"], 0.75 * TARGET + 0.25 * new[0], rtol=1e-4)
+        np.testing.assert_allclose(actual.params["params"], new[0], rtol=1e-4)
+        np.testing.assert_allclose(actual.target_params["params"], 0.75 * TARGET + 0.25 * new[0], rtol=1e-4)
 
 
 def test_it_learns_the_average_reward_of_an_endless_task() -> None:

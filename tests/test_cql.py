@@ -74,10 +74,10 @@ def test_critic_loss(calibrated: bool) -> None:
     def metrics(online: jax.Array, target: jax.Array) -> Any:
         return cql.update_critic(NETS, half(hypers, online, target), POLICY, DATA, key, config=config)[1]
 
-    for found in three_ways(metrics, ONLINE, TARGET):
-        np.testing.assert_allclose(found["critic_loss"], ((q - y) ** 2).mean(-1).sum() + 1.5 * gap.sum(), rtol=1e-5)
-        np.testing.assert_allclose(found["gap"], gap.mean(), rtol=1e-5)
-        np.testing.assert_allclose(found["q_mean"], q.mean(), rtol=1e-5)
+    for actual in three_ways(metrics, ONLINE, TARGET):
+        np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum() + 1.5 * gap.sum(), rtol=1e-5)
+        np.testing.assert_allclose(actual["gap"], gap.mean(), rtol=1e-5)
+        np.testing.assert_allclose(actual["q_mean"], q.mean(), rtol=1e-5)
 
 
 def test_the_penalty_tends_to_its_integral() -> None:
@@ -88,8 +88,8 @@ def test_the_penalty_tends_to_its_integral() -> None:
     of_data, grid = q[0, 0, 0], np.linspace(-1, 1, 20_001)
     integral = 2 * np.log(np.trapezoid(np.exp(grid**3), grid))
     for part in (slice(0, n), slice(n, 2 * n), slice(2 * n, 3 * n)):
-        found = cql.gap(jnp.concatenate([q[:, :1], q[:, 1:][:, part]], axis=1), log_density[part])[0, 0] - np.log(n)
-        np.testing.assert_allclose(found, integral - of_data, atol=0.06)
+        actual = cql.gap(jnp.concatenate([q[:, :1], q[:, 1:][:, part]], axis=1), log_density[part])[0, 0] - np.log(n)
+        np.testing.assert_allclose(actual, integral - of_data, atol=0.06)
 
 
 def test_gradient_and_limits_of_the_penalty() -> None:
@@ -110,12 +110,12 @@ def test_gradient_and_limits_of_the_penalty() -> None:
 def test_the_factor_grows_while_the_gap_is_too_large() -> None:
     hypers = as_arrays(cql.Hypers(critic_lr=0.01, penalty_weight=1.5, gap_target=0.8))
     update = jax.jit(lambda state: cql.update_critic(NETS, state, POLICY, DATA, jax.random.key(0), config=CONFIG))
-    (new, found), (plain, of_plain) = update(half(hypers, factor=jnp.float32(1.0))), update(half(hypers))
-    np.testing.assert_allclose(found["gap"], of_plain["gap"], rtol=1e-5)
-    step = 0.01 * np.e * 1.5 * (found["gap"] - 0.8)
+    (new, actual), (plain, of_plain) = update(half(hypers, factor=jnp.float32(1.0))), update(half(hypers))
+    np.testing.assert_allclose(actual["gap"], of_plain["gap"], rtol=1e-5)
+    step = 0.01 * np.e * 1.5 * (actual["gap"] - 0.8)
     np.testing.assert_allclose(new.log_factor.params, 1 + step, rtol=1e-5)
-    extra = 1.5 * 2 * ((np.e - 1) * found["gap"] - np.e * 0.8)
-    np.testing.assert_allclose(found["critic_loss"] - of_plain["critic_loss"], extra, rtol=1e-4)
+    extra = 1.5 * 2 * ((np.e - 1) * actual["gap"] - np.e * 0.8)
+    np.testing.assert_allclose(actual["critic_loss"] - of_plain["critic_loss"], extra, rtol=1e-4)
     assert plain.log_factor is None
 
 

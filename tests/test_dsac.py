@@ -55,8 +55,8 @@ def test_gradients_of_the_loss(refined: bool) -> None:
         return jax.grad(loss)(estimates, target)
 
     plain = partial(dsac.gaussian_loss, td_bound=2.0, std_min=0.5)
-    for found in three_ways(slope, ESTIMATES, TARGET):
-        np.testing.assert_allclose(found, gradients_by_hand(refined), rtol=2e-4, atol=1e-5)
+    for actual in three_ways(slope, ESTIMATES, TARGET):
+        np.testing.assert_allclose(actual, gradients_by_hand(refined), rtol=2e-4, atol=1e-5)
 
 
 def test_losses_themselves() -> None:
@@ -67,10 +67,10 @@ def test_losses_themselves() -> None:
     refined = (ratio * (huber(mean - TARGET[None, :, 0]) + of_std)).mean(1).sum()
     std = std + 0.5
     plain = ((error**2 + np.clip(error, -2, 2) ** 2) / (2 * std**2) + np.log(std)).mean(1).sum()
-    for found in three_ways(partial(dsac.gaussian_loss, td_bound=2.0, std_min=0.5), ESTIMATES, TARGET):
-        np.testing.assert_allclose(found, plain, rtol=1e-5)
-    for found in three_ways(dsac_t.gaussian_loss, ESTIMATES, TARGET, MEAN_STD):
-        np.testing.assert_allclose(found, refined, rtol=1e-5)
+    for actual in three_ways(partial(dsac.gaussian_loss, td_bound=2.0, std_min=0.5), ESTIMATES, TARGET):
+        np.testing.assert_allclose(actual, plain, rtol=1e-5)
+    for actual in three_ways(dsac_t.gaussian_loss, ESTIMATES, TARGET, MEAN_STD):
+        np.testing.assert_allclose(actual, refined, rtol=1e-5)
 
 
 def test_a_deviation_settles_where_the_squared_error_is_twice_its_square() -> None:

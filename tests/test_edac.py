@@ -25,8 +25,8 @@ def test_similarity() -> None:
     slopes = normal(3, BATCH, 2)
     unit = slopes / np.linalg.norm(slopes, axis=-1, keepdims=True)
     pairs = sum((unit[i] * unit[j]).sum(-1).mean() for i in range(3) for j in range(3) if i != j)
-    for found in three_ways(edac.similarity, slopes):
-        np.testing.assert_allclose(found, pairs / 2, rtol=1e-4)
+    for actual in three_ways(edac.similarity, slopes):
+        np.testing.assert_allclose(actual, pairs / 2, rtol=1e-4)
     right, up = np.array([[[1.0, 0.0]]], np.float32), np.array([[[0.0, 2.0]]], np.float32)
     for others, expected in (((right, right, 3 * right), 3.0), ((right, -right), -2.0), ((right, up), 0.0)):
         np.testing.assert_allclose(edac.similarity(jnp.concatenate(others)), expected, atol=1e-5)
@@ -49,10 +49,10 @@ def test_critic_loss() -> None:
     def update(online: jax.Array, target: jax.Array) -> Any:
         return edac.update_critic(nets, targeted(hypers, online, target), policy, BATCHES, key, slopes=slopes)[1]
 
-    for found in three_ways(update, online, target):
+    for actual in three_ways(update, online, target):
         expected = ((online @ BATCHES.action.T - y) ** 2).mean(-1).sum() + 0.7 * alike
-        np.testing.assert_allclose(found["critic_loss"], expected, rtol=1e-4)
-        np.testing.assert_allclose(found["target_mean"], y.mean(), rtol=1e-4)
+        np.testing.assert_allclose(actual["critic_loss"], expected, rtol=1e-4)
+        np.testing.assert_allclose(actual["target_mean"], y.mean(), rtol=1e-4)
 
 
 def test_diversity_turns_slopes_apart_and_without_it_the_agent_is_sac() -> None:

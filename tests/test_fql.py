@@ -52,8 +52,8 @@ def test_critic_loss(next_value: str) -> None:
     def metrics(online: jax.Array, target: jax.Array, p: jax.Array) -> Any:
         return fql.update_critic(nets, targeted(hypers, online, target), p, BATCHES, KEY)[1]
 
-    for found in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.3)):
-        np.testing.assert_allclose(found["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
+    for actual in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.3)):
+        np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
 
 
 def actor_update(nets: fql.Networks, hypers: Any, v: Any, p: Any, w: Any) -> Any:
@@ -78,10 +78,10 @@ def test_actor_loss(normalize_q: bool) -> None:
     action, flowed = distillation(v, p)
     q = 1.5 * w * np.clip(action, -1, 1).sum(-1)
     value = q.mean() / (abs(q).mean() if normalize_q else 1)
-    for found, _ in three_ways(lambda *inputs: actor_update(nets, hypers, *inputs), v, p, w):
-        np.testing.assert_allclose(found["flow_loss"], matching, rtol=1e-5)
+    for actual, _ in three_ways(lambda *inputs: actor_update(nets, hypers, *inputs), v, p, w):
+        np.testing.assert_allclose(actual["flow_loss"], matching, rtol=1e-5)
         np.testing.assert_allclose(
-            found["actor_loss"], matching + 3 * ((action - flowed) ** 2).mean() - value, rtol=1e-4
+            actual["actor_loss"], matching + 3 * ((action - flowed) ** 2).mean() - value, rtol=1e-4
         )
 
 
@@ -115,8 +115,8 @@ def test_flow_loss_of_a_silent_and_of_the_right_network() -> None:
 def test_a_flow_of_one_point_lands_on_it(num_steps: int) -> None:
     """From any noise; the velocity is asked at times 0, 1 / T, ... and never at 1; actions beyond +-1 are clipped."""
     point, noise = jnp.array([0.3, -0.8]), normal(5, 7, 2)
-    for found in three_ways(lambda z: diffusion.flow(lambda x, t: (point - x) / (1 - t), z, num_steps), noise):
-        np.testing.assert_allclose(found, np.broadcast_to(point, noise.shape), atol=1e-5)
+    for actual in three_ways(lambda z: diffusion.flow(lambda x, t: (point - x) / (1 - t), z, num_steps), noise):
+        np.testing.assert_allclose(actual, np.broadcast_to(point, noise.shape), atol=1e-5)
     clipped = diffusion.flow(lambda x, t: jnp.full_like(x, 9.0), noise, num_steps)
     np.testing.assert_array_equal(clipped, np.ones_like(noise))
     with one_line("0 flow steps"):

@@ -23,13 +23,13 @@ def test_each_policy_has_its_own_weight() -> None:
     nets = td3_bc.make_networks(mcep.Config(**SMALL), SPEC)
     value = AGENT.critic_params(state.critic)
     new, metrics = jax.jit(AGENT.update_actor)(state.actor, value, BATCHES, jax.random.key(1))
-    for learner, found, weight, prefix in (
+    for learner, actual, weight, prefix in (
         (state.actor.learner, new.learner, 2.0, ""),
         (state.actor.evaluation, new.evaluation, 8.0, "evaluation_"),
     ):
         half = td3.HalfState.create(td3_bc.Hypers(q_weight=weight, actor_lr=0.5), learner)
         expected, said = jax.jit(lambda half: td3.update_actor(nets, half, value, BATCHES, jax.random.key(1)))(half)
-        near(found.params, expected.learner.params)
+        near(actual.params, expected.learner.params)
         np.testing.assert_allclose(metrics[f"{prefix}actor_loss"], said["actor_loss"], rtol=1e-5)
     assert new.evaluation.target_params is None
 

@@ -27,8 +27,8 @@ def test_divergence() -> None:
     one, other = ((normal(5, 2), normal(5, 2)) for _ in range(2))
     dists = [distrax.MultivariateNormalDiag(mean, jnp.exp(log_std)) for mean, log_std in (one, other)]
     expected = dists[0].kl_divergence(dists[1])
-    for found in three_ways(gaussian_divergence, one, other):
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for actual in three_ways(gaussian_divergence, one, other):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
     slopes = jax.jacobian(lambda gaussian: gaussian_divergence(gaussian, one).sum())(one)
     assert all((slope == 0).all() for slope in slopes)  # exactly, so that SAC's bits are a special case
 

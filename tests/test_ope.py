@@ -66,27 +66,27 @@ def by_hand(batch: Any, weights: np.ndarray) -> dict[str, float]:
     w = np.ones((n, steps + 1))  # w[:, t + 1] = w_t
     for i, t in itertools.product(range(n), range(steps)):
         w[i, t + 1] = w[i, t] * (math.exp(log_ratio[i, t]) if t < lengths[i] else 1)
-    found = dict.fromkeys(estimators.ESTIMATORS, 0.0)
+    estimates = dict.fromkeys(estimators.ESTIMATORS, 0.0)
     sums, total = weights @ w, weights.sum()
     for i in range(n):
         a = weights[i]
         g = sum(GAMMA**t * reward[i, t] for t in range(lengths[i]))
-        found["TIS"] += a * w[i, -1] * g / total
-        found["SNTIS"] += a * w[i, -1] * g / sums[-1]
-        found["DM"] += a * v[i, 0] / total
-        found["MDR"] += a * v[i, 0] / total
+        estimates["TIS"] += a * w[i, -1] * g / total
+        estimates["SNTIS"] += a * w[i, -1] * g / sums[-1]
+        estimates["DM"] += a * v[i, 0] / total
+        estimates["MDR"] += a * v[i, 0] / total
         for t in range(lengths[i]):
-            found["PDIS"] += a * GAMMA**t * w[i, t + 1] * reward[i, t] / total
-            found["SNPDIS"] += a * GAMMA**t * w[i, t + 1] * reward[i, t] / sums[t + 1]
+            estimates["PDIS"] += a * GAMMA**t * w[i, t + 1] * reward[i, t] / total
+            estimates["SNPDIS"] += a * GAMMA**t * w[i, t + 1] * reward[i, t] / sums[t + 1]
             for name, after, before in (("DR", total, total), ("WDR", sums[t + 1], sums[t])):
                 step = w[i, t + 1] / after * (reward[i, t] - q[i, t]) + w[i, t] / before * v[i, t]
-                found[name] += a * GAMMA**t * step
+                estimates[name] += a * GAMMA**t * step
             later = v[i, t + 1] if t + 1 < lengths[i] else tail[i]
-            found["MIS"] += a * marginal[i, t] * reward[i, t] / total
-            found["MDR"] += a * marginal[i, t] * (reward[i, t] + GAMMA * later - q[i, t]) / total
+            estimates["MIS"] += a * marginal[i, t] * reward[i, t] / total
+            estimates["MDR"] += a * marginal[i, t] * (reward[i, t] + GAMMA * later - q[i, t]) / total
         for name, after in (("DR", total), ("WDR", sums[-1])):
-            found[name] += a * GAMMA ** lengths[i] * w[i, -1] / after * tail[i]
-    return found
+            estimates[name] += a * GAMMA ** lengths[i] * w[i, -1] / after * tail[i]
+    return estimates
 
 
 def ragged(seed: int = 0) -> Any:
@@ -108,8 +108,8 @@ def test_every_estimator_of_ragged_episodes() -> None:
     """Plain, jitted and vmapped, with the weights of a bootstrap sample: one episode twice, one not at all."""
     batch, weights = ragged(), np.array([2.0, 0, 1, 1, 1])
     assert not np.asarray(batch.reward)[~np.asarray(batch.mask)].any()
-    for found in three_ways(every, batch, GAMMA, weights):
-        near(found, by_hand(batch, weights))
+    for actual in three_ways(every, batch, GAMMA, weights):
+        near(actual, by_hand(batch, weights))
     twice = jax.tree.map(lambda x: x[np.array([0, 0, 2, 3, 4])], batch)
     near(compiled(batch, GAMMA, weights), compiled(twice, GAMMA, np.ones(5)))
 
@@ -157,16 +157,16 @@ def test_minimax_weights_are_the_ratio_of_visits() -> None:
     discount = np.tile([1.0, 0.0], 4)
     taken = np.where(paths == 1, 0.9, 0.1) / 0.5
     expected = np.stack([taken[:, 0], GAMMA * taken.prod(axis=1)], axis=1).reshape(-1)
-    # two of the features are never seen
-    for found in three_ways(marginal.minimax_weights, features, following, discount, policy[:, 0], GAMMA, 1e-6):
-        near(found, expected)
+    # two of the features are 0 in all rows
+    for actual in three_ways(marginal.minimax_weights, features, following, discount, policy[:, 0], GAMMA, 1e-6):
+        near(actual, expected)
 
 
 def test_effective_sample_size() -> None:
     """Equal weights count fully, a single large one alone; 1, 1, 2: 16 / 6."""
     log_weight = np.log([[1.0, 1e-9, 1], [1, 1, 1], [1, 1e-9, 2]])
-    for found in three_ways(estimators.effective_sample_size, log_weight):
-        near(found, [3, 1, 16 / 6])
+    for actual in three_ways(estimators.effective_sample_size, log_weight):
+        near(actual, [3, 1, 16 / 6])
     batch = ragged()._replace(log_ratio=np.zeros((5, 4)))
     near(jax.jit(estimators.per_decision_sample_size)(batch, GAMMA), 5)
 
@@ -204,8 +204,8 @@ def test_distributions_of_returns() -> None:
         "DR": [0, 0, 1 / 3, 1],  # 0.5 + 1/3 - 4/3 < 0; 1 + 2/3 - 4/3; 1 + 4/3 - 4/3
         "SNDR": [0, 0, 1 / 2, 1],  # 0.5 + 1/4 - 1; 1 + 1/2 - 1; 1
     }
-    for found in three_ways(every, batch, np.array([0.0, 1, 2, 4]), np.ones(3), first, taken):
-        near(found, expected)
+    for actual in three_ways(every, batch, np.array([0.0, 1, 2, 4]), np.ones(3), first, taken):
+        near(actual, expected)
     near(cumulative.monotone(jnp.array([-0.1, 0.5, 0.4, 1.2])), [0, 0.5, 0.5, 1])
 
 
@@ -218,8 +218,8 @@ def test_statistics_of_a_distribution() -> None:
         return [cumulative.mean(x, cdf), cumulative.variance(x, cdf), *quantiles, *tails]
 
     expected = [2.75, 1 / 4 + 1 + 8 - 2.75**2, 1, 2, 4, 1, 1.5, (0.25 * 1 + 0.125 * 2) / 0.375, 2.75]
-    for found in three_ways(every, np.array([0.0, 1, 2, 4]), np.array([0, 0.25, 0.5, 0.7])):
-        near(found, expected)
+    for actual in three_ways(every, np.array([0.0, 1, 2, 4]), np.array([0, 0.25, 0.5, 0.7])):
+        near(actual, expected)
 
 
 # Intervals
@@ -307,8 +307,8 @@ def test_star_by_hand() -> None:
 
     stays, reward = 3.6 / 7.6, (3.6 + 7.2) / 7.6  # weights 1.8, 1.8; 0.2; twice
     expected = [0.9 + GAMMA * 0.9 * 2, reward / (1 - GAMMA * stays), [[1.8, 1.8], [0.2, 0]] * 2]
-    for found in three_ways(both, batch, state, single, np.ones(4)):
-        near(found, expected)
+    for actual in three_ways(both, batch, state, single, np.ones(4)):
+        near(actual, expected)
 
 
 def test_clusters_are_the_groups_of_rows() -> None:

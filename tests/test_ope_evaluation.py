@@ -92,8 +92,8 @@ def test_the_update_of_fitted_q_evaluation(kind: str) -> None:
         "quantiles": sum(huber(delta) / 2 for delta in deltas),
         "mixture": sum((delta**2 / 2 + math.log(2 * math.pi) / 2) / 2 for delta in deltas),
     }
-    for found in three_ways(loss, batch):
-        near(found, expected[kind], rtol=2e-2 if kind == "mixture" else 1e-5)
+    for actual in three_ways(loss, batch):
+        near(actual, expected[kind], rtol=2e-2 if kind == "mixture" else 1e-5)
 
 
 def test_mixtures_by_hand() -> None:
@@ -104,8 +104,8 @@ def test_mixtures_by_hand() -> None:
         return mixture.log_prob(outputs, x), mixture.mean(outputs)
 
     density = 0.25 * math.exp(-0.5) / math.sqrt(2 * math.pi) + 0.75 * 2 * math.exp(-2) / math.sqrt(2 * math.pi)
-    for found in three_ways(every, outputs, 1.0):
-        near(found, (math.log(density), 1.5))
+    for actual in three_ways(every, outputs, 1.0):
+        near(actual, (math.log(density), 1.5))
     drawn = np.asarray(jax.jit(mixture.sample)(np.tile(outputs, (4096, 1)), jax.random.key(0)))
     variance = 0.25 * (1 + 0) + 0.75 * (0.25 + 4) - 1.5**2
     np.testing.assert_allclose([drawn.mean(), drawn.var()], [1.5, variance], atol=0.1)
@@ -150,8 +150,8 @@ def test_without_log_prob_a_clone_of_who_collected_gives_it() -> None:
     without = source._replace(rows=source.rows._replace(extras={}))
     small = {"offline_steps": 400, "actor_hidden_sizes": (8,), "actor_lr": 1e-2, "batch_size": 64}
     clone = learning.fit_behaviour(without, **small)
-    found = policies.log_probs(clone, source.rows.observation, source.rows.action)
-    assert np.abs(found - source.rows.extras["log_prob"]).mean() < 0.2
+    actual = policies.log_probs(clone, source.rows.observation, source.rows.action)
+    assert np.abs(actual - source.rows.extras["log_prob"]).mean() < 0.2
     log_prob, notes = evaluation._behaviour(source, "data", 0)
     assert log_prob is source.rows.extras["log_prob"] and notes == []
 
@@ -223,15 +223,15 @@ def test_wrong_densities_and_few_episodes_are_said() -> None:
     sample, log_prob, _ = normal(0, 0.3)
     source = episodes(60)
     wrong = source.rows._replace(extras={"log_prob": source.rows.extras["log_prob"] - 2})
-    found = ope.evaluate(
+    table = ope.evaluate(
         [ope.Policy("far", sample, log_prob, jnp.float32(0.8))],
         source._replace(rows=wrong),
         values=False,
         features=0,
         bootstraps=5,
     )
-    said = "\n".join(found.notes)
-    assert "importance ratios average" in said and "are not to be believed" in said and "?" in str(found)
+    said = "\n".join(table.notes)
+    assert "importance ratios average" in said and "should not be trusted" in said and "?" in str(table)
 
 
 def test_simulated_returns_are_discounted() -> None:
@@ -242,11 +242,11 @@ def test_simulated_returns_are_discounted() -> None:
     @jax.jit
     def rewards() -> list[jax.Array]:
         state = jax.vmap(env.reset)(jax.random.split(jax.random.split(jax.random.key(0), 3)[0], 4))
-        found = []
+        collected = []
         for _ in range(2):
             state, step = jax.vmap(env.step)(state, jnp.zeros((4, 1)), jax.random.split(jax.random.key(1), 4))
-            found.append(step.reward)
-        return found
+            collected.append(step.reward)
+        return collected
 
     first, second = rewards()
     near(ope.simulate([still], env, 4, GAMMA)[0], first + GAMMA * second)

@@ -32,8 +32,8 @@ def density(mixture: Any, pre_tanh: Any) -> Any:
 
 def test_log_prob() -> None:
     pre_tanh = normal(8, 2)
-    for found in three_ways(pmoe.log_prob, MIXTURE, pre_tanh):
-        np.testing.assert_allclose(found, density(MIXTURE, pre_tanh), rtol=1e-4, atol=1e-4)
+    for actual in three_ways(pmoe.log_prob, MIXTURE, pre_tanh):
+        np.testing.assert_allclose(actual, density(MIXTURE, pre_tanh), rtol=1e-4, atol=1e-4)
     u, log_probs = pmoe.sample_each(MIXTURE, jax.random.key(0))
     for k in range(3):
         np.testing.assert_allclose(log_probs[:, k], density(MIXTURE, np.asarray(u[:, k])), rtol=1e-3, atol=1e-3)
@@ -53,8 +53,8 @@ def test_samples_choose_each_gaussian_as_often_as_its_weight_says() -> None:
 def test_frequency_loss() -> None:
     logits, q = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32)), np.float32([[1, 3, 2], [0, -1, 5]])
     expected = ((0.25 + 0.5625 + 0.0625) + (0.01 + 0.01 + 0.04)) / 2
-    for found in three_ways(pmoe.frequency_loss, logits, q):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for actual in three_ways(pmoe.frequency_loss, logits, q):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("plain_descent")

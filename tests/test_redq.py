@@ -43,8 +43,8 @@ def test_targets_are_of_every_pair_of_critics_equally_often() -> None:
         return sac.update_critic(STUBS, half, sac.Policy(POLICY, LOG_ALPHA), BATCH, key)[1]["target_mean"]
 
     keys = jax.random.split(jax.random.key(0), 20)
-    found = np.asarray(jax.jit(jax.vmap(target))(keys))
-    distance = np.abs(np.array([targets_by_hand(key) for key in keys]) - found[:, None])
+    actual = np.asarray(jax.jit(jax.vmap(target))(keys))
+    distance = np.abs(np.array([targets_by_hand(key) for key in keys]) - actual[:, None])
     assert (distance.min(1) < 1e-4).all() and len(set(distance.argmin(1))) > 3
 
     choose = jax.jit(jax.vmap(lambda key: STUBS.choose_targets(np.arange(4), key)))

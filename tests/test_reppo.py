@@ -55,8 +55,8 @@ def test_soft_returns_have_no_entropy_after_the_end() -> None:
         if t < STEPS - 1 and not truncated[t, e]:
             later = 0.2 * value + 0.8 * expected[t + 1, e]
         expected[t, e] = 2 * reward[t, e] + 0.9 * (later - ALPHA * log_prob[t, e]) * (not terminated[t, e])
-    for found in three_ways(targets, reward, following):
-        near(found, expected, rtol=1e-4, atol=1e-4)
+    for actual in three_ways(targets, reward, following):
+        near(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_critic_loss_is_a_cross_entropy_with_histograms() -> None:
@@ -74,9 +74,9 @@ def test_critic_loss_is_a_cross_entropy_with_histograms() -> None:
     mass = np.diff(stats.norm.cdf((edges - np.clip(target, -4, 4)[:, None]) / (0.75 * 0.4)))
     mass /= mass.sum(-1, keepdims=True)
     log_probs = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
-    for found in three_ways(metrics, target):
-        near(found["critic_loss"], -(mass * log_probs).sum(-1).mean(), rtol=1e-4)
-        near(found["q_mean"], (np.exp(log_probs) @ SUPPORT).mean(), rtol=1e-4)
+    for actual in three_ways(metrics, target):
+        near(actual["critic_loss"], -(mass * log_probs).sum(-1).mean(), rtol=1e-4)
+        near(actual["q_mean"], (np.exp(log_probs) @ SUPPORT).mean(), rtol=1e-4)
     near(
         categorical.histogram(jnp.float32([0.13, -2.5]), jnp.asarray(SUPPORT, jnp.float32), 0.75) @ SUPPORT,
         [0.13, -2.5],

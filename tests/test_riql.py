@@ -25,8 +25,8 @@ def test_both_halves_take_the_quantile() -> None:
         new, metrics = jax.jit(agent.update)(half, BATCHES, jax.random.key(1))
         u = q[row] - v
         np.testing.assert_allclose(metrics["value_loss"], (abs(0.8 - (u < 0)) * u**2).mean(), rtol=1e-4, atol=1e-10)
-        found = riql.quantile(q, half.critic.hypers)
-        np.testing.assert_allclose(found, q[row], rtol=1e-5)
+        actual = riql.quantile(q, half.critic.hypers)
+        np.testing.assert_allclose(actual, q[row], rtol=1e-5)
         assert new.actor.hypers.critic_quantile == quantile
 
 
@@ -37,5 +37,5 @@ def test_critic_loss(delta: float) -> None:
     error = abs(q - target)
     assert (error < delta).any() and (error > delta).any()
     expected = np.where(error < delta, error**2 / (2 * delta), error - delta / 2).mean(-1).sum()
-    for found in three_ways(lambda q, target: riql.huber_error(q, target, hypers), q, target):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for actual in three_ways(lambda q, target: riql.huber_error(q, target, hypers), q, target):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What a row's episode tells of it: the discounted return from there on, and how often to draw it."""
+"""Numbers of a row from its episode: the discounted return from that row on, and the probability of drawing it."""
 
 from __future__ import annotations
 

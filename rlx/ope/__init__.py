@@ -1,4 +1,4 @@
-"""Off-policy evaluation: what a policy is worth, from the episodes of other policies."""
+"""Off-policy evaluation: the value of a policy, estimated from the episodes of other policies."""
 
 from rlx.ope.evaluation import evaluate
 from rlx.ope.policies import Policy, from_run

@@ -70,12 +70,12 @@ def masses(cdf: jax.Array) -> jax.Array:
 
 
 def mean(x: jax.Array, cdf: jax.Array) -> jax.Array:
-    """[]."""
+    """The mean return, []."""
     return jnp.sum(x * masses(cdf))
 
 
 def variance(x: jax.Array, cdf: jax.Array) -> jax.Array:
-    """[]."""
+    """The variance of the return, []."""
     return jnp.sum(jnp.square(x - mean(x, cdf)) * masses(cdf))
 
 

@@ -53,7 +53,7 @@ def evaluate(
     level: float = 0.95,
     seed: int = 0,
 ) -> Table:
-    """What policies are worth, from the episodes of other policies.
+    """Estimates of policies' values from the episodes of other policies.
 
     `candidates` are folders of runs, results of `rlx.fit`, `rlx.ope.Policy`s, a list of these, or a dict that names
     them; they act as they explore, or `greedy`. `dataset` is a path, a `rlx.data.Dataset` or a dict of arrays. The
@@ -161,7 +161,7 @@ def _behaviour(dataset: Dataset, densities: str, seed: int) -> tuple[np.ndarray,
     stored = dataset.rows.extras.get(trajectories.LOG_PROB)
     if stored is not None and densities == "data":
         return stored, []
-    why = "has no log_prob" if stored is None else "is asked not to be believed"
+    why = "has no log_prob" if stored is None else "has a log_prob that is not used"
     note = f"{dataset.name}: {why}, so the policy that collected is estimated by behaviour cloning"
     behaviour = learning.fit_behaviour(dataset, seed)
     return policies.log_probs(behaviour, dataset.rows.observation, dataset.rows.action), [note]
@@ -180,7 +180,7 @@ def _log_ratio(
 
 
 def _ratio_note(policy: Policy, log_ratio: np.ndarray) -> str:
-    """What to say where importance ratios do not average 1; they do, over the data, for true densities."""
+    """A note where importance ratios do not average 1, as over the data they do for true densities, else empty."""
     mean = float(np.exp(np.minimum(log_ratio, 80.0), dtype=np.float64).mean())
     if 1 / FAR <= mean <= FAR:
         return ""
@@ -205,10 +205,10 @@ def _values(
         rows = data.choose_parts(dataset, policy.parts).rows
         drawn = policies.actions(policy, rows.observation, samples, seed + 1)
         estimate = partial(fitted.mean, i, dataset.rows.observation, dataset.time)
-        taken, own = (estimate(action) for action in (rows.action[:, None], drawn))  # [n, critics]
-        q.append(episodes.pad(taken.mean(axis=1)))
-        v.append(episodes.pad(own.mean(axis=1)))
-        spread[policy.name] = float(own[episodes.row[:, 0]].mean(axis=0).std())
+        of_data, of_policy = (estimate(action) for action in (rows.action[:, None], drawn))  # [n, critics]
+        q.append(episodes.pad(of_data.mean(axis=1)))
+        v.append(episodes.pad(of_policy.mean(axis=1)))
+        spread[policy.name] = float(of_policy[episodes.row[:, 0]].mean(axis=0).std())
     return jnp.stack(q), jnp.stack(v), spread
 
 
@@ -272,13 +272,13 @@ def _rows(
 
 
 def _size_note(policy: Policy, rows: Sequence[Row], episodes: int) -> str:
-    """What to say where few episodes speak for a policy."""
+    """A note where the effective sample size of a policy's estimates is small, else empty."""
     few = [row for row in rows if row.policy == policy.name and not row.is_credible]
     if not few:
         return ""
     sizes = dict.fromkeys(f"{row.sample_size:.1f}" for row in few)
     names = ", ".join(row.estimator for row in few)
     return (
-        f"{policy.name}: {' and '.join(sizes)} effective of {episodes} episodes, under {FEW}: {names} (?) are not to be"
-        " believed"
+        f"{policy.name}: {' and '.join(sizes)} effective of {episodes} episodes, under {FEW}: {names} (?) should not"
+        " be trusted"
     )

@@ -1,6 +1,6 @@
 """Fitted Q evaluation (Le et al., arXiv 1903.08738): the Q of policies that do not change, learnt from data.
 
-It is trained as every offline agent, on a data set with actions of the policies to evaluate at each next observation,
+It is trained like every offline agent, on a data set with actions of the policies to evaluate at each next observation,
 `target_action` `[C, K, A]`: K actions of each of C candidates. A member of the run evaluates the one that its
 hyper-parameter `candidate` names, so a run evaluates all of them. The actor half learns nothing, and does not act.
 """
@@ -29,7 +29,7 @@ TARGET_ACTION = "target_action"
 class Config(halves.CriticConfig):
     """Static (compile-time) configuration."""
 
-    num_critics: int = setting(3, "critics in the ensemble, each with targets of its own", COUNT)
+    num_critics: int = setting(3, "critics in the ensemble, each with a separate target network", COUNT)
     num_quantiles: int = setting(0, "quantiles of the return that each critic learns (0: its mean)", (0, COUNT[1]))
     num_components: int = setting(
         0, "components of the mixture of Gaussians that each critic learns of the return (0: its mean)", (0, COUNT[1])

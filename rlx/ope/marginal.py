@@ -1,4 +1,4 @@
-"""Marginalised importance weights: how often a policy visits what is in the data, not how likely the path there was.
+"""Marginalised importance weights: visits of states and actions by a policy, over their visits in the data.
 
 Their variance does not grow with the length of episodes as that of products of ratios does. They need no densities, so
 deterministic policies have them, too. Weights w(s, a) = features . alpha satisfy, for each feature f,

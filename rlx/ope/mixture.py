@@ -22,7 +22,7 @@ def log_prob(outputs: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def mean(outputs: jax.Array) -> jax.Array:
-    """`[...]`."""
+    """The mean of each mixture, `[...]`."""
     log_weights, means, _ = parts(outputs)
     return jnp.sum(jnp.exp(log_weights) * means, axis=-1)
 

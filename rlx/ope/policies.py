@@ -44,7 +44,7 @@ def from_run(
 
     They act as they explore where the agent has a density, else greedily; `greedy` makes all act greedily. Exploration
     noise that is added on top does not count. Raises RlxError for a run, checkpoint or member that does not exist, and
-    for an agent that acts with a state of its own.
+    for an agent that carries an acting state.
     """
     run_config = config.from_json(folder / "config.json")
     saved.check_member(member, config.members(run_config), str(folder))
@@ -59,7 +59,7 @@ def from_run(
     task, name = driver.task, folder.resolve().name
     if task.agent.carry or (task.agent.noise and not greedy):
         remedy = "it cannot be evaluated from data yet" if task.agent.carry else "evaluate it greedily (--greedy)"
-        raise RlxError(f"{folder}: {run_config.agent} acts with a state of its own; {remedy}")
+        raise RlxError(f"{folder}: {run_config.agent} carries an acting state from step to step; {remedy}")
 
     labels = [name] if len(chosen) == 1 else [f"{name}@{step}" for step in chosen]
     snapshots = [saved.load_snapshot(folder, driver, step) for step in chosen]
@@ -140,7 +140,7 @@ def named(candidates: Any, greedy: bool = False) -> list[Policy]:
         loaded = [_policy(candidate, greedy) for candidate in (candidates if several else [candidates])]
     names = [policy.name for policy in loaded]
     if not names:
-        raise RlxError("policies: there are none; give folders of runs, results or rlx.ope.Policy")
+        raise RlxError("policies: the list is empty; give folders of runs, results or rlx.ope.Policy")
     if twice := [name for name in names if names.count(name) > 1]:
         raise RlxError(f"policies: two are called {twice[0]!r}; give a dict of names")
     return loaded
@@ -154,4 +154,6 @@ def _policy(candidate: Any, greedy: bool) -> Policy:
     if hasattr(candidate, "_snapshot"):  # rlx.Result, whose module is above this one
         one = jax.tree.map(lambda x: jnp.asarray(x[0]), candidate._snapshot)
         return from_snapshots({candidate.config.agent: one}, candidate.config, candidate._task, greedy)[0]
-    raise RlxError(f"policies: {type(candidate).__name__} is none; give a run's folder, a result or a rlx.ope.Policy")
+    raise RlxError(
+        f"policies: {type(candidate).__name__} is no policy; give a run's folder, a result or a rlx.ope.Policy"
+    )

@@ -1,4 +1,4 @@
-"""How good estimates are for choosing among policies: true values of the k that an estimator ranks highest.
+"""How useful estimates are for choosing among policies: true values of the k that an estimator ranks highest.
 
 `estimates` and `truth` are `[P]`, one number for each policy. After SCOPE-RL (Kiyohara et al., arXiv 2311.18206 and
 2311.18207).
@@ -61,13 +61,13 @@ def rank_correlation(estimates: ArrayLike, truth: ArrayLike) -> float:
 
 
 def mean_squared_error(estimates: ArrayLike, truth: ArrayLike) -> float:
-    """Over policies."""
+    """The mean over policies of the squared error."""
     x, y = _checked(estimates, truth)
     return float(np.square(x - y).mean())
 
 
 def relative_mse(estimates: ArrayLike, truth: ArrayLike) -> float:
-    """Of that of estimating the mean true value for every policy: below 1, an estimator tells policies apart."""
+    """Mean squared error over that of the mean true value as every estimate: below 1, estimates tell policies apart."""
     _, y = _checked(estimates, truth)
     return mean_squared_error(estimates, truth) / float(y.var()) if y.var() > 0 else float("nan")
 

@@ -1,4 +1,4 @@
-"""The truth that estimates are compared with: returns of simulated episodes."""
+"""True values that estimates are compared with: means of the returns of simulated episodes."""
 
 from __future__ import annotations
 

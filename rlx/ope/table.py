@@ -11,7 +11,7 @@ from rlx.analysis.compare import FORMATS, aligned, markdown
 from rlx.errors import RlxError
 from rlx.statistics import Interval
 
-FEW = 30  # effective episodes; an estimate from fewer is not to be believed
+FEW = 30  # effective sample size, in episodes, below which an estimate should not be trusted
 
 
 class Row(NamedTuple):
@@ -20,11 +20,11 @@ class Row(NamedTuple):
     policy: str
     estimator: str
     value: Interval
-    sample_size: float  # effective episodes in it; NaN of an estimator without weights
+    sample_size: float  # effective sample size, in episodes; NaN of an estimator without weights
 
     @property
     def is_credible(self) -> bool:
-        """Whether enough episodes speak for it; an estimator without weights does not say."""
+        """Whether the effective sample size is large enough; true of an estimator without weights."""
         return not self.sample_size < FEW
 
 

@@ -45,7 +45,7 @@ class TrainConfig:
     trajectory_weights: str = setting(
         "none",
         "how often a data set's episodes are drawn: none: alike; return: by the softmax of their returns; advantage: of"
-        " their returns less what their first observations let expect",
+        " their returns less those that a linear function of their first observations predicts",
         choices=TRAJECTORY_WEIGHTS,
     )
     trajectory_temperature: float = setting(
