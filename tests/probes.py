@@ -170,9 +170,9 @@ def learner(agent: Agent) -> Callable[..., Learnt]:
         """Of one query, as the agent says it or, where it does not, as its critic's update reports it."""
         if agent.q_value is not None:
             return agent.q_value(state.critic, observation[None], action[None])[0]
-        rows = [jnp.broadcast_to(x, (size, 1)) for x in (observation, action)]
+        observation, action = (jnp.broadcast_to(x, (size, 1)) for x in (observation, action))
         nothing = jnp.zeros(size)
-        batch = complete(agent, Transition(*rows, nothing, nothing, rows[0]))
+        batch = complete(agent, Transition(observation, action, nothing, nothing, observation))
         _, metrics = agent.update_critic(state.critic, policy, batch, key)
         return metrics.get("q_mean", metrics.get("v_mean"))
 
@@ -191,7 +191,7 @@ def learner(agent: Agent) -> Callable[..., Learnt]:
         policy = agent.acting_params(state)
         greedy, explored = (act(policy, query[0], act_key)[0] for act in (agent.act_greedy, agent.act))
         size = batches.reward.shape[1]  # which updates are traced for
-        values = jax.vmap(lambda *rows: value(state, policy, *rows, act_key, size))(*query)
+        values = jax.vmap(lambda *row: value(state, policy, row[0], row[1], act_key, size))(*query)
         return Learnt(state, values, greedy, explored)
 
     return learn
