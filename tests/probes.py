@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx import agents
 from rlx.envs.base import advance, begin
 from rlx.replay import Row
 from rlx.types import Agent, EnvState, Key, Read, Spec, State, Step, Transition
@@ -129,7 +130,7 @@ def choosing(agent: Agent) -> Agent:
 
     def choice(action: jax.Array) -> jax.Array:
         levels = LEVELS.reshape(*[1] * (action.ndim - 1), -1)
-        return jax.nn.one_hot(jnp.argmin(jnp.abs(action - levels), axis=-1), len(LEVELS), dtype=jnp.float32)
+        return jax.nn.one_hot(jnp.argmin(jnp.abs(action[..., :1] - levels), axis=-1), len(LEVELS), dtype=jnp.float32)
 
     def of(rows: Any) -> Any:
         return rows if rows.action is None else rows._replace(action=choice(rows.action))
@@ -150,6 +151,14 @@ def choosing(agent: Agent) -> Agent:
         records=records and (lambda policy, rows, info: records(policy, of(rows), info)),
         q_value=q_value and (lambda half, observation, action: q_value(half, observation, choice(action))),
     )
+
+
+def make(name: str, config: Any, spec: Spec) -> Agent:
+    """The agent of this name for `spec`; one that only chooses among actions takes the first number of an action."""
+    agent: Agent = agents.load(name).make(config, spec)
+    if not agent.discrete:
+        return agent
+    return choosing(agents.load(name).make(config, spec._replace(action=DISCRETE.action, num_actions=len(LEVELS))))
 
 
 class Learnt(NamedTuple):

@@ -11,11 +11,9 @@ from tests.test_xqc import CONTRACT as LIKE_XQC
 from tests.test_xqc import SMALL, check_losses, check_sphere
 
 CONTRACT = LIKE_XQC._replace(
-    config=LIKE_XQC.config
-    | {"actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}
-    | {"critic_decay_steps": 3000, "actor_decay_steps": 3000},
-    hypers=LIKE_XQC.hypers | {"actor_lr": 3e-3},
-    updates=3000,
+    config={"num_atoms": 41, "actor_hidden_sizes": (32, 32), "critic_hidden_sizes": (16,)},
+    hypers=LIKE_XQC.hypers | {"actor_lr": 3e-3, "v_min": -10, "v_max": 10},
+    updates=1000,
     slow_probes=True,
     tolerance=2,
 )

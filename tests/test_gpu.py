@@ -33,7 +33,7 @@ def test_updates_lower_for_cuda(name: str) -> None:
     """Without the annotations that only XLA for CPUs needs."""
     known = config.settings(name)
     network = config.resolve(name, "none", **{k: v for k, v in SMALL.items() if k in known}).network
-    agent = agents.load(name).make(network, Spec(shape(3), shape(2), 1000))
+    agent = probes.make(name, network, Spec(shape(3), shape(2), 1000))
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(agent.init, key)
     batch = Transition(shape(4, 3), shape(4, 2), shape(4), shape(4), shape(4, 3))

@@ -38,12 +38,13 @@ def test_network_options_reach_every_network(name: str, monkeypatch: pytest.Monk
 
     monkeypatch.setitem(networks.INITIALIZERS, "orthogonal", orthogonal)
     options = {"kernel_init": "orthogonal", "compute_dtype": "bfloat16", "residual": True}
-    agent = agents.load(name).make(network_config(name, **options), SPEC)
+    agent = probes.make(name, network_config(name, **options), SPEC)
     state = jax.eval_shape(agent.init, KEY)
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
     leaves = {path: leaf for path, leaf in leaves.items() if ".learner.params" in path or ".value.params" in path}
     first = {path: leaf for path, leaf in leaves.items() if path.endswith("['Dense_0']['kernel']")}
-    assert {path.split(".")[1] for path in first} == ({"actor"} if name == "bc" else {"actor", "critic"})
+    halves = {"bc": {"actor"}, "dqn": {"critic"}, "pqn": {"critic"}}.get(name, {"actor", "critic"})
+    assert {path.split(".")[1] for path in first} == halves
     for path in first:
         assert "ResidualBlock" in path or path.replace("['Dense_0']", "['ResidualBlock_0']['Dense_0']") in leaves
     assert not Counter(kernel.shape[-2:] for kernel in first.values()) - Counter(made)
