@@ -20,7 +20,7 @@ from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, stub, three_w
 
 CONTRACT = probes.Contract(
     config={"penalty_actions": 2, "backup_actions": 2},
-    hypers={"penalty_weight": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0},
+    hypers={"penalty_weight": 0.01, "gap_target": 5.0, "alpha_init": 1e-3, "alpha_lr": 0.0},
     variants=({"lagrange": True},),
 )
 
