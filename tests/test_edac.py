@@ -13,7 +13,9 @@ from tests import probes
 from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, near, normals, stub, tanh_log_prob, targeted, three_ways
 
 CONTRACT = probes.Contract(
-    config={"num_critics": 3}, hypers={"diversity_weight": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0}
+    config={"num_critics": 3},
+    hypers={"diversity_weight": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0},
+    tolerance=2,  # the minimum of three critics is a little low
 )
 
 CONFIG = edac.Config(**SMALL, num_critics=3)
