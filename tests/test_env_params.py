@@ -52,6 +52,15 @@ class Still(Windy):
         return begin((jax.random.uniform(key), wind.sum()), jnp.zeros(1))
 
 
+class Plain(Windy):
+    """Keeps `params` and a `model` for itself: its reset takes none."""
+
+    model = "cart"
+
+    def reset(self, key: Key) -> EnvState:  # type: ignore[override]
+        return super().reset(key)
+
+
 def episode(env: Any, params: Any = None) -> np.ndarray:
     """Observations of three steps at full action, compiled."""
 
@@ -89,7 +98,7 @@ def test_an_environment_of_ones_own_takes_its_params() -> None:
 
 def test_parameters_that_are_not_drawn_are_evaluated_once() -> None:
     push = lambda observation, key: jnp.ones((observation.shape[0], 1))  # noqa: E731
-    for env, draws in ((Windy(), False), (Still(), False), (drift.Drift(), True)):
+    for env, draws in ((Windy(), False), (Still(), False), (Plain(), False), (drift.Drift(), True)):
         of_run: Any = with_params(env, [], 1)
         assert (evaluate(of_run, push, 2, jax.random.key(0)).nominal_returns is not None) == draws
 
@@ -116,6 +125,8 @@ def test_what_cannot_be_is_one_line(params: Any, settings: dict[str, Any], words
 def test_an_environment_without_parameters_says_so() -> None:
     with pytest.raises(RlxError, match="has no parameters"):
         with_params(envs.make("gymnax:Pendulum-v1", wrappers=["history:2"]), ["g=1"], 1)
+    with pytest.raises(RlxError, match="has no parameters"):
+        with_params(Plain(), ["wind=1"], 1)
 
 
 @pytest.mark.slow
