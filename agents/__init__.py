@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -77,6 +80,23 @@ def _check_parts(name: str, module: ModuleType) -> None:
 def is_user_code(name: str) -> bool:
     """Whether a name is that of a Python file, `path/to/agent.py`, or a dotted module of the user's."""
     return user_code.is_file(name) or ("." in name and name not in REGISTRY)
+
+
+@contextlib.contextmanager
+def mistakes_in_one_line(name: str) -> Iterator[None]:
+    """Raises RlxError for what the file of a user's agent raises meanwhile; errors of rlx's own agents pass."""
+    try:
+        yield
+    except RlxError:
+        raise
+    except Exception as error:
+        module = load(name)
+        path = Path(str(module.__file__)).resolve()
+        if module.__name__.startswith(f"{__name__}.") or not user_code.is_raised_in(error, path):
+            raise
+        raise RlxError(
+            f"{name}: cannot be traced by JAX ({user_code.describe(error, path)}); look at that line of the agent"
+        ) from error
 
 
 def load(name: str) -> ModuleType:

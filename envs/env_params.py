@@ -92,7 +92,7 @@ def with_params(env: Env, params: Iterable[str], members: int) -> Env:
 
     Raises RlxError for a name or a shape that the environment's do not have, and where it has no parameters.
     """
-    values, of_library = parse(params), getattr(env, "model", None)
+    values, of_library = parse(params), env.model if hasattr(env, "with_model") else None  # type: ignore[attr-defined]
     if not values:
         has_fixed = of_library is None and nominal_params(env) is not None and not _draws(env)
         return WithParams(env, nominal_params(env)) if has_fixed else env

@@ -8,6 +8,7 @@ the environment's state, so the pool of initial states holds them, and an auto-r
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -51,8 +52,12 @@ class Randomized(Env, Protocol):
 
 
 def nominal_params(env: Env) -> Any:
-    """The parameters of an environment that draws them at every reset; None of any other."""
-    return getattr(env, "params", None)
+    """The parameters of an environment whose reset takes them; None of any other.
+
+    An attribute `params` of an environment with a plain `reset(key)` is its own affair.
+    """
+    params = getattr(env, "params", None)
+    return params if params is not None and "params" in inspect.signature(env.reset).parameters else None
 
 
 class Randomization:

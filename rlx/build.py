@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -67,15 +68,17 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datase
     config = _with_schedules(config)
     if config.train.driver == "pipelined" and config.train.split == "auto":
         config = _split(config, env)
-    _check_acting(config, env.spec)
+    with agents.mistakes_in_one_line(config.agent):
+        _check_acting(config, env.spec)
     if trains and no_env.is_none(env):
         updates = f"{config.train.offline_steps:,} updates follow; --offline-steps changes that"
         notes = (f"there is no environment, so no policy is evaluated; {updates}", *notes)
     placement = lay_out(config.train, asked_split(config.train))
     train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))
     run_setup = Setup(replace(config, train=train), env, dataset, tuple(one.size for one in sets), notes, trains)
-    for offline in parts(run_setup.config):
-        _task(run_setup, placement, offline)
+    with agents.mistakes_in_one_line(config.agent):
+        for offline in parts(run_setup.config):
+            _task(run_setup, placement, offline)
     return run_setup
 
 
@@ -95,12 +98,24 @@ def acts_by_critics(agent: Agent, spec: Spec) -> bool:
 
     def actions(key: Key) -> list[jax.Array]:
         policy, observation = agent.acting_params(agent.init(key)), jax.random.normal(key, (PROBES, spec.actor_size))
-        rows = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * PROBES), agent.carry and agent.carry())
-        carry = [] if agent.carry is None else [rows]
+        carry = _carries(agent)
         return [agent.act_greedy(policy, spec.of_actor(observation, rest), key, *carry)[0] for rest in (0.0, 1.0, -1.0)]
 
     first, *others = jax.device_get(jax.jit(actions)(jax.random.key(0)))
     return any((first != other).any() for other in others)
+
+
+def _carries(agent: Agent) -> list[Any]:
+    """The acting states with which PROBES episodes begin, as the last arguments of `act`: none or one."""
+    if agent.carry is None:
+        return []
+    return [jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * PROBES), agent.carry())]
+
+
+def _actions(agent: Agent, spec: Spec, key: Key) -> list[jax.Array]:
+    """Actions of an untrained agent, as it explores and greedy ones."""
+    policy, observation = agent.acting_params(agent.init(key)), jnp.zeros((PROBES, spec.observation_size))
+    return [act(policy, observation, key, *_carries(agent))[0] for act in (agent.act, agent.act_greedy)]
 
 
 PROBES = 64  # observations at which an untrained agent acts
@@ -172,7 +187,7 @@ def make_driver(run_setup: Setup, offline: bool = False) -> Driver:
 
     Raises RlxError where memory cannot hold the run.
     """
-    with tracing():
+    with tracing(), agents.mistakes_in_one_line(run_setup.config.agent):
         return _make_driver(run_setup, lay_out(run_setup.config.train, asked_split(run_setup.config.train)), offline)
 
 
@@ -182,6 +197,8 @@ def _make_driver(run_setup: Setup, placement: Placement, offline: bool) -> Drive
     if config.train.spread == "seeds" and len(runs) % len(groups[0]):
         raise RlxError(f"--spread seeds: {len(runs)} runs do not divide over {len(groups[0])} devices")
     task, table = _task(run_setup, placement, offline)
+    if agents.is_user_code(config.agent):  # its slips are said before a run folder is written
+        jax.eval_shape(partial(_actions, task.agent, task.env.spec), jax.random.key(0))
     if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
         memory.check(task, len(runs), groups, table)
     hypers = {name: np.asarray([m[name] for m in runs], np.float32) for name in config.hypers}

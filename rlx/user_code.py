@@ -123,6 +123,11 @@ def describe(error: BaseException, path: Path | None = None) -> str:
     return f"{type(error).__name__}{where}" + (f": {text}" if text else "")
 
 
+def is_raised_in(error: BaseException, path: Path) -> bool:
+    """Whether code of the file `path` raised an exception, or called what did."""
+    return any(_is_of_user(frame.filename, path) for frame in traceback.extract_tb(error.__traceback__))
+
+
 def _is_of_user(filename: str, path: Path | None) -> bool:
     if path is not None:
         return filename == str(path)

@@ -116,6 +116,25 @@ def test_what_is_wrong_with_a_name(name: str, settings: dict[str, Any], message:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "slip", "error"),
+    [
+        ("    return nets.actor.apply(policy.params", "    return observation @ observation, {}", "TypeError"),
+        ("        value = -losses.ensemble_min(q)", "        value = q + jax.numpy.zeros(977)", "(Type|Value)Error"),
+        ("    actor = networks.make_det", "    actor = spec.nothing", "AttributeError"),
+    ],
+)
+def test_a_slip_in_an_agent_is_one_line_before_anything_is_written(
+    line: str, slip: str, error: str, folder: Path
+) -> None:
+    lines = AGENT.splitlines()
+    number = next(i for i, text in enumerate(lines) if text.startswith(line))
+    (folder / "bad.py").write_text("\n".join([*lines[:number], slip, *lines[number + 1 :]]))
+    with pytest.raises(RlxError, match=rf"^bad\.py: .*{error}, bad\.py line {number + 1}") as raised:
+        rlx.fit("bad.py", "task.py:make", run_dir="runs", total_env_steps=400, **TINY)
+    assert "\n" not in str(raised.value) and not list(folder.glob("runs/*/config.json"))
+
+
 def test_settings_are_text_and_back() -> None:
     texts = ["g=9.81", "n=3", "kind=sparse", "flag=True", "sizes=[1, 2]", 'word="5"']
     values = {"g": 9.81, "n": 3, "kind": "sparse", "flag": True, "sizes": [1, 2], "word": "5"}
