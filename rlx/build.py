@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -71,7 +71,9 @@ def setup(config: RunConfig, env: Env | None = None, trains: bool = True, datase
     with agents.mistakes_in_one_line(config.agent):
         _check_acting(config, env.spec)
     if trains and no_env.is_none(env):
-        updates = f"{config.train.offline_steps:,} updates follow; --offline-steps changes that"
+        defaults = {field.name: field.default for field in fields(config.train)}
+        remedy = "; --offline-steps changes that" * (config.train.offline_steps == defaults["offline_steps"])
+        updates = f"{config.train.offline_steps:,} updates follow{remedy}"
         notes = (f"there is no environment, so no policy is evaluated; {updates}", *notes)
     placement = lay_out(config.train, asked_split(config.train))
     train = replace(config.train, num_shards=placement.shards, members=_arranged(config, placement))

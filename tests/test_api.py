@@ -137,7 +137,8 @@ def test_a_run_of_an_object_needs_the_object_again(line: str, tmp_path: Path, sa
     rlx.fit("sac", rlx.envs.make(line), total_env_steps=32, run_dir=tmp_path, run_name="a", **ONLINE)
     with pytest.raises(RlxError, match=r"Line was an object.*load\(folder, env=.*file\.py:Line"):
         rlx.load(tmp_path / "a")
-    assert rlx.load(tmp_path / "a", rlx.envs.make(line)).run_step == 32
+    for env in (rlx.envs.make(line), line):
+        assert rlx.load(tmp_path / "a", env).run_step == 32
     for command in (["eval"], ["play"], ["export", "--out", tmp_path / "p"], ["collect", "--out", tmp_path / "d"]):
         said = say(command[0], tmp_path / "a", *command[1:])
         assert said.code == 2 and "was an object" in said.err and said.err.count("\n") == 1, said.err
@@ -152,11 +153,7 @@ def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     result = rlx.fit("iql", dataset=arrays, **OFFLINE)
     command = ("train", "iql", "--no-env", "--dataset", tmp_path / "walk.npz", "--run-dir", tmp_path)
     said = say(*command, "--run-name", "a", *flags(**OFFLINE))
-    assert (
-        said.code == 0
-        and "no policy is evaluated; 20 updates follow; --offline-steps" in said.err
-        and "critic_loss" in said.out
-    )
+    assert said.code == 0 and "no policy is evaluated; 20 updates follow\n" in said.err and "critic_loss" in said.out
     loaded = rlx.load(tmp_path / "a")
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.state, result.state)))
     assert result.config.train.dataset == "the data set (in memory)"
@@ -167,6 +164,15 @@ def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     assert not [name for line in result.metrics for name in line if name.startswith("eval/")]
     with pytest.raises(RlxError, match="nothing to evaluate in"):
         result.evaluate()
+    (tmp_path / "fits.py").write_text(
+        ENV.replace("(2,)", "(3,)").replace("(1,)", "(2,)").replace("* action", "* action[0]")
+    )
+    fitting = rlx.load(tmp_path / "a", f"{tmp_path}/fits.py:Line", env_args={"episode_length": 3})
+    assert (fitting.evaluate(episodes=2).lengths == 3).all()
+    with pytest.raises(RlxError, match="an environment of its sizes"):
+        rlx.load(tmp_path / "a", "gymnax:Pendulum-v1")
+    with pytest.raises(RlxError, match="env_args: goes with the name"):
+        rlx.load(tmp_path / "a", env_args={"limit": 4})
     assert "critic loss" in result.show(tmp_path / "page.html").body and say("runs", tmp_path).code == 0
     refused = [("eval", "a"), ("collect", "a", "--out", tmp_path / "d"), ("play", "a", "--out", tmp_path / "p.html")]
     refused += [("compare", "a")]

@@ -170,12 +170,15 @@ def _in_memory(
 
 
 @speaks_python
-def load(path: str | Path, env: Any = None) -> Result:
+def load(path: str | Path, env: Any = None, env_args: dict[str, Any] | None = None) -> Result:
     """The result in a run folder: of `rlx train`, of `rlx.fit(run_dir=...)`, or saved by `Result.save`.
 
-    `env` is the environment of a run where that was an object. Raises RlxError where there is no run, or none that has
-    saved a policy.
+    `env` is an object or a name with its `env_args`: the environment of a run where that was an object, the one to
+    evaluate in of a run that had none, or another one for the policy. Raises RlxError where there is no run, or none
+    that has saved a policy, and for an environment of other sizes.
     """
     check_kind("path", path, (str, Path), "the path of a run folder")
-    result: Result = training.load(Result, Path(path), env)
+    if env_args and not isinstance(env, str):
+        raise RlxError("env_args: goes with the name of an environment; give env, such as 'file.py:Name'")
+    result: Result = training.load(Result, Path(path), env, env_args or {})
     return result

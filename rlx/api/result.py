@@ -20,6 +20,7 @@ from rlx.api.page import Page
 from rlx.api.training import Trained
 from rlx.build import Setup
 from rlx.config import RunConfig
+from rlx.envs import no_env
 from rlx.errors import RlxError
 from rlx.evaluate import Evaluation
 from rlx.runs import checkpoint, folders, policies, recording, runner, saver, summaries
@@ -104,7 +105,8 @@ class Result:
 
         Raises RlxError for a run without an environment.
         """
-        policies.check_evaluates(self.config, repr(self))
+        if self._env is None:
+            policies.check_evaluates(self.config, repr(self))
         changes = {"eval_episodes": episodes, "eval_seed": eval_seed}
         known = config.settings(self.config.agent)
         for name, value in changes.items():
@@ -224,7 +226,8 @@ class Result:
         totals = {"total_env_steps": total_env_steps, "offline_steps": offline_steps}
         larger = {name: value for name, value in totals.items() if value is not None}
         if self.folder is not None:
-            return training.resume(type(self), self.folder, larger, self._env, callbacks, progress)
+            env = None if no_env.is_none(self.config.env) else self._env  # which was given to evaluate in alone
+            return training.resume(type(self), self.folder, larger, env, callbacks, progress)
         if self._trained is None:
             raise RlxError(
                 "this result holds no training state; save it by result.save before it is pickled or dropped"

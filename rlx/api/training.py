@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rlx import build, config
+from rlx import build, config, envs
 from rlx.api.arguments import in_python
 from rlx.api.following import Follower, Progress
+from rlx.config import RunConfig
 from rlx.data import Dataset
+from rlx.envs import arguments, no_env
 from rlx.errors import RlxError, say
 from rlx.experiment import Moment, run
 from rlx.runs import extend, folders, metrics, policies, recording, runner, summaries
@@ -146,9 +150,26 @@ def go_on(result: Any, trained: Trained, totals: dict[str, Any], callbacks: Any,
     )
 
 
-def load(make_result: MakeResult, folder: Path, env: Any) -> Any:
+def _with_named(run_config: RunConfig, name: str, env_args: Mapping[str, Any]) -> tuple[RunConfig, Any]:
+    """A run's configuration in the environment of a name, and an object in place of one that no name stands for."""
+    if run_config.env.isidentifier() or no_env.is_none(run_config.env):
+        return run_config, envs.make(name, **env_args)
+    if name == run_config.env and not env_args:
+        return run_config, None
+    train = replace(run_config.train, env_args=tuple(arguments.texts(env_args)), env_params=())
+    return replace(run_config, env=name, backend=None, train=train), None
+
+
+def load(make_result: MakeResult, folder: Path, env: Any, env_args: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """The result in a run folder. Raises RlxError where there is no run, or none that has saved a policy."""
     run_config = config.from_json(folder / "config.json")
+    if isinstance(env, str):
+        run_config, env = _with_named(run_config, env, env_args)
+    if env is not None and no_env.is_none(run_config.env):
+        known, spec = envs.make(run_config.env).spec, envs.wrap(env).spec
+        sizes = [f"{one.observation_size} numbers an observation, {one.action_size} an action" for one in (known, spec)]
+        if sizes[0] != sizes[1]:
+            raise RlxError(f"env: {folder} learned from {sizes[0]}, not {sizes[1]}; give an environment of its sizes")
     keep_compiled_programs()
     snapshot = policies.load_snapshot(folder, policies.acting_driver(run_config, env, folder))
     state = folders.status(folder).state

@@ -137,7 +137,10 @@ def greedy(task: Task, snapshot: Any) -> Callable[..., Any]:
 def check_evaluates(run_config: RunConfig, name: str) -> None:
     """Raises RlxError for a run that has no environment."""
     if no_env.is_none(run_config.env):
-        raise RlxError(f"{name}: was trained on data without an environment, so there is nothing to evaluate in")
+        raise RlxError(
+            f"{name}: was trained on data without an environment, so there is nothing to evaluate in; in"
+            " Python give one of its sizes, rlx.load(folder, env=...)"
+        )
 
 
 def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
