@@ -35,6 +35,7 @@ def collect(arguments: list[str]) -> int:
         Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, *where
     )
     notes = made.info.pop("notes")  # printed as warnings, and kept in the set
+    made.info["format"] = values.out  # it is no longer in memory alone
     show("\n".join([*describe(made), f"written to {values.out}"]))
     for note in notes:
         say(f"rlx: {note}")
