@@ -82,6 +82,7 @@ CAPABILITIES = "<!-- capabilities -->"
 ELSEWHERE = {  # pages of the site by the file of the repository that they are made of
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "rlx/types.py": "api/rlx.types.md",
     **{str(path.relative_to(ROOT)): str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/**/*.md")},
     **{f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")},
 }
