@@ -146,6 +146,15 @@ def test_a_run_of_an_object_needs_the_object_again(line: str, tmp_path: Path, sa
     assert resumed.code == 2 and "was an object" in resumed.err
 
 
+def test_commands_name_members_by_their_hyper_parameters(line: str, tmp_path: Path, say: Say) -> None:
+    place: dict[str, Any] = {"total_env_steps": 32, "run_dir": tmp_path, "run_name": "g"} | ONLINE | {"num_seeds": 1}
+    rlx.fit("sac", line, critic_lr=[1e-3, 1e-2], **place)
+    said = say("eval", tmp_path / "g")
+    assert "per run critic_lr=0.001: " in said.out and "of 2 members" in said.err
+    said = say("export", tmp_path / "g", "--out", tmp_path / "p", "--member", 1)
+    assert "critic_lr=0.01 seed 0 (member 1 of 2" in said.out
+
+
 def test_a_run_without_an_environment(tmp_path: Path, say: Say) -> None:
     """From arrays in memory and, by the command, from a file: the same bits; nothing is evaluated."""
     arrays = d4rl_arrays(walk([5] * 4))

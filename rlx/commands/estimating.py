@@ -16,7 +16,7 @@ def ope(arguments: list[str]) -> int:
     parser.add_argument(
         "--steps", nargs="+", default=["last"], help="checkpoints of each run: last, all, or their steps"
     )
-    parser.add_argument("--member", type=int, default=0, help="which of a run's seeds, from 0 (default: 0)")
+    parser.add_argument("--member", type=int, default=0, help="which of a run's members, from 0 (default: 0)")
     parser.add_argument("--greedy", action="store_true", help="evaluate greedy policies (default: as they explore)")
     parser.add_argument("--gamma", type=float, default=0.99, help="discount of the returns (default: 0.99)")
     text = "updates of fitted Q evaluation; 0: no direct and no doubly robust estimates (default: 20000)"

@@ -96,16 +96,19 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the policy")
     parser.add_argument("--step", type=int, help="checkpoint to export, in environment steps (default: the last)")
-    parser.add_argument("--member", type=int, default=0, help="which of the run's seeds, from 0 (default: 0)")
+    parser.add_argument("--member", type=int, default=0, help="which of the run's members, from 0 (default: 0)")
     parser.add_argument("--onnx", action="store_true", help="write ONNX too; needs the extra onnx")
     bundle = "what a robot needs too: ONNX, a contract of observations and actions, example rows and a runner"
     parser.add_argument("--bundle", action="store_true", help=bundle)
     values = parser.parse(arguments)
+    from rlx import config
     from rlx.export.policy import save
 
     made = save(Path(values.run), Path(values.out), values.step, values.member, values.onnx, values.bundle)
+    label = config.member_labels(config.members(config.from_json(Path(values.run) / "config.json")))[values.member]
+    name = f"{label} seed {made['seed']}".strip()
     of = f" (member {made['member']} of {made['members']}; --member chooses)" if made["members"] > 1 else ""
-    print(f"{made['agent']} on {made['env']}, seed {made['seed']}{of}, step {made['run_step']:,}: {values.out}")
+    print(f"{made['agent']} on {made['env']}, {name}{of}, step {made['run_step']:,}: {values.out}")
     for name, file in made["files"].items():
         print(f"  {name:14}{file['bytes'] / 1024:9,.1f} KiB")
     return 0

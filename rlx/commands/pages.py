@@ -36,7 +36,7 @@ def play(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, default=4, help="greedy episodes of each member (default: 4)")
     parser.add_argument("--eval-seed", type=int, help="seed of the starts (default: as in training)")
     parser.add_argument("--step", type=int, help="checkpoint to play, in environment steps (default: the last)")
-    members = "which of the run's seeds, from 0 (default: 0)"
+    members = "which of the run's members, from 0 (default: 0)"
     parser.add_argument("--member", type=int, nargs="+", default=[0], metavar="INT", help=members)
     parser.add_argument("--out", metavar="FILE", help="the page (default: RUN/play.html)")
     parser.add_argument("--gif", metavar="FILE", help="also render a GIF of the same episodes; needs EGL or OSMesa")

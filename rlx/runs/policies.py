@@ -179,13 +179,15 @@ def evaluate(
     driver = acting_driver(saved, folder=folder, **changes)
     train = driver.task.config
     snapshot = driver.place(load_snapshot(folder, driver, step))
-    each = f"each of {driver.members} seeds of " if driver.members > 1 else ""
+    each = f"each of {driver.members} members of " if driver.members > 1 else ""
     of_each = f" of each of {driver.members} runs" if driver.members > 1 else ""
     say_compiling(f"evaluating {train.eval_episodes} episodes of {each}{folder}")
     evaluation = driver.fetch(driver.evaluate(snapshot))
     known = data.check_info(folder / "config.json", json_files.read(folder / "config.json").get("data") or {})
     results = summaries.results(evaluation.returns, saved, known, evaluation.nominal_returns)
-    per_run = " ".join(f"{value:.1f}" for value in results["eval_return_per_seed"])
+    names = config.member_labels(config.members(saved))
+    values = zip(names, results["eval_return_per_seed"], strict=True)
+    per_run = " ".join(f"{name}: {value:.1f}".removeprefix(": ") for name, value in values)
     return "\n".join(
         [
             f"{saved.agent} on {saved.env}: {train.eval_episodes} greedy episodes{of_each}",
