@@ -146,7 +146,9 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     nets = sac.make_networks(config, spec, axes)
 
     def init_critic(key: Key, hypers: Hypers) -> CriticState:
-        log_factor: Any = Learner.create(jnp.ones((), jnp.float32)) if config.lagrange else None  # as its authors start it
+        log_factor: Any = (
+            Learner.create(jnp.ones((), jnp.float32)) if config.lagrange else None
+        )  # as its authors start it
         return CriticState.create(hypers, Learner.create(nets.critic.init(key), target=True), log_factor=log_factor)
 
     return sac.assemble(nets, Hypers)._replace(
