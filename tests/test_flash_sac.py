@@ -1,8 +1,11 @@
 """FlashSAC: XQC's checks, the sphere of its norms, and noise that is held while acting."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rlx.agents import flash_sac
 from rlx.types import as_arrays
@@ -11,12 +14,27 @@ from tests.test_xqc import CONTRACT as LIKE_XQC
 from tests.test_xqc import SMALL, check_losses, check_sphere
 
 CONTRACT = LIKE_XQC._replace(
+    config={"num_atoms": 21, "actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}, probed_elsewhere=True
+)
+LEARNS = CONTRACT._replace(  # the probes, but takes a minute
     config={"num_atoms": 41, "actor_hidden_sizes": (32, 32), "critic_hidden_sizes": (16,)},
     hypers=LIKE_XQC.hypers | {"actor_lr": 3e-3, "v_min": -10, "v_max": 10},
     updates=1000,
-    slow_probes=True,
     tolerance=2,
 )
+
+
+@pytest.mark.slow
+def test_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests import test_contract  # which reads CONTRACT of this module
+
+    monkeypatch.setattr(sys.modules[__name__], "CONTRACT", LEARNS)
+    made = (test_contract.plain, test_contract.make, test_contract.some_batch, test_contract.programs)
+    for cached in made:
+        cached.cache_clear()
+    test_contract.test_probes(test_contract.Case("flash_sac"))
+    for cached in made:
+        cached.cache_clear()
 
 
 def test_losses() -> None:
