@@ -200,7 +200,7 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
         assert last == f"  per run {' '.join(f'{value:.1f}' for value in seeds)}; mean length 200"
     said = say("eval", run, "--episodes", 7, "--eval-seed", 5)
     assert said.code == 0 and ": 7 greedy episodes of each" in said.out and f"return {mean:.1f}" not in said.out
-    assert said.err.startswith(f"evaluating 7 episodes of each of 2 seeds of {run} (compiling takes ")
+    assert said.err.startswith(f"evaluating 7 episodes of each of 2 members of {run} (compiling takes ")
     assert said.err.count("\n") == 1
     for words in ("--episodes 0: must be at least 1", "--eval-seed -1: must be at least 0", "--step 5: has no step 5"):
         said = say("eval", run, *words.partition(":")[0].split())

@@ -203,7 +203,7 @@ def test_policies_and_arguments_that_cannot_be() -> None:
     sample, log_prob, mean = normal(0, 0.3)
     policy = ope.Policy("p", sample, log_prob, mean)
     for wrong, words in (
-        ([], "there are none"),
+        ([], "the list is empty"),
         ([policy, policy], "two are called 'p'"),
         (3, "int is none"),
         (policy._replace(sizes=(3, 1)), "numbers, but steps has 2 and 1"),

@@ -105,9 +105,11 @@ def export(arguments: list[str]) -> int:
     from rlx.export.policy import save
 
     made = save(Path(values.run), Path(values.out), values.step, values.member, values.onnx, values.bundle)
-    label = config.member_labels(config.members(config.from_json(Path(values.run) / "config.json")))[values.member]
-    name = f"{label} seed {made['seed']}".strip()
-    of = f" (member {made['member']} of {made['members']}; --member chooses)" if made["members"] > 1 else ""
+    name, of = f"seed {made['seed']}", ""
+    if made["members"] > 1:
+        label = config.member_labels(config.members(config.from_json(Path(values.run) / "config.json")))[values.member]
+        name = f"{label} {name}".strip()
+        of = f" (member {made['member']} of {made['members']}; --member chooses)"
     print(f"{made['agent']} on {made['env']}, {name}{of}, step {made['run_step']:,}: {values.out}")
     for name, file in made["files"].items():
         print(f"  {name:14}{file['bytes'] / 1024:9,.1f} KiB")
