@@ -205,7 +205,7 @@ def test_policies_and_arguments_that_cannot_be() -> None:
     for wrong, words in (
         ([], "the list is empty"),
         ([policy, policy], "two are called 'p'"),
-        (3, "int is none"),
+        (3, "int is no policy"),
         (policy._replace(sizes=(3, 1)), "numbers, but steps has 2 and 1"),
     ):
         with one_line(words):
