@@ -57,4 +57,4 @@ def discard_output() -> None:
 
 def say_compiling(activity: str) -> None:
     """Says what begins now and that it compiles first; call it after everything that can be refused at once."""
-    say(f"{activity} (compiling takes 10 to 40 s, the next time less) ...")
+    say(f"{activity} (compiling takes 10 s to 2 minutes, the next time less) ...")

@@ -81,7 +81,7 @@ def test_without_geometry_observations_are_shown_with_their_actions(reacher: tup
 
 
 def test_the_command_writes_a_page(reacher: tuple[Path, Driver], tmp_path: Path, say: Say) -> None:
-    path, waits = tmp_path / "new" / "x.html", "(compiling takes 10 to 40 s, the next time less) ..."
+    path, waits = tmp_path / "new" / "x.html", "(compiling takes 10 s to 2 minutes, the next time less) ..."
     said = say("play", reacher[0], "--episodes", "1", "--out", path)
     assert said.out == f"{path}\n" and said.err == f"playing 1 episode of {reacher[0]}, step 80 {waits}\n"
     page = path.read_text()
