@@ -184,5 +184,6 @@ def test_memory_in_use() -> None:
 
 
 def test_many_returns_are_summed_up() -> None:
-    assert console._each([1.0, 2.0]) == "1.0, 2.0"
-    assert console._each([float(i) for i in range(20)]) == "0.0 to 19.0, the middle one 10.0, of 20"
+    assert console._each([1.0, 2.0], ["", ""]) == "1.0, 2.0"
+    assert console._each([1.0, 2.0], ["tau=0.1", "tau=0.2"]) == "tau=0.1: 1.0, tau=0.2: 2.0"
+    assert console._each([float(i) for i in range(20)], [""] * 20) == "0.0 to 19.0, the middle one 10.0, of 20"

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rlx import parallel
 from rlx.build import final_plan
-from rlx.config import RunConfig, members
+from rlx.config import RunConfig, member_labels, members
 from rlx.envs import no_env
 from rlx.errors import discard_output, printable, say
 from rlx.runs.summaries import duration, in_words
@@ -201,6 +201,7 @@ class Console:
             self._panel.begun -= report.process_age_s() if age_s is None else age_s  # as all other seconds of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
         self._rounded, self._no_env = rounded(run_config), no_env.is_none(run_config.env)
+        self._labels = member_labels(members(run_config))
 
     def __enter__(self) -> Self:
         for line in self._rounded:
@@ -242,8 +243,9 @@ class Console:
         rows = {"greedy episodes": "none: the run has no environment"}
         if not self._no_env:
             returns, episodes = summary["eval_return_per_seed"], summary["eval_episodes"]
-            rows = {"greedy episodes": "\n".join(in_words(summary))}
-            rows["per seed"] = f"{_each(returns)}, each over {episodes} episodes"
+            kind = "member" if any(self._labels) else "seed"  # members with equal hyper-parameters are seeds
+            rows = {"greedy episodes": "\n".join(in_words(summary, f"{kind}s"))}
+            rows[f"per {kind}"] = f"{_each(returns, self._labels)}, each over {episodes} episodes"
         rows |= {
             "steps": ", ".join(steps),
             "speed": ", ".join(speed) + " on average" + (", of all runs together" if count > 1 else ""),
@@ -283,9 +285,10 @@ def _devices(train: TrainConfig) -> int:
     return len({device for group in lay_out(train, asked_split(train)).groups for device in group})
 
 
-def _each(returns: Sequence[float]) -> str:
-    """Returns one by one, or of many the ends and the middle."""
+def _each(returns: Sequence[float], labels: Sequence[str]) -> str:
+    """Returns one by one, each with its member's label, or of many the ends and the middle."""
     if len(returns) <= MANY:
-        return ", ".join(f"{value:.1f}" for value in returns)
+        pairs = zip(labels, returns, strict=True)
+        return ", ".join(f"{label}: {value:.1f}".removeprefix(": ") for label, value in pairs)
     low, *_, high = ordered = sorted(returns)
     return f"{low:.1f} to {high:.1f}, the middle one {ordered[len(ordered) // 2]:.1f}, of {len(ordered)}"

@@ -191,7 +191,7 @@ def evaluate(
     return "\n".join(
         [
             f"{saved.agent} on {saved.env}: {train.eval_episodes} greedy episodes{of_each}",
-            *(f"  {line}" for line in summaries.in_words(results)),
+            *(f"  {line}" for line in summaries.in_words(results, "members" if any(names) else "seeds")),
             f"  per run {per_run}; mean length {evaluation.lengths.mean():.0f}",
             *([f"  {note}"] if (note := report.nonfinite_episodes(evaluation)) else []),
         ]

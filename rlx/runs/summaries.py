@@ -118,14 +118,14 @@ def _spread(name: str, values: ArrayLike) -> dict[str, Any]:
     }
 
 
-def in_words(values: dict[str, Any]) -> list[str]:
-    """Results as lines to print."""
+def in_words(values: dict[str, Any], over: str = "seeds") -> list[str]:
+    """Results as lines to print; intervals are `over` seeds, or members with hyper-parameters of their own."""
 
     def line(title: str, name: str) -> str:
         low, high = values[f"{name}_interval"]
         mean, middle = values[f"{name}_mean"], values[f"{name}_iqm"]
         of_all = f"interquartile mean of all episodes {middle:.1f}"
-        return f"{title} {mean:.1f} (95 % interval over seeds and episodes {low:.1f} to {high:.1f}), {of_all}"
+        return f"{title} {mean:.1f} (95 % interval over {over} and episodes {low:.1f} to {high:.1f}), {of_all}"
 
     lines = [line("return", "eval_return")]
     if "eval_nominal_return_mean" in values:
