@@ -129,6 +129,13 @@ def fused(args: argparse.Namespace) -> tuple[Run, float]:
     return iterations(make_driver(setup(resolved)))
 
 
+def blocks(args: argparse.Namespace) -> None:
+    """On-policy training, with the settings that are given: environment steps, in whole iterations."""
+    resolved = config.resolve(args.agent, args.env, backend(args.env), **settings(args))
+    run, compile_s = iterations(make_driver(setup(resolved)))
+    serve(run, round(compile_s, 2), block=resolved.train.num_envs * resolved.train.rollout_length)
+
+
 def backend(env: str) -> str | None:
     """The physics that peers use, too, whatever a preset says."""
     return "spring" if env.startswith("brax:") else None
@@ -277,7 +284,8 @@ def start(args: argparse.Namespace) -> None:
 
 
 CASES: dict[str, Callable[[argparse.Namespace], Any]] = {
-    case.__name__: case for case in (update, chain, act, bare, fused, offline, ring, rows, copies, memory, start)
+    case.__name__: case
+    for case in (update, chain, act, bare, fused, blocks, offline, ring, rows, copies, memory, start)
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.learn_settings import BRAX_PPO
 from benchmarks.turns import Side
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +62,21 @@ def fused(env: str, num_envs: int, others: Iterable[Side] = (), agent: str = "sa
     return Comparison(f"fused {agent} {env}, {num_envs} environments", "vector steps", sides)
 
 
+def on_policy(task: str, share: int = 8) -> Comparison:
+    """PPO's environment steps with the settings of Brax's training notebook, but for a block of one in `share` of its
+    environments, learned from in as many minibatches: one core takes half a minute for a whole one."""
+    theirs = BRAX_PPO[task]
+    sizes = {name: theirs[name] // share for name in ("num_envs", "batch_size")}
+    settings = json.dumps(theirs | sizes)
+    batch_size = sizes["batch_size"] * theirs["unroll_length"]
+    sets = ("preset=brax", f"num_envs={sizes['num_envs']}", f"batch_size={batch_size}")
+    sides = (
+        own("rlx", "blocks", "--agent", "ppo", "--env", f"brax:{task}", sets=sets),
+        peer("brax", "blocks", "--env", task, "--settings", settings),
+    )
+    return Comparison(f"ppo {task}, {sizes['num_envs']} environments", "environment steps", sides)
+
+
 def of_rows(capacity: int) -> tuple[Side, Side]:
     """Replay against the rows that it copies, taken at places known beforehand."""
     return own("rows alone", "rows", "--capacity", capacity), own("rlx", "ring", "--capacity", capacity)
@@ -109,5 +126,6 @@ def peer_comparisons() -> list[Comparison]:
         update("sac", 256, others=everyone),
         update("tqc", 256, "tqc 2 x 25", two, [peer("sbx", "update", "--agent", "tqc")]),
         *(training(env, n) for env in ("inverted_pendulum", "hopper") for n in (128, 1024)),
+        *(on_policy(task) for task in ("ant", "halfcheetah")),
         Comparison("start to first epoch", "seconds", start),
     ]

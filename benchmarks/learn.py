@@ -110,7 +110,8 @@ def run(side: str, task: str, seed: int, minutes: float, core: int) -> dict[str,
     if side.startswith("rlx"):
         from rlx import config
 
-        settings = config.presets([*side.split("-"), "sac"][1], TASKS[task].env) | settings
+        agent, env = [*side.split("-"), "sac"][1], TASKS[task].env
+        settings = config.presets(agent, env, settings.get("preset")) | settings
     return {"side": side, "task": task, "seed": seed, "minutes": minutes} | {
         "curve": curve,
         "settings": settings,

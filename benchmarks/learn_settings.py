@@ -35,7 +35,7 @@ TASKS = {
 }
 
 LONG = 100_000_000  # steps that nobody reaches: runs end by the clock
-PPO = {"num_minibatches": 32, "learning_rate": 3e-4, "num_timesteps": LONG, "num_evals": 200}
+PPO = {"num_timesteps": LONG, "num_evals": 200}
 BRAX_PPO: dict[str, dict[str, Any]] = {
     "ant": {"num_envs": 4096, "batch_size": 2048, "reward_scaling": 10, "discounting": 0.97}
     | {"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2},
@@ -54,6 +54,7 @@ BRAX_PPO: dict[str, dict[str, Any]] = {
     "inverted_double_pendulum": {"num_envs": 2048, "batch_size": 1024, "reward_scaling": 10, "discounting": 0.97}
     | {"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2},
 }
+BRAX_PPO = {task: {"num_minibatches": 32, "learning_rate": 3e-4} | its for task, its in BRAX_PPO.items()}
 BRAX_PPO |= {"hopper": BRAX_PPO["halfcheetah"], "walker2d": BRAX_PPO["halfcheetah"]}
 
 SAC = {"num_timesteps": LONG // 10, "num_evals": 501}  # of ten million: an evaluation every 20,000 steps
@@ -77,7 +78,9 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
 }
 for _name, _of in TASKS.items():
     _long = {"eval_every": _of.eval_every, "total_env_steps": LONG // 10}
-    SETTINGS |= {(f"rlx{agent}", _name): _long for agent in ("", "-tqc", "-pql")}
+    SETTINGS |= {(f"rlx{agent}", _name): _long for agent in ("", "-tqc", "-pql", "-ppo")}
+for _name in ("ant", "halfcheetah", "humanoid"):  # beside Brax's PPO, with its settings and as rarely evaluated
+    SETTINGS["rlx-ppo-brax", _name] = {"preset": "brax", "eval_every": 600_000, "total_env_steps": LONG}
 SETTINGS |= {("brax-ppo", task): PPO | settings for task, settings in BRAX_PPO.items()}
 SETTINGS |= {("brax-sac", task): SAC | settings for task, settings in BRAX_SAC.items()}
 

@@ -70,10 +70,11 @@ def scanned(step: Callable[..., Any]) -> Callable[..., Any]:
     return steps
 
 
-def serve(run: Callable[[int], None], compile_s: float | None = None, **about: Any) -> None:
-    """`run(units)` must return when they are done, not when they are dispatched."""
+def serve(run: Callable[[int], None], compile_s: float | None = None, block: int = 1, **about: Any) -> None:
+    """`run(blocks)` must return when they are done, not when they are dispatched. `block` units are done at once, so
+    the units asked for are rounded to whole blocks, at least one."""
     say(ready=True, compile_s=compile_s, **about)
     while (units := wanted()) is not None:
-        watch = Stopwatch()
-        run(units)
-        say(units=units, **watch.seconds())
+        blocks, watch = max(1, round(units / block)), Stopwatch()
+        run(blocks)
+        say(units=blocks * block, **watch.seconds())

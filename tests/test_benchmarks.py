@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import bounds, comparisons, gpu, learn, learn_page, learn_settings, run, tables
 from benchmarks.turns import OutOfTime, Side, spread, take_turns
-from rlx import agents
+from rlx import agents, config
 from tests.pages import ROOT
 
 WORKER = f"""
@@ -166,6 +166,26 @@ def test_cases_answer(case: str, flags: tuple[str, ...]) -> None:
     ready, two, one = small(case, *flags)
     assert ready["ready"] and ready["compile_s"] >= 0
     assert (two["units"], one["units"]) == (2, 1) and two["wall_s"] > 0
+
+
+@pytest.mark.slow
+def test_on_policy_training_answers_in_whole_blocks() -> None:
+    tiny = ("epochs=1", "rollout_length=4", "total_env_steps=64", *TINY[1:])
+    _, two, one = small("blocks", "--agent", "ppo", *PENDULUM[:2], "--set", "num_envs=8", "batch_size=16", *tiny)
+    assert two["units"] == one["units"] == 8 * 4
+
+
+def test_sides_of_an_on_policy_comparison_do_the_same_work() -> None:
+    """As many environments, transitions in a block and in a minibatch, and passes, for rlx's preset and the peer."""
+    for task in ("ant", "halfcheetah"):
+        rlx_side, brax_side = comparisons.on_policy(task).sides
+        words = list(rlx_side.command)
+        sets = dict(pair.split("=") for pair in words[words.index("--set") + 1 :])
+        ours, theirs = config.resolve("ppo", f"brax:{task}", **sets).train, json.loads(brax_side.command[-1])
+        unrolls, length = theirs["batch_size"], theirs["unroll_length"]
+        assert ours.num_envs == theirs["num_envs"] and ours.batch_size == unrolls * length
+        assert ours.rollout_length * ours.num_envs == unrolls * length * theirs["num_minibatches"]
+        assert ours.epochs == theirs["num_updates_per_batch"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Brax's SAC, with the wheel's own networks, losses, optimisers and training loop, as a worker.
+"""Brax's SAC and PPO, with the wheel's own networks, losses, optimisers and training loops, as a worker.
 
 The wheel calls `jax.device_put_replicated`, which jax has removed: one line puts it back.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,12 @@ def training(args: argparse.Namespace, epochs: int, steps: int, progress: Any) -
     )
 
 
-def fused(args: argparse.Namespace) -> None:
-    """Turns are epochs of its own loop: between two, `progress_fn` waits to be asked. Evaluations are left out."""
-    steps, watch = args.steps, [Stopwatch()]
+def serve_epochs(units: int, train: Callable[[Any], None]) -> None:
+    """Turns are epochs of its own loop, of `units` each: between two, `progress_fn` waits to be asked.
+
+    Evaluations are left out.
+    """
+    watch = [Stopwatch()]
     ended: list[dict[str, float]] = []
 
     def after_epoch(self: Any, policy: Any, training_metrics: Any) -> Any:
@@ -123,16 +126,33 @@ def fused(args: argparse.Namespace) -> None:
             progress.ready = True  # type: ignore[attr-defined]
             say(ready=True, compile_s=round(ended[-1]["wall_s"], 2))
         else:
-            say(units=steps, **ended[-1])
+            say(units=units, **ended[-1])
         if wanted() is None:
             raise Over
         asked.append(1)
         watch[0] = Stopwatch()
 
     try:
-        training(args, epochs=1000, steps=steps, progress=progress)
+        train(progress)
     except Over:
         pass
+
+
+def fused(args: argparse.Namespace) -> None:
+    """SAC's vector steps with one update each, in epochs of `--steps`."""
+    serve_epochs(args.steps, lambda progress: training(args, epochs=1000, steps=args.steps, progress=progress))
+
+
+def blocks(args: argparse.Namespace) -> None:
+    """PPO's environment steps with `--settings`: an epoch is a block of them and what is learned from it."""
+    from brax.training.agents.ppo import train as ppo
+
+    chosen = json.loads(args.settings)
+    block = chosen["batch_size"] * chosen["num_minibatches"] * chosen["unroll_length"] * chosen.get("action_repeat", 1)
+    common = {"episode_length": 1000, "num_eval_envs": 1, "normalize_observations": True}
+    epochs = {"num_timesteps": 1000 * block, "num_evals": 1001}
+    env = envs.get_environment(args.env, backend="spring")
+    serve_epochs(block, lambda progress: ppo.train(environment=env, progress_fn=progress, **common | epochs | chosen))
 
 
 def start(args: argparse.Namespace) -> None:
@@ -177,7 +197,7 @@ def learn(args: argparse.Namespace) -> None:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", choices=("update", "fused", "start", "learn-sac", "learn-ppo"))
+    parser.add_argument("case", choices=("update", "fused", "blocks", "start", "learn-sac", "learn-ppo"))
     parser.add_argument("--env", default="inverted_pendulum")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--num-envs", type=int, default=128)
@@ -191,7 +211,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    {"update": update, "fused": fused, "start": start}.get(args.case, learn)(args)
+    {"update": update, "fused": fused, "blocks": blocks, "start": start}.get(args.case, learn)(args)
 
 
 if __name__ == "__main__":
