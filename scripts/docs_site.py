@@ -79,12 +79,13 @@ Shapes are written as `[B, A]`: B batch, T time, E environments, N ensemble, M m
 O observation, A action.
 """
 CAPABILITIES = "<!-- capabilities -->"
-ELSEWHERE = {  # pages of the site by the file of the repository that they are made of
+ELSEWHERE = {  # pages and pictures of the site by the file of the repository that they are made of
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "rlx/types.py": "api/rlx.types.md",
     **{str(path.relative_to(ROOT)): str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/**/*.md")},
     **{f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")},
+    **{str(path.relative_to(ROOT)): str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/results/**/*.png")},
 }
 
 
@@ -102,13 +103,13 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages whose sources are outside docs/."""
+    """Adds the pages and pictures whose sources are outside docs/."""
     from mkdocs.structure.files import File
 
     for source, page in ELSEWHERE.items():
         path = ROOT / source
-        text = notebook(path) if path.suffix == ".ipynb" else path.read_text()
-        files.append(File.generated(config, page, content=text))
+        content = {".ipynb": notebook, ".png": Path.read_bytes}.get(path.suffix, Path.read_text)(path)
+        files.append(File.generated(config, page, content=content))
     for page, text in api_pages().items():
         files.append(File.generated(config, page, content=text))
     return files

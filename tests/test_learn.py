@@ -44,6 +44,37 @@ def test_inverted_pendulum_on_every_seed(agent: str, seed: int, tmp_path: Path) 
     assert train(f"{agent} {INVERTED} --seed {seed}", tmp_path, "inverted")["eval_return_mean"] >= 1000
 
 
+def test_mountain_car_leaves_the_valley_on_every_seed(tmp_path: Path) -> None:
+    run = train("sac --env gymnax:MountainCarContinuous-v0 --num-seeds 4", tmp_path, "mountain")
+    assert min(run["eval_return_per_seed"]) >= 90
+
+
+def test_halfcheetah_runs(tmp_path: Path) -> None:
+    assert train("sac --env brax:halfcheetah", tmp_path, "halfcheetah")["eval_return_mean"] >= 2000
+
+
+@pytest.mark.parametrize("agent", ["dqn", "sac_discrete", "pqn", "ppo"])
+def test_cartpole_on_every_seed(agent: str, tmp_path: Path) -> None:
+    run = train(f"{agent} --env gymnax:CartPole-v1 --num-seeds 4", tmp_path, "cartpole")
+    assert min(run["eval_return_per_seed"]) >= 475
+
+
+@pytest.fixture(scope="module")
+def medium_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Episodes of a policy on the way to swinging the pendulum up, whose greedy actions return about -640."""
+    folder = tmp_path_factory.mktemp("medium")
+    train("sac --env gymnax:Pendulum-v1", folder, "teacher")
+    flags = ["--kind", "medium", "--num-transitions", "20000", "--out", str(folder / "data")]
+    processes.run(["rlx", "collect", str(folder / "teacher"), *flags], 1, timeout=600, long=True)
+    return folder / "data"
+
+
+@pytest.mark.parametrize("agent", ["td3_bc", "iql", "fql"])
+def test_offline_agents_are_better_than_the_policy_of_their_data(agent: str, medium_data: Path, tmp_path: Path) -> None:
+    run = train(f"{agent} --dataset {medium_data} --preset small --offline-steps 20000", tmp_path, agent)
+    assert run["eval_return_mean"] >= -450
+
+
 @pytest.mark.parametrize("flags", ["", "--distributional"], ids=["pql", "pql-d"])
 @pytest.mark.parametrize(
     ("task", "worth"), [(f"{INVERTED} --num-envs 256", 1000), ("--env brax:ant", 2000)], ids=["inverted", "ant"]

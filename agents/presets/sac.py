@@ -29,6 +29,12 @@ MEDIUM: dict[str, Any] = CPU | {
     "ratio": "32:16",
 }
 RECIPE: dict[str, Any] = MEDIUM | {"normalize_rewards": True}  # whatever the scale of rewards
+INVERTED: dict[str, Any] = SMALL | {  # on spring it does not learn
+    "gamma": 0.98,
+    "backend": "generalized",
+    "n_step": 1,
+    "normalize_rewards": False,
+}
 
 SIMBA: dict[str, Any] = {  # arXiv 2410.09754, with Adam in place of AdamW
     "residual": True,
@@ -50,10 +56,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # noise that is held leaves the valley, which noise drawn anew at every step does not
     "gymnax:MountainCarContinuous-v0": RECIPE
     | {"noise_max": 1.0, "noise_hold": 20, "total_env_steps": 60_000, "eval_every": 10_000},
-    "brax:halfcheetah": RECIPE | {"total_env_steps": 300_000, "eval_every": 50_000},
-    "brax:hopper": RECIPE
-    | {"actor_lr": 6e-4, "critic_lr": 6e-4, "gamma": 0.997, "tau": 0.01, "n_step": 1}
+    "brax:*": RECIPE,
+    "brax:halfcheetah": {"total_env_steps": 300_000, "eval_every": 50_000},
+    "brax:hopper": {"actor_lr": 6e-4, "critic_lr": 6e-4, "gamma": 0.997, "tau": 0.01, "n_step": 1}
     | {"batch_size": 256, "ratio": "64:32", "total_env_steps": 500_000, "eval_every": 50_000},
-    "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
-    "brax:ant": MEDIUM | {"gamma": 0.98, "total_env_steps": 240_000, "eval_every": 40_000},
+    "brax:inverted_pendulum": INVERTED,
+    "brax:ant": {"normalize_rewards": False, "gamma": 0.98, "total_env_steps": 240_000, "eval_every": 40_000},
 }

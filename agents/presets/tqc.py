@@ -6,7 +6,7 @@ from typing import Any
 
 from rlx.agents.presets import sac
 
-SMALL = sac.SMALL | {"num_critics": 3, "num_quantiles": 13, "drop_per_critic": 1}
+FEW: dict[str, Any] = {"num_critics": 3, "num_quantiles": 13, "drop_per_critic": 1}
 
 BRO: dict[str, Any] = {  # arXiv 2405.16158, with Adam in place of AdamW, without resets and optimistic exploration
     "residual": True,
@@ -28,11 +28,12 @@ BRO: dict[str, Any] = {  # arXiv 2405.16158, with Adam in place of AdamW, withou
 
 PRESETS: dict[str, dict[str, Any]] = {
     "*@bro": BRO,
+    "brax:*": sac.RECIPE,
     "brax:hopper": {"drop_per_critic": 5},
     "brax:halfcheetah": {"drop_per_critic": 0},
     "brax:walker2d": {"drop_per_critic": 2},
     "brax:ant": {"drop_per_critic": 2},
     "brax:humanoid": {"drop_per_critic": 2},
-    "gymnax:Pendulum-v1": SMALL | {"gamma": 0.97},
-    "brax:inverted_pendulum": SMALL | {"gamma": 0.98, "backend": "generalized"},  # on spring it does not learn
+    "gymnax:Pendulum-v1": sac.SMALL | FEW | {"gamma": 0.97},
+    "brax:inverted_pendulum": sac.INVERTED | FEW,
 }
