@@ -46,6 +46,8 @@ REGISTRY = {
     "fql": "rlx.agents.fql",
     "ifql": "rlx.agents.ifql",
     "mcep": "rlx.agents.mcep",
+    "odice": "rlx.agents.odice",
+    "dual_rl": "rlx.agents.dual_rl",
     "ppo": "rlx.agents.ppo",
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",

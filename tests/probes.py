@@ -213,7 +213,7 @@ class Contract(NamedTuple):
     hypers: dict[str, Any] = {}  # noqa: RUF012 -- changes to its Hypers that make it learn the probes quickly
     variants: tuple[dict[str, Any], ...] = ()  # further changes to its Config, each worth the same checks
     slow_probes: bool = False  # it needs so many updates for the probes that they are in the slow set
-    probed_elsewhere: bool = False  # by the agent's own tests, at other sizes
+    probed_elsewhere: bool = False  # by the agent's own tests, at other sizes or with other answers
     tolerance: float = 1.0  # factor on how far values and actions may be off, where they jitter
     updates: int = 700  # of each probe
     small_steps: bool = (

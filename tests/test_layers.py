@@ -40,6 +40,8 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.cql", "rlx.agents.sac"),
     ("rlx.agents.edac", "rlx.agents.sac"),
     ("rlx.agents.riql", "rlx.agents.iql"),
+    ("rlx.agents.odice", "rlx.agents.iql"),
+    ("rlx.agents.dual_rl", "rlx.agents.iql"),
     ("rlx.agents.td3_bc", "rlx.agents.td3"),
     ("rlx.agents.rebrac", "rlx.agents.td3"),
     ("rlx.agents.mcep", "rlx.agents.td3"),

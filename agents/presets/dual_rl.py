@@ -1,0 +1,13 @@
+"""Settings of f-DVL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlx.agents.presets.iql import OFFLINE
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "*": OFFLINE,
+    "*@locomotion": {"dual": 0.7, "scale_rewards": "range", "kernel_init": "orthogonal"},
+    "*@small": {"actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64), "offline_steps": 50_000},
+}
