@@ -217,7 +217,7 @@ def test_refusals_are_one_line(tmp_path: Path, refused: Callable[..., str]) -> N
         ([ant, ant / ".." / ant.name], "is named twice; name each run once"),
         ([begun], f"{begun}: holds no finished run (no summary.json); resume it with"),
         ([root / "none"], f"{root / 'none'}: does not exist"),
-        ([sweep], f"it is a sweep: give the runs in it, such as {sweep / 'chunk-0'}"),
+        ([sweep], f"it is a sweep or study: give the runs in it, such as {sweep / 'chunk-0'}"),
         ([bad], "bad: the last eval/return_per_seed is not finite"),
         ([old], f"{old / 'metrics.jsonl'}: has no 'run_step', since an older rlx wrote it"),
         ([older], f"{older / 'summary.json'}: has no 'backend', since an older rlx"),

@@ -244,7 +244,7 @@ def test_refusals(flags: str, finished: Path, capsys: Capture) -> None:
 SPOILT: dict[str, Callable[[Path, Path], Any]] = {
     "holds no full checkpoint to go on from": lambda run, long: shutil.rmtree(run / "resume"),
     "; begin another": lambda run, _: [path.write_text("{") for path in run.glob("resume/*/manifest.json")],
-    "is part of a sweep, whose runs": lambda run, long: (run.parent / "sweep.json").write_text("{}"),
+    "is part of a sweep or study, whose runs": lambda run, long: (run.parent / "sweep.json").write_text("{}"),
     "holds another run's": lambda run, long: shutil.copytree(long / "resume", run / "resume", dirs_exist_ok=True),
     "is not as the run wrote": lambda run, _: damage.edit_json(run / "config.json", settings={"total_env_steps": 600}),
 }

@@ -14,7 +14,7 @@ from rlx import config
 from rlx.analysis import run_files
 from rlx.envs import no_env
 from rlx.errors import RlxError, nearest, say
-from rlx.runs.folders import status
+from rlx.runs.folders import is_of_several_runs, status
 
 EVAL = "eval/return_per_seed"
 
@@ -102,8 +102,9 @@ def _remedy(folder: Path) -> str:
         if status(folder).state == "running":
             return "it is still training; wait until it has finished"
         return f"resume it with `rlx train --resume {shlex.quote(str(folder))}`"
-    if (folder / "sweep.json").is_file():
-        return f"it is a sweep: give the runs in it, such as {folder / 'chunk-0'}"
+    if is_of_several_runs(folder):
+        parts = [path.parent for path in sorted(folder.glob("*/config.json"))] or [folder / "chunk-0"]
+        return f"it is a sweep or study: give the runs in it, such as {parts[0]}"
     return "give folders that `rlx train` made"
 
 

@@ -11,12 +11,14 @@ from rlx.commands.datasets import collect, data
 from rlx.commands.estimating import ope
 from rlx.commands.looking import compare, diff, evaluate, export, list_names, runs
 from rlx.commands.pages import play, report
+from rlx.commands.studying import study
 from rlx.commands.sweeping import sweep
 from rlx.commands.training import train
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "sweep": sweep,
+    "study": study,
     "eval": evaluate,
     "collect": collect,
     "data": data,

@@ -45,8 +45,10 @@ def longer(saved: RunConfig, folder: Path, changes: Mapping[str, Any]) -> RunCon
             raise RlxError(
                 f"{flag_of(name)} {new}: the run goes on in its environment; raise --total-env-steps instead"
             )
-    if (folder.parent / folders.SWEEP).is_file():
-        raise RlxError(f"{folder}: is part of a sweep, whose runs are all as long; begin another run by --init-from")
+    if folders.is_of_several_runs(folder.parent):
+        raise RlxError(
+            f"{folder}: is part of a sweep or study, whose runs are all as long; begin another run by --init-from"
+        )
     planned = build.planned(saved)
     unset = {name: 0 for name, steps in planned.items() if getattr(saved.network, name) == steps}
     if unset:

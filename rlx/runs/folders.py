@@ -19,7 +19,7 @@ from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics
 
-RUN, SWEEP = "config.json", "sweep.json"  # the file that makes a folder a run's, or a sweep's
+RUN, SWEEP, STUDY = "config.json", "sweep.json", "study.json"  # the file that makes a folder a run's, a sweep's, ...
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LOCK, STATUS, SUMMARY = "lock", "status.json", "summary.json"
 LOOK_S = 0.5  # longer than a reader holds the lock to see whether a run is alive
@@ -127,7 +127,7 @@ def claimed(folder: Path, kind: str = RUN) -> Iterator[None]:
 def _check_kind(folder: Path, kind: str) -> None:
     """Raises RlxError for a folder that is neither empty nor of that kind: --overwrite removes nothing else."""
     if _content(folder) and not (folder / kind).is_file():
-        owners = {RUN: "a run's", SWEEP: "a sweep's"}
+        owners = {RUN: "a run's", SWEEP: "a sweep's", STUDY: "a study's"}
         owner = next((f"is {whose}" for name, whose in owners.items() if (folder / name).is_file()), "is no run")
         raise RlxError(f"{folder}: {owner} folder, so --overwrite leaves it alone; choose another --run-name")
 
@@ -176,7 +176,7 @@ def empty(folder: Path, kind: str = RUN) -> None:
 
 def _content(folder: Path) -> list[Path]:
     """What is in a folder, but for the files that a run writes before its config.json."""
-    first = (LOCK, STATUS, "status.tmp", "config.tmp", "sweep.tmp")
+    first = (LOCK, STATUS, "status.tmp", "config.tmp", "sweep.tmp", "study.tmp")
     return [path for path in folder.iterdir() if path.name not in first]
 
 
@@ -281,11 +281,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def all_runs(root: Path) -> list[Status]:
-    """Every run folder under `root`, by name; those of a sweep as `sweep/chunk-0`. Raises OSError for no such root."""
+    """Every run folder under `root`, by name; in a sweep or study `sweep/chunk-0`. Raises OSError for no such root."""
     places = [place for place in sorted(root.iterdir())]
-    places += [part for place in places if _holds(place, SWEEP) for part in sorted(place.iterdir())]
+    places += [part for place in places if is_of_several_runs(place) for part in sorted(place.iterdir())]
     runs = sorted(place for place in places if _holds(place, RUN))
     return [status(folder)._replace(name=str(folder.relative_to(root))) for folder in runs]
+
+
+def is_of_several_runs(folder: Path) -> bool:
+    """Whether a folder is a sweep's or a study's, whose runs are folders in it."""
+    return _holds(folder, SWEEP) or _holds(folder, STUDY)
 
 
 def _holds(folder: Path, name: str) -> bool:

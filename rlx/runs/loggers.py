@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from rlx import json_files
 from rlx.config import RunConfig, members, to_json
 from rlx.errors import RlxError, install
+from rlx.runs import folders
 
 FEW = 8  # members that are logged one by one, in addition to their mean
 PATIENCE_S = 60.0  # for W&B to send the rest when a run is over; what is left stays on disk
@@ -86,9 +87,9 @@ class TensorBoard:
 
 
 def _name(folder: Path) -> str:
-    """The run's name: that of its folder, for a part of a sweep `sweep/chunk-0`."""
+    """The run's name: that of its folder, for a part of a sweep or study `sweep/chunk-0`."""
     place = folder.resolve()
-    return f"{place.parent.name}/{place.name}" if (place.parent / "sweep.json").is_file() else place.name
+    return f"{place.parent.name}/{place.name}" if folders.is_of_several_runs(place.parent) else place.name
 
 
 class WandB:

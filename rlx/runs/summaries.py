@@ -45,7 +45,7 @@ def summarise(setup: Setup, moment: Moment, rates: Rates, saver: Saver) -> dict[
     if report.evaluation is not None:  # there is none without an environment
         returns, nominal = report.evaluation.returns, report.evaluation.nominal_returns
         evaluated = results(returns, run_config, setup.data.info if setup.data else {}, nominal)
-        evaluated["eval_episodes"] = run_config.train.eval_episodes
+        evaluated |= {"eval_episodes": run_config.train.eval_episodes, "eval_returns": returns}
     return {
         "agent": run_config.agent,
         "env": run_config.env,

@@ -1,1 +1,1 @@
-"""Grid and random searches over hyper-parameters."""
+"""Grid and random searches over hyper-parameters, and studies of agents on data sets."""

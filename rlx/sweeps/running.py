@@ -43,14 +43,14 @@ def _run(sweep: Sweep, folder: Path, quiet: bool, show: bool, interrupts: Interr
         say(f"rlx: {_plan(sweep)}")
     for i, part in enumerate(parts):
         name = f"chunk-{i} of {len(parts)}" if len(parts) > 1 else "sweep"
-        _train(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts)
+        train_part(chunk_config(sweep, part, folder), folder / f"chunk-{i}", quiet, name, interrupts, "sweep")
     ranked = rank(sweep, folder)
     write_results(sweep, folder, ranked)
     if show:
         print("\n".join([table(sweep, ranked), "", *_conclusion(sweep, folder, ranked)]), flush=True)
     if sweep.confirm and not math.isnan(ranked[0].iqm.estimate):
         fresh_config = confirmation(sweep, folder, sweep.confirm)
-        summary = _train(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts)
+        summary = train_part(fresh_config, folder / "confirm", quiet, "confirming the best", interrupts, "sweep")
         if show:
             print("\n  ".join([f"on {sweep.confirm} fresh seeds:", *summaries.in_words(summary)]))
         confirmed = {name: summary[name] for name in summary if name.startswith("eval_")}
@@ -66,18 +66,20 @@ def _plan(sweep: Sweep) -> str:
     return f"{count} combinations{repeats}, {count * sweep.base.train.num_seeds} runs, {at_once}"
 
 
-def _train(run_config: RunConfig, folder: Path, quiet: bool, name: str, interrupts: Interrupts) -> dict[str, Any]:
-    """The summary of one run of a sweep: trained, resumed or, of a finished one, read."""
+def train_part(
+    run_config: RunConfig, folder: Path, quiet: bool, name: str, interrupts: Interrupts, command: str
+) -> dict[str, Any]:
+    """The summary of one run of a sweep or study (`command`): trained, resumed or, of a finished one, read."""
     if (folder / "summary.json").is_file():
         return json_files.read(folder / "summary.json")
-    remedy = f"go on with `rlx sweep --resume {shlex.quote(str(folder.parent))}`"
+    remedy = f"go on with `rlx {command} --resume {shlex.quote(str(folder.parent))}`"
     if interrupts.number is not None:  # when the run before had nothing left to save
         raise Interrupted(interrupts.number, f"left before {folder} began; {remedy}")
     try:
         if (folder / "config.json").is_file():
             return runner.resume(folder, {}, quiet, name, interrupts)
         first = folder.parent / "chunk-0"
-        same_data_as = first if folder != first else None
+        same_data_as = first if command == "sweep" and folder != first else None
         with folders.claimed(folder):
             return runner.train(
                 run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, same_data_as=same_data_as

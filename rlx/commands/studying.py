@@ -1,0 +1,78 @@
+"""`rlx study`, and going on with `rlx study --resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlx.commands.arguments import ENV, Parser, add_settings
+from rlx.commands.training import environment
+from rlx.errors import RlxError
+from rlx.settings import Setting
+
+
+def study(arguments: list[str]) -> int:
+    """Compares agents on data sets: `rlx study iql td3_bc --dataset A B --num-seeds 5`; a table of scores."""
+    if arguments[:1] == ["--resume"]:
+        return _resume(arguments)
+    named = arguments[: next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))]
+    if not named and not {"-h", "--help"}.intersection(arguments):
+        raise RlxError(
+            "name agents right after `rlx study`, as in `rlx study iql td3_bc --dataset DATA`; see `rlx list`"
+        )
+    from rlx import config
+
+    known: dict[str, Setting] = {}
+    for agent in named or ["iql"]:
+        known = config.settings(agent.partition("@")[0]) | known
+    parser = Parser(prog="rlx study", description=f"{study.__doc__} Go on with one by `rlx study --resume STUDY`.")
+    columns = "agents, or AGENT@PRESET, where a preset may be a .json file of settings"
+    parser.add_argument("agent", metavar="AGENT", nargs="+", help=columns)
+    parser.add_argument("--dataset", nargs="+", required=True, help="data sets, files or folders as for `rlx train`")
+    parser.add_argument("--env", help=ENV)
+    parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
+    parser.add_argument("--preset", help="named settings of the agents that name none, or a .json file of them")
+    several = "where a hyper-parameter has several values: evaluation episodes that choose; several: a table for each"
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[], metavar="N", help=several)
+    parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
+    parser.add_argument("--run-name", help="name of this study's folder (default: from agent, environment and seed)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a study's folder that exists")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the table")
+    of_agents = {name: setting for name, setting in known.items() if name != "dataset"}
+    add_settings(parser, {name: setting._replace(default="the agent's own") for name, setting in of_agents.items()})
+    values = parser.parse(arguments)
+    settings = {name: value for name, value in vars(values).items() if value is not None and name in of_agents}
+    from rlx import parallel
+    from rlx.runs import folders
+    from rlx.sweeps import study as studies
+    from rlx.sweeps import studying
+
+    if settings.get("deterministic"):
+        parallel.ask_for_determinism()
+    places = [studies.Place(path, *environment(values.env, values.backend, path)) for path in values.dataset]
+    from rlx.train.compile import keep_compiled_programs
+
+    keep_compiled_programs()
+    made = studies.make(values.agent, places, values.evaluations, values.preset, **settings)
+    first = made.cells[0].config
+    with folders.new(values.run_dir, values.run_name, first, values.overwrite, folders.STUDY, "study-") as folder:
+        studying.begin(made, folder, quiet=values.quiet)
+    return 0
+
+
+def _resume(arguments: list[str]) -> int:
+    """Goes on with a study that was interrupted, or shows a finished one again."""
+    parser = Parser(prog="rlx study --resume", description=_resume.__doc__)
+    parser.add_argument("--resume", required=True, metavar="STUDY", help="folder of the study")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but the table")
+    values = parser.parse(arguments)
+    from rlx import parallel
+    from rlx.sweeps import study, studying
+
+    made = study.load(Path(values.resume))
+    if any(cell.config.train.deterministic for cell in made.cells):
+        parallel.ask_for_determinism()
+    from rlx.train.compile import keep_compiled_programs
+
+    keep_compiled_programs()
+    studying.resume(made, Path(values.resume), quiet=values.quiet)
+    return 0
