@@ -74,6 +74,12 @@ def test_concatenate() -> None:
     same(jax.tree.map(lambda x: x[5:], both.rows), other.rows)
     same(jax.tree.map(lambda x: x[:5], both.rows), one.rows._replace(extras={}))
     assert both.info == {"env": "brax:hopper", "name": "walk", "notes": ["a", "b"]}
+    one, other = (
+        each._replace(info=each.info | {"behaviours": [{"name": name}], "behaviour_return": value})
+        for each, name, value in ((one, "medium", -9.0), (other, "expert", 0.0))
+    )
+    both = data.concatenate([one, other])
+    assert both.info["behaviours"] == [{"name": "medium"}, {"name": "expert"}] and both.info["behaviour_return"] == -5.0
     wide = data.make_dataset({"name": "wide"}, **one.rows._replace(action=np.zeros((5, 4)))._asdict())
     with pytest.raises(RlxError, match="walk and wide differ in the size of one action, 2 and 4"):
         data.concatenate([one, wide])

@@ -195,7 +195,8 @@ def with_rewards(dataset: Dataset, reward: ArrayLike, mask: ArrayLike) -> Datase
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
-    """One set after the other. Info and extras that differ between sets are dropped; names and notes are joined.
+    """One set after the other. Info and extras that differ between sets are dropped; names, notes and the policies that
+    collected are joined, and `behaviour_return` is their mean over rows.
 
     Raises RlxError where sizes of observations or actions differ.
     """
@@ -216,6 +217,10 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     for key in ("notes", "missing"):
         if words := list(dict.fromkeys(word for each in datasets for word in each.info.get(key) or [])):
             info[key] = words
+    if all(each.info.get("behaviours") and each.info.get("behaviour_return") is not None for each in datasets):
+        returns = [each.info["behaviour_return"] for each in datasets]
+        info["behaviours"] = [behaviour for each in datasets for behaviour in each.info["behaviours"]]
+        info["behaviour_return"] = float(np.average(returns, weights=[each.size for each in datasets]))
     return make_dataset(info, **rows._asdict())
 
 
