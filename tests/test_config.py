@@ -225,6 +225,8 @@ def test_plan() -> None:
     shortest = plan(warmup_env_steps=0, n_step=5)
     assert shortest.warmup_iterations == 3  # until a window of five is there
     assert (shortest.log_iterations, shortest.eval_iterations) == (1, 6)  # a fiftieth and a tenth of the run
+    often = plan(total_env_steps=16_000, eval_every=32, checkpoint_every=48)  # more often than fifty times
+    assert (often.log_iterations, often.eval_iterations, often.checkpoint_iterations) == (2, 2, 4)
     # a report's sums are of float32, where 2^24 and 1 is 2^24
     longest = plan(num_envs=1, rollout_length=1, total_env_steps=2**30, log_every=2**29, eval_every=2**29)
     assert longest.iterations == 2**30 and longest.log_iterations == 2**24

@@ -239,15 +239,22 @@ def _minibatches(config: TrainConfig) -> int:
 
 
 def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> dict[str, int]:
-    """Iterations between log points, evaluations and checkpoints; the latter two fall on log points."""
+    """Iterations between log points, evaluations and checkpoints; the latter two fall on log points.
+
+    Unless `log_every` is set, points are no farther apart than evaluations and checkpoints are asked for.
+    """
 
     def every(steps: int, parts: int) -> int:
         return max(1, math.ceil(steps / iteration_steps) if steps else iterations // parts)
 
-    log = min(every(config.log_every, 50), REPORTED)
+    names = ["log_every"] if config.log_every else ["eval_every", "checkpoint_every"]
+    asked = {name: every(getattr(config, name), 50) for name in names}
+    name = min(asked, key=lambda name: asked[name])
+    log = min(asked[name], REPORTED)
     if (lines := iterations // log) > LOG_LINES:
         least = math.ceil(iterations / LOG_LINES) * iteration_steps
-        raise RlxError(f"--log-every {config.log_every}: would log {lines:,} lines; raise it to {least} or more")
+        message = f"{flag_of(name)} {getattr(config, name)}: would log {lines:,} lines; raise it to {least} or more"
+        raise RlxError(message)
     evaluate = math.ceil(every(config.eval_every, 10) / log) * log
     checkpoint = math.ceil(every(config.checkpoint_every or config.eval_every, 10) / log) * log
     return {"log_iterations": log, "eval_iterations": evaluate, "checkpoint_iterations": checkpoint}
