@@ -52,6 +52,7 @@ REGISTRY = {
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",
     "ppo_ewma": "rlx.agents.ppo_ewma",
+    "props": "rlx.agents.props",
     "reppo": "rlx.agents.reppo",
 }
 

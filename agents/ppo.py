@@ -167,6 +167,44 @@ def update_actor(
     return state.advance(learner=actor).replace(rate=factor), metrics | {"actor_rate": rate}
 
 
+def make_networks(
+    config: Config,
+    spec: Spec,
+    axes: parallel.Axes,
+    surrogate: Callable[[jax.Array, jax.Array, Any], jax.Array] = clipped_surrogate,
+    **parts: Any,
+) -> tuple[Network, Networks]:
+    """The actor's network, and all that is made of it; `parts` are other fields of `Networks`."""
+    sizes, options = config.actor_hidden_sizes, config.network_options()
+    value = networks.make_value(spec, config.critic_hidden_sizes, **options)
+    if spec.num_actions:
+        actor = networks.make_categorical_policy(spec, sizes, **options)
+        return actor, Networks(policies.categorical(actor), value, surrogate, axes, **parts)
+    actor = networks.make_gaussian_policy(spec, sizes, state_dependent_std=config.state_dependent_std, **options)
+    return actor, Networks(policies.squashed(actor), value, surrogate, axes, **parts)
+
+
+def assemble(spec: Spec, actor: Network, nets: Networks, defaults: type[Any]) -> OnPolicyAgent:
+    """The agent of these networks; `defaults` is its class of hyper-parameters."""
+
+    def init_actor(key: Key, hypers: Any) -> ActorState:
+        learner = Learner.create(actor.init(key), nets.optimizer(hypers), target=nets.target_step is not None)
+        return ActorState.create(hypers, learner, rate=jnp.float32(1))
+
+    return Agent(
+        init=halves.make_init(defaults, halves.init_half(nets.value, nets.optimizer), init_actor),
+        critic_params=lambda critic: critic.learner.params,
+        policy_params=lambda actor, critic_params: Policy(actor.learner.params, critic_params, actor.hypers),
+        update_critic=partial(update_critic, nets),
+        update_actor=partial(update_actor, nets),
+        actor_reads=("observation", "log_prob", "advantage", *nets.policy.reads),
+        records=partial(record, nets),
+        **nets.policy.functions(),
+        discrete=spec.num_actions > 0,
+        on_policy=True,
+    )
+
+
 def make(
     config: Config,
     spec: Spec,
@@ -179,29 +217,4 @@ def make(
 
     A variant gives its class of hyper-parameters, its surrogate, and other fields of `Networks`.
     """
-    sizes, options = config.actor_hidden_sizes, config.network_options()
-    value = networks.make_value(spec, config.critic_hidden_sizes, **options)
-    if spec.num_actions:
-        actor = networks.make_categorical_policy(spec, sizes, **options)
-        policy = policies.categorical(actor)
-    else:
-        actor = networks.make_gaussian_policy(spec, sizes, state_dependent_std=config.state_dependent_std, **options)
-        policy = policies.squashed(actor)
-    nets = Networks(policy, value, surrogate, axes, **parts)
-
-    def init_actor(key: Key, hypers: Any) -> ActorState:
-        learner = Learner.create(actor.init(key), nets.optimizer(hypers), target=nets.target_step is not None)
-        return ActorState.create(hypers, learner, rate=jnp.float32(1))
-
-    return Agent(
-        init=halves.make_init(defaults, halves.init_half(value, nets.optimizer), init_actor),
-        critic_params=lambda critic: critic.learner.params,
-        policy_params=lambda actor, critic_params: Policy(actor.learner.params, critic_params, actor.hypers),
-        update_critic=partial(update_critic, nets),
-        update_actor=partial(update_actor, nets),
-        actor_reads=("observation", "log_prob", "advantage", *policy.reads),
-        records=partial(record, nets),
-        **policy.functions(),
-        discrete=spec.num_actions > 0,
-        on_policy=True,
-    )
+    return assemble(spec, *make_networks(config, spec, axes, surrogate, **parts), defaults)

@@ -150,7 +150,7 @@ def _with_schedules(config: RunConfig) -> RunConfig:
 
 
 def planned(config: RunConfig) -> dict[str, int]:
-    """By setting that declares a `plan`, how many such updates a run makes, both parts together."""
+    """By setting that declares a `plan`, how many such updates a run makes, both parts together, or an iteration."""
     known = [(name, setting.plan) for name, setting in settings(config.agent).items() if setting.plan]
     if not known:
         return {}
@@ -158,6 +158,7 @@ def planned(config: RunConfig) -> dict[str, int]:
     learned = plan.iterations if plan.offline else plan.iterations - plan.warmup_iterations
     _, critic_updates, actor_updates = plan.steps(plan.iterations, learned)
     counts = {"critic_updates": critic_updates, "actor_updates": actor_updates}
+    counts["iteration_updates"] = plan.iteration_actor_steps
     return {name: counts[unit] for name, unit in known}
 
 

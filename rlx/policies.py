@@ -75,11 +75,11 @@ def squashed_functions(actor: Network) -> dict[str, Any]:
     return of_params({name: partial(function, actor) for name, function in functions.items()})
 
 
-def of_params(functions: dict[str, Any]) -> dict[str, Any]:
-    """Functions of a network's parameters and more as functions of an agent's, which has them as `params`."""
+def of_params(functions: dict[str, Any], field: str = "params") -> dict[str, Any]:
+    """Functions of a network's parameters and more as functions of an agent's, which has them in a `field`."""
 
     def bound(function: Any) -> Any:
-        return lambda policy, *inputs: function(policy.params, *inputs)
+        return lambda policy, *inputs: function(getattr(policy, field), *inputs)
 
     return {name: bound(function) for name, function in functions.items()}
 

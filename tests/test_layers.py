@@ -54,6 +54,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.lpo", "rlx.agents.ppo"),
     ("rlx.agents.spo", "rlx.agents.ppo"),
     ("rlx.agents.ppo_ewma", "rlx.agents.ppo"),
+    ("rlx.agents.props", "rlx.agents.ppo"),
 }
 
 DEVICE_NAMES = set(

@@ -138,9 +138,9 @@ RUN |= {"log_every": 32, "eval_every": 128, "eval_episodes": 1, "pool_size": 4}
 RUN |= {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,)}
 
 
-def run(**changes: Any) -> tuple[Any, list[Any]]:
+def run(agent: str = "ppo", **changes: Any) -> tuple[Any, list[Any]]:
     """A run's task and its reports."""
-    setup = build.setup(config.resolve("ppo", "gymnax:Pendulum-v1", **RUN | changes))
+    setup = build.setup(config.resolve(agent, "gymnax:Pendulum-v1", **RUN | changes))
     driver = build.make_driver(setup)
     return driver.task, [moment.report for moment in experiment.run(setup, driver)]
 

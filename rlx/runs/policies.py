@@ -37,6 +37,7 @@ NO_TRAINING: dict[str, Any] = {  # settings under which evaluating a run needs n
     "rollout_length": 1,
     "n_step": 1,
     "epochs": 0,
+    "history_blocks": 1,
     "batch_size": 1,
     "replay_capacity": 1,
     "pool_size": 1,

@@ -89,6 +89,9 @@ class TrainConfig:
         "passes of an on-policy agent over each block, in minibatches without replacement (0: off-policy, from replay)",
         within=(0, COUNT[1]),
     )
+    history_blocks: int = setting(
+        1, "blocks that an on-policy agent's passes are over, with learning from the first full ones on", within=COUNT
+    )
     batch_size: int = setting(256, "transitions in a minibatch", within=(1, MOST))
     rollout_length: int = setting(
         1,

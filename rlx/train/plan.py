@@ -112,7 +112,7 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
     iteration_env_steps = config.num_envs * config.rollout_length
     slots = config.replay_capacity // iteration_env_steps * config.rollout_length
     if config.epochs:
-        slots = config.rollout_length
+        slots = config.rollout_length * config.history_blocks
     elif slots < max(config.rollout_length, config.n_step):
         need = config.num_envs * max(config.rollout_length, config.n_step)
         raise RlxError(
@@ -134,8 +134,8 @@ def make_plan(config: TrainConfig, shards: int) -> Plan:
     warmup = max(
         math.ceil(config.warmup_env_steps / iteration_env_steps), math.ceil(config.n_step / config.rollout_length)
     )
-    if config.epochs and config.driver == "fused":
-        warmup = 0  # the first block is learned from at once
+    if config.epochs:  # a full ring is learned from at once; the pipeline has a block an iteration later
+        warmup = config.history_blocks - (config.driver == "fused")
     if warmup >= iterations:
         raise RlxError(
             f"--total-env-steps {config.total_env_steps}: ends before the first update, after"
@@ -228,14 +228,14 @@ def _common(config: TrainConfig, shards: int, ratio: str = "") -> dict[str, Any]
 
 
 def _minibatches(config: TrainConfig) -> int:
-    """How many minibatches an on-policy block makes. Raises RlxError where one would be smaller than the others."""
+    """How many minibatches on-policy blocks make. Raises RlxError where one would be smaller than the others."""
     block = config.num_envs * config.rollout_length
-    if block % config.batch_size:
+    if block * config.history_blocks % config.batch_size:
         raise RlxError(
             f"--batch-size {config.batch_size}: must divide the block of {block} transitions, --num-envs times"
-            " --rollout-length"
+            f" --rollout-length{' times --history-blocks' * (config.history_blocks > 1)}"
         )
-    return block // config.batch_size
+    return block * config.history_blocks // config.batch_size
 
 
 def _intervals(config: TrainConfig, iterations: int, iteration_steps: int) -> dict[str, int]:
@@ -281,6 +281,8 @@ def _check_consistency(config: TrainConfig) -> None:
                 f"{flag_of(name)} {value}: does not go with --epochs {config.epochs}, which is for learning"
                 f" from each new block alone; {remedy}"
             )
+    if config.history_blocks > 1 and not config.epochs:
+        raise RlxError(f"--history-blocks {config.history_blocks}: is for on-policy agents; use --replay-capacity")
     if config.seed + config.num_seeds > 2**32:
         raise RlxError(f"--seed {config.seed}: must stay under 2^32, the last seed there is")
     if config.noise_hold > 1 and not config.noise_max:
