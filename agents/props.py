@@ -17,7 +17,7 @@ from rlx import parallel, policies
 from rlx.agents import ppo
 from rlx.halves import HalfState
 from rlx.optim import Learner
-from rlx.types import POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, setting
+from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class Config(ppo.Config):
     iteration_updates: int = setting(
         0, "updates of an iteration (0: those that it makes)", (0, 2**31 - 1), plan="iteration_updates"
     )
+    policy_every: int = setting(4, "iterations of which one trains the policy; all train the one that collects", COUNT)
 
 
 class Hypers(ppo.Hypers):
     """Hyper-parameters, traced."""
 
     behaviour_share: float | jax.Array = setting(
-        0.5, "share of an iteration's updates, its last ones, that are of the policy that collects", SHARE
+        0.5, "share of updates, the last ones, of the policy that collects where an iteration trains both", SHARE
     )
     behaviour_lr: float | jax.Array = setting(1e-3, "learning rate of the policy that collects (Adam)", POSITIVE)
     behaviour_clip: float | jax.Array = setting(0.3, "its importance ratios fall to 1 - this, at most", POSITIVE)
@@ -59,7 +60,7 @@ class Policy(NamedTuple):
     step: jax.Array  # [] int32, updates that the actor half has made
 
 
-def record(nets: ppo.Networks, policy: Policy, rows: Any, info: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def record(nets: ppo.Networks, policy: Any, rows: Any, info: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """PPO's columns of a block [K, E, ...], and its age as the updates made before it."""
     columns = ppo.record(nets, policy, rows, info)
     return columns | {"updates_before": jnp.broadcast_to(policy.step, rows.reward.shape)}
@@ -78,7 +79,7 @@ def sampling_surrogate(ratio: jax.Array, hypers: Hypers) -> jax.Array:
 
 def update_actor(
     nets: ppo.Networks,
-    iteration_updates: int,
+    config: Config,
     state: ActorState,
     critic_params: Params,
     batch: Transition,
@@ -86,11 +87,15 @@ def update_actor(
 ) -> tuple[ActorState, Metrics]:
     """First the policy learns, by ratios to a copy of itself; then the behaviour, a new copy, by ratios to the policy.
 
-    So neither depends on which policy collected a row (algorithms 1 and 2). The oldest block, which the next one
-    replaces, does not count for the behaviour.
+    In an iteration that does not train the policy the behaviour learns from the start. So neither depends on which
+    policy collected a row (algorithms 1 and 2). The oldest block, which the next one replaces, does not count for the
+    behaviour.
     """
-    hypers, updates = state.hypers, max(iteration_updates, 1)
-    place, first = state.step % updates, jnp.ceil(updates * (1 - hypers.behaviour_share)).astype(jnp.int32)
+    hypers, updates = state.hypers, max(config.iteration_updates, 1)
+    iteration, place = state.step // updates, state.step % updates
+    first = jnp.ceil(updates * (1 - hypers.behaviour_share)).astype(jnp.int32)
+    every = config.policy_every if config.iteration_updates else 1  # outside of a run, each update is an iteration
+    first = jnp.where((iteration + 1) % every == 0, first, 0)
     sampling, begins, ends = place >= first, place == 0, place == first - 1
     behaviour = state.behaviour.replace(params=select(begins, state.learner.params, state.behaviour.params))
     learner, still = select(sampling, (behaviour, state.learner), (state.learner, behaviour))
@@ -125,7 +130,7 @@ def update_actor(
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, ActorState, Params, Policy]:
     """PROPS for environments of `spec`; gradients and advantages' moments are averaged over the mapped `axes`."""
     actor, nets = ppo.make_networks(config, spec, axes)
-    base = ppo.assemble(spec, actor, nets, Hypers)
+    base: Any = ppo.assemble(spec, actor, nets, Hypers)
 
     def init(key: Key, hypers: Any = None) -> State[HalfState, ActorState]:
         state: Any = base.init(key, hypers)
@@ -139,7 +144,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
     collecting = policies.of_params({"act": nets.policy.act, "log_prob": nets.policy.log_prob}, "behaviour_params")
     changed: Any = {"init": init, "policy_params": publish, "records": partial(record, nets), **collecting}
     return base._replace(
-        update_actor=partial(update_actor, nets, config.iteration_updates),
+        update_actor=partial(update_actor, nets, config),
         actor_reads=("updates_before", *base.actor_reads),
         **changed,
     )

@@ -55,28 +55,29 @@ def divergence(observation: jax.Array, action: jax.Array, probabilities: jax.Arr
 
 
 def measure(settings: dict[str, Any], seeds: int, iterations: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every seed and iteration with a full ring the errors of the ring and of on-policy sampling, and the mean
-    reward, `[seeds, iterations]` each."""
+    """Of every seed and iteration that trains the policy the errors of the ring and of on-policy sampling, and the
+    mean reward, `[seeds, iterations]` each."""
     resolved = config.resolve("props", "none", total_env_steps=10**6, normalize_observations=False, **settings)
     setup = build.setup(resolved, GridWorld())
-    driver = build.make_driver(setup)
+    driver: Any = build.make_driver(setup)
     task, hypers = driver.task, jax.tree.map(lambda x: x[0, 0], driver.first[1])
     actor = networks.make_categorical_policy(
         GridWorld.spec, setup.config.network.actor_hidden_sizes, **setup.config.network.network_options()
     )
-    blocks = task.config.history_blocks
+    blocks, every = task.config.history_blocks, setup.config.network.policy_every
 
-    def iterate(carry: Any, _: None) -> tuple[Any, Any]:
+    def iterate(carry: Any, nothing: None) -> tuple[Any, Any]:
+        del nothing
         state, env, on_policy = carry
         policy = task.agent.acting_params(state.agent)
         plain, key = policy._replace(behaviour_params=policy.params), jax.random.key(state.seed + 1000)
         env, rows, *_ = acting.make_block(task, plain, state.statistics, env, state.pool, key, state.iteration)
         newest = rows.observation, rows.action
         on_policy = jax.tree.map(lambda held, new: jnp.concatenate([held[len(new) :], new]), on_policy, newest)
-        state, _ = fused.iteration(task, None, state)
+        state = fused.iteration(task, None, state)[0]
         ring = state.replay.rows
         probabilities = jax.nn.softmax(actor.apply(policy.params, jnp.eye(SIDE * SIDE)))
-        errors = [divergence(*data, probabilities) for data in ((ring.observation, ring.action), on_policy)]
+        errors = [divergence(x, a, probabilities) for x, a in ((ring.observation, ring.action), on_policy)]
         return (state, env, on_policy), (*errors, rows.reward.mean())
 
     def one(seed: jax.Array) -> Any:
@@ -87,31 +88,31 @@ def measure(settings: dict[str, Any], seeds: int, iterations: int) -> tuple[np.n
         return jax.lax.scan(iterate, (state, env, (ring.observation, ring.action)), None, length=iterations)[1]
 
     found = jax.jit(jax.vmap(one))(jnp.arange(seeds, dtype=jnp.uint32))
-    props, on_policy, reward = (np.asarray(x)[:, blocks - 1 :] for x in found)
+    props, on_policy, reward = (np.asarray(x)[:, blocks - 1 + every - 1 :: every] for x in found)
     return props, on_policy, reward
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--iterations", type=int, default=60)
-    args = parser.parse_args()
-    common: dict[str, Any] = {"num_envs": 8, "rollout_length": 32, "epochs": 16, "batch_size": 128, "reward_scale": 1.0}
-    common |= {"actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64), "actor_lr": 1e-3, "critic_lr": 1e-3}
-    print(
-        "| blocks | iterations | PROPS | on-policy | iterations in which the mean of PROPS is lower | of single runs |"
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--policy-updates", type=int, default=24, help="blocks of 256 steps that the policy learns from"
     )
+    parser.add_argument("--every", type=int, nargs="+", default=[1, 8], help="behaviour updates for each of the policy")
+    args = parser.parse_args()
+    common: dict[str, Any] = {"num_envs": 8, "epochs": 16, "batch_size": 128, "actor_lr": 1e-3, "critic_lr": 1e-3}
+    common |= {"actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64)}
+    print("| behaviour updates a policy update | policy updates | PROPS | on-policy | lower in the mean | in runs |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for blocks in (1, 2, 4):
-        props, on_policy, reward = measure(common | {"history_blocks": blocks}, args.seeds, args.iterations)
+    for every in args.every:
+        sizes = {"policy_every": every, "rollout_length": 32 // every, "history_blocks": 2 * every}
+        props, on_policy, _ = measure(common | sizes, args.seeds, 2 * every - 1 + every * args.policy_updates)
         for part in np.array_split(np.arange(props.shape[1]), 3):
             a, b = props[:, part], on_policy[:, part]
-            lower = (a.mean(0) < b.mean(0)).mean(), (a < b).mean()
-            shares = " | ".join(f"{100 * share:.0f} %" for share in lower)
+            lower = f"{100 * (a.mean(0) < b.mean(0)).mean():.0f} % | {100 * (a < b).mean():.0f} %"
             print(
-                f"| {blocks} | {part[0] + blocks} to {part[-1] + blocks} | {a.mean():.4f} | {b.mean():.4f} | {shares} |"
+                f"| {every} | {part[0] + 1} to {part[-1] + 1} | {a.mean():.4f} | {b.mean():.4f} | {lower} |", flush=True
             )
-        print(f"mean reward of the last ten iterations, {blocks} blocks: {reward[:, -10:].mean():.3f}")
 
 
 if __name__ == "__main__":

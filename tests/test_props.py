@@ -28,7 +28,7 @@ def test_the_objective_of_the_policy_that_collects() -> None:
 
 def test_first_the_policy_learns_and_then_the_one_that_collects() -> None:
     """Of four updates two each; ratios are to the other one, which is still, whatever the behaviour's probabilities."""
-    agent = props.make(props.Config(**SMALL, iteration_updates=4), SPEC)
+    agent = props.make(props.Config(**SMALL, iteration_updates=4, policy_every=1), SPEC)
     hypers = props.Hypers(actor_lr=0.01, behaviour_lr=0.01, max_behaviour_kl=9.0, entropy_cost=0.0)
     states = [jax.jit(agent.init)(jax.random.key(0), hypers)]
     batch, update = probes.complete(agent, BATCHES), jax.jit(agent.update)
@@ -64,6 +64,10 @@ def test_first_the_policy_learns_and_then_the_one_that_collects() -> None:
     assert (of_policy != of_behaviour).any()
     greedy = agent.act_greedy(acting, seen, jax.random.key(0))[0]
     near(greedy, agent.act_greedy(acting._replace(behaviour_params=None), seen, jax.random.key(0))[0])
+
+    second = props.make(props.Config(**SMALL, iteration_updates=2, policy_every=2), SPEC)
+    third = jax.jit(second.update)(states[4], batch, jax.random.key(9))[0].actor  # its iterations have two updates
+    assert same(third.learner.params, policies[4]) and not same(third.behaviour.params, policies[4])
 
     bounded = states[3].replace(actor=states[3].actor.replace(hypers=hypers.replace(max_behaviour_kl=0.0)))
     stopped = update(bounded, batch, jax.random.key(3))[0].actor
