@@ -99,8 +99,10 @@ def main() -> None:
         "--policy-updates", type=int, default=24, help="blocks of 256 steps that the policy learns from"
     )
     parser.add_argument("--every", type=int, nargs="+", default=[1, 8], help="behaviour updates for each of the policy")
+    parser.add_argument("--max-behaviour-kl", type=float, default=0.03)
     args = parser.parse_args()
     common: dict[str, Any] = {"num_envs": 8, "epochs": 16, "batch_size": 128, "actor_lr": 1e-3, "critic_lr": 1e-3}
+    common |= {"max_behaviour_kl": args.max_behaviour_kl}
     common |= {"actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (64, 64)}
     print("| behaviour updates a policy update | policy updates | PROPS | on-policy | lower in the mean | in runs |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -20,6 +20,17 @@ SMALL: dict[str, Any] = {  # for easy tasks on a CPU
     "epochs": 8,
 }
 
+MINATAR: dict[str, Any] = {
+    "actor_hidden_sizes": (128, 128),
+    "critic_hidden_sizes": (128, 128),
+    "actor_lr": 1e-3,
+    "critic_lr": 1e-3,
+    "entropy_cost": 1e-2,  # with less, the policy is deterministic before it has learned to play
+    "rollout_length": 32,
+    "total_env_steps": 1_500_000,
+}
+GAMES = tuple(f"gymnax:{name}-MinAtar" for name in ("Asterix", "Breakout", "Freeway", "SpaceInvaders"))
+
 BRAX: dict[str, Any] = {  # Brax's networks, and what its tasks have in common
     "actor_hidden_sizes": (32,) * 4,
     "critic_hidden_sizes": (256,) * 5,
@@ -39,6 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gymnax:Pendulum-v1": SMALL | {"gamma": 0.95, "reward_scale": 0.1, "total_env_steps": 200_000},
     "gymnax:CartPole-v1": SMALL
     | {"gamma": 0.98, "reward_scale": 0.1, "entropy_cost": 1e-2, "total_env_steps": 300_000},
+    **dict.fromkeys(GAMES, MINATAR),
     "brax:inverted_pendulum@brax": PENDULA | {"total_env_steps": 2_000_000},
     "brax:inverted_double_pendulum@brax": PENDULA | {"total_env_steps": 20_000_000},
     "brax:ant@brax": BRAX
