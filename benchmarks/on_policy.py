@@ -27,19 +27,18 @@ def layers(number: int) -> dict[str, Any]:
 
 
 def batches(factor: int, rule: bool) -> dict[str, Any]:
-    """Minibatches of `factor` times 64, with the settings adapted to them by PPO-EWMA's rule or not."""
-    return {"batch_size": 64 * factor} | ({"batch_factor": factor} if rule else {})
+    """Minibatches of `factor` times the preset's 256, with the settings adapted to them by PPO-EWMA's rule or not."""
+    return {"batch_size": 256 * factor} | ({"batch_factor": factor} if rule else {})
 
 
 GROUPS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "objectives": {name: (name, {}) for name in ("ppo", "lpo", "spo", "ppo_ewma", "props")},
-    "layers": {f"{name}, {n} layers": (name, layers(n)) for n in (3, 5, 7) for name in ("ppo", "spo")},
+    "objectives": {name: (name, {}) for name in ("ppo", "lpo", "spo", "ppo_ewma")},
     "batches": {
         f"ppo_ewma, batches x{factor}{'' if rule else ', without the rule'}": ("ppo_ewma", batches(factor, rule))
         for rule in (True, False)
-        for factor in (1, 4, 16)
-        if rule or factor > 1
+        for factor in (4, 8)  # of 2,048 rows in a block, all
     },
+    "layers": {f"{name}, {n} layers": (name, layers(n)) for n in (7, 5, 3) for name in ("ppo", "spo")},
 }
 
 

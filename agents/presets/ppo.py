@@ -31,6 +31,19 @@ MINATAR: dict[str, Any] = {
 }
 GAMES = tuple(f"gymnax:{name}-MinAtar" for name in ("Asterix", "Breakout", "Freeway", "SpaceInvaders"))
 
+ROBOT: dict[str, Any] = {  # of few environments, for a CPU
+    "actor_hidden_sizes": (64, 64),
+    "critic_hidden_sizes": (128, 128),
+    "activation": "swish",
+    "actor_lr": 6e-4,
+    "critic_lr": 6e-4,
+    "clip_range": 0.3,
+    "gamma": 0.97,
+    "num_envs": 256,
+    "rollout_length": 32,
+    "batch_size": 1024,
+}
+
 BRAX: dict[str, Any] = {  # Brax's networks, and what its tasks have in common
     "actor_hidden_sizes": (32,) * 4,
     "critic_hidden_sizes": (256,) * 5,
@@ -51,6 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gymnax:CartPole-v1": SMALL
     | {"gamma": 0.98, "reward_scale": 0.1, "entropy_cost": 1e-2, "total_env_steps": 300_000},
     **dict.fromkeys(GAMES, MINATAR),
+    "brax:ant": ROBOT | {"entropy_cost": 2e-2, "total_env_steps": 1_500_000},
     "brax:inverted_pendulum@brax": PENDULA | {"total_env_steps": 2_000_000},
     "brax:inverted_double_pendulum@brax": PENDULA | {"total_env_steps": 20_000_000},
     "brax:ant@brax": BRAX
