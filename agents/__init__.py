@@ -24,6 +24,7 @@ REGISTRY = {
     "dsac_t": "rlx.agents.dsac_t",
     "mdpo": "rlx.agents.mdpo",
     "pmoe": "rlx.agents.pmoe",
+    "sac_flow": "rlx.agents.sac_flow",
     "crossq": "rlx.agents.crossq",
     "xqc": "rlx.agents.xqc",
     "flash_sac": "rlx.agents.flash_sac",

@@ -50,7 +50,7 @@ BRAX_PPO: dict[str, dict[str, Any]] = {
     "pusher": {"num_envs": 2048, "batch_size": 512, "reward_scaling": 5, "discounting": 0.95}
     | {"unroll_length": 30, "num_updates_per_batch": 8, "entropy_cost": 1e-2, "num_minibatches": 16},
     "inverted_pendulum": {"num_envs": 2048, "batch_size": 1024, "reward_scaling": 10, "discounting": 0.97}
-    | {"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2},
+    | {"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2, "backend": "generalized"},  # as rlx has it
     "inverted_double_pendulum": {"num_envs": 2048, "batch_size": 1024, "reward_scaling": 10, "discounting": 0.97}
     | {"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2},
 }
@@ -69,7 +69,7 @@ BRAX_SAC: dict[str, dict[str, Any]] = {
     | {"reward_scaling": 5, "discounting": 0.997, "tau": 0.005, "max_replay_size": 2**20},
 }
 for _task, _ppo in BRAX_PPO.items():
-    _same = {name: _ppo[name] for name in ("reward_scaling", "discounting", "action_repeat") if name in _ppo}
+    _same = {name: _ppo[name] for name in ("reward_scaling", "discounting", "action_repeat", "backend") if name in _ppo}
     BRAX_SAC.setdefault(_task, ANT | _same)
 
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {

@@ -53,7 +53,7 @@ class TanhNormal(distrax.Distribution):
         noise = isolated(lambda key: jax.random.normal(key, shape, self._normal.dtype))(key)
         u = self._normal.loc[None] + self._normal.scale[None] * noise
         log_prob = -(noise**2) / 2 - jnp.log(self._normal.scale)[None] - math.log(2 * math.pi) / 2
-        return jnp.tanh(u), jnp.sum(log_prob - _log_jacobian(u), axis=-1)
+        return jnp.tanh(u), jnp.sum(log_prob - tanh_log_jacobian(u), axis=-1)
 
     def sample_pre_tanh(self, key: Key) -> jax.Array:
         """u, `[..., A]`, of a sample tanh(u): who stores it never has to invert tanh."""
@@ -63,14 +63,14 @@ class TanhNormal(distrax.Distribution):
 
     def log_prob_pre_tanh(self, u: jax.Array) -> jax.Array:
         """Log-density of the actions tanh(u), `[..., A]`: `[...]`, exact for every u."""
-        return jnp.sum(self._normal.log_prob(u) - _log_jacobian(u), axis=-1)
+        return jnp.sum(self._normal.log_prob(u) - tanh_log_jacobian(u), axis=-1)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-density of actions `[..., A]`: `[...]`. At exactly +-1, see the class."""
         chex.assert_axis_dimension(value, -1, self.event_shape[-1])
         inside = 1 - jnp.finfo(value.dtype).epsneg
         u = jnp.arctanh(jnp.clip(value, -inside, inside).astype(self._normal.loc.dtype))
-        log_prob = self._normal.log_prob(u) - _log_jacobian(u)
+        log_prob = self._normal.log_prob(u) - tanh_log_jacobian(u)
         return jnp.sum(jnp.where(jnp.abs(value) > 1, -jnp.inf, log_prob), axis=-1)
 
     def mode(self) -> jax.Array:
@@ -107,9 +107,9 @@ def _normal(mean: jax.Array, log_std: jax.Array, low: float, high: float) -> dis
 
 
 @jax.custom_jvp
-def _log_jacobian(u: jax.Array) -> jax.Array:
+def tanh_log_jacobian(u: jax.Array) -> jax.Array:
     """log(d tanh(u) / du) without cancellation at large |u|; its derivative, -2 tanh(u), is known."""
     return 2 * (math.log(2.0) - u - jax.nn.softplus(-2 * u))
 
 
-_log_jacobian.defjvps(lambda du, _, u: -2 * jnp.tanh(u) * du)
+tanh_log_jacobian.defjvps(lambda du, _, u: -2 * jnp.tanh(u) * du)

@@ -27,6 +27,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.dsac_t", "rlx.agents.dsac"),
     ("rlx.agents.mdpo", "rlx.agents.sac"),
     ("rlx.agents.pmoe", "rlx.agents.sac"),
+    ("rlx.agents.sac_flow", "rlx.agents.sac"),
     ("rlx.agents.crossq", "rlx.agents.sac"),
     ("rlx.agents.xqc", "rlx.agents.sac"),
     ("rlx.agents.xqc", "rlx.agents.crossq"),

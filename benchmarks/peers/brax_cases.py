@@ -187,8 +187,8 @@ def learn(args: argparse.Namespace) -> None:
     kinds["learn-sac"][1].update({"min_replay_size": 8192, "max_replay_size": 2**18})
     kinds["learn-ppo"][1].update({"unroll_length": 5, "num_updates_per_batch": 4, "entropy_cost": 1e-2})
     module, own = kinds[args.case]
-    env = envs.get_environment(args.env, backend="spring")
     settings = common | own | json.loads(args.settings)
+    env = envs.get_environment(args.env, backend=settings.pop("backend", "spring"))
     if "hidden_layer_sizes" in settings:  # of SAC's networks
         sizes = settings.pop("hidden_layer_sizes")
         settings["network_factory"] = functools.partial(networks.make_sac_networks, hidden_layer_sizes=sizes)

@@ -160,6 +160,30 @@ class MixtureHead(nn.Module):
         return logits, mean, bounded_log_std(log_std, *self.log_std)
 
 
+class FlowHead(nn.Module):
+    """A flow's velocity at x and the log standard deviation of a step's noise, `[..., A]`, of observation, x and time.
+
+    With a gate the velocity is sigmoid(gate) (candidate - x), as in a gated recurrent unit; the gate starts almost
+    open. Without, it is the candidate. The deviation reads the observation alone; `log_std` as of `GaussianHead`.
+    """
+
+    candidate: Any  # an MLP with A outputs, and so are the next two
+    gate: Any  # or None
+    deviation: Any
+    action_size: int
+    log_std: tuple[str, float, float]
+    dropout: float = 0.0  # as `make_network` asks for; policies have none
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        together = jnp.concatenate(inputs, axis=-1)
+        observation, x = together[..., : -1 - self.action_size], together[..., -1 - self.action_size : -1]
+        velocity = self.candidate(together, train=train)
+        if self.gate is not None:
+            velocity = nn.sigmoid(self.gate(together, train=train) + 5.0) * (velocity - x.astype(velocity.dtype))
+        return velocity, bounded_log_std(self.deviation(observation, train=train), *self.log_std)
+
+
 def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
     """`x` `[..., W]` with each number 0 with probability `rate`, to 16 bits, and else divided by 1 - `rate`."""
     halves = -(-x.shape[-1] // 2)  # two random numbers from each word: these words are what dropout costs

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.errors import RlxError
-from rlx.networks.modules import MLP, GaussianHead, MixtureHead
+from rlx.networks.modules import MLP, FlowHead, GaussianHead, MixtureHead
 from rlx.types import Key, Params, Spec
 
 IMPOSSIBLE = -1e9  # the logit or value of a discrete action that an observation does not allow; its probability is 0
@@ -67,6 +67,15 @@ def make_mixture_policy(
     """`apply(params, observation [..., O]) -> (logits [..., K], mean, log_std)`, the latter two `[..., K, A]`."""
     mlp = MLP(hidden_sizes, num_experts * (1 + 2 * spec.action_size), **options)
     return make_network(MixtureHead(mlp, num_experts, log_std), spec.actor_size, spec.actor_observation)
+
+
+def make_flow_policy(
+    spec: Spec, hidden_sizes: Sequence[int], *, gated: bool, log_std: tuple[str, float, float], **options: Any
+) -> Network:
+    """`apply(params, observation [..., O], x [..., A], time [..., 1]) -> (velocity, log_std)`, both `[..., A]`."""
+    candidate, gate, deviation = (MLP(hidden_sizes, spec.action_size, **options) for _ in range(3))
+    head = FlowHead(candidate, gate if gated else None, deviation, spec.action_size, log_std)
+    return make_network(head, spec.actor_size + spec.action_size + 1, spec.actor_observation)
 
 
 def make_categorical_policy(spec: Spec, hidden_sizes: Sequence[int], **options: Any) -> Network:

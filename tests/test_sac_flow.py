@@ -1,0 +1,65 @@
+"""SAC Flow: the density of a path by its Jacobian, and gradients through many steps."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlx.agents import sac_flow
+from tests import probes
+from tests.loss_tools import SMALL, SPEC, normals, stub, three_ways
+
+CONTRACT = probes.Contract(config={"flow_steps": 2}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
+
+normal = normals()
+OBSERVATION = normal(3)
+ACTOR = stub(lambda w, o, x, t: (jnp.tanh(w @ o) * x + t - 0.3 * x**2, 0.1 * (w @ o) - 1))
+
+
+def test_log_density_of_a_path() -> None:
+    """That of the noise, changed by the Jacobian from it to the points of the path."""
+    w, noise = normal(2, 3), normal(4, 2)
+
+    def points(noise: Any) -> Any:
+        """The path by a loop, `[1 + K, A]`."""
+        xs = [noise[0]]
+        for k in range(3):
+            velocity, log_std = ACTOR.apply(w, OBSERVATION, xs[-1], k / 3)
+            xs.append(xs[-1] + velocity / 3 + jnp.exp(log_std) * noise[k + 1])
+        return jnp.stack(xs)
+
+    jacobian = np.asarray(jax.jacobian(points)(jnp.asarray(noise)), np.float64).reshape(8, 8)
+    expected = -0.5 * np.sum(noise**2 + np.log(2 * np.pi)) - np.linalg.slogdet(jacobian)[1]
+    for end, log_density in three_ways(lambda noise: sac_flow.path(ACTOR, w, OBSERVATION, noise), noise):
+        np.testing.assert_allclose(end, points(noise)[-1], rtol=1e-5)
+        np.testing.assert_allclose(log_density, expected, rtol=1e-4)
+
+
+def test_sample_is_squashed_with_its_change_of_variables() -> None:
+    nets, key, observation = sac_flow.make_networks(sac_flow.Config(**SMALL), SPEC), jax.random.key(1), normal(5, 3)
+    params = nets.actor.init(jax.random.key(0))
+    end, log_density = sac_flow.path(nets.actor, params, observation, jax.random.normal(key, (5, 5, 2)))
+    for action, log_prob in three_ways(
+        lambda observation: nets.sample(nets.actor, params, observation, key), observation
+    ):
+        np.testing.assert_allclose(action, np.tanh(end), rtol=1e-5)
+        np.testing.assert_allclose(log_prob, log_density - np.log1p(-(np.tanh(end) ** 2)).sum(-1), rtol=1e-4)
+
+
+def slope(gated: bool, steps: int) -> float:
+    """How strongly x_K depends on x_0, in the mean over noise, where the output layers have grown far."""
+    actor = sac_flow.make_networks(sac_flow.Config(**SMALL, gated=gated), SPEC).actor
+    params = actor.init(jax.random.key(0))
+    for name in ("candidate", "gate") if gated else ("candidate",):
+        params["params"][name]["Dense_1"]["kernel"] *= 3000
+    noise = jax.random.normal(jax.random.key(1), (64, 1 + steps, 2)).at[:, 1:].set(0.0)
+    slopes = jax.vmap(jax.jacobian(lambda noise: sac_flow.path(actor, params, jnp.zeros(3), noise)[0]))(noise)
+    return float(jnp.abs(slopes[:, :, 0]).mean())
+
+
+def test_gradients_explode_over_many_steps_unless_the_velocity_is_gated() -> None:
+    assert slope(gated=True, steps=1) < 10
+    assert slope(gated=False, steps=1) < 10
+    assert slope(gated=True, steps=16) < 50
+    assert slope(gated=False, steps=16) > 500
