@@ -223,10 +223,11 @@ class Contract(NamedTuple):
     samples: bool = False  # whether its greedy action is chosen among samples, and so depends on the key
 
 
-def small(config: type[Any], width: int = 32, layers: int = 2, **changes: Any) -> Any:
-    """An agent's Config with narrow networks."""
-    widths = {f.name: (width,) * layers for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")}
-    return config(**widths | changes)
+def small(config: type[Any], width: int = 32, layers: int = 2, actor_layers: int | None = None, **changes: Any) -> Any:
+    """An agent's Config with narrow networks, `layers` deep."""
+    names = [f.name for f in dataclasses.fields(config) if f.name.endswith("hidden_sizes")]
+    depth = {"actor_hidden_sizes": layers if actor_layers is None else actor_layers}
+    return config(**{name: (width,) * depth.get(name, layers) for name in names} | changes)
 
 
 def quick(hypers: type[Any], **changes: Any) -> Any:

@@ -14,7 +14,7 @@ from rlx.types import State, as_arrays
 from tests import probes
 from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, stub, tanh_log_prob, targeted, three_ways
 
-CONTRACT = probes.Contract(hypers={"beta": 20.0})
+CONTRACT = probes.Contract(hypers={"beta": 20.0}, updates=1000)
 
 
 # A Gaussian of mean m s and deviation e^-30, which the distribution clips to e^-20: samples are tanh(m s).

@@ -16,7 +16,7 @@ from rlx.types import as_arrays
 from tests import probes
 from tests.loss_tools import SMALL, SPEC, near, normals, stub, three_ways, transitions
 
-CONTRACT = probes.Contract(hypers={"expectile": 0.9, "beta": 10.0})
+CONTRACT = probes.Contract(hypers={"expectile": 0.9, "beta": 10.0}, updates=1000)
 
 HYPERS = as_arrays(iql.Hypers(gamma=0.9, reward_scale=2.0, expectile=0.8, exponential_scale=1.5))
 BATCH = 6

@@ -19,7 +19,7 @@ from rlx.train.task import Source
 from tests import probes, processes
 from tests.loss_tools import BATCHES, SMALL, SPEC, near, normals, stub, three_ways
 
-CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0}, updates=1000)
+CONTRACT = probes.Contract(config={"actor_hidden_sizes": (32, 32)}, hypers={"entropy_cost": 0.0}, updates=1000)
 GAMMA, LAMBDA, STEPS, ENVS = 0.9, 0.8, 7, 3
 normal = normals()
 REWARD, VALUE, FOLLOWING = (normal(STEPS, ENVS) for _ in range(3))

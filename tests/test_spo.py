@@ -9,7 +9,7 @@ from tests import probes
 from tests.loss_tools import near, three_ways
 from tests.test_ppo import learned_at_ratio
 
-CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0}, updates=1000)
+CONTRACT = probes.Contract(config={"actor_hidden_sizes": (32, 32)}, hypers={"entropy_cost": 0.0}, updates=1000)
 
 
 def test_the_objective_is_best_at_the_end_of_the_range() -> None:

@@ -68,7 +68,7 @@ def n_step(
     powers = jnp.asarray(gamma, reward.dtype) ** jnp.arange(reward.shape[0])
     last = jnp.sum(taken, axis=0, dtype=jnp.int32) - 1
     folded = jnp.sum(jnp.where(taken, powers[:, None] * reward, 0.0), axis=0)  # where: rows beyond may hold anything
-    return folded, powers[last] * ~jnp.any(terminated & taken, axis=0), last
+    return folded, jnp.where(jnp.any(terminated & taken, axis=0), 0.0, powers[last]), last
 
 
 def generalised_advantage(
@@ -90,7 +90,7 @@ def generalised_advantage(
     chex.assert_equal_shape([reward, value, next_value, terminated, truncated])
     chex.assert_type([terminated, truncated], bool)
     delta = reward + gamma * jnp.where(terminated, 0.0, next_value) - value
-    trace = gamma * gae_lambda * ~(terminated | truncated)
+    trace = jnp.where(terminated | truncated, 0.0, gamma * gae_lambda)  # of what follows
 
     def back(later: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         advantage = step[0] + step[1] * later
