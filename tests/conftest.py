@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 from collections.abc import Iterator
@@ -22,8 +23,10 @@ os.environ["MPLBACKEND"] = "Agg"
 from tests.commands import refused, say  # noqa: F401 -- fixtures of all tests
 from tests.loss_tools import plain_descent  # noqa: F401
 
+gc.set_threshold(200_000, 50, 1000)  # traces are many small objects, which live
+
 # Files that take longest, which are begun first, so that no worker waits for the other's last one.
-LONGEST = "contract resume collect_dataset api extend docs distributed notebooks own_env offline fused".split()
+LONGEST = "contract resume halves collect_dataset api extend docs distributed notebooks own_env offline fused".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,15 +52,22 @@ def stub(apply: Any) -> Network:
     return Network(init=lambda key: None, apply=apply)
 
 
-def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Results of a plain call, of a jitted one, and of a vmap over all arguments, scalars too."""
+def two_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Results of a jitted call and of a vmap over all arguments, scalars too, in one compilation. (A plain call
+    compiles every operation by itself; tests/test_contract.py makes one of each agent's update.)"""
     arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
 
-    def compiled(*arguments: Any) -> tuple[Any, Any]:  # two of the ways in one compilation
+    @jax.jit
+    def compiled(*arguments: Any) -> tuple[Any, Any]:
         twice = jax.tree.map(lambda x: jnp.stack([x, x]), arguments)
         return function(*arguments), jax.tree.map(lambda x: x[1], jax.vmap(function)(*twice))
 
-    return [function(*arguments), *jax.jit(compiled)(*arguments)]
+    return list(compiled(*arguments))
+
+
+def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Results of a plain call, of a jitted one, and of a vmap over all arguments, scalars too."""
+    return [function(*arguments), *two_ways(function, *arguments)]
 
 
 def moved(new: Any, old: Any) -> bool:

@@ -14,7 +14,7 @@ from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import BATCHES, SMALL, SPEC, stub, three_ways
+from tests.loss_tools import BATCHES, SMALL, SPEC, stub, two_ways
 
 HYPERS = as_arrays(aro_ddpg.Hypers(critic_lr=0.1, tau=0.25, reward_scale=2.0))
 W, TARGET, RHO = np.array([0.5, -1.5], np.float32), np.array([1.2, 0.4], np.float32), np.float32(0.3)
@@ -49,7 +49,7 @@ def test_one_step_of_values_and_of_the_average_reward() -> None:
     features, y = total(BATCHES.observation, BATCHES.action), 2 * BATCHES.reward + BATCHES.discount * next_q
     error = W[:, None] * features + RHO - y
     new = W - 0.1 * (2 * error * features).mean(1), RHO - 0.1 * (2 * error).mean(1).sum()
-    for actual, metrics in three_ways(update, learner, BATCHES):
+    for actual, metrics in two_ways(update, learner, BATCHES):
         np.testing.assert_allclose(metrics["critic_loss"], (error**2).mean(1).sum(), rtol=1e-4)
         np.testing.assert_allclose(metrics["differential_q_mean"], (W[:, None] * features).mean(), rtol=1e-4)
         np.testing.assert_allclose(metrics["average_reward"], new[1], rtol=1e-4)

@@ -12,7 +12,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import State, as_arrays
 from tests import probes
-from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, stub, tanh_log_prob, targeted, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, stub, tanh_log_prob, targeted, two_ways
 
 CONTRACT = probes.Contract(hypers={"beta": 20.0}, updates=1000)
 
@@ -32,7 +32,7 @@ def test_critic_loss() -> None:
     def metrics(online: jax.Array, target: jax.Array, m: jax.Array) -> Any:
         return awac.update_critic(nets, targeted(hypers, online, target), m, BATCHES, jax.random.key(0))[1]
 
-    for actual in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.5)):
+    for actual in two_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.5)):
         np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
         np.testing.assert_allclose(actual["q_mean"], q.mean(), rtol=1e-5)
 
@@ -55,7 +55,7 @@ def test_actor_loss(beta: float) -> None:
     weights = np.exp(np.minimum(exponent, np.log(100)))
     assert (exponent > np.log(100)).any() == (beta == 1000)
     expected = -(weights * tanh_log_prob(mean * BATCHES.observation[:, :2], log_std, BATCHES.action)).mean()
-    for metrics, _ in three_ways(lambda p, w: actor_update(nets, hypers, p, w), (mean, log_std), w):
+    for metrics, _ in two_ways(lambda p, w: actor_update(nets, hypers, p, w), (mean, log_std), w):
         np.testing.assert_allclose(metrics["actor_loss"], expected, rtol=1e-4)
         np.testing.assert_allclose(metrics["weight_mean"], weights.mean(), rtol=1e-4)
 
@@ -70,7 +70,7 @@ def test_a_constant_advantage_is_behaviour_cloning() -> None:
     slope = ((u - p * s) * s).sum(-1).mean()  # of the mean log-density, by p
     for beta in (0.0, 1.0, 50.0):
         hypers = as_arrays(awac.Hypers(beta=beta, actor_lr=0.5))
-        for metrics, new in three_ways(lambda p, w, hypers=hypers: actor_update(nets, hypers, p, w), p, np.float32(3)):
+        for metrics, new in two_ways(lambda p, w, hypers=hypers: actor_update(nets, hypers, p, w), p, np.float32(3)):
             np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-5)
             np.testing.assert_allclose(new, p + 0.5 * slope, rtol=1e-4)
 

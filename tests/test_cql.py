@@ -16,7 +16,7 @@ from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
 from tests.kill_cases import write_dataset
-from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, stub, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, stub, two_ways
 
 CONTRACT = probes.Contract(
     config={"penalty_actions": 2, "backup_actions": 2},
@@ -74,7 +74,7 @@ def test_critic_loss(calibrated: bool) -> None:
     def metrics(online: jax.Array, target: jax.Array) -> Any:
         return cql.update_critic(NETS, half(hypers, online, target), POLICY, DATA, key, config=config)[1]
 
-    for actual in three_ways(metrics, ONLINE, TARGET):
+    for actual in two_ways(metrics, ONLINE, TARGET):
         np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum() + 1.5 * gap.sum(), rtol=1e-5)
         np.testing.assert_allclose(actual["gap"], gap.mean(), rtol=1e-5)
         np.testing.assert_allclose(actual["q_mean"], q.mean(), rtol=1e-5)

@@ -16,7 +16,7 @@ from rlx.optim import Learner
 from rlx.types import Metrics, Params, State, as_arrays
 from tests import probes
 from tests.commands import TINY
-from tests.loss_tools import SMALL, SPEC, near, normals, stub, three_ways, transitions
+from tests.loss_tools import SMALL, SPEC, near, normals, stub, transitions, two_ways
 from tests.test_sac import BATCH, LOG_ALPHA, ONLINE, POLICY, Certain, draws, stub_policy, total
 
 CONTRACT = probes.Contract(
@@ -92,7 +92,7 @@ def test_losses(joint: bool) -> None:
         {"batch_stats": mean},
         {"batch_stats": rows.mean()},
     )
-    for result in three_ways(metrics, stub_state(), PUBLISHED, BATCH):
+    for result in two_ways(metrics, stub_state(), PUBLISHED, BATCH):
         near(result, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from rlx.agents import dqn
 from rlx.errors import RlxError
 from rlx.types import Transition, as_arrays
 from tests import probes
-from tests.loss_tools import near, normals, stub, targeted, three_ways
+from tests.loss_tools import near, normals, stub, targeted, two_ways
 
 CONTRACT = probes.Contract(discrete=True, hypers={"critic_lr": 1e-2})
 
@@ -41,7 +41,7 @@ def test_critic_loss(double_q: bool) -> None:
     target = 2 * REWARD + 0.9 * DISCOUNT * next_q[np.arange(BATCH), scores.argmax(-1)]
     q = ONLINE[:, np.arange(BATCH), ACTION]
     expected = {"critic_loss": ((q - target) ** 2).mean(1).sum(), "q_mean": q.mean(), "target_mean": target.mean()}
-    for metrics in three_ways(lambda *values: learned(*values, double_q=double_q)[1], ONLINE, TARGET):
+    for metrics in two_ways(lambda *values: learned(*values, double_q=double_q)[1], ONLINE, TARGET):
         near(metrics, expected | {"epsilon": np.float32(0.3)})
 
 
@@ -54,13 +54,13 @@ def test_target_networks_move_once_a_period() -> None:
 def test_epsilon_falls_in_a_line_and_says_how_often_actions_are_random() -> None:
     hypers = dqn.Hypers(epsilon_start=0.9, epsilon_end=0.1, exploration_share=0.5)
     half = targeted(as_arrays(hypers), ONLINE, TARGET)
-    for epsilon in three_ways(lambda steps: dqn.epsilon(half.replace(step=steps), 100), jnp.int32(25)):
+    for epsilon in two_ways(lambda steps: dqn.epsilon(half.replace(step=steps), 100), jnp.int32(25)):
         near(epsilon, 0.5)
     for step, updates, expected in ((0, 100, 0.9), (50, 100, 0.1), (90, 100, 0.1), (1, 0, 0.1)):  # 0: no schedule
         near(dqn.epsilon(half.replace(step=jnp.int32(step)), updates), expected)
 
     values = jnp.broadcast_to(jnp.array([0.0, 2.0, 1.0, -1.0]), (10_000, ACTIONS))
-    for explored in three_ways(lambda e: policies.epsilon_greedy(values, e, jax.random.key(0)), 0.4):
+    for explored in two_ways(lambda e: policies.epsilon_greedy(values, e, jax.random.key(0)), 0.4):
         near(explored.mean(0), [0.1, 0.7, 0.1, 0.1], atol=0.015)
     assert policies.epsilon_greedy(values, jnp.float32(0), jax.random.key(0))[:, 1].all()
 

@@ -11,7 +11,7 @@ import pytest
 from rlx.agents import dsac, dsac_t, sac
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, near, normals, stub, targeted, three_ways
+from tests.loss_tools import SMALL, SPEC, near, normals, stub, targeted, two_ways
 from tests.test_sac import BATCH, POLICY, draws, stub_policy, total
 
 CONTRACT = probes.Contract(hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "std_min": 0.1})
@@ -55,7 +55,7 @@ def test_gradients_of_the_loss(refined: bool) -> None:
         return jax.grad(loss)(estimates, target)
 
     plain = partial(dsac.gaussian_loss, td_bound=2.0, std_min=0.5)
-    for actual in three_ways(slope, ESTIMATES, TARGET):
+    for actual in two_ways(slope, ESTIMATES, TARGET):
         np.testing.assert_allclose(actual, gradients_by_hand(refined), rtol=2e-4, atol=1e-5)
 
 
@@ -67,9 +67,9 @@ def test_losses_themselves() -> None:
     refined = (ratio * (huber(mean - TARGET[None, :, 0]) + of_std)).mean(1).sum()
     std = std + 0.5
     plain = ((error**2 + np.clip(error, -2, 2) ** 2) / (2 * std**2) + np.log(std)).mean(1).sum()
-    for actual in three_ways(partial(dsac.gaussian_loss, td_bound=2.0, std_min=0.5), ESTIMATES, TARGET):
+    for actual in two_ways(partial(dsac.gaussian_loss, td_bound=2.0, std_min=0.5), ESTIMATES, TARGET):
         np.testing.assert_allclose(actual, plain, rtol=1e-5)
-    for actual in three_ways(dsac_t.gaussian_loss, ESTIMATES, TARGET, MEAN_STD):
+    for actual in two_ways(dsac_t.gaussian_loss, ESTIMATES, TARGET, MEAN_STD):
         np.testing.assert_allclose(actual, refined, rtol=1e-5)
 
 

@@ -10,7 +10,7 @@ from rlx import halves
 from rlx.agents import edac, sac
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, near, normals, stub, tanh_log_prob, targeted, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, near, normals, stub, tanh_log_prob, targeted, two_ways
 
 CONTRACT = probes.Contract(
     config={"num_critics": 3},
@@ -27,7 +27,7 @@ def test_similarity() -> None:
     slopes = normal(3, BATCH, 2)
     unit = slopes / np.linalg.norm(slopes, axis=-1, keepdims=True)
     pairs = sum((unit[i] * unit[j]).sum(-1).mean() for i in range(3) for j in range(3) if i != j)
-    for actual in three_ways(edac.similarity, slopes):
+    for actual in two_ways(edac.similarity, slopes):
         np.testing.assert_allclose(actual, pairs / 2, rtol=1e-4)
     right, up = np.array([[[1.0, 0.0]]], np.float32), np.array([[[0.0, 2.0]]], np.float32)
     for others, expected in (((right, right, 3 * right), 3.0), ((right, -right), -2.0), ((right, up), 0.0)):
@@ -51,7 +51,7 @@ def test_critic_loss() -> None:
     def update(online: jax.Array, target: jax.Array) -> Any:
         return edac.update_critic(nets, targeted(hypers, online, target), policy, BATCHES, key, slopes=slopes)[1]
 
-    for actual in three_ways(update, online, target):
+    for actual in two_ways(update, online, target):
         expected = ((online @ BATCHES.action.T - y) ** 2).mean(-1).sum() + 0.7 * alike
         np.testing.assert_allclose(actual["critic_loss"], expected, rtol=1e-4)
         np.testing.assert_allclose(actual["target_mean"], y.mean(), rtol=1e-4)

@@ -14,7 +14,7 @@ from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
 from tests.commands import one_line
-from tests.loss_tools import BATCH, BATCHES, SMALL, near, normals, stub, targeted, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, near, normals, stub, targeted, two_ways
 
 # Without LayerNorm: of one number and biases of 0 it leaves the sign, and the probes' inputs are one number or two.
 CONTRACT = probes.Contract(
@@ -52,7 +52,7 @@ def test_critic_loss(next_value: str) -> None:
     def metrics(online: jax.Array, target: jax.Array, p: jax.Array) -> Any:
         return fql.update_critic(nets, targeted(hypers, online, target), p, BATCHES, KEY)[1]
 
-    for actual in three_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.3)):
+    for actual in two_ways(metrics, np.float32(0.5), np.float32(1.5), np.float32(0.3)):
         np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum(), rtol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_actor_loss(normalize_q: bool) -> None:
     action, flowed = distillation(v, p)
     q = 1.5 * w * np.clip(action, -1, 1).sum(-1)
     value = q.mean() / (abs(q).mean() if normalize_q else 1)
-    for actual, _ in three_ways(lambda *inputs: actor_update(nets, hypers, *inputs), v, p, w):
+    for actual, _ in two_ways(lambda *inputs: actor_update(nets, hypers, *inputs), v, p, w):
         np.testing.assert_allclose(actual["flow_loss"], matching, rtol=1e-5)
         np.testing.assert_allclose(
             actual["actor_loss"], matching + 3 * ((action - flowed) ** 2).mean() - value, rtol=1e-4
@@ -115,7 +115,7 @@ def test_flow_loss_of_a_silent_and_of_the_right_network() -> None:
 def test_a_flow_of_one_point_lands_on_it(num_steps: int) -> None:
     """From any noise; the velocity is asked at times 0, 1 / T, ... and never at 1; actions beyond +-1 are clipped."""
     point, noise = jnp.array([0.3, -0.8]), normal(5, 7, 2)
-    for actual in three_ways(lambda z: diffusion.flow(lambda x, t: (point - x) / (1 - t), z, num_steps), noise):
+    for actual in two_ways(lambda z: diffusion.flow(lambda x, t: (point - x) / (1 - t), z, num_steps), noise):
         np.testing.assert_allclose(actual, np.broadcast_to(point, noise.shape), atol=1e-5)
     clipped = diffusion.flow(lambda x, t: jnp.full_like(x, 9.0), noise, num_steps)
     np.testing.assert_array_equal(clipped, np.ones_like(noise))

@@ -28,7 +28,12 @@ def shape(*sizes: int) -> Any:
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
 
-@pytest.mark.parametrize("name", agents.REGISTRY)
+QUICK = ("sac", "idql", "ppo", "pqn")  # one of each kind; others, whose pieces are the same, are slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in agents.REGISTRY]
+)
 def test_updates_lower_for_cuda(name: str) -> None:
     """Without the annotations that only XLA for CPUs needs."""
     known = config.settings(name)

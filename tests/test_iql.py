@@ -14,7 +14,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner, make_schedule
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, near, normals, stub, three_ways, transitions
+from tests.loss_tools import SMALL, SPEC, near, normals, stub, transitions, two_ways
 
 CONTRACT = probes.Contract(hypers={"expectile": 0.9, "beta": 10.0}, updates=1000)
 
@@ -50,7 +50,7 @@ def test_value_loss(name: str) -> None:
         half = critic_half(normal(2, BATCH), q, v)
         return iql.update_critic(stubs(value_loss=name), half, None, BATCHES, jax.random.key(0))[1]["value_loss"]
 
-    for result in three_ways(loss, v, q):
+    for result in two_ways(loss, v, q):
         np.testing.assert_allclose(result, every[name].mean(), rtol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_actor_loss() -> None:
         half, metrics = iql.update_actor(nets, half, weights, BATCHES, jax.random.key(0))
         return half.learner, metrics["actor_loss"]
 
-    for result in three_ways(lambda *inputs: update(*inputs)[1], mean, log_std, weights):
+    for result in two_ways(lambda *inputs: update(*inputs)[1], mean, log_std, weights):
         np.testing.assert_allclose(result, -(weights * log_prob).mean(), rtol=1e-5)
     learner, _ = update(mean, log_std, weights)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(learner))
@@ -81,7 +81,7 @@ def test_weights_are_of_target_critics_and_clipped() -> None:
     expected = np.minimum(np.exp(3 * advantage), 100)
     assert (expected == 100).any() and (expected < 100).any(), "both sides of the cap must be seen"
     weigh = partial(iql.imitation_weights, stubs())
-    for found in three_ways(lambda q, v: weigh(iql.Value(q, v), BATCHES, HYPERS), q, v):
+    for found in two_ways(lambda q, v: weigh(iql.Value(q, v), BATCHES, HYPERS), q, v):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
     gradient = jax.grad(lambda q: weigh(iql.Value(q, v), BATCHES, HYPERS).sum())(q)
     np.testing.assert_array_equal(gradient, 0)

@@ -14,7 +14,7 @@ from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, near, normals, three_ways
+from tests.loss_tools import SMALL, SPEC, near, normals, two_ways
 from tests.test_sac import BATCH, LOG_ALPHA, ONLINE, POLICY, STUBS, draws, total
 
 CONTRACT = probes.Contract(
@@ -27,7 +27,7 @@ def test_divergence() -> None:
     one, other = ((normal(5, 2), normal(5, 2)) for _ in range(2))
     dists = [distrax.MultivariateNormalDiag(mean, jnp.exp(log_std)) for mean, log_std in (one, other)]
     expected = dists[0].kl_divergence(dists[1])
-    for actual in three_ways(gaussian_divergence, one, other):
+    for actual in two_ways(gaussian_divergence, one, other):
         np.testing.assert_allclose(actual, expected, rtol=1e-4)
     slopes = jax.jacobian(lambda gaussian: gaussian_divergence(gaussian, one).sum())(one)
     assert all((slope == 0).all() for slope in slopes)  # exactly, so that SAC's bits are a special case
@@ -48,7 +48,7 @@ def test_actor_loss_and_refreshes() -> None:
     def update(state: Any) -> Any:
         return mdpo.update_actor(STUBS, 3, state, ONLINE, BATCH, key)
 
-    for _, metrics in three_ways(update, state):
+    for _, metrics in two_ways(update, state):
         np.testing.assert_allclose(metrics["actor_loss"], expected, rtol=1e-4)
         np.testing.assert_allclose(metrics["divergence"], divergence, rtol=1e-4)
     for step, refreshed in ((0, False), (2, True), (3, False), (5, True)):

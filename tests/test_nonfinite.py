@@ -27,6 +27,8 @@ from rlx.train.task import CRITIC
 from rlx.types import Agent, EnvState, Key, Spec, Step
 from tests import damage
 
+pytestmark = pytest.mark.usefixtures("reuse_programs")
+
 FAULT = 30  # the step of an episode in which something breaks: of four environments the run's steps 116 to 120
 SETTINGS = (
     "--env stub:brittle --num-envs 4 --total-env-steps 240 --warmup-env-steps 40 --log-every 40 --eval-every 240"
@@ -58,14 +60,39 @@ class Brittle(NamedTuple):
         return advance(state, x, seen, x[1] - action[0] ** 2 + jnp.where(now, self.reward, 0.0), jnp.bool_(False), 50)
 
 
+FAULTS: dict[str, Any] = {}  # `env`, a Brittle, and the name of what `breaks` in the agent
+
+
+def now(read: Callable[[], Any]) -> jax.Array:
+    """Numbers that are read when the program runs, so that one program serves all faults."""
+    return jax.pure_callback(lambda: np.float32(read()), jax.ShapeDtypeStruct(np.shape(read()), jnp.float32))
+
+
+class Switched(NamedTuple):
+    """The Brittle that `FAULTS` holds while the program runs."""
+
+    spec: Spec = Brittle().spec
+
+    def reset(self, key: Key) -> EnvState:
+        return Brittle(*now(lambda: FAULTS["env"])).reset(key)
+
+    def step(self, state: EnvState, action: jax.Array, key: Key) -> tuple[EnvState, Step]:
+        return Brittle(*now(lambda: FAULTS["env"])).step(state, action, key)
+
+
+def breaks(name: str) -> jax.Array:
+    return now(lambda: FAULTS["breaks"] == name) > 0
+
+
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     """`rlx train` in an environment, perhaps with an agent that breaks, into the folder `run`."""
+    monkeypatch.setattr(envs, "make", lambda *arguments: Switched())
+    monkeypatch.setattr(sac, "make", make)
+    monkeypatch.setattr(nonfinite, "ENOUGH", 40)
 
-    def train(env: Brittle, *more: str, broken: Callable[[Agent], Agent] = lambda agent: agent) -> int:
-        make = sac.make
-        monkeypatch.setattr(envs, "make", lambda *arguments: env)
-        monkeypatch.setattr(sac, "make", lambda *arguments: broken(make(*arguments)))
+    def train(env: Brittle, *more: str, broken: str = "") -> int:
+        FAULTS.update(env=env, breaks=broken)
         where = ["--run-dir", str(tmp_path), "--run-name", "run"]
         return cli.main(["train", "sac", *SETTINGS.split(), *where, *more])
 
@@ -77,8 +104,8 @@ def bad_action(agent: Agent) -> Agent:
 
     def act(policy: Any, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
         action, extras = agent.act(policy, observation, key)
-        now = (observation[:, :1] * 50 > FAULT - 1.5) & (jnp.arange(4)[:, None] == 2)
-        return jnp.where(now, jnp.nan, action), extras
+        hurt = (observation[:, :1] * 50 > FAULT - 1.5) & (jnp.arange(4)[:, None] == 2)
+        return jnp.where(breaks("action") & hurt, jnp.nan, action), extras
 
     return agent._replace(act=act)
 
@@ -89,15 +116,22 @@ def bad_gradient(agent: Agent) -> Agent:
 
     def update_critic(critic: Any, policy: Any, batch: Any, key: Key) -> tuple[Any, Any]:
         new, metrics = agent.update_critic(critic, policy, batch, key)
-        now = (jax.random.key_data(key) == jax.random.key_data(its_key)).all()
+        hit = breaks("gradient") & (jax.random.key_data(key) == jax.random.key_data(its_key)).all()
 
         def hurt(path: Any, x: jax.Array) -> jax.Array:
             touched = any(word in jax.tree_util.keystr(path) for word in (".mu", ".params", ".target_params"))
-            return x.at[(0,) * x.ndim].add(jnp.where(now, jnp.nan, 0.0)) if touched else x
+            return x.at[(0,) * x.ndim].add(jnp.where(hit, jnp.nan, 0.0)) if touched else x
 
         return jax.tree_util.tree_map_with_path(hurt, new), metrics
 
     return agent._replace(update_critic=update_critic)
+
+
+plain_make = sac.make
+
+
+def make(*arguments: Any) -> Agent:
+    return bad_gradient(bad_action(plain_make(*arguments)))
 
 
 def reported(folder: Path) -> dict[int, Any]:
@@ -118,24 +152,24 @@ RESET = "nothing bad was saved. To go on, restart such environments by --on-nonf
 LOWER = "nothing bad was saved. To go on, lower the learning rate"
 SKIP = "leave such updates out by --on-nonfinite skip"
 NAN, INF, HUGE = float("nan"), float("inf"), 1e12  # what diverging physics passes through before it overflows
-OUTCOMES: list[tuple[str, Brittle, Any, Any]] = [  # policy, environment, agent; what is said, or told by metrics.jsonl
-    ("stop", Brittle(observation=NAN), None, f"observation, of 4 environments; {RESET}"),
-    ("stop", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
-    ("reset-env", Brittle(), bad_gradient, f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
-    ("skip", Brittle(), bad_action, f"action, of 1 environment; {LOWER}"),
-    ("reset-env", Brittle(observation=NAN), None, {"observation"}),
-    ("reset-env", Brittle(observation=-HUGE), None, {"observation"}),
-    ("skip", Brittle(observation=INF, reward=NAN), bad_gradient, {"observation", "reward", "critic gradients"}),
+OUTCOMES: list[tuple[str, Brittle, str, Any]] = [  # policy, environment, agent; what is said, or told by metrics.jsonl
+    ("stop", Brittle(observation=NAN), "", f"observation, of 4 environments; {RESET}"),
+    ("stop", Brittle(), "action", f"action, of 1 environment; {LOWER}"),
+    ("reset-env", Brittle(), "gradient", f"critic gradients, of 1 update; {LOWER}, or {SKIP}"),
+    ("skip", Brittle(), "action", f"action, of 1 environment; {LOWER}"),
+    ("reset-env", Brittle(observation=NAN), "", {"observation"}),
+    ("reset-env", Brittle(observation=-HUGE), "", {"observation"}),
+    ("skip", Brittle(observation=INF, reward=NAN), "gradient", {"observation", "reward", "critic gradients"}),
 ]
 
 
 @pytest.mark.parametrize(("policy", "env", "broken", "outcome"), OUTCOMES, ids=range(len(OUTCOMES)))
 def test_the_run_ends_or_goes_on(
-    policy: str, env: Brittle, broken: Any, outcome: Any, train: Callable[..., int], tmp_path: Path, capsys: Any
+    policy: str, env: Brittle, broken: str, outcome: Any, train: Callable[..., int], tmp_path: Path, capsys: Any
 ) -> None:
     """It ends with the step and the quantity's name; or environments start anew and bad updates are left out. All that
     is saved is finite."""
-    code = train(env, "--on-nonfinite", policy, broken=broken or (lambda agent: agent))
+    code = train(env, "--on-nonfinite", policy, broken=broken)
     assert_all_saved_is_finite(tmp_path / "run")
     if isinstance(outcome, str):
         error = capsys.readouterr().err
@@ -152,9 +186,8 @@ def test_the_run_ends_or_goes_on(
 
 
 @pytest.mark.parametrize("policy", ["stop", "reset-env"])
-def test_outliers_are_named_once(policy: str, train: Callable, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_outliers_are_named_once(policy: str, train: Callable, tmp_path: Path, capsys: Any) -> None:
     """And finite ones leave the statistics alone."""
-    monkeypatch.setattr(nonfinite, "ENOUGH", 40)
     assert train(Brittle(observation=1e6), "--on-nonfinite", policy) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "step 124: the physics seems to diverge" in line and "lower --max-magnitude (now 1e+10)" in line
@@ -173,7 +206,7 @@ def test_a_run_that_ended_goes_on_under_another_policy(train: Callable[..., int]
     assert_all_saved_is_finite(tmp_path / "run")
 
 
-def test_a_diverged_step(train: Callable[..., int]) -> None:
+def test_a_diverged_step() -> None:
     """Is a truncation at the last finite observation, with no reward, and the environment starts a new episode."""
     keys = jax.random.split(jax.random.key(0), 3)
     env = vectorise(Brittle(observation=NAN, reward=INF), 3, 4, truncate_nonfinite=True)

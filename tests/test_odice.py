@@ -12,7 +12,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import BATCHES, SMALL, SPEC, stub, targeted, three_ways
+from tests.loss_tools import BATCHES, SMALL, SPEC, stub, targeted, two_ways
 
 CONTRACT = probes.Contract(probed_elsewhere=True)  # below: V is no value of actions, and shifted by a constant
 HYPERS = as_arrays(odice.Hypers(gamma=0.9, reward_scale=2.0, dual=0.7, backward=0.5, critic_lr=0.1, tau=0.25))
@@ -24,7 +24,7 @@ def test_conjugate() -> None:
     """The largest u w - (w - 1)^2 over ratios of 0 or more; its slope is that ratio."""
     u, w = np.array([-5, -2, -1, 0, 3], np.float32), np.linspace(0, 10, 10_001)
     expected = (u[:, None] * w - (w - 1) ** 2).max(-1)
-    for found in three_ways(odice.conjugate, u):
+    for found in two_ways(odice.conjugate, u):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(jax.vmap(jax.grad(odice.conjugate))(u[[0, 2, 3, 4]]), [0, 0.5, 1, 2.5])
 
@@ -54,7 +54,7 @@ def test_value_follows_the_orthogonal_gradient() -> None:
         )
         return half.learner.params, half.learner.target_params, metrics["value_loss"], metrics["conflict"]
 
-    for params, moved, found, conflict in three_ways(update, ONLINE, TARGET):
+    for params, moved, found, conflict in two_ways(update, ONLINE, TARGET):
         new = ONLINE - 0.1 * gradient
         np.testing.assert_allclose(params, new, rtol=1e-4)
         np.testing.assert_allclose(moved, 0.75 * TARGET + 0.25 * new, rtol=1e-4)

@@ -13,7 +13,7 @@ from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, normals, stub, three_ways
+from tests.loss_tools import SMALL, SPEC, normals, stub, two_ways
 from tests.test_sac import BATCH, LOG_ALPHA, ONLINE, total
 
 CONTRACT = probes.Contract(config={"num_experts": 3}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
@@ -32,7 +32,7 @@ def density(mixture: Any, pre_tanh: Any) -> Any:
 
 def test_log_prob() -> None:
     pre_tanh = normal(8, 2)
-    for actual in three_ways(pmoe.log_prob, MIXTURE, pre_tanh):
+    for actual in two_ways(pmoe.log_prob, MIXTURE, pre_tanh):
         np.testing.assert_allclose(actual, density(MIXTURE, pre_tanh), rtol=1e-4, atol=1e-4)
     u, log_probs = pmoe.sample_each(MIXTURE, jax.random.key(0))
     for k in range(3):
@@ -53,7 +53,7 @@ def test_samples_choose_each_gaussian_as_often_as_its_weight_says() -> None:
 def test_frequency_loss() -> None:
     logits, q = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32)), np.float32([[1, 3, 2], [0, -1, 5]])
     expected = ((0.25 + 0.5625 + 0.0625) + (0.01 + 0.01 + 0.04)) / 2
-    for actual in three_ways(pmoe.frequency_loss, logits, q):
+    for actual in two_ways(pmoe.frequency_loss, logits, q):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_actor_loss() -> None:
     q = (ONLINE[:, None, None] * total(np.repeat(BATCH.observation[:, None], 3, 1), np.tanh(u))).min(0)
     weights = np.asarray(pmoe.frequency_loss(MIXTURE[0], q))
     slope = jax.grad(pmoe.frequency_loss)(jnp.asarray(MIXTURE[0]), q)
-    for logits, metrics in three_ways(update, MIXTURE):
+    for logits, metrics in two_ways(update, MIXTURE):
         np.testing.assert_allclose(logits, MIXTURE[0] - 0.5 * slope, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(metrics["actor_loss"], (alpha * log_probs - q).mean() + 0.5 * weights, rtol=1e-4)
         np.testing.assert_allclose(metrics["frequency_loss"], weights, rtol=1e-4)

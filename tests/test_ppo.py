@@ -17,7 +17,7 @@ from rlx.replay import Row
 from rlx.train import learning
 from rlx.train.task import Source
 from tests import probes, processes
-from tests.loss_tools import BATCHES, SMALL, SPEC, near, normals, stub, three_ways
+from tests.loss_tools import BATCHES, SMALL, SPEC, near, normals, stub, two_ways
 
 CONTRACT = probes.Contract(config={"actor_hidden_sizes": (32, 32)}, hypers={"entropy_cost": 0.0}, updates=1000)
 GAMMA, LAMBDA, STEPS, ENVS = 0.9, 0.8, 7, 3
@@ -58,7 +58,7 @@ def test_an_advantage_is_a_sum_that_ends_with_the_episode() -> None:
             if terminated[k, e] or truncated[k, e]:
                 break
     arguments = REWARD, VALUE, FOLLOWING, terminated, truncated, GAMMA, LAMBDA
-    for advantage in three_ways(losses.generalised_advantage, *arguments):
+    for advantage in two_ways(losses.generalised_advantage, *arguments):
         near(advantage, expected)
 
 
@@ -92,7 +92,7 @@ def test_a_time_limit_bootstraps_and_leaves_later_steps_as_they_are() -> None:
 def test_the_clipped_surrogate() -> None:
     """Beyond the range it is flat where the policy gains, and grows no better than linearly where it loses."""
     ratio, advantage = jnp.array([1.5, 1.5, 0.5, 0.5, 1.1]), jnp.array([2.0, -2.0, 2.0, -2.0, 1.0])
-    for objective in three_ways(ppo.clipped_surrogate, ratio, advantage, ppo.Hypers(clip_range=0.2)):
+    for objective in two_ways(ppo.clipped_surrogate, ratio, advantage, ppo.Hypers(clip_range=0.2)):
         near(objective, [2.4, -3.0, 1.0, -1.6, 1.1])
 
 
@@ -115,7 +115,7 @@ def test_a_choice_of_actions() -> None:
     near(action.mean(0)[:2], p, atol=0.05)
     near(info["log_prob"], jnp.log(action[:, :2] @ p), rtol=1e-4)
     batch = BATCHES._replace(action=jax.nn.one_hot(jnp.array([0, 1, 0, 1, 0, 2]), 3))
-    for log_prob, entropy in three_ways(lambda logits: policy.score(logits, batch, jax.random.key(0)), logits):
+    for log_prob, entropy in two_ways(lambda logits: policy.score(logits, batch, jax.random.key(0)), logits):
         near((log_prob[:2], entropy), (np.log(p), -(p * np.log(p)).sum()))
         assert np.isfinite(log_prob).all()
     assert policy.act_greedy(logits, jnp.zeros(3), jax.random.key(0))[0].tolist() == [0, 1, 0]
@@ -128,7 +128,7 @@ def test_a_choice_of_actions() -> None:
     [(0.021, 0.01, 1 / 1.5), (0.004, 0.01, 1.5), (0.01, 0.01, 1.0), (0.0, 0.01, 1.0), (9.0, 0.0, 1.0)],
 )
 def test_the_learning_rate_follows_the_kl(kl: float, desired: float, factor: float) -> None:
-    for rate in three_ways(ppo.adapted, 2.0, kl, desired):
+    for rate in two_ways(ppo.adapted, 2.0, kl, desired):
         near(rate, 2 * factor)
     assert ppo.adapted(jnp.float32(9.0), 0.001, 0.01) == 10.0
 

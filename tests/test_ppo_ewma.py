@@ -7,7 +7,7 @@ import pytest
 
 from rlx.agents import ppo_ewma
 from tests import probes
-from tests.loss_tools import BATCHES, SMALL, SPEC, near, three_ways
+from tests.loss_tools import BATCHES, SMALL, SPEC, near, two_ways
 from tests.test_ppo import learned_at_ratio
 
 CONTRACT = probes.Contract(hypers={"entropy_cost": 0.0, "proximal_decay": 0.5}, updates=1000)
@@ -35,7 +35,7 @@ def test_ratios_are_to_the_average_and_weights_to_the_behaviour() -> None:
 
 @pytest.mark.parametrize(("decay", "factor", "expected"), [(0.889, 1, 0.889), (0.9, 3, 0.75), (0.5, 0.25, 0.8)])
 def test_an_average_reaches_as_many_transitions_back(decay: float, factor: float, expected: float) -> None:
-    for adapted in three_ways(ppo_ewma.adapted_decay, decay, factor):
+    for adapted in two_ways(ppo_ewma.adapted_decay, decay, factor):
         near(adapted, expected)
 
 

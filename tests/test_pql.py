@@ -12,7 +12,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import Transition, as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, normals, stub, three_ways, transitions
+from tests.loss_tools import SMALL, SPEC, normals, stub, transitions, two_ways
 
 CONTRACT = probes.Contract(hypers={"v_min": -3.0, "v_max": 3.0}, variants=({"distributional": True, "num_atoms": 21},))
 
@@ -64,7 +64,7 @@ def test_categorical_target() -> None:
     lower = (softmax(logits) @ np.linspace(-3, 7, ATOMS)).argmin(0)
     assert set(lower) == {0, 1}, "both critics must be the lower one somewhere"
     expected = categorical_target_by_hand(logits, BATCHES)
-    for actual in three_ways(nets(True).target, logits, BATCHES.action, BATCHES, HYPERS):
+    for actual in two_ways(nets(True).target, logits, BATCHES.action, BATCHES, HYPERS):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 

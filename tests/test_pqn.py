@@ -13,7 +13,7 @@ from rlx.optim import Learner
 from rlx.replay import Row
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import near, normals, stub, three_ways
+from tests.loss_tools import near, normals, stub, two_ways
 from tests.test_dqn import ACTION, BATCH, NETS, ONLINE, REWARD, ROWS
 
 CONTRACT = probes.Contract(discrete=True, hypers={"epsilon_end": 0.5, "critic_lr": 1e-2}, updates=1000)
@@ -33,7 +33,7 @@ def returns(td_lambda: float, terminated: Any, truncated: Any) -> Any:
         rows = Row(None, None, rewards, terminated, truncated, following)
         return pqn.record(nets, dqn.Policy(None, jnp.zeros(()), hypers), rows, {})["value_target"]
 
-    return three_ways(columns, REWARDS, FOLLOWING)
+    return two_ways(columns, REWARDS, FOLLOWING)
 
 
 def ended(step: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_critic_loss_and_rate() -> None:
 
     q = ONLINE[:, np.arange(BATCH), ACTION]
     expected = {"critic_loss": ((q - REWARD) ** 2).mean(1).sum(), "q_mean": q.mean(), "epsilon": np.float32(0.3)}
-    for new, metrics in three_ways(update, ONLINE):
+    for new, metrics in two_ways(update, ONLINE):
         near(metrics, expected)
         near(jnp.abs(new.learner.params - ONLINE).max(), 0.05, rtol=1e-3)
     near(jnp.abs(update(ONLINE, 0)[0].learner.params - ONLINE).max(), 0.1, rtol=1e-3)

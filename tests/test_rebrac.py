@@ -12,7 +12,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import Read, State, as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, targeted, three_ways
+from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, targeted, two_ways
 from tests.test_td3 import BATCH, BATCHES
 
 # Without LayerNorm: of one number and biases of 0 it leaves the sign, and the probes' inputs are one number or two.
@@ -38,7 +38,7 @@ def test_critic_loss() -> None:
         _, metrics = td3.update_critic(nets, half, td3.Policy(None, None), DATA, jax.random.key(0))
         return metrics["critic_loss"]
 
-    for result in three_ways(loss, online, target):
+    for result in two_ways(loss, online, target):
         np.testing.assert_allclose(result, ((online - y) ** 2).mean(-1).sum(), rtol=1e-5)
 
 
@@ -62,7 +62,7 @@ def test_actor_loss() -> None:
     q, error = factor * said, p * s - DATA.action
     weight = 1 / abs(q).mean()
     slope = 3 * (2 * error * s).sum(-1).mean() - weight * (factor * w * s.sum(-1)).mean()
-    for loss, new in three_ways(update, p, w):
+    for loss, new in two_ways(update, p, w):
         np.testing.assert_allclose(loss, 3 * (error**2).sum(-1).mean() - weight * q.mean(), rtol=1e-5)
         np.testing.assert_allclose(new, p - 0.5 * slope, rtol=1e-4)
 

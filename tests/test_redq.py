@@ -11,7 +11,7 @@ from rlx import settings
 from rlx.agents import redq, sac
 from rlx.errors import RlxError
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, normals, stub, targeted, three_ways
+from tests.loss_tools import SMALL, SPEC, normals, stub, targeted, two_ways
 from tests.test_sac import BATCH, HYPERS, LOG_ALPHA, POLICY, draws, stub_policy, total
 
 CONTRACT = probes.Contract(
@@ -55,7 +55,7 @@ def test_targets_are_of_every_pair_of_critics_equally_often() -> None:
 
 def test_the_actor_climbs_the_mean_of_all_critics() -> None:
     q = normals()(4, 5)
-    for value in three_ways(STUBS.action_value, q):
+    for value in two_ways(STUBS.action_value, q):
         np.testing.assert_allclose(value, q.mean(0), rtol=1e-6)
 
 

@@ -15,7 +15,7 @@ from rlx.optim import Learner
 from rlx.replay import Row
 from rlx.types import Transition, as_arrays
 from tests import probes
-from tests.loss_tools import near, normals, stub, tanh_log_prob, three_ways
+from tests.loss_tools import near, normals, stub, tanh_log_prob, two_ways
 
 CONTRACT = probes.Contract(
     config={"num_atoms": 31, "layer_norm": False},  # a LayerNorm would make 0 of the one number that is observed
@@ -55,7 +55,7 @@ def test_soft_returns_have_no_entropy_after_the_end() -> None:
         if t < STEPS - 1 and not truncated[t, e]:
             later = 0.2 * value + 0.8 * expected[t + 1, e]
         expected[t, e] = 2 * reward[t, e] + 0.9 * (later - ALPHA * log_prob[t, e]) * (not terminated[t, e])
-    for actual in three_ways(targets, reward, following):
+    for actual in two_ways(targets, reward, following):
         near(actual, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_critic_loss_is_a_cross_entropy_with_histograms() -> None:
     mass = np.diff(stats.norm.cdf((edges - np.clip(target, -4, 4)[:, None]) / (0.75 * 0.4)))
     mass /= mass.sum(-1, keepdims=True)
     log_probs = logits[0] - np.log(np.exp(logits[0]).sum(-1, keepdims=True))
-    for actual in three_ways(metrics, target):
+    for actual in two_ways(metrics, target):
         near(actual["critic_loss"], -(mass * log_probs).sum(-1).mean(), rtol=1e-4)
         near(actual["q_mean"], (np.exp(log_probs) @ SUPPORT).mean(), rtol=1e-4)
     near(

@@ -7,7 +7,7 @@ import pytest
 from rlx.agents import iql, riql
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, three_ways
+from tests.loss_tools import BATCH, BATCHES, SMALL, SPEC, normals, two_ways
 
 CONTRACT = probes.Contract(hypers={"expectile": 0.9, "beta": 10.0, "critic_quantile": 0.5})
 normal = normals()
@@ -37,5 +37,5 @@ def test_critic_loss(delta: float) -> None:
     error = abs(q - target)
     assert (error < delta).any() and (error > delta).any()
     expected = np.where(error < delta, error**2 / (2 * delta), error - delta / 2).mean(-1).sum()
-    for actual in three_ways(lambda q, target: riql.huber_error(q, target, hypers), q, target):
+    for actual in two_ways(lambda q, target: riql.huber_error(q, target, hypers), q, target):
         np.testing.assert_allclose(actual, expected, rtol=1e-5)

