@@ -298,7 +298,10 @@ EVERY: dict[str, tuple[Network, Callable[[jax.Array, jax.Array], tuple[Any, ...]
 }
 
 
-@pytest.mark.parametrize("name", EVERY)
+QUICK = ("critic", "value", "gaussian policy")
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x not in QUICK)) for x in EVERY])
 def test_derivatives_forward_reverse_and_under_meshes(name: str) -> None:
     """Slopes by parameters and inputs both ways; forward over reverse, which is how a Hessian is computed; and the
     gradient where the batch is sharded over a mesh's axis, explicitly or by shard_map."""

@@ -189,7 +189,8 @@ def test_a_trained_agent_acts_for_itself(moments: list[Moment], make: Make) -> N
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
 def test_minibatches_hold_the_share_that_was_asked_for(fraction: float, count: int, make: Make) -> None:
-    """Rows of the data set have a reward of 7, those of the ring by 1: exactly so many in each minibatch."""
+    """Rows of the data set have a reward of 7, those of the ring 1: exactly so many in each minibatch. Of a second
+    set, with rewards of 9, as many."""
     sevens = walked()
     sevens = sevens._replace(rows=sevens.rows._replace(reward=np.full(60, 7.0, np.float32)))
     driver = build.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
@@ -203,6 +204,12 @@ def test_minibatches_hold_the_share_that_was_asked_for(fraction: float, count: i
     assert drawn.observation.shape == (5, 8, 2)
     assert (drawn.reward == 7).sum(axis=1).tolist() == [count] * 5
     assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5
+    if 0 < count < 8:
+        nines = jax.tree.map(lambda x: jnp.where(x == 7, 9, x), tables[0])
+        task = task._replace(plan=task.plan._replace(shard_offline=(count, count)))
+        drawn = learning.sample(task, Source(ring, (*tables, nines)), jnp.float32(0.9), jax.random.key(1), 5)
+        for reward, rows in ((7, count), (9, count), (1, 8 - 2 * count)):
+            assert (drawn.reward == reward).sum(axis=1).tolist() == [rows] * 5
 
 
 def test_a_run_resumed_in_its_second_part_ends_the_same(moments: list[Moment], make: Make) -> None:

@@ -169,6 +169,7 @@ def test_ratios_start_at_1_and_every_row_is_used_once_an_epoch() -> None:
         learning.sample(task, Source(ring), jnp.float32(0.9), jax.random.key(0), 4)
 
 
+@pytest.mark.slow
 def test_pipelined_it_learns_from_the_block_before() -> None:
     """From the second iteration on, in as many minibatches, by ratios to the policy that collected them."""
     _, result = run(driver="pipelined", batch_size=8, epochs=2, total_env_steps=96)

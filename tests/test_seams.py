@@ -225,10 +225,13 @@ def test_a_resumed_run_ends_in_the_same_bits(driver: str, run: Callable[..., Pat
 
 
 def test_a_part_of_another_run_is_adopted(run: Callable[..., Path]) -> None:
-    """Of the critic alone; its digest is noted, and a part that nobody adopts is refused."""
+    """Of the critic alone, with the statistics; its digest is noted, and a part that nobody adopts is refused."""
     first = run("first", seed=7)
     second = run("second", init_from=f"total={first}", ratio="0:1")
     np.testing.assert_array_equal(totals(second), totals(first))
+    assert totals(first).all()
+    before, after = (policies.load(folder).snapshot["statistics"].count for folder in (first, second))
+    assert (before == 48).all() and (after == 2 * before).all()  # they go on counting
     noted = json_files.read(second / "config.json")["init_from_digests"]
     assert noted == {str(first): checkpoint.manifest(first / "checkpoints", 48)["digest"]}
     with pytest.raises(RlxError, match="adopts total, not 'policy'"):
