@@ -49,6 +49,7 @@ REGISTRY = {
     "mcep": "rlx.agents.mcep",
     "odice": "rlx.agents.odice",
     "dual_rl": "rlx.agents.dual_rl",
+    "edp": "rlx.agents.edp",
     "ppo": "rlx.agents.ppo",
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",

@@ -43,10 +43,7 @@ def update_critic(
 ) -> tuple[HalfState, Metrics]:
     """All critics towards r + gamma d min Q' at the policy's action (arXiv 2006.09359, eq. 3), then their targets."""
     next_action, _ = policies.squashed_sample(nets.actor, policy, batch.next_observation, key)
-    target_critic, critic = (nets.critic.with_dropout(key, index) for index in (1, 2))
-    next_q = target_critic(state.learner.target_variables, batch.next_observation, next_action)
-    target = halves.td_target(batch, losses.ensemble_min(next_q), state.hypers)
-    return halves.update_critics(state, critic, batch, target, nets.axes)
+    return halves.update_double_q(state, nets.critic, batch, next_action, key, nets.axes)
 
 
 def update_actor(

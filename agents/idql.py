@@ -26,12 +26,10 @@ from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec,
 
 
 @dataclass(frozen=True)
-class Config(iql.CriticConfig):
+class Config(halves.ScoreConfig, iql.CriticConfig):
     """Static (compile-time) configuration."""
 
     value_layer_norm: bool = setting(True, "LayerNorm on the observation in the value network")
-    score_width: int = setting(256, "width of the score network; its blocks are four times as wide inside", COUNT)
-    score_blocks: int = setting(3, "residual blocks of the score network", COUNT)
     time_features: int = setting(
         128, "Fourier features of the time in the score network, an even number", (2, COUNT[1])
     )
@@ -134,12 +132,9 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
     score = networks.make_score(
         spec,
         num_steps=config.diffusion_steps,
-        width=config.score_width,
-        num_blocks=config.score_blocks,
         dropout=config.dropout,
         time_features=config.time_features,
-        kernel_init=config.kernel_init,
-        compute_dtype=config.compute_dtype,
+        **config.score_options(),
     )
     schedule = diffusion.vp_schedule(config.diffusion_steps)
     return Networks(

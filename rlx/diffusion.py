@@ -123,8 +123,9 @@ def ddim(
 ) -> jax.Array:
     """Turns `noise` `[..., A]` into data without further randomness (arXiv 2010.02502, eq. 12 with sigma = 0).
 
-    `num_steps` of the schedule's times are visited, evenly spaced and the last included: all of them by default. x is
-    clipped to +-`bound` after every step. Raises RlxError for more steps than the schedule has, or none.
+    `num_steps` of the schedule's times are visited, evenly spaced and the last included: all of them by default. x has
+    the type of `noise` and is clipped to +-`bound` after every step. Raises RlxError for more steps than the schedule
+    has, or none.
     """
     num_steps = schedule.num_steps if num_steps is None else num_steps
     if not 1 <= num_steps <= schedule.num_steps:
@@ -138,7 +139,7 @@ def ddim(
 
     def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
         time, scale, moved = inputs
-        return jnp.clip(scale * x + moved * epsilon(x, time), -bound, bound), None
+        return jnp.clip(scale * x + moved * epsilon(x, time), -bound, bound).astype(noise.dtype), None
 
     backwards = tuple(jnp.asarray(s[::-1]) for s in (times.astype(np.int32), scale, moved))
     return jax.lax.scan(step, noise, backwards)[0]

@@ -5,6 +5,7 @@ from rlx.halves.hypers import (
     CriticConfig,
     Hypers,
     NetworkConfig,
+    ScoreConfig,
     SoftHypers,
     decay_steps,
     temperature_loss,
@@ -27,6 +28,7 @@ from rlx.halves.updates import (
     td_target,
     update_critics,
     update_discrete_critics,
+    update_double_q,
 )
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "HalfState",
     "Hypers",
     "NetworkConfig",
+    "ScoreConfig",
     "SoftActorState",
     "SoftHypers",
     "decay_steps",
@@ -52,4 +55,5 @@ __all__ = [
     "temperature_loss",
     "update_critics",
     "update_discrete_critics",
+    "update_double_q",
 ]

@@ -71,6 +71,19 @@ class Config(CriticConfig):
     actor_hidden_sizes: tuple[int, ...] = setting((256, 256), "widths of the actor's hidden layers", COUNT)
 
 
+@dataclass(frozen=True)
+class ScoreConfig(NetworkConfig):
+    """Static (compile-time) configuration of a score network, the noise predictor of a diffusion policy."""
+
+    score_width: int = setting(256, "width of the score network; its blocks are four times as wide inside", COUNT)
+    score_blocks: int = setting(3, "residual blocks of the score network", COUNT)
+
+    def score_options(self) -> dict[str, Any]:
+        """These settings as arguments of `networks.make_score`."""
+        kinds = {"kernel_init": self.kernel_init, "compute_dtype": self.compute_dtype}
+        return {"width": self.score_width, "num_blocks": self.score_blocks} | kinds
+
+
 def decay_steps(default: int) -> Any:
     """The setting of a Config that tells over how many updates the actor's learning rate decays."""
     text = "updates over which the actor's learning rate falls to 0 by a cosine (0: all of the run's; -1: it stays)"

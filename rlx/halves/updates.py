@@ -13,7 +13,7 @@ from rlx import losses, networks, parallel
 from rlx.halves.hypers import CriticConfig, Hypers
 from rlx.halves.state import ActorHalf, CriticHalf, HalfState, SoftActorState
 from rlx.networks import Network
-from rlx.types import Metrics, Params, Spec, Transition
+from rlx.types import Key, Metrics, Params, Spec, Transition
 
 
 def make_critic(config: CriticConfig, spec: Spec, axes: parallel.Axes = (), **changes: Any) -> Network:
@@ -82,6 +82,15 @@ def update_critics(
     rate, tau = (hypers.critic_lr if rate is None else rate), (hypers.tau if tau is None else tau)
     learner, reported = state.learner.step(loss, rate, axes, tau, optimizer, project)
     return state.advance(learner=learner), reported
+
+
+def update_double_q(
+    state: CriticHalf, critic: Network, batch: Transition, next_action: jax.Array, key: Key, axes: parallel.Axes
+) -> tuple[CriticHalf, Metrics]:
+    """`update_critics` of all critics towards r + gamma d min Q' at these next actions [B, A]."""
+    target_critic, online = (critic.with_dropout(key, index) for index in (1, 2))
+    next_q = target_critic(state.learner.target_variables, batch.next_observation, next_action)
+    return update_critics(state, online, batch, td_target(batch, losses.ensemble_min(next_q), state.hypers), axes)
 
 
 def update_discrete_critics(
