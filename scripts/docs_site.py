@@ -108,7 +108,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     for source, page in ELSEWHERE.items():
         path = ROOT / source
-        content = {".ipynb": notebook, ".png": Path.read_bytes}.get(path.suffix, Path.read_text)(path)
+        content: Any = {".ipynb": notebook, ".png": Path.read_bytes}.get(path.suffix, Path.read_text)(path)
         files.append(File.generated(config, page, content=content))
     for page, text in api_pages().items():
         files.append(File.generated(config, page, content=text))
