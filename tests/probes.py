@@ -216,6 +216,7 @@ class Contract(NamedTuple):
     probed_elsewhere: bool = False  # by the agent's own tests, at other sizes or with other answers
     tolerance: float = 1.0  # factor on how far values and actions may be off, where they jitter
     updates: int = 700  # of each probe
+    batch: int = 16  # rows of a minibatch
     small_steps: bool = (
         False  # batch norm leaves kernels behind one number without gradient: Adam would step by rounding
     )

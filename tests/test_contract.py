@@ -180,7 +180,8 @@ def programs(case: Case) -> Programs:
     agent, module = make(case), agents.load(case.name)
     chosen = [probes.PROBES[name] for name, _ in PROBLEMS]
     stack = lambda *trees: jax.tree.map(lambda *x: np.stack(x), *trees)  # noqa: E731
-    drawn = (probes.batches(probe, case.contract.updates, BATCH, discrete=case.contract.discrete) for probe in chosen)
+    sizes, discrete = (case.contract.updates, case.contract.batch), case.contract.discrete
+    drawn = (probes.batches(probe, *sizes, discrete=discrete) for probe in chosen)
     data = stack(*(probes.with_reads(batch, agent.reads) for batch in drawn))
     queries, numbers = stack(*map(probes.questions, chosen)), np.array([probes.NUMBERS[name] for name, _ in PROBLEMS])
     quick = probes.quick(module.Hypers, **case.contract.hypers)

@@ -118,9 +118,11 @@ def test_targets_take_the_target_policy_and_the_running_deviation_is_saved() -> 
     state = dsac_t.CriticState(**vars(half), mean_std=jnp.zeros(2))
     wrong = jax.tree.map(lambda x: x + 1, POLICY)
     policy = sac.Policy(wrong, jnp.float32(-0.7), POLICY)
-    first, metrics = dsac_t.update_critic(nets, state, policy, BATCH, key)
+    update = jax.jit(partial(dsac_t.update_critic, nets))
+    first, metrics = update(state, policy, BATCH, key)
     np.testing.assert_allclose(first.mean_std, softplus(raw), rtol=1e-5)
-    second, _ = dsac_t.update_critic(nets, state.replace(step=1, mean_std=jnp.array([2.0, 3.0])), policy, BATCH, key)
+    later = state.replace(step=jnp.ones_like(state.step), mean_std=jnp.array([2.0, 3.0]))
+    second, _ = update(later, policy, BATCH, key)
     np.testing.assert_allclose(second.mean_std, 0.75 * np.array([2, 3]) + 0.25 * softplus(raw), rtol=1e-5)
 
     _, action, log_prob = draws(key, 8)
@@ -141,9 +143,9 @@ def test_targets_take_the_target_policy_and_the_running_deviation_is_saved() -> 
 @pytest.mark.parametrize("module", [dsac, dsac_t])
 def test_the_target_policy_follows_the_new_policy(module: Any) -> None:
     agent = module.make(module.Config(**SMALL), SPEC)
-    state = agent.init(jax.random.key(0), module.Hypers(tau=0.25, actor_lr=0.1))
+    state = jax.jit(agent.init)(jax.random.key(0), module.Hypers(tau=0.25, actor_lr=0.1))
     old = state.actor.learner
-    new, _ = agent.update_actor(
+    new, _ = jax.jit(agent.update_actor)(
         state.actor, agent.critic_params(state.critic), agent.actor_batch(BATCH), jax.random.key(1)
     )
     wanted = jax.tree.map(lambda target, online: 0.75 * target + 0.25 * online, old.target_params, new.learner.params)

@@ -14,7 +14,9 @@ from tests.test_xqc import CONTRACT as LIKE_XQC
 from tests.test_xqc import SMALL, check_losses, check_sphere
 
 CONTRACT = LIKE_XQC._replace(
-    config={"num_atoms": 21, "actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)}, probed_elsewhere=True
+    config={"num_atoms": 21, "actor_hidden_sizes": (16,), "critic_hidden_sizes": (16,)},
+    probed_elsewhere=True,
+    batch=32,  # with fewer rows, rounding in their statistics grows beyond the tolerance of 1e-3
 )
 LEARNS = CONTRACT._replace(  # the probes, but takes a minute
     config={"num_atoms": 41, "actor_hidden_sizes": (32, 32), "critic_hidden_sizes": (16,)},
