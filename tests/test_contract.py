@@ -97,10 +97,10 @@ CASES = [*VARIANTS, *map(Case, DOCUMENTED)]
 
 
 def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
-    """One parameter for each case; where agents are named as `quick`, others are slow."""
+    """One parameter for each case; variants are slow, and where agents are named as `quick`, all others."""
     params = []
     for case in cases:
-        marks = [pytest.mark.slow] * bool(quick and case.agent not in quick)
+        marks = [pytest.mark.slow] * bool(case.variant or (quick and case.agent not in quick))
         params.append(pytest.param(case, marks=marks, id=f"{case.agent}-{case.variant}"))
     return pytest.mark.parametrize("case", params)
 
