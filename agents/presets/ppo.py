@@ -65,6 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {"gamma": 0.98, "reward_scale": 0.1, "entropy_cost": 1e-2, "total_env_steps": 300_000},
     **dict.fromkeys(GAMES, MINATAR),
     "brax:ant": ROBOT | {"entropy_cost": 2e-2, "total_env_steps": 1_500_000},
+    "brax:halfcheetah": ROBOT | {"entropy_cost": 5e-3, "epochs": 8, "reward_scale": 0.3, "total_env_steps": 600_000},
     "brax:inverted_pendulum@brax": PENDULA | {"total_env_steps": 2_000_000},
     "brax:inverted_double_pendulum@brax": PENDULA | {"total_env_steps": 20_000_000},
     "brax:ant@brax": BRAX
