@@ -357,7 +357,8 @@ def test_run_resume_and_export(case: Case, dataset: Path, tmp_path: Path, capsys
     """A run, resumed from its middle, ends in the same bits; its exported policy acts as it does."""
     env = "gymnax:CartPole-v1" if case.contract.discrete else "gymnax:Pendulum-v1"
     preset = config.resolve(case.name, env).train  # as its presets learn
-    words = f"{OFFLINE} {dataset}" if preset.offline_steps else ON_POLICY if preset.epochs else OFF_POLICY
+    on_policy = f"{ON_POLICY} --history-blocks {min(preset.history_blocks, 2)}"
+    words = f"{OFFLINE} {dataset}" if preset.offline_steps else on_policy if preset.epochs else OFF_POLICY
     command = ["train", case.name, "--env", env, *words.split(), *flags(agents.load(case.name), case.changes)]
     folder, again = tmp_path / "run", tmp_path / "again"
     assert cli.main([*command, "--run-dir", str(tmp_path), "--run-name", "run"]) == 0, capsys.readouterr().err
