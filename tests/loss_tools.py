@@ -54,7 +54,7 @@ def stub(apply: Any) -> Network:
 
 def two_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Results of a jitted call and of a vmap over all arguments, scalars too, in one compilation. (A plain call
-    compiles every operation by itself; tests/test_contract.py makes one of each agent's update.)"""
+    compiles every operation by itself; tests/test_contract.py makes one for each family of agents.)"""
     arguments = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
 
     @jax.jit
@@ -67,7 +67,8 @@ def two_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
 
 def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Results of a plain call, of a jitted one, and of a vmap over all arguments, scalars too."""
-    return [function(*arguments), *two_ways(function, *arguments)]
+    arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
+    return [function(*arrays), *two_ways(function, *arguments)]
 
 
 def moved(new: Any, old: Any) -> bool:

@@ -313,5 +313,5 @@ def test_every_task_has_settings_for_every_side() -> None:
         for side in ("rlx", "rlx-tqc", "rlx-pql", *peers):
             assert learn.command(side, task, 3)[-1] == json.dumps(learn_settings.SETTINGS[side, task])
         for side, train in zip(peers, (sac.train, ppo.train), strict=bool(peers)):
-            known = {*inspect.signature(train).parameters, "hidden_layer_sizes"}
+            known = {*inspect.signature(train).parameters, "hidden_layer_sizes", "backend"}
             assert learn_settings.SETTINGS[side, task].keys() <= known
