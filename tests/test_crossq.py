@@ -23,6 +23,7 @@ CONTRACT = probes.Contract(
     hypers={"alpha_init": 1e-3, "alpha_lr": 0.0, "actor_lr": 1e-3, "critic_lr": 1e-3},
     variants=({"target_networks": True},),
     updates=2000,
+    batch=32,
     slow_probes=True,
     tolerance=2,  # values jitter without target networks
 )
