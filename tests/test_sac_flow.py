@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx import networks
 from rlx.agents import sac_flow
 from tests import probes
 from tests.loss_tools import SMALL, SPEC, normals, stub, three_ways
@@ -45,6 +46,21 @@ def test_sample_is_squashed_with_its_change_of_variables() -> None:
     ):
         np.testing.assert_allclose(action, np.tanh(end), rtol=1e-5)
         np.testing.assert_allclose(log_prob, log_density - np.log1p(-(np.tanh(end) ** 2)).sum(-1), rtol=1e-4)
+
+
+def test_gated_velocity_by_hand() -> None:
+    """sigmoid(5 + gate) (candidate - x), and a deviation of the observation alone, within its bounds."""
+    actor = sac_flow.make_networks(sac_flow.Config(**SMALL), SPEC).actor
+    params = jax.tree.map(lambda p: 10 * p, actor.init(jax.random.key(0)))
+    observation, x, time = normal(4, 3), normal(4, 2), normal(4, 1)
+    together, mlp = np.concatenate([observation, x, time], axis=-1), networks.MLP((16,), 2)
+    candidate, gate, deviation = (
+        np.asarray(mlp.apply({"params": params["params"][name]}, inputs))
+        for name, inputs in (("candidate", together), ("gate", together), ("deviation", observation))
+    )
+    velocity, log_std = actor.apply(params, observation, x, time)
+    np.testing.assert_allclose(velocity, (candidate - x) / (1 + np.exp(-5 - gate)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(log_std, -5 + 7 * (1 + np.tanh(deviation)) / 2, rtol=1e-4)
 
 
 def slope(gated: bool, steps: int) -> float:
