@@ -77,6 +77,18 @@ def on_policy(task: str, share: int = 8) -> Comparison:
     return Comparison(f"ppo {task}, {sizes['num_envs']} environments", "environment steps", sides)
 
 
+def games(env: str, seeds: int) -> Comparison:
+    """PPO's environment steps of each seed, on a task with discrete actions, beside rejax's at the same sizes."""
+    sizes = {"num_envs": 64, "num_steps": 32, "num_epochs": 4, "num_minibatches": 8}
+    sets = ("num_envs=64", "rollout_length=32", "epochs=4", "batch_size=256", f"num_seeds={seeds}")
+    networks = ("actor_hidden_sizes=64,64", "critic_hidden_sizes=64,64", "activation=swish")
+    settings = json.dumps(sizes | {"learning_rate": 1e-3, "normalize_observations": True})
+    own_side = own("rlx", "blocks", "--agent", "ppo", "--env", f"gymnax:{env}", sets=(*sets, *networks))
+    their_side = peer("rejax", "blocks", "--env", env, "--seeds", seeds, "--settings", settings)
+    name = f"ppo {env}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return Comparison(name, "environment steps of a seed", (own_side, their_side))
+
+
 def of_rows(capacity: int) -> tuple[Side, Side]:
     """Replay against the rows that it copies, taken at places known beforehand."""
     return own("rows alone", "rows", "--capacity", capacity), own("rlx", "ring", "--capacity", capacity)
@@ -127,5 +139,6 @@ def peer_comparisons() -> list[Comparison]:
         update("tqc", 256, "tqc 2 x 25", two, [peer("sbx", "update", "--agent", "tqc")]),
         *(training(env, n) for env in ("inverted_pendulum", "hopper") for n in (128, 1024)),
         *(on_policy(task) for task in ("ant", "halfcheetah")),
+        *(games(env, seeds) for env in ("CartPole-v1", "Breakout-MinAtar") for seeds in (1, 16)),
         Comparison("start to first epoch", "seconds", start),
     ]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from rlx.agents.presets.ppo import ROBOT
+
 
 class Task(NamedTuple):
     """One environment: minutes of processor time for each run, and the return whose first sight is timed."""
@@ -81,6 +83,40 @@ for _name, _of in TASKS.items():
     SETTINGS |= {(f"rlx{agent}", _name): _long for agent in ("", "-tqc", "-pql", "-ppo")}
 for _name in ("ant", "halfcheetah", "humanoid"):  # beside Brax's PPO, with its settings and as rarely evaluated
     SETTINGS["rlx-ppo-brax", _name] = {"preset": "brax", "eval_every": 600_000, "total_env_steps": LONG}
+CPU_PPO: dict[str, dict[str, Any]] = {  # of rlx's presets for a CPU, in rlx's terms: both sides of `-ppo-cpu` have these
+    "ant": {"entropy_cost": 2e-2, "total_env_steps": 1_507_328, "eval_every": 172_032},
+    "halfcheetah": {"entropy_cost": 5e-3, "epochs": 8, "reward_scale": 0.3, "total_env_steps": 638_976}
+    | {"eval_every": 106_496},
+    "inverted_double_pendulum": {"entropy_cost": 1e-2, "reward_scale": 0.1, "total_env_steps": 983_040}
+    | {"eval_every": 98_304},
+}
+
+
+def both_ppos(own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One PPO in the words of rlx and of Brax, whose minibatches count unrolls."""
+    rlx = ROBOT | {"epochs": 4, "reward_scale": 1.0, "kernel_init": "lecun", "max_gradient_norm": 1e9} | own
+    block = rlx["num_envs"] * rlx["rollout_length"]
+    brax = {
+        "num_envs": rlx["num_envs"],
+        "unroll_length": rlx["rollout_length"],
+        "batch_size": rlx["batch_size"] // rlx["rollout_length"],
+        "num_minibatches": block // rlx["batch_size"],
+        "num_updates_per_batch": rlx["epochs"],
+        "learning_rate": rlx["actor_lr"],
+        "clipping_epsilon": rlx["clip_range"],
+        "discounting": rlx["gamma"],
+        "reward_scaling": rlx["reward_scale"],
+        "entropy_cost": rlx["entropy_cost"],
+        "num_timesteps": rlx["total_env_steps"],
+        "num_evals": rlx["total_env_steps"] // rlx["eval_every"] + 1,
+        "policy_hidden_layer_sizes": rlx["actor_hidden_sizes"],
+        "value_hidden_layer_sizes": rlx["critic_hidden_sizes"],
+    }
+    return rlx, brax
+
+
+for _name, _own in CPU_PPO.items():
+    SETTINGS["rlx-ppo-cpu", _name], SETTINGS["brax-ppo-cpu", _name] = both_ppos(_own)
 SETTINGS |= {("brax-ppo", task): PPO | settings for task, settings in BRAX_PPO.items()}
 SETTINGS |= {("brax-sac", task): SAC | settings for task, settings in BRAX_SAC.items()}
 

@@ -175,6 +175,7 @@ def start(args: argparse.Namespace) -> None:
 def learn(args: argparse.Namespace) -> None:
     """Trains by its SAC or PPO and says every evaluation of 32 greedy episodes."""
     from brax.training.agents.ppo import train as ppo
+    from brax.training.agents.ppo.networks import make_ppo_networks
 
     def progress(steps: int, metrics: dict[str, Any]) -> None:
         say(env_steps=int(steps), value=float(metrics["eval/episode_reward"]), cpu_s=round(time.process_time(), 1))
@@ -189,9 +190,9 @@ def learn(args: argparse.Namespace) -> None:
     module, own = kinds[args.case]
     settings = common | own | json.loads(args.settings)
     env = envs.get_environment(args.env, backend=settings.pop("backend", "spring"))
-    if "hidden_layer_sizes" in settings:  # of SAC's networks
-        sizes = settings.pop("hidden_layer_sizes")
-        settings["network_factory"] = functools.partial(networks.make_sac_networks, hidden_layer_sizes=sizes)
+    make = networks.make_sac_networks if module is train else make_ppo_networks
+    sizes = {name: settings.pop(name) for name in list(settings) if name.endswith("hidden_layer_sizes")}
+    settings["network_factory"] = functools.partial(make, **sizes)
     module.train(environment=env, progress_fn=progress, seed=args.seed, **settings)
 
 

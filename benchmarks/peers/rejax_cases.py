@@ -1,8 +1,9 @@
-"""rejax's SAC, its own update and training iteration, as a worker."""
+"""rejax's SAC and PPO, their own updates and training iterations, as a worker."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rejax import SAC
+from rejax import PPO, SAC
 from rejax.buffers import Minibatch
 from worker import again, say, serve
 
@@ -85,6 +86,18 @@ def fused(args: argparse.Namespace) -> None:
     serve(run, round(compile_s, 2))
 
 
+def blocks(args: argparse.Namespace) -> None:
+    """PPO's training iterations with `--settings`, a block of environment steps each; several seeds are vmapped."""
+    algorithm = PPO.create(env=args.env, skip_initial_evaluation=True, **json.loads(args.settings))
+    keys = jax.random.split(jax.random.PRNGKey(0), args.seeds)
+    one = algorithm.train_iteration
+    made = (lambda state: one(state)) if args.seeds == 1 else jax.vmap(one)
+    init = algorithm.init_state if args.seeds == 1 else jax.vmap(algorithm.init_state)
+    state = jax.jit(init)(keys[0] if args.seeds == 1 else keys)
+    run, compile_s = again(jax.jit(made, donate_argnums=0), jax.block_until_ready, state)
+    serve(run, compile_s, block=algorithm.num_envs * algorithm.num_steps)
+
+
 def start(args: argparse.Namespace) -> None:
     """Until the warm-up and `--steps` iterations that learn are over; without its evaluation, which would add to it."""
     many, state = iterations(args)
@@ -95,13 +108,15 @@ def start(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", choices=("update", "fused", "start"))
+    parser.add_argument("case", choices=("update", "fused", "blocks", "start"))
     parser.add_argument("--env", default="inverted_pendulum")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--settings", default="{}", help="of PPO, as JSON")
     args = parser.parse_args()
-    {"update": update, "fused": fused, "start": start}[args.case](args)
+    {"update": update, "fused": fused, "blocks": blocks, "start": start}[args.case](args)
 
 
 if __name__ == "__main__":
