@@ -226,7 +226,7 @@ class Result:
         totals = {"total_env_steps": total_env_steps, "offline_steps": offline_steps}
         larger = {name: value for name, value in totals.items() if value is not None}
         if self.folder is not None:
-            env = None if no_env.is_none(self.config.env) else self._env  # which was given to evaluate in alone
+            env = None if no_env.is_none(self.config.env) else self._env  # an environment for evaluation alone
             return training.resume(type(self), self.folder, larger, env, callbacks, progress)
         if self._trained is None:
             raise RlxError(

@@ -41,7 +41,7 @@ def choose(
 def tuned(returns: ArrayLike, evaluations: int, seed: int = 0) -> tuple[float, np.ndarray]:
     """The mean return of what `choose` chooses, and how often it chooses each setting, `[K]`.
 
-    The first half of the episodes `[K, E]` chooses and the second judges, since the mean that chose is too high.
+    The first half of the episodes `[K, E]` chooses and the second evaluates, since the mean that chose is too high.
     """
     array = np.asarray(returns, np.float64)
     half = array.shape[1] // 2

@@ -39,7 +39,7 @@ class Cell(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What is trained, and how it is judged."""
+    """What is trained, and how it is evaluated."""
 
     cells: list[Cell]  # all agents on the first data set, then on the next
     digests: dict[str, str]  # the version of every data set
@@ -94,8 +94,8 @@ def _resolve(text: str, place: Place, preset: str | None, settings: Mapping[str,
     agent, of_its_own = _split(text)
     known = config.settings(agent)
     mine = {name: value for name, value in settings.items() if name in known}
-    given = {"on_nonfinite": "skip"} | dict(place.settings) | mine | {"dataset": place.path}
-    return config.resolve(agent, place.env, place.backend, of_its_own or preset, **given)
+    chosen = {"on_nonfinite": "skip"} | dict(place.settings) | mine | {"dataset": place.path}
+    return config.resolve(agent, place.env, place.backend, of_its_own or preset, **chosen)
 
 
 def _check(study: Study) -> None:
@@ -122,7 +122,7 @@ def _check(study: Study) -> None:
         raise RlxError("--evaluations: every agent has one setting, so there is nothing to choose; leave it out")
     for cell in varied:
         if cell.config.train.eval_episodes < 2:
-            raise RlxError("--eval-episodes 1: one half chooses among settings and the other judges; give 2 or more")
+            raise RlxError("--eval-episodes 1: one half chooses among settings and the other evaluates; give 2 or more")
 
 
 def check_versions(study: Study) -> None:

@@ -73,29 +73,29 @@ def _scale(folder: Path) -> tuple[str, Callable[[Any], Any]]:
     return "score", lambda x: statistics.normalised(x, random, expert)
 
 
-def write(study: Study, folder: Path, found: Sequence[Result]) -> None:
+def write(study: Study, folder: Path, rows: Sequence[Result]) -> None:
     """study.json with results, study.csv and study.md."""
-    rows = [result._asdict() | {"iqm": result.iqm._asdict()} for result in found]
-    save(study, folder, {"results": rows})
+    kept = [result._asdict() | {"iqm": result.iqm._asdict()} for result in rows]
+    save(study, folder, {"results": kept})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = ["dataset", "digest", "agent", "settings", "evaluations", "unit", "iqm", "iqm_low", "iqm_high", "mean"]
     writer.writerow([*names, "data", "greedy_behaviour", "per_seed"])
-    for x in found:
+    for x in rows:
         writer.writerow([*x[:6], *x.iqm, x.mean, x.data, x.greedy, " ".join(map(str, x.per_seed))])
     json_files.write_text(folder / "study.csv", buffer.getvalue())
-    json_files.write_text(folder / "study.md", text(study, found, compare.markdown) + "\n")
+    json_files.write_text(folder / "study.md", text(study, rows, compare.markdown) + "\n")
 
 
-def text(study: Study, found: Sequence[Result], layout: Callable[..., str] = compare.aligned) -> str:
+def text(study: Study, rows: Sequence[Result], layout: Callable[..., str] = compare.aligned) -> str:
     """One table for each number of evaluations, and what the figures mean."""
     size = len(study.cells)
-    parts = [found[i : i + size] for i in range(0, len(found), size)]
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     tables = []
     for count, part in zip(study.evaluations or (0,), parts, strict=True):
         title = f"settings chosen by {count} evaluation episodes\n\n" if count else ""
         tables.append(title + layout(_rows(part)))
-    return "\n\n".join([*tables, "\n".join(_notes(study, found))])
+    return "\n\n".join([*tables, "\n".join(_notes(study, rows))])
 
 
 def _rows(part: Sequence[Result]) -> list[list[str]]:
@@ -120,15 +120,15 @@ def _cell(result: Result) -> str:
     return f"{result.iqm.estimate:.1f}{spread}"
 
 
-def _notes(study: Study, found: Sequence[Result]) -> list[str]:
-    seeds = sorted({len(result.per_seed) for result in found})
+def _notes(study: Study, rows: Sequence[Result]) -> list[str]:
+    seeds = sorted({len(result.per_seed) for result in rows})
     lines = [
         f"Interquartile means over {' or '.join(map(str, seeds))} seeds of the last policies, with 95 % bootstrap"
         " intervals over seeds; score: random 0, expert 100.",
     ]
-    several = {result.agent: result.settings for result in found if result.settings > 1}
+    several = {result.agent: result.settings for result in rows if result.settings > 1}
     if several:
         counts = ", ".join(f"{agent} among {count}" for agent, count in several.items())
-        lines.append(f"Settings: {counts}, chosen by a UCB bandit for each seed and judged on other episodes.")
+        lines.append(f"Settings: {counts}, chosen by a UCB bandit for each seed and evaluated on other episodes.")
     versions = ", ".join(f"{name} {digest[:12]}" for name, digest in study.digests.items())
     return [*lines, f"Versions of the data: {versions}."]

@@ -38,6 +38,6 @@ def _run(study: Study, folder: Path, quiet: bool, interrupts: Interrupts) -> Non
         name = f"{cell.agent} on {cell.dataset}, {i} of {count}"
         train_part(cell.config, folder / cell.name, quiet, name, interrupts, "study")
     check_versions(study)
-    found = study_table.results(study, folder)
-    study_table.write(study, folder, found)
-    print(f"{study_table.text(study, found)}\n\n{folder}: study.json, study.csv, study.md", flush=True)
+    rows = study_table.results(study, folder)
+    study_table.write(study, folder, rows)
+    print(f"{study_table.text(study, rows)}\n\n{folder}: study.json, study.csv, study.md", flush=True)
