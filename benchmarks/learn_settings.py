@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rlx.agents.presets.ppo import ROBOT
+from rlx.agents.presets.ppo import PRESETS, ROBOT
 
 
 class Task(NamedTuple):
@@ -96,7 +96,7 @@ CPU_PPO: dict[
 
 def both_ppos(own: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """One PPO in the words of rlx and of Brax, whose minibatches count unrolls."""
-    rlx = ROBOT | {"epochs": 4, "reward_scale": 1.0, "kernel_init": "lecun", "max_gradient_norm": 1e9} | own
+    rlx = ROBOT | {"epochs": 4, "reward_scale": 1.0} | own
     block = rlx["num_envs"] * rlx["rollout_length"]
     brax = {
         "num_envs": rlx["num_envs"],

@@ -59,7 +59,7 @@ def run(agent: str, settings: dict[str, Any]) -> dict[str, Any]:
             steps.append(line["env_step"])
             returns.append(line["eval/return_per_seed"])
 
-    chosen = {"env": ENV, "eval_every": 20_000} | settings
+    chosen: dict[str, Any] = {"env": ENV, "eval_every": 20_000} | settings
     rlx.fit(agent, callbacks=progress, num_seeds=SEEDS, **chosen)
     return {"agent": agent, "settings": settings, "env_steps": steps, "returns": returns}
 
