@@ -100,12 +100,12 @@ def write(runs: Runs, folder: Path) -> Path:
     """The page and its pictures, of each task's returns against seconds and against steps; returns the page's path."""
     tasks = _in_order({run["task"] for run in runs}, TASKS)
     parts = [
-        "# Learning in equal processor time, beside peers\n",
+        "# Learning, beside peers\n",
         "Made by `make bench-learn`; benchmarks/README.md says how. The return is that of 32 greedy episodes at the\n"
-        "last evaluation before the time was over; over several seeds the interquartile mean (the mean of fewer than\n"
-        "four) with its 95 % bootstrap interval, little worth with so few seeds. Seconds are of the processor, on one\n"
-        "core, and count from the process's start, compiling and evaluations included: medians and ranges over the\n"
-        "seeds that reached the goal.\n",
+        "last evaluation before the time was over or, for the sides of `-ppo-cpu`, their steps made; over several seeds\n"
+        "the interquartile mean (the mean of fewer than four) with its 95 % bootstrap interval, little worth with so few\n"
+        "seeds. Seconds are of the processor, on one core, and count from the process's start, compiling and evaluations\n"
+        "included: medians and ranges over the seeds that reached the goal.\n",
         table(runs),
         "",
         *dict.fromkeys(tables.origin_of(run["made"]) for run in runs),
