@@ -102,10 +102,10 @@ def write(runs: Runs, folder: Path) -> Path:
     parts = [
         "# Learning, beside peers\n",
         "Made by `make bench-learn`; benchmarks/README.md says how. The return is that of 32 greedy episodes at the\n"
-        "last evaluation before the time was over or, for the sides of `-ppo-cpu`, their steps made; over several seeds\n"
-        "the interquartile mean (the mean of fewer than four) with its 95 % bootstrap interval, little worth with so few\n"
-        "seeds. Seconds are of the processor, on one core, and count from the process's start, compiling and evaluations\n"
-        "included: medians and ranges over the seeds that reached the goal.\n",
+        "last evaluation before the time was over or, for `-ppo-cpu`, the steps were made; over several seeds the\n"
+        "interquartile mean (the mean of fewer than four) with its 95 % bootstrap interval, little worth with so few\n"
+        "seeds. Seconds are of the processor, on one core, and count from the process's start, compiling and\n"
+        "evaluations included: medians and ranges over the seeds that reached the goal.\n",
         table(runs),
         "",
         *dict.fromkeys(tables.origin_of(run["made"]) for run in runs),

@@ -83,12 +83,9 @@ for _name, _of in TASKS.items():
     SETTINGS |= {(f"rlx{agent}", _name): _long for agent in ("", "-tqc", "-pql", "-ppo")}
 for _name in ("ant", "halfcheetah", "humanoid"):  # beside Brax's PPO, with its settings and as rarely evaluated
     SETTINGS["rlx-ppo-brax", _name] = {"preset": "brax", "eval_every": 600_000, "total_env_steps": LONG}
-CPU_PPO: dict[
-    str, dict[str, Any]
-] = {  # of rlx's presets for a CPU, in rlx's terms: both sides of `-ppo-cpu` have these
-    "ant": {"entropy_cost": 2e-2, "total_env_steps": 1_507_328, "eval_every": 172_032},
-    "halfcheetah": {"entropy_cost": 5e-3, "epochs": 8, "reward_scale": 0.3, "total_env_steps": 638_976}
-    | {"eval_every": 106_496},
+CPU_PPO: dict[str, dict[str, Any]] = {  # rlx's presets for a CPU, which both sides of `-ppo-cpu` have
+    "ant": PRESETS["brax:ant"] | {"total_env_steps": 1_507_328, "eval_every": 172_032},
+    "halfcheetah": PRESETS["brax:halfcheetah"] | {"total_env_steps": 638_976, "eval_every": 106_496},
     "inverted_double_pendulum": {"entropy_cost": 1e-2, "reward_scale": 0.1, "total_env_steps": 983_040}
     | {"eval_every": 98_304},
 }
