@@ -46,6 +46,7 @@ REGISTRY = {
     "riql": "rlx.agents.riql",
     "fql": "rlx.agents.fql",
     "ifql": "rlx.agents.ifql",
+    "cfgrl": "rlx.agents.cfgrl",
     "mcep": "rlx.agents.mcep",
     "odice": "rlx.agents.odice",
     "dual_rl": "rlx.agents.dual_rl",

@@ -6,6 +6,7 @@ actor's update. The chain is run in acting and in the critics' targets, by a few
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlx import diffusion, halves, losses, networks, parallel
+from rlx import diffusion, halves, losses, networks, parallel, policies
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner
@@ -21,13 +22,19 @@ from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Spec,
 
 
 @dataclass(frozen=True)
-class Config(halves.ScoreConfig, halves.CriticConfig):
-    """Static (compile-time) configuration."""
+class PolicyConfig(halves.ScoreConfig, halves.CriticConfig):
+    """Static (compile-time) configuration of a diffusion policy and the critics that it climbs."""
 
     critic_hidden_sizes: tuple[int, ...] = setting((256,) * 3, "hidden layers of every critic", COUNT)
     diffusion_steps: int = setting(100, "steps from noise to an action (K)", COUNT)
-    solver_steps: int = setting(15, "of which acting and targets take so many", COUNT, up_to="diffusion_steps")
     num_samples: int = setting(50, "candidates of a greedy action, of which one is taken with weights exp(Q)", COUNT)
+
+
+@dataclass(frozen=True)
+class Config(PolicyConfig):
+    """Static (compile-time) configuration."""
+
+    solver_steps: int = setting(15, "of which acting and targets take so many", COUNT, up_to="diffusion_steps")
 
 
 class Hypers(halves.Hypers):
@@ -51,16 +58,16 @@ class Networks(NamedTuple):
     score: Network  # (params, observation [..., O], action [..., A], time [...]) -> noise [..., A]
     critic: Network  # (params, observation [B, O], action [B, A]) -> [N, B]
     schedule: diffusion.Schedule
-    config: Config
+    chain: Callable[[diffusion.Epsilon, tuple[int, ...], Key], jax.Array]  # (epsilon, shape, key) -> actions of shape
+    config: PolicyConfig
     action_size: int
     axes: parallel.Axes
 
 
 def sample(nets: Networks, params: Params, observation: jax.Array, key: Key, count: tuple[int, ...] = ()) -> jax.Array:
     """Actions `[*count, ..., A]` of the policy at observations `[..., O]`."""
-    noise = jax.random.normal(key, (*count, *observation.shape[:-1], nets.action_size), jnp.float32)
-    epsilon = partial(nets.score.apply, params, observation)
-    return diffusion.ddim(nets.schedule, epsilon, noise, nets.config.solver_steps, bound=1.0)
+    shape = (*count, *observation.shape[:-1], nets.action_size)
+    return nets.chain(partial(nets.score.apply, params, observation), shape, key)
 
 
 def act(nets: Networks, policy: Policy, observation: jax.Array, key: Key) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -78,7 +85,7 @@ def act_greedy(
     observations = jnp.broadcast_to(observation, (count, *observation.shape))
     q = nets.critic.apply(policy.critic_params, observations, actions).min(axis=0)
     chosen = jax.random.categorical(choice_key, q, axis=0)
-    return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0], {}
+    return policies.take(actions, chosen), {}
 
 
 def update_critic(
@@ -115,16 +122,31 @@ def update_actor(
     return state.advance(learner=actor), metrics
 
 
-def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
-    """IDQL's score network without dropout, clipped double Q and the variance-preserving schedule."""
+def make_networks(config: PolicyConfig, spec: Spec, axes: parallel.Axes, chain: Callable[..., jax.Array]) -> Networks:
+    """IDQL's score network without dropout, clipped double Q and the variance-preserving schedule.
+
+    `chain(schedule, epsilon, shape, key)` makes actions of noise.
+    """
     score = networks.make_score(spec, num_steps=config.diffusion_steps, dropout=0.0, **config.score_options())
     schedule = diffusion.vp_schedule(config.diffusion_steps)
-    return Networks(score, halves.make_critic(config, spec, axes), schedule, config, spec.action_size, axes)
+    critic = halves.make_critic(config, spec, axes)
+    return Networks(score, critic, schedule, partial(chain, schedule), config, spec.action_size, axes)
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, Params, Policy]:
     """EDP for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    nets = make_networks(config, spec, axes)
+
+    def chain(schedule: diffusion.Schedule, epsilon: diffusion.Epsilon, shape: tuple[int, ...], key: Key) -> jax.Array:
+        noise = jax.random.normal(key, shape, jnp.float32)
+        return diffusion.ddim(schedule, epsilon, noise, config.solver_steps, bound=1.0)
+
+    return assemble(make_networks(config, spec, axes, chain), Hypers, update_actor)
+
+
+def assemble(
+    nets: Networks, defaults: type[Hypers], update_actor: Callable[..., tuple[HalfState, Metrics]]
+) -> Agent[HalfState, HalfState, Params, Policy]:
+    """The agent with these networks, hyper-parameters and actor's update."""
 
     def policy_params(actor: HalfState, critic_params: Params) -> Policy:
         learner: Learner = actor.learner
@@ -132,7 +154,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
 
     init_critic, init_actor = (halves.init_half(network, target=True) for network in (nets.critic, nets.score))
     return Agent(
-        init=halves.make_init(Hypers, init_critic, init_actor),
+        init=halves.make_init(defaults, init_critic, init_actor),
         critic_params=lambda critic: critic.learner.variables,
         policy_params=policy_params,
         actor_reads=("observation", "action"),

@@ -5,9 +5,10 @@ The actor half holds both networks. Only the one-step policy acts and enters the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +19,17 @@ from rlx.networks import Network
 from rlx.optim import Learner
 from rlx.types import COUNT, POSITIVE, Agent, Key, Metrics, Params, Spec, Transition, setting
 
-NEXT_VALUES = {"mean": lambda q: jnp.mean(q, axis=0), "min": losses.ensemble_min}
+NEXT_VALUES = {"mean": partial(jnp.mean, axis=0), "min": partial(jnp.min, axis=0)}
 
 
 @dataclass(frozen=True)
-class Config(halves.Config):
+class Config(halves.FlowConfig):
     """Static (compile-time) configuration."""
 
     actor_hidden_sizes: tuple[int, ...] = setting((512,) * 4, "hidden layers of the flow and of the policy", COUNT)
-    critic_hidden_sizes: tuple[int, ...] = setting((512,) * 4, "widths of every critic's hidden layers", COUNT)
-    activation: str = setting("gelu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
-    layer_norm: bool = setting(True, "LayerNorm in the critics")
     num_critics: int = setting(2, "critics in the ensemble; the actor climbs their mean", COUNT)
     next_value: str = setting("mean", "how a target combines the critics: by their mean or min", choices=NEXT_VALUES)
     normalize_q: bool = setting(False, "divide the actor's Q by the minibatch's mean |Q|")
-    flow_steps: int = setting(10, "Euler steps from noise to an action of the flow", COUNT)
 
 
 class Hypers(halves.Hypers):
@@ -41,6 +38,9 @@ class Hypers(halves.Hypers):
     distillation_weight: float | jax.Array = setting(
         10.0, "weight of distillation against the value (alpha in the paper)", POSITIVE
     )
+
+
+Act = Callable[[Any, Any, jax.Array, Key], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 class ActorParams(NamedTuple):
@@ -56,7 +56,9 @@ class Networks(NamedTuple):
     flow: Network  # (params, observation [B, O], action [B, A], time [B, 1]) -> velocity [B, A]
     policy: Network  # (params, observation [..., O], noise [..., A]) -> action [..., A], not bounded
     critic: Network  # (params, observation [B, O], action [B, A]) -> [N, B]
-    config: Config
+    matching: Callable[[diffusion.Velocity, Transition, Key], jax.Array]  # the flow's loss, []
+    regress: Callable[[jax.Array, jax.Array, Transition], jax.Array]  # (values [N, B], target [B], batch) -> loss []
+    config: Any  # Config, or a variant's
     action_size: int
     axes: parallel.Axes
 
@@ -68,15 +70,16 @@ def act(nets: Networks, policy: Params, observation: jax.Array, key: Key) -> tup
 
 
 def update_critic(
-    nets: Networks, state: HalfState, policy: Params, batch: Transition, key: Key
+    nets: Networks, state: HalfState, policy: Params, batch: Transition, key: Key, act: Act = act
 ) -> tuple[HalfState, Metrics]:
-    """All critics towards r + gamma d Q' of the one-step policy (arXiv 2502.02538, algorithm 1), then their targets."""
+    """All critics towards r + gamma d Q' of what acts (arXiv 2502.02538, algorithm 1), then their targets."""
     next_action, _ = act(nets, policy, batch.next_observation, key)
     target_variables, following = state.learner.target_variables, batch.next_observation
     next_q = nets.critic.with_dropout(key, 1)(target_variables, following, next_action)
     target = halves.td_target(batch, NEXT_VALUES[nets.config.next_value](next_q), state.hypers)
     critic = nets.critic.with_dropout(key, 2)
-    return halves.update_critics(state, critic, batch, target, nets.axes, target_mean=target.mean())
+    regress = lambda q, target: nets.regress(q, target, batch)  # noqa: E731
+    return halves.update_critics(state, critic, batch, target, nets.axes, regress=regress, target_mean=target.mean())
 
 
 def update_actor(
@@ -90,7 +93,7 @@ def update_actor(
     flowed = diffusion.flow(fixed, noise, nets.config.flow_steps)
 
     def loss(params: ActorParams) -> tuple[jax.Array, Metrics]:
-        matching = diffusion.flow_loss(partial(nets.flow.apply, params.flow, observation), batch.action, flow_key)
+        matching = nets.matching(partial(nets.flow.apply, params.flow, observation), batch, flow_key)
         action = nets.policy.apply(params.policy, observation, noise)
         distillation = jnp.mean(jnp.square(action - flowed))
         q = critic(critic_params, observation, jnp.clip(action, -1.0, 1.0)).mean(axis=0)
@@ -108,12 +111,25 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
         networks.make_velocity(spec, config.actor_hidden_sizes, timed=timed, **config.network_options())
         for timed in (True, False)
     )
-    return Networks(flow, policy, halves.make_critic(config, spec, axes), config, spec.action_size, axes)
+    return Networks(
+        flow=flow,
+        policy=policy,
+        critic=halves.make_critic(config, spec, axes),
+        matching=lambda velocity, batch, key: diffusion.flow_loss(velocity, batch.action, key),
+        regress=lambda q, target, batch: losses.ensemble_td_loss(q, target),
+        config=config,
+        action_size=spec.action_size,
+        axes=axes,
+    )
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, Params, Params]:
     """FQL for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    nets = make_networks(config, spec, axes)
+    return assemble(make_networks(config, spec, axes))
+
+
+def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> Agent[HalfState, HalfState, Params, Params]:
+    """The agent with these networks; `defaults` are a variant's hyper-parameters."""
 
     def init_actor(key: Key, hypers: Hypers) -> HalfState:
         flow_key, policy_key = jax.random.split(key)
@@ -121,7 +137,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
         return HalfState.create(hypers, Learner.create(params))
 
     return Agent(
-        init=halves.make_init(Hypers, halves.init_half(nets.critic, target=True), init_actor),
+        init=halves.make_init(defaults, halves.init_half(nets.critic, target=True), init_actor),
         critic_params=lambda critic: critic.learner.variables,
         policy_params=lambda actor, critic_params: actor.learner.params.policy,
         actor_reads=("observation", "action"),

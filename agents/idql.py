@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlx import diffusion, halves, networks, optim, parallel
+from rlx import diffusion, halves, networks, optim, parallel, policies
 from rlx.agents import iql
-from rlx.errors import RlxError
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner, make_schedule
@@ -30,17 +29,10 @@ class Config(halves.ScoreConfig, iql.CriticConfig):
     """Static (compile-time) configuration."""
 
     value_layer_norm: bool = setting(True, "LayerNorm on the observation in the value network")
-    time_features: int = setting(
-        128, "Fourier features of the time in the score network, an even number", (2, COUNT[1])
-    )
     dropout: float = setting(0.1, "share of the score network's activations dropped in training", (0.0, 0.999))
     diffusion_steps: int = setting(5, "steps from noise to an action (T)", COUNT)
     num_samples: int = setting(64, "candidate actions, of which the best is taken", COUNT)
     explore_samples: int = setting(16, "candidates when exploring, of which one is taken at random, by weight", COUNT)
-
-    def __post_init__(self) -> None:
-        if self.time_features % 2:
-            raise RlxError(f"--time-features {self.time_features}: must be even, a cosine and a sine each")
 
 
 class Hypers(iql.CriticHypers):
@@ -122,7 +114,7 @@ def act(
     u = nets.critic.reduce(q, policy.hypers) - value[None]
     weight = nets.critic.value_loss.weight(u, nets.critic.parameter(policy.hypers))
     chosen = jnp.argmax(u, axis=0) if greedy else jax.random.categorical(choice_key, jnp.log(weight), axis=0)
-    return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0], {}
+    return policies.take(actions, chosen), {}
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
@@ -133,7 +125,6 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
         spec,
         num_steps=config.diffusion_steps,
         dropout=config.dropout,
-        time_features=config.time_features,
         **config.score_options(),
     )
     schedule = diffusion.vp_schedule(config.diffusion_steps)
@@ -165,7 +156,7 @@ def assemble(
     act_greedy = partial(act, nets, num_samples, True)
     return Agent(
         init=halves.make_init(defaults, partial(iql.init_critic, nets.critic), init_actor),
-        critic_params=lambda critic: iql.Value(critic.learner.target_variables, critic.value.params),
+        critic_params=iql.critic_params,
         policy_params=policy_params,
         actor_reads=("observation", "action"),
         act=partial(act, nets, explore_samples, False) if explore_samples else act_greedy,

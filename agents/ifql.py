@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from rlx import diffusion, halves, networks, optim, parallel
+from rlx import diffusion, halves, networks, optim, parallel, policies
 from rlx.agents import idql, iql
 from rlx.halves import HalfState
 from rlx.networks import Network
@@ -16,16 +15,11 @@ from rlx.types import COUNT, SHARE, Agent, Key, Params, Spec, Transition, settin
 
 
 @dataclass(frozen=True)
-class Config(iql.CriticConfig):
+class Config(halves.FlowConfig, iql.CriticConfig):
     """Static (compile-time) configuration."""
 
-    actor_hidden_sizes: tuple[int, ...] = setting((512,) * 4, "widths of the flow's hidden layers", COUNT)
-    critic_hidden_sizes: tuple[int, ...] = setting((512,) * 4, "hidden layers of every critic and of V", COUNT)
-    activation: str = setting("gelu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
-    layer_norm: bool = setting(True, "LayerNorm in the critics")
     value_layer_norm: bool = setting(True, "LayerNorm in the value network")
     actor_decay_steps: int = halves.decay_steps(-1)
-    flow_steps: int = setting(10, "Euler steps from noise to an action", COUNT)
     num_samples: int = setting(32, "candidate actions, of which the best is taken", COUNT)
 
 
@@ -40,15 +34,6 @@ def flow_matching(flow: Network, params: Params, batch: Transition, key: Key) ->
     return diffusion.flow_loss(partial(flow.apply, params, batch.observation), batch.action, key)
 
 
-def follow(
-    flow: Network, num_steps: int, action_size: int, params: Params, observation: jax.Array, count: int, key: Key
-) -> jax.Array:
-    """`count` actions for each observation `[..., O]`: `[count, ..., A]`."""
-    noise = jax.random.normal(key, (count, *observation.shape[:-1], action_size), jnp.float32)
-    observations = jnp.broadcast_to(observation, (count, *observation.shape))
-    return diffusion.flow(partial(flow.apply, params, observations), noise, num_steps)
-
-
 def make(
     config: Config, spec: Spec, axes: parallel.Axes = ()
 ) -> Agent[iql.CriticState, HalfState, iql.Value, idql.Policy]:
@@ -58,7 +43,7 @@ def make(
         critic=iql.make_critic_networks(config, spec, axes),
         init_model=flow.init,
         imitation_loss=partial(flow_matching, flow),
-        sample=partial(follow, flow, config.flow_steps, spec.action_size),
+        sample=partial(policies.flow_samples, flow, config.flow_steps, spec.action_size),
         optimizer=lambda hypers: optim.adam,
         average=None,
         decay=optim.make_schedule("cosine", config.actor_decay_steps),

@@ -91,10 +91,15 @@ class ActorNetworks(NamedTuple):
     axes: parallel.Axes
 
 
+def advantage(nets: CriticNetworks, published: Value, batch: Transition, hypers: CriticHypers) -> jax.Array:
+    """min Q' - V of the data's actions, `[B]`."""
+    q = nets.reduce(nets.critic.apply(published.target_params, batch.observation, batch.action), hypers)
+    return q - nets.value.apply(published.value_params, batch.observation)
+
+
 def imitation_weights(nets: CriticNetworks, published: Value, batch: Transition, hypers: Hypers) -> jax.Array:
     """min(exp(beta (min Q' - V)), 100), `[B]`."""
-    q = nets.reduce(nets.critic.apply(published.target_params, batch.observation, batch.action), hypers)
-    return losses.advantage_weights(q - nets.value.apply(published.value_params, batch.observation), hypers.beta)
+    return losses.advantage_weights(advantage(nets, published, batch, hypers), hypers.beta)
 
 
 def update_critic(
@@ -133,6 +138,11 @@ def update_actor(
         return policies.mean_tanh_log_prob(nets.actor, params, batch.observation, batch.action)
 
     return halves.imitate(state, log_prob, weights, state.hypers.actor_lr * nets.decay(state.step), nets.axes)
+
+
+def critic_params(critic: CriticState) -> Value:
+    """What the critic half publishes."""
+    return Value(critic.learner.target_variables, critic.value.params)
 
 
 def q_value(nets: CriticNetworks, critic: CriticState, observation: jax.Array, action: jax.Array) -> jax.Array:
@@ -195,6 +205,5 @@ def make(
     """
     critic = make_critic_networks(config, spec, axes)._replace(**changes)
     actor = make_actor_networks(config, spec, axes, partial(imitation_weights, critic))
-    critic_params = lambda state: Value(state.learner.target_variables, state.value.params)  # noqa: E731
     made = assemble(actor, defaults, partial(init_critic, critic), partial(update_critic, critic), critic_params)
     return made._replace(q_value=partial(q_value, critic))

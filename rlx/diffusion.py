@@ -145,16 +145,21 @@ def ddim(
     return jax.lax.scan(step, noise, backwards)[0]
 
 
-def flow_loss(velocity: Velocity, x: jax.Array, key: Key) -> jax.Array:
+def flow_loss(velocity: Velocity, x: jax.Array, key: Key, weight: jax.Array | None = None) -> jax.Array:
     """Flow-matching loss of straight lines from noise to data `[B, A]`, each at a random time: mean over everything.
 
-    arXiv 2210.02747, section 4.1, with sigma_min 0, as in arXiv 2502.02538.
+    arXiv 2210.02747, section 4.1, with sigma_min 0, as in arXiv 2502.02538. With a `weight` `[B, A]`, the mean is of
+    weighted errors; numbers of weight 0 teach nothing, but the velocity sees them.
     """
     chex.assert_rank(x, 2)
     noise_key, time_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, x.shape, x.dtype)
     time = jax.random.uniform(time_key, (len(x), 1), x.dtype)
-    return jnp.mean(jnp.square(velocity((1 - time) * noise + time * x, time) - (x - noise)))
+    error = jnp.square(velocity((1 - time) * noise + time * x, time) - (x - noise))
+    if weight is not None:
+        chex.assert_equal_shape([weight, error])
+        error = weight * error
+    return jnp.mean(error)
 
 
 def flow(velocity: Velocity, noise: jax.Array, num_steps: int, bound: Scalar = 1.0) -> jax.Array:

@@ -18,6 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rlx import diffusion
 from rlx.networks import IMPOSSIBLE, Network
 from rlx.types import Key, Params, Transition
 
@@ -249,3 +250,18 @@ def with_own_noise(action: jax.Array, scale: jax.Array, bounds: jax.Array, key: 
     scale = jnp.where(scale < 0, drawn, scale)
     noise = jax.random.normal(noise_key, action.shape, action.dtype)
     return jnp.clip(action + scale[..., None] * noise, -1.0, 1.0), scale
+
+
+def take(actions: jax.Array, chosen: jax.Array) -> jax.Array:
+    """Of candidates `[S, ..., A]` those with the numbers `chosen` `[...]`: `[..., A]`."""
+    chex.assert_shape(chosen, actions.shape[1:-1])
+    return jnp.take_along_axis(actions, chosen[None, ..., None], axis=0)[0]
+
+
+def flow_samples(
+    flow: Network, num_steps: int, action_size: int, params: Params, observation: jax.Array, count: int, key: Key
+) -> jax.Array:
+    """`count` actions of a flow, `networks.make_velocity`, for each observation `[..., O]`: `[count, ..., A]`."""
+    noise = jax.random.normal(key, (count, *observation.shape[:-1], action_size), jnp.float32)
+    observations = jnp.broadcast_to(observation, (count, *observation.shape))
+    return diffusion.flow(partial(flow.apply, params, observations), noise, num_steps)

@@ -25,13 +25,14 @@ normal, KEY = normals(), jax.random.key(0)
 SCHEDULE = diffusion.vp_schedule(4)
 
 
-def make_stubs(**config: Any) -> edp.Networks:
+def make_stubs() -> edp.Networks:
     """The noise is said to be v x (1 + t), the critics' values w . a and twice that."""
     return edp.Networks(
         score=stub(lambda v, o, x, t: v * x * (1 + jnp.asarray(t, x.dtype)[..., None])),
         critic=stub(lambda w, o, a: jnp.stack([w * a.sum(-1), 2 * w * a.sum(-1)])),
         schedule=SCHEDULE,
-        config=edp.Config(diffusion_steps=4, **{"solver_steps": 4, "num_samples": 3} | config),
+        chain=lambda epsilon, shape, key: diffusion.ddim(SCHEDULE, epsilon, jax.random.normal(key, shape), bound=1.0),
+        config=edp.Config(diffusion_steps=4, solver_steps=4, num_samples=3),
         action_size=2,
         axes=(),
     )
@@ -101,7 +102,9 @@ def test_greedy_actions_are_chosen_with_weights_exp_q() -> None:
     points = np.float32([[0.5, 0.5], [-0.5, -0.5], [0.1, 0.1]])
     a = diffusion.vp_schedule(1).alpha_bar[0]
     known = lambda v, o, x, t: (x - jnp.sqrt(a) * points.reshape(3, *(1,) * (x.ndim - 2), 2)) / jnp.sqrt(1 - a)  # noqa: E731
-    nets = make_stubs(solver_steps=1)._replace(schedule=diffusion.vp_schedule(1), score=stub(known))
+    one = diffusion.vp_schedule(1)
+    chain = lambda epsilon, shape, key: diffusion.ddim(one, epsilon, jax.random.normal(key, shape), bound=1.0)  # noqa: E731
+    nets = make_stubs()._replace(chain=chain, score=stub(known))
     policy = edp.Policy(jnp.float32(0), jnp.float32(9), jnp.float32(1.5))
     action, _ = jax.jit(lambda o: edp.act_greedy(nets, policy, o, KEY))(jnp.zeros((20_000, 3)))
     q = np.minimum(1, 2) * 1.5 * points.sum(-1)

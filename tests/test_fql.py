@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import diffusion
+from rlx import diffusion, losses
 from rlx.agents import fql
 from rlx.halves import HalfState
 from rlx.optim import Learner
@@ -34,6 +34,8 @@ def make_stubs(**config: Any) -> fql.Networks:
         flow=stub(lambda v, o, x, t: v * (x + t)),
         policy=stub(lambda p, o, z: p * o[..., :2] + z / 2),
         critic=stub(lambda w, o, a: jnp.stack([w * a.sum(-1), 2 * w * a.sum(-1)])),
+        matching=lambda velocity, batch, key: diffusion.flow_loss(velocity, batch.action, key),
+        regress=lambda q, target, batch: losses.ensemble_td_loss(q, target),
         config=fql.Config(**vars(CONFIG) | config),
         action_size=2,
         axes=(),

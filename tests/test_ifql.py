@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import diffusion
+from rlx import diffusion, policies
 from rlx.agents import idql, ifql
 from rlx.types import State
 from tests import probes
@@ -29,7 +29,7 @@ def test_actor_loss_and_samples_are_the_flow_s() -> None:
 
     loss = diffusion.flow_loss(velocity, jnp.asarray(BATCHES.action), jax.random.key(1))
     np.testing.assert_allclose(metrics["actor_loss"], loss, rtol=1e-5)
-    drawn = ifql.follow(flow, 3, 2, state.actor.learner.params, BATCHES.observation, 5, jax.random.key(2))
+    drawn = policies.flow_samples(flow, 3, 2, state.actor.learner.params, BATCHES.observation, 5, jax.random.key(2))
     noise = jax.random.normal(jax.random.key(2), (5, len(BATCHES.reward), 2))
     np.testing.assert_allclose(drawn, diffusion.flow(velocity, noise, 3), rtol=1e-5, atol=1e-6)
     policy = agent.policy_params(new, agent.critic_params(state.critic))

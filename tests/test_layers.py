@@ -51,6 +51,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.idql", "rlx.agents.iql"),
     ("rlx.agents.ifql", "rlx.agents.iql"),
     ("rlx.agents.ifql", "rlx.agents.idql"),
+    ("rlx.agents.cfgrl", "rlx.agents.iql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
     ("rlx.agents.lpo", "rlx.agents.ppo"),
     ("rlx.agents.spo", "rlx.agents.ppo"),

@@ -3,6 +3,7 @@
 from rlx.halves.hypers import (
     Config,
     CriticConfig,
+    FlowConfig,
     Hypers,
     NetworkConfig,
     ScoreConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "Config",
     "CriticConfig",
     "CriticHalf",
+    "FlowConfig",
     "HalfState",
     "Hypers",
     "NetworkConfig",

@@ -11,6 +11,7 @@ import jax
 from flax.struct import PyTreeNode
 
 from rlx import losses, networks, parallel
+from rlx.errors import RlxError
 from rlx.types import COUNT, POSITIVE, SHARE, setting
 
 
@@ -77,11 +78,32 @@ class ScoreConfig(NetworkConfig):
 
     score_width: int = setting(256, "width of the score network; its blocks are four times as wide inside", COUNT)
     score_blocks: int = setting(3, "residual blocks of the score network", COUNT)
+    time_features: int = setting(
+        128, "Fourier features of the time in the score network, an even number", (2, COUNT[1])
+    )
+
+    def __post_init__(self) -> None:
+        if self.time_features % 2:
+            raise RlxError(f"--time-features {self.time_features}: must be even, a cosine and a sine each")
 
     def score_options(self) -> dict[str, Any]:
         """These settings as arguments of `networks.make_score`."""
         kinds = {"kernel_init": self.kernel_init, "compute_dtype": self.compute_dtype}
-        return {"width": self.score_width, "num_blocks": self.score_blocks} | kinds
+        sizes = {"width": self.score_width, "num_blocks": self.score_blocks, "time_features": self.time_features}
+        return sizes | kinds
+
+
+@dataclass(frozen=True)
+class FlowConfig(Config):
+    """Static (compile-time) configuration of a flow of actions and an ensemble of critics, both as wide as FQL's."""
+
+    actor_hidden_sizes: tuple[int, ...] = setting((512,) * 4, "widths of the hidden layers of the flow", COUNT)
+    critic_hidden_sizes: tuple[int, ...] = setting(
+        (512,) * 4, "hidden layers of every critic and of a value network", COUNT
+    )
+    activation: str = setting("gelu", "activation of the hidden layers", choices=networks.ACTIVATIONS)
+    layer_norm: bool = setting(True, "LayerNorm in the critics")
+    flow_steps: int = setting(10, "Euler steps from noise to an action", COUNT)
 
 
 def decay_steps(default: int) -> Any:

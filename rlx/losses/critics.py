@@ -12,11 +12,18 @@ import jax.numpy as jnp
 from rlx.losses.targets import Scalar
 
 
-def ensemble_td_loss(q: jax.Array, target: jax.Array) -> jax.Array:
-    """Squared error of every critic `[N, B]` against one target `[B]`: mean over B, sum over N."""
+def ensemble_td_loss(q: jax.Array, target: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+    """Squared error of every critic `[N, B]` against one target `[B]`: mean over B, sum over N.
+
+    With a `weight` `[B]` of each row, the mean over B is of weighted errors; rows of weight 0 have no gradient.
+    """
     chex.assert_rank([q, target], [2, 1])
     chex.assert_shape(q, (None, *target.shape))
-    return jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
+    error = jnp.square(q - target[None])
+    if weight is not None:
+        chex.assert_equal_shape([weight, target])
+        error = weight[None] * error
+    return jnp.sum(jnp.mean(error, axis=1))
 
 
 def ensemble_huber_loss(q: jax.Array, target: jax.Array, delta: Scalar) -> jax.Array:
