@@ -1,7 +1,7 @@
 """What `tests.kill` kills: a run of every driver, small enough to be made hundreds of times."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Case(NamedTuple):
@@ -44,21 +44,22 @@ def prepare(case: Case, root: Path) -> list[str]:
     return ["rlx", "train", case.agent, *flags.split(), "--run-dir", str(root)]
 
 
-def write_dataset(folder: Path) -> None:
-    """A few hundred random steps shaped like the pendulum's."""
+def write_dataset(folder: Path, seed: int = 0, rows: int = 400, episode: int = 100, **info: Any) -> Path:
+    """A few hundred random steps shaped like the pendulum's, in episodes of this length; `info` describes the set."""
     import numpy as np
 
     from rlx import data
 
-    rng, rows = np.random.default_rng(0), 400
+    rng = np.random.default_rng(seed)
     states = rng.uniform(-1, 1, size=(rows + 1, 3)).astype(np.float32)
     dataset = data.make_dataset(
-        {"name": "pendulum"},
+        {"name": "pendulum"} | info,
         observation=states[:-1],
         action=rng.uniform(-1, 1, size=(rows, 1)).astype(np.float32),
         reward=rng.normal(size=rows).astype(np.float32),
         terminated=np.zeros(rows, bool),
-        truncated=np.arange(rows) % 100 == 99,
+        truncated=np.arange(rows) % episode == episode - 1,
         next_observation=states[1:],
     )
     data.write(dataset, folder)
+    return folder

@@ -11,6 +11,7 @@ import pytest
 from rlx import data, json_files
 from rlx.sweeps import bandit
 from tests.commands import Refused, Say, flags
+from tests.kill_cases import write_dataset
 from tests.test_resume import Crash, at_line, crash
 
 pytestmark = pytest.mark.usefixtures("reuse_programs")
@@ -50,22 +51,10 @@ def test_one_half_chooses_and_the_other_judges() -> None:
 
 
 def write(folder: Path, seed: int) -> Path:
-    """A few hundred random steps shaped like the pendulum's, with the returns that scores and tables need."""
-    rng, rows = np.random.default_rng(seed), 200
-    states = rng.uniform(-1, 1, size=(rows + 1, 3)).astype(np.float32)
+    """A small data set with the returns that scores and tables need."""
     about = {"name": folder.name, "env": ENV, "random_return": -1300.0, "expert_return": -100.0}
     behaviours = [{"name": "medium", "step": 1, "return": -900.0, "greedy_return": -700.0}]
-    dataset = data.make_dataset(
-        about | {"behaviours": behaviours, "behaviour_return": -900.0},
-        observation=states[:-1],
-        action=rng.uniform(-1, 1, size=(rows, 1)).astype(np.float32),
-        reward=rng.normal(size=rows).astype(np.float32),
-        terminated=np.zeros(rows, bool),
-        truncated=np.arange(rows) % 50 == 49,
-        next_observation=states[1:],
-    )
-    data.write(dataset, folder)
-    return folder
+    return write_dataset(folder, seed, 200, 50, **about, behaviours=behaviours, behaviour_return=-900.0)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What commands share of reading their arguments. Flags come from the dataclasses that they fill."""
+"""What commands share: reading arguments, whose flags come from the dataclasses that they fill, and preparing jax."""
 
 from __future__ import annotations
 
@@ -99,6 +99,16 @@ def add_cluster(parser: Parser) -> None:
     cluster.add_argument("--coordinator", metavar="HOST:PORT", help="without a cluster: address of process 0")
     cluster.add_argument("--num-processes", type=int, help="without a cluster: how many there are")
     cluster.add_argument("--process-id", type=int, help="without a cluster: which of them this is, from 0")
+
+
+def prepare_jax(deterministic: bool = False) -> None:
+    """Keeps compiled programs, and has a GPU be deterministic where asked; call it before anything touches a device."""
+    from rlx import parallel
+    from rlx.train.compile import keep_compiled_programs
+
+    if deterministic:
+        parallel.ask_for_determinism()
+    keep_compiled_programs()
 
 
 def join_cluster(values: argparse.Namespace) -> bool:

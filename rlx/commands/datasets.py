@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_env_args, show
+from rlx.commands.arguments import Parser, add_env_args, prepare_jax, show
 from rlx.errors import RlxError
 
 
@@ -27,9 +27,7 @@ def collect(arguments: list[str]) -> int:
     from rlx.settings import convert
 
     size = convert("--num-transitions", int, values.num_transitions)
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
+    prepare_jax()
     where = values.env, values.backend, values.env_args
     made = collect_dataset.make_dataset(
         Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, *where

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, show
+from rlx.commands.arguments import Parser, prepare_jax, show
 from rlx.errors import RlxError
 
 
@@ -42,9 +42,8 @@ def ope(arguments: list[str]) -> int:
     from rlx.errors import say, say_compiling
     from rlx.ope import evaluate, from_run
     from rlx.settings import convert
-    from rlx.train.compile import keep_compiled_programs
 
-    keep_compiled_programs()
+    prepare_jax()
     steps = (
         values.steps[0] if values.steps in (["last"], ["all"]) else [convert("--steps", int, x) for x in values.steps]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_env_args, show
+from rlx.commands.arguments import Parser, add_env_args, prepare_jax, show
 from rlx.errors import RlxError, printable, say
 
 GO = "go where you trained, or give the folder that --run-dir named"
@@ -20,9 +20,8 @@ def evaluate(arguments: list[str]) -> int:
     add_env_args(parser)
     values = parser.parse(arguments)
     from rlx.runs import policies
-    from rlx.train.compile import keep_compiled_programs
 
-    keep_compiled_programs()
+    prepare_jax()
     show(policies.evaluate(Path(values.run), values.episodes, values.eval_seed, values.step, values.env_args))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rlx.commands.arguments import Parser, add_env_args, show
+from rlx.commands.arguments import Parser, add_env_args, prepare_jax, show
 from rlx.errors import RlxError, say
 
 
@@ -52,9 +52,8 @@ def play(arguments: list[str]) -> int:
     if videos:
         video.choose_renderer()
     from rlx.analysis import play as playing
-    from rlx.train.compile import keep_compiled_programs
 
-    keep_compiled_programs()
+    prepare_jax()
     out = Path(values.out or Path(values.run) / "play.html")
     which = values.episodes, values.step, values.eval_seed, values.member, values.env_args
     for path in playing.make(Path(values.run), out, videos, values.seconds, *which):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import ENV, Parser, add_settings
+from rlx.commands.arguments import ENV, Parser, add_settings, prepare_jax
 from rlx.commands.training import environment
 from rlx.errors import RlxError
 from rlx.settings import Setting
@@ -41,17 +41,12 @@ def study(arguments: list[str]) -> int:
     add_settings(parser, {name: setting._replace(default="the agent's own") for name, setting in of_agents.items()})
     values = parser.parse(arguments)
     settings = {name: value for name, value in vars(values).items() if value is not None and name in of_agents}
-    from rlx import parallel
     from rlx.runs import folders
     from rlx.sweeps import study as studies
     from rlx.sweeps import studying
 
-    if settings.get("deterministic"):
-        parallel.ask_for_determinism()
+    prepare_jax(settings.get("deterministic", False))
     places = [studies.Place(path, *environment(values.env, values.backend, path)) for path in values.dataset]
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
     made = studies.make(values.agent, places, values.evaluations, values.preset, **settings)
     first = made.cells[0].config
     with folders.new(values.run_dir, values.run_name, first, values.overwrite, folders.STUDY, "study-") as folder:
@@ -65,14 +60,9 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("--resume", required=True, metavar="STUDY", help="folder of the study")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the table")
     values = parser.parse(arguments)
-    from rlx import parallel
     from rlx.sweeps import study, studying
 
     made = study.load(Path(values.resume))
-    if any(cell.config.train.deterministic for cell in made.cells):
-        parallel.ask_for_determinism()
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
+    prepare_jax(any(cell.config.train.deterministic for cell in made.cells))
     studying.resume(made, Path(values.resume), quiet=values.quiet)
     return 0

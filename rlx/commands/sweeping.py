@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import ENV, Parser, add_settings
+from rlx.commands.arguments import ENV, Parser, add_settings, prepare_jax
 from rlx.commands.training import environment
 from rlx.errors import RlxError
 
@@ -42,19 +42,14 @@ def sweep(arguments: list[str]) -> int:
     add_settings(parser, {name: setting._replace(many=True) for name, setting in known.items()})
     values = parser.parse(arguments[1:])
     settings = {name: value for name, value in vars(values).items() if value is not None and name in known}
-    from rlx import parallel
     from rlx.runs import folders
     from rlx.sweeps import running
     from rlx.sweeps import sweep as sweeping
 
-    if settings.get("deterministic"):
-        parallel.ask_for_determinism()
+    prepare_jax(settings.get("deterministic", False))
     dataset = settings.get("dataset", [None])[0]
     env, backend, of_data = environment(values.env, values.backend, dataset)
     settings = of_data | settings
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
     made = sweeping.make(agent, env, backend, values.preset, values.random, values.chunk, values.confirm, **settings)
     new = folders.new(values.run_dir, values.run_name, made.base, values.overwrite, folders.SWEEP, "sweep-")
     with new as folder:
@@ -68,15 +63,10 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("--resume", required=True, metavar="SWEEP", help="folder of the sweep")
     parser.add_argument("--quiet", action="store_true", help="print nothing but the results")
     values = parser.parse(arguments)
-    from rlx import parallel
     from rlx.sweeps import running, sweep
 
     folder = Path(values.resume)
     made = sweep.load(folder)
-    if made.base.train.deterministic:
-        parallel.ask_for_determinism()
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
+    prepare_jax(made.base.train.deterministic)
     running.resume(made, folder, quiet=values.quiet)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlx.commands.arguments import ENV, Parser, add_cluster, add_settings, join_cluster
+from rlx.commands.arguments import ENV, Parser, add_cluster, add_settings, join_cluster, prepare_jax
 from rlx.errors import RlxError
 
 MISSING = "missing --env, as in --env brax:ant; see `rlx list`"
@@ -48,8 +48,7 @@ def train(arguments: list[str]) -> int:
     settings = {
         name: value for name, value in vars(values).items() if value is not None and name in config.settings(agent)
     }
-    if settings.get("deterministic"):
-        parallel.ask_for_determinism()
+    prepare_jax(settings.get("deterministic", False))
     if join_cluster(values):
         settings.setdefault("num_devices", parallel.device_count())
     if values.no_env and values.env is not None:
@@ -57,9 +56,6 @@ def train(arguments: list[str]) -> int:
     env = "none" if values.no_env else values.env
     env, backend, of_data = environment(env, values.backend, settings.get("dataset"))
     resolved = config.resolve(agent, env, backend, values.preset, **of_data | settings)
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
     new = folders.new(values.run_dir, values.run_name, resolved, values.overwrite)
     with parallel.all_or_none(), new as folder:
         runner.train(resolved, folder, init_from=values.init_from, quiet=values.quiet)
@@ -108,12 +104,8 @@ def _resume(arguments: list[str]) -> int:
     _refuse_changes(arguments)
     values = parser.parse(arguments)
     changes = {name: value for name, value in vars(values).items() if value is not None and name in changeable}
-    if runner.is_deterministic(Path(values.resume)):
-        parallel.ask_for_determinism()
+    prepare_jax(runner.is_deterministic(Path(values.resume)))
     join_cluster(values)
-    from rlx.train.compile import keep_compiled_programs
-
-    keep_compiled_programs()
     with parallel.all_or_none():
         runner.resume(Path(values.resume), changes, values.quiet)
     return 0
