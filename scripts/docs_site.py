@@ -221,6 +221,7 @@ def capabilities_table() -> str:
     """What each agent has beyond what all have."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from rlx import agents
     from rlx.build import acts_by_critics
@@ -248,7 +249,8 @@ def capabilities_table() -> str:
         made = {kind: made_for(module, module.Config(**small), spec) for kind, spec in specs.items()}
         kinds = [kind for kind, agent in made.items() if agent is not None]
         agent, spec = made[kinds[0]], specs[kinds[0]]
-        policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
+        shapes = jax.eval_shape(lambda key, agent=agent: agent.acting_params(agent.init(key)), jax.random.key(0))
+        policy = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)  # only its structure is asked for
         is_mlp = not agent.discrete and any(mlp.of_actor(network, "relu", spec) for network in mlp.networks_in(policy))
         state = agent.carry or agent.noise
         parts = {"state": (0, 2), "hidden": (2, 3)}
