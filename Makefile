@@ -45,11 +45,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: install
 	$(BIN)/rlx train sac --env brax:ant $(ARGS) || test $$? = 130
 
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS := 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) $(ARGS)
 
+# Slow tests wait for processes, sleeps and disks for a quarter of their time.
+test-slow: WORKERS := 3
 test-slow: install
 	$(PYTEST) -m "slow and not learn and not browser" $(ARGS)
 

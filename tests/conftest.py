@@ -26,7 +26,8 @@ from tests.loss_tools import plain_descent  # noqa: F401
 gc.set_threshold(200_000, 50, 1000)  # traces are many small objects, which live
 
 # Files that take longest, which are begun first, so that no worker waits for the other's last one.
-LONGEST = "contract resume halves collect_dataset api extend docs distributed notebooks own_env offline fused".split()
+LONGEST = """contract resume docs distributed pipelined notebooks site randomize fuzz brax offline halves
+collect_dataset api extend own_env fused env_params memory nonfinite seams""".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
