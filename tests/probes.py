@@ -171,8 +171,8 @@ class Learnt(NamedTuple):
 
 
 def learner(agent: Agent) -> Callable[..., Learnt]:
-    """A function `(hypers, batches [T, B, ...], (observation, action) [2, 1], key, act_key, updates, number=0)`: of a
-    fresh agent after `updates` updates, at most T; their number may be traced, so that one program makes few and many.
+    """A function `(state, batches [T, B, ...], (observation, action) [2, 1], key, act_key, updates, number=0)`: of an
+    agent after `updates` updates, at most T; their number may be traced, so that one program makes few and many.
     An on-policy agent gets the batches as it plays them, in the probe of this number."""
 
     def value(state: State, policy: Any, observation: jax.Array, action: jax.Array, key: Key, size: int) -> Any:
@@ -186,17 +186,15 @@ def learner(agent: Agent) -> Callable[..., Learnt]:
         return metrics.get("q_mean", metrics.get("v_mean"))
 
     def learn(
-        hypers: Any, batches: Transition, query: tuple[Any, Any], key: Key, act_key: Key, updates: Any, number: Any = 0
+        state: State, batches: Transition, query: tuple[Any, Any], key: Key, act_key: Key, updates: Any, number: Any = 0
     ) -> Learnt:
-        init_key, learn_key = jax.random.split(key)
-
         def update(i: Any, state: State) -> State:
-            batch, key = jax.tree.map(lambda x: x[i], batches), jax.random.fold_in(learn_key, i)
+            batch, update_key = jax.tree.map(lambda x: x[i], batches), jax.random.fold_in(key, i)
             if agent.on_policy:
-                batch = played(agent, state, batch, number, jax.random.fold_in(key, 1))
-            return agent.update(state, batch, key)[0]
+                batch = played(agent, state, batch, number, jax.random.fold_in(update_key, 1))
+            return agent.update(state, batch, update_key)[0]
 
-        state = jax.lax.fori_loop(0, updates, update, agent.init(init_key, hypers))
+        state = jax.lax.fori_loop(0, updates, update, state)
         policy = agent.acting_params(state)
         greedy, explored = (act(policy, query[0], act_key)[0] for act in (agent.act_greedy, agent.act))
         size = batches.reward.shape[1]  # which updates are traced for
@@ -204,6 +202,12 @@ def learner(agent: Agent) -> Callable[..., Learnt]:
         return Learnt(state, values, greedy, explored)
 
     return learn
+
+
+def with_hypers(state: State, **changes: Any) -> State:
+    """The state with these changes to the hyper-parameters of both halves."""
+    halves = {name: getattr(state, name) for name in ("critic", "actor")}
+    return state.replace(**{name: half.replace(hypers=half.hypers.replace(**changes)) for name, half in halves.items()})
 
 
 class Contract(NamedTuple):

@@ -1,6 +1,6 @@
 """What every agent must do, whoever wrote it: those of the registry, and those that the documentation writes. Numbers
 of an agent's losses are in tests/test_NAME.py, and so is `CONTRACT = probes.Contract(...)` where the checks below need
-to know something of it. One case compiles two small programs and, where it is slow, one tiny run."""
+to know something of it. One case compiles two small programs and, where it is slow, one more and a tiny run."""
 
 import dataclasses
 import importlib
@@ -26,7 +26,7 @@ from rlx.export import policy as export
 from rlx.runs import checkpoint, policies
 from rlx.train import acting
 from rlx.train.plan import make_offline_plan, make_plan
-from rlx.types import Agent, Key, Transition, as_arrays
+from rlx.types import Agent, Key, State, Transition, as_arrays
 from tests import kill, probes
 from tests.kill_cases import write_dataset
 from tests.loss_tools import near
@@ -106,10 +106,12 @@ def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
 
 
 every_case = parameters(CASES)
-FAMILIES = ("sac", "tqc", "crossq", "td3", "pql", "dqn", "ppo", "reppo", "iql", "idql", "cql", "fql")
-every_plain = parameters([case for case in VARIANTS if case.agent in FAMILIES and not case.variant], quick=("sac",))
-some_cases = parameters([Case(name) for name in ("sac", "iql", "ppo")], quick=("sac",))
-every_run = parameters([case for case in CASES if not case.variant], quick=("iql",))
+ALONE = ("sac", "td3", "dqn", "ppo", "iql", "fql")  # one of each kind
+every_alone = parameters(CASES, quick=ALONE)
+FAMILIES = (*ALONE, "tqc", "crossq", "pql", "reppo", "idql", "cql")
+every_plain = parameters([Case(name) for name in FAMILIES])
+some_cases = parameters([Case(name) for name in ("sac", "iql", "ppo")])
+every_run = parameters([case for case in CASES if not case.variant])
 
 
 @cache
@@ -135,9 +137,10 @@ def plain(case: Case) -> Agent:
 
 @cache
 def make(case: Case) -> Agent:
-    """The agent with halves that are traced once for all tests, since their batches have one size."""
+    """The agent with functions that are traced once for all tests, since their batches have one size."""
     agent = plain(case)
-    return agent._replace(update_critic=jax.jit(agent.update_critic), update_actor=jax.jit(agent.update_actor))
+    functions = {name: jax.jit(getattr(agent, name)) for name in ("init", "update_critic", "update_actor")}
+    return agent._replace(**functions)
 
 
 @cache
@@ -168,7 +171,8 @@ def strict() -> Iterator[None]:
 
 
 class Programs(NamedTuple):
-    """The two programs that are compiled of an agent: all problems vmapped, and one by itself with its derivatives."""
+    """Two programs that are compiled of an agent: all problems vmapped, and one alone with its derivatives. A third,
+    which initialises the agent, serves both."""
 
     together: Callable[..., Learnt]  # (updates, act_key=0): leaves [len(PROBLEMS), ...]
     alone: Callable[[int], tuple[Learnt, list[Any]]]  # (problem), after FEW updates; derivatives by the learning rate
@@ -180,7 +184,8 @@ def programs(case: Case) -> Programs:
     agent, module = make(case), agents.load(case.name)
     chosen = [probes.PROBES[name] for name, _ in PROBLEMS]
     stack = lambda *trees: jax.tree.map(lambda *x: np.stack(x), *trees)  # noqa: E731
-    sizes, discrete = (case.contract.updates, case.contract.batch), case.contract.discrete
+    updates = FEW if case.contract.probed_elsewhere else case.contract.updates
+    sizes, discrete = (updates, case.contract.batch), case.contract.discrete
     drawn = (probes.batches(probe, *sizes, discrete=discrete) for probe in chosen)
     data = stack(*(probes.with_reads(batch, agent.reads) for batch in drawn))
     queries, numbers = stack(*map(probes.questions, chosen)), np.array([probes.NUMBERS[name] for name, _ in PROBLEMS])
@@ -188,32 +193,34 @@ def programs(case: Case) -> Programs:
     learn = probes.learner(agent)
     vmapped = jax.jit(jax.vmap(learn, in_axes=(0, 0, 0, None, None, None, 0)))
 
-    def hypers(updates: int) -> Any:
-        chosen = (slow(case) if updates == FEW else quick).replace(
-            reward_scale=np.array([scale for _, scale in PROBLEMS])
-        )
-        return jax.tree.map(lambda x: np.broadcast_to(np.float32(x), len(PROBLEMS)), chosen)
+    init_key, key = jax.random.split(jax.random.key(0))
+
+    def start(updates: int) -> State:
+        """Of every problem, which differ in the scale of rewards."""
+        state = jax.device_get(agent.init(init_key, as_arrays(slow(case) if updates == FEW else quick)))
+        state = jax.tree.map(lambda x: np.broadcast_to(x, (len(PROBLEMS), *x.shape)), state)
+        return probes.with_hypers(state, reward_scale=np.array([scale for _, scale in PROBLEMS], np.float32))
 
     @strict()
     def together(updates: int, act_key: int = 0) -> Learnt:
-        keys = jax.random.key(0), jax.random.key(act_key)
-        return jax.device_get(vmapped(hypers(updates), data, queries, *keys, updates, numbers))
+        assert updates <= sizes[0]
+        return jax.device_get(vmapped(start(updates), data, queries, key, jax.random.key(act_key), updates, numbers))
 
     name = "actor_lr" if hasattr(quick, "actor_lr") else "critic_lr"
 
     @jax.jit
-    def both(hypers: Any, data: Any, query: Any, key: Key, updates: int, number: int) -> tuple[Learnt, list[jax.Array]]:
+    def both(state: State, data: Any, query: Any, keys: Any, updates: int, number: int) -> tuple[Learnt, list[Any]]:
         def at(rate: jax.Array) -> Learnt:
-            return learn(hypers.replace(**{name: rate}), data, query, key, key, updates, number)
+            return learn(probes.with_hypers(state, **{name: rate}), data, query, *keys, updates, number)
 
-        learnt, slopes = jax.jvp(at, (getattr(hypers, name),), (jnp.float32(1),))
+        learnt, slopes = jax.jvp(at, (getattr(state.actor.hypers, name),), (jnp.float32(1),))
         return learnt, [slope for slope in jax.tree.leaves(slopes) if slope.dtype != jax.dtypes.float0]
 
     @cache
     @strict()
     def alone(problem: int) -> tuple[Learnt, list[Any]]:
-        mine = jax.tree.map(lambda x: x[problem], (hypers(FEW), data, queries))
-        return jax.device_get(both(*mine, jax.random.key(0), FEW, numbers[problem]))
+        mine = jax.tree.map(lambda x: x[problem], (start(FEW), data, queries))
+        return jax.device_get(both(*mine, (key, jax.random.key(0)), FEW, numbers[problem]))
 
     return Programs(together, alone)
 
@@ -241,21 +248,28 @@ def test_probes(case: Case) -> None:
 
 
 @every_case
-def test_updates_vmapped_and_alone(case: Case) -> None:
-    """Seeds and hyper-parameters at once get what each alone gets, and nothing is NaN; updates count in both halves;
-    actions are in [-1, 1], and greedy ones do not depend on the key, but for agents that choose among samples."""
-    together, alone = programs(case)
+def test_few_updates(case: Case) -> None:
+    """Nothing is NaN; updates count in both halves; actions are in [-1, 1], and greedy ones do not depend on the key,
+    but for agents that choose among samples."""
+    together, _ = programs(case)
     with jax.debug_nans(True):
         everything = together(FEW)
-    for i in (CORNER, POLICY):
-        same(jax.tree.map(lambda x, i=i: x[i], everything), alone(i)[0])
     assert set(everything.state.critic.step) == set(everything.state.actor.step) == {FEW}
     assert all((abs(actions) <= 1).all() for actions in (everything.greedy, everything.explored))
     other = together(FEW, act_key=0 if case.contract.samples else 1)
     np.testing.assert_array_equal(other.greedy, everything.greedy)
 
 
-@every_case
+@parameters([Case(name) for name in ALONE])
+def test_updates_vmapped_and_alone(case: Case) -> None:
+    """Hyper-parameters at once get what each alone gets."""
+    together, alone = programs(case)
+    everything = together(FEW)
+    for i in (CORNER, POLICY):
+        same(jax.tree.map(lambda x, i=i: x[i], everything), alone(i)[0])
+
+
+@every_alone
 def test_derivatives_through_updates(case: Case) -> None:
     """Of parameters, values and actions, by the learning rate: finite, also at a ReLU's corner."""
     for i in (CORNER, POLICY):
@@ -263,6 +277,7 @@ def test_derivatives_through_updates(case: Case) -> None:
         assert all(np.isfinite(slope).all() for slope in slopes) and any(slope.any() for slope in slopes)
 
 
+@pytest.mark.slow
 @some_cases
 def test_derivatives_both_ways(case: Case) -> None:
     """What two updates lead to, by the learning rate: backward as forward."""
@@ -282,10 +297,11 @@ def test_derivatives_both_ways(case: Case) -> None:
 def test_state_and_types(case: Case) -> None:
     """A state can be donated and scanned; a variant has its own hyper-parameters, also when embedded; a program in
     float64 gets float32, for one observation or a batch."""
-    agent, defaults = make(case), agents.load(case.name).Hypers()
-    program, state = jax.make_jaxpr(agent.init, return_shape=True)(keys := jax.random.key(1))
-    assert all(type(half.hypers) is type(defaults) for half in (state.critic, state.actor))
-    traced = program.jaxpr.outvars
+    agent, defaults, key = make(case), agents.load(case.name).Hypers(), jax.random.key(1)
+    with strict():
+        program = agent.init.trace(key, as_arrays(defaults))  # type: ignore[attr-defined]
+    assert all(type(half.hypers) is type(defaults) for half in (program.out_info.critic, program.out_info.actor))
+    traced = program.jaxpr.jaxpr.outvars
     assert len({id(var) for var in traced}) == len(traced)  # no two leaves share memory
     assert not any(var.aval.weak_type for var in traced)
 
@@ -293,13 +309,13 @@ def test_state_and_types(case: Case) -> None:
     data = jax.eval_shape(partial(probes.complete, plain(case)), drawn_batch())
     data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, types.get(x.dtype, x.dtype)), data)
     with jax.enable_x64(True):
-        shape = jax.eval_shape(agent.init, keys)
+        shape = jax.eval_shape(agent.init, key)
         assert {leaf.dtype for leaf in jax.tree.leaves(shape)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
-        assert jax.eval_shape(agent.update, shape, data, keys)[0] == shape
+        assert jax.eval_shape(agent.update, shape, data, key)[0] == shape
         policy = jax.eval_shape(agent.acting_params, shape)
         for act in (agent.act, agent.act_greedy):
             for lead in ((), (2, 3)):
-                action, _ = jax.eval_shape(act, policy, np.ones((*lead, 1)), keys)
+                action, _ = jax.eval_shape(act, policy, np.ones((*lead, 1)), key)
                 assert (action.shape, action.dtype) == ((*lead, 1), jnp.float32)
 
 
@@ -319,6 +335,7 @@ def test_no_tracer_leaks(case: Case) -> None:
         jax.eval_shape(learn_and_act, jax.random.key(0))
 
 
+@pytest.mark.slow
 @every_plain
 def test_update_without_jit(case: Case) -> None:
     agent, data, key = plain(case), some_batch(case), jax.random.key(0)
@@ -352,6 +369,7 @@ def flags(module: ModuleType, changes: dict[str, Any]) -> Iterator[str]:
                 yield from map(str, value if isinstance(value, tuple) else [value])
 
 
+@pytest.mark.slow
 @every_run
 def test_run_resume_and_export(case: Case, dataset: Path, tmp_path: Path, capsys: Any) -> None:
     """A run, resumed from its middle, ends in the same bits; its exported policy acts as it does."""

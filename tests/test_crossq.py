@@ -1,5 +1,6 @@
 """CrossQ: both losses against NumPy on stubs that see their batch, what its statistics are of, and shards."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -102,7 +103,7 @@ def test_critic_step(target: Any) -> None:
     """Down the gradient of the estimates alone, with the target a constant; with target networks these make it."""
     key = jax.random.key(4)
     nets = STUBS._replace(target_networks=target is not None)
-    state, _ = crossq.update_critic(nets, stub_state(target).critic, PUBLISHED, BATCH, key)
+    state, _ = jax.jit(partial(crossq.update_critic, nets))(stub_state(target).critic, PUBLISHED, BATCH, key)
     _, y, features = by_hand(key, ONLINE if target is None else target)
     new = ONLINE - 0.1 * (2 * features * (ONLINE[:, None] * features - y)).mean(1)
     np.testing.assert_allclose(state.learner.params["params"], new, rtol=1e-4)
@@ -113,11 +114,12 @@ def test_critic_step(target: Any) -> None:
 def test_without_statistics_it_is_sac_with_targets_that_equal_the_critics() -> None:
     key = jax.random.key(5)
     plain = stub(lambda w, o, a, train=False: _with_statistics(w["params"][:, None] * total(o, a), train))
-    _, metrics = crossq.update_critic(STUBS._replace(critic=plain), stub_state().critic, PUBLISHED, BATCH, key)
+    update = jax.jit(partial(crossq.update_critic, STUBS._replace(critic=plain)))
+    _, metrics = update(stub_state().critic, PUBLISHED, BATCH, key)
     nets = sac.make_networks(sac.Config(**SMALL), SPEC)
     nets = nets._replace(actor=stub(stub_policy), critic=stub(lambda w, o, a: w[:, None] * total(o, a)))
     half = HalfState.create(HYPERS, Learner.create(jnp.asarray(ONLINE), target=True))
-    _, expected = sac.update_critic(nets, half, sac.Policy(POLICY, LOG_ALPHA), BATCH, key)
+    _, expected = jax.jit(partial(sac.update_critic, nets))(half, sac.Policy(POLICY, LOG_ALPHA), BATCH, key)
     np.testing.assert_allclose(metrics["critic_loss"], expected["critic_loss"], rtol=1e-5)
 
 
@@ -141,7 +143,8 @@ def test_two_shards_of_6_rows_make_the_update_of_12(batch_norm: str, monkeypatch
         near(jax.tree.map(lambda x, i=shard: x[i], found), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("ratio", [pytest.param("1:1", marks=pytest.mark.slow), "3:1"])
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", ["1:1", "3:1"])
 def test_statistics_count_the_updates_of_their_half(ratio: str) -> None:
     """An actor update is skipped whole, statistics included; with ratio 1:1 none is skipped."""
     small = {"actor_hidden_sizes": [8], "critic_hidden_sizes": [8], "total_env_steps": 128}

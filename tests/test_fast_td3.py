@@ -109,6 +109,7 @@ def test_mass_at_the_edges_is_said_above_5_percent() -> None:
         assert (line is None) == (said is None) and (said or "") in (line or "")
 
 
+@pytest.mark.slow
 def test_a_run_counts_environment_steps_alone_in_its_statistics() -> None:
     """Replay does not feed them again; and with ratio 1:1 there are as many actor as critic updates."""
     result = rlx.fit("fast_td3", "gymnax:Pendulum-v1", **TINY | {"actor_hidden_sizes": [8], "total_env_steps": 128})

@@ -19,6 +19,7 @@ CONTRACT = LIKE_XQC._replace(
     batch=32,  # with fewer rows, rounding in their statistics grows beyond the tolerance of 1e-3
 )
 LEARNS = CONTRACT._replace(  # the probes, but takes a minute
+    probed_elsewhere=False,
     config={"num_atoms": 41, "actor_hidden_sizes": (32, 32), "critic_hidden_sizes": (16,)},
     hypers=LIKE_XQC.hypers | {"actor_lr": 3e-3, "v_min": -10, "v_max": 10},
     updates=1000,
@@ -64,8 +65,8 @@ def test_acting_holds_its_noise_and_the_greedy_action_has_none() -> None:
     assert agent.noise is not None
     policy = agent.acting_params(jax.jit(agent.init)(jax.random.key(0)))
     noise = jax.tree.map(lambda x: jnp.stack([x] * 6), agent.noise())._replace(steps_left=jnp.array([0, 1, 2, 0, 3, 0]))
-    action, info, new = agent.act(policy, BATCHES.observation, jax.random.key(1), noise)
-    greedy, _ = agent.act_greedy(policy, BATCHES.observation, jax.random.key(1))
+    action, info, new = jax.device_get(jax.jit(agent.act)(policy, BATCHES.observation, jax.random.key(1), noise))
+    greedy = np.asarray(jax.jit(agent.act_greedy)(policy, BATCHES.observation, jax.random.key(1))[0])
     held = np.array([False, True, True, False, True, False])
     np.testing.assert_allclose(action[held], greedy[held], rtol=1e-5)  # the noise that they hold is 0
     assert (new.draw[~held] != 0).all() and (action[~held] != greedy[~held]).all() and info == {}

@@ -94,7 +94,8 @@ def test_what_it_learns_of_the_probes() -> None:
 
     def learnt(dual: jax.Array, backward: jax.Array, data: Any, query: Any) -> probes.Learnt:
         hypers = probes.quick(odice.Hypers, critic_lr=1e-2, dual=dual, backward=backward)
-        return learn(hypers, data, query, jax.random.key(0), jax.random.key(0), updates)
+        init_key, key = jax.random.split(jax.random.key(0))
+        return learn(agent.init(init_key, hypers), data, query, key, jax.random.key(0), updates)
 
     over_problems = jax.vmap(learnt, in_axes=(None, None, 0, 0))
     program = jax.jit(jax.vmap(over_problems, in_axes=(0, 0, None, None)))
