@@ -1,4 +1,4 @@
-"""What tests of losses share: a minibatch, networks that are plain functions, and a function called three ways."""
+"""What tests of losses share: a minibatch, networks that are plain functions, and calls jitted and vmapped."""
 
 from collections.abc import Callable
 from typing import Any
@@ -66,7 +66,7 @@ def two_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
 
 
 def three_ways(function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Results of a plain call, of a jitted one, and of a vmap over all arguments, scalars too."""
+    """Results of a plain call too, which compiles every operation: for functions of a few operations."""
     arrays = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), arguments)
     return [function(*arrays), *two_ways(function, *arguments)]
 

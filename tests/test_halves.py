@@ -13,6 +13,7 @@ import pytest
 
 from rlx import agents, config, halves, losses, networks
 from rlx.networks import Network
+from rlx.types import as_arrays
 from tests import probes
 from tests.loss_tools import SPEC, near, normals, tanh_log_prob, transitions
 
@@ -78,7 +79,8 @@ def test_critics_drop_out_by_keys_of_their_own(name: str, actor_calls: int, rate
     if name == "iql":
         nets = module.make_critic_networks(network_config(name), SPEC)._replace(critic=critic)
         actor_nets = module.make_actor_networks(network_config(name), SPEC, (), lambda *inputs: 1.0)
-        state, actor = module.init_critic(nets, KEY, module.Hypers()), halves.init_half(actor_nets.actor)(KEY, None)
+        init_critic, init_actor = partial(module.init_critic, nets), halves.init_half(actor_nets.actor)
+        state, actor = jax.jit(lambda key: (init_critic(key, as_arrays(module.Hypers())), init_actor(key, None)))(KEY)
         policy = None
     else:
         nets = module.make_networks(network_config(name), SPEC)
@@ -86,9 +88,10 @@ def test_critics_drop_out_by_keys_of_their_own(name: str, actor_calls: int, rate
         agent = module.assemble(nets)
         both = jax.jit(agent.init)(KEY)
         state, actor, policy = both.critic, both.actor, agent.policy_params(both.actor, None)
-    jax.jit(partial(module.update_critic, nets))(state, policy, BATCH, KEY)
+    run = jax.jit if rate else lambda function: partial(jax.eval_shape, function)  # without keys, tracing tells
+    run(partial(module.update_critic, nets))(state, policy, BATCH, KEY)
     if actor_calls:
-        jax.jit(partial(module.update_actor, nets))(actor, state.learner.params, BATCH, jax.random.fold_in(KEY, 1))
+        run(partial(module.update_actor, nets))(actor, state.learner.params, BATCH, jax.random.fold_in(KEY, 1))
     jax.effects_barrier()
     assert len(keys) == 2 + actor_calls
     assert keys == [None] * len(keys) if rate == 0 else None not in keys and len(set(keys)) == len(keys)
@@ -108,17 +111,29 @@ def test_log_prob_of_stochastic_policies(name: str) -> None:
     """Against a Gaussian in float64; where tanh squashes the sample, with its Jacobian. `act` reports the same."""
     squashed, agent = name in ("sac", "tqc", "awac"), agents.load(name).make(network_config(name), SPEC)
     assert agent.log_prob is not None
-    policy = jax.tree.map(lambda x: x + 0.1, agent.acting_params(agent.init(KEY)))
-    actor = networks.make_gaussian_policy(SPEC, (8, 8), state_dependent_std=name in ("sac", "tqc"))
-    output = actor.apply(getattr(policy, "params", policy), BATCH.observation)
+    actor, log_prob = (
+        networks.make_gaussian_policy(SPEC, (8, 8), state_dependent_std=name in ("sac", "tqc")),
+        agent.log_prob,
+    )
+
+    @jax.jit
+    def everything(policy: Any, *rows: Any) -> Any:
+        densities = log_prob(policy, *rows), jax.vmap(log_prob, (None, 0, 0))(policy, *rows)
+        output, (sampled, info) = (
+            actor.apply(getattr(policy, "params", policy), rows[0]),
+            agent.act(policy, rows[0], KEY),
+        )
+        return output, densities, sampled, info, log_prob(policy, rows[0], sampled)
+
+    policy = jax.tree.map(lambda x: x + 0.1, jax.device_get(agent.acting_params(jax.jit(agent.init)(KEY))))
+    output, densities, sampled, info, reported = jax.device_get(everything(policy, BATCH.observation, BATCH.action))
     mean, log_std, action = (np.asarray(x, np.float64) for x in (*output, BATCH.action))
     plain = -0.5 * ((action - np.tanh(mean)) / np.exp(log_std)) ** 2 - log_std - 0.5 * np.log(2 * np.pi)
     expected = tanh_log_prob(mean, log_std, action) if squashed else plain.sum(-1)
-    for way in (agent.log_prob, jax.jit(agent.log_prob), jax.vmap(agent.log_prob, (None, 0, 0))):
-        np.testing.assert_allclose(way(policy, BATCH.observation, BATCH.action), expected, rtol=1e-4, atol=1e-4)
-    sampled, info = agent.act(policy, BATCH.observation, KEY)
+    for density in densities:
+        np.testing.assert_allclose(density, expected, rtol=1e-4, atol=1e-4)
     if squashed:
-        reported, exact = agent.log_prob(policy, BATCH.observation, sampled), np.abs(sampled).max(-1) < 0.999
+        exact = np.abs(sampled).max(-1) < 0.999
         assert exact.sum() > 3  # nearer to +-1, float32 rounds the action
         np.testing.assert_allclose(reported[exact], info["log_prob"][exact], rtol=1e-3, atol=1e-3)
 
@@ -141,7 +156,7 @@ def test_batch_norm_in_a_half(batch_norm: str) -> None:
     move as `apply` says, have no moments, and are what target and acting read."""
     make = partial(networks.make_critic, SPEC, (8,), batch_norm=batch_norm, activation="tanh")
     one, two = make(axes=()), make(axes=("shard",))
-    half = halves.init_half(one, target=True)(KEY, halves.Hypers())
+    half = jax.jit(halves.init_half(one, target=True))(KEY, as_arrays(halves.Hypers()))
     assert "batch_stats" not in half.learner.params and "batch_stats" not in half.learner.opt_state.mu
     assert set(half.learner.target_params) == {"params"} and set(half.learner.variables) == {"params", "batch_stats"}
     step = jax.jit(lambda half, batch: critic_step(one, (), half, batch))
@@ -152,10 +167,11 @@ def test_batch_norm_in_a_half(batch_norm: str) -> None:
     for shard in range(2):
         near(jax.tree.map(lambda x, i=shard: x[i], got), (whole_batch, metrics), rtol=1e-6)
     new, old = whole_batch.learner, half.learner
-    _, statistics = one.apply(old.variables, BATCH.observation, BATCH.action, train=True)
+    apply = jax.jit(one.apply, static_argnames="train")
+    _, statistics = apply(old.variables, BATCH.observation, BATCH.action, train=True)
     near(new.statistics, statistics)
     assert np.any(new.statistics["batch_stats"]["BatchNorm_0"]["mean"] != 0)
-    target = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, old.target_params, new.params)
+    target = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, *jax.device_get((old.target_params, new.params)))
     near(new.target_params, target)
-    wanted = one.apply(target | statistics, BATCH.observation, BATCH.action)
-    near(one.apply(new.target_variables, BATCH.observation, BATCH.action), wanted)
+    wanted = apply(target | statistics, BATCH.observation, BATCH.action)
+    near(apply(new.target_variables, BATCH.observation, BATCH.action), wanted)

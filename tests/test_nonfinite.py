@@ -210,12 +210,12 @@ def test_a_diverged_step() -> None:
     """Is a truncation at the last finite observation, with no reward, and the environment starts a new episode."""
     keys = jax.random.split(jax.random.key(0), 3)
     env = vectorise(Brittle(observation=NAN, reward=INF), 3, 4, truncate_nonfinite=True)
-    pool = env.make_pool(jax.random.key(1))
-    state = env.init(pool, keys)
+    pool = jax.jit(env.make_pool)(jax.random.key(1))
+    state, take = jax.jit(env.init)(pool, keys), jax.jit(env.step)
     before = state.env.observation
     for i in range(FAULT):
         before = state.env.observation
-        state, step = env.step(state, jnp.zeros((3, 1)), pool, jax.vmap(lambda k, i=i: jax.random.fold_in(k, i))(keys))
+        state, step = take(state, np.zeros((3, 1), np.float32), pool, jax.random.split(jax.random.key(2 + i), 3))
         assert bool(step.truncated.all()) == (i == FAULT - 1)
     np.testing.assert_array_equal(step.next_observation, before)
     np.testing.assert_array_equal(step.reward, 0)
@@ -235,18 +235,18 @@ def test_a_bad_start_is_named_and_not_the_action_that_follows(train: Callable[..
 def test_bad_starts_are_passed_over() -> None:
     """With truncation the next good row of the pool is taken, and counted; without, it is named when it is acted on."""
     keys = jax.random.split(jax.random.key(0), 64)
-    starts = jnp.array([[0.0, 1.0], [0.0, jnp.inf], [0.0, 1e11], [0.0, 4.0]])
+    starts = np.float32([[0.0, 1.0], [0.0, np.inf], [0.0, 1e11], [0.0, 4.0]])
     for truncate in (True, False):
         env = vectorise(Brittle(), 64, 4, truncate_nonfinite=truncate)
-        pool = env.make_pool(jax.random.key(1)).replace(observation=starts, time=jnp.zeros(4, jnp.int32))
-        state = env.init(pool, keys)
+        pool = jax.jit(env.make_pool)(jax.random.key(1)).replace(observation=starts, time=np.zeros(4, np.int32))
+        state, take = jax.device_get(jax.jit(env.init)(pool, keys)), jax.jit(env.step)
         first = state.env.observation[:, 1]
         assert set(np.unique(first).tolist()) == ({1.0, 4.0} if truncate else {1.0, 4.0, INF, float(np.float32(1e11))})
-        state = state.replace(env=state.env.replace(time=jnp.full(64, 49)))  # the time limit is one step away
-        state, step = env.step(state, jnp.zeros((64, 1)), pool, keys)
+        state = state.replace(env=state.env.replace(time=np.full(64, 49, np.int32)))  # the time limit is one step away
+        state, step = jax.device_get(take(state, np.zeros((64, 1), np.float32), pool, keys))
         assert (step.truncated.all() and 0 < step.metrics["bad_observation"].sum() < 64) or not truncate
         bad = np.abs(step.observation[:, 1]) > 1e10
-        _, step = env.step(state, jnp.zeros((64, 1)), pool, keys)
+        _, step = jax.device_get(take(state, np.zeros((64, 1), np.float32), pool, keys))
         np.testing.assert_array_equal(step.metrics["bad_reset"], bad)
         assert bad.any() != truncate
 

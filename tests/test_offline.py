@@ -19,7 +19,7 @@ from rlx.train import learning, memory
 from rlx.train import loop as host
 from rlx.train.fused import Fused
 from rlx.train.pipeline import OFFLINE_LAGGED
-from rlx.train.task import ACTOR, CRITIC, SAMPLE, Source, observed
+from rlx.train.task import ACTOR, CRITIC, SAMPLE, Source, Task, observed
 from rlx.types import State
 from tests import processes
 from tests.commands import one_line
@@ -196,18 +196,25 @@ def test_minibatches_hold_the_share_that_was_asked_for(fraction: float, count: i
     driver = build.make_driver(make(sevens, **ONLINE, offline_fraction=fraction, num_shards=1))
     assert isinstance(driver, Fused)
     task = driver.task._replace(axes=())
-    ring = learning.init_replay(task, learning.row_shapes(task))
-    rows = ring.rows._replace(reward=jnp.ones_like(ring.rows.reward))
-    ring = replay.Replay(rows, ring.cursor.replace(size=jnp.int32(16)))
-    tables = jax.tree.map(lambda x: x[0], driver.data)
-    drawn = learning.sample(task, Source(ring, tables), jnp.float32(0.9), jax.random.key(1), 5)
+    tables = jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get(driver.data))
+
+    def draw(task: Task, tables: Any) -> Any:
+        def program(tables: Any) -> Any:
+            ring = learning.init_replay(task, learning.row_shapes(task))
+            rows = ring.rows._replace(reward=jnp.ones_like(ring.rows.reward))
+            ring = replay.Replay(rows, ring.cursor.replace(size=jnp.int32(16)))
+            return learning.sample(task, Source(ring, tables), jnp.float32(0.9), jax.random.key(1), 5)
+
+        return jax.device_get(jax.jit(program)(tables))
+
+    drawn = draw(task, tables)
     assert drawn.observation.shape == (5, 8, 2)
     assert (drawn.reward == 7).sum(axis=1).tolist() == [count] * 5
     assert (drawn.reward == 1).sum(axis=1).tolist() == [8 - count] * 5
     if 0 < count < 8:
-        nines = jax.tree.map(lambda x: jnp.where(x == 7, 9, x), tables[0])
+        nines = jax.tree.map(lambda x: np.where(x == 7, 9, x).astype(x.dtype), tables[0])
         task = task._replace(plan=task.plan._replace(shard_offline=(count, count)))
-        drawn = learning.sample(task, Source(ring, (*tables, nines)), jnp.float32(0.9), jax.random.key(1), 5)
+        drawn = draw(task, (*tables, nines))
         for reward, rows in ((7, count), (9, count), (1, 8 - 2 * count)):
             assert (drawn.reward == reward).sum(axis=1).tolist() == [rows] * 5
 
