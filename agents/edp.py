@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,9 @@ class Networks(NamedTuple):
     critic: Network  # (params, observation [B, O], action [B, A]) -> [N, B]
     schedule: diffusion.Schedule
     chain: Callable[[diffusion.Epsilon, tuple[int, ...], Key], jax.Array]  # (epsilon, shape, key) -> actions of shape
+    # (networks, params, observation [B, O], what denoising saw, key) -> the policy's action [B, A], which climbs Q
+    climber: Callable[[Any, Params, jax.Array, diffusion.Prediction, Key], jax.Array]
+    scaled_by: int  # the size of values that lambda divides by is of the drawn critic (0) or of so many after it
     config: PolicyConfig
     action_size: int
     axes: parallel.Axes
@@ -88,6 +91,14 @@ def act_greedy(
     return policies.take(actions, chosen), {}
 
 
+def approximated_action(
+    nets: Networks, params: Params, observation: jax.Array, guess: diffusion.Prediction, key: Key
+) -> jax.Array:
+    """The action that one step makes of a noisy one of the data, clipped (arXiv 2305.20081, eq. 10)."""
+    del params, observation, key
+    return jnp.clip(diffusion.remove_noise(nets.schedule, guess.noisy, guess.time, guess.predicted), -1.0, 1.0)
+
+
 def update_critic(
     nets: Networks, state: HalfState, policy: Policy, batch: Transition, key: Key
 ) -> tuple[HalfState, Metrics]:
@@ -106,16 +117,17 @@ def update_actor(
     code.
     """
     noise_key, critic_key, dropout_key = jax.random.split(key, 3)
-    critic = nets.critic.with_dropout(dropout_key, 0)
-    which = jax.random.randint(critic_key, (), 0, nets.config.num_critics)
+    critic, count = nets.critic.with_dropout(dropout_key, 0), nets.config.num_critics
+    which = jax.random.randint(critic_key, (), 0, count)
 
     def loss(params: Params) -> tuple[jax.Array, Metrics]:
         epsilon = partial(nets.score.apply, params, batch.observation)
         summed, guess = diffusion.epsilon_loss(nets.schedule, epsilon, batch.action, noise_key)
-        action = diffusion.remove_noise(nets.schedule, guess.noisy, guess.time, guess.predicted)
-        q = critic(critic_params, batch.observation, jnp.clip(action, -1.0, 1.0))[which]
+        action = nets.climber(nets, params, batch.observation, guess, jax.random.fold_in(key, 3))
+        q = critic(critic_params, batch.observation, action)
+        weight = losses.td3_bc_lambda(q[(which + nets.scaled_by) % count], state.hypers.q_weight)
         denoising = summed / nets.action_size
-        value = denoising - losses.td3_bc_lambda(q, state.hypers.q_weight) * q.mean()
+        value = denoising - weight * q[which].mean()
         return value, {"actor_loss": value, "denoising_loss": denoising}
 
     actor, metrics = state.learner.step(loss, state.hypers.actor_lr, nets.axes, tau=state.hypers.ema)
@@ -127,10 +139,18 @@ def make_networks(config: PolicyConfig, spec: Spec, axes: parallel.Axes, chain: 
 
     `chain(schedule, epsilon, shape, key)` makes actions of noise.
     """
-    score = networks.make_score(spec, num_steps=config.diffusion_steps, dropout=0.0, **config.score_options())
     schedule = diffusion.vp_schedule(config.diffusion_steps)
-    critic = halves.make_critic(config, spec, axes)
-    return Networks(score, critic, schedule, partial(chain, schedule), config, spec.action_size, axes)
+    return Networks(
+        score=networks.make_score(spec, num_steps=config.diffusion_steps, dropout=0.0, **config.score_options()),
+        critic=halves.make_critic(config, spec, axes),
+        schedule=schedule,
+        chain=partial(chain, schedule),
+        climber=approximated_action,
+        scaled_by=0,
+        config=config,
+        action_size=spec.action_size,
+        axes=axes,
+    )
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, Params, Policy]:
@@ -140,13 +160,11 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
         noise = jax.random.normal(key, shape, jnp.float32)
         return diffusion.ddim(schedule, epsilon, noise, config.solver_steps, bound=1.0)
 
-    return assemble(make_networks(config, spec, axes, chain), Hypers, update_actor)
+    return assemble(make_networks(config, spec, axes, chain))
 
 
-def assemble(
-    nets: Networks, defaults: type[Hypers], update_actor: Callable[..., tuple[HalfState, Metrics]]
-) -> Agent[HalfState, HalfState, Params, Policy]:
-    """The agent with these networks, hyper-parameters and actor's update."""
+def assemble(nets: Networks, defaults: type[Hypers] = Hypers) -> Agent[HalfState, HalfState, Params, Policy]:
+    """The agent with these networks; `defaults` are a variant's hyper-parameters."""
 
     def policy_params(actor: HalfState, critic_params: Params) -> Policy:
         learner: Learner = actor.learner

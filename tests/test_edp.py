@@ -12,7 +12,7 @@ from rlx.halves import HalfState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import BATCH, BATCHES, normals, stub, targeted, three_ways
+from tests.loss_tools import BATCH, BATCHES, SPEC, normals, stub, targeted, three_ways
 
 CONTRACT = probes.Contract(
     config={"score_width": 32, "score_blocks": 1, "diffusion_steps": 5, "solver_steps": 5, "num_samples": 4},
@@ -25,16 +25,13 @@ normal, KEY = normals(), jax.random.key(0)
 SCHEDULE = diffusion.vp_schedule(4)
 
 
-def make_stubs() -> edp.Networks:
+def make_stubs(schedule: diffusion.Schedule = SCHEDULE) -> edp.Networks:
     """The noise is said to be v x (1 + t), the critics' values w . a and twice that."""
-    return edp.Networks(
+    config = edp.Config(diffusion_steps=4, solver_steps=4, num_samples=3)
+    chain = lambda _, epsilon, shape, key: diffusion.ddim(schedule, epsilon, jax.random.normal(key, shape), bound=1.0)  # noqa: E731
+    return edp.make_networks(config, SPEC, (), chain)._replace(
         score=stub(lambda v, o, x, t: v * x * (1 + jnp.asarray(t, x.dtype)[..., None])),
         critic=stub(lambda w, o, a: jnp.stack([w * a.sum(-1), 2 * w * a.sum(-1)])),
-        schedule=SCHEDULE,
-        chain=lambda epsilon, shape, key: diffusion.ddim(SCHEDULE, epsilon, jax.random.normal(key, shape), bound=1.0),
-        config=edp.Config(diffusion_steps=4, solver_steps=4, num_samples=3),
-        action_size=2,
-        axes=(),
     )
 
 
@@ -102,9 +99,7 @@ def test_greedy_actions_are_chosen_with_weights_exp_q() -> None:
     points = np.float32([[0.5, 0.5], [-0.5, -0.5], [0.1, 0.1]])
     a = diffusion.vp_schedule(1).alpha_bar[0]
     known = lambda v, o, x, t: (x - jnp.sqrt(a) * points.reshape(3, *(1,) * (x.ndim - 2), 2)) / jnp.sqrt(1 - a)  # noqa: E731
-    one = diffusion.vp_schedule(1)
-    chain = lambda epsilon, shape, key: diffusion.ddim(one, epsilon, jax.random.normal(key, shape), bound=1.0)  # noqa: E731
-    nets = make_stubs()._replace(chain=chain, score=stub(known))
+    nets = make_stubs(diffusion.vp_schedule(1))._replace(score=stub(known))
     policy = edp.Policy(jnp.float32(0), jnp.float32(9), jnp.float32(1.5))
     action, _ = jax.jit(lambda o: edp.act_greedy(nets, policy, o, KEY))(jnp.zeros((20_000, 3)))
     q = np.minimum(1, 2) * 1.5 * points.sum(-1)
