@@ -52,6 +52,7 @@ REGISTRY = {
     "odice": "rlx.agents.odice",
     "dual_rl": "rlx.agents.dual_rl",
     "dql": "rlx.agents.dql",
+    "srpo": "rlx.agents.srpo",
     "edp": "rlx.agents.edp",
     "ppo": "rlx.agents.ppo",
     "lpo": "rlx.agents.lpo",

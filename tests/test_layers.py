@@ -52,6 +52,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.ifql", "rlx.agents.iql"),
     ("rlx.agents.ifql", "rlx.agents.idql"),
     ("rlx.agents.cfgrl", "rlx.agents.iql"),
+    ("rlx.agents.srpo", "rlx.agents.iql"),
     ("rlx.agents.dql", "rlx.agents.edp"),
     ("rlx.agents.qc", "rlx.agents.fql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
