@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.ope import cumulative, estimators, intervals, kernels, marginal, selection, star, trajectories
+from rlx.ope import cumulative, estimators, intervals, kernels, selection, trajectories
 from rlx.ope.estimators import make_batch
 from tests.commands import one_line
 from tests.datasets import LENGTHS, ROWS, walk
@@ -61,7 +61,7 @@ def test_sets_without_rewards_or_rows_are_refused() -> None:
 
 def by_hand(batch: Any, weights: np.ndarray) -> dict[str, float]:
     """Every estimator in float64, episode by episode and step by step."""
-    reward, mask, log_ratio, q, v, tail, marginal = (np.asarray(x, float) for x in batch)
+    reward, mask, log_ratio, q, v, tail, marginal, of_state = (np.asarray(x, float) for x in batch)
     lengths, n, steps = mask.sum(1).astype(int), len(reward), reward.shape[1]
     w = np.ones((n, steps + 1))  # w[:, t + 1] = w_t
     for i, t in itertools.product(range(n), range(steps)):
@@ -73,8 +73,8 @@ def by_hand(batch: Any, weights: np.ndarray) -> dict[str, float]:
         g = sum(GAMMA**t * reward[i, t] for t in range(lengths[i]))
         estimates["TIS"] += a * w[i, -1] * g / total
         estimates["SNTIS"] += a * w[i, -1] * g / sums[-1]
-        estimates["DM"] += a * v[i, 0] / total
-        estimates["MDR"] += a * v[i, 0] / total
+        for name in ("DM", "MDR", "SMDR"):
+            estimates[name] += a * v[i, 0] / total
         for t in range(lengths[i]):
             estimates["PDIS"] += a * GAMMA**t * w[i, t + 1] * reward[i, t] / total
             estimates["SNPDIS"] += a * GAMMA**t * w[i, t + 1] * reward[i, t] / sums[t + 1]
@@ -82,8 +82,9 @@ def by_hand(batch: Any, weights: np.ndarray) -> dict[str, float]:
                 step = w[i, t + 1] / after * (reward[i, t] - q[i, t]) + w[i, t] / before * v[i, t]
                 estimates[name] += a * GAMMA**t * step
             later = v[i, t + 1] if t + 1 < lengths[i] else tail[i]
-            estimates["MIS"] += a * marginal[i, t] * reward[i, t] / total
-            estimates["MDR"] += a * marginal[i, t] * (reward[i, t] + GAMMA * later - q[i, t]) / total
+            for which, d in (("", marginal[i, t]), ("S", of_state[i, t] * math.exp(log_ratio[i, t]))):
+                estimates[f"{which}MIS"] += a * d * reward[i, t] / total
+                estimates[f"{which}MDR"] += a * d * (reward[i, t] + GAMMA * later - q[i, t]) / total
         for name, after in (("DR", total), ("WDR", sums[-1])):
             estimates[name] += a * GAMMA ** lengths[i] * w[i, -1] / after * tail[i]
     return estimates
@@ -93,8 +94,8 @@ def ragged(seed: int = 0) -> Any:
     """Five episodes of 1 to 4 steps; the padding holds numbers that must not count."""
     rng = np.random.default_rng(seed)
     mask = np.arange(4) < np.array([4, 1, 3, 2, 4])[:, None]
-    reward, log_ratio, q, v, marginal = rng.normal(size=(5, 5, 4))
-    return make_batch(reward, mask, log_ratio, q, v, marginal, tail=rng.normal(size=5))
+    reward, log_ratio, q, v, marginal, of_state = rng.normal(size=(6, 5, 4))
+    return make_batch(reward, mask, log_ratio, q, v, marginal, of_state, tail=rng.normal(size=5))
 
 
 def every(batch: Any, gamma: Any, weights: Any) -> Any:
@@ -120,46 +121,6 @@ def test_weights_beyond_float32_stay_finite() -> None:
     log_ratio[1] = -np.inf
     batch = make_batch(**ragged()._replace(log_ratio=log_ratio)._asdict())
     assert np.isfinite(list(compiled(batch, GAMMA, np.array([0.0, 1, 1, 1, 2])).values())).all()
-
-
-def test_the_doubly_robust_estimate_is_exact_for_either_truth() -> None:
-    """A chain in which action 1 is taken with probability 0.5 and by the policy with 0.9; all episodes, by weight.
-
-    Reward = action, H = 2, gamma = 1/2: J = 0.9 * 1.5. Right ratios, or the right Q and V, suffice.
-    """
-    actions = np.array(list(itertools.product([0.0, 1.0], repeat=2)))
-    ratio = np.where(actions == 1, 0.9, 0.1) / 0.5
-    mask, value = np.ones((4, 2), bool), np.array([0.9 * 1.5, 0.9])
-    q = actions + GAMMA * np.array([0.9, 0.0])
-    v, zeros, ones = np.tile(value, (4, 1)), np.zeros((4, 2)), np.ones(4)
-    right = make_batch(actions, mask, np.log(ratio), q, v, marginal=ratio * GAMMA ** np.arange(2))
-    near(compiled(right, GAMMA, ones), dict.fromkeys(estimators.ESTIMATORS, 1.35))
-    for changes in ({"log_ratio": zeros}, {"q": q + 3, "v": v + 3}, {"q": zeros, "v": zeros}):
-        near(compiled(right._replace(**changes), GAMMA, ones)["DR"], 1.35)
-    for changes in ({"marginal": zeros}, {"q": zeros, "v": zeros}):
-        near(compiled(right._replace(**changes), GAMMA, ones)["MDR"], 1.35)
-
-
-def test_minimax_weights_are_the_ratio_of_visits() -> None:
-    """One-hot features of two states and two actions; all four paths of two steps once.
-
-    Action a leads to state a, from state 0; the policy takes action 1 with probability 0.9 in both.
-    """
-    paths = np.array(list(itertools.product([0, 1], repeat=2)))  # the actions
-    state = np.stack([np.zeros(4, int), paths[:, 0]], axis=1)
-
-    def one_hot(state: np.ndarray, action: Any) -> np.ndarray:
-        return np.eye(8)[4 * np.array([0, 1]) + 2 * state + action]  # the time is a part of the state
-
-    features = one_hot(state, paths).reshape(8, 8)
-    policy = 0.9 * one_hot(state, 1) + 0.1 * one_hot(state, 0)  # [4, 2, 8]
-    following = np.stack([policy[:, 1], np.ones((4, 8))], axis=1).reshape(8, 8)
-    discount = np.tile([1.0, 0.0], 4)
-    taken = np.where(paths == 1, 0.9, 0.1) / 0.5
-    expected = np.stack([taken[:, 0], GAMMA * taken.prod(axis=1)], axis=1).reshape(-1)
-    # two of the features are 0 in all rows
-    for actual in three_ways(marginal.minimax_weights, features, following, discount, policy[:, 0], GAMMA, 1e-6):
-        near(actual, expected)
 
 
 def test_effective_sample_size() -> None:
@@ -282,38 +243,3 @@ def test_the_sharpe_ratio_separates_estimators_of_equal_error() -> None:
     assert selection.mean_squared_error(risky, truth) == selection.mean_squared_error(safe, truth)
     ratios = [selection.sharpe_ratio(x, truth, 3, behaviour) for x in (risky, safe)]
     np.testing.assert_allclose(ratios, [1.5 / np.std([10, 9, 1]), 1.5 / np.std([10, 9, 8])])
-
-
-# Abstract reward processes
-
-
-def test_star_by_hand() -> None:
-    """From state 0, action 1 pays 1 and goes on to state 1, which pays 2 and ends; action 0 ends at once.
-
-    Ratios are 1.8 for action 1 and 0.2 for action 0, each taken in half of the episodes; state 1 has ratio 1:
-    P(0, 1) = 0.9, r(0) = 0.9, r(1) = 2. One cluster for both with all ratios: 1.8 steps of 2, 0.2 of 1.
-    """
-    mask = np.array([[1, 1], [1, 0], [1, 1], [1, 0]], bool)
-    log_ratio = np.log([[1.8, 1.0], [0.2, 1], [1.8, 1], [0.2, 1]])
-    batch = make_batch(np.array([[1.0, 2], [0, 0], [1, 2], [0, 0]]), mask, log_ratio)
-    state, single = np.array([[0, 1]] * 4), np.zeros((4, 2), int)
-
-    def both(batch: Any, state: Any, single: Any, weights: Any) -> Any:
-        return [
-            star.value(batch, state, 2, 1, GAMMA, weights),
-            star.value(batch, single, 1, 2, GAMMA, weights),
-            star.window_weights(batch, 2),
-        ]
-
-    stays, reward = 3.6 / 7.6, (3.6 + 7.2) / 7.6  # weights 1.8, 1.8; 0.2; twice
-    expected = [0.9 + GAMMA * 0.9 * 2, reward / (1 - GAMMA * stays), [[1.8, 1.8], [0.2, 0]] * 2]
-    for actual in three_ways(both, batch, state, single, np.ones(4)):
-        near(actual, expected)
-
-
-def test_clusters_are_the_groups_of_rows() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(90, 2)) * 0.1 + np.repeat([[0, 0], [5, 0], [0, 5]], 30, axis=0)
-    _, member = jax.jit(lambda x: star.cluster(x, jax.random.key(3), 3))(x)
-    groups = {tuple(np.unique(np.asarray(member)[i : i + 30])) for i in (0, 30, 60)}
-    assert len(groups) == 3 and all(len(group) == 1 for group in groups)

@@ -7,8 +7,9 @@ of an episode its ratios are 1, its rewards 0, and it keeps its weight.
 
 Names as in the literature: TIS and PDIS, trajectory and per-decision importance sampling (Precup et al. 2000), SNTIS
 and SNPDIS, self-normalised; DM, the direct method; DR, doubly robust (Jiang and Li, arXiv 1511.03722, eq. 10), and WDR,
-self-normalised (Thomas and Brunskill, arXiv 1604.00923). MIS and MDR have marginal weights (Kallus and Uehara, arXiv
-1909.05850), which stay as they are in a bootstrap.
+self-normalised (Thomas and Brunskill, arXiv 1604.00923). MIS and MDR have marginal weights of states and actions
+(Kallus and Uehara, arXiv 1909.05850), SMIS and SMDR those of states times the ratio of the action; they stay as they
+are in a bootstrap.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Batch(NamedTuple):
     q: jax.Array  # [N, T], the policy's Q(s, a)
     v: jax.Array  # [N, T], its V(s)
     tail: jax.Array  # [N], its V of what follows the last step; 0 where nothing does
-    marginal: (
-        jax.Array
-    )  # [N, T], discounted visits of (s, a) by the policy over visits in the data (`rlx.ope.marginal`)
+    # discounted visits by the policy over visits in the data (`rlx.ope.marginal`):
+    marginal: jax.Array  # [N, T], of (s, a)
+    of_state: jax.Array  # [N, T], of s
 
 
 def make_batch(
@@ -45,17 +46,18 @@ def make_batch(
     q: Any = None,
     v: Any = None,
     marginal: Any = None,
+    of_state: Any = None,
     tail: Any = None,
 ) -> Batch:
     """A batch in which what is missing is 0, and padding is 0 whatever it was."""
     chex.assert_rank([reward, mask], 2)
     zeros = jnp.zeros(reward.shape)
-    padded = [zeros if x is None else jnp.where(mask, x, 0.0) for x in (reward, log_ratio, q, v, marginal)]
+    padded = [zeros if x is None else jnp.where(mask, x, 0.0) for x in (reward, log_ratio, q, v, marginal, of_state)]
     chex.assert_equal_shape([mask, *padded])
-    reward, log_ratio, q, v, marginal = padded
+    reward, log_ratio, q, v, marginal, of_state = padded
     log_ratio = jnp.clip(log_ratio, -1e6, 1e6)  # a density of 0: the sum of two infinities would be NaN
     tail = zeros[:, 0] if tail is None else jnp.asarray(tail)
-    return Batch(reward, jnp.asarray(mask), log_ratio, q, v, tail, marginal)
+    return Batch(reward, jnp.asarray(mask), log_ratio, q, v, tail, marginal, of_state)
 
 
 def log_weights(batch: Batch) -> jax.Array:
@@ -78,6 +80,19 @@ def per_decision_sample_size(batch: Batch, gamma: Scalar) -> jax.Array:
     """The effective sample size of the weights of step t, averaged over steps with weights gamma^t, []."""
     share = gamma ** jnp.arange(batch.reward.shape[1])
     return jnp.sum(share * effective_sample_size(log_weights(batch))) / jnp.sum(share)
+
+
+def marginal_sample_size(batch: Batch, gamma: Scalar) -> jax.Array:
+    """The same of the weights w(s_t) pi(a_t|s_t) / mu(a_t|s_t), []."""
+    weight = batch.of_state * action_ratio(batch)
+    size = jnp.square(jnp.sum(weight, axis=0)) / jnp.maximum(jnp.sum(jnp.square(weight), axis=0), 1e-30)
+    share = gamma ** jnp.arange(batch.reward.shape[1]) * jnp.any(batch.mask, axis=0)
+    return jnp.sum(share * size) / jnp.sum(share)
+
+
+def action_ratio(batch: Batch) -> jax.Array:
+    """pi(a_t|s_t) / mu(a_t|s_t), `[N, T]`."""
+    return jnp.exp(jnp.minimum(batch.log_ratio, MAX_LOG_WEIGHT))
 
 
 # Terms: the mean over episodes is the estimate, so intervals for means apply to them
@@ -123,6 +138,15 @@ def marginal_robust_terms(batch: Batch, gamma: Scalar) -> jax.Array:
     return batch.v[:, 0] + jnp.sum(batch.marginal * (batch.reward + gamma * later - batch.q), axis=1)
 
 
+def of_states(terms: Callable[[Batch, Scalar], jax.Array]) -> Callable[[Batch, Scalar], jax.Array]:
+    """The same terms with w(s_t) pi(a_t|s_t) / mu(a_t|s_t) in place of w(s_t, a_t)."""
+
+    def with_ratio(batch: Batch, gamma: Scalar) -> jax.Array:
+        return terms(batch._replace(marginal=batch.of_state * action_ratio(batch)), gamma)
+
+    return with_ratio
+
+
 TERMS: dict[str, Callable[[Batch, Scalar], jax.Array]] = {
     "TIS": trajectory_terms,
     "PDIS": per_decision_terms,
@@ -130,6 +154,8 @@ TERMS: dict[str, Callable[[Batch, Scalar], jax.Array]] = {
     "DR": doubly_robust_terms,
     "MIS": marginal_terms,
     "MDR": marginal_robust_terms,
+    "SMIS": of_states(marginal_terms),
+    "SMDR": of_states(marginal_robust_terms),
 }
 
 
@@ -171,12 +197,12 @@ ESTIMATORS: dict[str, Callable[[Batch, Scalar, jax.Array], jax.Array]] = {
     "DM": mean_of(direct_terms),
     "DR": mean_of(doubly_robust_terms),
     "WDR": weighted_doubly_robust,
-    "MIS": mean_of(marginal_terms),
-    "MDR": mean_of(marginal_robust_terms),
+    **{name: mean_of(TERMS[name]) for name in ("MIS", "MDR", "SMIS", "SMDR")},
 }
-WEIGHTED = ("TIS", "SNTIS", "PDIS", "SNPDIS", "DR", "WDR")  # those that need densities
-MODELLED = ("DM", "DR", "WDR", "MDR")  # those that need Q and V
-MARGINALISED = ("MIS", "MDR")  # those that need marginal weights
+WEIGHTED = ("TIS", "SNTIS", "PDIS", "SNPDIS", "DR", "WDR")  # those with products of ratios
+MODELLED = ("DM", "DR", "WDR", "MDR", "SMDR")  # those that need Q and V
+MARGINALISED = ("MIS", "MDR")  # those that need marginal weights of states and actions
+OF_STATES = ("SMIS", "SMDR")  # those that need marginal weights of states, and densities
 
 
 def _powers(batch: Batch, gamma: Scalar) -> jax.Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,16 @@ import numpy as np
 from rlx import data
 from rlx.data import Dataset
 from rlx.errors import RlxError
-from rlx.ope import cumulative, estimators, intervals, kernels, learning, policies, star, trajectories
-from rlx.ope.estimators import MARGINALISED, MODELLED, TERMS, WEIGHTED, make_batch
+from rlx.ope import estimators, intervals, kernels, learning, policies, trajectories
+from rlx.ope.estimates import Inputs, Process, estimate, rows_of
+from rlx.ope.estimators import make_batch
 from rlx.ope.policies import Policy
-from rlx.ope.table import FEW, Distribution, Row, Table
+from rlx.ope.table import FEW, Row, Table
 from rlx.ope.trajectories import Trajectories
-from rlx.statistics import Interval
 
-TAIL = 0.25  # the share of returns whose mean is the CVaR of the table
 SAMPLES = 4  # actions in the mean over a stochastic policy
-PER_TRAJECTORY = ("TIS", "SNTIS")  # weighted by the product of an episode's ratios
 INTERVALS = ("bootstrap", *intervals.OF_TERMS)
 FAR = 2.0  # a mean of ratios, which should be 1, beyond this or below its inverse is worth a note
-
-
-class Inputs(NamedTuple):
-    """What estimators read of C policies in N episodes of at most T steps."""
-
-    log_ratio: jax.Array | None  # [C, N, T]; None without densities
-    q: jax.Array | None  # [C, N, T]; None without values
-    v: jax.Array | None  # [C, N, T]
-    marginal: jax.Array | None  # [C, N, T]; None without marginal weights
 
 
 def evaluate(
@@ -45,8 +34,8 @@ def evaluate(
     values: Mapping[str, Any] | bool = True,
     densities: str = "data",
     features: int = 200,
-    clusters: int = 50,
-    window: int = 5,
+    clusters: int | Sequence[int] = 50,
+    window: int | Sequence[int] = 5,
     bandwidth: float | None = None,
     interval: str = "bootstrap",
     bootstraps: int = 200,
@@ -63,9 +52,9 @@ def evaluate(
     the direct and the doubly robust estimates. `densities` of the policies that collected are the "data"'s log_prob,
     or estimated by behaviour cloning where it has none; "estimated"; or "none". `features` is the number of random
     features of marginal weights, which need no densities; 0 leaves these estimates out. `clusters` and `window` are
-    those of STAR (see `rlx.ope.star`); 0 clusters leave it out. The `bandwidth` of the kernel of deterministic policies
-    is by default that of `rlx.ope.kernels.bandwidth`. Intervals are "bootstrap" intervals over episodes, or "t",
-    "bernstein" or "hoeffding" where an estimate is a mean of terms.
+    those of STAR (see `rlx.ope.star`), or several, each pair an estimator; 0 clusters leave it out. The `bandwidth` of
+    the kernel of deterministic policies is by default that of `rlx.ope.kernels.bandwidth`. Intervals are "bootstrap"
+    intervals over episodes, or "t", "bernstein" or "hoeffding" where an estimate is a mean of terms.
 
     Raises RlxError for a data set without complete episodes or rewards, and for a policy of another environment.
     """
@@ -75,7 +64,7 @@ def evaluate(
         check_fits(policy, source)
     episodes, complete, notes = _complete(source)
     limit = trajectories.time_limit_of(source) if (episodes.complete & ~episodes.terminated).any() else None
-    log_ratio = q = v = marginal = None
+    log_ratio = q = v = marginal = of_state = None
     spread: dict[str, float] = {}
     if densities != "none":
         log_prob, more = _behaviour(source, densities, seed)
@@ -89,16 +78,24 @@ def evaluate(
         options = complete, gamma, limit, SAMPLES, features, seed
         weights = [learning.marginal_weights(source, policy, *options) for policy in chosen]
         marginal = jnp.stack([episodes.pad(x) for x in weights])
-    inputs = Inputs(log_ratio, q, v, marginal)
+        if log_ratio is not None:
+            shares = [np.exp(np.minimum(x, estimators.MAX_LOG_WEIGHT)) for x in ratios]
+            weights = [
+                learning.marginal_weights(source, policy, *options, share)
+                for policy, share in zip(chosen, shares, strict=True)
+            ]
+            of_state = jnp.stack([episodes.pad(x) for x in weights])
+    inputs = Inputs(log_ratio, q, v, marginal, of_state)
     if all(part is None for part in inputs):
         raise RlxError("values, densities, features: without any of them nothing can be estimated; leave one out")
-    process: tuple[Any, int, int] = None, 0, window
-    if clusters and log_ratio is not None:
-        number = min(clusters, source.size)
-        process = episodes.pad(learning.abstract_states(source, limit, number, seed)), number, window
+    processes = _processes(source, episodes, limit, clusters, window, seed) if log_ratio is not None else []
     counts = intervals.bootstrap_counts(len(episodes.mask), bootstraps, seed)
-    results = jax.device_get(_estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, *process))
-    rows, distributions = _rows(chosen, results, interval, level)
+    states = {name: state for name, state, _, _ in processes}
+    settings_of = tuple((name, number, steps) for name, _, number, steps in processes)
+    results = jax.device_get(
+        estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, states, settings_of)
+    )
+    rows, distributions = rows_of(chosen, results, interval, level)
     notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
     returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
     on_policy = intervals.student(returns, level)
@@ -212,63 +209,23 @@ def _values(
     return jnp.stack(q), jnp.stack(v), spread
 
 
-@partial(jax.jit, static_argnames=("level", "clusters", "window"))
-def _estimate(
-    reward: Any,
-    mask: Any,
-    inputs: Inputs,
-    gamma: Any,
-    counts: Any,
-    level: float,
-    state: Any,
-    clusters: int,
-    window: int,
-) -> dict[str, Any]:
-    """Everything that the table has, by name, each `[C, ...]`."""
-
-    def of_one(inputs: Inputs) -> dict[str, Any]:
-        batch = make_batch(reward, mask, *inputs)
-        needs = (WEIGHTED, inputs.log_ratio), (MODELLED, inputs.q), (MARGINALISED, inputs.marginal)
-        left_out = {name for names, part in needs if part is None for name in names}
-        used = {name: f for name, f in estimators.ESTIMATORS.items() if name not in left_out}
-
-        def every(weights: jax.Array) -> dict[str, jax.Array]:
-            results = {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
-            if state is not None:
-                results["STAR"] = star.value(batch, state, clusters, window, gamma, weights)
-            return results
-
-        results: dict[str, Any] = {"estimates": intervals.bootstrap(every, counts, level)}
-        results["terms"] = {name: terms(batch, gamma) for name, terms in TERMS.items() if name in used}
-        if inputs.log_ratio is not None:
-            last = estimators.log_weights(batch)[:, -1]
-            results["sizes"] = estimators.effective_sample_size(last), estimators.per_decision_sample_size(batch, gamma)
-            x = jnp.sort(estimators.returns(batch, gamma))
-            cdf = cumulative.self_normalised(batch, gamma, x, jnp.ones(len(x)))
-            std = jnp.sqrt(cumulative.variance(x, cdf))
-            lower = cumulative.quantile(x, cdf, 0.5), cumulative.cvar(x, cdf, TAIL)
-            results["distribution"] = cumulative.mean(x, cdf), std, *lower
-        return results
-
-    return jax.lax.map(of_one, inputs)
-
-
-def _rows(
-    chosen: Sequence[Policy], results: dict[str, Any], interval: str, level: float
-) -> tuple[list[Row], list[Distribution]]:
-    rows, distributions = [], []
-    for i, policy in enumerate(chosen):
-        sizes = [float(x[i]) for x in results["sizes"]] if "sizes" in results else [float("nan")] * 2
-        for name in (name for name in (*estimators.ESTIMATORS, "STAR") if name in results["estimates"][0]):
-            value = Interval(*(float(x[name][i]) for x in results["estimates"]))
-            if interval != "bootstrap" and name in results["terms"]:
-                value = intervals.OF_TERMS[interval](results["terms"][name][i], level)
-            size = sizes[name not in PER_TRAJECTORY] if name in WEIGHTED else float("nan")
-            rows.append(Row(policy.name, name, value, size))
-        if "distribution" in results:
-            mean, std, median, cvar = (float(x[i]) for x in results["distribution"])
-            distributions.append(Distribution(policy.name, mean, std, median, cvar, sizes[0]))
-    return rows, distributions
+def _processes(
+    dataset: Dataset,
+    episodes: Trajectories,
+    limit: int | None,
+    clusters: int | Sequence[int],
+    window: int | Sequence[int],
+    seed: int,
+) -> list[Process]:
+    """STAR's, one for each number of clusters and each window."""
+    numbers, windows = ([x] if isinstance(x, int) else list(x) for x in (clusters, window))
+    processes = []
+    for number in (min(number, dataset.size) for number in numbers if number):
+        state = episodes.pad(learning.abstract_states(dataset, limit, number, seed))
+        for steps in windows:
+            alone = len(numbers) == len(windows) == 1
+            processes.append(Process("STAR" if alone else f"STAR {number} {steps}", number, steps, state))
+    return processes
 
 
 def _size_note(policy: Policy, rows: Sequence[Row], episodes: int) -> str:

@@ -114,6 +114,19 @@ def returns(nets: Networks, critic: HalfState, observation: jax.Array, action: j
     )
 
 
+def draws(nets: Networks, critic: HalfState, observation: jax.Array, action: jax.Array, key: Key) -> jax.Array:
+    """A return from the distribution of every critic in units of rewards, `[N, ...]`; of critics of means, the mean."""
+    estimates = nets.critic.apply(critic.learner.variables, observation, action)
+    if nets.kind == "mixture":
+        drawn = mixture.sample(estimates, key)
+    elif nets.kind == "quantiles":
+        which = jax.random.randint(key, estimates.shape[:-1], 0, estimates.shape[-1])
+        drawn = jnp.take_along_axis(estimates, which[..., None], axis=-1)[..., 0]
+    else:
+        drawn = estimates
+    return drawn / critic.hypers.reward_scale
+
+
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
     """The ensemble that `config` describes. Raises RlxError for quantiles and mixtures at once."""
     if config.num_quantiles and config.num_components:

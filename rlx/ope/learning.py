@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from rlx.envs import no_env
 from rlx.ope import fqe, marginal, star
 from rlx.ope.policies import Policy, actions, from_snapshots, in_blocks
 from rlx.train.task import Task, observed
+from rlx.types import Key
 
 FQE: dict[str, Any] = {"offline_steps": 20_000, "critic_hidden_sizes": (256, 256)}
 BC: dict[str, Any] = {"offline_steps": 5_000, "actor_hidden_sizes": (256, 256)}
@@ -27,6 +29,7 @@ class Values(NamedTuple):
 
     snapshot: Any  # agent and statistics, [C, ...]
     estimate: Callable[..., Any]  # (snapshot of one, observation [B, O], action [B, K, A]) -> [N, B]
+    draw: Callable[..., Any]  # (snapshot of one, observation, action, key) -> [N, B, K], returns
     limit: int | None  # as `fit_values` has it
 
     def mean(self, candidate: int, observation: np.ndarray, time: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -34,6 +37,18 @@ class Values(NamedTuple):
         one = jax.tree.map(lambda x: x[candidate], self.snapshot)
         rows = with_time(observation, time, self.limit)
         return in_blocks(lambda i, *leaves: np.asarray(self.estimate(one, *leaves)).swapaxes(0, 1), rows, action)
+
+    def returns(
+        self, candidate: int, observation: np.ndarray, time: np.ndarray, action: np.ndarray, seed: int = 0
+    ) -> np.ndarray:
+        """A return after each action `[n, K, A]`, drawn from each critic's distribution: `[n, N, K]`."""
+        one, key = jax.tree.map(lambda x: x[candidate], self.snapshot), jax.random.key(seed)
+        rows = with_time(observation, time, self.limit)
+
+        def drawn(i: int, *leaves: np.ndarray) -> np.ndarray:
+            return np.asarray(self.draw(one, *leaves, jax.random.fold_in(key, i))).swapaxes(0, 1)
+
+        return in_blocks(drawn, rows, action)
 
 
 def with_time(observation: np.ndarray, time: np.ndarray, limit: int | None) -> np.ndarray:
@@ -80,12 +95,18 @@ def fit_values(
     run_config, task, snapshot = _train("rlx.ope.fqe", extended, ratio="1:0", **chosen_settings)
     nets = fqe.make_networks(run_config.network, task.env.spec)
 
-    def estimate(snapshot: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
+    def seen(snapshot: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
         normalised = observed(task, snapshot["statistics"], observation)[:, None]
-        normalised = jnp.broadcast_to(normalised, (*action.shape[:2], normalised.shape[-1]))
-        return fqe.returns(nets, snapshot["agent"].critic, normalised, action).mean(axis=-1)
+        return jnp.broadcast_to(normalised, (*action.shape[:2], normalised.shape[-1]))
 
-    return Values(snapshot, jax.jit(estimate), limit)
+    def estimate(snapshot: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
+        rows = seen(snapshot, observation, action)
+        return fqe.returns(nets, snapshot["agent"].critic, rows, action).mean(axis=-1)
+
+    def draw(snapshot: Any, observation: jax.Array, action: jax.Array, key: Key) -> jax.Array:
+        return fqe.draws(nets, snapshot["agent"].critic, seen(snapshot, observation, action), action, key)
+
+    return Values(snapshot, jax.jit(estimate), jax.jit(draw), limit)
 
 
 def marginal_weights(
@@ -97,42 +118,50 @@ def marginal_weights(
     samples: int,
     number: int,
     seed: int = 0,
+    ratio: np.ndarray | None = None,
 ) -> np.ndarray:
     """Marginal weights of every row, `[n]`, over the episodes that are `complete` `[E]`; 0 in the others.
 
-    Features are `number` random Fourier features of observation (see `with_time`) and action. `limit` and `samples` are
-    as in `fit_values`.
+    Of states and actions, or with `ratio` `[n]`, pi(a|s) / mu(a|s), of states. Features are `number` random Fourier
+    features of observation (see `with_time`) and action. `limit` and `samples` are as in `fit_values`.
     """
     keep = complete[dataset.episode]
-    rows = data.choose_parts(dataset, policy.parts).rows
-    following = actions(policy, rows.next_observation[keep], samples, seed)
-    start = keep & (dataset.time == 0)
-    first = actions(policy, rows.observation[start], samples, seed + 1)
-    observation, next_observation, time = (
-        leaf[keep] for leaf in (dataset.rows.observation, dataset.rows.next_observation, dataset.time)
-    )
-    observation, next_observation = with_time(observation, time, limit), with_time(next_observation, time + 1, limit)
-    taken = np.concatenate([observation, dataset.rows.action[keep]], axis=1)
-    mean, scale = taken.mean(axis=0), np.maximum(taken.std(axis=0), 1e-3)
-
-    @jax.jit
-    def features(observation: jax.Array, action: jax.Array) -> jax.Array:
-        """The mean over K actions: `[n, O]` and `[n, K, A]` to `[n, D]`."""
-        observations = jnp.broadcast_to(observation[:, None], (*action.shape[:2], observation.shape[-1]))
-        x = (jnp.concatenate([observations, action], axis=-1) - mean) / scale
-        return marginal.fourier_features(x, jax.random.key(seed), number).mean(axis=1)
-
-    ended = dataset.rows.terminated | (dataset.time + 1 >= (np.inf if limit is None else limit))
-    weights = jax.jit(marginal.minimax_weights)(
-        features(observation, dataset.rows.action[keep][:, None]),
-        features(next_observation, following),
-        1.0 - ended[keep].astype(np.float32),
-        features(with_time(dataset.rows.observation[start], dataset.time[start], limit), first),
-        gamma,
-    )
+    rows, time = dataset.rows, dataset.time[keep]
+    observation = with_time(rows.observation, dataset.time, limit)
+    state, following = observation[keep], with_time(rows.next_observation, dataset.time + 1, limit)[keep]
+    if ratio is None:
+        mine = data.choose_parts(dataset, policy.parts).rows
+        taken = rows.action[keep][:, None]
+        after = actions(policy, mine.next_observation[keep], samples, seed)
+        at_start = actions(policy, mine.observation[keep][time == 0], samples, seed + 1)
+    else:
+        taken = after = np.zeros((len(state), 1, 0), np.float32)
+        at_start = taken[time == 0]
+    known = np.concatenate([state, taken[:, 0]], axis=1)
+    mean, scale = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-3)
+    going_on = ~(rows.terminated | (dataset.time + 1 >= (np.inf if limit is None else limit)))[keep]
+    weight = going_on if ratio is None else going_on * ratio[keep]
+    states, actions_of = (state, following, state[time == 0]), (taken, after, at_start)
+    args = states, actions_of, (mean, scale), weight.astype(np.float32), (gamma**time).astype(np.float32)
     every = np.zeros(dataset.size, np.float32)
-    every[keep] = weights
+    every[keep] = _weights(*args, gamma, jax.random.key(seed), number)
     return every
+
+
+@partial(jax.jit, static_argnames="number")
+def _weights(
+    states: Any, actions: Any, unit: Any, weight: Any, base: Any, gamma: Any, key: Key, number: int
+) -> jax.Array:
+    """Marginal weights of rows from their states `[n, O]` and actions `[n, K, A]`, here, next and first."""
+
+    def features(state: jax.Array, action: jax.Array) -> jax.Array:
+        """The mean over K actions, `[n, D]`."""
+        repeated = jnp.broadcast_to(state[:, None], (*action.shape[:2], state.shape[-1]))
+        x = (jnp.concatenate([repeated, action], axis=-1) - unit[0]) / unit[1]
+        return marginal.fourier_features(x, key, number).mean(axis=1)
+
+    here, later, first = (features(*x) for x in zip(states, actions, strict=True))
+    return marginal.minimax_weights(here, here - gamma * weight[:, None] * later, first, base)
 
 
 def abstract_states(dataset: Dataset, limit: int | None, number: int, seed: int = 0) -> np.ndarray:

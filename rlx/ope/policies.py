@@ -44,7 +44,7 @@ def from_run(
 
     They act as they explore where the agent has a density, else greedily; `greedy` makes all act greedily. Exploration
     noise that is added on top does not count. Raises RlxError for a run, checkpoint or member that does not exist, and
-    for an agent that carries an acting state.
+    for an agent that carries an acting state or chooses among actions.
     """
     run_config = config.from_json(folder / "config.json")
     saved.check_member(member, config.members(run_config), str(folder))
@@ -71,7 +71,13 @@ def from_snapshots(
     snapshots: Mapping[str, Any], run_config: RunConfig, task: Task, greedy: bool = False
 ) -> list[Policy]:
     """Policies of agent and statistics of one member each, by name."""
-    spec, functions = task.env.spec, _functions(task, greedy or task.agent.log_prob is None)
+    spec = task.env.spec
+    if spec.num_actions:
+        raise RlxError(
+            f"{next(iter(snapshots))}: chooses among {spec.num_actions} actions; evaluation from data is of continuous"
+            " actions so far, so simulate it: rlx eval"
+        )
+    functions = _functions(task, greedy or task.agent.log_prob is None)
     of_env: dict[str, Any] = {"env": run_config.env, "backend": run_config.backend, "parts": spec.parts}
     of_env |= {"sizes": (spec.observation_size, spec.action_size)}
     return [Policy(name, *functions, snapshot, **of_env) for name, snapshot in snapshots.items()]

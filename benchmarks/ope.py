@@ -1,0 +1,138 @@
+"""Off-policy estimates against the truth: ten checkpoints of SAC a task, data of three of them.
+
+    python -m benchmarks.ope --out benchmarks/results
+
+Works in stages and keeps what each has made in --work, so a run that was stopped goes on; the rows of all data sets
+and their page go to --out, as ope.json and ope.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import ope_page
+from rlx import data, envs, ope
+from rlx.commands import main as cli
+from rlx.data.dataset import take
+from rlx.ope import trajectories
+from rlx.train.compile import keep_compiled_programs
+
+LENGTH, GAMMA, CANDIDATES, TRUE_EPISODES = 100, 0.97, 10, 4096
+NETWORKS = "--actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64"
+TASKS = {  # the environment, its physics, and how SAC is trained on it
+    "pendulum": ("gymnax:Pendulum-v1", None, "--total-env-steps 3000 --eval-every 300 --log-every 300 --num-envs 4"
+                 " --warmup-env-steps 300 --ratio 4:4"),
+    "inverted_pendulum": ("brax:inverted_pendulum", "generalized", "--total-env-steps 9216 --eval-every 896"
+                          " --log-every 896"),
+    "hopper": ("brax:hopper", "spring", "--total-env-steps 60000 --eval-every 6000 --log-every 6000"),
+}  # fmt: skip
+QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first
+VALUES = {"offline_steps": 2_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.05}
+VALUES |= {"num_critics": 2, "batch_size": 128, "samples": 2}
+CLUSTERS, WINDOWS = (20, 50, 100), (1, 5, 20)  # of STAR
+
+
+def run_of(task: str, work: Path) -> Path:
+    """The task's training run, made if it is missing."""
+    env, backend, settings = TASKS[task]
+    if not (work / task / "summary.json").exists():
+        line = f"train sac --env {env} {settings} {NETWORKS} --env-args episode_length={LENGTH} --quiet --overwrite"
+        line += f" --run-dir {work} --run-name {task}" + (f" --backend {backend}" if backend else "")
+        if cli.main(line.split()):
+            raise SystemExit(2)
+    return work / task
+
+
+def truth_of(task: str, run: Path, work: Path) -> dict[str, Any]:
+    """Mean discounted returns and lengths of simulated episodes of each candidate, by its step."""
+    path = work / f"{task}-truth.json"
+    if not path.exists():
+        env, backend, _ = TASKS[task]
+        policies = ope.from_run(run, "all")[-CANDIDATES:]
+        simulated = envs.make(env, backend, LENGTH)
+        values = ope.simulate(policies, simulated, TRUE_EPISODES, GAMMA).mean(axis=1)
+        path.write_text(json.dumps({p.name.partition("@")[2]: float(x) for p, x in zip(policies, values, strict=True)}))
+    known: dict[str, Any] = json.loads(path.read_text())
+    return known
+
+
+def data_of(task: str, quality: str, step: str, run: Path, work: Path, transitions: int) -> Any:
+    """Transitions of one checkpoint, collected if they are missing."""
+    folder = work / f"{task}-{quality}-v0"
+    if not folder.exists():
+        line = f"collect {run} --kind medium --step {step} --num-transitions {transitions} --out {folder}"
+        if cli.main(line.split()):
+            raise SystemExit(2)
+    return data.read(folder)
+
+
+def subset(dataset: Any, first: int, count: int) -> Any:
+    """`count` complete episodes, from the complete one of number `first`."""
+    complete = np.flatnonzero(trajectories.from_dataset(dataset).complete)[first : first + count]
+    if len(complete) < count:
+        raise SystemExit(f"{dataset.name} has only {first + len(complete)} complete episodes: collect more")
+    return take(dataset, np.isin(dataset.episode, complete))
+
+
+def estimated(task: str, quality: str, episodes: int, number: int, run: Path, dataset: Any) -> dict[str, Any]:
+    """Estimates and effective episodes by estimator, from one data set."""
+    start = time.process_time()
+    chosen = subset(dataset, episodes * number, episodes)
+    policies = ope.from_run(run, "all")[-CANDIDATES:]
+    options: dict[str, Any] = {"gamma": GAMMA, "values": VALUES, "seed": number, "bootstraps": 1}
+    table = ope.evaluate(policies, chosen, clusters=CLUSTERS, window=WINDOWS, **options)
+    sizes = {e: float(np.median([table.row(p, e).sample_size for p in table.policies])) for e in table.estimators}
+    return {
+        "task": task,
+        "data": quality,
+        "episodes": episodes,
+        "set": number,
+        "steps": chosen.size,
+        "estimates": {name: table.estimates(name) for name in table.estimators},
+        "sizes": {name: size for name, size in sizes.items() if np.isfinite(size)},
+        "seconds": round(time.process_time() - start, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--data", nargs="+", choices=QUALITIES, default=list(QUALITIES))
+    parser.add_argument("--episodes", nargs="+", type=int, default=[100, 1000], help="of a data set")
+    parser.add_argument("--sets", nargs="+", type=int, default=[3, 1], help="data sets of each of these sizes")
+    parser.add_argument("--transitions", type=int, default=120_000, help="collected by each behaviour policy")
+    parser.add_argument("--work", type=Path, default=Path(".cache/bench/ope"), help="runs and data sets")
+    parser.add_argument("--out", type=Path, default=Path(".cache/bench"), help="rows and the page")
+    settings = parser.parse_args()
+    keep_compiled_programs()
+    settings.work.mkdir(parents=True, exist_ok=True)
+    rows_path = settings.out / "ope.json"
+    rows = json.loads(rows_path.read_text()) if rows_path.exists() else {"truth": {}, "rows": []}
+    made = {(row["task"], row["data"], row["episodes"], row["set"]) for row in rows["rows"]}
+    for episodes, sets in zip(settings.episodes, settings.sets, strict=True):
+        for task in settings.tasks:
+            for quality in settings.data:
+                missing = [i for i in range(sets) if (task, quality, episodes, i) not in made]
+                if not missing:
+                    continue
+                run = run_of(task, settings.work)
+                true = truth_of(task, run, settings.work)
+                step = sorted(true, key=lambda step: true[step])[QUALITIES[quality]]
+                dataset = data_of(task, quality, step, run, settings.work, settings.transitions)
+                rows["truth"][task] = {"values": true, "behaviours": rows["truth"].get(task, {}).get("behaviours", {})}
+                rows["truth"][task]["behaviours"][quality] = step
+                for number in missing:
+                    rows["rows"].append(estimated(task, quality, episodes, number, run, dataset))
+                    print({k: v for k, v in rows["rows"][-1].items() if k not in ("estimates", "sizes")}, flush=True)
+                    rows_path.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"written to {ope_page.write(rows, settings.out)}")
+
+
+if __name__ == "__main__":
+    main()
