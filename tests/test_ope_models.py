@@ -40,7 +40,7 @@ class Chain:
         """With the Q of a table `[time, state, action]` and V = 0.9 Q(1) + 0.1 Q(0)."""
         v = q @ np.array([0.1, 0.9])
         time = np.arange(2)
-        of_state = cls.visits * GAMMA**time if right else np.array([0.3, 2.0])[cls.actions]
+        of_state = cls.visits * GAMMA**time if right else np.array([0.3, 3.0])[cls.actions]
         log_ratio = np.log(cls.ratio) if right else np.array([0.2, -0.4])[cls.actions]
         parts = log_ratio, q[time, cls.state, cls.actions], v[time, cls.state], of_state * np.exp(log_ratio), of_state
         return make_batch(cls.reward, np.ones((4, 2), bool), *parts)
@@ -75,7 +75,7 @@ def test_minimax_weights_are_the_ratio_of_visits(what: str) -> None:
     rows = (taken, taken - GAMMA * following, np.tile(GAMMA ** np.arange(2), (4, 1)))
     features, change, base = (x.reshape(8, *x.shape[2:]) for x in rows)
     visits = Chain.visits * (Chain.ratio if of_action else 1)
-    for actual in three_ways(marginal.minimax_weights, features, change, policy[:, 0], base, 1e-6):
+    for actual in three_ways(marginal.minimax_weights, features, change, policy[:, 0], base, 1e-9):
         near(actual, base * visits.reshape(8))
     near(marginal.minimax_weights(features, change, policy[:, 0], base, 1e9), base)  # hardly any data: those of mu
 
@@ -93,7 +93,7 @@ def test_the_value_of_a_deterministic_policy_and_its_gradient() -> None:
     episodes = deterministic.Episodes(state, state, action, reward, ones > 0, 0 * ones, density)
 
     def of_action(state: Any, action: Any) -> jax.Array:
-        return jnp.concatenate([powers(state), powers(action), state * action], axis=-1)
+        return jnp.concatenate([powers(state), action, action**2, state * action], axis=-1)
 
     def value(gain: Any, model: deterministic.Model) -> jax.Array:
         return deterministic.value(lambda s: gain * s, episodes, model, 1.0)
@@ -103,7 +103,7 @@ def test_the_value_of_a_deterministic_policy_and_its_gradient() -> None:
     near(jax.jit(jax.value_and_grad(partial(value, model=right)))(0.5), exact, rtol=2e-3)
     wrong = right._replace(of_action=lambda state, action: jnp.ones_like(action))
     actual = jax.jit(jax.value_and_grad(partial(value, model=wrong)))(0.5)
-    np.testing.assert_allclose(actual, [-0.25 - 0.09, 1.0], atol=0.15)
+    np.testing.assert_allclose(actual, [-0.25 - 0.09, 1.0], atol=0.3)
 
 
 # Abstract reward processes

@@ -76,25 +76,16 @@ def evaluate(
         q, v, spread = _values(source, chosen, episodes, gamma, limit, seed, settings)
     if features:
         options = complete, gamma, limit, SAMPLES, features, seed
-        weights = [learning.marginal_weights(source, policy, *options) for policy in chosen]
-        marginal = jnp.stack([episodes.pad(x) for x in weights])
+        marginal = _marginals(source, chosen, episodes, options, [None] * len(chosen))
         if log_ratio is not None:
-            shares = [np.exp(np.minimum(x, estimators.MAX_LOG_WEIGHT)) for x in ratios]
-            weights = [
-                learning.marginal_weights(source, policy, *options, share)
-                for policy, share in zip(chosen, shares, strict=True)
-            ]
-            of_state = jnp.stack([episodes.pad(x) for x in weights])
+            of_state = _marginals(source, chosen, episodes, options, ratios)
     inputs = Inputs(log_ratio, q, v, marginal, of_state)
     if all(part is None for part in inputs):
         raise RlxError("values, densities, features: without any of them nothing can be estimated; leave one out")
     processes = _processes(source, episodes, limit, clusters, window, seed) if log_ratio is not None else []
     counts = intervals.bootstrap_counts(len(episodes.mask), bootstraps, seed)
-    states = {name: state for name, state, _, _ in processes}
-    settings_of = tuple((name, number, steps) for name, _, number, steps in processes)
-    results = jax.device_get(
-        estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, states, settings_of)
-    )
+    states, sizes = [one.state for one in processes], tuple(one._replace(state=None) for one in processes)
+    results = jax.device_get(estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, states, sizes))
     rows, distributions = rows_of(chosen, results, interval, level)
     notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
     returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
@@ -207,6 +198,21 @@ def _values(
         v.append(episodes.pad(of_policy.mean(axis=1)))
         spread[policy.name] = float(of_policy[episodes.row[:, 0]].mean(axis=0).std())
     return jnp.stack(q), jnp.stack(v), spread
+
+
+def _marginals(
+    dataset: Dataset,
+    chosen: Sequence[Policy],
+    episodes: Trajectories,
+    options: tuple[Any, ...],
+    log_ratios: Sequence[np.ndarray | None],
+) -> jax.Array:
+    """Marginal weights `[C, N, T]`, of states and actions, or with log-ratios `[n]` of states."""
+    weights = []
+    for policy, log_ratio in zip(chosen, log_ratios, strict=True):
+        ratio = None if log_ratio is None else np.exp(np.minimum(log_ratio, estimators.MAX_LOG_WEIGHT))
+        weights.append(episodes.pad(learning.marginal_weights(dataset, policy, *options, ratio)))
+    return jnp.stack(weights)
 
 
 def _processes(
