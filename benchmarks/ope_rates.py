@@ -132,7 +132,7 @@ def distance(count: int, seed: int, draws: int = 4096) -> float:
         return jax.scipy.stats.norm.logpdf(action[:, 0], mean, 0.3)
 
     policy = ope.Policy("ahead", sample, log_prob, jnp.float32(0.2))
-    settings: dict[str, Any] = {"offline_steps": 3000, "critic_hidden_sizes": (32, 32), "critic_lr": 3e-3, "tau": 0.02}
+    settings: dict[str, Any] = {"offline_steps": 2000, "critic_hidden_sizes": (32, 32), "critic_lr": 3e-3, "tau": 0.02}
     settings |= {"num_components": 4, "num_critics": 1, "batch_size": 256}
     fitted = learning.fit_values(dataset, [policy], GAMMA, SHORT, seed=seed, **settings)
     actions = rng.normal(0.2, 0.3, size=(draws, 1, 1)).astype(np.float32)
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--part", choices=("horizon", "distribution", "both"), default="both")
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 5, 10, 20, 40])
-    parser.add_argument("--episodes", type=int, nargs="+", default=[100, 400], help="of data sets, for the horizon")
+    parser.add_argument("--episodes", type=int, nargs="+", default=[200], help="of data sets, for the horizon")
     parser.add_argument("--sets", type=int, default=32, help="data sets of each size, for the horizon")
     parser.add_argument("--seeds", type=int, default=3, help="data sets of each size, for the distribution")
     settings = parser.parse_args()
@@ -164,7 +164,7 @@ def main() -> None:
     if settings.part != "distribution":
         horizons(settings.episodes, settings.steps, settings.sets)
     if settings.part != "horizon":
-        distributions([10, 30, 100, 300, 1000], settings.seeds)
+        distributions([10, 100, 1000], settings.seeds)
 
 
 if __name__ == "__main__":
