@@ -33,8 +33,8 @@ TASKS = {  # the environment, its physics, and how SAC is trained on it
     "hopper": ("brax:hopper", "spring", "--total-env-steps 60000 --eval-every 6000 --log-every 6000"),
 }  # fmt: skip
 QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first
-VALUES = {"offline_steps": 1_500, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.05}
-VALUES |= {"num_critics": 2, "batch_size": 128, "samples": 2}
+VALUES = {"offline_steps": 1_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.1}
+VALUES |= {"num_critics": 1, "batch_size": 128, "samples": 2}
 CLUSTERS, WINDOWS = (20, 50, 100), (1, 5, 20)  # of STAR
 
 
