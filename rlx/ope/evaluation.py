@@ -211,7 +211,7 @@ def _marginals(
     weights = []
     for policy, log_ratio in zip(chosen, log_ratios, strict=True):
         ratio = None if log_ratio is None else np.exp(np.minimum(log_ratio, estimators.MAX_LOG_WEIGHT))
-        weights.append(episodes.pad(learning.marginal_weights(dataset, policy, *options, ratio)))
+        weights.append(episodes.pad(learning.marginal_weights(dataset, policy, *options, ratio=ratio)))
     return jnp.stack(weights)
 
 
