@@ -109,10 +109,9 @@ def compare(count: int, steps: int, size: int, repeats: int, bootstraps: int, ca
         f" {their_s:.2f} s: {their_s / mine_s:.0f} times\n"
     )
     terms = inputs["terms"]
-    for kind, their_name in (("t", "ttest"), ("bernstein", "bernstein"), ("hoeffding", "hoeffding")):
-        mine_i = intervals.OF_TERMS[kind](terms)
-        print(f"- {kind}: rlx {mine_i.low:.4g} to {mine_i.high:.4g}, SCOPE-RL {theirs['intervals'][other][1]:.4g}"
-              f" to {theirs['intervals'][other][2]:.4g}")  # fmt: skip
+    for kind, name in (("t", "ttest"), ("bernstein", "bernstein"), ("hoeffding", "hoeffding")):
+        mine_i, (low, high) = intervals.OF_TERMS[kind](terms), theirs["intervals"][name][1:]
+        print(f"- {kind}: rlx {mine_i.low:.4g} to {mine_i.high:.4g}, SCOPE-RL {low:.4g} to {high:.4g}")
 
 
 def main() -> None:
