@@ -25,7 +25,7 @@ from rlx.ope import estimators, intervals, kernels
 ROOT = Path(__file__).resolve().parents[1]
 PEER = ROOT / ".cache/peers/scope/bin/python"
 GAMMA, BANDWIDTH, EXPLORATION = 0.97, 0.3, 0.4
-COMPARED = ("TIS", "SNTIS", "PDIS", "SNPDIS", "DM", "DR", "WDR", "SMIS", "SMDR")
+COMPARED = ("TIS", "SNTIS", "PDIS", "SNPDIS", "DM", "DR", "WDR", "MIS", "MDR")
 
 
 def make_inputs(candidates: int, count: int, steps: int, size: int, repeats: int, bootstraps: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def make_inputs(candidates: int, count: int, steps: int, size: int, repeats: int
         "target": target,
         "q": q,
         "v": v,
-        "of_state": rng.uniform(0.5, 1.5, size=(candidates, count, steps)),
+        "marginal": rng.uniform(0.5, 1.5, size=(candidates, count, steps)),
         "terms": rng.uniform(0, 1, size=count),
         "gamma": GAMMA,
         "bandwidth": BANDWIDTH,
@@ -54,20 +54,20 @@ def make_inputs(candidates: int, count: int, steps: int, size: int, repeats: int
 
 
 @jax.jit
-def estimate(action: Any, reward: Any, pscore: Any, target: Any, q: Any, v: Any, of_state: Any, counts: Any) -> Any:
+def estimate(action: Any, reward: Any, pscore: Any, target: Any, q: Any, v: Any, marginal: Any, counts: Any) -> Any:
     """Estimates of every candidate, and the ends of their intervals, from the same arrays as the peer's."""
 
     def of_one(arguments: Any) -> Any:
-        target, q, v, of_state = arguments
+        target, q, v, marginal = arguments
         log_ratio = kernels.log_kernel(action, target, BANDWIDTH, bounded=False) - jnp.log(pscore).sum(axis=-1)
-        of_state = of_state * GAMMA ** jnp.arange(reward.shape[1])  # rlx's weights are discounted
+        marginal = marginal * GAMMA ** jnp.arange(reward.shape[1])  # rlx's weights are discounted
         ones = jnp.ones(reward.shape, bool)
-        batch = estimators.make_batch(reward, ones, log_ratio, q, v, None, of_state)
+        batch = estimators.make_batch(reward, ones, log_ratio, q, v, marginal)
         return intervals.bootstrap(
             lambda weights: {name: estimators.ESTIMATORS[name](batch, GAMMA, weights) for name in COMPARED}, counts
         )
 
-    return jax.lax.map(of_one, (target, q, v, of_state))
+    return jax.lax.map(of_one, (target, q, v, marginal))
 
 
 def peer(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def peer(inputs: dict[str, Any]) -> dict[str, Any]:
 def compare(count: int, steps: int, size: int, repeats: int, bootstraps: int, candidates: int = 10) -> None:
     inputs = make_inputs(candidates, count, steps, size, repeats, bootstraps)
     arrays = [
-        jnp.asarray(inputs[k], jnp.float32) for k in ("action", "reward", "pscore", "target", "q", "v", "of_state")
+        jnp.asarray(inputs[k], jnp.float32) for k in ("action", "reward", "pscore", "target", "q", "v", "marginal")
     ]
     counts = intervals.bootstrap_counts(count, bootstraps)
     start = time.process_time()

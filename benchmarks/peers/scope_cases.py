@@ -15,8 +15,8 @@ ESTIMATORS = {
     "DM": continuous.DirectMethod,
     "DR": continuous.DoublyRobust,
     "WDR": continuous.SelfNormalizedDR,
-    "SMIS": continuous.StateMarginalIS,
-    "SMDR": continuous.StateMarginalDR,
+    "MIS": continuous.StateActionMarginalIS,
+    "MDR": continuous.StateActionMarginalDR,
 }
 
 
@@ -34,7 +34,7 @@ def main() -> None:
             "evaluation_policy_action": inputs["target"][i].reshape(count * steps, -1),
             "state_action_value_prediction": np.stack([inputs["q"][i], inputs["v"][i]], axis=-1).reshape(-1, 2),
             "initial_state_value_prediction": inputs["v"][i][:, 0],
-            "state_marginal_importance_weight": inputs["of_state"][i].reshape(-1),
+            "state_action_marginal_importance_weight": inputs["marginal"][i].reshape(-1),
             "gamma": float(inputs["gamma"]),
             "bandwidth": float(inputs["bandwidth"]),
         }
