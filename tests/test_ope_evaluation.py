@@ -212,6 +212,7 @@ def test_policies_and_arguments_that_cannot_be() -> None:
             ope.evaluate(wrong, episodes(3), values=False)
     for arguments, words in (
         ({"gamma": 1.5}, "gamma 1.5: must be 0 to 1"),
+        ({"bandwidth": 0.0}, "bandwidth 0: must be above 0"),
         ({"interval": "z"}, "interval z: must be bootstrap, t, bernstein or hoeffding"),
         ({"densities": "none", "features": 0}, "without any of them nothing can be estimated"),
     ):

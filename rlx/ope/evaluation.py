@@ -58,7 +58,7 @@ def evaluate(
 
     Raises RlxError for a data set without complete episodes or rewards, and for a policy of another environment.
     """
-    _check(gamma, densities, interval, bootstraps, level)
+    _check(gamma, densities, interval, bootstraps, level, bandwidth)
     source, chosen = data.as_dataset(dataset), policies.named(candidates, greedy)
     for policy in chosen:
         check_fits(policy, source)
@@ -93,9 +93,11 @@ def evaluate(
     return Table(rows, distributions, on_policy, len(returns), spread, notes)
 
 
-def _check(gamma: float, densities: str, interval: str, bootstraps: int, level: float) -> None:
+def _check(gamma: float, densities: str, interval: str, bootstraps: int, level: float, bandwidth: float | None) -> None:
     if not 0 <= gamma <= 1:
         raise RlxError(f"gamma {gamma:g}: must be 0 to 1")
+    if bandwidth is not None and not bandwidth > 0:
+        raise RlxError(f"bandwidth {bandwidth:g}: must be above 0")
     if not 0 < level < 1:
         raise RlxError(f"level {level:g}: must be between 0 and 1, as 0.95")
     if bootstraps < 1:
