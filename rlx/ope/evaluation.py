@@ -75,7 +75,8 @@ def evaluate(
         settings = dict(values) if isinstance(values, Mapping) else {}
         q, v, spread = _values(source, chosen, episodes, gamma, limit, seed, settings)
     if features:
-        options = complete, gamma, limit, SAMPLES, features, seed
+        options = {"complete": complete, "gamma": gamma, "limit": limit, "samples": SAMPLES, "seed": seed}
+        options |= {"number": features}
         marginal = _marginals(source, chosen, episodes, options, [None] * len(chosen))
         if log_ratio is not None:
             of_state = _marginals(source, chosen, episodes, options, ratios)
@@ -206,14 +207,14 @@ def _marginals(
     dataset: Dataset,
     chosen: Sequence[Policy],
     episodes: Trajectories,
-    options: tuple[Any, ...],
+    options: Mapping[str, Any],
     log_ratios: Sequence[np.ndarray | None],
 ) -> jax.Array:
     """Marginal weights `[C, N, T]`, of states and actions, or with log-ratios `[n]` of states."""
     weights = []
     for policy, log_ratio in zip(chosen, log_ratios, strict=True):
         ratio = None if log_ratio is None else np.exp(np.minimum(log_ratio, estimators.MAX_LOG_WEIGHT))
-        weights.append(episodes.pad(learning.marginal_weights(dataset, policy, *options, ratio=ratio)))
+        weights.append(episodes.pad(learning.marginal_weights(dataset, policy, **options, ratio=ratio)))
     return jnp.stack(weights)
 
 
