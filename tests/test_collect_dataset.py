@@ -274,10 +274,13 @@ def exploring(folder: Path, agent: dict[str, Any], **settings: Any) -> collect_d
 
 
 def test_the_runs_noise_is_collected_with(run: Path, tmp_path: Path) -> None:
-    """However many environments there are: from the least to the most, held as long, and no action has a density."""
+    """However many environments there are: from the least to the most, held as long, and no action has a density.
+
+    Training normalised its rewards, which collecting does not.
+    """
     still = {"act": lambda policy, x, key: (0 * x[:, :1], {"log_prob": 0 * x[:, 0]})}
     folder = shutil.copytree(run, tmp_path / "run")
-    source = exploring(folder, still, noise_min=0.1, noise_max=0.3, noise_hold=50)
+    source = exploring(folder, still, noise_min=0.1, noise_max=0.3, noise_hold=50, normalize_rewards=True)
     rows = source.collect(Behaviour("expert", 200), 800).rows
     assert not rows.extras and (np.diff(rows.action[:, 0]) != 0).sum() == 800 / 50 - 1
     act, carry = collect_dataset._exploring(source._for_envs(64), source.policy(200), jax.random.key(0))

@@ -106,6 +106,17 @@ def test_the_value_of_a_deterministic_policy_and_its_gradient() -> None:
     np.testing.assert_allclose(actual, [-0.25 - 0.09, 1.0], atol=0.3)
 
 
+def test_weights_of_a_deterministic_policy_follow_its_actions() -> None:
+    """Over two steps they satisfy sum_t d(s_t) (f(s_t) - gamma rho_t f(s_t+1)) = f(s_0) for every feature f."""
+    state, after, action = jax.random.normal(jax.random.key(1), (3, 50, 2, 1))
+    density, ones = jax.scipy.stats.norm.logpdf(action[..., 0]), jnp.ones((50, 2))
+    episodes = deterministic.Episodes(state, after, action, ones, ones > 0, ones, density)
+    model = deterministic.Model(powers, lambda state, action: powers(action), 0.5, 1e-9, bounded=False)
+    batch = deterministic.fit(lambda s: 0.5 * s, episodes, model, GAMMA)
+    lost = powers(state) - GAMMA * jnp.exp(batch.log_ratio)[..., None] * powers(after)
+    near(jnp.sum(batch.of_state[..., None] * lost, axis=(0, 1)), jnp.sum(powers(state[:, 0]), axis=0), rtol=1e-2)
+
+
 # Abstract reward processes
 
 

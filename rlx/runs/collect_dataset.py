@@ -164,7 +164,8 @@ class Source:
         snapshot, blocks = self.policy(behaviour.step), []
         high, low = divmod(behaviour.step or 0, 2**32)
         key = derive(jax.random.key(self.seed), low, *[high] * bool(high))
-        state = jax.jit(partial(acting.init_env, self.task))(key, self._make_pool(derive(key, POOL)))
+        plain = self.task._replace(config=replace(self.task.config, normalize_rewards=False))  # rewards are as they are
+        state = jax.jit(partial(acting.init_env, plain))(key, self._make_pool(derive(key, POOL)))
         for iteration in range(-(-size // self.task.plan.iteration_env_steps)):
             pool = self._make_pool(derive(key, POOL, iteration))
             state, rows = self._collect(snapshot, state, pool, key, jnp.int32(iteration))
