@@ -16,6 +16,7 @@ CONTRACT = probes.Contract(
     config={"num_critics": 3},
     hypers={"diversity_weight": 0.01, "alpha_init": 1e-3, "alpha_lr": 0.0},
     tolerance=2,  # the minimum of three critics is a little low
+    batch=32,
 )
 
 CONFIG = edac.Config(**SMALL, num_critics=3)
