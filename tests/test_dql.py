@@ -17,6 +17,7 @@ from tests.loss_tools import BATCH, BATCHES, SPEC, normals, stub, two_ways
 CONTRACT = probes.Contract(
     config={"score_width": 32, "score_blocks": 1, "diffusion_steps": 3, "num_samples": 4},
     hypers={"q_weight": 30.0, "ema": 0.1},
+    slow_probes=True,  # EDP's are quick
     samples=True,
     tolerance=3,  # a greedy action is a sample of the policy
     batch=32,
