@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,8 +108,8 @@ def parameters(cases: list[Case], quick: tuple[str, ...] = ()) -> Any:
 
 every_case = parameters(CASES)
 ALONE = ("sac", "td3", "dqn", "ppo", "iql", "fql")  # one of each kind
-every_alone = parameters(CASES, quick=ALONE)
 FAMILIES = (*ALONE, "tqc", "crossq", "pql", "reppo", "idql", "cql")
+every_family = parameters([Case(name) for name in FAMILIES], quick=ALONE)
 every_plain = parameters([Case(name) for name in FAMILIES])
 some_cases = parameters([Case(name) for name in ("sac", "iql", "ppo")])
 every_run = parameters([case for case in CASES if not case.variant])
@@ -269,12 +270,28 @@ def test_updates_vmapped_and_alone(case: Case) -> None:
         same(jax.tree.map(lambda x, i=i: x[i], everything), alone(i)[0])
 
 
-@every_alone
+@every_family
 def test_derivatives_through_updates(case: Case) -> None:
     """Of parameters, values and actions, by the learning rate: finite, also at a ReLU's corner."""
     for i in (CORNER, POLICY):
         slopes = programs(case).alone(i)[1]
         assert all(np.isfinite(slope).all() for slope in slopes) and any(slope.any() for slope in slopes)
+
+
+@pytest.mark.slow
+@every_case
+def test_updates_have_derivatives_forward(case: Case) -> None:
+    """By the learning rate, of all that an update returns; traced, since numbers are checked for each family."""
+    agent, batch, key = make(case), some_batch(case), jax.random.key(1)
+    hypers = as_arrays(agents.load(case.name).Hypers())
+    name = "actor_lr" if hasattr(hypers, "actor_lr") else "critic_lr"
+
+    def slopes(state: State, rate: jax.Array) -> Any:
+        return jax.jvp(lambda x: agent.update(probes.with_hypers(state, **{name: x}), batch, key), (rate,), (rate,))[1]
+
+    state = jax.eval_shape(agent.init, key, hypers)
+    updated, _ = jax.eval_shape(slopes, state, jnp.float32(1))
+    chex.assert_trees_all_equal_structs(updated, state)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ def network_config(agent: str, **options: Any) -> Any:
     names = [field.name for field in dataclasses.fields(agents.load(agent).Config)]
     small: dict[str, Any] = {name: (8, 8) for name in names if name.endswith("hidden_sizes")}
     small |= {name: 8 for name in ("score_width", "time_features") if name in names}
+    small |= {name: 1 for name in ("chunk_size",) if name in names}  # batches here are no windows
     return config.resolve(agent, "gymnax:Pendulum-v1", **small, **options).network
 
 

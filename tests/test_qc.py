@@ -16,7 +16,7 @@ CONTRACT = probes.Contract(
     config={"chunk_size": 1, "layer_norm": False, "flow_steps": 2},
     hypers={"distillation_weight": 0.01},
     samples=True,
-    variants=({"extraction": "best", "flow_steps": 4, "num_samples": 64},),
+    variants=({"extraction": "best", "flow_steps": 3, "num_samples": 32},),
 )
 
 normal, KEY = normals(), jax.random.key(0)
