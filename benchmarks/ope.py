@@ -9,29 +9,59 @@ and their page go to --out, as ope.json and ope.md.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import ope_page
+from benchmarks import ope_page, tables
 from rlx import data, envs, ope
 from rlx.commands import main as cli
 from rlx.data.dataset import take
 from rlx.ope import trajectories
+from rlx.runs import origin
 from rlx.train.compile import keep_compiled_programs
 
 LENGTH, GAMMA, CANDIDATES, TRUE_EPISODES = 100, 0.97, 10, 4096
 NETWORKS = "--actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64"
-TASKS = {  # the environment, its physics, and how SAC is trained on it
-    "pendulum": ("gymnax:Pendulum-v1", None, "--total-env-steps 3000 --eval-every 300 --log-every 300 --num-envs 4"
-                 " --warmup-env-steps 300 --ratio 4:4"),
-    "inverted_pendulum": ("brax:inverted_pendulum", "generalized", "--total-env-steps 9216 --eval-every 896"
-                          " --log-every 896"),
-    "hopper": ("brax:hopper", "spring", "--total-env-steps 60000 --eval-every 6000 --log-every 6000"),
-}  # fmt: skip
+
+
+class Measured(NamedTuple):
+    """A task, how SAC is trained on it, and what its three behaviour policies collect."""
+
+    env: str
+    backend: str | None
+    training: str
+    transitions: int  # of each behaviour policy
+    sets: dict[int, int]  # episodes of a data set: how many such sets
+
+
+TASKS = {
+    "pendulum": Measured(
+        "gymnax:Pendulum-v1",
+        None,
+        "--total-env-steps 3000 --eval-every 300 --log-every 300 --num-envs 4 --warmup-env-steps 300 --ratio 4:4",
+        1_010_000,
+        {100: 5, 1_000: 3, 10_000: 1},
+    ),
+    "inverted_pendulum": Measured(
+        "brax:inverted_pendulum",
+        "generalized",
+        "--total-env-steps 9216 --eval-every 896 --log-every 896",
+        120_000,
+        {100: 5, 1_000: 1},
+    ),
+    "hopper": Measured(
+        "brax:hopper",
+        "spring",
+        "--total-env-steps 60000 --eval-every 6000 --log-every 6000",
+        120_000,
+        {100: 5, 1_000: 1},
+    ),
+}
 QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first
 VALUES = {"offline_steps": 1_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.1}
 VALUES |= {"num_critics": 1, "batch_size": 128, "samples": 2}
@@ -40,10 +70,11 @@ CLUSTERS, WINDOWS = (20, 50, 100), (1, 5, 20)  # of STAR
 
 def run_of(task: str, work: Path) -> Path:
     """The task's training run, made if it is missing."""
-    env, backend, settings = TASKS[task]
+    measured = TASKS[task]
     if not (work / task / "summary.json").exists():
-        line = f"train sac --env {env} {settings} {NETWORKS} --env-args episode_length={LENGTH} --quiet --overwrite"
-        line += f" --run-dir {work} --run-name {task}" + (f" --backend {backend}" if backend else "")
+        line = f"train sac --env {measured.env} {measured.training} {NETWORKS} --env-args episode_length={LENGTH}"
+        line += f" --quiet --overwrite --run-dir {work} --run-name {task}"
+        line += f" --backend {measured.backend}" if measured.backend else ""
         if cli.main(line.split()):
             raise SystemExit(2)
     return work / task
@@ -53,20 +84,24 @@ def truth_of(task: str, run: Path, work: Path) -> dict[str, Any]:
     """Mean discounted returns and lengths of simulated episodes of each candidate, by its step."""
     path = work / f"{task}-truth.json"
     if not path.exists():
-        env, backend, _ = TASKS[task]
         policies = ope.from_run(run, "all")[-CANDIDATES:]
-        simulated = envs.make(env, backend, LENGTH)
+        simulated = envs.make(TASKS[task].env, TASKS[task].backend, LENGTH)
         values = ope.simulate(policies, simulated, TRUE_EPISODES, GAMMA).mean(axis=1)
         path.write_text(json.dumps({p.name.partition("@")[2]: float(x) for p, x in zip(policies, values, strict=True)}))
     known: dict[str, Any] = json.loads(path.read_text())
     return known
 
 
-def data_of(task: str, quality: str, step: str, run: Path, work: Path, transitions: int) -> Any:
+def behaviour_of(true: dict[str, float], quality: str) -> str:
+    """The step of the checkpoint that collects data of this quality."""
+    return sorted(true, key=lambda step: true[step])[QUALITIES[quality]]
+
+
+def data_of(task: str, quality: str, step: str, run: Path, work: Path) -> Any:
     """Transitions of one checkpoint, collected if they are missing."""
     folder = work / f"{task}-{quality}-v0"
     if not folder.exists():
-        line = f"collect {run} --kind medium --step {step} --num-transitions {transitions} --out {folder}"
+        line = f"collect {run} --kind medium --step {step} --num-transitions {TASKS[task].transitions} --out {folder}"
         if cli.main(line.split()):
             raise SystemExit(2)
     return data.read(folder)
@@ -104,9 +139,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--data", nargs="+", choices=QUALITIES, default=list(QUALITIES))
-    parser.add_argument("--episodes", nargs="+", type=int, default=[100, 1000], help="of a data set")
-    parser.add_argument("--sets", nargs="+", type=int, default=[3, 1], help="data sets of each of these sizes")
-    parser.add_argument("--transitions", type=int, default=120_000, help="collected by each behaviour policy")
+    parser.add_argument("--episodes", nargs="+", type=int, default=[100, 1_000, 10_000], help="of a data set")
+    parser.add_argument("--sets", type=int, default=5, help="data sets of each size, at most")
     parser.add_argument("--work", type=Path, default=Path(".cache/bench/ope"), help="runs and data sets")
     parser.add_argument("--out", type=Path, default=Path(".cache/bench"), help="rows and the page")
     settings = parser.parse_args()
@@ -114,21 +148,23 @@ def main() -> None:
     settings.work.mkdir(parents=True, exist_ok=True)
     rows_path = settings.out / "ope.json"
     rows = json.loads(rows_path.read_text()) if rows_path.exists() else {"truth": {}, "rows": []}
+    by = tables.origin_of({"date": f"{datetime.date.today()}", **origin.describe(), "processor": tables.processor()})
     made = {(row["task"], row["data"], row["episodes"], row["set"]) for row in rows["rows"]}
-    for episodes, sets in zip(settings.episodes, settings.sets, strict=True):
+    for episodes in settings.episodes:
         for task in settings.tasks:
             for quality in settings.data:
+                sets = min(TASKS[task].sets.get(episodes, 0), settings.sets)
                 missing = [i for i in range(sets) if (task, quality, episodes, i) not in made]
                 if not missing:
                     continue
                 run = run_of(task, settings.work)
                 true = truth_of(task, run, settings.work)
-                step = sorted(true, key=lambda step: true[step])[QUALITIES[quality]]
-                dataset = data_of(task, quality, step, run, settings.work, settings.transitions)
+                step = behaviour_of(true, quality)
+                dataset = data_of(task, quality, step, run, settings.work)
                 rows["truth"][task] = {"values": true, "behaviours": rows["truth"].get(task, {}).get("behaviours", {})}
                 rows["truth"][task]["behaviours"][quality] = step
                 for number in missing:
-                    rows["rows"].append(estimated(task, quality, episodes, number, run, dataset))
+                    rows["rows"].append(estimated(task, quality, episodes, number, run, dataset) | {"made": by})
                     print({k: v for k, v in rows["rows"][-1].items() if k not in ("estimates", "sizes")}, flush=True)
                     rows_path.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"written to {ope_page.write(rows, settings.out)}")

@@ -124,7 +124,8 @@ def test_star_by_hand() -> None:
     """From state 0, action 1 pays 1 and goes on to state 1, which pays 2 and ends; action 0 ends at once.
 
     Ratios are 1.8 for action 1 and 0.2 for action 0, each taken in half of the episodes; state 1 has ratio 1:
-    P(0, 1) = 0.9, r(0) = 0.9, r(1) = 2. One cluster for both with all ratios: 1.8 steps of 2, 0.2 of 1.
+    P(0, 1) = 0.9, r(0) = 0.9, r(1) = 2. One cluster for both with all ratios: 1.8 steps of 2, 0.2 of 1. With a limit
+    of 2, what follows the second step is not known, and the first goes on with 3.6 of 4.
     """
     mask = np.array([[1, 1], [1, 0], [1, 1], [1, 0]], bool)
     log_ratio = np.log([[1.8, 1.0], [0.2, 1], [1.8, 1], [0.2, 1]])
@@ -135,11 +136,14 @@ def test_star_by_hand() -> None:
         return [
             star.value(batch, state, 2, 1, GAMMA, weights),
             star.value(batch, single, 1, 2, GAMMA, weights),
+            star.value(batch, single, 1, 2, GAMMA, weights, 2),
+            star.value(batch, single, 1, 2, GAMMA, weights, 3),
             star.window_weights(batch, 2),
         ]
 
     stays, reward = 3.6 / 7.6, (3.6 + 7.2) / 7.6  # weights 1.8, 1.8; 0.2; twice
-    expected = [0.9 + GAMMA * 0.9 * 2, reward / (1 - GAMMA * stays), [[1.8, 1.8], [0.2, 0]] * 2]
+    ends = reward / (1 - GAMMA * stays), reward * (1 + GAMMA * 0.9), reward * (1 + GAMMA * stays + (GAMMA * stays) ** 2)
+    expected = [0.9 + GAMMA * 0.9 * 2, *ends, [[1.8, 1.8], [0.2, 0]] * 2]
     for actual in three_ways(both, batch, state, single, np.ones(4)):
         near(actual, expected)
 

@@ -36,6 +36,7 @@ class Process(NamedTuple):
     name: str
     clusters: int
     window: int
+    limit: int | None  # the time limit of an episode
     state: Any  # [N, T], the clusters of the steps; None in what is compiled
 
 
@@ -66,7 +67,8 @@ def estimate(
         def every(weights: jax.Array) -> dict[str, jax.Array]:
             results = {name: estimate(batch, gamma, weights) for name, estimate in used.items()}
             for process, state in zip(processes, states, strict=True):
-                value = star.value(batch, state, process.clusters, process.window, gamma, weights)
+                sizes = process.clusters, process.window
+                value = star.value(batch, state, *sizes, gamma, weights, process.limit)
                 results[process.name] = value
             return results
 

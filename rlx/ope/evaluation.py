@@ -230,10 +230,10 @@ def _processes(
     numbers, windows = ([x] if isinstance(x, int) else list(x) for x in (clusters, window))
     processes = []
     for number in (min(number, dataset.size) for number in numbers if number):
-        state = episodes.pad(learning.abstract_states(dataset, limit, number, seed))
+        state = episodes.pad(learning.abstract_states(dataset, number, seed))
         for steps in windows:
             alone = len(numbers) == len(windows) == 1
-            processes.append(Process("STAR" if alone else f"STAR {number} {steps}", number, steps, state))
+            processes.append(Process("STAR" if alone else f"STAR {number} {steps}", number, steps, limit, state))
     return processes
 
 

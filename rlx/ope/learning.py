@@ -155,18 +155,22 @@ def _weights(
     """Marginal weights of rows from their states `[n, O]` and actions `[n, K, A]`, here, next and first."""
 
     def features(state: jax.Array, action: jax.Array) -> jax.Array:
-        """The mean over K actions, `[n, D]`."""
-        repeated = jnp.broadcast_to(state[:, None], (*action.shape[:2], state.shape[-1]))
-        x = (jnp.concatenate([repeated, action], axis=-1) - unit[0]) / unit[1]
-        return marginal.fourier_features(x, key, number).mean(axis=1)
+        """The mean over K actions, `[n, D]`, one action at a time: `[n, K, D]` of a million rows is too much memory."""
+
+        def add(total: jax.Array, one: jax.Array) -> tuple[jax.Array, None]:
+            x = (jnp.concatenate([state, one], axis=-1) - unit[0]) / unit[1]
+            return total + marginal.fourier_features(x, key, number), None
+
+        total, _ = jax.lax.scan(add, jnp.zeros((len(state), number + 1)), action.swapaxes(0, 1))
+        return total / action.shape[1]
 
     here, later, first = (features(*x) for x in zip(states, actions, strict=True))
     return marginal.minimax_weights(here, here - gamma * weight[:, None] * later, first, base)
 
 
-def abstract_states(dataset: Dataset, limit: int | None, number: int, seed: int = 0) -> np.ndarray:
-    """The cluster of every row, `[n]`, by k-means of observations (see `with_time`) of unit variance."""
-    x = with_time(dataset.rows.observation, dataset.time, limit)
+def abstract_states(dataset: Dataset, number: int, seed: int = 0) -> np.ndarray:
+    """The cluster of every row, `[n]`, by k-means of observations of unit variance."""
+    x = dataset.rows.observation
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-3)
     _, state = jax.jit(star.cluster, static_argnums=2)(x, jax.random.key(seed), number)
     return np.asarray(state)

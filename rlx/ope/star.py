@@ -1,6 +1,6 @@
 """STAR: the value of a policy from an abstract reward process of few states (Chaudhari et al., arXiv 2410.02172).
 
-States are grouped into K clusters. Transitions between clusters and rewards in them are averages over the data,
+Observations are grouped into K clusters. Transitions between clusters and rewards in them are averages over the data,
 weighted by the importance ratios of the last `window` steps, and the small Markov reward process is solved. A short
 window has little variance, and is right where clusters are Markov; the longer it is, the less depends on them.
 """
@@ -49,10 +49,13 @@ def window_weights(batch: Batch, window: int) -> jax.Array:
     return jnp.where(batch.mask, jnp.exp(jnp.minimum(total - before, MAX_LOG_WEIGHT)), 0.0)
 
 
-def value(batch: Batch, state: Any, number: int, window: int, gamma: Scalar, weights: jax.Array) -> jax.Array:
-    """eta^T (I - gamma P)^{-1} r of the abstract reward process, []; `state` `[N, T]` are the steps' clusters.
+def value(
+    batch: Batch, state: Any, number: int, window: int, gamma: Scalar, weights: jax.Array, limit: int | None = None
+) -> jax.Array:
+    """eta^T sum_{t < limit} (gamma P)^t r of the abstract reward process, []; `state` `[N, T]` are the steps' clusters.
 
-    An episode ends in a state without rewards, which it never leaves. `weights` `[N]` say how often an episode counts.
+    A termination leads to a state without rewards, which is never left; nothing is known to follow a step at the time
+    `limit`. Without a limit the sum has no end. `weights` `[N]` say how often an episode counts.
     """
     state = jnp.asarray(state)
     weight = weights[:, None] * window_weights(batch, window)
@@ -60,10 +63,15 @@ def value(batch: Batch, state: Any, number: int, window: int, gamma: Scalar, wei
     def add(values: jax.Array, at: jax.Array, size: int) -> jax.Array:
         return jax.ops.segment_sum(values.reshape(-1), at.reshape(-1), size)
 
-    total = jnp.maximum(add(weight, state, number), 1e-12)
-    goes_on = batch.mask[:, 1:]
+    def share(values: jax.Array, total: jax.Array) -> jax.Array:
+        return values / jnp.maximum(total, 1e-12)
+
+    before = weight if limit is None else jnp.where(jnp.arange(state.shape[1]) < limit - 1, weight, 0.0)
     pair = state[:, :-1] * number + state[:, 1:]
-    transition = add(jnp.where(goes_on, weight[:, :-1], 0.0), pair, number**2).reshape(number, number) / total[:, None]
-    reward = add(weight * batch.reward, state, number) / total
+    moves = add(jnp.where(batch.mask[:, 1:], before[:, :-1], 0.0), pair, number**2).reshape(number, number)
+    transition = gamma * share(moves, add(before, state, number)[:, None])
+    reward = share(add(weight * batch.reward, state, number), add(weight, state, number))
     start = add(weights, state[:, 0], number) / jnp.sum(weights)
-    return start @ jnp.linalg.solve(jnp.eye(number) - gamma * transition, reward)
+    if limit is None:
+        return start @ jnp.linalg.solve(jnp.eye(number) - transition, reward)
+    return start @ jax.lax.fori_loop(1, limit, lambda _, later: reward + transition @ later, reward)
