@@ -45,21 +45,21 @@ TASKS = {
         None,
         "--total-env-steps 3000 --eval-every 300 --log-every 300 --num-envs 4 --warmup-env-steps 300 --ratio 4:4",
         1_010_000,
-        {100: 5, 1_000: 3, 10_000: 1},
+        {100: 5, 1_000: 2, 10_000: 1},
     ),
     "inverted_pendulum": Measured(
         "brax:inverted_pendulum",
         "generalized",
         "--total-env-steps 9216 --eval-every 896 --log-every 896",
         120_000,
-        {100: 5, 1_000: 1},
+        {100: 3, 1_000: 1},
     ),
     "hopper": Measured(
         "brax:hopper",
         "spring",
         "--total-env-steps 60000 --eval-every 6000 --log-every 6000",
         120_000,
-        {100: 5, 1_000: 1},
+        {100: 3, 1_000: 1},
     ),
 }
 QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first

@@ -107,11 +107,10 @@ def star_wins(results: dict[str, Any]) -> list[str]:
         cells = _number(star.min()), _number(float(np.median(star))), f"{_number(other)} ({name})"
         lines.append(f"| {task} | {quality} | {episodes:,} | " + " | ".join(cells) + " |")
     (total, best, median), others = won[True], won[False]
-    counts = (
-        "Relative MSE. With data of the poor and of the good policy, 100 and 1,000 episodes, the best variant wins in"
-    )
-    counts += f" {best} of {total} cases, the median in {median}; in the other {others[0]} cases, {others[1]} and {others[2]}."
-    return [*textwrap.wrap(counts, 118), "", *lines, ""]
+    words = "Relative MSE. With data of the poor and of the good policy, 100 and 1,000 episodes, the best variant wins"
+    words += f" in {best} of {total} cases, the median in {median}."
+    words += f" In the other {others[0]} cases, they win in {others[1]} and {others[2]}."
+    return [*textwrap.wrap(words, 118), "", *lines, ""]
 
 
 def picture(results: dict[str, Any], path: Path) -> None:
