@@ -25,7 +25,7 @@ from rlx.ope import trajectories
 from rlx.runs import origin
 from rlx.train.compile import keep_compiled_programs
 
-LENGTH, GAMMA, CANDIDATES, TRUE_EPISODES = 100, 0.97, 10, 4096
+LENGTH, GAMMA, CANDIDATES = 100, 0.97, 10
 NETWORKS = "--actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64"
 
 
@@ -37,6 +37,7 @@ class Measured(NamedTuple):
     training: str
     transitions: int  # of each behaviour policy
     sets: dict[int, int]  # episodes of a data set: how many such sets
+    true_episodes: int = 4096  # simulated for the truth
 
 
 TASKS = {
@@ -60,6 +61,7 @@ TASKS = {
         "--total-env-steps 60000 --eval-every 6000 --log-every 6000",
         120_000,
         {100: 3, 1_000: 1},
+        true_episodes=1024,
     ),
 }
 QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first
@@ -86,7 +88,7 @@ def truth_of(task: str, run: Path, work: Path) -> dict[str, Any]:
     if not path.exists():
         policies = ope.from_run(run, "all")[-CANDIDATES:]
         simulated = envs.make(TASKS[task].env, TASKS[task].backend, LENGTH)
-        values = ope.simulate(policies, simulated, TRUE_EPISODES, GAMMA).mean(axis=1)
+        values = ope.simulate(policies, simulated, TASKS[task].true_episodes, GAMMA).mean(axis=1)
         path.write_text(json.dumps({p.name.partition("@")[2]: float(x) for p, x in zip(policies, values, strict=True)}))
     known: dict[str, Any] = json.loads(path.read_text())
     return known
