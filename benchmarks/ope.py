@@ -46,7 +46,7 @@ TASKS = {
         None,
         "--total-env-steps 3000 --eval-every 300 --log-every 300 --num-envs 4 --warmup-env-steps 300 --ratio 4:4",
         1_010_000,
-        {100: 5, 1_000: 2, 10_000: 1},
+        {100: 5, 1_000: 1, 10_000: 1},
     ),
     "inverted_pendulum": Measured(
         "brax:inverted_pendulum",

@@ -154,19 +154,25 @@ def test_without_log_prob_a_clone_of_who_collected_gives_it() -> None:
     assert np.abs(actual - source.rows.extras["log_prob"]).mean() < 0.2
     log_prob, notes = evaluation._behaviour(source, "data", 0)
     assert log_prob is source.rows.extras["log_prob"] and notes == []
+    far = clone, np.full(3, 2.0)  # log-ratios
+    said = [evaluation._ratio_note(*far, is_estimated) for is_estimated in (True, False)]
+    assert "estimated densities" in said[0] and "the data's log_prob" in said[1]
 
 
 def table() -> Table:
-    rows = [Row("a", "TIS", Interval(1, 0.5, 1.5), 3.0), Row("a", "DM", Interval(-20, -21, -19), math.nan)]
+    rows = [Row("a", "TIS", Interval(2e20, 0.5e20, 3.5e20), 3.0), Row("a", "DM", Interval(-20, -21, -19), math.nan)]
     return Table(rows, [Distribution("a", 1, 2, 3, 4, 3.0)], Interval(0, -1, 1), 10, {"a": 0.25}, ["a note"])
 
 
 def test_a_table_marks_what_is_not_credible() -> None:
     text = str(table())
-    assert "1 +-0.5 ?" in text and "-20.0 +-1" in text and "-20.0 +-1 ?" not in text and "a note" in text
-    assert "| a | 1 +-0.5 ? | -20.0 +-1 | 0.25 |" in table().text("md")
+    assert "2e+20 +-1.5e+20 ?" in text and "-20.0 +-1" in text and "-20.0 +-1 ?" not in text and "a note" in text
+    assert "| a | 2e+20 +-1.5e+20 ? | -20.0 +-1 | 0.25 |" in table().text("md")
     rows = list(csv.reader(io.StringIO(table().text("csv"))))
-    assert rows[1:] == [["a", "TIS", "1", "0.5", "1.5", "3.0", "0"], ["a", "DM", "-20", "-21", "-19", "", "1"]]
+    assert rows[1:] == [
+        ["a", "TIS", "2e+20", "5e+19", "3.5e+20", "3.0", "0"],
+        ["a", "DM", "-20", "-21", "-19", "", "1"],
+    ]
     assert table().estimates("DM") == [-20]
     with one_line("no estimate DR of a", "TIS, DM"):
         table().row("a", "DR")

@@ -69,7 +69,8 @@ def evaluate(
     if densities != "none":
         log_prob, more = _behaviour(source, densities, seed)
         ratios = [_log_ratio(policy, source, log_prob, bandwidth, seed) for policy in chosen]
-        notes += more + [note for pair in zip(chosen, ratios, strict=True) if (note := _ratio_note(*pair))]
+        pairs = zip(chosen, ratios, strict=True)
+        notes += more + [note for policy, ratio in pairs if (note := _ratio_note(policy, ratio, bool(more)))]
         log_ratio = jnp.stack([episodes.pad(x) for x in ratios])
     if values is not False:
         settings = dict(values) if isinstance(values, Mapping) else {}
@@ -152,7 +153,11 @@ def _behaviour(dataset: Dataset, densities: str, seed: int) -> tuple[np.ndarray,
     stored = dataset.rows.extras.get(trajectories.LOG_PROB)
     if stored is not None and densities == "data":
         return stored, []
-    why = "has no log_prob" if stored is None else "has a log_prob that is not used"
+    why = (
+        "has no log_prob (rlx collect and make_dataset's extras store it)"
+        if stored is None
+        else "has a log_prob that is not used"
+    )
     note = f"{dataset.name}: {why}, so the policy that collected is estimated by behaviour cloning"
     behaviour = learning.fit_behaviour(dataset, seed)
     return policies.log_probs(behaviour, dataset.rows.observation, dataset.rows.action), [note]
@@ -170,12 +175,18 @@ def _log_ratio(
     return np.asarray(kernels.log_kernel(rows.action, target, width)) - log_prob
 
 
-def _ratio_note(policy: Policy, log_ratio: np.ndarray) -> str:
+def _ratio_note(policy: Policy, log_ratio: np.ndarray, is_estimated: bool) -> str:
     """A note where importance ratios do not average 1, as over the data they do for true densities, else empty."""
     mean = float(np.exp(np.minimum(log_ratio, 80.0), dtype=np.float64).mean())
     if 1 / FAR <= mean <= FAR:
         return ""
-    why = "the data's log_prob are no densities of its actions" if mean > 1 else "the data hardly has its actions"
+    why = "the data hardly has its actions"
+    if mean > 1:
+        wrong = (
+            "estimated densities are not those of who collected",
+            "the data's log_prob are no densities of its actions",
+        )
+        why = wrong[0] if is_estimated else wrong[1]
     return f"{policy.name}: importance ratios average {mean:.3g} and not 1: perhaps {why}"
 
 

@@ -116,4 +116,4 @@ class Table(NamedTuple):
 
 
 def _number(x: float) -> str:
-    return f"{x:.1f}" if abs(x) >= 10 else f"{x:.3g}"
+    return f"{x:.1f}" if 10 <= abs(x) < 1e6 else f"{x:.3g}"
