@@ -40,7 +40,7 @@ def known(agent: str, settings: dict[str, Any]) -> dict[str, Any]:
 def run(agent: str, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
     """Returns of all seeds at every evaluation, `[evaluations, seeds]`, their environment steps, and the seconds of the
     processor for all seeds together, compiling included."""
-    steps, returns, begun = [], [], time.process_time()
+    steps, returns, begun, made = [], [], time.process_time(), tables.origin()
 
     def progress(line: dict[str, Any], state: Any) -> None:
         if "eval/return_per_seed" in line:
@@ -49,7 +49,7 @@ def run(agent: str, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
 
     rlx.fit(agent, callbacks=progress, num_seeds=seeds, **settings)
     cpu_s = round(time.process_time() - begun, 1)
-    return {"agent": agent, "settings": settings, "env_steps": steps, "returns": returns, "cpu_s": cpu_s}
+    return {"agent": agent, "settings": settings, "env_steps": steps, "returns": returns, "cpu_s": cpu_s, "made": made}
 
 
 def table(rows: dict[str, dict[str, Any]], goal: float) -> str:
@@ -92,5 +92,8 @@ def main(groups: dict[str, Group], name: str, title: str, about: str) -> None:
                 kept.write_text(json.dumps(made) + "\n")
         print(table(made[key], group.goal), flush=True)
     parts = [f"{groups[key].heading()}\n\n{table(rows, groups[key].goal)}\n" for key, rows in made.items()]
-    made_by = f"Made by `python -m benchmarks.{name.replace('-', '_')}`."
+    runs = [row["made"] for rows in made.values() for row in rows.values() if "made" in row]
+    made_by = " ".join(
+        [f"Made by `python -m benchmarks.{name.replace('-', '_')}`.", *dict.fromkeys(map(tables.origin_of, runs))]
+    )
     (args.out / f"{name}.md").write_text(f"# {title}\n\n{made_by}\n\n" + "\n".join(parts))
