@@ -10,7 +10,6 @@ as JSON and as a page with a picture a task (`learn_page.py`): the same command 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -102,9 +101,7 @@ def race(sides: Sequence[Side], goals: Sequence[float], limit_s: float, deadline
 
 def run(side: str, task: str, seed: int, minutes: float, core: int) -> dict[str, Any]:
     """One run on a core: its curve, its settings, and on what it was made."""
-    from rlx.runs.origin import describe
-
-    made = {"date": f"{datetime.date.today()}", **describe(), "processor": tables.processor()}
+    made = tables.origin()
     curve = curve_of(on_one_core(command(side, task, seed), core, 60 * minutes), None)
     settings = SETTINGS[side, task]
     if side.startswith("rlx"):

@@ -28,10 +28,7 @@ class Results:
 
     def keep(self, name: str, unit: str, sides: dict[str, Any], took_s: float) -> None:
         """Adds a comparison, or replaces it, and writes everything."""
-        from rlx.runs.origin import describe
-
-        made = {"date": datetime.date.today().isoformat(), "took_s": took_s, **describe(), "processor": processor()}
-        self.comparisons[name] = {"unit": unit, "sides": sides, "made": made}
+        self.comparisons[name] = {"unit": unit, "sides": sides, "made": {"took_s": took_s, **origin()}}
         draft = self._path.with_suffix(".draft")
         draft.write_text(json.dumps({"comparisons": self.comparisons}, indent=1) + "\n")
         draft.replace(self._path)
@@ -67,6 +64,13 @@ def one(name: str, comparison: dict[str, Any]) -> str:
     note = origin_of(comparison["made"])
     lines = [f"## {name}\n", line(head), line(["---"] * len(head)), *map(line, rows), "", note, ""]
     return "\n".join(lines)
+
+
+def origin() -> dict[str, Any]:
+    """When, on what and with which code something is measured."""
+    from rlx.runs.origin import describe
+
+    return {"date": datetime.date.today().isoformat(), **describe(), "processor": processor()}
 
 
 def origin_of(made: dict[str, Any]) -> str:

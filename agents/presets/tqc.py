@@ -29,11 +29,12 @@ BRO: dict[str, Any] = {  # arXiv 2405.16158, with Adam in place of AdamW, withou
 PRESETS: dict[str, dict[str, Any]] = {
     "*@bro": BRO,
     "brax:*": sac.RECIPE,
-    "brax:hopper": {"drop_per_critic": 5},
+    "brax:hopper": sac.PRESETS["brax:hopper"] | {"drop_per_critic": 5},
     "brax:halfcheetah": {"drop_per_critic": 0},
-    "brax:walker2d": {"drop_per_critic": 2},
+    "brax:walker2d": sac.PRESETS["brax:walker2d"] | {"drop_per_critic": 2},
+    "brax:inverted_double_pendulum": sac.PRESETS["brax:inverted_double_pendulum"],
     "brax:ant": {"drop_per_critic": 2},
-    "brax:humanoid": {"drop_per_critic": 2},
+    "brax:humanoid": sac.PRESETS["brax:humanoid"] | {"drop_per_critic": 2},
     "gymnax:Pendulum-v1": sac.SMALL | FEW | {"gamma": 0.97},
     "brax:inverted_pendulum": sac.INVERTED | FEW,
 }

@@ -1,0 +1,33 @@
+"""Agents that learn from replay, beside SAC at equal steps: `python -m benchmarks.off_policy --only pendulum`.
+
+On Pendulum with their presets, which were chosen there; on the ant with SAC's settings for it as far as an agent has
+them, which were searched for SAC alone. Rows that were made are kept in `--out`, as JSON and as a page: the same
+command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from benchmarks.variants import PENDULUM, Group, known, main
+from rlx import config
+
+SAC_LIKE = ("sac", "tqc", "dsac", "dsac_t", "mdpo", "pmoe", "sac_flow", "redq", "crossq", "xqc", "flash_sac")
+DETERMINISTIC = ("td3", "aro_ddpg", "pql", "fast_td3")
+ANT = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "flash_sac")
+
+GROUPS = {
+    "pendulum": Group(
+        "Pendulum",
+        {"env": PENDULUM, "eval_every": 2_000, "total_env_steps": 20_000},
+        {name: (name, {}) for name in SAC_LIKE + DETERMINISTIC},
+    ),
+    "ant": Group(
+        "Brax's ant",
+        {"env": "brax:ant", "eval_every": 20_000, "total_env_steps": 160_000},
+        {name: (name, known(name, config.presets("sac", "brax:ant", None))) for name in ANT},
+        goal=2000.0,
+        seeds=2,
+    ),
+}
+
+if __name__ == "__main__":
+    main(GROUPS, "off-policy", "Off-policy agents, beside SAC", __doc__)

@@ -1,0 +1,99 @@
+"""Tables of agents and their variants, several seeds in one program; what `on_policy` and `off_policy` share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import rlx
+from benchmarks import tables
+from benchmarks.comparisons import KEPT
+from rlx import config, statistics
+
+PENDULUM = "gymnax:Pendulum-v1"
+
+
+class Group(NamedTuple):
+    """Rows of one table, name -> (agent, settings); what its runs have in common; and the return that is waited for."""
+
+    title: str
+    common: dict[str, Any]
+    rows: dict[str, tuple[str, dict[str, Any]]]
+    goal: float = -200.0
+    seeds: int = 5
+
+    def heading(self) -> str:
+        """Of its part of the page."""
+        return f"## {self.title}, {self.seeds} seeds"
+
+
+def known(agent: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of another agent's settings that this one has, too."""
+    return {name: value for name, value in settings.items() if name in config.settings(agent)}
+
+
+def run(agent: str, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
+    """Returns of all seeds at every evaluation, `[evaluations, seeds]`, their environment steps, and the seconds of the
+    processor for all seeds together, compiling included."""
+    steps, returns, begun, made = [], [], time.process_time(), tables.origin()
+
+    def progress(line: dict[str, Any], state: Any) -> None:
+        if "eval/return_per_seed" in line:
+            steps.append(line["env_step"])
+            returns.append(line["eval/return_per_seed"])
+
+    rlx.fit(agent, callbacks=progress, num_seeds=seeds, **settings)
+    cpu_s = round(time.process_time() - begun, 1)
+    return {"agent": agent, "settings": settings, "env_steps": steps, "returns": returns, "cpu_s": cpu_s, "made": made}
+
+
+def table(rows: dict[str, dict[str, Any]], goal: float) -> str:
+    """Means over seeds with 95 % intervals, at the end and over all evaluations, which tells how fast; and the steps
+    to the goal."""
+    head = ["", "final return", "mean return of all evaluations", f"steps to {goal:g}"]
+    timed = any("cpu_s" in row for row in rows.values())
+    head += ["processor seconds"] * timed
+    lines = [tables.line(head), tables.line(["---"] * len(head))]
+    for name, row in rows.items():
+        returns = np.asarray(row["returns"])
+        cells = [interval(returns[-1]), interval(returns.mean(axis=0))]
+        reached = np.flatnonzero(returns.mean(axis=1) > goal)
+        cells.append(f"{row['env_steps'][reached[0]]:,}" if len(reached) else "not")
+        cells += [f"{row['cpu_s']:.0f}" if "cpu_s" in row else "-"] * timed
+        lines.append(tables.line([name, *cells]))
+    return "\n".join(lines)
+
+
+def interval(values: np.ndarray) -> str:
+    """The mean of seeds with its interval."""
+    found = statistics.bootstrap_interval(values[:, None], statistics.mean)
+    return f"{found.estimate:.0f} ({found.low:.0f} to {found.high:.0f})"
+
+
+def main(groups: dict[str, Group], name: str, title: str, about: str) -> None:
+    """Makes the rows that are missing, and the page `NAME.md` of all; `about` is the command's help."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(groups), choices=groups)
+    parser.add_argument("--out", type=Path, default=KEPT, help="folder for results (default: .cache/bench)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept = args.out / f"{name}.json"
+    made: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    for key in args.only:
+        group = groups[key]
+        for row, (agent, settings) in group.rows.items():
+            if row not in made.setdefault(key, {}):
+                made[key][row] = run(agent, settings | group.common, group.seeds)
+                kept.write_text(json.dumps(made) + "\n")
+        print(table(made[key], group.goal), flush=True)
+    parts = [f"{groups[key].heading()}\n\n{table(rows, groups[key].goal)}\n" for key, rows in made.items()]
+    runs = [row["made"] for rows in made.values() for row in rows.values() if "made" in row]
+    made_by = " ".join(
+        [f"Made by `python -m benchmarks.{name.replace('-', '_')}`.", *dict.fromkeys(map(tables.origin_of, runs))]
+    )
+    (args.out / f"{name}.md").write_text(f"# {title}\n\n{made_by}\n\n" + "\n".join(parts))
