@@ -58,7 +58,7 @@ TASKS = {
     "hopper": Measured(
         "brax:hopper",
         "spring",
-        "--total-env-steps 60000 --eval-every 6000 --log-every 6000",
+        "--total-env-steps 60000 --eval-every 6000 --log-every 6000 --wrappers action_repeat:1 --gamma 0.997",
         120_000,
         {100: 3, 1_000: 1},
         true_episodes=1024,
