@@ -23,6 +23,7 @@ REGISTRY = {
     "dsac": "rlx.agents.dsac",
     "dsac_t": "rlx.agents.dsac_t",
     "mdpo": "rlx.agents.mdpo",
+    "ace": "rlx.agents.ace",
     "pmoe": "rlx.agents.pmoe",
     "sac_flow": "rlx.agents.sac_flow",
     "crossq": "rlx.agents.crossq",

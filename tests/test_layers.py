@@ -25,6 +25,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.dsac", "rlx.agents.sac"),
     ("rlx.agents.dsac_t", "rlx.agents.sac"),
     ("rlx.agents.dsac_t", "rlx.agents.dsac"),
+    ("rlx.agents.ace", "rlx.agents.sac"),
     ("rlx.agents.mdpo", "rlx.agents.sac"),
     ("rlx.agents.pmoe", "rlx.agents.sac"),
     ("rlx.agents.sac_flow", "rlx.agents.sac"),
