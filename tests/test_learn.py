@@ -49,8 +49,11 @@ def test_mountain_car_leaves_the_valley_on_every_seed(tmp_path: Path) -> None:
     assert min(run["eval_return_per_seed"]) >= 90
 
 
-def test_halfcheetah_runs(tmp_path: Path) -> None:
-    assert train("sac --env brax:halfcheetah", tmp_path, "halfcheetah")["eval_return_mean"] >= 2000
+@pytest.mark.parametrize(
+    ("task", "worth"), [("halfcheetah", 2000), ("walker2d", 1500), ("hopper", 1500), ("humanoid", 2000)]
+)
+def test_bodies_run(task: str, worth: float, tmp_path: Path) -> None:
+    assert train(f"sac --env brax:{task}", tmp_path, task)["eval_return_mean"] >= worth
 
 
 @pytest.mark.parametrize("agent", ["dqn", "sac_discrete", "pqn", "ppo"])
