@@ -52,6 +52,7 @@ REGISTRY = {
     "mcep": "rlx.agents.mcep",
     "odice": "rlx.agents.odice",
     "dual_rl": "rlx.agents.dual_rl",
+    "expo": "rlx.agents.expo",
     "dql": "rlx.agents.dql",
     "srpo": "rlx.agents.srpo",
     "edp": "rlx.agents.edp",

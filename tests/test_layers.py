@@ -55,6 +55,8 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.cfgrl", "rlx.agents.iql"),
     ("rlx.agents.srpo", "rlx.agents.iql"),
     ("rlx.agents.dql", "rlx.agents.edp"),
+    ("rlx.agents.expo", "rlx.agents.sac"),
+    ("rlx.agents.expo", "rlx.agents.redq"),
     ("rlx.agents.qc", "rlx.agents.fql"),
     ("rlx.agents.bc", "rlx.agents.iql"),
     ("rlx.agents.lpo", "rlx.agents.ppo"),
