@@ -1,19 +1,22 @@
 """Randomised ensembled double Q-learning (REDQ; Chen et al., arXiv 2101.05982): SAC with many critics.
 
 With LayerNorm and half of every minibatch from a data set it is RLPD (Ball et al., arXiv 2302.02948), with two critics,
-dropout and LayerNorm DroQ (Hiraoka et al., arXiv 2110.02034): the presets `rlpd` and `droq`.
+dropout and LayerNorm DroQ (Hiraoka et al., arXiv 2110.02034), and from a policy and critics of CQL, which first fill
+the replay unchanged, WSRL (Zhou et al., arXiv 2412.07762): the presets `rlpd`, `droq` and `wsrl`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 
 from rlx import networks, parallel
 from rlx.agents import sac
-from rlx.types import COUNT, Spec, setting
+from rlx.halves import HalfState, SoftActorState
+from rlx.types import COUNT, Spec, State, setting
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,17 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.N
     )
 
 
+def adopt_policy(state: State[HalfState, SoftActorState], soft: Any) -> State[HalfState, SoftActorState]:
+    """The policy and temperature of a run of SAC or CQL, with their optimisers."""
+    return state.replace(actor=state.actor.replace(learner=soft.actor.learner, log_alpha=soft.actor.log_alpha))
+
+
+def adopt_critic(state: State[HalfState, SoftActorState], soft: Any) -> State[HalfState, SoftActorState]:
+    """The critics of a run of SAC or CQL, which had as many, with their targets and optimiser."""
+    return state.replace(critic=state.critic.replace(learner=soft.critic.learner))
+
+
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     """REDQ for environments of `spec`; gradients are averaged over the mapped `axes`."""
-    return sac.assemble(make_networks(config, spec, axes))
+    agent = sac.assemble(make_networks(config, spec, axes))
+    return agent._replace(adopts={"policy": adopt_policy, "critic": adopt_critic})

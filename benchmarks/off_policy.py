@@ -10,7 +10,7 @@ from __future__ import annotations
 from benchmarks.variants import PENDULUM, Group, known, main
 from rlx import config
 
-SAC_LIKE = ("sac", "tqc", "dsac", "dsac_t", "mdpo", "pmoe", "sac_flow", "redq", "crossq", "xqc", "flash_sac")
+SAC_LIKE = ("sac", "tqc", "dsac", "dsac_t", "ace", "mdpo", "pmoe", "sac_flow", "redq", "crossq", "xqc", "flash_sac")
 DETERMINISTIC = ("td3", "aro_ddpg", "pql", "fast_td3")
 ANT = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "flash_sac")
 

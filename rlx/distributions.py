@@ -63,14 +63,18 @@ class TanhNormal(distrax.Distribution):
 
     def log_prob_pre_tanh(self, u: jax.Array) -> jax.Array:
         """Log-density of the actions tanh(u), `[..., A]`: `[...]`, exact for every u."""
-        return jnp.sum(self._normal.log_prob(u) - tanh_log_jacobian(u), axis=-1)
+        return jnp.sum(self.log_prob_of_dimensions(u), axis=-1)
+
+    def log_prob_of_dimensions(self, u: jax.Array) -> jax.Array:
+        """That of each dimension of the actions tanh(u), `[..., A]`, which sum to it."""
+        return self._normal.log_prob(u) - tanh_log_jacobian(u)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log-density of actions `[..., A]`: `[...]`. At exactly +-1, see the class."""
         chex.assert_axis_dimension(value, -1, self.event_shape[-1])
         inside = 1 - jnp.finfo(value.dtype).epsneg
         u = jnp.arctanh(jnp.clip(value, -inside, inside).astype(self._normal.loc.dtype))
-        log_prob = self._normal.log_prob(u) - tanh_log_jacobian(u)
+        log_prob = self.log_prob_of_dimensions(u)
         return jnp.sum(jnp.where(jnp.abs(value) > 1, -jnp.inf, log_prob), axis=-1)
 
     def mode(self) -> jax.Array:

@@ -76,7 +76,15 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     put([], "data.describe", "ope.from_run")
     put(Table([], [], Interval(0, 0, 0), 0, {}, []), "ope.evaluate")
     put("", "runs.policies.evaluate", "analysis.compare.text", "sweeps.running.begin")
-    put(None, "analysis.compare.compare", "analysis.report.make", "sweeps.running.resume", "data.convert")
+    put(
+        None,
+        "analysis.compare.compare",
+        "analysis.report.make",
+        "sweeps.running.resume",
+        "data.convert",
+        "data.corrupt",
+        "data.write",
+    )
     put(None, "sweeps.studying.begin", "sweeps.studying.resume", "build.setup")
     put(SimpleNamespace(cells=[]), "sweeps.study.load")
     put("", "sweeps.study._digest")

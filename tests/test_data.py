@@ -1,6 +1,7 @@
 """Data sets in memory: episodes and flags, what changes them, windows drawn from them, and what is said of them."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -92,6 +93,26 @@ def test_clip_actions_counts() -> None:
     limit = np.float32(1 - 1e-5)
     assert dataset.rows.action.tolist() == np.array([[limit, -limit], [0.5, limit], [-0.2, 0.999]], np.float32).tolist()
     assert data.clip_actions(dataset)[1] == 0
+
+
+@pytest.mark.parametrize("what", ["observation", "action", "reward", "dynamics"])
+def test_corruption_of_a_share_of_rows(what: str, tmp_path: Path) -> None:
+    """Exactly 30 % of one column, within bounds; nothing else changes, and it can be written."""
+    dataset, name = walk([60, 40]), {"dynamics": "next_observation"}.get(what, what)
+    corrupt = data.corrupt(dataset, what, 0.3, 0.5, seed=3)
+    before, after = (np.asarray(getattr(each.rows, name)).reshape(100, -1) for each in (dataset, corrupt))
+    moved = after - before
+    assert (moved != 0).any(axis=1).sum() == 30
+    if what == "reward":
+        chosen = after[moved != 0]
+        assert abs(chosen).max() <= 15 and chosen.min() < -7 and chosen.max() > 7
+    else:
+        bound = 0.5 * before.std(axis=0)
+        assert (abs(moved) <= 1.001 * bound).all() and (abs(moved).max(axis=0) > 0.7 * bound).all()
+    same(dataset.rows._replace(**{name: None}, extras={}), corrupt.rows._replace(**{name: None}, extras={}))
+    assert ("log_prob" in corrupt.rows.extras) == (what != "action")
+    data.write(corrupt, tmp_path / "corrupt")
+    assert data.digest(data.read(tmp_path / "corrupt")) == data.digest(corrupt)
 
 
 def test_nonfinite_rows_are_found_and_cut_out() -> None:

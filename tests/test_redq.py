@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rlx import settings
-from rlx.agents import redq, sac
+from rlx.agents import cql, redq, sac
 from rlx.errors import RlxError
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, normals, stub, targeted, two_ways
+from tests.loss_tools import SMALL, SPEC, normals, same, stub, targeted, two_ways
 from tests.test_sac import BATCH, HYPERS, LOG_ALPHA, POLICY, draws, stub_policy, total
 
 CONTRACT = probes.Contract(
@@ -70,3 +70,20 @@ def test_a_subset_of_all_critics_is_sac() -> None:
 def test_a_subset_cannot_be_larger_than_the_ensemble() -> None:
     with pytest.raises(RlxError, match="--num-target-critics 3: must not be over"):
         settings.check(redq.Config(num_critics=2, num_target_critics=3))
+
+
+def test_policy_and_critics_of_cql_are_adopted() -> None:
+    """With targets, optimisers and temperature; the hyper-parameters stay REDQ's."""
+    agent = redq.make(redq.Config(**SMALL), SPEC)
+    of_cql = cql.make(cql.Config(**SMALL, num_critics=10), SPEC)
+
+    def filled(init: Any, number: int) -> Any:
+        shapes = jax.eval_shape(init, jax.random.key(0))
+        return jax.tree.map(lambda x: np.full(x.shape, number, x.dtype), shapes)
+
+    state, other = filled(agent.init, 0), filled(of_cql.init, 1)
+    for name in ("policy", "critic"):
+        state = agent.adopts[name](state, other)
+    same((state.actor.learner, state.actor.log_alpha), (other.actor.learner, other.actor.log_alpha))
+    same(state.critic.learner, other.critic.learner)
+    assert isinstance(state.critic.hypers, redq.Hypers) and not isinstance(state.critic.hypers, cql.Hypers)

@@ -102,6 +102,15 @@ def test_the_actor_half_gets_what_it_reads_alone(make: Make) -> None:
     assert set(read.extras) == {"cost", "mask"}
 
 
+def test_the_policy_can_act_in_the_warm_up(make: Make) -> None:
+    """As it does without updates, in place of random actions."""
+    sizes = {"warmup_env_steps": 16, "total_env_steps": 24, "log_every": 24, "eval_every": 24}
+    last = moments(make(**sizes, warmup_actions="policy", normalize_observations=False))[-1]
+    rows = jax.tree.map(lambda x: x[0, 0, :4], last.report.state.replay.rows)  # the warm-up's vector steps
+    np.testing.assert_allclose(rows.action, np.clip(-0.5 * rows.observation[..., :1], -1, 1), rtol=1e-6)
+    assert last.report.critic_step == 4
+
+
 def test_records_get_rows_as_the_agent_sees_them(make: Make) -> None:
     """Normalised observations, act's info, and the environment's extras alone."""
     task = build.make_driver(make(records=True)).task

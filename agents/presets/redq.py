@@ -1,4 +1,4 @@
-"""REDQ's tuned settings, and those of its relatives RLPD and DroQ."""
+"""REDQ's tuned settings, and those of its relatives RLPD, DroQ and WSRL."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ RLPD: dict[str, Any] = {  # with --dataset
     "temperature_loss": "alpha",
     "kernel_init": "xavier",
 }
+WSRL: dict[str, Any] = {  # from a run of CQL
+    "layer_norm": True,
+    "normalize_observations": False,  # as in offline runs
+    "warmup_actions": "policy",
+    "num_envs": 1,
+    "ratio": "4:1",
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "*": {"ratio": "40:8"},
     "*@paper": PAPER,
     "*@droq": PAPER | DROQ,
     "*@rlpd": PAPER | RLPD,
+    "*@wsrl": {"actor_lr": 1e-4, "alpha_lr": 1e-4} | WSRL,
     "gymnax:Pendulum-v1": PENDULUM,
     "gymnax:Pendulum-v1@droq": PENDULUM | DROQ,
     "gymnax:Pendulum-v1@rlpd": PENDULUM | RLPD,
+    "gymnax:Pendulum-v1@wsrl": PENDULUM | WSRL,
 }

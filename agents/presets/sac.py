@@ -65,6 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "brax:inverted_pendulum": INVERTED,
     "brax:walker2d": LONGER_ACTIONS,
     "brax:humanoid": LONGER_ACTIONS | {"wrappers": ("action_repeat:2",)},
+    "brax:humanoidstandup": LONGER_ACTIONS | {"wrappers": ("action_repeat:2",)},
     "brax:inverted_double_pendulum": LONGER_ACTIONS | {"gamma": 0.995},
     "brax:ant": {"normalize_rewards": False, "gamma": 0.98, "total_env_steps": 240_000, "eval_every": 40_000},
 }

@@ -35,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "brax:inverted_double_pendulum": sac.PRESETS["brax:inverted_double_pendulum"],
     "brax:ant": {"drop_per_critic": 2},
     "brax:humanoid": sac.PRESETS["brax:humanoid"] | {"drop_per_critic": 2},
+    "brax:humanoidstandup": sac.PRESETS["brax:humanoidstandup"],
     "gymnax:Pendulum-v1": sac.SMALL | FEW | {"gamma": 0.97},
     "brax:inverted_pendulum": sac.INVERTED | FEW,
 }

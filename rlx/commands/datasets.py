@@ -41,18 +41,36 @@ def collect(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Looks at data sets: `rlx data info PATH`, `rlx data convert PATH OUT`."""
+    """Looks at data sets and makes others of them: `rlx data info PATH`, `rlx data convert PATH OUT`, and
+    `rlx data corrupt PATH OUT --what action --rate 0.3`."""
     parser = Parser(prog="rlx data", description=data.__doc__)
-    parser.add_argument("verb", choices=("info", "convert"), help="info: what is in it; convert: write it as Minari")
+    parser.add_argument(
+        "verb",
+        choices=("info", "convert", "corrupt"),
+        help="info: what is in it; convert: write it as Minari; corrupt: write it with noise in a share of its rows",
+    )
     parser.add_argument("path", metavar="PATH", help="Minari folder, D4RL .hdf5 or OGBench .npz")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="new folder to convert into")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="new folder to write into")
+    parser.add_argument("--what", help="of corrupt: observation, action, reward or dynamics, which means successors")
+    parser.add_argument("--rate", type=float, default=0.3, help="of corrupt: share of rows (default: 0.3)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of corrupt: noise in standard deviations; of rewards, 30 (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of corrupt: seed of the noise")
     values = parser.parse(arguments)
-    if (values.out is not None) != (values.verb == "convert"):
-        raise RlxError("usage: rlx data info PATH, or rlx data convert PATH OUT")
-    from rlx.data import convert, describe, read
+    if (values.out is None) != (values.verb == "info") or (values.what is None) == (values.verb == "corrupt"):
+        raise RlxError(
+            "usage: rlx data info PATH, rlx data convert PATH OUT, or rlx data corrupt PATH OUT --what action"
+        )
+    from rlx.data import convert, corrupt, describe, read, write
 
-    if values.out is None:
+    if values.verb == "info":
         show("\n".join(describe(read(values.path))))
+        return 0
+    if values.verb == "convert":
+        made = convert(values.path, values.out)
     else:
-        show("\n".join([*describe(convert(values.path, values.out)), f"written to {values.out}"]))
+        made = corrupt(read(values.path), values.what, values.rate, values.scale, values.seed)
+        write(made, values.out)
+    show("\n".join([*describe(made), f"written to {values.out}"]))
     return 0

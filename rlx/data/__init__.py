@@ -1,6 +1,7 @@
 """Data sets: one form in memory, readers and a writer for the formats that people have, and what a set is worth."""
 
 from rlx.data.arrays import from_arrays
+from rlx.data.corruption import corrupt
 from rlx.data.dataset import (
     Dataset,
     check,
@@ -32,6 +33,7 @@ __all__ = [
     "clip_actions",
     "concatenate",
     "convert",
+    "corrupt",
     "coverage",
     "describe",
     "digest",

@@ -23,9 +23,9 @@ class HalfState(PyTreeNode):
     hypers: Any
 
     @classmethod
-    def create(cls, hypers: Any, learner: Learner | None, **learners: Learner) -> Self:
-        """The half before its first update."""
-        return cls(learner, jnp.zeros((), jnp.int32), hypers, **learners)
+    def create(cls, hypers: Any, learner: Learner | None, **fields: Any) -> Self:
+        """The half before its first update; `fields` are a subclass's own."""
+        return cls(learner, jnp.zeros((), jnp.int32), hypers, **fields)
 
     def advance(self, **learners: Learner) -> Self:
         """The half after an update, with these learners in place of the old ones."""

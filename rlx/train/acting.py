@@ -131,8 +131,9 @@ def make_block(
     random_iterations = task.plan.warmup_iterations
     if stores_info:  # while the ring fills, act's info should be of the actions taken, unless random ones are asked for
         random_iterations = math.ceil(config.warmup_env_steps / task.plan.iteration_env_steps)
-    # a trained agent acts for itself
-    warm = (iteration < random_iterations) & (task.plan.prior[0] == 0)
+    if config.warmup_actions == "policy" or task.plan.prior[0]:  # a trained agent acts for itself
+        random_iterations = 0
+    warm = iteration < random_iterations
     spec, number = task.env.spec, task.plan.shard_envs
 
     def act(observation: jax.Array, key: Key, env_keys: Key, *carry: Any) -> tuple[Any, ...]:

@@ -81,7 +81,13 @@ class TrainConfig:
         1_000_000, "environment steps to train for, per seed, rounded up to full iterations", within=STEPS
     )
     warmup_env_steps: int = setting(
-        5_000, "environment steps with random actions before the first update", within=STEPS
+        5_000, "environment steps before the first update, with `--warmup-actions`", within=STEPS
+    )
+    warmup_actions: str = setting(
+        "random",
+        "who acts in the warm-up: random actions, or the policy, such as one of `--init-from`; after"
+        " updates on data it is always the policy",
+        choices=("random", "policy"),
     )
     ratio: str = setting("16:16", "critic:actor updates per vector step")
     epochs: int = setting(
