@@ -79,7 +79,8 @@ def tables(results: dict[str, Any]) -> list[str]:
         for episodes in sorted({case[2] for case in grouped}):
             columns = {case: rows for case, rows in grouped.items() if case[2] == episodes}
             sets = sorted({len(rows) for rows in columns.values()})
-            lines += [f"{episodes:,} episodes, {' or '.join(map(str, sets))} data sets:", ""]
+            several = " to ".join(dict.fromkeys([f"{sets[0]}", f"{sets[-1]}"]))
+            lines += [f"{episodes:,} episodes, data sets of each case: {several}.", ""]
             lines += ["| estimator | " + " | ".join(f"{task} {quality}" for task, quality, _ in columns) + " |"]
             lines += ["| --- |" + " ---: |" * len(columns)]
             for name in shown(results["rows"]):
@@ -133,7 +134,8 @@ def write(results: dict[str, Any], folder: Path) -> Path:
     lines = [
         "# Off-policy estimates against the truth",
         "",
-        "Made by `python -m benchmarks.ope --out benchmarks/results`, which goes on where it was stopped. Ten",
+        "Made by `python -m benchmarks.ope --out benchmarks/results`, which goes on where it was stopped, with the",
+        "data sets that are missing here (`TASKS` of [ope.py](../ope.py) lists them all). Ten",
         "checkpoints of SAC on each task are evaluated from episodes of three of them: of ten, ordered by their true",
         "values, the third, the sixth and the best. Episodes end after 100 steps, gamma is 0.97, and the truth is the",
         "mean of 4,096 simulated episodes, on the hopper of 1,024, which is as much as its simulation on a CPU allows.",
