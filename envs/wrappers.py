@@ -223,6 +223,7 @@ class Form(NamedTuple):
 
 
 NAMES = {
+    "none": Form(lambda env: env, (), "none"),  # leaves out those of a preset
     "history": Form(history, (int,), "history:LENGTH"),
     "action_repeat": Form(action_repeat, (int,), "action_repeat:TIMES"),
     "action_delay": Form(action_delay, (int,), "action_delay:STEPS"),

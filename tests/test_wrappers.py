@@ -140,7 +140,9 @@ def test_noise_is_new_in_every_step_and_leaves_the_state_alone() -> None:
 
 
 def test_names_apply_the_first_innermost() -> None:
-    env: Any = wrappers.apply(Line(), ["action_repeat:2", "history:2", "reward_clip:-1:4"])
+    line = Line()
+    assert wrappers.apply(line, ["none"]) is line
+    env: Any = wrappers.apply(line, ["action_repeat:2", "none", "history:2", "reward_clip:-1:4"])
     seen, rewards, *_ = follow(env, [1, 1])
     np.testing.assert_array_equal(seen[-1], [3, 30, 5, 50])
     np.testing.assert_array_equal(rewards, [4, 4])

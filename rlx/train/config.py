@@ -63,7 +63,7 @@ class TrainConfig:
     )
     wrappers: tuple[str, ...] = setting(
         (),
-        "wrappers of the environment, the first innermost, such as action_repeat:2 history:3 (see rlx.envs.wrappers)",
+        "wrappers of the environment, the first innermost, such as action_repeat:2 history:3, or none (see rlx.envs.wrappers)",
     )
     randomize: tuple[str, ...] = setting(
         (),
