@@ -63,7 +63,8 @@ class TrainConfig:
     )
     wrappers: tuple[str, ...] = setting(
         (),
-        "wrappers of the environment, the first innermost, such as action_repeat:2 history:3, or none (see rlx.envs.wrappers)",
+        "wrappers of the environment, the first innermost, such as action_repeat:2 history:3, or none to leave out"
+        " those of a preset (see rlx.envs.wrappers)",
     )
     randomize: tuple[str, ...] = setting(
         (),
