@@ -65,7 +65,7 @@ def test_foreign_run_folders_are_read_or_refused_in_one_line(name: str, tmp_path
     tree = [json.loads(line) for line in text.splitlines()] if name.endswith("l") else json.loads(text)
     changes = list(mutated(tree))
     refused = 0
-    for change in random.Random(0).sample(changes, 15):
+    for change in random.Random(0).sample(changes, 40):
         lines = "".join(json.dumps(line) + "\n" for line in change) if name.endswith("l") else json.dumps(change)
         (run / name).write_text(lines)
         try:
@@ -81,4 +81,4 @@ def test_foreign_run_folders_are_read_or_refused_in_one_line(name: str, tmp_path
         except RlxError as error:
             refused += 1
             assert "\n" not in str(error)
-    assert 0 < refused < 15
+    assert 0 < refused < 40
