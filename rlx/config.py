@@ -95,12 +95,15 @@ def resolve(
 ) -> RunConfig:
     """The configuration of a run: defaults, then the agent's `presets`, then `values` by the settings' names.
 
+    The wrappers of a preset are for learning without a data set; with one, those of the collected environment count.
     Hyper-parameters may be lists: each combination of values (`paired`: each row of them) is trained, for every seed,
     in one program. Raises RlxError for an unknown name (with the nearest) or a value that cannot be.
     """
     known = settings(agent)
     chosen = presets(agent, env, None if preset is None else convert("--preset", str, preset))
     tuned = chosen.pop("backend", None)
+    if values.get("dataset") and not str(preset).endswith(".json"):
+        chosen.pop("wrappers", None)  # a data set holds steps as they were collected, whatever suits the task
     backend = tuned if backend is None else backend
     sections: dict[str, dict[str, Any]] = {"train": {}, "network": {}, "hypers": {}}
     for name, value in (chosen | values).items():

@@ -32,6 +32,15 @@ def test_given_over_preset_over_default(monkeypatch: pytest.MonkeyPatch) -> None
     assert config.resolve("sac", "brax:ant").train.num_envs == TrainConfig.num_envs
 
 
+def test_wrappers_of_a_preset_are_for_runs_without_a_data_set() -> None:
+    def wrappers(**values: Any) -> tuple[str, ...]:
+        return config.resolve("sac", "brax:walker2d", **values).train.wrappers
+
+    assert wrappers() == ("action_repeat:4",)
+    assert wrappers(dataset="data") == ()
+    assert wrappers(dataset="data", wrappers=["history:2"]) == ("history:2",)
+
+
 @pytest.mark.parametrize("name", agents.REGISTRY)
 def test_every_setting_is_reached_by_one_name(name: str) -> None:
     """No two of the three dataclasses share a name, none is the command line's own, and each comes with a help text."""
