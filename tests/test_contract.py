@@ -3,6 +3,7 @@ of an agent's losses are in tests/test_NAME.py, and so is `CONTRACT = probes.Con
 to know something of it. One case compiles two small programs and, where it is slow, one more and a tiny run."""
 
 import dataclasses
+import gc
 import importlib
 import json
 import re
@@ -340,16 +341,20 @@ def test_state_and_types(case: Case) -> None:
 @every_case
 def test_no_tracer_leaks(case: Case) -> None:
     """The check traces everything anew."""
-    agent, batch = make(case), some_batch(case)
-    start = as_arrays(agents.load(case.name).Hypers())
+    agent, batch, key = make(case), some_batch(case), jax.random.key(0)
+    state = jax.eval_shape(agent.init, key, as_arrays(agents.load(case.name).Hypers()))
 
-    def learn_and_act(key: Key) -> Any:
-        state, metrics = agent.update(agent.init(key, start), batch, key)
+    def learn_and_act(state: Any, key: Key) -> Any:
         policy = agent.acting_params(state)
-        return metrics, [act(policy, jnp.ones((BATCH, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
+        actions = [act(policy, jnp.ones((BATCH, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
+        return agent.update(state, batch, key), actions
 
-    with strict(), jax.check_tracer_leaks():
-        jax.eval_shape(learn_and_act, jax.random.key(0))
+    gc.freeze()  # the check collects garbage again and again: of this test's objects alone, not of all tests'
+    try:
+        with strict(), jax.check_tracer_leaks():
+            jax.eval_shape(learn_and_act, state, key)
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.slow
