@@ -341,18 +341,18 @@ def test_state_and_types(case: Case) -> None:
 @every_case
 def test_no_tracer_leaks(case: Case) -> None:
     """The check traces everything anew."""
-    agent, batch, key = make(case), some_batch(case), jax.random.key(0)
-    state = jax.eval_shape(agent.init, key, as_arrays(agents.load(case.name).Hypers()))
+    agent, batch = make(case), some_batch(case)
+    start = as_arrays(agents.load(case.name).Hypers())
 
-    def learn_and_act(state: Any, key: Key) -> Any:
+    def learn_and_act(key: Key) -> Any:
+        state, metrics = agent.update(agent.init(key, start), batch, key)
         policy = agent.acting_params(state)
-        actions = [act(policy, jnp.ones((BATCH, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
-        return agent.update(state, batch, key), actions
+        return metrics, [act(policy, jnp.ones((BATCH, 1)), key)[0] for act in (agent.act, agent.act_greedy)]
 
     gc.freeze()  # the check collects garbage again and again: of this test's objects alone, not of all tests'
     try:
         with strict(), jax.check_tracer_leaks():
-            jax.eval_shape(learn_and_act, state, key)
+            jax.eval_shape(learn_and_act, jax.random.key(0))
     finally:
         gc.unfreeze()
 
