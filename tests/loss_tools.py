@@ -84,6 +84,15 @@ def near(tree: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-6) -> No
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), tree, expected)
 
 
+def learn_abreast(agents: list[Any], states: list[Any], batch: Any, updates: int = 3) -> tuple[list[Any], list[Any]]:
+    """States and last metrics of agents that are updated with the same keys."""
+    compiled, metrics = [jax.jit(agent.update) for agent in agents], []
+    for i in range(updates):
+        results = [update(state, batch, jax.random.key(i)) for update, state in zip(compiled, states, strict=True)]
+        states, metrics = [state for state, _ in results], [report for _, report in results]
+    return states, metrics
+
+
 @pytest.fixture
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adam hides every factor on a gradient; with plain descent a step shows the gradient itself."""

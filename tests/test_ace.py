@@ -12,7 +12,7 @@ from rlx.agents import ace, sac
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, near, normals, stub, targeted, transitions, two_ways
+from tests.loss_tools import SMALL, SPEC, learn_abreast, near, normals, stub, targeted, transitions, two_ways
 from tests.test_sac import BATCH, LOG_ALPHA, ONLINE, POLICY, STUBS, TARGET, draws, total
 
 CONTRACT = probes.Contract(
@@ -112,9 +112,6 @@ def test_with_equal_weights_and_no_resets_it_is_sac() -> None:
     hypers = {"actor_lr": 0.01, "alpha_init": 0.5}
     states = [ours.init(jax.random.key(0), ace.Hypers(**hypers, weight_temperature=1e9))]
     states.append(theirs.init(jax.random.key(0), sac.Hypers(**hypers)))
-    updates = [jax.jit(agent.update) for agent in (ours, theirs)]
-    for i in range(3):
-        results = [update(state, BATCH, jax.random.key(i)) for update, state in zip(updates, states, strict=True)]
-        states = [state for state, _ in results]
+    states, _ = learn_abreast([ours, theirs], states, BATCH)
     near(states[0].critic.learner.params, states[1].critic.learner.params, rtol=1e-4, atol=1e-5)
     near(states[0].actor.learner.params, states[1].actor.learner.params, rtol=1e-4, atol=1e-5)

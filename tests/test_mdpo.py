@@ -14,7 +14,7 @@ from rlx.halves import SoftActorState
 from rlx.optim import Learner
 from rlx.types import as_arrays
 from tests import probes
-from tests.loss_tools import SMALL, SPEC, near, normals, two_ways
+from tests.loss_tools import SMALL, SPEC, learn_abreast, near, normals, two_ways
 from tests.test_sac import BATCH, LOG_ALPHA, ONLINE, POLICY, STUBS, draws, total
 
 CONTRACT = probes.Contract(
@@ -64,11 +64,8 @@ def test_refreshed_at_every_update_it_is_sac() -> None:
     hypers = {"actor_lr": 0.01, "alpha_init": 0.5}
     states = [ours.init(jax.random.key(0), mdpo.Hypers(**hypers, divergence_weight=100.0))]
     states.append(theirs.init(jax.random.key(0), sac.Hypers(**hypers)))
-    updates = [jax.jit(agent.update) for agent in (ours, theirs)]
-    for i in range(3):
-        results = [update(state, BATCH, jax.random.key(i)) for update, state in zip(updates, states, strict=True)]
-        states = [state for state, _ in results]
-    assert results[0][1].pop("divergence") == 0
-    near(results[0][1], results[1][1])
+    states, metrics = learn_abreast([ours, theirs], states, BATCH)
+    assert metrics[0].pop("divergence") == 0
+    near(metrics[0], metrics[1])
     near(states[0].critic.learner, states[1].critic.learner)
     near(states[0].actor.learner.params, states[1].actor.learner.params)
