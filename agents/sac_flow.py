@@ -1,7 +1,8 @@
 """SAC Flow (Zhang et al., arXiv 2509.25756): SAC whose policy is a flow of a few steps, and learns through all of them.
 
 An Euler step of a flow is a step of a residual recurrent network, and its gradients vanish or explode like one's. So
-the velocity has a gate, as a gated recurrent unit has (Flow-G). Noise in every step gives a path of the flow a density.
+the velocity has a gate, as a gated recurrent unit has (Flow-G), or a decoder's normalised layers (Flow-T). Noise in
+every step gives a path of the flow a density.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ class Config(sac.Config):
     )
     log_std_min: float = setting(-5.0, "lower bound of log sigma", (-20.0, 2.0), below="log_std_max")
     flow_steps: int = setting(4, "Euler steps from noise to an action", COUNT)
-    gated: bool = setting(True, "gate the velocity (Flow-G); without, gradients can explode over many steps")
+    velocity: str = setting(
+        "gated",
+        "gated (Flow-G), decoded by a transformer (Flow-T), or plain, whose gradients can explode over many steps",
+        choices=networks.VELOCITIES,
+    )
 
 
 class Hypers(sac.Hypers):
@@ -68,7 +73,7 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.N
         return jnp.tanh(end), log_density - tanh_log_jacobian(end).sum(axis=-1)
 
     actor = networks.make_flow_policy(
-        spec, config.actor_hidden_sizes, gated=config.gated, log_std=config.log_std, **config.network_options()
+        spec, config.actor_hidden_sizes, velocity=config.velocity, log_std=config.log_std, **config.network_options()
     )
     return sac.make_networks(config, spec, axes)._replace(actor=actor, sample=sample)
 

@@ -1,8 +1,8 @@
 """Agents that learn from replay, beside SAC at equal steps: `python -m benchmarks.off_policy --only pendulum`.
 
-On Pendulum with their presets, which were chosen there; on the ant with SAC's settings for it as far as an agent has
-them, which were searched for SAC alone. Rows that were made are kept in `--out`, as JSON and as a page: the same
-command goes on where it was stopped.
+On Pendulum with their presets, which were chosen there, and some with other networks; on the ant with SAC's settings for
+it as far as an agent has them, which were searched for SAC alone. Rows that were made are kept in `--out`, as JSON and
+as a page: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -12,13 +12,20 @@ from rlx import config
 
 SAC_LIKE = ("sac", "tqc", "dsac", "dsac_t", "ace", "mdpo", "pmoe", "sac_flow", "redq", "crossq", "xqc", "flash_sac")
 DETERMINISTIC = ("td3", "aro_ddpg", "pql", "fast_td3")
+WIDE = {"residual": True, "actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (128, 128, 128)}
+VARIANTS = {  # settings, where there is more than the agent's name
+    "sac_flow decoded": ("sac_flow", {"velocity": "decoded"}),
+    "redq droq": ("redq", {"preset": "droq"}),
+    "sac simba": ("sac", WIDE),
+    "sac bro": ("sac", WIDE | {"residual_block": "bro", "kernel_init": "orthogonal"}),
+}
 ANT = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "flash_sac")
 
 GROUPS = {
     "pendulum": Group(
         "Pendulum",
         {"env": PENDULUM, "eval_every": 2_000, "total_env_steps": 20_000},
-        {name: (name, {}) for name in SAC_LIKE + DETERMINISTIC},
+        {name: (name, {}) for name in SAC_LIKE + DETERMINISTIC} | VARIANTS,
     ),
     "ant": Group(
         "Brax's ant",

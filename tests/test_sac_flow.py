@@ -5,9 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rlx import networks
 from rlx.agents import sac_flow
+from rlx.errors import RlxError
 from tests import probes
 from tests.loss_tools import SMALL, SPEC, normals, stub, three_ways
 
@@ -63,19 +65,50 @@ def test_gated_velocity_by_hand() -> None:
     np.testing.assert_allclose(log_std, -5 + 7 * (1 + np.tanh(deviation)) / 2, rtol=1e-4)
 
 
-def slope(gated: bool, steps: int) -> float:
+def test_decoded_velocity_by_hand() -> None:
+    """One layer of Flow-T: attention with the weights that it has on one token, which are 1."""
+    config = sac_flow.Config(**SMALL, velocity="decoded", activation="tanh")
+    actor = sac_flow.make_networks(config, SPEC).actor
+    params = jax.tree.map(lambda p: 3 * p + 0.1, actor.init(jax.random.key(0)))
+    observation, x, time = normal(4, 3), normal(4, 2), normal(4, 1)
+    layers = {name: jax.tree.map(np.asarray, layer) for name, layer in params["params"]["candidate"].items()}
+
+    def dense(x: Any, layer: Any) -> Any:
+        return x @ layer["kernel"] + layer["bias"]
+
+    def norm(x: Any, layer: Any) -> Any:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        return layer["scale"] * centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-6) + layer["bias"]
+
+    memory = norm(dense(np.tanh(dense(observation, layers["Dense_0"])), layers["Dense_1"]), layers["LayerNorm_0"])
+    token = dense(np.concatenate([x, time], axis=-1), layers["Dense_2"])
+    token = token + dense(norm(token, layers["LayerNorm_1"]), layers["Dense_3"])
+    token = token + dense(memory, layers["Dense_4"])
+    block = layers["ResidualBlock_0"]
+    token = token + dense(np.tanh(dense(norm(token, block["LayerNorm_0"]), block["Dense_0"])), block["Dense_1"])
+    expected = dense(norm(token, layers["LayerNorm_2"]), layers["Dense_5"])
+    for velocity, _ in three_ways(lambda *inputs: actor.apply(params, *inputs), observation, x, time):
+        np.testing.assert_allclose(velocity, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_has_one_width() -> None:
+    with pytest.raises(RlxError, match="16 8"):
+        sac_flow.make_networks(sac_flow.Config(actor_hidden_sizes=(16, 8), velocity="decoded"), SPEC)
+
+
+def slope(velocity: str, steps: int) -> float:
     """How strongly x_K depends on x_0, in the mean over noise, where the output layers have grown far."""
-    actor = sac_flow.make_networks(sac_flow.Config(**SMALL, gated=gated), SPEC).actor
+    actor = sac_flow.make_networks(sac_flow.Config(**SMALL, velocity=velocity), SPEC).actor
     params = actor.init(jax.random.key(0))
-    for name in ("candidate", "gate") if gated else ("candidate",):
-        params["params"][name]["Dense_1"]["kernel"] *= 3000
+    for network in params["params"].values():
+        network[max(name for name in network if name.startswith("Dense"))]["kernel"] *= 3000
     noise = jax.random.normal(jax.random.key(1), (64, 1 + steps, 2)).at[:, 1:].set(0.0)
     slopes = jax.vmap(jax.jacobian(lambda noise: sac_flow.path(actor, params, jnp.zeros(3), noise)[0]))(noise)
     return float(jnp.abs(slopes[:, :, 0]).mean())
 
 
-def test_gradients_explode_over_many_steps_unless_the_velocity_is_gated() -> None:
-    assert slope(gated=True, steps=1) < 10
-    assert slope(gated=False, steps=1) < 10
-    assert slope(gated=True, steps=16) < 50
-    assert slope(gated=False, steps=16) > 500
+def test_gradients_explode_over_many_steps_unless_the_velocity_is_gated_or_decoded() -> None:
+    assert slope("plain", steps=1) < 20
+    assert slope("plain", steps=16) > 500
+    for velocity in ("gated", "decoded"):
+        assert slope(velocity, steps=16) < 50

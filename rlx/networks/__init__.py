@@ -18,6 +18,7 @@ from rlx.networks.modules import (
 )
 from rlx.networks.network import (
     IMPOSSIBLE,
+    VELOCITIES,
     Apply,
     Network,
     ensemble,
@@ -45,6 +46,7 @@ __all__ = [
     "MLP",
     "OUTPUT_INIT",
     "RESIDUAL_BLOCKS",
+    "VELOCITIES",
     "Apply",
     "BatchNorm",
     "FourierFeatures",

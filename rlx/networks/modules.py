@@ -167,9 +167,9 @@ class FlowHead(nn.Module):
     open. Without, it is the candidate. The deviation reads the observation alone; `log_std` as of `GaussianHead`.
     """
 
-    candidate: Any  # an MLP with A outputs, and so are the next two
-    gate: Any  # or None
-    deviation: Any
+    candidate: Any  # an MLP with A outputs, or a Decoder
+    gate: Any  # an MLP with A outputs, or None
+    deviation: Any  # an MLP with A outputs
     action_size: int
     log_std: tuple[str, float, float]
     dropout: float = 0.0  # as `make_network` asks for; policies have none
@@ -230,6 +230,44 @@ class BroBlock(nn.Module):
         dense = partial(nn.Dense, x.shape[-1], kernel_init=INITIALIZERS[self.kernel_init], dtype=self.dtype)
         y = nn.LayerNorm(dtype=self.dtype)(dense()(_dropped_out(self, x)))
         return x + nn.LayerNorm(dtype=self.dtype)(dense()(ACTIVATIONS[self.activation](y)))
+
+
+class Decoder(nn.Module):
+    """A transformer decoder of one token, a flow's x and time, that attends to one token, the observation: `[..., A]`.
+
+    As many layers as hidden sizes, each of self-attention, attention to the observation and a feed-forward block; each
+    of these reads a LayerNorm of the token and is added to it (arXiv 2509.25756, Flow-T). Attention to a single token
+    has weight 1 whatever the query, so it is written as what is left of it, a Dense of the token that it attends to.
+
+    Raises RlxError for hidden sizes of different widths.
+    """
+
+    hidden_sizes: Sequence[int]
+    output_size: int
+    activation: str = "relu"
+    kernel_init: str = "he"
+    compute_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if len(set(self.hidden_sizes)) != 1:
+            sizes = " ".join(map(str, self.hidden_sizes))
+            raise RlxError(f"--actor-hidden-sizes {sizes}: a decoder needs one or more of one width, as 256 256")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False) -> jax.Array:
+        dtype = jnp.dtype(self.compute_dtype)
+        dense = partial(nn.Dense, self.hidden_sizes[0], kernel_init=INITIALIZERS[self.kernel_init], dtype=dtype)
+        observation, token = jnp.split(inputs, [inputs.shape[-1] - self.output_size - 1], axis=-1)
+        observation = ACTIVATIONS[self.activation](dense()(observation))
+        observation = nn.LayerNorm(dtype=dtype)(dense()(observation))
+        token = dense()(token)
+        for _ in self.hidden_sizes:
+            token = token + dense()(nn.LayerNorm(dtype=dtype)(token))
+            token = token + dense()(observation)
+            token = ResidualBlock(0.0, self.activation, self.kernel_init, dtype)(token)
+        token = nn.LayerNorm(dtype=dtype)(token)
+        return nn.Dense(self.output_size, kernel_init=OUTPUT_INIT, dtype=jnp.float32)(token)
 
 
 RESIDUAL_BLOCKS: dict[str, Callable[..., nn.Module]] = {"simba": ResidualBlock, "bro": BroBlock}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx.errors import RlxError
-from rlx.networks.modules import MLP, FlowHead, GaussianHead, MixtureHead
+from rlx.networks.modules import MLP, Decoder, FlowHead, GaussianHead, MixtureHead
 from rlx.types import Key, Params, Spec
 
 IMPOSSIBLE = -1e9  # the logit or value of a discrete action that an observation does not allow; its probability is 0
@@ -69,12 +69,22 @@ def make_mixture_policy(
     return make_network(MixtureHead(mlp, num_experts, log_std), spec.actor_size, spec.actor_observation)
 
 
+VELOCITIES = ("gated", "decoded", "plain")
+
+
 def make_flow_policy(
-    spec: Spec, hidden_sizes: Sequence[int], *, gated: bool, log_std: tuple[str, float, float], **options: Any
+    spec: Spec, hidden_sizes: Sequence[int], *, velocity: str, log_std: tuple[str, float, float], **options: Any
 ) -> Network:
-    """`apply(params, observation [..., O], x [..., A], time [..., 1]) -> (velocity, log_std)`, both `[..., A]`."""
-    candidate, gate, deviation = (MLP(hidden_sizes, spec.action_size, **options) for _ in range(3))
-    head = FlowHead(candidate, gate if gated else None, deviation, spec.action_size, log_std)
+    """`apply(params, observation [..., O], x [..., A], time [..., 1]) -> (velocity, log_std)`, both `[..., A]`.
+
+    The velocity is one of VELOCITIES: with `FlowHead`'s gate, of a `Decoder`, or an MLP's.
+    """
+    mlps: list[Any] = [MLP(hidden_sizes, spec.action_size, **options) for _ in range(3)]
+    candidate, gate, deviation = mlps
+    if velocity == "decoded":
+        own = {name: options[name] for name in ("activation", "kernel_init", "compute_dtype") if name in options}
+        candidate = Decoder(hidden_sizes, spec.action_size, **own)
+    head = FlowHead(candidate, gate if velocity == "gated" else None, deviation, spec.action_size, log_std)
     return make_network(head, spec.actor_size + spec.action_size + 1, spec.actor_observation)
 
 
