@@ -1,8 +1,8 @@
 """Agents that learn from replay, beside SAC at equal steps: `python -m benchmarks.off_policy --only pendulum`.
 
-On Pendulum with their presets, which were chosen there, and some with other networks; on the ant with SAC's settings for
-it as far as an agent has them, which were searched for SAC alone. Rows that were made are kept in `--out`, as JSON and
-as a page: the same command goes on where it was stopped.
+On Pendulum with their presets, which were chosen there, and some with other networks; on the ant with SAC's settings
+for it as far as an agent has them, which were searched for SAC alone. Rows that were made are kept in `--out`, as JSON
+and as a page: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
