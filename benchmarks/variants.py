@@ -69,10 +69,11 @@ def table(rows: dict[str, dict[str, Any]], goal: float) -> str:
     return "\n".join(lines)
 
 
-def interval(values: np.ndarray) -> str:
+def interval(values: np.ndarray, digits: int = 0) -> str:
     """The mean of seeds with its interval."""
     found = statistics.bootstrap_interval(values[:, None], statistics.mean)
-    return f"{found.estimate:.0f} ({found.low:.0f} to {found.high:.0f})"
+    mean, low, high = (f"{number:.{digits}f}" for number in (found.estimate, found.low, found.high))
+    return f"{mean} ({low} to {high})"
 
 
 def main(groups: dict[str, Group], name: str, title: str, about: str) -> None:

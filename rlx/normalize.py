@@ -15,6 +15,7 @@ from __future__ import annotations
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.struct import PyTreeNode
 
 from rlx.parallel.xla import isolated
@@ -170,6 +171,14 @@ def init_returns() -> Statistics:
     return init(1).replace(largest=jnp.zeros(()))
 
 
+def with_returns_as(statistics: Statistics, wanted: Statistics) -> Statistics:
+    """`statistics` with those of returns where `wanted` has some: its own, or those of no returns."""
+    returns = statistics.returns if wanted.returns is not None else None
+    if wanted.returns is not None and returns is None:
+        returns = jax.tree.map(lambda x, y: np.broadcast_to(x, y.shape), init_returns(), wanted.returns)
+    return statistics.replace(returns=returns)
+
+
 def scale_reward(statistics: Statistics, reward: jax.Array, max_return: float = 0.0) -> jax.Array:
     """`reward` in standard deviations of the discounted returns, not shifted: a shift would change the task.
 
@@ -177,9 +186,15 @@ def scale_reward(statistics: Statistics, reward: jax.Array, max_return: float = 
     the deviation is kept above 1e-3. With a `max_return` above 0, no return so far is larger than that after scaling
     (G_max of SimbaV2, arXiv 2502.15280, and FlashSAC).
     """
-    assert statistics.returns is not None
+    return reward / reward_scale(statistics, max_return)
+
+
+def reward_scale(statistics: Statistics, max_return: float = 0.0) -> jax.Array:
+    """What `scale_reward` divides by, []; 1 in a run that does not normalise rewards."""
+    if statistics.returns is None:
+        return jnp.ones(())
     scale = jnp.maximum(jnp.sqrt(statistics.returns.variance[0]), 1e-3)
     if max_return > 0:
         assert statistics.returns.largest is not None
         scale = jnp.maximum(scale, statistics.returns.largest / max_return)
-    return reward / scale
+    return scale

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import bounds, comparisons, gpu, learn, learn_page, learn_settings, run, tables
+from benchmarks import bounds, comparisons, gpu, learn, learn_page, learn_settings, overestimation, run, tables
 from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents, config
 from tests.pages import ROOT
@@ -301,6 +302,21 @@ def test_page_and_table_of_learning(tmp_path: Path) -> None:
     assert page.count("2026-01-02, 2 cores, quick, jax 0.9, commit 0123456789ab.") == 1
     assert page.count("- rlx: `{") == 1 and "- rlx, seed 1: 1100 at 90,000 (40 s), 2300 at 200,000 (80 s)" in page
     assert {path.name for path in tmp_path.glob("*.png")} == {"learn-ant-seconds.png", "learn-ant-steps.png"}
+
+
+def test_soft_returns_equal_a_loop() -> None:
+    """The entropy of the first step does not count in its value, and nothing counts after an end."""
+    rng = np.random.default_rng(0)
+    reward, log_prob, ends = rng.normal(size=(6, 2)), rng.normal(size=(6, 2)), rng.random((6, 2)) < 0.3
+    expected = np.zeros((6, 2))
+    for t, n in np.ndindex(6, 2):
+        for later in range(t, 6):
+            entropy = -0.5 * log_prob[later, n] if later > t else 0.0
+            expected[t, n] += 0.9 ** (later - t) * (reward[later, n] + entropy)
+            if ends[later, n]:
+                break
+    actual = overestimation.soft_returns(jnp.asarray(reward), jnp.asarray(log_prob), jnp.asarray(ends), 0.9, 0.5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_every_task_has_settings_for_every_side() -> None:

@@ -1,6 +1,7 @@
 """Normalised rewards: discounted returns against loops in NumPy, and runs that do not notice the rewards' unit."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -109,8 +110,10 @@ class Unit(float):
 
 @pytest.mark.usefixtures("reuse_programs")
 @pytest.mark.parametrize("driver", ["fused", pytest.param("pipelined", marks=pytest.mark.slow)])
-def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rewards times 64 lead to the same agent, to rounding."""
+def test_learning_does_not_depend_on_the_unit_of_rewards(
+    driver: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rewards times 64 lead to the same agent, to rounding, and to values times 64."""
     env, results = reward_scale(Walk(), Unit(1)), []
     for unit in (1.0, 64.0):
         monkeypatch.setattr(Unit, "now", unit)
@@ -120,6 +123,24 @@ def test_learning_does_not_depend_on_the_unit_of_rewards(driver: str, monkeypatc
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
     returns = [result.metrics[-1]["train/episode_return"][0] for result in results]
     assert returns[1] == pytest.approx(64 * returns[0], rel=1e-4) != 0
+    at = np.ones((3, 2)), np.zeros((3, 1))
+    values = one.q_value(*at)
+    np.testing.assert_allclose(other.q_value(*at), 64 * values, rtol=1e-4)
+    np.testing.assert_array_equal(rlx.load(one.save(tmp_path / "run"), env).q_value(*at), values)
+
+
+def test_a_run_goes_on_with_the_scale_that_its_critics_have_learnt() -> None:
+    """And with none where either run does not normalise."""
+    short = SMALL | {"total_env_steps": 72}
+    normalized = rlx.fit("sac", Walk(), normalize_rewards=True, **SMALL)
+    assert normalized.statistics.returns is not None
+    seen = normalized.statistics.returns.count
+    further = rlx.fit("sac", Walk(), normalize_rewards=True, init_from=normalized, **short)
+    assert further.statistics.returns is not None and further.statistics.returns.count > seen
+    plain = rlx.fit("sac", Walk(), init_from=normalized, **short)
+    assert plain.statistics.returns is None
+    again = rlx.fit("sac", Walk(), normalize_rewards=True, init_from=plain, **short)
+    assert again.statistics.returns is not None and again.statistics.returns.count < seen
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,9 @@ class Result:
         rows = policies.checked(observation, spec.observation_size, "the critic", sizes and f": {sizes}")
         observations = observed(task, one["statistics"], rows)
         rows, actions = (x.reshape(-1, x.shape[-1]) for x in (observations, jnp.asarray(action, jnp.float32)))
-        return task.agent.q_value(critic, rows, actions).reshape(observations.shape[:-1]) / critic.hypers.reward_scale
+        value = task.agent.q_value(critic, rows, actions).reshape(observations.shape[:-1])
+        normalized = normalize.reward_scale(one["statistics"], task.config.max_return)
+        return value * normalized / critic.hypers.reward_scale
 
     @speaks_python
     def export(self, out: str | Path, member: int = 0, onnx: bool = False, bundle: bool = False) -> Path:

@@ -55,6 +55,7 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
         state = jax.device_get(jax.vmap(adopts[name])(state, other["agent"]))
         if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, fresh["agent"]):
             raise RlxError(f"{run}: what {agent} adopts as {name!r} has other sizes; give both the same networks")
+        other["statistics"] = other["statistics"].replace(returns=None)  # parts begin with none
         same = jax.tree.map(np.array_equal, statistics or other["statistics"], other["statistics"])
         if not all(jax.tree.leaves(same)):
             raise RlxError(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import config, data, json_files
+from rlx import config, data, json_files, normalize
 from rlx.build import check_env_of_run, make_driver, setup
 from rlx.config import RunConfig
 from rlx.envs import arguments, no_env
@@ -156,9 +156,15 @@ def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
     content = json_files.read(folder / "config.json")
     for note in filter(None, (origin.x64_note(content, folder), *origin.changed_files(content, saved))):
         say(f"rlx: {note}")
-    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), driver.policy_snapshot_shapes)
-    snapshot = checkpoint.restore(folder / "checkpoints", template, step)
-    return jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), snapshot)
+    shapes = driver.policy_snapshot_shapes
+    place, statistics = folder / "checkpoints", shapes["statistics"].replace(returns=None)
+    if any("returns" in name for name in checkpoint.manifest(place, checkpoint.choose(place, step))["leaves"]):
+        wide = jax.vmap(lambda _: normalize.init_returns())
+        statistics = statistics.replace(returns=jax.eval_shape(wide, np.zeros(count)))
+    template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), shapes | {"statistics": statistics})
+    snapshot = checkpoint.restore(place, template, step)
+    snapshot = jax.tree.map(lambda x: np.broadcast_to(x, (driver.members, *x.shape[1:])), snapshot)
+    return snapshot | {"statistics": normalize.with_returns_as(snapshot["statistics"], shapes["statistics"])}
 
 
 def evaluate(

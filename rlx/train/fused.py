@@ -98,7 +98,7 @@ def adopt(task: Task, state: FusedState, learned: Any) -> FusedState:
     """The run continues with another agent and its statistics, under its own hyper-parameters."""
     del task
     agent = learning.keep_hypers(learned["agent"], state.agent)
-    return state.replace(agent=agent, statistics=learned["statistics"].replace(returns=state.statistics.returns))
+    return state.replace(agent=agent, statistics=learned["statistics"])
 
 
 SEQUENTIAL = Schedule(
@@ -106,7 +106,7 @@ SEQUENTIAL = Schedule(
     iteration=iteration,
     shards=FusedState(None, None, 0, 0, Replay(0, None), None, None),  # type: ignore[arg-type]
     members=FusedState(0, 0, 0, 0, Replay(0, None), 0, None),  # type: ignore[arg-type]
-    policy_snapshot=lambda state: {"agent": state.agent, "statistics": state.statistics.replace(returns=None)},
+    policy_snapshot=lambda state: {"agent": state.agent, "statistics": state.statistics},
     adopt=adopt,
     clock=lambda state: (state.seed, state.iteration),
     refill=lambda state, pool: state.replace(pool=pool),

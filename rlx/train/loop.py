@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from rlx import parallel
+from rlx import normalize, parallel
 from rlx.envs import no_env
 from rlx.errors import RlxError
 from rlx.train.compile import Program
@@ -218,7 +218,11 @@ def _begin(driver: Driver, learned: Any, resumed: Resumed | None) -> tuple[Any, 
     """State, totals, iterations made, and how many of them learned."""
     if resumed is None:
         state = driver.init()
-        return state if learned is None else driver.adopt(state, learned), driver.zeros(), 0, 0
+        if learned is not None:
+            shapes = driver.policy_snapshot_shapes["statistics"]
+            learned = learned | {"statistics": normalize.with_returns_as(learned["statistics"], shapes)}
+            state = driver.adopt(state, learned)
+        return state, driver.zeros(), 0, 0
     state, totals = driver.place_training_state(resumed.training_state)
     if resumed.iteration % driver.task.plan.log_iterations == 0:
         state = driver.refresh(state)

@@ -91,7 +91,7 @@ def init(task: Task, seed: jax.Array, hypers: Any, pool_or_data: Any) -> Pipelin
 def policy_snapshot(state: PipelineState) -> dict[str, Any]:
     """What a policy needs later."""
     agent = State(critic=state.value_learner.critic, actor=state.policy_learner.actor)
-    return {"agent": agent, "statistics": state.policy_learner.statistics.content.replace(returns=None)}
+    return {"agent": agent, "statistics": state.policy_learner.statistics.content}
 
 
 def adopt(task: Task, state: PipelineState, learned: dict[str, Any]) -> PipelineState:

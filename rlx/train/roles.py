@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax.struct import PyTreeNode
 
-from rlx import normalize, replay
+from rlx import replay
 from rlx.envs.base import VectorState
 from rlx.replay import Replay, Row
 from rlx.rollout import Episodes, derive
@@ -202,11 +202,7 @@ def role_with_contents(role: Any, fields: dict[str, Any]) -> Any:
     """The role's state with those of the fields that it has."""
 
     def changed(old: Any, content: Any) -> Any:
-        if not isinstance(old, Snapshot):
-            return content
-        if isinstance(old.content, normalize.Statistics):  # of the run's own rewards
-            content = content.replace(returns=old.content.returns)
-        return old._replace(content=content)
+        return old._replace(content=content) if isinstance(old, Snapshot) else content
 
     return role.replace(**{n: changed(getattr(role, n), content) for n, content in fields.items() if hasattr(role, n)})
 
