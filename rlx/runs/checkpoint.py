@@ -196,6 +196,15 @@ def choose(folder: Folder, step: int | None) -> int:
     return saved[-1] if step is None else step
 
 
+def leaf_names(folder: Folder, step: int | None = None) -> list[str]:
+    """Paths of the leaves saved at `step` (the last by default), as of `flatten`. Raises RlxError as `restore` does."""
+    place, step = locate(folder), choose(folder, step)
+    try:
+        return list(manifest(place, step)["leaves"])
+    except Damaged as error:
+        raise RlxError(f"{error}; choose another --step") from None
+
+
 def restore(folder: Folder, template: Any, step: int | None = None) -> Any:
     """The tree saved at `step` (the last by default), with `template`'s structure, shapes and types.
 

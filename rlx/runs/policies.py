@@ -158,7 +158,7 @@ def load_snapshot(folder: Path, driver: Driver, step: int | None = None) -> Any:
         say(f"rlx: {note}")
     shapes = driver.policy_snapshot_shapes
     place, statistics = folder / "checkpoints", shapes["statistics"].replace(returns=None)
-    if any("returns" in name for name in checkpoint.manifest(place, checkpoint.choose(place, step))["leaves"]):
+    if any(name.startswith("['statistics'].returns.") for name in checkpoint.leaf_names(place, step)):
         wide = jax.vmap(lambda _: normalize.init_returns())
         statistics = statistics.replace(returns=jax.eval_shape(wide, np.zeros(count)))
     template = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), shapes | {"statistics": statistics})
