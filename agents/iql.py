@@ -19,7 +19,7 @@ from rlx import halves, losses, networks, parallel, policies
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner, make_schedule
-from rlx.types import COUNT, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
+from rlx.types import COUNT, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,11 @@ def init_critic(nets: CriticNetworks, key: Key, hypers: CriticHypers) -> CriticS
     critic_key, value_key = jax.random.split(key)
     critic = Learner.create(nets.critic.init(critic_key), target=True)
     return CriticState.create(hypers, critic, value=Learner.create(nets.value.init(value_key)))
+
+
+def adopt_critic(state: State[CriticState, Any], other: Any) -> State[CriticState, Any]:
+    """The critic half of a run of IQL, or of an agent with its critics."""
+    return state.replace(critic=state.critic.replace(learner=other.critic.learner, value=other.critic.value))
 
 
 def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes = ()) -> CriticNetworks:

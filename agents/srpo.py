@@ -97,12 +97,6 @@ def adopt_behaviour(state: State[Any, ActorState], idql: Any) -> State[Any, Acto
     return state.replace(actor=state.actor.replace(behaviour=behaviour))
 
 
-def adopt_critic(state: State[Any, ActorState], other: Any) -> State[Any, ActorState]:
-    """The critic half of a run of IQL or IDQL."""
-    critic = state.critic.replace(learner=other.critic.learner, value=other.critic.value)
-    return state.replace(critic=critic)
-
-
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
     """IQL's critic half, a policy with tanh at the end, and IDQL's score network without dropout."""
     return Networks(
@@ -133,5 +127,5 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.Crit
         update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
         q_value=partial(iql.q_value, nets.critic),
-        adopts={"behaviour": adopt_behaviour, "critic": adopt_critic},
+        adopts={"behaviour": adopt_behaviour, "critic": iql.adopt_critic},
     )

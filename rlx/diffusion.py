@@ -19,6 +19,7 @@ from rlx.errors import RlxError
 from rlx.types import Key
 
 Epsilon = Callable[[jax.Array, jax.Array], jax.Array]
+LogDensity = Callable[[jax.Array, jax.Array], jax.Array]
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 Scalar = jax.Array | float
 
@@ -60,6 +61,20 @@ def remove_noise(schedule: Schedule, noisy: jax.Array, time: jax.Array, noise: j
     chex.assert_shape(time, noisy.shape[:-1])
     alpha_bar = jnp.asarray(schedule.alpha_bar)[time][..., None]
     return (noisy - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
+
+
+def noise_of_density(schedule: Schedule, log_density: LogDensity) -> Epsilon:
+    """The noise that the slope of a log-density of noisy data means: -sqrt(1 - alpha_bar_t) grad log p_t(x).
+
+    `log_density(x [..., A], t) -> [...]`, up to a constant (arXiv 2011.13456; as a network's slope in 2407.09024).
+    """
+
+    def epsilon(x: jax.Array, time: jax.Array) -> jax.Array:
+        slope = jax.grad(lambda x: log_density(x, time).sum())(x)
+        scale = jnp.sqrt(1 - jnp.asarray(schedule.alpha_bar)[time])
+        return -jnp.expand_dims(scale, range(scale.ndim, x.ndim)) * slope
+
+    return epsilon
 
 
 class Prediction(NamedTuple):
