@@ -85,7 +85,7 @@ def sample(nets: Networks, params: Params, observation: jax.Array, count: int, k
 def values(nets: Networks, value: iql.Value, observation: jax.Array, actions: jax.Array) -> jax.Array:
     """min Q' of actions `[K, ..., A]` at observations `[..., O]`: `[K, ...]`."""
     observations = jnp.broadcast_to(observation, (*actions.shape[:-1], observation.shape[-1]))
-    return losses.ensemble_min(nets.critic.critic.apply(value.target_params, observations, actions))
+    return nets.critic.critic.apply(value.target_params, observations, actions).min(axis=0)  # type: ignore[no-any-return]
 
 
 def labelled(batch: Transition, fraction: Any) -> jax.Array:
@@ -130,24 +130,24 @@ def update_actor(
 ) -> tuple[ActorState, Metrics]:
     """The behaviour down its loss on the data, and the policy with it; after that the policy alone, down alignment's.
 
-    Both are computed at every update, since members of a program may be at different ones.
+    Both are computed at every update, since members of a program may be at different ones; without pretraining one is.
     """
     score_key, key = jax.random.split(key)
     hypers, pretrains = state.hypers, state.step < nets.config.pretrain_steps
 
-    def denoising(params: Params) -> tuple[jax.Array, Metrics]:
-        density = partial(nets.density.apply, params, batch.observation)
-        epsilon = diffusion.noise_of_density(nets.schedule, density)
-        value = diffusion.epsilon_loss(nets.schedule, epsilon, batch.action, score_key)[0]
-        return value, {"score_loss": value}
+    def noise(params: Params) -> diffusion.Epsilon:
+        return diffusion.noise_of_density(nets.schedule, partial(nets.density.apply, params, batch.observation))
 
     def alignment(params: Params) -> tuple[jax.Array, Metrics]:
         value = alignment_loss(nets, params, state.behaviour.params, published, batch, hypers, key)
         return value, {"actor_loss": value}
 
     rate = hypers.actor_lr * optim.make_schedule("cosine", nets.config.actor_decay_steps)(state.step)
-    behaviour, metrics = state.behaviour.step(denoising, jnp.where(pretrains, hypers.score_lr, 0.0), nets.axes)
-    policy, others = state.learner.step(alignment, jnp.where(pretrains, 0.0, rate), nets.axes)
+    policy, metrics = state.learner.step(alignment, jnp.where(pretrains, 0.0, rate), nets.axes)
+    if nets.config.pretrain_steps < 0:
+        return state.advance(learner=policy), metrics
+    denoising = diffusion.objective(nets.schedule, noise, batch.action, score_key)
+    behaviour, others = state.behaviour.step(denoising, jnp.where(pretrains, hypers.score_lr, 0.0), nets.axes)
     params = jax.tree.map(partial(jnp.where, pretrains), behaviour.params, policy.params)
     return state.advance(learner=policy.replace(params=params), behaviour=behaviour), metrics | others
 
@@ -184,15 +184,13 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.Crit
         learner = Learner.create(nets.density.init(key))
         return ActorState.create(hypers, learner, behaviour=learner)
 
-    return Agent(
-        init=halves.make_init(Hypers, partial(iql.init_critic, nets.critic), init_actor),
-        critic_params=iql.critic_params,
+    return iql.with_actor(
+        nets.critic,
+        Hypers,
+        init_actor,
         policy_params=lambda actor, value: Policy(actor.learner.params, value),
-        actor_reads=("observation", "action"),
         act=partial(act, nets, 1),
         act_greedy=partial(act, nets, config.num_samples),
-        update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
-        q_value=partial(iql.q_value, nets.critic),
         adopts={"behaviour": adopt_behaviour, "critic": iql.adopt_critic},
     )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx.errors import RlxError
-from rlx.types import Key
+from rlx.types import Key, Metrics, Params
 
 Epsilon = Callable[[jax.Array, jax.Array], jax.Array]
 LogDensity = Callable[[jax.Array, jax.Array], jax.Array]
@@ -109,6 +109,18 @@ def epsilon_loss(
         chex.assert_equal_shape([weights, error])
         error = weights * error
     return jnp.mean(error), Prediction(time, noise, noisy, predicted)
+
+
+def objective(
+    schedule: Schedule, epsilon: Callable[[Params], Epsilon], x: jax.Array, key: Key
+) -> Callable[[Params], tuple[jax.Array, Metrics]]:
+    """`params -> (loss, {"score_loss": loss})`, `epsilon_loss` of the noise that `epsilon(params)` predicts."""
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        value = epsilon_loss(schedule, epsilon(params), x, key)[0]
+        return value, {"score_loss": value}
+
+    return loss
 
 
 def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key, bound: Scalar = 1.0) -> jax.Array:

@@ -79,12 +79,19 @@ corrupted() {
         --offline-steps 3000
 }
 
-labels() { # EDA from one behaviour, with Q at 1 % of the rows and at all
-    local sizes=(--score-width 32 --score-blocks 1 --diffusion-steps 10 --solver-steps 10 --batch-size 128)
-    local from="$folder/behaviour"
-    train behaviour eda --dataset "$folder/pendulum-medium-v0" "${small[@]}" "${sizes[@]}" --score-lr 1e-3 \
-        --offline-steps 15000 --eval-every 5000 --pretrain-steps 1000000 --alignment-rows 1 --alignment-actions 1 \
-        --num-seeds "$seeds"
+labels() { # EDA from one behaviour: as it is, aligned with Q at all rows, and at 1 % of them
+    collect pendulum-mixed-v0 teacher mixed 5e4
+    local sizes=(--score-width 32 --score-blocks 1 --diffusion-steps 10) fraction set=pendulum-mixed-v0
+    local common=("${small[@]}" "${sizes[@]}" --num-seeds "$seeds" --dataset "$folder/$set")
+    train behaviour eda "${common[@]}" --solver-steps 10 --batch-size 128 --score-lr 1e-3 --offline-steps 10000 \
+        --eval-every 5000 --pretrain-steps 1000000 --alignment-rows 1 --alignment-actions 1
+    common+=(--solver-steps 5 --pretrain-steps -1 --num-samples 1)
+    common+=(--init-from "behaviour=$folder/behaviour,critic=$folder/behaviour")
+    train labels-none eda "${common[@]}" --batch-size 128 --actor-lr 0 --offline-steps 8 --eval-every 8
+    for fraction in 1 0.01; do
+        train labels-$fraction eda "${common[@]}" --batch-size 512 --label-fraction $fraction --actor-lr 2e-4 \
+            --actor-decay-steps 0 --q-weight 3 --beta 1 --offline-steps 2000 --eval-every 2000
+    done
 }
 
 sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes at the end alone
