@@ -178,18 +178,18 @@ def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes =
 
 
 def with_actor(
-    nets: CriticNetworks, defaults: type[Any], init_actor: Callable[[Key, Any], Any], **functions: Any
+    critic: CriticNetworks, defaults: type[Any], init_actor: Callable[[Key, Any], Any], **functions: Any
 ) -> Agent[CriticState, Any, Value, Any]:
-    """An agent with this critic half and another actor half, which learns from the data's observations and actions.
+    """An agent with the critic half of these networks and another actor half, which learns from the data's observations and actions.
 
     `functions` are the fields of `Agent` that are the actor's; `defaults` is the class of hyper-parameters.
     """
     return Agent(
-        init=halves.make_init(defaults, partial(init_critic, nets), init_actor),
+        init=halves.make_init(defaults, partial(init_critic, critic), init_actor),
         critic_params=critic_params,
         actor_reads=("observation", "action"),
-        update_critic=partial(update_critic, nets),
-        q_value=partial(q_value, nets),
+        update_critic=partial(update_critic, critic),
+        q_value=partial(q_value, critic),
         **functions,
     )
 
