@@ -1,6 +1,6 @@
 """Efficient diffusion alignment (EDA; Chen et al., arXiv 2407.09024): a diffusion model of the data, aligned with Q.
 
-The model is the slope of a network's one output, so that output is a log-density, up to a constant, and can be compared.
+The model is the slope of a network's one output, which is therefore a log-density, up to a constant, and can be read.
 For the first `pretrain_steps` updates it learns the data's actions. Then it stays as it is, and a copy, which acts, is
 aligned: among actions that the model draws at a state, the ratio of both densities comes to order them as Q does.
 
@@ -31,7 +31,10 @@ class Config(halves.ScoreConfig, iql.CriticConfig):
 
     actor_decay_steps: int = halves.decay_steps(-1)
     pretrain_steps: int = setting(
-        0, "updates that learn the behaviour, before alignment (0: half of the run's; -1: none)", (-1, 2**31 - 1), plan="half_actor_updates",
+        0,
+        "updates that learn the behaviour, before alignment (0: half of the run's; -1: none)",
+        (-1, 2**31 - 1),
+        plan="half_actor_updates",
     )
     diffusion_steps: int = setting(100, "noise levels of the diffusion model (T)", COUNT)
     solver_steps: int = setting(15, "of which making an action visits so many", COUNT, up_to="diffusion_steps")

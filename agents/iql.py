@@ -180,7 +180,7 @@ def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes =
 def with_actor(
     critic: CriticNetworks, defaults: type[Any], init_actor: Callable[[Key, Any], Any], **functions: Any
 ) -> Agent[CriticState, Any, Value, Any]:
-    """An agent with the critic half of these networks and another actor half, which learns from the data's observations and actions.
+    """An agent with the critic half of these networks, and an actor half that learns from observations and actions.
 
     `functions` are the fields of `Agent` that are the actor's; `defaults` is the class of hyper-parameters.
     """
