@@ -56,6 +56,7 @@ REGISTRY = {
     "dql": "rlx.agents.dql",
     "srpo": "rlx.agents.srpo",
     "edp": "rlx.agents.edp",
+    "eda": "rlx.agents.eda",
     "ppo": "rlx.agents.ppo",
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",

@@ -105,14 +105,12 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.CriticState, HalfState, iql.Value, Policy]:
     """CFGRL for environments of `spec`; gradients are averaged over the mapped `axes`."""
     nets = make_networks(config, spec, axes)
-    return Agent(
-        init=halves.make_init(Hypers, partial(iql.init_critic, nets.critic), halves.init_half(nets.flow)),
-        critic_params=iql.critic_params,
+    return iql.with_actor(
+        nets.critic,
+        Hypers,
+        halves.init_half(nets.flow),
         policy_params=lambda actor, critic_params: Policy(actor.learner.params, actor.hypers.guidance),
-        actor_reads=("observation", "action"),
         act=partial(act, nets),
         act_greedy=partial(act, nets),
-        update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
-        q_value=partial(iql.q_value, nets.critic),
     )

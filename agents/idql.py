@@ -154,16 +154,14 @@ def assemble(
         return Policy(model, value, actor.hypers)
 
     act_greedy = partial(act, nets, num_samples, True)
-    return Agent(
-        init=halves.make_init(defaults, partial(iql.init_critic, nets.critic), init_actor),
-        critic_params=iql.critic_params,
+    return iql.with_actor(
+        nets.critic,
+        defaults,
+        init_actor,
         policy_params=policy_params,
-        actor_reads=("observation", "action"),
         act=partial(act, nets, explore_samples, False) if explore_samples else act_greedy,
         act_greedy=act_greedy,
-        update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
-        q_value=partial(iql.q_value, nets.critic),
     )
 
 

@@ -19,7 +19,7 @@ from rlx import halves, losses, networks, parallel, policies
 from rlx.halves import HalfState
 from rlx.networks import Network
 from rlx.optim import Learner, make_schedule
-from rlx.types import COUNT, SHARE, Agent, Key, Metrics, Params, Spec, Transition, setting
+from rlx.types import COUNT, SHARE, Agent, Key, Metrics, Params, Spec, State, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,11 @@ def init_critic(nets: CriticNetworks, key: Key, hypers: CriticHypers) -> CriticS
     return CriticState.create(hypers, critic, value=Learner.create(nets.value.init(value_key)))
 
 
+def adopt_critic(state: State[CriticState, Any], other: Any) -> State[CriticState, Any]:
+    """The critic half of a run of IQL, or of an agent with its critics."""
+    return state.replace(critic=state.critic.replace(learner=other.critic.learner, value=other.critic.value))
+
+
 def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes = ()) -> CriticNetworks:
     """Double Q, V and the loss that `config.value_loss` names."""
     options = config.network_options() | {"layer_norm": config.value_layer_norm}
@@ -169,6 +174,23 @@ def make_critic_networks(config: CriticConfig, spec: Spec, axes: parallel.Axes =
         reduce=lambda q, hypers: jnp.min(q, axis=0),
         error=lambda q, target, hypers: losses.ensemble_td_loss(q, target),
         axes=axes,
+    )
+
+
+def with_actor(
+    critic: CriticNetworks, defaults: type[Any], init_actor: Callable[[Key, Any], Any], **functions: Any
+) -> Agent[CriticState, Any, Value, Any]:
+    """An agent with the critic half of these networks, and an actor half that learns from observations and actions.
+
+    `functions` are the fields of `Agent` that are the actor's; `defaults` is the class of hyper-parameters.
+    """
+    return Agent(
+        init=halves.make_init(defaults, partial(init_critic, critic), init_actor),
+        critic_params=critic_params,
+        actor_reads=("observation", "action"),
+        update_critic=partial(update_critic, critic),
+        q_value=partial(q_value, critic),
+        **functions,
     )
 
 

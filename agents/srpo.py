@@ -80,13 +80,12 @@ def update_actor(
         value = jnp.mean(jnp.sum(slope * action, axis=-1) - hypers.q_weight * q)
         return value, {"actor_loss": value, "actor_q": q.mean()}
 
-    def denoising(params: Params) -> tuple[jax.Array, Metrics]:
-        epsilon = partial(nets.score.apply, params, observation)
-        value = diffusion.epsilon_loss(nets.schedule, epsilon, batch.action, score_key)[0]
-        return value, {"score_loss": value}
+    def noise(params: Params) -> diffusion.Epsilon:
+        return partial(nets.score.apply, params, observation)
 
     rate = hypers.actor_lr * optim.make_schedule("cosine", nets.config.actor_decay_steps)(state.step)
     policy, metrics = state.learner.step(loss, rate, nets.axes)
+    denoising = diffusion.objective(nets.schedule, noise, batch.action, score_key)
     behaviour, others = state.behaviour.step(denoising, hypers.score_lr, nets.axes)
     return state.advance(learner=policy, behaviour=behaviour), metrics | others
 
@@ -95,12 +94,6 @@ def adopt_behaviour(state: State[Any, ActorState], idql: Any) -> State[Any, Acto
     """The score network that an IDQL run acts with, which had as many `--diffusion-steps`."""
     behaviour = state.actor.behaviour.replace(params=idql.actor.learner.target_params)
     return state.replace(actor=state.actor.replace(behaviour=behaviour))
-
-
-def adopt_critic(state: State[Any, ActorState], other: Any) -> State[Any, ActorState]:
-    """The critic half of a run of IQL or IDQL."""
-    critic = state.critic.replace(learner=other.critic.learner, value=other.critic.value)
-    return state.replace(critic=critic)
 
 
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Networks:
@@ -123,15 +116,13 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[iql.Crit
         policy, behaviour = map(Learner.create, (nets.actor.init(key), nets.score.init(jax.random.fold_in(key, 1))))
         return ActorState.create(hypers, policy, behaviour=behaviour)
 
-    return Agent(
-        init=halves.make_init(Hypers, partial(iql.init_critic, nets.critic), init_actor),
-        critic_params=iql.critic_params,
+    return iql.with_actor(
+        nets.critic,
+        Hypers,
+        init_actor,
         policy_params=lambda actor, critic_params: actor.learner.params,
-        actor_reads=("observation", "action"),
         act=partial(policies.deterministic, nets.actor),
         act_greedy=partial(policies.deterministic, nets.actor),
-        update_critic=partial(iql.update_critic, nets.critic),
         update_actor=partial(update_actor, nets),
-        q_value=partial(iql.q_value, nets.critic),
-        adopts={"behaviour": adopt_behaviour, "critic": adopt_critic},
+        adopts={"behaviour": adopt_behaviour, "critic": iql.adopt_critic},
     )

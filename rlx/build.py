@@ -158,6 +158,7 @@ def planned(config: RunConfig) -> dict[str, int]:
     learned = plan.iterations if plan.offline else plan.iterations - plan.warmup_iterations
     _, critic_updates, actor_updates = plan.steps(plan.iterations, learned)
     counts = {"critic_updates": critic_updates, "actor_updates": actor_updates}
+    counts["half_actor_updates"] = actor_updates // 2
     counts["iteration_updates"] = plan.iteration_actor_steps
     return {name: counts[unit] for name, unit in known}
 

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlx.errors import RlxError
-from rlx.types import Key
+from rlx.types import Key, Metrics, Params
 
 Epsilon = Callable[[jax.Array, jax.Array], jax.Array]
+LogDensity = Callable[[jax.Array, jax.Array], jax.Array]
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 Scalar = jax.Array | float
 
@@ -62,6 +63,20 @@ def remove_noise(schedule: Schedule, noisy: jax.Array, time: jax.Array, noise: j
     return (noisy - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
 
 
+def noise_of_density(schedule: Schedule, log_density: LogDensity) -> Epsilon:
+    """The noise that the slope of a log-density of noisy data means: -sqrt(1 - alpha_bar_t) grad log p_t(x).
+
+    `log_density(x [..., A], t) -> [...]`, up to a constant (arXiv 2011.13456; as a network's slope in 2407.09024).
+    """
+
+    def epsilon(x: jax.Array, time: jax.Array) -> jax.Array:
+        slope = jax.grad(lambda x: log_density(x, time).sum())(x)
+        scale = jnp.sqrt(1 - jnp.asarray(schedule.alpha_bar)[time])
+        return -jnp.expand_dims(scale, range(scale.ndim, x.ndim)) * slope
+
+    return epsilon
+
+
 class Prediction(NamedTuple):
     """What a noise-prediction loss is computed from."""
 
@@ -94,6 +109,18 @@ def epsilon_loss(
         chex.assert_equal_shape([weights, error])
         error = weights * error
     return jnp.mean(error), Prediction(time, noise, noisy, predicted)
+
+
+def objective(
+    schedule: Schedule, epsilon: Callable[[Params], Epsilon], x: jax.Array, key: Key
+) -> Callable[[Params], tuple[jax.Array, Metrics]]:
+    """`params -> (loss, {"score_loss": loss})`, `epsilon_loss` of the noise that `epsilon(params)` predicts."""
+
+    def loss(params: Params) -> tuple[jax.Array, Metrics]:
+        value = epsilon_loss(schedule, epsilon(params), x, key)[0]
+        return value, {"score_loss": value}
+
+    return loss
 
 
 def ddpm(schedule: Schedule, epsilon: Epsilon, shape: tuple[int, ...], key: Key, bound: Scalar = 1.0) -> jax.Array:

@@ -44,8 +44,9 @@ def setting(
 
     Numbers must lie `within`, ends included, under the setting that `below` names, and not over the one that `up_to`
     names; text must be one of `choices`.
-    Of a tuple each element must. An integer of a Config with a `plan`, "critic_updates" or "actor_updates" (of the run)
-    or "iteration_updates" (of the actor), is a schedule's length: where it is 0, the planned number takes its place.
+    Of a tuple each element must. An integer of a Config with a `plan`, "critic_updates" or "actor_updates" (of the
+    run), "half_actor_updates" or "iteration_updates" (of the actor), is a schedule's length: where it is 0, the planned
+    number takes its place.
     """
     metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "up_to": up_to, "plan": plan}
     return dataclasses.field(default=default, metadata=metadata)

@@ -54,6 +54,7 @@ VARIANTS = {  # an agent that is another with parts exchanged may import that on
     ("rlx.agents.ifql", "rlx.agents.idql"),
     ("rlx.agents.cfgrl", "rlx.agents.iql"),
     ("rlx.agents.srpo", "rlx.agents.iql"),
+    ("rlx.agents.eda", "rlx.agents.iql"),
     ("rlx.agents.dql", "rlx.agents.edp"),
     ("rlx.agents.expo", "rlx.agents.sac"),
     ("rlx.agents.expo", "rlx.agents.redq"),

@@ -7,6 +7,7 @@ Shapes are asserted when a function is traced, so `[B]` against `[B, 1]` is an e
 from rlx.losses.actors import (
     TEMPERATURE_LOSSES,
     advantage_weights,
+    alignment_loss,
     alpha_loss,
     soft_actor_loss,
     td3_bc_lambda,
@@ -55,6 +56,7 @@ __all__ = [
     "Scalar",
     "ValueLoss",
     "advantage_weights",
+    "alignment_loss",
     "alpha_loss",
     "categorical_mean",
     "categorical_projection",

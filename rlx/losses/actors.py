@@ -46,6 +46,17 @@ def advantage_weights(advantage: jax.Array, beta: Scalar, max_weight: Scalar = 1
     return jax.lax.stop_gradient(jnp.minimum(jnp.exp(beta * advantage), max_weight))
 
 
+def alignment_loss(values: jax.Array, log_ratios: jax.Array) -> jax.Array:
+    """Cross-entropy of softmax(log_ratios) against softmax(values), both over K choices, `[K, ...]` -> `[...]`.
+
+    Values have no gradient. EDA's loss (arXiv 2407.09024): choices are a state's actions, drawn from a behaviour, and
+    log_ratios those of a policy's density and the behaviour's. It is least where they are values up to a constant.
+    """
+    chex.assert_equal_shape([values, log_ratios])
+    wanted = jax.lax.stop_gradient(jax.nn.softmax(values, axis=0))
+    return -jnp.sum(wanted * jax.nn.log_softmax(log_ratios, axis=0), axis=0)
+
+
 def td3_bc_lambda(q: jax.Array, alpha: Scalar = 2.5) -> jax.Array:
     """TD3+BC's weight of the value term, `alpha / mean|q|`, `[B]` -> `[]`, without gradient (arXiv 2106.06860, eq. 5).
 

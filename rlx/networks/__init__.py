@@ -34,7 +34,7 @@ from rlx.networks.network import (
     make_velocity,
     random_members,
 )
-from rlx.networks.score import FourierFeatures, ScoreNet, make_score
+from rlx.networks.score import FourierFeatures, ScoreNet, make_log_density, make_score
 
 __all__ = [
     "ACTIVATIONS",
@@ -64,6 +64,7 @@ __all__ = [
     "make_discrete_critic",
     "make_flow_policy",
     "make_gaussian_policy",
+    "make_log_density",
     "make_mixture_policy",
     "make_network",
     "make_score",

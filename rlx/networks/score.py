@@ -1,4 +1,4 @@
-"""IDQL's score network (arXiv 2304.10573): the noise in an action, by observation and time."""
+"""IDQL's score network (arXiv 2304.10573): noise in an action by observation and time, and its log-density."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class FourierFeatures(nn.Module):
 
 
 class ScoreNet(nn.Module):
-    """IDQL's LN-ResNet: the noise in an action, by observation and time (arXiv 2304.10573)."""
+    """IDQL's LN-ResNet: the noise in an action, by observation and time (arXiv 2304.10573), or other numbers."""
 
-    action_size: int
+    output_size: int
     num_steps: int
     width: int
     num_blocks: int
@@ -56,7 +56,7 @@ class ScoreNet(nn.Module):
         x = first + second + third
         for _ in range(self.num_blocks):
             x = ResidualBlock(self.dropout, kernel_init=self.kernel_init, dtype=dtype)(x)
-        return nn.Dense(self.action_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
+        return nn.Dense(self.output_size, kernel_init=OUTPUT_INIT)(nn.swish(x))
 
 
 def make_score(
@@ -67,14 +67,16 @@ def make_score(
     num_blocks: int = 3,
     dropout: float = 0.1,
     time_features: int = 128,
+    output_size: int | None = None,
     **options: Any,
 ) -> Network:
     """`apply(params, observation [..., O], action [..., A], time int32 [...], key=None) -> noise [..., A]`.
 
     Leading axes broadcast: one observation, one time and many actions will do. Times are 0 to `num_steps` - 1. Dropout
-    needs the key; without one there is none. `options` are `kernel_init` and `compute_dtype`.
+    needs the key; without one there is none. `output_size` replaces A; `options` are `kernel_init` and `compute_dtype`.
     """
-    module = ScoreNet(spec.action_size, num_steps, width, num_blocks, dropout, time_features, **options)
+    size = spec.action_size if output_size is None else output_size
+    module = ScoreNet(size, num_steps, width, num_blocks, dropout, time_features, **options)
 
     def init(key: Key) -> Params:
         return module.init(key, jnp.zeros(spec.actor_size), jnp.zeros(spec.action_size), jnp.zeros((), jnp.int32))
@@ -87,3 +89,17 @@ def make_score(
         return noise
 
     return Network(init, apply)
+
+
+def make_log_density(spec: Spec, **options: Any) -> Network:
+    """`apply(params, observation [..., O], action [..., A], time int32 [...]) -> [...]`, one number for each action.
+
+    Trained so that `diffusion.noise_of_density` of it predicts the noise, it is the log-density of noisy actions up to
+    a constant for each observation and time (arXiv 2407.09024). `options` are those of `make_score`.
+    """
+    wide = make_score(spec, output_size=1, dropout=0.0, **options)
+
+    def apply(params: Params, observation: jax.Array, action: jax.Array, time: jax.Array) -> jax.Array:
+        return wide.apply(params, observation, action, time)[..., 0]
+
+    return Network(wide.init, apply)
