@@ -118,6 +118,7 @@ def test_estimates_of_a_known_problem() -> None:
     chosen = [ope.Policy(f"mean {m}", sample, log_prob, jnp.float32(m)) for m in (0.0, 0.1)]
     table = ope.evaluate(chosen, episodes(), gamma=GAMMA, values=TINY, clusters=3, bootstraps=50)
     assert table.policies == ["mean 0.0", "mean 0.1"] and table.episodes == 299
+    assert not any("have not settled" in note for note in table.notes) and "DM change" in str(table)
     assert any("1 of 300 episodes were cut" in note for note in table.notes)
     for mean, policy in zip((0, 0.1), table.policies, strict=True):
         for name in table.estimators:
@@ -135,6 +136,21 @@ def test_estimates_of_a_known_problem() -> None:
             chosen[:1], episodes(), gamma=GAMMA, values=False, features=0, clusters=0, bootstraps=5, interval=interval
         )
         assert "DM" not in other.estimators and other.row("mean 0.0", "TIS").value.low < table.behaviour.estimate
+
+
+def test_values_that_have_not_settled_are_said() -> None:
+    """With a fifth of the updates, and target networks that hardly follow, values are on their way."""
+    sample, log_prob, _ = normal(0.6, 0.3)
+    policy = ope.Policy("on its way", sample, log_prob, jnp.float32(0.6))
+    table = ope.evaluate(
+        policy, episodes(), gamma=GAMMA, values=TINY | {"offline_steps": 80, "tau": 0.02}, features=0, bootstraps=5
+    )
+    note = next(note for note in table.notes if "have not settled" in note)
+    assert "on its way" in note and "--updates" in note and abs(table.change["on its way"]) > 0.05
+    returns = np.array([-1.0, 1])  # of deviation 1
+    assert evaluation._change_note({"a": 0.09, "b": -0.09}, returns) == []
+    assert "1 of 2 policies" in evaluation._change_note({"a": 0.09, "b": -0.11}, returns)[0]
+    assert "1 of 1 policies" in evaluation._change_note({"a": np.nan}, returns)[0]
 
 
 def test_a_kernel_makes_ratios_of_a_deterministic_policy() -> None:

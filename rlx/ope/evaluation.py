@@ -22,6 +22,7 @@ from rlx.ope.trajectories import Trajectories
 
 SAMPLES = 4  # actions in the mean over a stochastic policy
 INTERVALS = ("bootstrap", *intervals.OF_TERMS)
+SETTLED = 0.1  # standard deviations of the data's returns by which values may change in the last quarter of updates
 FAR = 2.0  # a mean of ratios, which should be 1, beyond this or below its inverse is worth a note
 
 
@@ -66,6 +67,8 @@ def evaluate(
     limit = trajectories.time_limit_of(source) if (episodes.complete & ~episodes.terminated).any() else None
     log_ratio = q = v = marginal = of_state = None
     spread: dict[str, float] = {}
+    change: dict[str, float] = {}
+    returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
     if densities != "none":
         log_prob, more = _behaviour(source, densities, seed)
         ratios = [_log_ratio(policy, source, log_prob, bandwidth, seed) for policy in chosen]
@@ -74,7 +77,8 @@ def evaluate(
         log_ratio = jnp.stack([episodes.pad(x) for x in ratios])
     if values is not False:
         settings = dict(values) if isinstance(values, Mapping) else {}
-        q, v, spread = _values(source, chosen, episodes, gamma, limit, seed, settings)
+        q, v, spread, change = _values(source, chosen, episodes, gamma, limit, seed, settings)
+        notes += _change_note(change, returns)
     if features:
         options = {"complete": complete, "gamma": gamma, "limit": limit, "samples": SAMPLES, "seed": seed}
         options |= {"number": features}
@@ -90,9 +94,8 @@ def evaluate(
     results = jax.device_get(estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, states, sizes))
     rows, distributions = rows_of(chosen, results, interval, level)
     notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
-    returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
     on_policy = intervals.student(returns, level)
-    return Table(rows, distributions, on_policy, len(returns), spread, notes)
+    return Table(rows, distributions, on_policy, len(returns), spread, notes, change)
 
 
 def _check(gamma: float, densities: str, interval: str, bootstraps: int, level: float, bandwidth: float | None) -> None:
@@ -198,11 +201,14 @@ def _values(
     limit: int | None,
     seed: int,
     settings: dict[str, Any],
-) -> tuple[jax.Array, jax.Array, dict[str, float]]:
-    """Q of the actions taken and V, `[C, N, T]` both, and how much the critics differ in the mean value of a start."""
+) -> tuple[jax.Array, jax.Array, dict[str, float], dict[str, float]]:
+    """Q of the actions taken and V, `[C, N, T]` both; of the mean value of a start, by policy, how much the critics
+    differ, and how much it changed in the last quarter of the updates."""
     samples = settings.pop("samples", SAMPLES)
     fitted = learning.fit_values(dataset, chosen, gamma, limit, samples, seed, **settings)
-    q, v, spread = [], [], {}
+    q, v, spread, change = [], [], {}, {}
+    start = episodes.row[:, 0]
+    at_start = dataset.rows.observation[start], dataset.time[start]
     for i, policy in enumerate(chosen):
         rows = data.choose_parts(dataset, policy.parts).rows
         drawn = policies.actions(policy, rows.observation, samples, seed + 1)
@@ -210,8 +216,24 @@ def _values(
         of_data, of_policy = (estimate(action) for action in (rows.action[:, None], drawn))  # [n, critics]
         q.append(episodes.pad(of_data.mean(axis=1)))
         v.append(episodes.pad(of_policy.mean(axis=1)))
-        spread[policy.name] = float(of_policy[episodes.row[:, 0]].mean(axis=0).std())
-    return jnp.stack(q), jnp.stack(v), spread
+        spread[policy.name] = float(of_policy[start].mean(axis=0).std())
+        before = fitted.before.mean(i, *at_start, drawn[start])
+        change[policy.name] = float(of_policy[start].mean() - before.mean())
+    return jnp.stack(q), jnp.stack(v), spread, change
+
+
+def _change_note(change: Mapping[str, float], returns: np.ndarray) -> list[str]:
+    """A note where values still changed when their learning ended, else none."""
+    allowed = SETTLED * max(float(returns.std()), 0.01 * float(np.abs(returns).max()))
+    moving = {name: by for name, by in change.items() if not abs(by) <= allowed}
+    if not moving:
+        return []
+    name = max(moving, key=lambda name: abs(moving[name]))
+    return [
+        f"values of {len(moving)} of {len(change)} policies have not settled: that of {name} changed by"
+        f" {moving[name]:.3g} in the last quarter of the updates, more than {allowed:.2g} (a tenth of the returns'"
+        " deviation); take more (--updates, or offline_steps of values), or leave DM, DR, WDR, MDR and SMDR alone"
+    ]
 
 
 def _marginals(
