@@ -12,9 +12,10 @@ import pytest
 
 from rlx import data, envs, ope
 from rlx.data import Dataset
+from rlx.data.dataset import take
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.ope import evaluation, fqe, learning, mixture, policies
+from rlx.ope import checks, evaluation, fqe, learning, mixture, policies
 from rlx.ope.table import Distribution, Row, Table
 from rlx.optim import Learner
 from rlx.statistics import Interval
@@ -148,9 +149,9 @@ def test_values_that_have_not_settled_are_said() -> None:
     note = next(note for note in table.notes if "have not settled" in note)
     assert "on its way" in note and "--updates" in note and abs(table.change["on its way"]) > 0.05
     returns = np.array([-1.0, 1])  # of deviation 1
-    assert evaluation._change_note({"a": 0.09, "b": -0.09}, returns) == []
-    assert "1 of 2 policies" in evaluation._change_note({"a": 0.09, "b": -0.11}, returns)[0]
-    assert "1 of 1 policies" in evaluation._change_note({"a": np.nan}, returns)[0]
+    assert checks.change_note({"a": 0.09, "b": -0.09}, returns) == []
+    assert "1 of 2 policies" in checks.change_note({"a": 0.09, "b": -0.11}, returns)[0]
+    assert "1 of 1 policies" in checks.change_note({"a": np.nan}, returns)[0]
 
 
 def test_a_kernel_makes_ratios_of_a_deterministic_policy() -> None:
@@ -171,7 +172,7 @@ def test_without_log_prob_a_clone_of_who_collected_gives_it() -> None:
     log_prob, notes = evaluation._behaviour(source, "data", 0)
     assert log_prob is source.rows.extras["log_prob"] and notes == []
     far = clone, np.full(3, 2.0)  # log-ratios
-    said = [evaluation._ratio_note(*far, is_estimated) for is_estimated in (True, False)]
+    said = [checks.ratio_note(*far, is_estimated) for is_estimated in (True, False)]
     assert "estimated densities" in said[0] and "the data's log_prob" in said[1]
 
 
@@ -236,6 +237,10 @@ def test_policies_and_arguments_that_cannot_be() -> None:
         ({"gamma": 1.5}, "gamma 1.5: must be 0 to 1"),
         ({"bandwidth": 0.0}, "bandwidth 0: must be above 0"),
         ({"interval": "z"}, "interval z: must be bootstrap, t, bernstein or hoeffding"),
+        ({"seed": -1}, "seed -1: must be 0 to"),
+        ({"features": 10**8}, "features 100000000: must be 0 to 5,000"),
+        ({"clusters": (20, -3)}, "clusters -3: must be 0 to 5,000"),
+        ({"window": 0}, "window 0: must be 1 to"),
         ({"densities": "none", "features": 0}, "without any of them nothing can be estimated"),
     ):
         with one_line(words):
@@ -255,6 +260,26 @@ def test_wrong_densities_and_few_episodes_are_said() -> None:
     )
     said = "\n".join(table.notes)
     assert "importance ratios average" in said and "should not be trusted" in said and "?" in str(table)
+
+
+def test_numbers_that_are_no_densities_are_said() -> None:
+    """Uniform actions in [-1, 1] have log-density -log 2 everywhere."""
+    source = episodes(60)
+    uniform = np.full(source.size, -math.log(2), np.float32)
+    assert checks.density_note(source, source.rows.extras["log_prob"]) == []
+    assert checks.density_note(source, uniform) == []
+    assert "0 in every row" in checks.density_note(source, 0 * uniform)[0]
+    assert "too small" in checks.density_note(source, source.rows.extras["log_prob"] - 3)[0]
+
+
+def test_one_episode_is_too_few() -> None:
+    sample, log_prob, mean = normal(0, 0.3)
+    one = data.make_dataset(
+        {"name": "steps"}, **take(episodes(2), np.arange(4) < LENGTH).rows._replace(terminated=[0, 0, 1])._asdict()
+    )
+    for source, words in ((one, "holds one episode"), (take(episodes(2), np.arange(4) < 2), "name the time limit")):
+        with one_line(words):
+            ope.evaluate(ope.Policy("p", sample, log_prob, mean), source._replace(info={"name": "steps"}), values=False)
 
 
 def test_simulated_returns_are_discounted() -> None:

@@ -153,7 +153,7 @@ def named(candidates: Any, greedy: bool = False) -> list[Policy]:
     if not names:
         raise RlxError("policies: the list is empty; give folders of runs, results or rlx.ope.Policy")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise RlxError(f"policies: two are called {twice[0]!r}; give a dict of names")
+        raise RlxError(f"policies: two are called {twice[0]!r}; name each once, in Python by a dict")
     return loaded
 
 
