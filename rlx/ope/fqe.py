@@ -7,6 +7,7 @@ hyper-parameter `candidate` names, so a run evaluates all of them. The actor hal
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,6 +50,8 @@ class Hypers(PyTreeNode):
     critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
     candidate: float | jax.Array = setting(0.0, "number of the policy that is evaluated, from 0", (0, COUNT[1]))
+    least: float | jax.Array = setting(-math.inf, "least return that learning targets have", (-math.inf, math.inf))
+    most: float | jax.Array = setting(math.inf, "largest return that learning targets have", (-math.inf, math.inf))
 
 
 class Networks(NamedTuple):
@@ -97,11 +100,13 @@ def update_critic(
     """Each critic towards r + gamma Q'(s', a' ~ pi) of its own target network (arXiv 1903.08738, algorithm 3).
 
     With mixtures towards the likelihood of r + gamma z', z' drawn from the target network: fitted likelihood estimation
-    (FLE, arXiv 2302.09456).
+    (FLE, arXiv 2302.09456). Targets are cut off at `least` and `most`, in units of rewards.
     """
     del policy
     estimates = next_estimates(nets, state.learner.target_variables, batch, state.hypers.candidate, key)
-    target = jax.vmap(lambda value: halves.td_target(batch, value, state.hypers))(estimates)
+    hypers = state.hypers
+    target = jax.vmap(lambda value: halves.td_target(batch, value, hypers))(estimates)
+    target = jnp.clip(target, hypers.least * hypers.reward_scale, hypers.most * hypers.reward_scale)
     critic = nets.critic.with_dropout(key, 0)
     loss, values = partial(regress, nets.kind), partial(means, nets.kind)
     return halves.update_critics(state, critic, batch, target, nets.axes, regress=loss, values=values)

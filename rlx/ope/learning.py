@@ -20,7 +20,7 @@ from rlx.ope.policies import Policy, actions, from_snapshots, in_blocks
 from rlx.train.task import Task, observed
 from rlx.types import Key
 
-FQE: dict[str, Any] = {"offline_steps": 20_000, "critic_hidden_sizes": (256, 256)}
+FQE: dict[str, Any] = {"offline_steps": 20_000, "critic_hidden_sizes": (256, 256), "layer_norm": True, "tau": 0.05}
 BC: dict[str, Any] = {"offline_steps": 5_000, "actor_hidden_sizes": (256, 256)}
 BLOCK = 2**12  # rows whose features are in memory at once
 CLUSTERED = 2**17  # rows that k-means learns its centres from
@@ -100,7 +100,13 @@ def fit_values(
     )
     scale = LARGEST / max(float(np.abs(_discounted_returns(dataset, gamma)).max()), 1e-6)
     candidates = list(range(len(policies)))
-    chosen_settings = FQE | {"reward_scale": scale} | settings | {"gamma": gamma, "candidate": candidates, "seed": seed}
+    least, most = return_bounds(rows.reward, gamma, limit)
+    chosen_settings = (
+        FQE
+        | {"reward_scale": scale, "least": least, "most": most}
+        | settings
+        | {"gamma": gamma, "candidate": candidates, "seed": seed}
+    )
     run_config, task, earlier, snapshot = _train("rlx.ope.fqe", extended, ratio="1:0", **chosen_settings)
     nets = fqe.make_networks(run_config.network, task.env.spec)
 
@@ -116,6 +122,17 @@ def fit_values(
         return fqe.draws(nets, snapshot["agent"].critic, seen(snapshot, observation, action), action, key)
 
     return Values(snapshot, earlier, jax.jit(estimate), jax.jit(draw), limit)
+
+
+def return_bounds(reward: np.ndarray, gamma: float, limit: int | None) -> tuple[float, float]:
+    """The least and the largest return of an episode of at most `limit` steps whose rewards are within the data's.
+
+    Without these bounds values of actions that the data lacks may grow without end, each from the next.
+    """
+    steps = np.inf if limit is None else limit
+    total = float(steps) if gamma == 1 else (1 - gamma**steps) / (1 - gamma)
+    ends = min(0.0, float(reward.min())), max(0.0, float(reward.max()))
+    return tuple(total * end if end else 0.0 for end in ends)  # type: ignore[return-value]
 
 
 def marginal_weights(
