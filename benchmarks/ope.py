@@ -38,7 +38,6 @@ class Measured(NamedTuple):
     transitions: int  # of each behaviour policy
     sets: dict[int, int]  # episodes of a data set: how many such sets
     true_episodes: int = 4096  # simulated for the truth
-    updates: int = 1_000  # of fitted Q evaluation
 
 
 TASKS = {
@@ -63,11 +62,10 @@ TASKS = {
         120_000,
         {100: 3, 1_000: 1},
         true_episodes=1024,
-        updates=4_000,
     ),
 }
 QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first
-VALUES = {"critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.1}
+VALUES = {"offline_steps": 4_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.1}
 VALUES |= {"num_critics": 1, "batch_size": 128, "samples": 2}
 CLUSTERS, WINDOWS = (20, 50, 100), (1, 5, 20)  # of STAR
 
@@ -130,8 +128,7 @@ def estimated(task: str, quality: str, episodes: int, number: int, run: Path, da
     start = time.process_time()
     chosen = subset(dataset, episodes * number, episodes)
     policies = ope.from_run(run, "all")[-CANDIDATES:]
-    values = VALUES | {"offline_steps": TASKS[task].updates}
-    options: dict[str, Any] = {"gamma": GAMMA, "values": values, "seed": number, "bootstraps": 1}
+    options: dict[str, Any] = {"gamma": GAMMA, "values": VALUES, "seed": number, "bootstraps": 1}
     padded = trajectories.from_dataset(chosen)
     returns = estimators.returns(estimators.make_batch(padded.reward, padded.mask), GAMMA)
     table = ope.evaluate(policies, chosen, clusters=CLUSTERS, window=WINDOWS, **options)

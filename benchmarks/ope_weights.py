@@ -82,10 +82,10 @@ def features_of(dataset: Any, policy: Any, narrow: float, number: int, seed: int
     return Features(here, here - measured.GAMMA * going_on[:, None] * following, first)
 
 
-def study(dataset: Any, candidates: list[Any], true: np.ndarray, updates: int) -> tuple[float, dict[str, np.ndarray]]:
+def study(dataset: Any, candidates: list[Any], true: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
     """The root MSE of DM; by form and candidate sum d, the root of sum d^2, what is missed, and errors, `[C, 6]`."""
     rows, time, episodes = dataset.rows, dataset.time, trajectories.from_dataset(dataset)
-    settings: dict[str, Any] = measured.VALUES | {"offline_steps": updates}
+    settings: dict[str, Any] = dict(measured.VALUES)
     samples = settings.pop("samples")
     fitted = learning.fit_values(dataset, candidates, measured.GAMMA, measured.LENGTH, samples, 0, **settings)
     base = jnp.asarray(measured.GAMMA**time, jnp.float32)
@@ -128,7 +128,7 @@ def main() -> None:
     collected = measured.data_of(settings.task, settings.data, step, run, settings.work)
     dataset = measured.subset(collected, 0, settings.episodes)
     candidates = ope.from_run(run, "all")[-measured.CANDIDATES :]
-    direct, found = study(dataset, candidates, np.array(list(true.values())), measured.TASKS[settings.task].updates)
+    direct, found = study(dataset, candidates, np.array(list(true.values())))
     print(f"DM's root MSE is {direct:.1f}.\n")
     print("| weights | Σ d | √Σ d² | missed for Q̂ | missed for rough f | root MSE, MIS | root MSE, MDR |")
     print("| --- | --- | --- | --- | ---: | ---: | ---: |")
