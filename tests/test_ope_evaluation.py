@@ -97,6 +97,35 @@ def test_the_update_of_fitted_q_evaluation(kind: str) -> None:
         near(actual, expected[kind], rtol=2e-2 if kind == "mixture" else 1e-5)
 
 
+def test_targets_stay_within_returns_that_can_be() -> None:
+    """A critic of the action's value and a target network of ten times it: 1 + 0.5 * 10 * 0.8 is cut off at 3."""
+    nets = fqe.Networks(
+        Network(lambda key: jnp.zeros(1), lambda w, observation, action: w * action[None, ..., 0]), "mean", ()
+    )
+    learner = Learner.create(jnp.array([1.0]), target=True).replace(target_params=jnp.array([10.0]))
+    one, observation = jnp.ones(1), jnp.zeros((1, 3))
+    target_action = jnp.full((1, 1, 1, 1), 0.8)
+    batch = Transition(observation, jnp.full((1, 1), 0.2), one, one, observation, {"target_action": target_action})
+
+    def loss(least: Any, most: Any) -> jax.Array:
+        hypers = fqe.Hypers(gamma=0.5, least=least, most=most, reward_scale=1.0)
+        state = HalfState.create(hypers, learner)
+        return fqe.update_critic(nets, state, None, batch, jax.random.key(0))[1]["critic_loss"]
+
+    for actual in three_ways(loss, jnp.float32(-1), jnp.float32(3)):
+        near(actual, (3 - 0.2) ** 2)
+    near(loss(6.0, 9.0), (6 - 0.2) ** 2)
+    near(loss(-fqe.UNBOUNDED, fqe.UNBOUNDED), (5 - 0.2) ** 2)
+
+
+def test_returns_that_can_be() -> None:
+    bounds = learning.return_bounds
+    assert bounds(np.array([-1.0, 3]), 0.5, 2) == (-1.5, 4.5)
+    assert bounds(np.array([1.0, 3]), 0.5, None) == (0, 6)  # an episode may end at once
+    assert bounds(np.array([-2.0, -1]), 1.0, 10) == (-20, 0)
+    assert bounds(np.array([0.0, 1]), 1.0, None) == (0, fqe.UNBOUNDED)
+
+
 def test_mixtures_by_hand() -> None:
     """Weights 1/4 and 3/4, means 0 and 2, deviations 1 and 1/2."""
     outputs = np.concatenate([np.log([1.0, 3]), [0, 2], np.log([1, 0.5])])
@@ -152,6 +181,20 @@ def test_values_that_have_not_settled_are_said() -> None:
     assert checks.change_note({"a": 0.09, "b": -0.09}, returns) == []
     assert "1 of 2 policies" in checks.change_note({"a": 0.09, "b": -0.11}, returns)[0]
     assert "1 of 1 policies" in checks.change_note({"a": np.nan}, returns)[0]
+
+
+def test_values_without_a_time_limit_and_a_discount() -> None:
+    """Episodes that all terminate: their length has no bound, and with gamma = 1 neither has a return."""
+    source = episodes(40)
+    rows = source.rows._replace(
+        terminated=source.rows.terminated | source.rows.truncated, truncated=False & source.rows.truncated
+    )
+    sample, log_prob, _ = normal(0.1, 0.3)
+    policy = ope.Policy("p", sample, log_prob, jnp.float32(0.1))
+    ended = data.make_dataset({"name": "steps"}, **rows._asdict())
+    options: dict[str, Any] = {"features": 0, "clusters": 0, "bootstraps": 5, "densities": "none"}
+    table = ope.evaluate(policy, ended, gamma=1.0, values=TINY, **options)
+    assert abs(table.row("p", "DM").value.estimate - 0.3) < 0.15
 
 
 def test_a_kernel_makes_ratios_of_a_deterministic_policy() -> None:

@@ -7,7 +7,6 @@ hyper-parameter `candidate` names, so a run evaluates all of them. The actor hal
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from rlx.ope import mixture
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Read, Spec, Transition, setting
 
 TARGET_ACTION = "target_action"
+UNBOUNDED = 1e30  # settings are finite, and so is this times a scale of rewards
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Hypers(PyTreeNode):
     critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
     candidate: float | jax.Array = setting(0.0, "number of the policy that is evaluated, from 0", (0, COUNT[1]))
-    least: float | jax.Array = setting(-math.inf, "least return that learning targets have", (-math.inf, math.inf))
-    most: float | jax.Array = setting(math.inf, "largest return that learning targets have", (-math.inf, math.inf))
+    least: float | jax.Array = setting(-UNBOUNDED, "least return that learning targets have")
+    most: float | jax.Array = setting(UNBOUNDED, "largest return that learning targets have")
 
 
 class Networks(NamedTuple):

@@ -132,7 +132,8 @@ def return_bounds(reward: np.ndarray, gamma: float, limit: int | None) -> tuple[
     steps = np.inf if limit is None else limit
     total = float(steps) if gamma == 1 else (1 - gamma**steps) / (1 - gamma)
     ends = min(0.0, float(reward.min())), max(0.0, float(reward.max()))
-    return tuple(total * end if end else 0.0 for end in ends)  # type: ignore[return-value]
+    least, most = (min(max(total * end, -fqe.UNBOUNDED), fqe.UNBOUNDED) if end else 0.0 for end in ends)
+    return least, most
 
 
 def marginal_weights(
