@@ -146,6 +146,11 @@ def estimated(task: str, quality: str, episodes: int, number: int, run: Path, da
     }
 
 
+def place(row: dict[str, Any]) -> tuple[int, ...]:
+    """Where a row stands: by size, task, behaviour policy and set."""
+    return row["episodes"], list(TASKS).index(row["task"]), list(QUALITIES).index(row["data"]), row["set"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
@@ -160,7 +165,7 @@ def main() -> None:
     rows_path = settings.out / "ope.json"
     rows = json.loads(rows_path.read_text()) if rows_path.exists() else {"truth": {}, "rows": []}
     by = tables.origin_of({"date": f"{datetime.date.today()}", **origin.describe(), "processor": tables.processor()})
-    made = {(row["task"], row["data"], row["episodes"], row["set"]) for row in rows["rows"]}
+    made = {ope_page.key_of(row) for row in rows["rows"] if not ope_page.is_old(row)}
     for episodes in settings.episodes:
         for task in settings.tasks:
             for quality in settings.data:
@@ -176,8 +181,10 @@ def main() -> None:
                 check_same(task, known["values"], true, rows_path)
                 known["behaviours"][quality] = step
                 for number in missing:
-                    rows["rows"].append(estimated(task, quality, episodes, number, run, dataset) | {"made": by})
-                    print({k: v for k, v in rows["rows"][-1].items() if k not in ("estimates", "sizes")}, flush=True)
+                    row = estimated(task, quality, episodes, number, run, dataset) | {"made": by}
+                    others = [other for other in rows["rows"] if ope_page.key_of(other) != ope_page.key_of(row)]
+                    rows["rows"] = sorted([*others, row], key=place)
+                    print({k: v for k, v in row.items() if k not in ("estimates", "sizes")}, flush=True)
                     rows_path.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"written to {ope_page.write(rows, settings.out)}")
 
