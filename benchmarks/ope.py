@@ -21,7 +21,7 @@ from benchmarks import ope_page, tables
 from rlx import data, envs, ope
 from rlx.commands import main as cli
 from rlx.data.dataset import take
-from rlx.ope import trajectories
+from rlx.ope import estimators, trajectories
 from rlx.runs import origin
 from rlx.train.compile import keep_compiled_programs
 
@@ -65,7 +65,7 @@ TASKS = {
     ),
 }
 QUALITIES = {"poor": 2, "medium": 5, "good": 9}  # the behaviour policy's place among the candidates, worst first
-VALUES = {"offline_steps": 1_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.1}
+VALUES = {"offline_steps": 4_000, "critic_hidden_sizes": (64, 64), "critic_lr": 1e-3, "tau": 0.1}
 VALUES |= {"num_critics": 1, "batch_size": 128, "samples": 2}
 CLUSTERS, WINDOWS = (20, 50, 100), (1, 5, 20)  # of STAR
 
@@ -92,6 +92,12 @@ def truth_of(task: str, run: Path, work: Path) -> dict[str, Any]:
         path.write_text(json.dumps({p.name.partition("@")[2]: float(x) for p, x in zip(policies, values, strict=True)}))
     known: dict[str, Any] = json.loads(path.read_text())
     return known
+
+
+def check_same(task: str, known: dict[str, float], true: dict[str, float], path: Path) -> None:
+    """Stops where rows on file are of other policies, as training on another processor makes them."""
+    if known.keys() != true.keys() or not np.allclose(list(known.values()), list(true.values()), rtol=1e-3):
+        raise SystemExit(f"{path}: its policies of {task} have other true values than those trained here; choose --out")
 
 
 def behaviour_of(true: dict[str, float], quality: str) -> str:
@@ -123,6 +129,8 @@ def estimated(task: str, quality: str, episodes: int, number: int, run: Path, da
     chosen = subset(dataset, episodes * number, episodes)
     policies = ope.from_run(run, "all")[-CANDIDATES:]
     options: dict[str, Any] = {"gamma": GAMMA, "values": VALUES, "seed": number, "bootstraps": 1}
+    padded = trajectories.from_dataset(chosen)
+    returns = estimators.returns(estimators.make_batch(padded.reward, padded.mask), GAMMA)
     table = ope.evaluate(policies, chosen, clusters=CLUSTERS, window=WINDOWS, **options)
     sizes = {e: float(np.median([table.row(p, e).sample_size for p in table.policies])) for e in table.estimators}
     return {
@@ -132,9 +140,15 @@ def estimated(task: str, quality: str, episodes: int, number: int, run: Path, da
         "set": number,
         "steps": chosen.size,
         "estimates": {name: table.estimates(name) for name in table.estimators},
+        "change": max(abs(x) for x in table.change.values()) / float(np.std(returns)),
         "sizes": {name: size for name, size in sizes.items() if np.isfinite(size)},
         "seconds": round(time.process_time() - start, 1),
     }
+
+
+def place(row: dict[str, Any]) -> tuple[int, ...]:
+    """Where a row stands: by size, task, behaviour policy and set."""
+    return row["episodes"], list(TASKS).index(row["task"]), list(QUALITIES).index(row["data"]), row["set"]
 
 
 def main() -> None:
@@ -151,7 +165,7 @@ def main() -> None:
     rows_path = settings.out / "ope.json"
     rows = json.loads(rows_path.read_text()) if rows_path.exists() else {"truth": {}, "rows": []}
     by = tables.origin_of({"date": f"{datetime.date.today()}", **origin.describe(), "processor": tables.processor()})
-    made = {(row["task"], row["data"], row["episodes"], row["set"]) for row in rows["rows"]}
+    made = {ope_page.key_of(row) for row in rows["rows"] if not ope_page.is_old(row)}
     for episodes in settings.episodes:
         for task in settings.tasks:
             for quality in settings.data:
@@ -163,11 +177,14 @@ def main() -> None:
                 true = truth_of(task, run, settings.work)
                 step = behaviour_of(true, quality)
                 dataset = data_of(task, quality, step, run, settings.work)
-                rows["truth"][task] = {"values": true, "behaviours": rows["truth"].get(task, {}).get("behaviours", {})}
-                rows["truth"][task]["behaviours"][quality] = step
+                known = rows["truth"].setdefault(task, {"values": true, "behaviours": {}})
+                check_same(task, known["values"], true, rows_path)
+                known["behaviours"][quality] = step
                 for number in missing:
-                    rows["rows"].append(estimated(task, quality, episodes, number, run, dataset) | {"made": by})
-                    print({k: v for k, v in rows["rows"][-1].items() if k not in ("estimates", "sizes")}, flush=True)
+                    row = estimated(task, quality, episodes, number, run, dataset) | {"made": by}
+                    others = [other for other in rows["rows"] if ope_page.key_of(other) != ope_page.key_of(row)]
+                    rows["rows"] = sorted([*others, row], key=place)
+                    print({k: v for k, v in row.items() if k not in ("estimates", "sizes")}, flush=True)
                     rows_path.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"written to {ope_page.write(rows, settings.out)}")
 

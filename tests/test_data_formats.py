@@ -255,6 +255,28 @@ def test_arrays_are_read_by_their_names(tmp_path: Path, form: str) -> None:
     assert data.read(tmp_path / "two.hdf5").info["format"] == "ogbench"
 
 
+@pytest.mark.parametrize("form", ["d4rl", "d4rl in hdf5", "without successors", "ogbench", "rlx"])
+def test_densities_of_any_form_go_with_their_rows(tmp_path: Path, form: str) -> None:
+    """The first number of an action stands for its density, so that each row tells which is its own."""
+    dataset = walk(LENGTHS, terminated=[False] * 4)
+    fields = {name: leaf for name, leaf in dataset.rows._asdict().items() if name != "extras"}
+    arrays = ogbench_arrays(dataset) if form == "ogbench" else fields if form == "rlx" else d4rl_arrays(dataset)
+    if form == "ogbench":
+        arrays |= {"rewards": arrays["terminals"], "masks": np.ones(len(arrays["terminals"]))}
+    if form == "without successors":
+        del arrays["next_observations"]
+    arrays["log_prob"] = arrays["action" if form == "rlx" else "actions"][:, 0]
+    if form == "d4rl in hdf5":
+        source = write_hdf5(tmp_path / "walk.hdf5", arrays | {"log_prob": arrays["log_prob"][:, None]})
+    else:
+        source = tmp_path / "walk.npz"
+        np.savez(source, **arrays)
+    rows = data.read(source).rows
+    np.testing.assert_array_equal(rows.extras["log_prob"], rows.action[:, 0])
+    with one_line("log_prob is [2]"):
+        data.from_arrays(arrays | {"log_prob": np.zeros(2)})
+
+
 FLAT = {name: np.zeros((3, 1)) for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
 
 

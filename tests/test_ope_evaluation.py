@@ -12,9 +12,10 @@ import pytest
 
 from rlx import data, envs, ope
 from rlx.data import Dataset
+from rlx.data.dataset import take
 from rlx.halves import HalfState
 from rlx.networks import Network
-from rlx.ope import evaluation, fqe, learning, mixture, policies
+from rlx.ope import checks, evaluation, fqe, learning, mixture, policies
 from rlx.ope.table import Distribution, Row, Table
 from rlx.optim import Learner
 from rlx.statistics import Interval
@@ -96,6 +97,35 @@ def test_the_update_of_fitted_q_evaluation(kind: str) -> None:
         near(actual, expected[kind], rtol=2e-2 if kind == "mixture" else 1e-5)
 
 
+def test_targets_stay_within_returns_that_can_be() -> None:
+    """A critic of the action's value and a target network of ten times it: 1 + 0.5 * 10 * 0.8 is cut off at 3."""
+    nets = fqe.Networks(
+        Network(lambda key: jnp.zeros(1), lambda w, observation, action: w * action[None, ..., 0]), "mean", ()
+    )
+    learner = Learner.create(jnp.array([1.0]), target=True).replace(target_params=jnp.array([10.0]))
+    one, observation = jnp.ones(1), jnp.zeros((1, 3))
+    target_action = jnp.full((1, 1, 1, 1), 0.8)
+    batch = Transition(observation, jnp.full((1, 1), 0.2), one, one, observation, {"target_action": target_action})
+
+    def loss(least: Any, most: Any) -> jax.Array:
+        hypers = fqe.Hypers(gamma=0.5, least=least, most=most, reward_scale=1.0)
+        state = HalfState.create(hypers, learner)
+        return fqe.update_critic(nets, state, None, batch, jax.random.key(0))[1]["critic_loss"]
+
+    for actual in three_ways(loss, jnp.float32(-1), jnp.float32(3)):
+        near(actual, (3 - 0.2) ** 2)
+    near(loss(6.0, 9.0), (6 - 0.2) ** 2)
+    near(loss(-fqe.UNBOUNDED, fqe.UNBOUNDED), (5 - 0.2) ** 2)
+
+
+def test_returns_that_can_be() -> None:
+    bounds = learning.return_bounds
+    assert bounds(np.array([-1.0, 3]), 0.5, 2) == (-1.5, 4.5)
+    assert bounds(np.array([1.0, 3]), 0.5, None) == (0, 6)  # an episode may end at once
+    assert bounds(np.array([-2.0, -1]), 1.0, 10) == (-20, 0)
+    assert bounds(np.array([0.0, 1]), 1.0, None) == (0, fqe.UNBOUNDED)
+
+
 def test_mixtures_by_hand() -> None:
     """Weights 1/4 and 3/4, means 0 and 2, deviations 1 and 1/2."""
     outputs = np.concatenate([np.log([1.0, 3]), [0, 2], np.log([1, 0.5])])
@@ -118,6 +148,7 @@ def test_estimates_of_a_known_problem() -> None:
     chosen = [ope.Policy(f"mean {m}", sample, log_prob, jnp.float32(m)) for m in (0.0, 0.1)]
     table = ope.evaluate(chosen, episodes(), gamma=GAMMA, values=TINY, clusters=3, bootstraps=50)
     assert table.policies == ["mean 0.0", "mean 0.1"] and table.episodes == 299
+    assert not any("have not settled" in note for note in table.notes) and "DM change" in str(table)
     assert any("1 of 300 episodes were cut" in note for note in table.notes)
     for mean, policy in zip((0, 0.1), table.policies, strict=True):
         for name in table.estimators:
@@ -135,6 +166,35 @@ def test_estimates_of_a_known_problem() -> None:
             chosen[:1], episodes(), gamma=GAMMA, values=False, features=0, clusters=0, bootstraps=5, interval=interval
         )
         assert "DM" not in other.estimators and other.row("mean 0.0", "TIS").value.low < table.behaviour.estimate
+
+
+def test_values_that_have_not_settled_are_said() -> None:
+    """With a fifth of the updates, and target networks that hardly follow, values are on their way."""
+    sample, log_prob, _ = normal(0.6, 0.3)
+    policy = ope.Policy("on its way", sample, log_prob, jnp.float32(0.6))
+    table = ope.evaluate(
+        policy, episodes(), gamma=GAMMA, values=TINY | {"offline_steps": 80, "tau": 0.02}, features=0, bootstraps=5
+    )
+    note = next(note for note in table.notes if "have not settled" in note)
+    assert "on its way" in note and "--updates" in note and abs(table.change["on its way"]) > 0.05
+    returns = np.array([-1.0, 1])  # of deviation 1
+    assert checks.change_note({"a": 0.09, "b": -0.09}, returns) == []
+    assert "1 of 2 policies" in checks.change_note({"a": 0.09, "b": -0.11}, returns)[0]
+    assert "1 of 1 policies" in checks.change_note({"a": np.nan}, returns)[0]
+
+
+def test_values_without_a_time_limit_and_a_discount() -> None:
+    """Episodes that all terminate: their length has no bound, and with gamma = 1 neither has a return."""
+    source = episodes(40)
+    rows = source.rows._replace(
+        terminated=source.rows.terminated | source.rows.truncated, truncated=False & source.rows.truncated
+    )
+    sample, log_prob, _ = normal(0.1, 0.3)
+    policy = ope.Policy("p", sample, log_prob, jnp.float32(0.1))
+    ended = data.make_dataset({"name": "steps"}, **rows._asdict())
+    options: dict[str, Any] = {"features": 0, "clusters": 0, "bootstraps": 5, "densities": "none"}
+    table = ope.evaluate(policy, ended, gamma=1.0, values=TINY, **options)
+    assert abs(table.row("p", "DM").value.estimate - 0.3) < 0.15
 
 
 def test_a_kernel_makes_ratios_of_a_deterministic_policy() -> None:
@@ -155,7 +215,7 @@ def test_without_log_prob_a_clone_of_who_collected_gives_it() -> None:
     log_prob, notes = evaluation._behaviour(source, "data", 0)
     assert log_prob is source.rows.extras["log_prob"] and notes == []
     far = clone, np.full(3, 2.0)  # log-ratios
-    said = [evaluation._ratio_note(*far, is_estimated) for is_estimated in (True, False)]
+    said = [checks.ratio_note(*far, is_estimated) for is_estimated in (True, False)]
     assert "estimated densities" in said[0] and "the data's log_prob" in said[1]
 
 
@@ -220,6 +280,10 @@ def test_policies_and_arguments_that_cannot_be() -> None:
         ({"gamma": 1.5}, "gamma 1.5: must be 0 to 1"),
         ({"bandwidth": 0.0}, "bandwidth 0: must be above 0"),
         ({"interval": "z"}, "interval z: must be bootstrap, t, bernstein or hoeffding"),
+        ({"seed": -1}, "seed -1: must be 0 to"),
+        ({"features": 10**8}, "features 100000000: must be 0 to 5,000"),
+        ({"clusters": (20, -3)}, "clusters -3: must be 0 to 5,000"),
+        ({"window": 0}, "window 0: must be 1 to"),
         ({"densities": "none", "features": 0}, "without any of them nothing can be estimated"),
     ):
         with one_line(words):
@@ -239,6 +303,26 @@ def test_wrong_densities_and_few_episodes_are_said() -> None:
     )
     said = "\n".join(table.notes)
     assert "importance ratios average" in said and "should not be trusted" in said and "?" in str(table)
+
+
+def test_numbers_that_are_no_densities_are_said() -> None:
+    """Uniform actions in [-1, 1] have log-density -log 2 everywhere."""
+    source = episodes(60)
+    uniform = np.full(source.size, -math.log(2), np.float32)
+    assert checks.density_note(source, source.rows.extras["log_prob"]) == []
+    assert checks.density_note(source, uniform) == []
+    assert "0 in every row" in checks.density_note(source, 0 * uniform)[0]
+    assert "too small" in checks.density_note(source, source.rows.extras["log_prob"] - 3)[0]
+
+
+def test_one_episode_is_too_few() -> None:
+    sample, log_prob, mean = normal(0, 0.3)
+    one = data.make_dataset(
+        {"name": "steps"}, **take(episodes(2), np.arange(4) < LENGTH).rows._replace(terminated=[0, 0, 1])._asdict()
+    )
+    for source, words in ((one, "holds one episode"), (take(episodes(2), np.arange(4) < 2), "name the time limit")):
+        with one_line(words):
+            ope.evaluate(ope.Policy("p", sample, log_prob, mean), source._replace(info={"name": "steps"}), values=False)
 
 
 def test_simulated_returns_are_discounted() -> None:

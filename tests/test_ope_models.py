@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.ope import deterministic, estimators, marginal, star
+from rlx import data
+from rlx.ope import deterministic, estimators, learning, marginal, star
 from rlx.ope.estimators import make_batch
 from tests.loss_tools import near, three_ways
 
@@ -78,6 +79,31 @@ def test_minimax_weights_are_the_ratio_of_visits(what: str) -> None:
     for actual in three_ways(marginal.minimax_weights, features, change, policy[:, 0], base, 1e-9):
         near(actual, base * visits.reshape(8))
     near(marginal.minimax_weights(features, change, policy[:, 0], base, 1e9), base)  # hardly any data: those of mu
+
+
+def test_the_cosine_of_features() -> None:
+    x = np.linspace(-12, 12, 4001)
+    for actual in three_ways(marginal.cosine, x.astype(np.float32)):
+        np.testing.assert_allclose(actual, np.cos(x), atol=3e-6)
+
+
+def test_weights_made_in_blocks_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 episodes of two steps, of which the last block of 16 has 8 rows; two actions for each next observation."""
+    monkeypatch.setattr(learning, "BLOCK", 16)
+    rng, key, number = np.random.default_rng(0), jax.random.key(5), 4
+    state, after, taken = (rng.normal(size=(40, 2)), rng.normal(size=(40, 2)), rng.normal(size=(40, 1, 1)))
+    drawn, weight, base = rng.normal(size=(40, 2, 1)), np.tile([0.8, 0], 20), np.tile([1, GAMMA], 20)
+    first, unit = np.arange(0, 40, 2), (np.full(3, 0.1), np.full(3, 2.0))
+    args = (state, after, state[first]), (taken, drawn, drawn[first]), unit, weight, base, GAMMA
+    actual = learning._weights(*jax.tree.map(lambda x: np.asarray(x, np.float32), args), key, number)
+
+    def features(state: Any, action: Any) -> Any:
+        rows = [(np.concatenate([state, action[:, k]], axis=1) - 0.1) / 2 for k in range(action.shape[1])]
+        return np.mean([marginal.fourier_features(x, key, number) for x in rows], axis=0)
+
+    here = features(state, taken)
+    change = here - GAMMA * weight[:, None] * features(after, drawn)
+    near(actual, marginal.minimax_weights(here, change, features(state[first], drawn[first]), base), rtol=1e-3)
 
 
 def powers(x: Any) -> jax.Array:
@@ -153,4 +179,14 @@ def test_clusters_are_the_groups_of_rows() -> None:
     x = rng.normal(size=(90, 2)) * 0.1 + np.repeat([[0, 0], [5, 0], [0, 5]], 30, axis=0)
     _, member = jax.jit(lambda x: star.cluster(x, jax.random.key(3), 3))(x)
     groups = {tuple(np.unique(np.asarray(member)[i : i + 30])) for i in (0, 30, 60)}
+    assert len(groups) == 3 and all(len(group) == 1 for group in groups)
+
+
+def test_clusters_of_many_rows_are_those_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three groups of rows, whose centres are learnt from a third of them."""
+    x = np.random.default_rng(0).normal(size=(90, 2)) * 0.1 + np.repeat([[0, 0], [5, 0], [0, 5]], 30, axis=0)
+    columns = {name: np.zeros(90) for name in ("reward", "terminated", "truncated")}
+    rows = data.make_dataset({}, observation=x, action=np.zeros((90, 1)), next_observation=x, **columns)
+    monkeypatch.setattr(learning, "CLUSTERED", 30)
+    groups = {tuple(np.unique(learning.abstract_states(rows, 3)[i : i + 30])) for i in (0, 30, 60)}
     assert len(groups) == 3 and all(len(group) == 1 for group in groups)

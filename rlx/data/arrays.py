@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from rlx.data import d4rl, ogbench, spaces
-from rlx.data.dataset import Dataset, make_dataset
+from rlx.data.dataset import LOG_PROB, Dataset, log_prob_of, make_dataset
 from rlx.data.limits import DEFAULT, Limits, check_numbers
 from rlx.data.npz import names_in, read_npz
 from rlx.errors import RlxError
 
 FIELDS = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
-READERS = {"d4rl": d4rl.REQUIRED + d4rl.OPTIONAL, "ogbench": ogbench.NAMES, "rlx": FIELDS}  # the names that each reads
+READERS = {  # the names that each reads
+    "d4rl": d4rl.REQUIRED + d4rl.OPTIONAL,
+    "ogbench": ogbench.NAMES,
+    "rlx": (*FIELDS, LOG_PROB),
+}
 REQUIRED = {"d4rl": d4rl.REQUIRED, "ogbench": ogbench.REQUIRED, "rlx": FIELDS}
 GIVE = (
     "give observations, actions, rewards, terminals and timeouts (as D4RL), the same with masks in place of timeouts"
@@ -25,6 +29,8 @@ GIVE = (
 
 def from_arrays(arrays: Mapping[str, Any], name: str = "the data set") -> Dataset:
     """A data set of arrays `[n, ...]` under rlx's names (see `make_dataset`), D4RL's or OGBench's; others are ignored.
+
+    With any of them `log_prob` `[n]` is that of the actions under the policy that collected, which becomes an extra.
 
     Raises RlxError where the names do not say which, or where an array is missing or does not fit.
     """
@@ -74,7 +80,7 @@ def _build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
     for name in ("observation", "next_observation"):
         spaces.check_observation(path, arrays[name].shape, arrays[name].dtype)
     spaces.check_action(path, arrays["action"].shape, arrays["action"].dtype)
-    columns: dict[str, Any] = dict(arrays)
+    columns: dict[str, Any] = {name: arrays[name] for name in FIELDS}
     columns["action"], notes = spaces.to_unit(path, arrays["action"])
     info: dict[str, Any] = {"name": path.stem, "format": "rlx"} | ({"notes": notes} if notes else {})
-    return make_dataset(info, **columns)
+    return make_dataset(info, **columns, extras=log_prob_of(arrays))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rlx.data.dataset import Dataset, check, require_rewards
+from rlx.data.dataset import LOG_PROB, Dataset, check, require_rewards
 from rlx.errors import RlxError
 
 COLUMNS = {
@@ -46,7 +46,7 @@ def corrupt(dataset: Dataset, what: str, rate: float = 0.3, scale: float = 1.0, 
     extras = dict(dataset.rows.extras)
     if what == "action":
         column = column.clip(-1.0, 1.0)
-        extras.pop("log_prob", None)  # it is of the actions that were taken
+        extras.pop(LOG_PROB, None)  # it is of the actions that were taken
     note = f"{what} of {len(chosen)} of {dataset.size} rows corrupted at random, scale {scale:g}, seed {seed}"
     info: dict[str, Any] = dataset.info | {"notes": [*(dataset.info.get("notes") or []), note]}
     return dataset._replace(rows=dataset.rows._replace(**{COLUMNS[what]: column}, extras=extras), info=info)

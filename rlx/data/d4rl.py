@@ -12,13 +12,13 @@ import numpy as np
 
 from rlx import statistics
 from rlx.data import spaces
-from rlx.data.dataset import Dataset, make_dataset
+from rlx.data.dataset import LOG_PROB, Dataset, log_prob_of, make_dataset
 from rlx.data.hdf5 import Array, open_hdf5
 from rlx.data.limits import DEFAULT, Limits, declared_bytes
 from rlx.errors import RlxError
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
-OPTIONAL = ("timeouts", "next_observations")
+OPTIONAL = ("timeouts", "next_observations", LOG_PROB)
 LIMIT = 1000  # steps, of every task that D4RL has references for
 KNOWN = re.compile(  # its files of those tasks, such as hopper_medium-v2; AntMaze, of another ant, is none of them
     r"(?P<task>{})[-_](random|simple|medium|expert|(medium|full)[-_]replay|medium[-_]expert|mixed)([-_]v\d+)?".format(
@@ -26,7 +26,7 @@ KNOWN = re.compile(  # its files of those tasks, such as hopper_medium-v2; AntMa
     )
 )
 CLOSE = 1e-6  # how far a stored successor may lie from the next row's observation by rounding
-FLAT = ("rewards", "terminals", "timeouts")
+FLAT = ("rewards", "terminals", "timeouts", LOG_PROB)
 
 
 def read(path: Path, limits: Limits = DEFAULT) -> Dataset:
@@ -55,6 +55,7 @@ def build(path: Path, stored: dict[str, np.ndarray]) -> Dataset:
         terminated=columns["terminals"],
         truncated=columns["timeouts"],
         next_observation=columns["next_observations"],
+        extras=log_prob_of(columns),
     )
 
 

@@ -16,6 +16,8 @@ from rlx.data.limits import printable
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay, Row
 
+LOG_PROB = "log_prob"  # the extra that holds log mu(a|s), [n], of the policy that collected
+
 
 class Dataset(NamedTuple):
     """Transitions on the host, every leaf of `rows` `[n, ...]`, as the environment showed them: nothing normalised.
@@ -74,6 +76,11 @@ def make_dataset(
     dataset = Dataset(Row(**columns), *_episodes(terminated | truncated), info)
     check(dataset)
     return dataset
+
+
+def log_prob_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The extras of a file's arrays: the log-probabilities of its actions, where it has them."""
+    return {LOG_PROB: arrays[LOG_PROB]} if LOG_PROB in arrays else {}
 
 
 def _float32(leaf: ArrayLike) -> np.ndarray:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from rlx.data import spaces
-from rlx.data.dataset import Dataset, make_dataset
+from rlx.data.dataset import LOG_PROB, Dataset, log_prob_of, make_dataset
 from rlx.errors import RlxError
 
 REQUIRED = ("observations", "actions", "terminals")
-NAMES = (*REQUIRED, "valids", "next_observations", "rewards", "masks")
+NAMES = (*REQUIRED, "valids", "next_observations", "rewards", "masks", LOG_PROB)
 
 
 def build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
@@ -57,4 +57,5 @@ def _build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
         terminated=arrays["masks"][at] == 0 if "masks" in arrays else np.zeros(len(at), bool),
         truncated=closes[at],
         next_observation=following,
+        extras={name: leaf[at] for name, leaf in log_prob_of(arrays).items()},
     )

@@ -12,17 +12,16 @@ import numpy as np
 
 from rlx import data
 from rlx.data import Dataset
+from rlx.data.dataset import LOG_PROB
 from rlx.errors import RlxError
-from rlx.ope import estimators, intervals, kernels, learning, policies, trajectories
+from rlx.ope import checks, estimators, intervals, kernels, learning, policies, trajectories
 from rlx.ope.estimates import Inputs, Process, estimate, rows_of
 from rlx.ope.estimators import make_batch
 from rlx.ope.policies import Policy
-from rlx.ope.table import FEW, Row, Table
+from rlx.ope.table import Table
 from rlx.ope.trajectories import Trajectories
 
 SAMPLES = 4  # actions in the mean over a stochastic policy
-INTERVALS = ("bootstrap", *intervals.OF_TERMS)
-FAR = 2.0  # a mean of ratios, which should be 1, beyond this or below its inverse is worth a note
 
 
 def evaluate(
@@ -58,23 +57,28 @@ def evaluate(
 
     Raises RlxError for a data set without complete episodes or rewards, and for a policy of another environment.
     """
-    _check(gamma, densities, interval, bootstraps, level, bandwidth)
+    checks.check_arguments(gamma, densities, interval, bootstraps, level, bandwidth, seed)
+    for name, numbers in (("features", [features]), ("clusters", _several(clusters)), ("window", _several(window))):
+        checks.check_numbers(name, numbers)
     source, chosen = data.as_dataset(dataset), policies.named(candidates, greedy)
     for policy in chosen:
-        check_fits(policy, source)
+        checks.check_fits(policy, source)
     episodes, complete, notes = _complete(source)
     limit = trajectories.time_limit_of(source) if (episodes.complete & ~episodes.terminated).any() else None
     log_ratio = q = v = marginal = of_state = None
     spread: dict[str, float] = {}
+    change: dict[str, float] = {}
+    returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
     if densities != "none":
         log_prob, more = _behaviour(source, densities, seed)
         ratios = [_log_ratio(policy, source, log_prob, bandwidth, seed) for policy in chosen]
-        pairs = zip(chosen, ratios, strict=True)
-        notes += more + [note for policy, ratio in pairs if (note := _ratio_note(policy, ratio, bool(more)))]
+        pairs, is_estimated = zip(chosen, ratios, strict=True), log_prob is not source.rows.extras.get(LOG_PROB)
+        notes += more + [note for policy, ratio in pairs if (note := checks.ratio_note(policy, ratio, is_estimated))]
         log_ratio = jnp.stack([episodes.pad(x) for x in ratios])
     if values is not False:
         settings = dict(values) if isinstance(values, Mapping) else {}
-        q, v, spread = _values(source, chosen, episodes, gamma, limit, seed, settings)
+        q, v, spread, change = _values(source, chosen, episodes, gamma, limit, seed, settings)
+        notes += checks.change_note(change, returns)
     if features:
         options = {"complete": complete, "gamma": gamma, "limit": limit, "samples": SAMPLES, "seed": seed}
         options |= {"number": features}
@@ -89,47 +93,13 @@ def evaluate(
     states, sizes = [one.state for one in processes], tuple(one._replace(state=None) for one in processes)
     results = jax.device_get(estimate(episodes.reward, episodes.mask, inputs, gamma, counts, level, states, sizes))
     rows, distributions = rows_of(chosen, results, interval, level)
-    notes += [note for policy in chosen if (note := _size_note(policy, rows, len(episodes.mask)))]
-    returns = np.asarray(estimators.returns(make_batch(episodes.reward, episodes.mask), gamma))
+    notes += [note for policy in chosen if (note := checks.size_note(policy, rows, len(episodes.mask)))]
     on_policy = intervals.student(returns, level)
-    return Table(rows, distributions, on_policy, len(returns), spread, notes)
+    return Table(rows, distributions, on_policy, len(returns), spread, notes, change)
 
 
-def _check(gamma: float, densities: str, interval: str, bootstraps: int, level: float, bandwidth: float | None) -> None:
-    if not 0 <= gamma <= 1:
-        raise RlxError(f"gamma {gamma:g}: must be 0 to 1")
-    if bandwidth is not None and not bandwidth > 0:
-        raise RlxError(f"bandwidth {bandwidth:g}: must be above 0")
-    if not 0 < level < 1:
-        raise RlxError(f"level {level:g}: must be between 0 and 1, as 0.95")
-    if bootstraps < 1:
-        raise RlxError(f"bootstraps {bootstraps}: must be at least 1")
-    for name, value, choices in (
-        ("densities", densities, ("data", "estimated", "none")),
-        ("interval", interval, INTERVALS),
-    ):
-        if value not in choices:
-            raise RlxError(f"{name} {value}: must be {', '.join(choices[:-1])} or {choices[-1]}")
-
-
-def check_fits(policy: Policy, dataset: Dataset) -> None:
-    """Raises RlxError for a policy of another environment, or of other sizes, than the data set."""
-    for what, one, other in (
-        ("environment", policy.env, dataset.info.get("env")),
-        ("backend", policy.backend, dataset.info.get("backend")),
-    ):
-        if one and other and one != other and not one.startswith("none:"):
-            raise RlxError(
-                f"{policy.name}: its {what} is {one}, but {dataset.name} is of {other}; choose data of its own"
-            )
-    rows = data.choose_parts(dataset, policy.parts).rows
-    sizes = rows.observation.shape[1], rows.action.shape[1]
-    if policy.sizes is not None and policy.sizes != sizes:
-        mine, theirs = (" and ".join(map(str, x)) for x in (policy.sizes, sizes))
-        raise RlxError(
-            f"{policy.name}: reads observations and actions of {mine} numbers, but {dataset.name} has {theirs}; choose"
-            " data of its own environment"
-        )
+def _several(numbers: int | Sequence[int]) -> list[int]:
+    return [numbers] if isinstance(numbers, int) else list(numbers)
 
 
 def _complete(dataset: Dataset) -> tuple[Trajectories, np.ndarray, list[str]]:
@@ -140,19 +110,22 @@ def _complete(dataset: Dataset) -> tuple[Trajectories, np.ndarray, list[str]]:
     every = trajectories.from_dataset(dataset)
     cut, count = int((~every.complete).sum()), len(every.mask)
     if count - cut < 2:
+        if not cut:
+            raise RlxError(f"{dataset.name}: holds one episode, and an estimate needs two: collect more transitions")
+        known = "" if dataset.info.get("episode_length") else ", or name the time limit (episode_length of its info)"
         raise RlxError(
             f"{dataset.name}: {count - cut} of its {count} episodes are complete, and an estimate needs two; the others"
-            " were cut before the task or the time limit ended them: collect more transitions"
+            f" were cut before the task or the time limit ended them: collect more transitions{known}"
         )
     note = f"{dataset.name}: {cut} of {count} episodes were cut by the end of recording, and are left out"
     return every.select(every.complete), every.complete, [note] * (cut > 0)
 
 
 def _behaviour(dataset: Dataset, densities: str, seed: int) -> tuple[np.ndarray, list[str]]:
-    """log mu(a|s) of every row, `[n]`, and a note where it is estimated."""
-    stored = dataset.rows.extras.get(trajectories.LOG_PROB)
+    """log mu(a|s) of every row, `[n]`, and a note where it is estimated or odd."""
+    stored = dataset.rows.extras.get(LOG_PROB)
     if stored is not None and densities == "data":
-        return stored, []
+        return stored, checks.density_note(dataset, stored)
     why = (
         "has no log_prob (rlx collect and make_dataset's extras store it)"
         if stored is None
@@ -175,21 +148,6 @@ def _log_ratio(
     return np.asarray(kernels.log_kernel(rows.action, target, width)) - log_prob
 
 
-def _ratio_note(policy: Policy, log_ratio: np.ndarray, is_estimated: bool) -> str:
-    """A note where importance ratios do not average 1, as over the data they do for true densities, else empty."""
-    mean = float(np.exp(np.minimum(log_ratio, 80.0), dtype=np.float64).mean())
-    if 1 / FAR <= mean <= FAR:
-        return ""
-    why = "the data hardly has its actions"
-    if mean > 1:
-        wrong = (
-            "estimated densities are not those of who collected",
-            "the data's log_prob are no densities of its actions",
-        )
-        why = wrong[0] if is_estimated else wrong[1]
-    return f"{policy.name}: importance ratios average {mean:.3g} and not 1: perhaps {why}"
-
-
 def _values(
     dataset: Dataset,
     chosen: Sequence[Policy],
@@ -198,11 +156,14 @@ def _values(
     limit: int | None,
     seed: int,
     settings: dict[str, Any],
-) -> tuple[jax.Array, jax.Array, dict[str, float]]:
-    """Q of the actions taken and V, `[C, N, T]` both, and how much the critics differ in the mean value of a start."""
+) -> tuple[jax.Array, jax.Array, dict[str, float], dict[str, float]]:
+    """Q of the actions taken and V, `[C, N, T]` both; of the mean value of a start, by policy, how much the critics
+    differ, and how much it changed in the last quarter of the updates."""
     samples = settings.pop("samples", SAMPLES)
     fitted = learning.fit_values(dataset, chosen, gamma, limit, samples, seed, **settings)
-    q, v, spread = [], [], {}
+    q, v, spread, change = [], [], {}, {}
+    start = episodes.row[:, 0]
+    at_start = dataset.rows.observation[start], dataset.time[start]
     for i, policy in enumerate(chosen):
         rows = data.choose_parts(dataset, policy.parts).rows
         drawn = policies.actions(policy, rows.observation, samples, seed + 1)
@@ -210,8 +171,10 @@ def _values(
         of_data, of_policy = (estimate(action) for action in (rows.action[:, None], drawn))  # [n, critics]
         q.append(episodes.pad(of_data.mean(axis=1)))
         v.append(episodes.pad(of_policy.mean(axis=1)))
-        spread[policy.name] = float(of_policy[episodes.row[:, 0]].mean(axis=0).std())
-    return jnp.stack(q), jnp.stack(v), spread
+        spread[policy.name] = float(of_policy[start].mean(axis=0).std())
+        before = fitted.before.mean(i, *at_start, drawn[start])
+        change[policy.name] = float(of_policy[start].mean() - before.mean())
+    return jnp.stack(q), jnp.stack(v), spread, change
 
 
 def _marginals(
@@ -238,7 +201,7 @@ def _processes(
     seed: int,
 ) -> list[Process]:
     """STAR's, one for each number of clusters and each window."""
-    numbers, windows = ([x] if isinstance(x, int) else list(x) for x in (clusters, window))
+    numbers, windows = _several(clusters), _several(window)
     processes = []
     for number in (min(number, dataset.size) for number in numbers if number):
         state = episodes.pad(learning.abstract_states(dataset, number, seed))
@@ -246,16 +209,3 @@ def _processes(
             alone = len(numbers) == len(windows) == 1
             processes.append(Process("STAR" if alone else f"STAR {number} {steps}", number, steps, limit, state))
     return processes
-
-
-def _size_note(policy: Policy, rows: Sequence[Row], episodes: int) -> str:
-    """A note where the effective sample size of a policy's estimates is small, else empty."""
-    few = [row for row in rows if row.policy == policy.name and not row.is_credible]
-    if not few:
-        return ""
-    sizes = dict.fromkeys(f"{row.sample_size:.1f}" for row in few)
-    names = ", ".join(row.estimator for row in few)
-    return (
-        f"{policy.name}: {' and '.join(sizes)} effective of {episodes} episodes, under {FEW}: {names} (?) should not"
-        " be trusted"
-    )

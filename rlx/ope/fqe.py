@@ -23,6 +23,7 @@ from rlx.ope import mixture
 from rlx.types import COUNT, POSITIVE, SHARE, Agent, Key, Metrics, Params, Read, Spec, Transition, setting
 
 TARGET_ACTION = "target_action"
+UNBOUNDED = 1e30  # settings are finite, and so is this times a scale of rewards
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Hypers(PyTreeNode):
     critic_lr: float | jax.Array = setting(3e-4, "learning rate of the critics (Adam)", POSITIVE)
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
     candidate: float | jax.Array = setting(0.0, "number of the policy that is evaluated, from 0", (0, COUNT[1]))
+    least: float | jax.Array = setting(-UNBOUNDED, "least return that learning targets have")
+    most: float | jax.Array = setting(UNBOUNDED, "largest return that learning targets have")
 
 
 class Networks(NamedTuple):
@@ -97,11 +100,13 @@ def update_critic(
     """Each critic towards r + gamma Q'(s', a' ~ pi) of its own target network (arXiv 1903.08738, algorithm 3).
 
     With mixtures towards the likelihood of r + gamma z', z' drawn from the target network: fitted likelihood estimation
-    (FLE, arXiv 2302.09456).
+    (FLE, arXiv 2302.09456). Targets are cut off at `least` and `most`, in units of rewards.
     """
     del policy
     estimates = next_estimates(nets, state.learner.target_variables, batch, state.hypers.candidate, key)
-    target = jax.vmap(lambda value: halves.td_target(batch, value, state.hypers))(estimates)
+    hypers = state.hypers
+    target = jax.vmap(lambda value: halves.td_target(batch, value, hypers))(estimates)
+    target = jnp.clip(target, hypers.least * hypers.reward_scale, hypers.most * hypers.reward_scale)
     critic = nets.critic.with_dropout(key, 0)
     loss, values = partial(regress, nets.kind), partial(means, nets.kind)
     return halves.update_critics(state, critic, batch, target, nets.axes, regress=loss, values=values)

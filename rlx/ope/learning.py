@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,8 +20,10 @@ from rlx.ope.policies import Policy, actions, from_snapshots, in_blocks
 from rlx.train.task import Task, observed
 from rlx.types import Key
 
-FQE: dict[str, Any] = {"offline_steps": 20_000, "critic_hidden_sizes": (256, 256)}
+FQE: dict[str, Any] = {"offline_steps": 20_000, "critic_hidden_sizes": (256, 256), "layer_norm": True, "tau": 0.05}
 BC: dict[str, Any] = {"offline_steps": 5_000, "actor_hidden_sizes": (256, 256)}
+BLOCK = 2**12  # rows whose features are in memory at once
+CLUSTERED = 2**17  # rows that k-means learns its centres from
 LARGEST = 10.0  # of scaled returns: an optimiser's steps are of one size, whatever the rewards'
 
 
@@ -28,9 +31,15 @@ class Values(NamedTuple):
     """Estimates of C policies by their critics."""
 
     snapshot: Any  # agent and statistics, [C, ...]
+    earlier: Any  # the same after three quarters of the updates
     estimate: Callable[..., Any]  # (snapshot of one, observation [B, O], action [B, K, A]) -> [N, B]
     draw: Callable[..., Any]  # (snapshot of one, observation, action, key) -> [N, B, K], returns
     limit: int | None  # as `fit_values` has it
+
+    @property
+    def before(self) -> Values:
+        """What the critics said after three quarters of the updates; estimates that still move have not settled."""
+        return self._replace(snapshot=self.earlier)
 
     def mean(self, candidate: int, observation: np.ndarray, time: np.ndarray, action: np.ndarray) -> np.ndarray:
         """Means over K actions `[n, K, A]` of values at raw observations `[n, O]`: of each critic, `[n, N]`."""
@@ -91,8 +100,14 @@ def fit_values(
     )
     scale = LARGEST / max(float(np.abs(_discounted_returns(dataset, gamma)).max()), 1e-6)
     candidates = list(range(len(policies)))
-    chosen_settings = FQE | {"reward_scale": scale} | settings | {"gamma": gamma, "candidate": candidates, "seed": seed}
-    run_config, task, snapshot = _train("rlx.ope.fqe", extended, ratio="1:0", **chosen_settings)
+    least, most = return_bounds(rows.reward, gamma, limit)
+    chosen_settings = (
+        FQE
+        | {"reward_scale": scale, "least": least, "most": most}
+        | settings
+        | {"gamma": gamma, "candidate": candidates, "seed": seed}
+    )
+    run_config, task, earlier, snapshot = _train("rlx.ope.fqe", extended, ratio="1:0", **chosen_settings)
     nets = fqe.make_networks(run_config.network, task.env.spec)
 
     def seen(snapshot: Any, observation: jax.Array, action: jax.Array) -> jax.Array:
@@ -106,7 +121,19 @@ def fit_values(
     def draw(snapshot: Any, observation: jax.Array, action: jax.Array, key: Key) -> jax.Array:
         return fqe.draws(nets, snapshot["agent"].critic, seen(snapshot, observation, action), action, key)
 
-    return Values(snapshot, jax.jit(estimate), jax.jit(draw), limit)
+    return Values(snapshot, earlier, jax.jit(estimate), jax.jit(draw), limit)
+
+
+def return_bounds(reward: np.ndarray, gamma: float, limit: int | None) -> tuple[float, float]:
+    """The least and the largest return of an episode of at most `limit` steps whose rewards are within the data's.
+
+    Without these bounds values of actions that the data lacks may grow without end, each from the next.
+    """
+    steps = np.inf if limit is None else limit
+    total = float(steps) if gamma == 1 else (1 - gamma**steps) / (1 - gamma)
+    ends = min(0.0, float(reward.min())), max(0.0, float(reward.max()))
+    least, most = (min(max(total * end, -fqe.UNBOUNDED), fqe.UNBOUNDED) if end else 0.0 for end in ends)
+    return least, most
 
 
 def marginal_weights(
@@ -152,10 +179,13 @@ def marginal_weights(
 def _weights(
     states: Any, actions: Any, unit: Any, weight: Any, base: Any, gamma: Any, key: Key, number: int
 ) -> jax.Array:
-    """Marginal weights of rows from their states `[n, O]` and actions `[n, K, A]`, here, next and first."""
+    """Marginal weights of rows from their states `[n, O]` and actions `[n, K, A]`, here, next and first.
+
+    Features are made block by block, twice, since those of a million rows take gigabytes.
+    """
 
     def features(state: jax.Array, action: jax.Array) -> jax.Array:
-        """The mean over K actions, `[n, D]`, one action at a time: `[n, K, D]` of a million rows is too much memory."""
+        """The mean over K actions, `[n, D]`, one action at a time."""
 
         def add(total: jax.Array, one: jax.Array) -> tuple[jax.Array, None]:
             x = (jnp.concatenate([state, one], axis=-1) - unit[0]) / unit[1]
@@ -164,33 +194,63 @@ def _weights(
         total, _ = jax.lax.scan(add, jnp.zeros((len(state), number + 1)), action.swapaxes(0, 1))
         return total / action.shape[1]
 
-    here, later, first = (features(*x) for x in zip(states, actions, strict=True))
-    return marginal.minimax_weights(here, here - gamma * weight[:, None] * later, first, base)
+    def blocks(leaf: Any) -> jax.Array:
+        """`[n, ...]` as `[blocks, BLOCK, ...]`, with rows of zeros, which weigh nothing, at the end."""
+        padding = [(0, -len(leaf) % BLOCK)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, padding).reshape(-(-len(leaf) // BLOCK), BLOCK, *leaf.shape[1:])
+
+    def add(sums: Any, block: Any) -> tuple[Any, None]:
+        (state, following), (taken, after), weight, base = block
+        here, later = features(state, taken), features(following, after)
+        more = marginal.equations(here, here - gamma * weight[:, None] * later, base)
+        return jax.tree.map(jnp.add, sums, more), None
+
+    taken = states[0], actions[0]
+    zeros = jnp.zeros((number + 1, number + 1)), jnp.zeros(number + 1)
+    sums, _ = jax.lax.scan(add, zeros, jax.tree.map(blocks, (states[:2], actions[:2], weight, base)))
+    alpha = marginal.solve(sums, features(states[2], actions[2]))
+    sizes = jax.lax.map(lambda block: features(*block) @ alpha, jax.tree.map(blocks, taken))
+    return base * (1 + sizes.reshape(-1)[: len(base)])
 
 
 def abstract_states(dataset: Dataset, number: int, seed: int = 0) -> np.ndarray:
-    """The cluster of every row, `[n]`, by k-means of observations of unit variance."""
+    """The cluster of every row, `[n]`, by k-means of observations of unit variance.
+
+    Of many rows the centres are those of `CLUSTERED` random ones.
+    """
     x = dataset.rows.observation
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-3)
-    _, state = jax.jit(star.cluster, static_argnums=2)(x, jax.random.key(seed), number)
-    return np.asarray(state)
+    some = x
+    if len(x) > CLUSTERED:
+        some = x[np.random.default_rng(seed).choice(len(x), CLUSTERED, replace=False)]
+    centres, state = jax.jit(star.cluster, static_argnums=2)(some, jax.random.key(seed), number)
+    if some is x:
+        return np.asarray(state)
+    nearest = jax.jit(star.nearest)
+    return in_blocks(lambda i, rows: np.asarray(nearest(rows, centres)), x)
 
 
 def fit_behaviour(dataset: Dataset, seed: int = 0, **settings: Any) -> Policy:
     """The Gaussian most likely to have made the data, by behaviour cloning; `settings` as in `fit_values`."""
-    run_config, task, snapshot = _train("bc", dataset, ratio="0:1", **BC | settings | {"seed": seed})
+    run_config, task, _, snapshot = _train("bc", dataset, ratio="0:1", **BC | settings | {"seed": seed})
     one = jax.tree.map(lambda x: jnp.asarray(x[0]), snapshot)
     return from_snapshots({"behaviour": one}, run_config, task)[0]
 
 
-def _train(agent: str, dataset: Dataset, **settings: Any) -> tuple[RunConfig, Task, Any]:
-    """The configuration of an offline run without an environment, its task, and the policy snapshot it ends with."""
+def _train(agent: str, dataset: Dataset, **settings: Any) -> tuple[RunConfig, Task, Any, Any]:
+    """The configuration of an offline run without an environment, its task, and its policy snapshots after three
+    quarters of the updates and at the end."""
     env = no_env.name_of(dataset.rows.observation.shape[1], dataset.rows.action.shape[1])
-    chosen: dict[str, Any] = {"total_env_steps": 0, "dataset": "data"} | settings
+    updates = settings["offline_steps"]
+    chosen: dict[str, Any] = {"total_env_steps": 0, "dataset": "data", "log_every": math.ceil(updates / 4)} | settings
     prepared = build.setup(config.resolve(agent, env, **chosen), datasets=[dataset])
     driver = build.make_driver(prepared, offline=True)
-    *_, last = experiment.run(prepared, driver)
-    return prepared.config, driver.task, driver.fetch(driver.policy_snapshot(last.report.state))
+    earlier = snapshot = None
+    for _, report, _ in experiment.run(prepared, driver):
+        snapshot = driver.fetch(driver.policy_snapshot(report.state))
+        if earlier is None and 4 * report.run_step >= 3 * updates:
+            earlier = snapshot
+    return prepared.config, driver.task, earlier, snapshot
 
 
 def _discounted_returns(dataset: Dataset, gamma: float) -> np.ndarray:

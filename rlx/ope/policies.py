@@ -103,14 +103,19 @@ def _functions(task: Task, greedy: bool) -> tuple[Callable[..., Any], Callable[.
 _compiled = lru_cache(maxsize=32)(jax.jit)
 
 
+@lru_cache(maxsize=32)
+def _draws(sample: Callable[..., Any]) -> Callable[..., Any]:
+    """(params, observation, keys [K]) -> actions `[B, K, A]`; a network says once what it says of an observation."""
+    return jax.jit(jax.vmap(sample, in_axes=(None, None, 0), out_axes=1))
+
+
 def actions(policy: Policy, observation: np.ndarray, samples: int = 1, seed: int = 0) -> np.ndarray:
     """Actions of the policy at raw observations `[n, O]`: `[n, K, A]`; of a deterministic one K is 1."""
-    draws, sample = (1 if policy.log_prob is None else samples), _compiled(policy.sample)
-    key = jax.random.key(seed)
+    draws, sample = (1 if policy.log_prob is None else samples), _draws(policy.sample)
+    key, fold = jax.random.key(seed), jax.vmap(jax.random.fold_in, in_axes=(None, 0))
 
     def at(i: int, rows: np.ndarray) -> np.ndarray:
-        drawn = [sample(policy.params, rows, jax.random.fold_in(key, i * draws + k)) for k in range(draws)]
-        return np.stack(jax.device_get(drawn), axis=1)
+        return np.asarray(sample(policy.params, rows, fold(key, i * draws + np.arange(draws))))
 
     return in_blocks(at, observation)
 
@@ -148,7 +153,7 @@ def named(candidates: Any, greedy: bool = False) -> list[Policy]:
     if not names:
         raise RlxError("policies: the list is empty; give folders of runs, results or rlx.ope.Policy")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise RlxError(f"policies: two are called {twice[0]!r}; give a dict of names")
+        raise RlxError(f"policies: two are called {twice[0]!r}; name each once, in Python by a dict")
     return loaded
 
 

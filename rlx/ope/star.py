@@ -23,23 +23,25 @@ def cluster(x: Any, key: Key, number: int, steps: int = 20) -> tuple[jax.Array, 
     """
     x = jnp.asarray(x)
 
-    def nearest(centres: jax.Array) -> jax.Array:
-        return jnp.argmin(jnp.sum(jnp.square(centres), axis=1) - 2 * x @ centres.T, axis=1)
-
     def farthest(carry: tuple[jax.Array, jax.Array], _: Any) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         distance, centre = carry
         distance = jnp.minimum(distance, jnp.sum(jnp.square(x - centre), axis=1))
         return (distance, x[jnp.argmax(distance)]), centre
 
     def step(centres: jax.Array, _: Any) -> tuple[jax.Array, None]:
-        member = jax.nn.one_hot(nearest(centres), number)
+        member = jax.nn.one_hot(nearest(x, centres), number)
         count = member.sum(axis=0)[:, None]
         return jnp.where(count > 0, member.T @ x / jnp.maximum(count, 1), centres), None
 
     first = jnp.full(x.shape[0], jnp.inf), x[jax.random.randint(key, (), 0, x.shape[0])]
     _, start = jax.lax.scan(farthest, first, None, length=number)
     centres, _ = jax.lax.scan(step, start, None, length=steps)
-    return centres, nearest(centres)
+    return centres, nearest(x, centres)
+
+
+def nearest(x: Any, centres: jax.Array) -> jax.Array:
+    """The number of the nearest of the centres `[K, I]` to each row `[n, I]`, `[n]`."""
+    return jnp.argmin(jnp.sum(jnp.square(centres), axis=1) - 2 * x @ centres.T, axis=1)
 
 
 def window_weights(batch: Batch, window: int) -> jax.Array:

@@ -48,6 +48,7 @@ class Table(NamedTuple):
     episodes: int
     spread: dict[str, float]  # of the critics' mean values, by policy: standard deviation over the ensemble
     notes: list[str]
+    change: dict[str, float] = {}  # noqa: RUF012 -- of DM in the last quarter of the updates, by policy
 
     @property
     def policies(self) -> list[str]:
@@ -89,12 +90,14 @@ class Table(NamedTuple):
     def _values(self) -> list[list[str]]:
         """A line for each policy: estimates and half the width of their intervals; "?" where they are not credible."""
         names = self.estimators
-        table = [["policy", *(name for name in names), *(["DM spread"] if self.spread else [])]]
+        learnt = {"DM spread": self.spread, "DM change": self.change}
+        learnt = {name: of_policy for name, of_policy in learnt.items() if of_policy}
+        table = [["policy", *names, *learnt]]
         for policy in self.policies:
             rows = [self.row(policy, name) for name in names]
             cells = [f"{_number(r.value.estimate)} +-{_number((r.value.high - r.value.low) / 2)}" for r in rows]
             marked = [cell + ("" if row.is_credible else " ?") for cell, row in zip(cells, rows, strict=True)]
-            table.append([policy, *marked, *([_number(self.spread[policy])] if self.spread else [])])
+            table.append([policy, *marked, *(_number(of_policy[policy]) for of_policy in learnt.values())])
         return table
 
     def _returns(self) -> list[list[str]]:

@@ -9,10 +9,8 @@ import numpy as np
 
 from rlx import data
 from rlx.data import Dataset
-from rlx.data.dataset import ends, require_rewards
+from rlx.data.dataset import LOG_PROB, ends, require_rewards
 from rlx.errors import RlxError
-
-LOG_PROB = "log_prob"  # the extra of a data set that holds log mu(a|s)
 
 
 class Trajectories(NamedTuple):
