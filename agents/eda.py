@@ -88,7 +88,8 @@ def sample(nets: Networks, params: Params, observation: jax.Array, count: int, k
 def values(nets: Networks, value: iql.Value, observation: jax.Array, actions: jax.Array) -> jax.Array:
     """min Q' of actions `[K, ..., A]` at observations `[..., O]`: `[K, ...]`."""
     observations = jnp.broadcast_to(observation, (*actions.shape[:-1], observation.shape[-1]))
-    return nets.critic.critic.apply(value.target_params, observations, actions).min(axis=0)  # type: ignore[no-any-return]
+    q: jax.Array = nets.critic.critic.apply(value.target_params, observations, actions)
+    return q.min(axis=0)
 
 
 def labelled(batch: Transition, fraction: Any) -> jax.Array:
