@@ -147,7 +147,7 @@ def update_actor(
         return value, {"actor_loss": value}
 
     rate = hypers.actor_lr * optim.make_schedule("cosine", nets.config.actor_decay_steps)(state.step)
-    policy, metrics = state.learner.step(alignment, jnp.where(pretrains, 0.0, rate), nets.axes)
+    policy, metrics = state.learner.step(alignment, rate, nets.axes)
     if nets.config.pretrain_steps < 0:
         return state.advance(learner=policy), metrics
     denoising = diffusion.objective(nets.schedule, noise, batch.action, score_key)
