@@ -106,6 +106,7 @@ sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes 
     local data=(--dataset "$folder/climber-expert-v0" --offline-steps 0)
     train sparse-sac sac "${common[@]}" "${without[@]}" --ratio 24:24
     train sparse-sac-data sac "${common[@]}" "${without[@]}" --ratio 24:24 "${data[@]}" --offline-fraction 0.05
+    train sparse-sac-half sac "${common[@]}" "${without[@]}" --ratio 24:24 "${data[@]}" --offline-fraction 0.5
     train sparse-redq redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 48:12
     train sparse-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 48:12 "${data[@]}"
 }
