@@ -1,5 +1,6 @@
 """EDA: a density whose slope is the noise, alignment by hand, pretraining, labels, and what another run gives."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx import diffusion, losses, networks
+from rlx import build, config, diffusion, losses, networks
 from rlx.agents import eda, iql
 from rlx.optim import Learner
 from rlx.types import State, as_arrays
@@ -81,13 +82,13 @@ def test_alignment_loss() -> None:
     np.testing.assert_array_equal(of_values, 0)
 
 
-def make_stubs(config: eda.Config = CONFIG) -> eda.Networks:
+def make_stubs(settings: eda.Config = CONFIG) -> eda.Networks:
     """Densities are p x . s, and the critics' values w . a and three times that, of which the least counts."""
-    critic = iql.make_critic_networks(config, SPEC)._replace(
+    critic = iql.make_critic_networks(settings, SPEC)._replace(
         critic=stub(lambda w, o, a: jnp.stack([w * a.sum(-1), 3 * w * a.sum(-1)]))
     )
     density = stub(lambda p, o, x, t: p * (x * o[..., :2]).sum(-1) * (1 + t.astype(x.dtype)))
-    return eda.Networks(critic, density, diffusion.vp_schedule(4), config, 2, axes=())
+    return eda.Networks(critic, density, diffusion.vp_schedule(4), settings, 2, axes=())
 
 
 def updated(nets: eda.Networks, p: Any, v: Any, w: Any, step: int = 5, **hypers: Any) -> Any:
@@ -195,3 +196,10 @@ def test_another_run_gives_behaviour_and_critics() -> None:
     same(state.actor.behaviour, other.actor.behaviour)
     same(state.actor.learner.params, other.actor.behaviour.params)
     same((state.critic.learner, state.critic.value), (other.critic.learner, other.critic.value))
+
+
+def test_half_of_a_run_pretrains() -> None:
+    """Where the setting is 0."""
+    resolved = config.resolve("eda", "gymnax:Pendulum-v1")
+    plan = dataclasses.replace(resolved.train, dataset="some", offline_steps=100)
+    assert build.planned(dataclasses.replace(resolved, train=plan))["pretrain_steps"] == 50
