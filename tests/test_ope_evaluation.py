@@ -74,10 +74,10 @@ def test_the_update_of_fitted_q_evaluation(kind: str) -> None:
             return jnp.stack([jnp.zeros(q.shape), q, jnp.where(w[0] > 2, -9.0, 0.0) * jnp.ones(q.shape)], axis=-1)
         return q if kind == "mean" else q[..., None]
 
-    nets = fqe.Networks(Network(lambda key: jnp.zeros(2), apply), kind, ())
+    nets = fqe.Networks(Network(lambda key: jnp.zeros(2), apply), kind, (), 2)
     learner = Learner.create(jnp.array([1.0, 2]), target=True).replace(target_params=jnp.array([3.0, 4]))
     state = HalfState.create(fqe.Hypers(gamma=0.5, candidate=1.0), learner)
-    target_action = jnp.array([[[[9.0], [9]], [[0.5], [0.7]]]])
+    target_action = jnp.array([[9.0, 9, 0.5, 0.7]])
     one, observation = jnp.ones(1), jnp.zeros((1, 3))
     batch = Transition(observation, jnp.full((1, 1), 0.2), one, one, observation, {"target_action": target_action})
 
@@ -104,7 +104,7 @@ def test_targets_stay_within_returns_that_can_be() -> None:
     )
     learner = Learner.create(jnp.array([1.0]), target=True).replace(target_params=jnp.array([10.0]))
     one, observation = jnp.ones(1), jnp.zeros((1, 3))
-    target_action = jnp.full((1, 1, 1, 1), 0.8)
+    target_action = jnp.full((1, 1), 0.8)
     batch = Transition(observation, jnp.full((1, 1), 0.2), one, one, observation, {"target_action": target_action})
 
     def loss(least: Any, most: Any) -> jax.Array:

@@ -1,7 +1,8 @@
 """Fitted Q evaluation (Le et al., arXiv 1903.08738): the Q of policies that do not change, learnt from data.
 
 It is trained like every offline agent, on a data set with actions of the policies to evaluate at each next observation,
-`target_action` `[C, K, A]`: K actions of each of C candidates. A member of the run evaluates the one that its
+`target_action` `[C K A]`: K actions of each of C candidates, flat, since rows of several axes are slow to draw: each
+draw would copy the data into another layout. A member of the run evaluates the one that its
 hyper-parameter `candidate` names, so a run evaluates all of them. The actor half learns nothing, and does not act.
 """
 
@@ -31,6 +32,7 @@ class Config(halves.CriticConfig):
     """Static (compile-time) configuration."""
 
     num_critics: int = setting(3, "critics in the ensemble, each with a separate target network", COUNT)
+    num_candidates: int = setting(1, "policies whose actions the data has", COUNT)
     num_quantiles: int = setting(0, "quantiles of the return that each critic learns (0: its mean)", (0, COUNT[1]))
     num_components: int = setting(
         0, "components of the mixture of Gaussians that each critic learns of the return (0: its mean)", (0, COUNT[1])
@@ -60,12 +62,15 @@ class Networks(NamedTuple):
     critic: Network  # (params, observation [..., O], action [..., A]) -> [N, ...], or with M numbers each, [N, ..., M]
     kind: str  # mean, quantiles or mixture
     axes: parallel.Axes
+    candidates: int = 1
 
 
 def next_estimates(nets: Networks, params: Params, batch: Transition, candidate: Any, key: Key) -> jax.Array:
     """Estimates at the candidate's K next actions: their mean `[N, B]`; of quantiles, all atoms `[N, B, K M]`; of
     mixtures, a sample for each action `[N, B, K]`."""
-    actions = jnp.take(batch.extras[TARGET_ACTION], jnp.asarray(candidate, jnp.int32), axis=1)  # [B, K, A]
+    flat, size = batch.extras[TARGET_ACTION], batch.action.shape[-1]
+    every = flat.reshape(len(flat), nets.candidates, -1, size)
+    actions = jnp.take(every, jnp.asarray(candidate, jnp.int32), axis=1)  # [B, K, A]
     following = batch.next_observation[:, None]
     observations = jnp.broadcast_to(following, (*actions.shape[:2], following.shape[-1]))
     estimates = nets.critic.apply(params, observations, actions)
@@ -137,7 +142,8 @@ def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Netwo
     if config.num_quantiles and config.num_components:
         raise RlxError(f"--num-components {config.num_components}: goes without --num-quantiles; choose one of them")
     numbers = config.num_quantiles or 3 * config.num_components
-    return Networks(halves.make_critic(config, spec, axes, num_atoms=numbers or None), config.kind, axes)
+    critic = halves.make_critic(config, spec, axes, num_atoms=numbers or None)
+    return Networks(critic, config.kind, axes, config.num_candidates)
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, Params, None]:

@@ -24,6 +24,7 @@ FQE: dict[str, Any] = {"offline_steps": 20_000, "critic_hidden_sizes": (256, 256
 BC: dict[str, Any] = {"offline_steps": 5_000, "actor_hidden_sizes": (256, 256)}
 BLOCK = 2**12  # rows whose features are in memory at once
 CLUSTERED = 2**17  # rows that k-means learns its centres from
+STRETCH_S = 10.0  # see `rlx.train.loop.train`; nobody asks this training to end
 LARGEST = 10.0  # of scaled returns: an optimiser's steps are of one size, whatever the rewards'
 
 
@@ -96,17 +97,13 @@ def fit_values(
         terminated=rows.terminated | at_limit,
         truncated=rows.truncated & ~at_limit,
         next_observation=with_time(rows.next_observation, dataset.time + 1, limit),
-        extras={fqe.TARGET_ACTION: target},
+        extras={fqe.TARGET_ACTION: target.reshape(len(target), -1)},
     )
     scale = LARGEST / max(float(np.abs(_discounted_returns(dataset, gamma)).max()), 1e-6)
     candidates = list(range(len(policies)))
     least, most = return_bounds(rows.reward, gamma, limit)
-    chosen_settings = (
-        FQE
-        | {"reward_scale": scale, "least": least, "most": most}
-        | settings
-        | {"gamma": gamma, "candidate": candidates, "seed": seed}
-    )
+    of_data = {"reward_scale": scale, "least": least, "most": most, "num_candidates": len(policies)}
+    chosen_settings = FQE | of_data | settings | {"gamma": gamma, "candidate": candidates, "seed": seed}
     run_config, task, earlier, snapshot = _train("rlx.ope.fqe", extended, ratio="1:0", **chosen_settings)
     nets = fqe.make_networks(run_config.network, task.env.spec)
 
@@ -246,7 +243,7 @@ def _train(agent: str, dataset: Dataset, **settings: Any) -> tuple[RunConfig, Ta
     prepared = build.setup(config.resolve(agent, env, **chosen), datasets=[dataset])
     driver = build.make_driver(prepared, offline=True)
     earlier = snapshot = None
-    for _, report, _ in experiment.run(prepared, driver):
+    for _, report, _ in experiment.run(prepared, driver, stretch_s=STRETCH_S):
         snapshot = driver.fetch(driver.policy_snapshot(report.state))
         if earlier is None and 4 * report.run_step >= 3 * updates:
             earlier = snapshot

@@ -106,14 +106,14 @@ def stops(driver: Driver) -> Iterator[Stop]:
 
 
 class Pace:
-    """How many iterations make a stretch: as many as took about STRETCH_S, but no sudden leaps."""
+    """How many iterations make a stretch: as many as took about `stretch_s`, but no sudden leaps."""
 
-    def __init__(self) -> None:
-        self.iterations = 1
+    def __init__(self, stretch_s: float = STRETCH_S) -> None:
+        self.iterations, self.stretch_s = 1, stretch_s
 
     def saw(self, iterations: int, seconds: float) -> None:
         """A stretch of `iterations` took `seconds`. Processes agree, since they must make the same stretches."""
-        fitting = int(iterations * STRETCH_S / max(seconds, 1e-6))
+        fitting = int(iterations * self.stretch_s / max(seconds, 1e-6))
         proposed, processes = parallel.sum_over_processes(max(1, min(fitting, 4 * self.iterations)), 1)
         self.iterations = proposed // processes
 
@@ -124,12 +124,14 @@ def train(
     resumed: Resumed | None = None,
     asked_to_end: Callable[[], bool] = lambda: False,
     tell: Callable[[str], None] = lambda phase: None,
+    stretch_s: float = STRETCH_S,
 ) -> Iterator[Report]:
     """Trains to the last iteration, yielding a report at every stop; from `learned` [M, ...] or `resumed`, if any.
 
     Programs compile on parallel threads, the evaluation once training is at its pace. Nothing but explicit
     transfers crosses between host and device. `tell` is called with each phase that begins: compiling, warming up,
-    training, evaluating.
+    training, evaluating. A stretch takes about `stretch_s`: each begins with a copy of the data set, which is much
+    where the data are large and iterations short.
     Raises RlxError where a number is not finite and the policy is to stop.
     """
     plan = driver.task.plan
@@ -142,7 +144,7 @@ def train(
         for program in training:
             program.compiled()
         state, totals, iteration, updates = _begin(driver, learned, resumed)
-        compile_s, pace = lap(), Pace()
+        compile_s, pace = lap(), Pace(stretch_s)
         for stop in stops(driver):
             if stop.iteration < iteration or stop.iteration == iteration < plan.iterations:
                 continue  # it was reported before the run was resumed
@@ -167,7 +169,7 @@ def train(
                     )
                     return
             if iteration <= plan.warmup_iterations + 1:
-                pace = Pace()  # iterations that learn take far longer than those before
+                pace = Pace(stretch_s)  # iterations that learn take far longer than those before
             updates += _iterations(read_totals)
             metrics, totals = means(read_totals) | driver.timing(), driver.zeros()
             train_s = lap()
