@@ -61,7 +61,8 @@ def table(rows: dict[str, dict[str, Any]], goal: float) -> str:
     lines = [tables.line(head), tables.line(["---"] * len(head))]
     for name, row in rows.items():
         returns = np.asarray(row["returns"])
-        cells = [interval(returns[-1]), interval(returns.mean(axis=0))]
+        digits = 2 if abs(goal) < 10 else 0
+        cells = [interval(returns[-1], digits), interval(returns.mean(axis=0), digits)]
         reached = np.flatnonzero(returns.mean(axis=1) > goal)
         cells.append(f"{row['env_steps'][reached[0]]:,}" if len(reached) else "not")
         cells += [f"{row['cpu_s']:.0f}" if "cpu_s" in row else "-"] * timed
