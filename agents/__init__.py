@@ -64,6 +64,15 @@ REGISTRY = {
     "props": "rlx.agents.props",
     "reppo": "rlx.agents.reppo",
 }
+STARTS = {  # by what is to be learned, from the tables that docs/agents/index.md names
+    "a new task with continuous actions": ("sac",),
+    "few environment steps, on a robot's body": ("flash_sac",),
+    "few environment steps, on a small task": ("redq",),
+    "thousands of environments, or several devices": ("pql",),
+    "environment steps that cost next to nothing": ("ppo",),
+    "discrete actions": ("sac_discrete", "pqn"),
+    "a data set": ("iql", "bc"),
+}
 
 
 PARTS = ("Config", "Hypers", "make")  # of an agent's module; PRESETS is optional

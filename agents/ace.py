@@ -1,5 +1,7 @@
-"""ACE (Ji et al., arXiv 2402.14528): SAC whose entropy counts most in the action dimensions that move the reward, and
-whose networks are softly reset, the more so the fewer of the policy's neurons learn.
+"""ACE (Ji et al., arXiv 2402.14528): SAC whose entropy counts most where actions move the reward, with soft resets.
+
+The weights of the action dimensions come from a linear model of rewards. Networks are reset the more, the fewer of the
+policy's neurons learn.
 """
 
 from __future__ import annotations

@@ -93,8 +93,18 @@ def test_negative_values_are_no_flags_and_counts_are_whole_numbers() -> None:
 def test_list(say: Callable[..., Said]) -> None:
     said = say("list")
     assert (said.code, said.err) == (0, "")
-    for word in (*agents.REGISTRY, "brax:ant", "generalized", ENV, *agents.tuned_settings("sac")):
+    words = said.out.split()
+    for word in (*agents.REGISTRY, "brax:ant", ENV):
+        assert word in words
+    for word in ("generalized", *agents.tuned_settings("sac"), *agents.STARTS):
         assert word in said.out
+
+
+def test_where_to_start_names_agents_and_is_what_the_page_says() -> None:
+    page = (ROOT / "docs" / "agents" / "index.md").read_text()
+    for task, names in agents.STARTS.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {task} |"))
+        assert all(name in agents.REGISTRY and f"`{name}`" in row for name in names)
 
 
 @pytest.fixture(scope="module")

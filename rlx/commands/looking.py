@@ -120,11 +120,15 @@ def list_names(arguments: list[str]) -> int:
     Parser(prog="rlx list", description=list_names.__doc__).parse(arguments)
     from rlx import agents, envs
 
+    print("where to start")
+    for task, names in agents.STARTS.items():
+        print(f"  {task:56}{', '.join(names)}")
     print("agents")
+    width = 2 + max(map(len, agents.REGISTRY))
     for name in agents.REGISTRY:
         module = agents.load(name)
-        print(f"  {name:8}{(module.__doc__ or '').splitlines()[0]}")
-        print(f"  {'':8}presets: {', '.join(agents.tuned_settings(name)) or 'none'}")
+        print(f"  {name:{width}}{(module.__doc__ or '').splitlines()[0]}")
+        print(f"  {'':{width}}presets: {', '.join(agents.tuned_settings(name)) or 'none'}")
     print("environments")
     for name, backends in envs.names().items():
         print(f"  {name:32}{', '.join(backends)}")
