@@ -66,15 +66,28 @@ def test_cartpole_on_every_seed(agent: str, tmp_path: Path) -> None:
 def medium_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Episodes of a policy on the way to swinging the pendulum up, whose greedy actions return about -640."""
     folder = tmp_path_factory.mktemp("medium")
-    train("sac --env gymnax:Pendulum-v1", folder, "teacher")
+    train("sac --env gymnax:Pendulum-v1 --eval-every 400", folder, "teacher")
     flags = ["--kind", "medium", "--num-transitions", "20000", "--out", str(folder / "data")]
     processes.run(["rlx", "collect", str(folder / "teacher"), *flags], 1, timeout=600, long=True)
     return folder / "data"
 
 
-@pytest.mark.parametrize("agent", ["td3_bc", "iql", "fql"])
-def test_offline_agents_are_better_than_the_policy_of_their_data(agent: str, medium_data: Path, tmp_path: Path) -> None:
-    run = train(f"{agent} --dataset {medium_data} --preset small --offline-steps 20000", tmp_path, agent)
+SCALED = "--gamma 0.97 --reward-scale 0.1"
+FAST = "--actor-lr 1e-3 --critic-lr 1e-3 --tau 0.02 --flow-steps 5 --distillation-weight 1"
+
+
+@pytest.mark.parametrize(
+    ("agent", "flags"),
+    [
+        ("td3_bc", "--offline-steps 20000"),
+        ("iql", f"--offline-steps 20000 {SCALED}"),
+        ("fql", f"--offline-steps 6000 {SCALED} {FAST}"),
+    ],
+)
+def test_offline_agents_are_better_than_the_policy_of_their_data(
+    agent: str, flags: str, medium_data: Path, tmp_path: Path
+) -> None:
+    run = train(f"{agent} --dataset {medium_data} --preset small {flags}", tmp_path, agent)
     assert run["eval_return_mean"] >= -450
 
 
