@@ -6,23 +6,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-runs/offline-tables}
-rlx=${RLX:-rlx}
-python=${PYTHON:-python}
+. scripts/offline_runs.sh
 seeds=${SEEDS:-5}
 small=(--preset small --gamma 0.97 --reward-scale 0.1)
 fast=(--actor-lr 1e-3 --critic-lr 1e-3 --tau 0.02)
-mkdir -p "$folder"
-
-train() { # NAME AGENT SETTINGS...: unless it is finished
-    local name=$1
-    shift
-    if [ -f "$folder/$name/summary.json" ]; then return; fi
-    if [ -f "$folder/$name/config.json" ]; then
-        $rlx train --resume "$folder/$name" --quiet
-    else
-        $rlx train "$@" --run-dir "$folder" --run-name "$name" --quiet
-    fi
-}
 
 collect() { # NAME TEACHER KIND ROWS
     [ -d "$folder/$1" ] || $rlx collect "$folder/$2" --kind "$3" --num-transitions "$4" --out "$folder/$1"
