@@ -1,8 +1,8 @@
 """Agents that learn from replay, beside SAC at equal steps: `python -m benchmarks.off_policy --only pendulum`.
 
-On Pendulum with their presets, which were chosen there, and some with other networks; on the ant with SAC's settings
-for it as far as an agent has them, which were searched for SAC alone. Rows that were made are kept in `--out`, as JSON
-and as a page: the same command goes on where it was stopped.
+On Pendulum with their presets, which were chosen there, and some with other networks; on Brax's tasks with SAC's
+settings for them as far as an agent has them, which were searched for SAC alone. Rows that were made are kept in
+`--out`, as JSON and as a page: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.variants import PENDULUM, Group, known, main
 from rlx import config
+from rlx.agents import flash_sac
 from rlx.agents.presets import sac
 
 SAC_LIKE = ("sac", "tqc", "dsac", "dsac_t", "ace", "mdpo", "pmoe", "sac_flow", "redq", "crossq", "xqc", "flash_sac")
@@ -22,14 +23,44 @@ VARIANTS = {  # settings, where there is more than the agent's name
     "sac simba": ("sac", WIDE),
     "sac bro": ("sac", WIDE | {"residual_block": "bro", "kernel_init": "orthogonal"}),
 }
-ANT = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "flash_sac")
-CATEGORICAL = ("xqc", "fast_td3", "flash_sac")  # whose values have bounds that the ant's own rewards would pass
+CATEGORICAL = ("xqc", "fast_td3", "flash_sac")  # whose values have bounds that a robot's own rewards would pass
+NARROW = {"actor_hidden_sizes": (48, 48), "critic_hidden_sizes": (48, 48)}  # blocks with the parameters of 128 128
+FLASH_RATES = {"tau": 0.01, "schedule": "cosine", "final_lr_fraction": 0.5, "max_return": 5.0}
+FLASH_POLICY = {"log_std_map": "tanh", "target_entropy_per_action": flash_sac.Hypers().target_entropy_per_action}
 
 
-def on_ant(name: str) -> dict[str, Any]:
-    """SAC's settings for the ant, as far as the agent has them."""
-    settings = known(name, config.presets("sac", "brax:ant", None))
-    return settings | {"normalize_rewards": True} if name in CATEGORICAL else settings
+def on_robot(env: str, agent: str, **changes: Any) -> tuple[str, dict[str, Any]]:
+    """The agent with SAC's settings for a task of Brax, as far as it has them, and with changes."""
+    settings = known(agent, config.presets("sac", env, None))
+    scaled = {"normalize_rewards": True} if agent in CATEGORICAL else {}
+    return agent, settings | scaled | changes
+
+
+def robot(name: str, goal: float, steps: int = 160_000, **others: tuple[str, dict[str, Any]]) -> Group:
+    """Agents on a task of Brax, two seeds; `others` are rows of their own."""
+    env = f"brax:{name}"
+    agents = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "mdpo", "ace")
+    rows = {agent: on_robot(env, agent) for agent in agents} | {"flash_sac 48 48": on_robot(env, "flash_sac", **NARROW)}
+    common = {"env": env, "eval_every": 20_000, "total_env_steps": steps}
+    return Group(f"Brax's {name}", common, rows | others, goal=goal, seeds=2)
+
+
+def flash(**changes: Any) -> tuple[str, dict[str, Any]]:
+    return on_robot("brax:ant", "flash_sac", **changes)
+
+
+# from CrossQ to FlashSAC, one part after the other
+PARTS = {
+    "crossq, scaled rewards": on_robot("brax:ant", "crossq", normalize_rewards=True),
+    "xqc, FlashSAC's rates": on_robot("brax:ant", "xqc", **FLASH_RATES),
+    "xqc, FlashSAC's rates and policy": on_robot("brax:ant", "xqc", **FLASH_RATES, **FLASH_POLICY),
+    "flash_sac 48 48, new noise each step": flash(**NARROW, max_hold=1),
+    "flash_sac": flash(),
+}
+UNENDING = {  # the task never ends early, so that reward per step is what its return tells
+    "aro_ddpg": on_robot("brax:halfcheetah", "aro_ddpg"),
+    "ppo": ("ppo", {}),
+}
 
 
 GROUPS = {
@@ -38,13 +69,11 @@ GROUPS = {
         {"env": PENDULUM, "eval_every": 2_000, "total_env_steps": 20_000},
         {name: (name, {}) for name in SAC_LIKE + DETERMINISTIC} | VARIANTS,
     ),
-    "ant": Group(
-        "Brax's ant",
-        {"env": "brax:ant", "eval_every": 20_000, "total_env_steps": 160_000},
-        {name: (name, on_ant(name)) for name in ANT},
-        goal=2000.0,
-        seeds=2,
-    ),
+    "ant": robot("ant", 2000.0, **PARTS),
+    "walker2d": robot("walker2d", 1000.0),
+    "halfcheetah": robot("halfcheetah", 1500.0, **UNENDING),
+    "hopper": robot("hopper", 1000.0, steps=80_000),
+    "humanoid": robot("humanoid", 1000.0),
     "two-optima": Group(
         "A bandit with two optima, a broad one that pays 0.7 and one of this width that pays 1",
         sac.SMALL
