@@ -20,7 +20,7 @@ if __name__ != "rlx.envs":
 
 from rlx import user_code
 from rlx.envs import wrappers
-from rlx.envs.base import Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
+from rlx.envs.base import Controller, Renderable, VectorEnv, VectorState, check_count, check_process, vectorise
 from rlx.envs.checks import check, quick
 from rlx.envs.domain import randomize
 from rlx.envs.no_env import from_name
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rlx.envs.gymnasium_env import GymnasiumEnv
 
 __all__ = [
+    "Controller",
     "Renderable",
     "VectorEnv",
     "VectorState",
@@ -116,7 +117,8 @@ ROBOTS = (  # also of Playground; their models are fetched by its user
 )
 
 
-FAMILIES = ("brax", "gymnax", "playground")
+MAZES = ("umaze", "medium", "large", "giant")  # of rlx itself
+FAMILIES = ("brax", "gymnax", "playground", "maze")
 REGISTRIES = {  # where libraries keep names, also those that `register_environment` and `register` added
     "brax": ("brax.envs",),
     "gymnax": ("gymnax.registration",),
@@ -132,6 +134,7 @@ def names() -> dict[str, tuple[str, ...]]:
     working = {name: backends for name, backends in brax.items() if backends} | {
         f"gymnax:{name}": () for name in (*GYMNAX, *DISCRETE)
     }
+    working |= {f"maze:{name}": () for name in MAZES}
     playground = (*CONTROL_SUITE, *ROBOTS) if _has_playground() else ()
     return working | {f"playground:{name}": () for name in playground}
 

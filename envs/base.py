@@ -37,6 +37,16 @@ class Renderable(Env, Protocol):
         ...
 
 
+class Controller(NamedTuple):
+    """A scripted policy that an environment may offer in its mapping `controllers`, for `rlx collect ENV --kind NAME`.
+
+    An episode begins with the carry that `carry()` makes, a pytree.
+    """
+
+    act: Callable[[jax.Array, Key, Any], tuple[jax.Array, Any]]  # (observation [O], key, carry) -> action [A], carry
+    carry: Callable[[], Any] = tuple
+
+
 def with_key(info: Mapping[str, Any], key: Key) -> dict[str, Any]:
     """A library's `state.info` with the step's key as its entry "rng", where it has one, of the same kind of key."""
     if "rng" not in info:

@@ -39,17 +39,8 @@ mcep() {
 }
 
 weighted() {
-    collect random teacher random 19000
-    collect expert teacher expert 1000
     local joined="$folder/pendulum-mostly-random-v0"
-    [ -d "$joined" ] || $python - "$folder/random" "$folder/expert" "$joined" <<'PYTHON'
-import sys
-
-from rlx import data
-
-*parts, joined = sys.argv[1:]
-data.write(data.concatenate([data.read(part) for part in parts]), joined)
-PYTHON
+    collect pendulum-mostly-random-v0 teacher random=0.95,expert=0.05 20000
     local sizes='"actor_hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64]'
     settings weighted "{$sizes, \"trajectory_weights\": \"return\"}"
     local by_return="$folder/weighted.json"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rlx.runs.behaviours import Behaviour, mismatch
+from rlx.runs.behaviours import Behaviour, counts, mismatch, shares
+from tests.commands import one_line
 
 STEADY = np.tile([-1.0, 1.0], 32)  # 64 returns whose mean has a standard error of 1/8
 LAST = 90 + STEADY
@@ -38,3 +39,41 @@ def test_without_a_better_policy_there_are_no_kinds(last: float, fine: bool) -> 
     note = mismatch(Behaviour("medium", 400), last / 3 + STEADY, STEADY, last + STEADY)
     words = f"the run's last policy returns {last:.1f} and random actions 0.0, so there is no medium policy"
     assert note is not None and (words in note) == (not fine)
+
+
+RUN = ("random", "medium", "expert")
+
+
+def test_shares_of_behaviours() -> None:
+    assert shares("expert", RUN) == {"expert": 1.0}
+    assert shares("mixed", RUN) == {"medium": 0.5, "expert": 0.5}
+    assert list(shares("random=0.95,expert=0.05", RUN).items()) == [("random", 0.95), ("expert", 0.05)]
+    assert shares("navigate=1", ("random", "navigate")) == {"navigate": 1.0}
+    assert counts([0.5, 0.5], 501) == [251, 250] and counts([0.95, 0.05], 20_000) == [19_000, 1_000]
+    assert counts([0.1] * 10, 7) == [1, 1, 1, 0, 1, 1, 0, 1, 1, 0] and counts([1.0], 3) == [3]
+    assert sum(counts([1 / 3, 1 / 3, 1 / 3], 100)) == 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("exprt", "--kind exprt: unknown; did you mean expert?"),
+        ("replya", "did you mean replay?"),
+        ("random=0.9,exprt=0.1", "exprt: unknown; did you mean expert?"),
+        ("random=0.9,expert=0.2", "--kind random=0.9,expert=0.2: the shares add up to 1.1; make that 1"),
+        ("random=0.9,expert=x", "give each behaviour a share once"),
+        ("random=nan,expert=0.1", "give each behaviour a share once"),
+        ("random=0.5,random=0.5", "give each behaviour a share once"),
+        ("random=1.5,expert=-0.5", "give each behaviour a share once"),
+        ("random=0.5,expert", "give each behaviour a share once"),
+        ("mixed=1", "mixed: unknown"),
+    ],
+)
+def test_shares_that_cannot_be(kind: str, words: str) -> None:
+    with one_line(words):
+        shares(kind, RUN)
+
+
+def test_mixed_needs_both_of_its_behaviours() -> None:
+    with one_line("--kind mixed: unknown; choose from random, navigate"):
+        shares("mixed", ("random", "navigate"))

@@ -15,8 +15,10 @@ from rlx.commands import main as cli
 from rlx.data import Dataset
 from rlx.errors import RlxError
 from rlx.evaluate import evaluate
-from rlx.runs import checkpoint, collect_dataset, saved_replay
-from rlx.runs.behaviours import Behaviour
+from rlx.runs import checkpoint, collect_dataset, policies, saved_replay
+from rlx.runs.behaviours import EXPLORING, Behaviour, Manner
+from rlx.runs.source import RANDOM
+from rlx.runs.sources import RunSource
 from rlx.train import acting
 from rlx.types import Key
 from tests import damage
@@ -32,6 +34,7 @@ SETTINGS = (  # the replay has 150 of the 250 vector steps
     " --actor-lr 1e-2 --critic-lr 1e-2 --quiet"
 )
 STEPS = range(200, 1001, 200)  # of the evaluations
+LAST = Behaviour("expert", STEPS[-1])
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +198,7 @@ def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset])
             np.testing.assert_array_equal(got[251:], last[:250])
     assert mixed.rows.truncated[250]
     behaviours = medium.info["behaviours"] + expert.info["behaviours"]
-    assert mixed.info["behaviours"] == behaviours
+    assert mixed.info["behaviours"] == [behaviour | {"share": 0.5} for behaviour in behaviours]
     assert mixed.info["behaviour_return"] == pytest.approx(np.mean([b["return"] for b in behaviours]))
 
 
@@ -216,23 +219,23 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     with (folder / "metrics.jsonl").open("w") as file:
         for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
             file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
-    collector = collect_dataset.Source(folder, 501, 0)
-    assert collector.choose("medium", None) == [Behaviour("medium", 800)]
-    assert collector.choose("mixed", 400)[0] == Behaviour("medium", 400)
-    assert collector.choose("expert", None) == [Behaviour("expert", 1000)]
-    assert collector.choose("expert", 600) == [Behaviour("expert", 600)]
+    collector = RunSource(folder, 501, 0, EXPLORING)
+    assert collector.choose(["medium"], None) == [Behaviour("medium", 800)]
+    assert collector.choose(["medium", "expert"], 400)[0] == Behaviour("medium", 400)
+    assert collector.choose(["expert"], None) == [Behaviour("expert", 1000)]
+    assert collector.choose(["expert"], 600) == [Behaviour("expert", 600)]
 
 
 def test_medium_passes_over_evaluations_without_a_return(run: Path, tmp_path: Path) -> None:
     """As a run has them in which every episode diverged; the last finite one is the goal then."""
     folder = shutil.copytree(run, tmp_path / "run")
-    source = collect_dataset.Source(folder, 501, 0)
-    random = source.mean_return(None)
+    source = RunSource(folder, 501, 0, EXPLORING)
+    random = source.mean_return(RANDOM)
 
     def choose(*returns: float | None) -> int | None:
         lines = [{"run_step": step, "eval/return_per_seed": [x]} for step, x in zip(STEPS, returns, strict=True)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return source.choose("medium", None)[0].step
+        return source.choose(["medium"], None)[0].step
 
     assert choose(None, random + 30, None, random + 90, None) == 400
     assert choose(random + 120, None, None, None, random + 300) == 200
@@ -246,7 +249,7 @@ def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_
     folder = shutil.copytree(run, tmp_path / "run")
     damage.edit_json(folder / "config.json", numerics=None if recorded is None else {"jax_enable_x64": recorded})
     capsys.readouterr()
-    assert collect_dataset.Source(folder, 501, 0).policy(STEPS[-1]) is not None
+    assert RunSource(folder, 501, 0, EXPLORING).snapshot(LAST) is not None
     said = capsys.readouterr().err
     assert ("was trained with JAX_ENABLE_X64=1 and is evaluated with JAX_ENABLE_X64=0" in said) == bool(recorded)
     assert said.count("\n") == bool(recorded)
@@ -254,21 +257,21 @@ def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_
 
 def test_equal_halves_are_refused_and_large_steps_have_keys_of_their_own(run: Path, monkeypatch: MonkeyPatch) -> None:
     """The medium policy is the last one in a run that was evaluated once; steps may take more than 32 bits."""
-    source = collect_dataset.Source(run, 501, 0)
+    source = RunSource(run, 501, 0, EXPLORING)
     source.policies = source.policies[-1:]
-    with pytest.raises(RlxError, match="both halves would be the same"):
-        source.choose("mixed", None)
-    assert source.choose("medium", None)[0].step == STEPS[-1]
-    policy = source.policy(STEPS[-1])
-    monkeypatch.setattr(source, "policy", lambda step: policy)
+    with pytest.raises(RlxError, match="two parts would be the same"):
+        source.choose(["medium", "expert"], None)
+    assert source.choose(["medium"], None)[0].step == STEPS[-1]
+    policy = source.snapshot(LAST)
+    monkeypatch.setattr(source, "snapshot", lambda behaviour: policy)
     sets = [source.collect(Behaviour("expert", step), 20) for step in (5, 2**32 + 5, 2**33 + 5)]
     assert len({dataset.rows.action.tobytes() for dataset in sets}) == 3
 
 
-def exploring(folder: Path, agent: dict[str, Any], **settings: Any) -> collect_dataset.Source:
+def exploring(folder: Path, agent: dict[str, Any], **settings: Any) -> RunSource:
     """What collects from a copy of a run with changed settings, whose agent has other functions."""
     damage.edit_json(folder / "config.json", settings=settings)
-    source = collect_dataset.Source(folder, 800, 0)
+    source = RunSource(folder, 800, 0, EXPLORING)
     source.task = source.task._replace(agent=source.task.agent._replace(**agent))
     return source
 
@@ -283,11 +286,40 @@ def test_the_runs_noise_is_collected_with(run: Path, tmp_path: Path) -> None:
     source = exploring(folder, still, noise_min=0.1, noise_max=0.3, noise_hold=50, normalize_rewards=True)
     rows = source.collect(Behaviour("expert", 200), 800).rows
     assert not rows.extras and (np.diff(rows.action[:, 0]) != 0).sum() == 800 / 50 - 1
-    act, carry = collect_dataset._exploring(source._for_envs(64), source.policy(200), jax.random.key(0))
+    act, carry = source._in_episodes(source.snapshot(Behaviour("expert", 200)), "expert", EXPLORING)
     first, carry = act(np.ones((64, 3)), jax.random.key(1), carry)
     second, _ = act(np.ones((64, 3)), jax.random.key(2), carry)
     assert (first != second).sum() == 1, "environment 49 is the one that changes its noise after the first step"
     assert 0.05 < float(first[:32].std()) < float(first[32:].std()) < 0.35
+
+
+def test_greedy_and_noisy_policies(run: Path) -> None:
+    """Greedy actions are a function of the observation; noise is added to them, and neither has a density."""
+    greedy = RunSource(run, 501, 0, Manner(greedy=True))
+    rows = greedy.collect(LAST, 501).rows
+    act = policies.greedy(greedy.task, jax.tree.map(lambda x: x[None], greedy.snapshot(LAST)))
+    np.testing.assert_allclose(rows.action, act(rows.observation), atol=1e-5)
+    noisy = RunSource(run, 501, 0, Manner(greedy=True, noise=0.2)).collect(LAST, 501).rows
+    clean = act(noisy.observation)
+    inside = np.abs(noisy.action) < 1
+    assert np.abs(noisy.action).max() <= 1 and not noisy.extras and not rows.extras
+    assert (noisy.action - clean)[inside & (np.abs(clean) < 0.4)].std() == pytest.approx(0.2, abs=0.03)
+    explored = RunSource(run, 501, 0, Manner(noise=0.2)).collect(LAST, 501).rows
+    assert np.abs(explored.action - act(explored.observation)).mean() > np.abs(noisy.action - clean).mean()
+
+
+def test_shares_are_cut_from_whole_sets(run: Path, collected: Callable[..., Dataset], tmp_path: Path) -> None:
+    """The first rows of each behaviour's own set, in the order of the kind."""
+    out = tmp_path / "set-v0"
+    assert cli.main(f"collect {run} --kind random=0.8,expert=0.2 --num-transitions 1000 --out {out}".split()) == 0
+    dataset, random, expert = data.read(out), collected("random", 1100), collected("expert", 501)
+    np.testing.assert_array_equal(dataset.rows.reward[:200], random.rows.reward[:200])
+    np.testing.assert_array_equal(dataset.rows.reward[800:], expert.rows.reward[:200])
+    shares = [(b["name"], b["share"]) for b in dataset.info["behaviours"]]
+    assert shares == [("random", 0.8), ("expert", 0.2)]
+    of_both = 0.8 * random.info["behaviour_return"] + 0.2 * expert.info["behaviour_return"]
+    assert dataset.info["behaviour_return"] == pytest.approx(of_both)
+    assert dataset.info["kind"] == "random=0.8,expert=0.2"
 
 
 def test_the_state_of_acting_is_collected_with(run: Path, tmp_path: Path) -> None:
@@ -302,7 +334,8 @@ def test_the_state_of_acting_is_collected_with(run: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(dataset.rows.action[:, 0], 1e-3 * dataset.time, rtol=1e-6)
     assert dataset.time.max() == 199
     assert np.ptp(source.collect(Behaviour("random", None), 800).rows.action) > 1.9
-    as_greedy, as_it_explores = source.returns(200), source.returns(200, greedy=False)
+    expert = Behaviour("expert", 200)
+    as_greedy, as_it_explores = source.returns(expert), source.returns(expert, EXPLORING)
     assert as_greedy.shape == as_it_explores.shape == (64,) and (as_greedy != as_it_explores).all()
 
 
@@ -362,7 +395,7 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> N
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("run --kind exprt", "--kind exprt: must be random, medium, expert, mixed or replay"),
+        ("run --kind exprt", "--kind exprt: unknown; did you mean expert?"),
         ("run --num-transitions 0", "--num-transitions 0: must be at least 1"),
         ("run --num-transitions 1e18", " GiB of memory but "),
         ("run --seed -1", "--seed -1: must be at least 0 and under 2^32"),

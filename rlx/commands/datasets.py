@@ -9,10 +9,18 @@ from rlx.errors import RlxError
 
 
 def collect(arguments: list[str]) -> int:
-    """Makes a data set from a run: `rlx collect RUN --kind medium --out DIR`."""
+    """Makes a data set from a run, `rlx collect RUN --kind medium --out DIR`, or from an environment that has
+    controllers of its own, `rlx collect maze:medium --kind navigate --out DIR`."""
     parser = Parser(prog="rlx collect", description=collect.__doc__)
-    parser.add_argument("run", metavar="RUN", help="run folder")
-    parser.add_argument("--kind", default="expert", help="random, medium, expert, mixed or replay (default: expert)")
+    parser.add_argument("place", metavar="RUN", help="run folder, or an environment's name")
+    parser.add_argument(
+        "--kind",
+        default="expert",
+        help="random, medium, expert, mixed or replay of a run, random or a controller of an environment (default:"
+        " expert), or shares, as in random=0.95,expert=0.05",
+    )
+    parser.add_argument("--greedy", action="store_true", help="policies act greedily (default: as they explore)")
+    parser.add_argument("--noise", type=float, default=0.0, help="deviation of Gaussian noise on actions (default: 0)")
     parser.add_argument("--num-transitions", default="1e6", help="how many (default: 1e6)")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder, in Minari's format")
     parser.add_argument("--env", help="another environment of the same sizes (default: the run's)")
@@ -24,13 +32,14 @@ def collect(arguments: list[str]) -> int:
     from rlx.data import describe
     from rlx.errors import say
     from rlx.runs import collect_dataset
+    from rlx.runs.behaviours import Manner
     from rlx.settings import convert
 
     size = convert("--num-transitions", int, values.num_transitions)
     prepare_jax()
-    where = values.env, values.backend, values.env_args
+    where, manner = (values.env, values.backend, values.env_args), Manner(values.greedy, values.noise)
     made = collect_dataset.make_dataset(
-        Path(values.run), values.kind, size, Path(values.out), values.seed, values.step, *where
+        values.place, values.kind, size, Path(values.out), values.seed, values.step, *where, manner
     )
     notes = made.info.pop("notes")  # printed as warnings, and kept in the set
     made.info["format"] = values.out  # it is no longer in memory alone

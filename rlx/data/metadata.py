@@ -87,7 +87,8 @@ def _are_ranges(value: Any) -> bool:
 TEXT, NUMBER, TEXTS = (_is_text, "a text"), (_is_number, "a finite number"), (_are_texts, "a list of texts")
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("name", "format", "env", "backend", "kind", "agent", "run", "env_id"), TEXT),
-    **dict.fromkeys(("random_return", "expert_return", "behaviour_return"), NUMBER),
+    **dict.fromkeys(("random_return", "expert_return", "behaviour_return", "noise"), NUMBER),
+    "greedy": (lambda value: isinstance(value, bool), "true or false"),
     **dict.fromkeys(("notes", "missing", "env_args", "env_params", "wrappers", "randomize"), TEXTS),
     "episode_length": (_is_count, "an integer of at least 1"),
     "observation_parts": (_are_ranges, "a record of ranges, each of two integers"),

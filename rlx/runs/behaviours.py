@@ -2,20 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+
+from rlx.errors import RlxError, unknown
 
 MEDIUM = 1 / 3  # of the way from the random to the expert return, as D4RL's medium policies (arXiv 2004.07219)
 SHARES = {"medium": (MEDIUM / 2, (MEDIUM + 1) / 2), "expert": (1 / 2, np.inf)}  # nearer to it than to either end
 CLEARLY = 2  # standard errors that a policy must be above random actions
 
 
+OF_RUNS = ("random", "medium", "expert")
+MIXED = {"medium": 0.5, "expert": 0.5}
+
+
 class Behaviour(NamedTuple):
-    """A policy that collects."""
+    """Who collects: random actions, a policy of a run, or a controller of the environment."""
 
     name: str
-    step: int | None  # of the checkpoint; None acts at random
+    step: int | None  # of the checkpoint; None for all but policies
+
+
+class Manner(NamedTuple):
+    """How a behaviour acts: by default as it explores."""
+
+    greedy: bool = False
+    noise: float = 0.0  # deviation of Gaussian noise on actions
+
+
+EXPLORING = Manner()
+
+
+def shares(kind: str, names: Iterable[str]) -> dict[str, float]:
+    """The share of the transitions that each behaviour collects, of those that there are: a name for all of them,
+    "mixed" for half medium and half expert, or such as "random=0.95,expert=0.05".
+
+    Raises RlxError for a name that there is not, and where the shares are not positive or do not add up to 1.
+    """
+    names = list(names)
+    of_runs = ["mixed", "replay"] if MIXED.keys() <= set(names) else []
+    if kind == "mixed" and of_runs:
+        return dict(MIXED)
+    if "=" not in kind:
+        return {_known("--kind", kind, [*names, *of_runs]): 1.0}
+    found: dict[str, float] = {}
+    for part in kind.split(","):
+        name, _, text = part.partition("=")
+        try:
+            share = float(text)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1 or name in found:
+            raise RlxError(f"--kind {kind}: give each behaviour a share once, as in random=0.95,expert=0.05")
+        found[_known(f"--kind {kind}:", name, names)] = share
+    if abs(sum(found.values()) - 1) > 1e-6:
+        raise RlxError(f"--kind {kind}: the shares add up to {sum(found.values()):g}; make that 1")
+    return found
+
+
+def _known(flag: str, name: str, names: list[str]) -> str:
+    if name not in names:
+        raise unknown(flag, name, names)
+    return name
+
+
+def counts(shares: Iterable[float], size: int) -> list[int]:
+    """Whole numbers of transitions by share, `size` in all."""
+    ends = np.ceil(np.cumsum(list(shares)) * size - 1e-6).astype(int)
+    return np.diff(ends, prepend=0).tolist()
 
 
 def mismatch(behaviour: Behaviour, returns: np.ndarray, random: np.ndarray, last: np.ndarray) -> str | None:

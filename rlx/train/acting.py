@@ -61,15 +61,15 @@ def add_block(
 
 def fresh_carry(task: Task, number: int) -> Any:
     """The state of acting greedily that episodes begin with, `[number, ...]`; None for an agent without."""
-    return _repeated(task.agent.carry, number)
+    return repeated(task.agent.carry, number)
 
 
 def fresh_acting_state(task: Task, number: int) -> Any:
     """The state of exploring that episodes begin with, `[number, ...]`: the carry or that of the noise, or None."""
-    return _repeated(task.agent.carry or task.agent.noise, number)
+    return repeated(task.agent.carry or task.agent.noise, number)
 
 
-def _repeated(make: Callable[[], Any] | None, number: int) -> Any:
+def repeated(make: Callable[[], Any] | None, number: int) -> Any:
     if make is None:
         return None
     return jax.tree.map(lambda x: jnp.repeat(x[None], number, axis=0), fix_types(jax.tree.map(jnp.asarray, make())))
