@@ -137,6 +137,7 @@ def peer_comparisons() -> list[Comparison]:
     return [
         update("sac", 256, others=everyone),
         update("tqc", 256, "tqc 2 x 25", two, [peer("sbx", "update", "--agent", "tqc")]),
+        update("crossq", 256, "crossq 2 x 256", two[1:], [peer("sbx", "update", "--agent", "crossq")]),
         *(training(env, n) for env in ("inverted_pendulum", "hopper") for n in (128, 1024)),
         *(on_policy(task) for task in ("ant", "halfcheetah")),
         *(games(env, seeds) for env in ("CartPole-v1", "Breakout-MinAtar") for seeds in (1, 16)),

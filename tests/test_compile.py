@@ -1,6 +1,7 @@
 """Programs: what compiles when, and Python's garbage collector meanwhile."""
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from rlx import parallel
 from rlx.train.compile import Program, keep_compiled_programs, tracing
 
 SHAPE = jax.ShapeDtypeStruct((3,), jnp.float32)
@@ -71,3 +73,39 @@ def test_the_collector_is_left_as_it_was(switch: Callable[[], None], after: bool
     assert not gc.isenabled()
     second.__exit__(None, None, None)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_mapped_functions_are_freed_with_what_they_hold(ahead: bool) -> None:
+    """With their programs: JAX's own cache would keep every run's for good, and the memory for code runs out."""
+
+    class Held:
+        """What a function of a run holds."""
+
+    def run() -> list[weakref.ref[Any]]:
+        held = Held()
+
+        def function(x: jax.Array) -> jax.Array:
+            assert isinstance(held, Held)
+            return x + 1
+
+        mapped, rows = parallel.pmap(function, parallel.local_devices()[:1]), jnp.ones((1, 3))
+        program = Program("mapped", mapped, rows) if ahead else mapped
+        assert (program(rows) == 2).all()
+        return [weakref.ref(function), weakref.ref(held)]
+
+    known = run()
+    gc.collect()
+    assert [reference() for reference in known] == [None, None]
+
+
+def test_a_mapped_function_outlives_others_of_the_same() -> None:
+    def function(x: jax.Array) -> jax.Array:
+        return 2 * x
+
+    first, second = (parallel.pmap(function, parallel.local_devices()[:1]) for _ in range(2))
+    rows = jnp.ones((1, 3))
+    assert (first(rows) == second(rows)).all()
+    del first
+    gc.collect()
+    assert (second(rows) == 2).all() and (second(jnp.ones((1, 5))) == 2).all()

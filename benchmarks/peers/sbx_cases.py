@@ -1,4 +1,4 @@
-"""sbx's SAC and TQC: the compiled training step that its `train` calls, as a worker.
+"""sbx's SAC, TQC and CrossQ: the compiled training step that its `train` calls, as a worker.
 
 Its environments are Gymnasium's, stepped by the host, so only updates are compared, and starting.
 """
@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sbx import SAC, TQC
+from sbx import SAC, TQC, CrossQ
 from sbx.common.type_aliases import ReplayBufferSamplesNp
 from worker import say, serve
 
@@ -41,8 +41,8 @@ class Sized(gymnasium.Env):
 def make(args: argparse.Namespace, env: Any) -> Any:
     """The model: two critics, 2 x 256, its other defaults."""
     policy = {"net_arch": [256, 256], "n_critics": 2}
-    kind = {"sac": SAC, "tqc": TQC}[args.agent]
-    options = {"top_quantiles_to_drop_per_net": 2} if args.agent == "tqc" else {}
+    kind = {"sac": SAC, "tqc": TQC, "crossq": CrossQ}[args.agent]
+    options = {"tqc": {"top_quantiles_to_drop_per_net": 2}, "crossq": {"policy_delay": 1}}.get(args.agent, {})
     return kind(
         "MlpPolicy",
         env,
@@ -76,13 +76,15 @@ def update(args: argparse.Namespace) -> None:
     policy = model.policy
     both = args.agent == "tqc"
     critics = (policy.qf1_state, policy.qf2_state) if both else (policy.qf_state,)
-    extra = (model.policy.n_target_quantiles,) if both else ()
+    settings: tuple[Any, ...] = (model.target_entropy, 1)
+    if args.agent != "crossq":  # which has no target networks
+        settings = 0.005, *settings, *([policy.n_target_quantiles] if both else [])
     state = [(*critics, policy.actor_state, model.ent_coef_state, model.key)]
 
     def run(units: int) -> None:
         for _ in range(units):
             *critics, actor, alpha, key = state[0]
-            found = model._train(0.005, model.target_entropy, 1, *extra, batch, 1, 0, *critics, actor, alpha, key)
+            found = model._train(*settings, batch, 1, 0, *critics, actor, alpha, key)
             state[0] = found[: len(state[0])]
         jax.block_until_ready(state[0])
 
@@ -102,7 +104,7 @@ def start(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=("update", "start"))
-    parser.add_argument("--agent", default="sac", choices=("sac", "tqc"))
+    parser.add_argument("--agent", default="sac", choices=("sac", "tqc", "crossq"))
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--sizes", type=int, nargs=2, default=[17, 6])

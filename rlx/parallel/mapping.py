@@ -7,6 +7,8 @@ them under `DEVICE`, and a mean over both is the same number either way.
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,8 +23,20 @@ Axes = tuple[str, ...]  # what gradients are averaged over: () for one learner, 
 def pmap(
     function: Callable[..., Any], devices: Sequence[jax.Device], in_axes: Any = 0, donate: tuple[int, ...] = ()
 ) -> Any:
-    """`function` on every device of the group at once, under the axis name DEVICE; arguments lead with `[D, ...]`."""
-    return jax.pmap(function, axis_name=DEVICE, devices=devices, in_axes=in_axes, donate_argnums=donate)
+    """`function` on every device of the group at once, under the axis name DEVICE; arguments lead with `[D, ...]`.
+
+    Its programs are freed with it: after some dozens of runs a process could map no more memory for code.
+    """
+    mapped = jax.pmap(function, axis_name=DEVICE, devices=devices, in_axes=in_axes, donate_argnums=donate)
+    weakref.finalize(mapped, _forget, function).atexit = False
+    return mapped
+
+
+def _forget(function: Callable[..., Any]) -> None:
+    """Takes a function that was mapped out of JAX's cache, whose entries hold on to their own keys (jax 0.10.2)."""
+    cached = getattr(sys.modules.get("jax._src.pmap"), "_cached_shard_map", None)
+    if evict := getattr(cached, "evict_function", None):  # another version of JAX may have no such cache
+        evict(function)
 
 
 def over(
