@@ -39,6 +39,7 @@ def setting(
     below: str = "",
     up_to: str = "",
     plan: str = "",
+    describes: str = "",
 ) -> Any:
     """A dataclass field with the text that `--help` shows, units included, and what `rlx.settings.check` asks of it.
 
@@ -46,9 +47,11 @@ def setting(
     names; text must be one of `choices`.
     Of a tuple each element must. An integer of a Config with a `plan`, "critic_updates" or "actor_updates" (of the
     run), "half_actor_updates" or "iteration_updates" (of the actor), is a schedule's length: where it is 0, the planned
-    number takes its place.
+    number takes its place. A text of a Config that `describes` a part that the agent `adopts` is the agent of the run
+    that gives the part, and its settings (`rlx.agents.to_text`): the run writes it, so that it can be made again alone.
     """
-    metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "up_to": up_to, "plan": plan}
+    limits = {"within": within, "choices": tuple(choices), "below": below, "up_to": up_to}
+    metadata = {"help": help, **limits, "plan": plan, "describes": describes}
     return dataclasses.field(default=default, metadata=metadata)
 
 
