@@ -32,7 +32,7 @@ class Config(halves.ScoreConfig):
         "", "agent and settings of the corrected policy, as --init-from policy=RUN writes them down", describes="policy"
     )
     diffusion_steps: int = setting(100, "noise levels of the diffusion model (T)", COUNT)
-    correction_steps: int = setting(5, "steps that every action makes up the density", COUNT)
+    correction_steps: int = setting(20, "steps that every action makes up the density", COUNT)
 
 
 class Hypers(halves.ImitationHypers):
@@ -40,10 +40,10 @@ class Hypers(halves.ImitationHypers):
 
     actor_lr: float | jax.Array = setting(3e-4, "learning rate of the score network (Adam)", POSITIVE)
     correction_rate: float | jax.Array = setting(
-        0.1, "share of the way to the mean of the data near an action that a step makes; 0: no correction", SHARE
+        0.3, "share of the way to the mean of the data near an action that a step makes; 0: no correction", SHARE
     )
     correction_noise: float | jax.Array = setting(
-        0.25, "how near that is: deviation of the noise, in units of actions and normalised observations", POSITIVE
+        0.1, "how near that is: deviation of the noise, in units of actions and normalised observations", POSITIVE
     )
 
 

@@ -1,4 +1,4 @@
-"""CDSA's settings: those of every offline agent, and small ones."""
+"""CDSA's settings, and small ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from rlx.agents.presets.iql import OFFLINE
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "*": OFFLINE,
+    "*": OFFLINE | {"normalize_observations": True},  # the noise is of one size in all numbers
     "*@small": {
         "score_width": 64,
         "score_blocks": 1,
