@@ -169,6 +169,7 @@ def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfStat
         actor_reads=("observation", "action"),
         carry=original.carry,
         noise=original.noise,
+        keeps_statistics=bool(config.policy),
         adopts={"policy": adopt_policy},
         **halves.NO_CRITIC,
     )

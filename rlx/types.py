@@ -246,6 +246,9 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
     discrete: bool = False  # chooses among `Spec.num_actions` actions; else actions are continuous
     on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
+    keeps_statistics: bool = (
+        False  # offline too, what it adopts sees observations normalised as in the run that gave it
+    )
     # parts that another agent's run may give: (state, the other agent's state) -> state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012
 

@@ -78,12 +78,11 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
     for name in runs:
         if name not in adopts:
             raise RlxError(f"--init-from {init_from}: {agent} adopts {', '.join(adopts) or 'nothing'}, not {name!r}")
+    others = {name: _policy(run, driver) for name, run in runs.items()}
     fresh = driver.fetch(driver.policy_snapshot(driver.init()))
     state, statistics = fresh["agent"], None
     for name, run in runs.items():
-        saved = _policy(run, driver.members)
-        _check_same_sight(run, saved.task, driver.task)
-        other = saved.snapshot
+        other = others[name]
         state = jax.device_get(jax.vmap(adopts[name])(state, other["agent"]))
         if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, fresh["agent"]):
             raise RlxError(f"{run}: what {agent} adopts as {name!r} has other sizes; give both the same networks")
@@ -95,6 +94,16 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
             )
         statistics = other["statistics"]
     return {"agent": state, "statistics": statistics}
+
+
+def _policy(run: Path, driver: Driver) -> Any:
+    """The policy snapshot that a run saved last, `[members, ...]`; one member serves for any number."""
+    members, count = driver.members, len(config.members(config.from_json(run / "config.json")))
+    if count not in (1, members):
+        raise RlxError(f"{run}: holds {count} members but {members} are to start; use one, or as many")
+    saved = policies.load(run, range(count))
+    _check_same_sight(run, saved.task, driver.task)
+    return jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), jax.device_get(saved.snapshot))
 
 
 def _check_same_sight(run: Path, theirs: Task, ours: Task) -> None:
@@ -110,13 +119,3 @@ def _check_same_sight(run: Path, theirs: Task, ours: Task) -> None:
         their, our = getattr(theirs.config, name), getattr(ours.config, name)
         if their != our:
             raise RlxError(f"{flag_of(name)} {our}: {run} has {their}, so it saw other numbers; give both the same")
-
-
-def _policy(run: Path, members: int) -> policies.SavedPolicy:
-    """What a run saved last, its snapshot `[members, ...]`; one member serves for any number."""
-    count = len(config.members(config.from_json(run / "config.json")))
-    if count not in (1, members):
-        raise RlxError(f"{run}: holds {count} members but {members} are to start; use one, or as many")
-    saved = policies.load(run, range(count))
-    snapshot = jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), jax.device_get(saved.snapshot))
-    return saved._replace(snapshot=snapshot)
