@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rlx import user_code
+from rlx import json_files, user_code
 from rlx.errors import RlxError, nearest
+from rlx.settings import check, converted, declared
 
 if __name__ != "rlx.agents":
     raise ImportError(f"import rlx.agents, not {__name__}: the folder is part of the rlx package")
@@ -57,6 +60,7 @@ REGISTRY = {
     "srpo": "rlx.agents.srpo",
     "edp": "rlx.agents.edp",
     "eda": "rlx.agents.eda",
+    "cdsa": "rlx.agents.cdsa",
     "ppo": "rlx.agents.ppo",
     "lpo": "rlx.agents.lpo",
     "spo": "rlx.agents.spo",
@@ -142,3 +146,27 @@ def tuned_settings(name: str) -> dict[str, dict[str, Any]]:
         module = importlib.import_module(path)
     presets: dict[str, dict[str, Any]] = module.PRESETS
     return presets
+
+
+def to_text(name: str, network: Any) -> str:
+    """An agent's name and its Config as JSON, which a setting of another agent can hold."""
+    return json.dumps({"agent": name, "network": dataclasses.asdict(network)})
+
+
+def from_text(flag: str, text: str) -> tuple[str, Any]:
+    """Name and Config of the agent that a text of `to_text` describes. Raises RlxError, naming the flag, for another.
+
+    `load(name).make(config, spec)` makes the agent.
+    """
+    try:
+        content = json_files.parse(text.encode())
+        name, values = content["agent"], content["network"]
+        config = load(name).Config
+        known = declared(config, "network")
+        network = config(**{key: converted(f"{flag} {key}", known[key], value) for key, value in values.items()})
+        check(network)
+    except RlxError as error:
+        raise RlxError(f"{flag}: {error}") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RlxError(f"{flag}: describes no agent ({error}); leave it to --init-from, which fills it in") from None
+    return name, network

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from flax.struct import PyTreeNode
 
 from rlx import halves, parallel
 from rlx.agents import iql
 from rlx.halves import HalfState
-from rlx.types import COUNT, POSITIVE, SHARE, Agent, Params, Spec, setting
+from rlx.types import COUNT, POSITIVE, Agent, Params, Spec, setting
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,13 @@ class Config(halves.NetworkConfig):
     actor_decay_steps: int = halves.decay_steps(-1)
 
 
-class Hypers(PyTreeNode):
-    """Hyper-parameters, traced. Discount and reward scale are required of every agent; nothing reads them here."""
+class Hypers(halves.ImitationHypers):
+    """Hyper-parameters, traced."""
 
-    gamma: float | jax.Array = setting(0.99, "discount per step (not used)", SHARE)
     actor_lr: float | jax.Array = setting(3e-4, "learning rate of the actor at the start (Adam)", POSITIVE)
-    reward_scale: float | jax.Array = setting(1.0, "factor on rewards (not used)")
 
 
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Agent[HalfState, HalfState, None, Params]:
     """Behaviour cloning for environments of `spec`; gradients are averaged over the mapped `axes`."""
     nets = iql.make_actor_networks(config, spec, axes, lambda _, batch, hypers: jnp.ones_like(batch.action[..., 0]))
-    return iql.assemble(
-        nets,
-        Hypers,
-        init_critic=None,
-        update_critic=lambda state, policy, batch, key: (state.advance(), {}),
-        critic_params=lambda critic: None,
-    )
+    return iql.assemble(nets, Hypers, init_critic=None, **halves.NO_CRITIC)

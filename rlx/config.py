@@ -13,7 +13,7 @@ from typing import Any
 from rlx import agents, errors, json_files
 from rlx.envs import arguments, env_params
 from rlx.errors import RlxError
-from rlx.settings import Setting, check_order, check_value, convert, declared, flag_of
+from rlx.settings import Setting, check_order, convert, converted, declared, flag_of
 from rlx.train import other_names
 from rlx.train.config import TrainConfig
 from rlx.types import COUNT
@@ -141,15 +141,7 @@ def _converted(name: str, setting: Setting, value: Any) -> Any:
         value = arguments.texts(value)
     if name == "env_params" and not _are_texts(value):
         value = env_params.texts(value)
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not setting.many and len(values) != 1:
-        raise RlxError(f"{flag_of(name)}: takes one value, not {len(values)}")
-    if setting.many and not values and setting.default != ():
-        raise RlxError(f"{flag_of(name)}: needs at least one value")
-    converted = tuple(convert(flag_of(name), setting.type, v) for v in values)
-    for v in converted:
-        check_value(flag_of(name), setting, v)
-    return converted if setting.many else converted[0]
+    return converted(flag_of(name), setting, value)
 
 
 def _are_texts(value: Any) -> bool:
@@ -166,6 +158,11 @@ def to_json(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain JSON values."""
     content = {"agent": config.agent, "env": config.env, "backend": config.backend, "settings": flat(config)}
     return content | ({"paired": True} if config.paired else {})
+
+
+def description(config: RunConfig) -> str:
+    """A run's agent and its settings, as a setting that `describes` a part of the run has them."""
+    return agents.to_text(config.agent, config.network)
 
 
 def from_json(path: Path) -> RunConfig:

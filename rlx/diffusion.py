@@ -63,6 +63,16 @@ def remove_noise(schedule: Schedule, noisy: jax.Array, time: jax.Array, noise: j
     return (noisy - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
 
 
+def time_of_noise(schedule: Schedule, deviation: Scalar) -> jax.Array:
+    """The first time at which the noise deviates by `deviation` or more beside the data as it was, int32 [].
+
+    At time t, x_t / sqrt(alpha_bar_t) is x with noise of deviation sqrt(1 / alpha_bar_t - 1). The last time where all
+    deviate by less.
+    """
+    known = jnp.asarray(np.sqrt(1 / schedule.alpha_bar - 1))
+    return jnp.minimum(jnp.searchsorted(known, deviation), schedule.num_steps - 1).astype(jnp.int32)
+
+
 def noise_of_density(schedule: Schedule, log_density: LogDensity) -> Epsilon:
     """The noise that the slope of a log-density of noisy data means: -sqrt(1 - alpha_bar_t) grad log p_t(x).
 

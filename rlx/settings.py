@@ -29,6 +29,7 @@ class Setting(typing.NamedTuple):
     below: str = ""
     up_to: str = ""
     plan: str = ""
+    describes: str = ""
 
 
 def declared(cls: type, section: str) -> dict[str, Setting]:
@@ -45,6 +46,19 @@ def declared(cls: type, section: str) -> dict[str, Setting]:
 
 def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def converted(flag: str, setting: Setting, value: Any) -> Any:
+    """`value` as the setting's type, checked; a tuple where it takes several. Raises RlxError naming the flag."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not setting.many and len(values) != 1:
+        raise RlxError(f"{flag}: takes one value, not {len(values)}")
+    if setting.many and not values and setting.default != ():
+        raise RlxError(f"{flag}: needs at least one value")
+    result = tuple(convert(flag, setting.type, v) for v in values)
+    for v in result:
+        check_value(flag, setting, v)
+    return result if setting.many else result[0]
 
 
 def check(settings: Any) -> None:

@@ -39,6 +39,7 @@ def setting(
     below: str = "",
     up_to: str = "",
     plan: str = "",
+    describes: str = "",
 ) -> Any:
     """A dataclass field with the text that `--help` shows, units included, and what `rlx.settings.check` asks of it.
 
@@ -46,9 +47,11 @@ def setting(
     names; text must be one of `choices`.
     Of a tuple each element must. An integer of a Config with a `plan`, "critic_updates" or "actor_updates" (of the
     run), "half_actor_updates" or "iteration_updates" (of the actor), is a schedule's length: where it is 0, the planned
-    number takes its place.
+    number takes its place. A text of a Config that `describes` a part that the agent `adopts` is the agent of the run
+    that gives the part, and its settings (`rlx.agents.to_text`): the run writes it, so that it can be made again alone.
     """
-    metadata = {"help": help, "within": within, "choices": tuple(choices), "below": below, "up_to": up_to, "plan": plan}
+    limits = {"within": within, "choices": tuple(choices), "below": below, "up_to": up_to}
+    metadata = {"help": help, **limits, "plan": plan, "describes": describes}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -243,6 +246,9 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     window: int = 0  # L > 0: the leaves of a minibatch are [B, L, ...], with extras["mask"] [B, L]
     discrete: bool = False  # chooses among `Spec.num_actions` actions; else actions are continuous
     on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
+    keeps_statistics: bool = (
+        False  # offline too, what it adopts sees observations normalised as in the run that gave it
+    )
     # parts that another agent's run may give: (state, the other agent's state) -> state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012
 

@@ -49,7 +49,7 @@ def test_network_options_reach_every_network(name: str, monkeypatch: pytest.Monk
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
     leaves = {path: leaf for path, leaf in leaves.items() if ".learner.params" in path or ".value.params" in path}
     first = {path: leaf for path, leaf in leaves.items() if path.endswith("['Dense_0']['kernel']")}
-    halves = {"bc": {"actor"}, "dqn": {"critic"}, "pqn": {"critic"}}.get(name, {"actor", "critic"})
+    halves = {"bc": {"actor"}, "cdsa": {"actor"}, "dqn": {"critic"}, "pqn": {"critic"}}.get(name, {"actor", "critic"})
     assert {path.split(".")[1] for path in first} == halves
     for path in first:
         assert "ResidualBlock" in path or path.replace("['Dense_0']", "['ResidualBlock_0']['Dense_0']") in leaves
@@ -59,7 +59,7 @@ def test_network_options_reach_every_network(name: str, monkeypatch: pytest.Monk
     batch = jax.eval_shape(partial(probes.complete, agent), BATCH)
     act = jax.make_jaxpr(agent.act_greedy)(policy, BATCH.observation, KEY)
     learn = jax.make_jaxpr(agent.update_critic)(state.critic, policy, batch, KEY)
-    assert "bf16" in str(act) and ("bf16" in str(learn) or name == "bc")
+    assert "bf16" in str(act) and ("bf16" in str(learn) or "critic" not in halves)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

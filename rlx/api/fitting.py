@@ -72,8 +72,7 @@ def fit(
     run_config = config.resolve(agent, named_env.name, named_env.backend, preset, **named_env.settings | settings)
     _check(run_config, settings, run_dir, run_name, overwrite, datasets)
     if run_dir is None:
-        start = init_from._snapshot if isinstance(init_from, Result) else init_from
-        return _in_memory(run_config, named_env.env, datasets, start, follower, keep_training_state)
+        return _in_memory(run_config, named_env.env, datasets, init_from, follower, keep_training_state)
     check_kind("run_dir", run_dir, (str, Path), "the folder that holds runs")
     if isinstance(init_from, Result):
         init_from = init_from.folder or _no_folder()
@@ -155,16 +154,18 @@ def _in_memory(
     run_config: RunConfig,
     env: Any,
     datasets: list[Dataset],
-    init_from: Any,
+    init_from: str | Path | Result | None,
     follower: Follower,
     keep_training_state: bool,
 ) -> Result:
-    prepared = build.setup(run_config, env, datasets=datasets)
+    begins = init_from if isinstance(init_from, Result) else None
+    named = None if init_from is None or begins else str(init_from)
+    givers = {"": begins.config} if begins else initial.configs(named)
+    prepared = build.setup(initial.described(run_config, givers), env, datasets=datasets)
     driver = build.make_driver(prepared, build.parts(prepared.config)[0])
-    if init_from is None or isinstance(init_from, (str, Path)):
-        init_from = initial.snapshot(driver, run_config.agent, None if init_from is None else str(init_from))
+    snapshot = begins._snapshot if begins else initial.snapshot(driver, run_config.agent, named)
     result: Result = training.in_memory(
-        Result, prepared, datasets, driver, init_from, None, env, follower, keep_training_state, []
+        Result, prepared, datasets, driver, snapshot, None, env, follower, keep_training_state, []
     )
     return result
 

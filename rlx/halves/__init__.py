@@ -5,6 +5,7 @@ from rlx.halves.hypers import (
     CriticConfig,
     FlowConfig,
     Hypers,
+    ImitationHypers,
     NetworkConfig,
     ScoreConfig,
     SoftHypers,
@@ -21,6 +22,7 @@ from rlx.halves.state import (
     make_init,
 )
 from rlx.halves.updates import (
+    NO_CRITIC,
     discrete_q_value,
     imitate,
     make_critic,
@@ -33,12 +35,14 @@ from rlx.halves.updates import (
 )
 
 __all__ = [
+    "NO_CRITIC",
     "Config",
     "CriticConfig",
     "CriticHalf",
     "FlowConfig",
     "HalfState",
     "Hypers",
+    "ImitationHypers",
     "NetworkConfig",
     "ScoreConfig",
     "SoftActorState",

@@ -128,6 +128,14 @@ class Hypers(PyTreeNode):
     reward_scale: float | jax.Array = setting(1.0, "factor on rewards inside the learning targets")
 
 
+class ImitationHypers(PyTreeNode):
+    """Hyper-parameters, traced, of agents that learn no value; of every agent the first and the last are required."""
+
+    gamma: float | jax.Array = setting(0.99, "discount per step (not used)", SHARE)
+    actor_lr: float | jax.Array = setting(3e-4, "learning rate of what the actor half learns (Adam)", POSITIVE)
+    reward_scale: float | jax.Array = setting(1.0, "factor on rewards (not used)")
+
+
 class SoftHypers(Hypers):
     """Hyper-parameters, traced, of maximum-entropy agents with a learned temperature."""
 

@@ -44,6 +44,13 @@ def td_target(batch: Transition, next_value: jax.Array, hypers: Hypers) -> jax.A
     return losses.td_target(batch.reward, batch.discount, next_value, hypers.gamma, hypers.reward_scale)
 
 
+# fields of an agent whose critic half learns nothing and publishes nothing; `make_init` then has no `init_critic`
+NO_CRITIC: dict[str, Any] = {
+    "critic_params": lambda critic: None,
+    "update_critic": lambda critic, policy, batch, key: (critic.advance(), {}),
+}
+
+
 def update_critics(
     state: CriticHalf,
     critic: Callable[..., Any],

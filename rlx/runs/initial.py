@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import jax
 import numpy as np
 
 from rlx import config
+from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, policies
+from rlx.settings import flag_of
 from rlx.train.loop import Driver
+from rlx.train.task import Task
 
 
 def sources(init_from: str | None) -> dict[str, Path]:
@@ -21,6 +26,31 @@ def sources(init_from: str | None) -> dict[str, Path]:
     if "=" not in init_from or Path(init_from).exists():
         return {"": Path(init_from)}
     return {name: Path(run) for name, _, run in (part.partition("=") for part in init_from.split(","))}
+
+
+def configs(init_from: str | None) -> dict[str, RunConfig]:
+    """The configurations of the runs that `--init-from` names. Raises RlxError for one that cannot be read."""
+    return {name: config.from_json(run / "config.json") for name, run in sources(init_from).items()}
+
+
+def described(run_config: RunConfig, givers: Mapping[str, RunConfig]) -> RunConfig:
+    """The configuration with the texts that describe parts of other runs, the `givers` by the names of the parts.
+
+    By no name, it is a run of the same agent, which has such texts. Raises RlxError for a text that was given.
+    """
+    texts = {}
+    for name, setting in config.settings(run_config.agent).items():
+        if not setting.describes:
+            continue
+        if getattr(run_config.network, name):
+            raise RlxError(
+                f"{flag_of(name)}: is written down by --init-from {setting.describes}=RUN; leave it out and give that"
+            )
+        if "" in givers:
+            texts[name] = getattr(givers[""].network, name, "")
+        elif setting.describes in givers:
+            texts[name] = config.description(givers[setting.describes])
+    return replace(run_config, network=replace(run_config.network, **texts)) if texts else run_config
 
 
 def digests(init_from: str | None) -> dict[str, str]:
@@ -48,10 +78,11 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
     for name in runs:
         if name not in adopts:
             raise RlxError(f"--init-from {init_from}: {agent} adopts {', '.join(adopts) or 'nothing'}, not {name!r}")
+    others = {name: _policy(run, driver) for name, run in runs.items()}
     fresh = driver.fetch(driver.policy_snapshot(driver.init()))
     state, statistics = fresh["agent"], None
     for name, run in runs.items():
-        other = _policy(run, driver.members)
+        other = others[name]
         state = jax.device_get(jax.vmap(adopts[name])(state, other["agent"]))
         if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, fresh["agent"]):
             raise RlxError(f"{run}: what {agent} adopts as {name!r} has other sizes; give both the same networks")
@@ -65,10 +96,26 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
     return {"agent": state, "statistics": statistics}
 
 
-def _policy(run: Path, members: int) -> Any:
+def _policy(run: Path, driver: Driver) -> Any:
     """The policy snapshot that a run saved last, `[members, ...]`; one member serves for any number."""
-    count = len(config.members(config.from_json(run / "config.json")))
+    members, count = driver.members, len(config.members(config.from_json(run / "config.json")))
     if count not in (1, members):
         raise RlxError(f"{run}: holds {count} members but {members} are to start; use one, or as many")
-    saved = jax.device_get(policies.load(run, range(count)).snapshot)
-    return jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), saved)
+    saved = policies.load(run, range(count))
+    _check_same_sight(run, saved.task, driver.task)
+    return jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), jax.device_get(saved.snapshot))
+
+
+def _check_same_sight(run: Path, theirs: Task, ours: Task) -> None:
+    """Raises RlxError where a run's agent observes or acts with other numbers than the one that adopts a part of it."""
+    sizes = [(task.env.spec.observation_size, task.env.spec.action_size) for task in (theirs, ours)]
+    if sizes[0] != sizes[1]:
+        (observed, acted), (here, action) = sizes
+        raise RlxError(
+            f"{run}: observes {observed} numbers and acts with {acted}, this run {here} and {action};"
+            " use a run in the same environment"
+        )
+    for name in ("normalize_observations", "observation_clip"):
+        their, our = getattr(theirs.config, name), getattr(ours.config, name)
+        if their != our:
+            raise RlxError(f"{flag_of(name)} {our}: {run} has {their}, so it saw other numbers; give both the same")

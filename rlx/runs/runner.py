@@ -49,6 +49,7 @@ def train(
     is the environment where the configuration only names it. Raises Interrupted where a signal or the `follower` ended
     it early.
     """
+    run_config = initial.described(run_config, initial.configs(init_from))
     loggers.check(run_config)
     saver.check_place(run_config, folder)
     if same_data_as is not None:

@@ -24,7 +24,7 @@ class OfflineState(PyTreeNode):
     """One training run on a data set, the same on every shard."""
 
     agent: State
-    statistics: normalize.Statistics  # of the data set's observations; they do not change
+    statistics: normalize.Statistics  # of the data set's observations, or adopted; they do not change
     seed: jax.Array  # [] uint32
     iteration: jax.Array  # [] int32
 
@@ -50,9 +50,12 @@ def iteration(task: Task, data: Tables, state: OfflineState) -> tuple[OfflineSta
 
 
 def adopt(task: Task, state: OfflineState, learned: Any) -> OfflineState:
-    """The run continues with another agent, under its own hyper-parameters and with its own data's statistics."""
-    del task
-    return state.replace(agent=learning.keep_hypers(learned["agent"], state.agent))
+    """The run continues with another agent, under its own hyper-parameters and with its own data's statistics.
+
+    Unless the agent keeps those that it comes with.
+    """
+    statistics = learned["statistics"] if task.agent.keeps_statistics else state.statistics
+    return state.replace(agent=learning.keep_hypers(learned["agent"], state.agent), statistics=statistics)
 
 
 OFFLINE = Schedule(

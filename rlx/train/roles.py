@@ -192,10 +192,11 @@ def publish(task: Task, agent: State) -> tuple[Any, Any]:
 
 
 def contents(task: Task, agent: State, statistics: Any) -> dict[str, Any]:
-    """What the roles hold of an agent, by field; offline statistics stay those of the data set."""
+    """What the roles hold of an agent, by field; offline statistics stay the data set's, unless it keeps its own."""
     value, policy = publish(task, agent)
     fields = {"critic": agent.critic, "actor": agent.actor, "value": value, "policy": policy}
-    return fields if task.plan.offline else fields | {"statistics": statistics}
+    stay = task.plan.offline and not task.agent.keeps_statistics
+    return fields if stay else fields | {"statistics": statistics}
 
 
 def role_with_contents(role: Any, fields: dict[str, Any]) -> Any:
