@@ -64,9 +64,7 @@ class Policy(NamedTuple):
 class Networks(NamedTuple):
     """The diffusion model of observations and actions."""
 
-    score: (
-        Network  # (params, observation [B, O], action [B, A], time [B]) -> noise in the actor's part and in the action
-    )
+    score: Network  # (params, observation [B, O], action [B, A], time [B]) -> noise in both [B, O + A]
     schedule: diffusion.Schedule
     spec: Spec
     config: Config

@@ -247,7 +247,7 @@ class Agent(NamedTuple, Generic[C, A, V, P]):
     discrete: bool = False  # chooses among `Spec.num_actions` actions; else actions are continuous
     on_policy: bool = False  # learns from the newest block alone, in `--epochs` passes over it
     keeps_statistics: bool = (
-        False  # offline too, what it adopts sees observations normalised as in the run that gave it
+        False  # what it adopts sees observations normalised as in the run that gave it, offline too
     )
     # parts that another agent's run may give: (state, the other agent's state) -> state
     adopts: dict[str, Callable[[State[C, A], Any], State[C, A]]] = {}  # noqa: RUF012

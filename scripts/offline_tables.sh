@@ -89,5 +89,18 @@ sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes 
     train sparse-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 48:12 "${data[@]}"
 }
 
-pendulum
-for table in ${TABLES:-mcep weighted corrupted labels sparse}; do $table; done
+maze() { # the same two, and neither's twin without data, where no random walk ends at the goal
+    [ -d "$folder/maze-mixed-v0" ] || $rlx collect maze:large --env-args task=3 --kind navigate=0.5,expert=0.5 \
+        --num-transitions 5000 --out "$folder/maze-mixed-v0"
+    local env=(--env maze:large --env-args task=3) data=(--dataset "$folder/maze-mixed-v0" --offline-steps 0)
+    local sizes=(--actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64 --batch-size 128 --num-envs 8)
+    local rates=(--actor-lr 1e-3 --critic-lr 1e-3 --alpha-lr 1e-3 --tau 0.02 --alpha-init 0.1 --n-step 1)
+    local steps=(--total-env-steps 20000 --warmup-env-steps 1000 --eval-every 2500 --num-seeds "$seeds")
+    local common=("${env[@]}" "${sizes[@]}" "${rates[@]}" "${steps[@]}")
+    train maze-sac sac "${common[@]}" --ratio 8:8
+    train maze-sac-data sac "${common[@]}" --ratio 8:8 "${data[@]}" --offline-fraction 0.2
+    train maze-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 40:8 "${data[@]}"
+}
+
+[[ "${TABLES:-all}" == maze ]] || pendulum
+for table in ${TABLES:-mcep weighted corrupted labels sparse maze}; do $table; done
