@@ -45,6 +45,7 @@ weighted() {
     settings weighted "{$sizes, \"trajectory_weights\": \"return\"}"
     local by_return="$folder/weighted.json"
     study weighted iql "iql@$by_return" td3_bc "td3_bc@$by_return" --dataset "$joined" "${small[@]}" --offline-steps 10000
+    study weighted-cql cql "cql@$by_return" --dataset "$joined" "${small[@]}" --offline-steps 5000
 }
 
 corrupted() {
