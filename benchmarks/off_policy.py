@@ -36,13 +36,15 @@ def on_robot(env: str, agent: str, **changes: Any) -> tuple[str, dict[str, Any]]
     return agent, settings | scaled | changes
 
 
-def robot(name: str, goal: float, steps: int = 160_000, **others: tuple[str, dict[str, Any]]) -> Group:
+def robot(
+    name: str, goal: float, others: dict[str, tuple[str, dict[str, Any]]] | None = None, steps: int = 160_000
+) -> Group:
     """Agents on a task of Brax, two seeds; `others` are rows of their own."""
     env = f"brax:{name}"
     agents = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "mdpo", "ace")
     rows = {agent: on_robot(env, agent) for agent in agents} | {"flash_sac 48 48": on_robot(env, "flash_sac", **NARROW)}
     common = {"env": env, "eval_every": 20_000, "total_env_steps": steps}
-    return Group(f"Brax's {name}", common, rows | others, goal=goal, seeds=2)
+    return Group(f"Brax's {name}", common, rows | (others or {}), goal=goal, seeds=2)
 
 
 def flash(**changes: Any) -> tuple[str, dict[str, Any]]:
@@ -69,9 +71,9 @@ GROUPS = {
         {"env": PENDULUM, "eval_every": 2_000, "total_env_steps": 20_000},
         {name: (name, {}) for name in SAC_LIKE + DETERMINISTIC} | VARIANTS,
     ),
-    "ant": robot("ant", 2000.0, **PARTS),
+    "ant": robot("ant", 2000.0, PARTS),
     "walker2d": robot("walker2d", 1000.0),
-    "halfcheetah": robot("halfcheetah", 1500.0, **UNENDING),
+    "halfcheetah": robot("halfcheetah", 1500.0, UNENDING),
     "hopper": robot("hopper", 1000.0, steps=80_000),
     "humanoid": robot("humanoid", 1000.0),
     "two-optima": Group(

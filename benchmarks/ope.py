@@ -21,7 +21,7 @@ from benchmarks import ope_page, tables
 from rlx import data, envs, ope
 from rlx.commands import main as cli
 from rlx.data.dataset import take
-from rlx.ope import estimators, trajectories
+from rlx.ope import checks, estimators, trajectories
 from rlx.runs import origin
 from rlx.train.compile import keep_compiled_programs
 
@@ -140,7 +140,7 @@ def estimated(task: str, quality: str, episodes: int, number: int, run: Path, da
         "set": number,
         "steps": chosen.size,
         "estimates": {name: table.estimates(name) for name in table.estimators},
-        "change": max(abs(x) for x in table.change.values()) / float(np.std(returns)),
+        "change": max(abs(x) for x in table.change.values()) / checks.scale_of(np.asarray(returns)),
         "sizes": {name: size for name, size in sizes.items() if np.isfinite(size)},
         "seconds": round(time.process_time() - start, 1),
     }
@@ -165,7 +165,7 @@ def main() -> None:
     rows_path = settings.out / "ope.json"
     rows = json.loads(rows_path.read_text()) if rows_path.exists() else {"truth": {}, "rows": []}
     by = tables.origin_of({"date": f"{datetime.date.today()}", **origin.describe(), "processor": tables.processor()})
-    made = {ope_page.key_of(row) for row in rows["rows"] if not ope_page.is_old(row)}
+    made = {ope_page.key_of(row) for row in rows["rows"]}
     for episodes in settings.episodes:
         for task in settings.tasks:
             for quality in settings.data:

@@ -58,30 +58,20 @@ def key_of(row: Row) -> tuple[str, str, int, int]:
     return row["task"], row["data"], row["episodes"], row["set"]
 
 
-def is_old(row: Row) -> bool:
-    """Whether values were learnt without LayerNorm and bounds, in 1,000 updates; `benchmarks.ope` makes it again."""
-    return "change" not in row
-
-
 def cases(rows: list[Row]) -> dict[tuple[str, str, int], list[Row]]:
-    """Data sets by task, behaviour policy and size, in their order; old rows only where a case has no others."""
+    """Data sets by task, behaviour policy and size, in their order."""
     grouped: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         grouped.setdefault((row["task"], row["data"], row["episodes"]), []).append(row)
-    return {case: [row for row in found if not is_old(row)] or found for case, found in grouped.items()}
-
-
-def marked(case: tuple[str, str, int], rows: list[Row]) -> str:
-    """Task and behaviour policy, with a mark where rows are old."""
-    return f"{case[0]} {case[1]}{' †' if is_old(rows[0]) else ''}"
+    return grouped
 
 
 def last_changes(rows: list[Row]) -> list[str]:
     """How much values still changed when their learning ended, case by case."""
     lines = ["| task | data | episodes | change |", "| --- | --- | ---: | ---: |"]
     for (task, quality, episodes), found in cases(rows).items():
-        changes = [row["change"] for row in found if not is_old(row)]
-        lines += [f"| {task} | {quality} | {episodes:,} | {_number(float(np.mean(changes)))} |"] if changes else []
+        change = float(np.mean([row["change"] for row in found]))
+        lines.append(f"| {task} | {quality} | {episodes:,} | {_number(change)} |")
     return lines
 
 
@@ -105,7 +95,7 @@ def tables(results: dict[str, Any]) -> list[str]:
             sets = sorted({len(rows) for rows in columns.values()})
             several = " to ".join(dict.fromkeys([f"{sets[0]}", f"{sets[-1]}"]))
             lines += [f"{episodes:,} episodes, data sets of each case: {several}.", ""]
-            lines += ["| estimator | " + " | ".join(marked(case, rows) for case, rows in columns.items()) + " |"]
+            lines += ["| estimator | " + " | ".join(f"{task} {quality}" for task, quality, _ in columns) + " |"]
             lines += ["| --- |" + " ---: |" * len(columns)]
             for name in shown(results["rows"]):
                 cells = [_number(measured(rows, results["truth"], name, measure)) for rows in columns.values()]
@@ -130,8 +120,7 @@ def star_wins(results: dict[str, Any]) -> list[str]:
         of_twelve = quality != "medium" and episodes <= 1_000
         won[of_twelve] += [1, star.min() < other, np.median(star) < other]
         cells = _number(star.min()), _number(float(np.median(star))), f"{_number(other)} ({name})"
-        mark = " †" if is_old(rows[0]) else ""
-        lines.append(f"| {task}{mark} | {quality} | {episodes:,} | " + " | ".join(cells) + " |")
+        lines.append(f"| {task} | {quality} | {episodes:,} | " + " | ".join(cells) + " |")
     (total, best, median), others = won[True], won[False]
     words = "Relative MSE. With data of the poor and of the good policy, 100 and 1,000 episodes, the best variant wins"
     words += f" in {best} of {total} cases, the median in {median}."
@@ -175,19 +164,16 @@ def write(results: dict[str, Any], folder: Path) -> Path:
         listed = ", ".join(f"{step}: {value:.4g}" for step, value in known["values"].items())
         collected = ", ".join(known["behaviours"].get(q, "-") for q in ("poor", "medium", "good"))
         lines.append(f"| {task} | {listed} | {collected} |")
-    if any(map(is_old, itertools.chain(*cases(rows).values()))):
-        lines += [
-            "",
-            "†: measured before fitted Q evaluation had LayerNorm and bounds of returns, with 1,000 updates in",
-        ]
-        lines += ["place of 4,000, which DM, DR, WDR, MDR and SMDR depend on; the command makes these rows again."]
     lines += ["", *tables(results)]
     lines += [
         "## Whether values settled",
         "",
-        "The largest change of DM over the candidates in the last quarter of the",
+        "The largest change of DM over the candidates in the last quarter of the updates, in deviations of the data's",
+        "returns, or hundredths of the largest where they hardly vary; `rlx ope` warns above 0.1.",
+        "",
+        *last_changes(rows),
+        "",
     ]
-    lines += ["updates, in deviations of the data's returns; `rlx ope` warns above 0.1.", "", *last_changes(rows), ""]
     lines += ["## STAR's family (H54)", ""]
     number = len([name for name in rows[0]["estimates"] if is_star(name)])
     lines += [

@@ -99,9 +99,14 @@ def ratio_note(policy: Policy, log_ratio: np.ndarray, is_estimated: bool) -> str
     return f"{policy.name}: importance ratios average {mean:.3g} and not 1: perhaps {why}"
 
 
+def scale_of(returns: np.ndarray) -> float:
+    """What a change of values is measured in: the returns' deviation, at least a hundredth of the largest return."""
+    return max(float(returns.std()), 0.01 * float(np.abs(returns).max()))
+
+
 def change_note(change: Mapping[str, float], returns: np.ndarray) -> list[str]:
     """A note where values still changed when their learning ended, else none."""
-    allowed = SETTLED * max(float(returns.std()), 0.01 * float(np.abs(returns).max()))
+    allowed = SETTLED * scale_of(returns)
     moving = {name: by for name, by in change.items() if not abs(by) <= allowed}
     if not moving:
         return []
