@@ -186,10 +186,10 @@ class MazeEnv:
         return self._towards(position, self._cell(goal), goal), carry
 
     def scene(self) -> dict[str, Any]:
-        """Walls, the goal and the point, see `rlx.envs.base.Renderable`."""
+        """Walls, low so that they hide nothing, the goal and the point; see `rlx.envs.base.Renderable`."""
         flat: Any = partial(dict, rotation=[1.0, 0.0, 0.0, 0.0])
         walls = [
-            flat(shape="box", size=[0.5, 0.5, 0.25], link=-1, position=[x, y, 0.25], color=[0.45, 0.45, 0.5])
+            flat(shape="box", size=[0.5, 0.5, 0.04], link=-1, position=[x, y, 0.04], color=[0.45, 0.45, 0.5])
             for y, x in (np.argwhere(self._walls) - self._middle[::-1]).tolist()
         ]
         center = [0.0, 0.0, RADIUS]
