@@ -90,7 +90,7 @@ sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes 
     train sparse-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 48:12 "${data[@]}"
 }
 
-maze() { # the same two, and neither's twin without data, where no random walk ends at the goal
+maze() { # the same, where SAC alone does not find the goal in these steps
     [ -d "$folder/maze-mixed-v0" ] || $rlx collect maze:large --env-args task=3 --kind navigate=0.5,expert=0.5 \
         --num-transitions 5000 --out "$folder/maze-mixed-v0"
     local env=(--env maze:large --env-args task=3) data=(--dataset "$folder/maze-mixed-v0" --offline-steps 0)
@@ -100,6 +100,7 @@ maze() { # the same two, and neither's twin without data, where no random walk e
     local common=("${env[@]}" "${sizes[@]}" "${rates[@]}" "${steps[@]}")
     train maze-sac sac "${common[@]}" --ratio 8:8
     train maze-sac-data sac "${common[@]}" --ratio 8:8 "${data[@]}" --offline-fraction 0.2
+    train maze-sac-updates sac "${common[@]}" --ratio 40:8 "${data[@]}" --offline-fraction 0.2 # as many as RLPD's
     train maze-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 40:8 "${data[@]}"
 }
 
