@@ -25,6 +25,7 @@ VARIANTS = {  # settings, where there is more than the agent's name
 }
 CATEGORICAL = ("xqc", "fast_td3", "flash_sac")  # whose values have bounds that a robot's own rewards would pass
 NARROW = {"actor_hidden_sizes": (48, 48), "critic_hidden_sizes": (48, 48)}  # blocks with the parameters of 128 128
+MDPO = {"refresh_every": 100, "divergence_weight": 0.2}  # where its defaults are 1,000 and 1
 FLASH_RATES = {"tau": 0.01, "schedule": "cosine", "final_lr_fraction": 0.5, "max_return": 5.0}
 FLASH_POLICY = {"log_std_map": "tanh", "target_entropy_per_action": flash_sac.Hypers().target_entropy_per_action}
 
@@ -42,7 +43,11 @@ def robot(
     """Agents on a task of Brax, two seeds; `others` are rows of their own."""
     env = f"brax:{name}"
     agents = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "mdpo", "ace")
-    rows = {agent: on_robot(env, agent) for agent in agents} | {"flash_sac 48 48": on_robot(env, "flash_sac", **NARROW)}
+    rows = {agent: on_robot(env, agent) for agent in agents}
+    rows |= {
+        "flash_sac 48 48": on_robot(env, "flash_sac", **NARROW),
+        "mdpo as on Pendulum": on_robot(env, "mdpo", **MDPO),
+    }
     common = {"env": env, "eval_every": 20_000, "total_env_steps": steps}
     return Group(f"Brax's {name}", common, rows | (others or {}), goal=goal, seeds=2)
 
