@@ -188,6 +188,10 @@ def test_data_of_controllers(tmp_path: Path) -> None:
         ("maze:umaz --kind random", "no environment 'maze:umaz'; the nearest is 'maze:umaze'"),
         ("maze:umaze --kind navigate --step 3", "--env, --step and --kind replay say nothing; leave them out"),
         ("maze:umaze --kind replay", "--env, --step and --kind replay say nothing; leave them out"),
+        (
+            "none:3x1 --kind random --num-transitions 9",
+            "none:3x1: stands for no environment, so there is nothing to collect; name one",
+        ),
         ("maze:umaze --kind random --noise 0.1", "--greedy, --noise: say how policies act"),
         ("maze:umaze --kind navigate --noise -1", "--noise -1: must be at least 0"),
         ("maze:umaze --kind navigate --env-args task=9", "task 9 must be 1 to 5"),

@@ -13,6 +13,7 @@ import numpy as np
 from rlx import config
 from rlx.build import check_env_of_run, make_env
 from rlx.config import RunConfig
+from rlx.envs import no_env
 from rlx.envs.base import Controller
 from rlx.envs.env_params import of_members
 from rlx.envs.wrapped import Wrapped
@@ -114,6 +115,8 @@ class EnvSource(Source):
     def __init__(
         self, env: str, size: int, seed: int, manner: Manner, backend: str | None = None, env_args: Sequence[str] = ()
     ) -> None:
+        if no_env.is_none(env):
+            raise RlxError(f"{env}: stands for no environment, so there is nothing to collect; name one (`rlx list`)")
         saved = config.resolve("bc", env, backend, env_args=tuple(env_args))
         made = make_env(saved)
         if made.spec.num_actions:  # only so that there is an agent; it does not act
