@@ -185,9 +185,9 @@ def _at_random(spec: Spec, observation: jax.Array, key: Key, env_keys: Key) -> t
 def _under_control(
     controller: Controller, observation: jax.Array, key: Key, env_keys: Key, carry: Any
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """A controller at observations `[E, O]`; its densities are not known."""
+    """A controller at observations `[E, O]`, its actions in [-1, 1]; its densities are not known."""
     action, carry = jax.vmap(controller.act)(observation, jax.random.split(key, len(observation)), carry)
-    return action, {}, carry
+    return jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0), {}, carry
 
 
 def _greedily(
