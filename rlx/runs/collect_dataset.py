@@ -49,6 +49,8 @@ def make_dataset(
             raise RlxError(
                 f"{place}: is an environment, so --env, --step and --kind replay say nothing; leave them out"
             )
+        if manner.greedy:
+            raise RlxError(f"--greedy: is of policies, and {place} has controllers, which act in one way; leave it out")
         source: Source = EnvSource(str(place), size, seed, manner, backend, env_args)
     else:
         shares(kind, OF_RUNS if kind != "replay" else [kind])  # what is misspelt is said before anything is read
