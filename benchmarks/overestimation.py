@@ -119,7 +119,11 @@ def scale(result: Any, member: int) -> Any:
 
 def run(agent: str, group: Group) -> dict[str, Any]:
     """What the group finds of an agent: for each moment of each seed."""
-    common = {"num_seeds": group.seeds, "eval_every": group.moments[-1], "total_env_steps": group.moments[0]}
+    common: dict[str, Any] = {
+        "num_seeds": group.seeds,
+        "eval_every": group.moments[-1],
+        "total_env_steps": group.moments[0],
+    }
     made, result = tables.origin(), rlx.fit(agent, group.env, **common)
     found = [values(result, group.length)]
     for moment in group.moments[1:]:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx.envs.base import MAX_MAGNITUDE
+from rlx.envs.base import MAX_MAGNITUDE, Controller
 from rlx.envs.objects import name_of, traced, wrap
 from rlx.errors import RlxError
-from rlx.types import Env, EnvState, Spec, Step
+from rlx.types import Env, EnvState, Spec, Step, fix_types
 
 ROWS = 4  # episodes that `check` runs at once
 TOLERANCE = 1e-3  # between one episode alone and among others, relative and absolute
@@ -89,6 +89,34 @@ def quick(env: Env, name: str = "") -> None:
             f"{name}: Spec.metrics has {missing[0]!r}, which a step does not report; add it, or leave it out"
         )
     _check_arrays(f"{name}: extra", {field: (result[1].extras[field], shape) for field, shape in spec.extras.items()})
+
+
+def controllers(env: Env, name: str) -> dict[str, Controller]:
+    """The scripted policies of an environment, by their names. Raises RlxError, in one line, for one that is none."""
+    found = traced(name, lambda: getattr(env, "controllers", {}), "look at its controllers")
+    if not isinstance(found, Mapping) or not all(isinstance(one, Controller) for one in found.values()):
+        raise RlxError(f"{name}: controllers must be a mapping of names to rlx.envs.Controller; make it one")
+    for kind, controller in found.items():
+        if kind in ("random", "replay") or set("=,") & set(kind):
+            raise RlxError(f"{name}: controller {kind!r} would be read as something else by --kind; rename it")
+        _check_controller(f"{name}: controller {kind!r}", env.spec, controller)
+    return dict(found)
+
+
+def _check_controller(where: str, spec: Spec, controller: Controller) -> None:
+    hint, key = "look at its act and carry", jax.eval_shape(lambda: jax.random.key(0))
+    carry = traced(where, lambda: fix_types(jax.tree.map(jnp.asarray, controller.carry())), hint)
+    if carry is None:
+        raise RlxError(f"{where}: carry returns None; return (), or leave carry out, where there is nothing to carry")
+    result = traced(where, lambda: jax.eval_shape(controller.act, spec.observation, key, carry), hint)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise RlxError(f"{where}: act must return (action, carry)")
+    if np.shape(result[0]) != spec.action.shape:
+        raise RlxError(f"{where}: act's action is {_text(result[0])}; it must be {_text(spec.action)}")
+    trees, leaves = zip(*((jax.tree.structure(x), jax.tree.leaves(x)) for x in (carry, result[1])), strict=True)
+    if trees[0] != trees[1] or [_text(x) for x in leaves[0]] != [_text(x) for x in leaves[1]]:
+        old, new = (", ".join(map(_text, x)) or "nothing" for x in leaves)
+        raise RlxError(f"{where}: the carry is {old} at first and {new} after act; make both the same")
 
 
 def _check_spec(name: str, spec: Spec) -> None:

@@ -75,23 +75,26 @@ def _is_instance(module: str, kind: str, env: Any) -> bool:
     return library is not None and isinstance(env, getattr(library, kind))
 
 
-def traced(name: str, function: Callable[[], Any]) -> Any:
+def traced(name: str, function: Callable[[], Any], hint: str = "look at its reset and step") -> Any:
     """The function's result. Raises RlxError, in one line, for whatever JAX or the environment raises meanwhile."""
     try:
         return function()
     except RlxError:
         raise
     except Exception as error:
-        raise RlxError(f"{name} cannot be traced by JAX ({user_code.describe(error)}); {_hint(error)}") from error
+        raise RlxError(
+            f"{name} cannot be traced by JAX ({user_code.describe(error)}); {_hint(error) or hint}"
+        ) from error
 
 
 def _hint(error: Exception) -> str:
+    """What helps against some kinds of errors; empty for others."""
     kind = type(error).__name__
     if kind in ("TracerBoolConversionError", "ConcretizationTypeError", "TracerIntegerConversionError"):
         return "use jnp.where or jax.lax.cond in place of Python's if"
     if kind == "TracerArrayConversionError":
         return "use jnp in place of np"
-    return "look at its reset and step"
+    return ""
 
 
 def make(name: str, backend: str | None, episode_length: int | None, settings: Mapping[str, Any]) -> Env:

@@ -276,6 +276,10 @@ def test_in_python(dataset: Path, tmp_path: Path) -> None:
     assert second.config.network == first.config.network
     np.testing.assert_array_equal(second.act(rows), greedy(tmp_path / "theirs", rows, 0))
     assert (second.act(rows) != first.act(rows)).any()
+    few = {name: value for name, value in settings.items() if name not in CONTRACT.config}
+    for agent, other in (("cdsa", settings | {"score_width": 4}), ("bc", few | {"actor_hidden_sizes": (8,)})):
+        with one_line("is of another agent, other networks or members; begin from one of the same"):
+            rlx.fit(agent, init_from=second, **other)
 
 
 @pytest.mark.parametrize(

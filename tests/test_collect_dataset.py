@@ -24,6 +24,7 @@ from rlx.types import Key
 from tests import damage
 from tests.commands import Capture, MonkeyPatch, Say
 from tests.datasets import walk
+from tests.saved_runs import make_run
 
 pytestmark, ORBAX = pytest.mark.usefixtures("reuse_programs"), True
 
@@ -404,6 +405,12 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> N
         ("run --step 0", "has no step 0; it has 200, "),
         ("run --kind random --step 200", "--step 200: goes with --kind medium, expert or mixed"),
         ("run --kind replay --step 200", "--step 200: goes with --kind medium, expert or mixed"),
+        ("run --kind random=1 --step 200 --num-transitions 9", "--step 200: goes with --kind medium, expert or mixed"),
+        ("run --kind random=1 --noise 0.1 --num-transitions 9", "--greedy, --noise: say how policies act"),
+        (
+            "discrete --noise 0.1 --num-transitions 9",
+            "--noise 0.1: is of continuous actions, and those here are discrete; leave it out",
+        ),
         ("run --out bare", "bare: already exists; choose another --out"),
         ("run --env gymnax:MountainCarContinuous-v0", "the environment's sizes are not those of the run's"),
         (f"run --kind replay --env {ENV}", "--env, --backend, --env-args: replay is of the run's own environment"),
@@ -419,6 +426,8 @@ def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, refused
         shutil.copy(run / "config.json", tmp_path / folder)
     shutil.copytree(run / "checkpoints", tmp_path / "policies" / "checkpoints")
     (tmp_path / "run").symlink_to(run)
+    if arguments.startswith("discrete"):
+        make_run(tmp_path / "discrete", "dqn", "gymnax:CartPole-v1", critic_hidden_sizes=[8])
     folder, *rest = arguments.split()
     assert words in refused("collect", folder, *rest, *([] if "--out" in rest else ["--out", "set"]))
 

@@ -180,7 +180,9 @@ def test_successors_never_cross_an_episode(n: int) -> None:
 
 
 def test_describe() -> None:
-    dataset = walk([2, 3, 5], env="brax:hopper", random_return=-10.0, expert_return=90.0, notes=["mapped"])
+    behaviours = [{"name": "random", "share": 0.95, "return": -1234.56}, {"name": "expert", "share": 0.05}]
+    known: dict[str, Any] = {"random_return": -10.0, "expert_return": 90.0, "notes": ["mapped"]}
+    dataset = walk([2, 3, 5], env="brax:hopper", behaviours=behaviours, **known)
     rows = jax.tree.map(np.copy, dataset.rows)
     rows.reward[:] = [10, 0, 0, 20, 0, 30, 0, 0, 0, 0]
     rows.observation[:, 0] = 7
@@ -192,6 +194,7 @@ def test_describe() -> None:
     for words in (
         "walk (in memory): 10 transitions, 3 numbers an observation, 2 an action",
         "env brax:hopper",
+        "behaviours name random, share 0.95, return -1234.6; name expert, share 0.05",
         "episodes: 3, 2 terminated and 1 truncated; length min 2, quartiles 2.5 3 4, max 5, mean 3.33333",
         "returns: min 10, quartiles 15 20 25, max 30, mean 20",
         "of 20 numbers 2 at exactly +-1, 0 outside",

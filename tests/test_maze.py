@@ -12,6 +12,9 @@ import rlx
 from rlx import data, envs
 from rlx.commands import main as cli
 from rlx.envs.maze_env import MAZES, RADIUS, REACHED, SPEED, SPREAD, next_cells
+from rlx.runs.behaviours import EXPLORING, Behaviour, Manner
+from rlx.runs.source import RANDOM
+from rlx.runs.sources import EnvSource
 from rlx.types import EnvState, Step
 from tests.commands import Refused, one_line
 
@@ -179,6 +182,17 @@ def test_data_of_controllers(tmp_path: Path) -> None:
     assert np.isfinite(result.evaluate().returns).all()
 
 
+def test_returns_are_measured_once_for_each_way_of_acting() -> None:
+    """Neither random actions nor controllers have a greedy way of their own."""
+    noisy, still = Manner(noise=0.5), Manner(greedy=True)
+    source = EnvSource("maze:umaze", 20, 0, noisy)
+    for behaviour in (RANDOM, Behaviour("expert", None)):
+        for manner in (noisy, still, EXPLORING):
+            source.returns(behaviour, manner)
+    ways = [(behaviour.name, manner) for behaviour, manner in source._returns]
+    assert ways == [("random", EXPLORING), ("expert", noisy), ("expert", EXPLORING)]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -188,7 +202,12 @@ def test_data_of_controllers(tmp_path: Path) -> None:
         ("maze:umaz --kind random", "no environment 'maze:umaz'; the nearest is 'maze:umaze'"),
         ("maze:umaze --kind navigate --step 3", "--env, --step and --kind replay say nothing; leave them out"),
         ("maze:umaze --kind replay", "--env, --step and --kind replay say nothing; leave them out"),
+        (
+            "none:3x1 --kind random --num-transitions 9",
+            "none:3x1: stands for no environment, so there is nothing to collect; name one",
+        ),
         ("maze:umaze --kind random --noise 0.1", "--greedy, --noise: say how policies act"),
+        ("maze:umaze --kind navigate --greedy --num-transitions 9", "--greedy: is of policies, and maze:umaze has"),
         ("maze:umaze --kind navigate --noise -1", "--noise -1: must be at least 0"),
         ("maze:umaze --kind navigate --env-args task=9", "task 9 must be 1 to 5"),
     ],

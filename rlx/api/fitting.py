@@ -164,6 +164,8 @@ def _in_memory(
     prepared = build.setup(initial.described(run_config, givers), env, datasets=datasets)
     driver = build.make_driver(prepared, build.parts(prepared.config)[0])
     snapshot = begins._snapshot if begins else initial.snapshot(driver, run_config.agent, named)
+    if begins:
+        initial.check_same_shapes(f"init_from: {begins}", driver, snapshot)
     result: Result = training.in_memory(
         Result, prepared, datasets, driver, snapshot, None, env, follower, keep_training_state, []
     )

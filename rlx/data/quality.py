@@ -128,9 +128,11 @@ def _distinct(dataset: Dataset, scale: Dataset, bins: int) -> int:
 
 
 def _plain(value: Any) -> str:
-    """A value of `info` to read: records as `key value`, and returns with one decimal."""
+    """A value of `info` to read: records as `key value`, numbers with one decimal, small ones with three digits."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(x)}" for key, x in value.items())
     if isinstance(value, list):
         return "; ".join(map(_plain, value))
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"

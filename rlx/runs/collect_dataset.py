@@ -49,6 +49,8 @@ def make_dataset(
             raise RlxError(
                 f"{place}: is an environment, so --env, --step and --kind replay say nothing; leave them out"
             )
+        if manner.greedy:
+            raise RlxError(f"--greedy: is of policies, and {place} has controllers, which act in one way; leave it out")
         source: Source = EnvSource(str(place), size, seed, manner, backend, env_args)
     else:
         shares(kind, OF_RUNS if kind != "replay" else [kind])  # what is misspelt is said before anything is read
@@ -64,8 +66,10 @@ def make_dataset(
                 f"took {dataset.size:,} transitions of {folder}; evaluating random actions and its last policy"
             )
             return _written(source, kind, dataset, [], [], out)
-    parts = shares(kind, source.names)
-    _check_memory(source.task.env.spec, size)
+    parts, spec = shares(kind, source.names), source.task.env.spec
+    if manner.noise and spec.num_actions:
+        raise RlxError(f"--noise {manner.noise:g}: is of continuous actions, and those here are discrete; leave it out")
+    _check_memory(spec, size)
     say_compiling(f"collecting {size:,} transitions of {place}, {kind}")
     chosen = source.choose(list(parts), step)
     sizes = counts(parts.values(), size)
@@ -85,11 +89,12 @@ def _check(kind: str, size: int, out: Path, seed: int, step: int | None, manner:
         raise RlxError(f"--num-transitions {size}: must be at least 1")
     if not 0 <= seed < 2**32:
         raise RlxError(f"--seed {seed}: must be at least 0 and under 2^32")
-    if step is not None and kind in ("random", "replay"):
+    without_policy = {part.partition("=")[0] for part in kind.split(",")} <= {"random", "replay"}
+    if step is not None and without_policy:
         raise RlxError(f"--step {step}: goes with --kind medium, expert or mixed; leave it out")
     if not 0 <= manner.noise <= 10:
         raise RlxError(f"--noise {manner.noise:g}: must be at least 0 and at most 10")
-    if manner != EXPLORING and kind in ("random", "replay"):
+    if manner != EXPLORING and without_policy:
         raise RlxError(f"--greedy, --noise: say how policies act, and --kind {kind} has none; leave them out")
     if out.exists():
         raise RlxError(f"{out}: already exists; choose another --out")

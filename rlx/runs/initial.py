@@ -96,6 +96,14 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
     return {"agent": state, "statistics": statistics}
 
 
+def check_same_shapes(name: str, driver: Driver, snapshot: Any) -> None:
+    """Raises RlxError where a policy snapshot is not of the driver's agent, networks and number of members."""
+    if jax.tree.map(np.shape, snapshot["agent"]) != jax.tree.map(np.shape, driver.policy_snapshot_shapes["agent"]):
+        adopts = driver.task.agent.adopts
+        part = f", or give a part alone, as in {next(iter(adopts))}=FOLDER of a run" if adopts else ""
+        raise RlxError(f"{name}: is of another agent, other networks or members; begin from one of the same{part}")
+
+
 def _policy(run: Path, driver: Driver) -> Any:
     """The policy snapshot that a run saved last, `[members, ...]`; one member serves for any number."""
     members, count = driver.members, len(config.members(config.from_json(run / "config.json")))

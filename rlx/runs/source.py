@@ -18,7 +18,7 @@ from rlx.envs.base import Controller
 from rlx.evaluate import evaluate
 from rlx.rollout import Act, add_noise, collect, derive
 from rlx.runs import policies, saved_replay
-from rlx.runs.behaviours import Behaviour, Manner
+from rlx.runs.behaviours import EXPLORING, Behaviour, Manner
 from rlx.train import acting
 from rlx.train.task import ACT, COLLECT, POOL, Task, observed
 from rlx.types import Key, Spec
@@ -69,6 +69,7 @@ class Source:
 
     def returns(self, behaviour: Behaviour, manner: Manner = GREEDY) -> np.ndarray:
         """Returns from fixed starts, `[EPISODES]`."""
+        manner = self._own(behaviour.name, manner)
         if (behaviour, manner) not in self._returns:
             snapshot = self.snapshot(behaviour)
             self._returns[behaviour, manner] = np.asarray(self._evaluate(snapshot, name=behaviour.name, manner=manner))
@@ -125,6 +126,12 @@ class Source:
             return action, (steps + 1, *state)
 
         return act, (jnp.zeros(EPISODES, jnp.int32), *([] if fresh is None else [fresh]))
+
+    def _own(self, name: str, manner: Manner) -> Manner:
+        """What of a manner a behaviour has: random actions have none of it, and controllers are not greedy."""
+        if name == "random":
+            return EXPLORING
+        return manner._replace(greedy=False) if self.controller(name) else manner
 
     def _act(self, task: Task, snapshot: Any, name: str, manner: Manner) -> Act:
         """How a behaviour acts."""
@@ -185,9 +192,9 @@ def _at_random(spec: Spec, observation: jax.Array, key: Key, env_keys: Key) -> t
 def _under_control(
     controller: Controller, observation: jax.Array, key: Key, env_keys: Key, carry: Any
 ) -> tuple[jax.Array, dict[str, jax.Array], Any]:
-    """A controller at observations `[E, O]`; its densities are not known."""
+    """A controller at observations `[E, O]`, its actions in [-1, 1]; its densities are not known."""
     action, carry = jax.vmap(controller.act)(observation, jax.random.split(key, len(observation)), carry)
-    return action, {}, carry
+    return jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0), {}, carry
 
 
 def _greedily(

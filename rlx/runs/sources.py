@@ -13,6 +13,7 @@ import numpy as np
 from rlx import config
 from rlx.build import check_env_of_run, make_env
 from rlx.config import RunConfig
+from rlx.envs import checks, no_env
 from rlx.envs.base import Controller
 from rlx.envs.env_params import of_members
 from rlx.envs.wrapped import Wrapped
@@ -114,11 +115,13 @@ class EnvSource(Source):
     def __init__(
         self, env: str, size: int, seed: int, manner: Manner, backend: str | None = None, env_args: Sequence[str] = ()
     ) -> None:
+        if no_env.is_none(env):
+            raise RlxError(f"{env}: stands for no environment, so there is nothing to collect; name one (`rlx list`)")
         saved = config.resolve("bc", env, backend, env_args=tuple(env_args))
         made = make_env(saved)
         if made.spec.num_actions:  # only so that there is an agent; it does not act
             saved = config.resolve("dqn", env, backend, env_args=tuple(env_args))
-        self._controllers = _controllers(made)
+        self._controllers = _controllers(made, env)
         self.names = ("random", *self._controllers)
         super().__init__(saved, size, seed, manner)
 
@@ -129,13 +132,13 @@ class EnvSource(Source):
         return Behaviour("expert", None) if "expert" in self._controllers else None
 
 
-def _controllers(env: Env) -> dict[str, Controller]:
+def _controllers(env: Env, name: str) -> dict[str, Controller]:
     """Those of the environment inside, which read its own observations."""
     inner = env
     while isinstance(inner, Wrapped):
         inner = inner.env
     same = inner.spec.observation_size == env.spec.observation_size
-    return dict(getattr(inner, "controllers", {})) if same else {}
+    return checks.controllers(inner, name) if same else {}
 
 
 def _elsewhere(saved: RunConfig, env: str | None, backend: str | None, env_args: Sequence[str]) -> RunConfig:
