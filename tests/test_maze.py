@@ -197,6 +197,7 @@ def test_returns_are_measured_once_for_each_way_of_acting() -> None:
     ("words", "message"),
     [
         ("maze:umaze --kind navigat", "--kind navigat: unknown; did you mean navigate?"),
+        ("maze:umaze --kind navigate=0.999,expert=0.001 --num-transitions 9", "of 9 transitions expert has none"),
         ("maze:umaze --kind mixed", "--kind mixed: unknown; choose from random, navigate, expert"),
         ("gymnax:Pendulum-v1", "--kind expert: unknown; choose from random"),
         ("maze:umaz --kind random", "no environment 'maze:umaz'; the nearest is 'maze:umaze'"),

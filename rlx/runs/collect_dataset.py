@@ -72,8 +72,7 @@ def make_dataset(
     _check_memory(spec, size)
     say_compiling(f"collecting {size:,} transitions of {place}, {kind}")
     chosen = source.choose(list(parts), step)
-    sizes = counts(parts.values(), size)
-    dataset = data.concatenate([source.collect(b, n) for b, n in zip(chosen, sizes, strict=True) if n])
+    dataset = data.concatenate([source.collect(b, n) for b, n in zip(chosen, sizes, strict=True)])
     behaviours = [source.describe(b, share) for b, share in zip(chosen, parts.values(), strict=True)]
     return _written(source, kind, dataset, behaviours, source.mismatches(chosen), out)
 

@@ -140,9 +140,7 @@ def in_words(values: dict[str, Any], over: str = "seeds") -> list[str]:
         if greedy is None:
             lines.append(f"complete episodes of the data return {mean}")
         else:
-            lines.append(
-                f"the policies that collected the data return {mean} as they explore, the best {greedy:.1f} greedily"
-            )
+            lines.append(f"the policies that collected the data returned {mean}, the best {greedy:.1f} greedily")
     return lines
 
 

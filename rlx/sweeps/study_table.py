@@ -29,7 +29,7 @@ class Result(NamedTuple):
     unit: str  # score (random 0, expert 100) or return
     iqm: statistics.Interval  # over seeds, resampled
     mean: float
-    data: float | None  # what the policies that collected the data return as they explored
+    data: float | None  # what the policies that collected the data returned as they acted then
     greedy: float | None  # and the best of them, greedily
     per_seed: list[float]
     chosen: list[float]  # how often each setting was, over seeds
