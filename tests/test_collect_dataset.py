@@ -459,4 +459,4 @@ def test_cloning_from_the_command_line(collected: Callable[..., Dataset], run: P
         assert summary[name] == score(value)
     assert sorted(summary["eval_score_interval"]) == [score(low), score(high)]
     again = say("eval", run.parent / "clone")
-    assert again.code == 0 and f"that collected the data return {known['behaviour_return']:.1f} as" in again.out
+    assert again.code == 0 and f"that collected the data returned {known['behaviour_return']:.1f}, the" in again.out

@@ -44,6 +44,37 @@ def make_dataset(
     its name promises. Raises RlxError for an impossible run, environment or kind.
     """
     _check(kind, size, out, seed, step, manner)
+    source = _source(place, kind, size, seed, step, env, backend, env_args, manner)
+    if isinstance(source, RunSource) and kind == "replay":
+        dataset = saved_replay.read(source.saved, source.folder, size)
+        say_compiling(f"took {dataset.size:,} transitions of {place}; evaluating random actions and its last policy")
+        return _written(source, kind, dataset, [], [], out)
+    parts, spec = shares(kind, source.names), source.task.env.spec
+    if manner.noise and spec.num_actions:
+        raise RlxError(f"--noise {manner.noise:g}: is of continuous actions, and those here are discrete; leave it out")
+    sizes = counts(parts.values(), size)
+    if 0 in sizes:
+        raise RlxError(f"--kind {kind}: of {size} transitions {list(parts)[sizes.index(0)]} has none; collect more")
+    _check_memory(spec, size)
+    say_compiling(f"collecting {size:,} transitions of {place}, {kind}")
+    chosen = source.choose(list(parts), step)
+    dataset = data.concatenate([source.collect(b, n) for b, n in zip(chosen, sizes, strict=True)])
+    behaviours = [source.describe(b, share) for b, share in zip(chosen, parts.values(), strict=True)]
+    return _written(source, kind, dataset, behaviours, source.mismatches(chosen), out)
+
+
+def _source(
+    place: Path | str,
+    kind: str,
+    size: int,
+    seed: int,
+    step: int | None,
+    env: str | None,
+    backend: str | None,
+    env_args: Sequence[str],
+    manner: Manner,
+) -> Source:
+    """The environment or the run. Raises RlxError for what says nothing about it."""
     if is_env(place):
         if env is not None or step is not None or kind == "replay":
             raise RlxError(
@@ -51,30 +82,15 @@ def make_dataset(
             )
         if manner.greedy:
             raise RlxError(f"--greedy: is of policies, and {place} has controllers, which act in one way; leave it out")
-        source: Source = EnvSource(str(place), size, seed, manner, backend, env_args)
-    else:
-        shares(kind, OF_RUNS if kind != "replay" else [kind])  # what is misspelt is said before anything is read
-        folder = Path(place)
-        if kind == "replay" and (env or backend or env_args):
-            raise RlxError("--env, --backend, --env-args: replay is of the run's own environment; leave them out")
-        source = RunSource(folder, size, seed, manner, env, backend, env_args)
-        if step is not None:
-            checkpoint.choose(folder / "checkpoints", step)
-        if kind == "replay":
-            dataset = saved_replay.read(source.saved, folder, size)
-            say_compiling(
-                f"took {dataset.size:,} transitions of {folder}; evaluating random actions and its last policy"
-            )
-            return _written(source, kind, dataset, [], [], out)
-    parts, spec = shares(kind, source.names), source.task.env.spec
-    if manner.noise and spec.num_actions:
-        raise RlxError(f"--noise {manner.noise:g}: is of continuous actions, and those here are discrete; leave it out")
-    _check_memory(spec, size)
-    say_compiling(f"collecting {size:,} transitions of {place}, {kind}")
-    chosen = source.choose(list(parts), step)
-    dataset = data.concatenate([source.collect(b, n) for b, n in zip(chosen, sizes, strict=True)])
-    behaviours = [source.describe(b, share) for b, share in zip(chosen, parts.values(), strict=True)]
-    return _written(source, kind, dataset, behaviours, source.mismatches(chosen), out)
+        return EnvSource(str(place), size, seed, manner, backend, env_args)
+    shares(kind, OF_RUNS if kind != "replay" else [kind])  # what is misspelt is said before anything is read
+    folder = Path(place)
+    if kind == "replay" and (env or backend or env_args):
+        raise RlxError("--env, --backend, --env-args: replay is of the run's own environment; leave them out")
+    source = RunSource(folder, size, seed, manner, env, backend, env_args)
+    if step is not None:
+        checkpoint.choose(folder / "checkpoints", step)
+    return source
 
 
 def is_env(place: Path | str) -> bool:
