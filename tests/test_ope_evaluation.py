@@ -181,6 +181,10 @@ def test_values_that_have_not_settled_are_said() -> None:
     assert checks.change_note({"a": 0.09, "b": -0.09}, returns) == []
     assert "1 of 2 policies" in checks.change_note({"a": 0.09, "b": -0.11}, returns)[0]
     assert "1 of 1 policies" in checks.change_note({"a": np.nan}, returns)[0]
+    assert checks.scale_of(returns) == 1
+    constant = np.array([-30.0, -30.0])  # a tenth of a hundredth of 30 is allowed
+    assert checks.scale_of(constant) == pytest.approx(0.3)
+    assert checks.change_note({"a": 0.029}, constant) == [] and checks.change_note({"a": 0.031}, constant)
 
 
 def test_values_without_a_time_limit_and_a_discount() -> None:

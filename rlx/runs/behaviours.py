@@ -15,7 +15,7 @@ CLEARLY = 2  # standard errors that a policy must be above random actions
 
 
 OF_RUNS = ("random", "medium", "expert")
-MIXED = {"medium": 0.5, "expert": 0.5}
+MIXED = "medium=0.5,expert=0.5"
 
 
 class Behaviour(NamedTuple):
@@ -42,11 +42,10 @@ def shares(kind: str, names: Iterable[str]) -> dict[str, float]:
     Raises RlxError for a name that there is not, and where the shares are not positive or do not add up to 1.
     """
     names = list(names)
-    of_runs = ["mixed", "replay"] if MIXED.keys() <= set(names) else []
-    if kind == "mixed" and of_runs:
-        return dict(MIXED)
+    of_runs = ["mixed", "replay"] if set(OF_RUNS) <= set(names) else []
     if "=" not in kind:
-        return {_known("--kind", kind, [*names, *of_runs]): 1.0}
+        known = _known("--kind", kind, [*names, *of_runs])
+        return shares(MIXED, names) if known == "mixed" else {known: 1.0}
     found: dict[str, float] = {}
     for part in kind.split(","):
         name, _, text = part.partition("=")
