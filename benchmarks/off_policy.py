@@ -16,12 +16,13 @@ from rlx.agents.presets import sac
 
 SAC_LIKE = ("sac", "tqc", "dsac", "dsac_t", "ace", "mdpo", "pmoe", "sac_flow", "redq", "crossq", "xqc", "flash_sac")
 DETERMINISTIC = ("td3", "aro_ddpg", "pql", "fast_td3")
+BRO = {"residual": True, "residual_block": "bro", "kernel_init": "orthogonal"}
 WIDE = {"residual": True, "actor_hidden_sizes": (64, 64), "critic_hidden_sizes": (128, 128, 128)}
 VARIANTS = {  # settings, where there is more than the agent's name
     "sac_flow decoded": ("sac_flow", {"velocity": "decoded"}),
     "redq droq": ("redq", {"preset": "droq"}),
     "sac simba": ("sac", WIDE),
-    "sac bro": ("sac", WIDE | {"residual_block": "bro", "kernel_init": "orthogonal"}),
+    "sac bro": ("sac", WIDE | BRO),
 }
 CATEGORICAL = ("xqc", "fast_td3", "flash_sac")  # whose values have bounds that a robot's own rewards would pass
 NARROW = {"actor_hidden_sizes": (48, 48), "critic_hidden_sizes": (48, 48)}  # blocks with the parameters of 128 128
@@ -40,16 +41,17 @@ def on_robot(env: str, agent: str, **changes: Any) -> tuple[str, dict[str, Any]]
 def robot(
     name: str, goal: float, others: dict[str, tuple[str, dict[str, Any]]] | None = None, steps: int = 160_000
 ) -> Group:
-    """Agents on a task of Brax, two seeds; `others` are rows of their own."""
+    """Agents on a task of Brax; `others` are rows of their own."""
     env = f"brax:{name}"
     agents = ("sac", "tqc", "crossq", "xqc", "dsac_t", "fast_td3", "mdpo", "ace")
     rows = {agent: on_robot(env, agent) for agent in agents}
     rows |= {
         "flash_sac 48 48": on_robot(env, "flash_sac", **NARROW),
+        "sac bro 48 48": on_robot(env, "sac", **BRO, **NARROW),
         "mdpo as on Pendulum": on_robot(env, "mdpo", **MDPO),
     }
     common = {"env": env, "eval_every": 20_000, "total_env_steps": steps}
-    return Group(f"Brax's {name}", common, rows | (others or {}), goal=goal, seeds=2)
+    return Group(f"Brax's {name}", common, rows | (others or {}), goal=goal)
 
 
 def flash(**changes: Any) -> tuple[str, dict[str, Any]]:
