@@ -1,16 +1,19 @@
 """REDQ: each target is the minimum of a random pair of critics, and the actor climbs the mean of all."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+import rlx
 from rlx import settings
 from rlx.agents import cql, redq, sac
 from rlx.errors import RlxError
 from tests import probes
+from tests.commands import one_line
 from tests.loss_tools import SMALL, SPEC, normals, same, stub, targeted, two_ways
 from tests.test_sac import BATCH, HYPERS, LOG_ALPHA, POLICY, draws, stub_policy, total
 
@@ -18,6 +21,8 @@ CONTRACT = probes.Contract(
     config={"num_critics": 3}, hypers={"alpha_init": 1e-3, "alpha_lr": 0.0}, variants=({"critic_dropout": 0.01},)
 )
 
+ENV = "gymnax:Pendulum-v1"
+SIZES: dict[str, Any] = {"actor_hidden_sizes": 8, "critic_hidden_sizes": 8}
 ONLINE, TARGET = np.array([0.5, -1.5, 0.1, 2.0], np.float32), np.array([1.2, 0.4, -0.3, 0.9], np.float32)
 STUBS = redq.make_networks(redq.Config(**SMALL, num_critics=4), SPEC)._replace(
     actor=stub(stub_policy), critic=stub(lambda w, o, a: w[:, None] * total(o, a))
@@ -87,3 +92,30 @@ def test_policy_and_critics_of_cql_are_adopted() -> None:
     same((state.actor.learner, state.actor.log_alpha), (other.actor.learner, other.actor.log_alpha))
     same(state.critic.learner, other.critic.learner)
     assert isinstance(state.critic.hypers, redq.Hypers) and not isinstance(state.critic.hypers, cql.Hypers)
+
+
+@pytest.mark.usefixtures("reuse_programs")
+def test_parts_of_results_are_adopted_in_python(tmp_path: Path) -> None:
+    """Of results in memory and of run folders; one member serves for any number. What names no run is refused."""
+    short: dict[str, Any] = {"total_env_steps": 64, "num_envs": 4, "batch_size": 8, "pool_size": 4, "eval_episodes": 2}
+    short |= SIZES | {"num_critics": 3, "log_every": 64, "eval_every": 64, "warmup_env_steps": 32, "progress": False}
+    first = rlx.fit("sac", ENV, **short)
+    folder = first.save(tmp_path / "first")
+    still = short | {"actor_lr": 0.0, "critic_lr": 0.0, "alpha_lr": 0.0, "tau": 0.0, "num_seeds": 2}
+    second = rlx.fit("redq", ENV, init_from={"policy": first, "critic": folder}, **still)
+    for half in ("actor", "critic"):
+        before, after = (getattr(result.state, half).learner.params for result in (first, second))
+        jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda x: np.stack([x[0]] * 2), before), after)
+    again = rlx.fit("redq", ENV, init_from={"policy": folder}, run_dir=tmp_path, run_name="again", **still)
+    same(again.state.actor.learner.params, second.state.actor.learner.params)
+    for init_from, message in (
+        ({}, "init_from: names no part"),
+        (3, "init_from: is of type int; give a run's folder, or the result of one"),
+        ({"policy": 3}, "init_from['policy']: is of type int"),
+        ({"value": first}, "redq adopts policy, critic, not 'value'"),
+        ({"policy": tmp_path}, "is not a run folder"),
+    ):
+        with one_line(message):
+            rlx.fit("redq", ENV, init_from=init_from, **still)
+    with one_line("init_from: this result has no run folder"):
+        rlx.fit("redq", ENV, init_from={"policy": first}, run_dir=tmp_path, **still)

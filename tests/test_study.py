@@ -5,10 +5,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from rlx import data, json_files
+from rlx.runs import policies
 from rlx.sweeps import bandit
 from tests.commands import Refused, Say, flags
 from tests.kill_cases import write_dataset
@@ -105,6 +107,32 @@ def test_a_killed_study_is_gone_on_with(sets: list[Path], tmp_path: Path, say: S
     assert said.code == 2 and "another version" in said.err
 
 
+def test_a_study_begins_from_the_runs_of_another(sets: list[Path], tmp_path: Path, say: Say) -> None:
+    """Parts go to the agents that adopt them, each set's from its own run; a run that changed meanwhile is refused."""
+    common = ["--dataset", *sets, "--run-dir", tmp_path, "--quiet", *flags(**TINY)]
+    common += ["--num-critics", 2, "--no-normalize-observations"]
+    assert say("study", "cql", "--run-name", "first", *common).code == 0
+    parts = f"policy={tmp_path}/first/cql-{{dataset}},critic={tmp_path}/first/cql-{{dataset}}"
+    frozen = flags(actor_lr=0, critic_lr=0, alpha_lr=0, tau=0, total_env_steps=0)
+    said = say("study", "redq", "bc", "--run-name", "second", *common, *frozen, "--init-from", parts)
+    assert said.code == 0, said.err
+    for name in ("poor", "rich"):
+        places = (tmp_path / "first" / f"cql-{name}", tmp_path / "second" / f"redq-{name}")
+        first, second = (policies.load(place, (0, 1)).snapshot["agent"] for place in places)
+        jax.tree.map(np.testing.assert_array_equal, first.actor.learner.params, second.actor.learner.params)
+        jax.tree.map(np.testing.assert_array_equal, first.critic.learner.params, second.critic.learner.params)
+        assert json_files.read(tmp_path / "second" / f"bc-{name}" / "config.json")["init_from"] is None
+    assert f"redq on poor began from policy={tmp_path}/first/cql-poor," in said.out
+    assert say("study", "--resume", tmp_path / "second", "--quiet").out == said.out
+
+    known = json_files.read(tmp_path / "second" / "study.json")
+    changed = known["init_from_digests"] | {f"{tmp_path}/first/cql-poor": "another"}
+    for digests, message in (({}, "is damaged ("), (changed, "cql-poor: is not as it was when the study began")):
+        json_files.write(tmp_path / "second" / "study.json", known | {"init_from_digests": digests})
+        refused = say("study", "--resume", tmp_path / "second")
+        assert refused.code == 2 and message in refused.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -115,7 +143,9 @@ def test_a_killed_study_is_gone_on_with(sets: list[Path], tmp_path: Path, say: S
         ("iql --dataset {poor} --beta 1 10 --evaluations 9 --eval-episodes 1", "--eval-episodes 1: one half *"),
         ("iql iql --dataset {poor}", "iql: is there twice; *"),
         ("iql --dataset {poor} {poor}", "--dataset *: another data set is called poor, too; *"),
-        ("sac --dataset {poor}", "sac: learns from its environment alone; give --offline-steps, or leave it out"),
+        ("iql sac --dataset {poor}", "sac: makes 20,000 steps in its environment and iql 0; give all the same *"),
+        ("sac --dataset {poor} --offline-fraction 0", "--dataset *: nothing reads it; *"),
+        ("iql --dataset {poor} --init-from critic={poor}", "*/poor: is not a run folder *"),
         ("iql@smal --dataset {poor}", "--preset smal: unknown for iql *"),
         ("iql bc --dataset {poor} --bta 1", "unknown argument '--bta' of `rlx study`: did you mean --beta?"),
         ("--resume nowhere", "nowhere: holds no study (no study.json); give a folder that `rlx study` made"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from rlx.train import other_names
 from rlx.train.compile import keep_compiled_programs
 from rlx.train.config import TrainConfig
 
+Run = str | Path | Result  # the folder of one, or what it returned
 OF_FOLDERS = ("tensorboard", "wandb", "checkpoint_dir", "checkpoint_every", "keep", "checkpoint_replay")
 WRITE_IT = (
     "write it by rlx.data.write(dataset, path) (rlx.data.from_arrays makes a Dataset of a dict of arrays), and give"
@@ -37,7 +39,7 @@ def fit(
     *,
     dataset: Any = None,
     preset: str | None = None,
-    init_from: str | Path | Result | None = None,
+    init_from: Run | Mapping[str, Run] | None = None,
     run_dir: str | Path | None = None,
     run_name: str | None = None,
     overwrite: bool = False,
@@ -52,6 +54,9 @@ def fit(
     environment of your own (see `rlx.types.Env`), by default that of the data set, if it has one. `dataset` is a
     path, a `rlx.data.Dataset` or a dict of arrays (see `rlx.data.from_arrays`), or a list of them. With `run_dir` the
     run has a folder in it, as the command makes it, and can be resumed; without, all stays in memory.
+
+    `init_from` is a run to begin from, or the runs that give parts of other agents, by the names of the parts:
+    `{"policy": result, "critic": "runs/calql"}`.
 
     `callbacks` are called with every line of metrics and the agent's state; one that returns True ends the run. So does
     Ctrl-C: the result is what was learnt until then. An exception in a callback is raised, with the result in its
@@ -69,15 +74,14 @@ def fit(
         settings["dataset"] = ",".join(paths)
     named_env = environment(env, backend, datasets or paths)
     check_names(agent, settings)
+    _check_runs(init_from)
     run_config = config.resolve(agent, named_env.name, named_env.backend, preset, **named_env.settings | settings)
     _check(run_config, settings, run_dir, run_name, overwrite, datasets)
     if run_dir is None:
         return _in_memory(run_config, named_env.env, datasets, init_from, follower, keep_training_state)
     check_kind("run_dir", run_dir, (str, Path), "the folder that holds runs")
-    if isinstance(init_from, Result):
-        init_from = init_from.folder or _no_folder()
+    source = _in_folders(init_from)
     with folders.new(run_dir, run_name, run_config, overwrite) as folder:
-        source = None if init_from is None else str(init_from)
 
         def train() -> Any:
             return runner.train(run_config, folder, source, env=named_env.env, follower=follower)
@@ -99,8 +103,39 @@ def check_names(agent: str, settings: dict[str, Any]) -> None:
             raise RlxError(f"unknown setting {name!r} of {agent}: {hint}")
 
 
-def _no_folder() -> Path:
-    raise RlxError("init_from: this result has no run folder, which a run in a folder needs; save it by result.save")
+def _check_runs(init_from: Any) -> None:
+    """Raises RlxError for an argument `init_from` that names no runs."""
+    if isinstance(init_from, Mapping) and not init_from:
+        raise RlxError("init_from: names no part; give the parts' runs, as in {'policy': RUN}, or leave it out")
+    runs = init_from if isinstance(init_from, Mapping) else {"": init_from} if init_from is not None else {}
+    for name, run in runs.items():
+        label = f"init_from[{name!r}]" if name else "init_from"
+        check_kind(label, run, (str, Path, Result), "a run's folder, or the result of one")
+
+
+def _in_folders(init_from: Run | Mapping[str, Run] | None) -> str | None:
+    """The argument `init_from` as the command has it. Raises RlxError for a result that has no run folder."""
+
+    def place(run: Run) -> str:
+        if isinstance(run, Result) and run.folder is None:
+            raise RlxError(
+                "init_from: this result has no run folder, which a run in a folder needs; save it by result.save"
+            )
+        return str(run.folder if isinstance(run, Result) else run)
+
+    if isinstance(init_from, Mapping):
+        return ",".join(f"{name}={place(run)}" for name, run in init_from.items())
+    return None if init_from is None else place(init_from)
+
+
+def _givers(init_from: Mapping[str, Run]) -> dict[str, initial.Giver]:
+    """The runs that give parts, in memory or in folders."""
+    return {
+        name: initial.Giver(repr(run), run.config, run._task, run._snapshot)
+        if isinstance(run, Result)
+        else initial.giver(Path(run))
+        for name, run in init_from.items()
+    }
 
 
 class NamedData(NamedTuple):
@@ -154,18 +189,26 @@ def _in_memory(
     run_config: RunConfig,
     env: Any,
     datasets: list[Dataset],
-    init_from: str | Path | Result | None,
+    init_from: Run | Mapping[str, Run] | None,
     follower: Follower,
     keep_training_state: bool,
 ) -> Result:
-    begins = init_from if isinstance(init_from, Result) else None
-    named = None if init_from is None or begins else str(init_from)
-    givers = {"": begins.config} if begins else initial.configs(named)
-    prepared = build.setup(initial.described(run_config, givers), env, datasets=datasets)
+    if isinstance(init_from, Result):
+        configs = {"": init_from.config}
+    elif isinstance(init_from, Mapping):
+        givers = _givers(init_from)
+        configs = {name: run.config for name, run in givers.items()}
+    else:
+        configs = initial.configs(_in_folders(init_from))
+    prepared = build.setup(initial.described(run_config, configs), env, datasets=datasets)
     driver = build.make_driver(prepared, build.parts(prepared.config)[0])
-    snapshot = begins._snapshot if begins else initial.snapshot(driver, run_config.agent, named)
-    if begins:
-        initial.check_same_shapes(f"init_from: {begins}", driver, snapshot)
+    if isinstance(init_from, Result):
+        snapshot = init_from._snapshot
+        initial.check_same_shapes(f"init_from: {init_from}", driver, snapshot)
+    elif isinstance(init_from, Mapping):
+        snapshot = initial.adopted(driver, run_config.agent, givers)
+    else:
+        snapshot = initial.snapshot(driver, run_config.agent, _in_folders(init_from))
     result: Result = training.in_memory(
         Result, prepared, datasets, driver, snapshot, None, env, follower, keep_training_state, []
     )

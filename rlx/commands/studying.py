@@ -33,6 +33,8 @@ def study(arguments: list[str]) -> int:
     parser.add_argument("--preset", help="named settings of the agents that name none, or a .json file of them")
     several = "where a hyper-parameter has several values: evaluation episodes that choose; several: a table for each"
     parser.add_argument("--evaluations", type=int, nargs="+", default=[], metavar="N", help=several)
+    begins = "begin from parts of other runs, NAME=RUN, or from a run; {dataset} stands for the name of the data set"
+    parser.add_argument("--init-from", metavar="RUN", help=begins)
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
     parser.add_argument("--run-name", help="name of this study's folder (default: from agent, environment and seed)")
     parser.add_argument("--overwrite", action="store_true", help="replace a study's folder that exists")
@@ -47,7 +49,7 @@ def study(arguments: list[str]) -> int:
 
     prepare_jax(settings.get("deterministic", False))
     places = [studies.Place(path, *environment(values.env, values.backend, path)) for path in values.dataset]
-    made = studies.make(values.agent, places, values.evaluations, values.preset, **settings)
+    made = studies.make(values.agent, places, values.evaluations, values.preset, values.init_from, **settings)
     first = made.cells[0].config
     with folders.new(values.run_dir, values.run_name, first, values.overwrite, folders.STUDY, "study-") as folder:
         studying.begin(made, folder, quiet=values.quiet)

@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rlx import config
 from rlx.config import RunConfig
-from rlx.errors import RlxError
+from rlx.errors import RlxError, say
 from rlx.runs import checkpoint, policies
 from rlx.settings import flag_of
 from rlx.train.loop import Driver
 from rlx.train.task import Task
+
+
+class Giver(NamedTuple):
+    """A run that gives a part of its policy."""
+
+    name: str  # in messages
+    config: RunConfig
+    task: Task
+    snapshot: Any  # agent and statistics of its members, [members, ...]
+
+
+def giver(run: Path) -> Giver:
+    """The policies that a run in a folder saved last. Raises RlxError where there are none."""
+    saved = policies.load(run, range(len(config.members(config.from_json(run / "config.json")))))
+    return Giver(str(run), saved.config, saved.task, saved.snapshot)
 
 
 def sources(init_from: str | None) -> dict[str, Path]:
@@ -74,26 +89,47 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
     runs = sources(init_from)
     if not runs or "" in runs:
         return policies.load_snapshot(runs[""], driver) if runs else None
-    adopts = driver.task.agent.adopts
-    for name in runs:
+    return adopted(driver, agent, {name: giver(run) for name, run in runs.items()})
+
+
+def check(driver: Driver, agent: str, init_from: str) -> None:
+    """Raises what `snapshot` would, and compiles nothing."""
+    runs = sources(init_from)
+    if "" in runs:
+        policies.load_snapshot(runs[""], driver)
+        return
+    _fitting(driver, agent, {name: giver(run) for name, run in runs.items()})
+
+
+def adopted(driver: Driver, agent: str, givers: Mapping[str, Giver]) -> Any:
+    """Agent and statistics with parts of other runs, `[M, ...]`. Raises RlxError for parts that do not fit."""
+    others = _fitting(driver, agent, givers)
+    state = driver.fetch(driver.policy_snapshot(driver.init()))["agent"]
+    for name, other in others.items():
+        state = jax.device_get(jax.vmap(driver.task.agent.adopts[name])(state, other["agent"]))
+    return {"agent": state, "statistics": next(iter(others.values()))["statistics"]}
+
+
+def _fitting(driver: Driver, agent: str, givers: Mapping[str, Giver]) -> dict[str, Any]:
+    """What each of the runs gives, `[M, ...]`. Raises RlxError where it does not fit the driver's agent."""
+    adopts, shapes = driver.task.agent.adopts, driver.policy_snapshot_shapes["agent"]
+    others: dict[str, Any] = {}
+    for name, run in givers.items():
         if name not in adopts:
-            raise RlxError(f"--init-from {init_from}: {agent} adopts {', '.join(adopts) or 'nothing'}, not {name!r}")
-    others = {name: _policy(run, driver) for name, run in runs.items()}
-    fresh = driver.fetch(driver.policy_snapshot(driver.init()))
-    state, statistics = fresh["agent"], None
-    for name, run in runs.items():
-        other = others[name]
-        state = jax.device_get(jax.vmap(adopts[name])(state, other["agent"]))
-        if jax.tree.map(np.shape, state) != jax.tree.map(np.shape, fresh["agent"]):
-            raise RlxError(f"{run}: what {agent} adopts as {name!r} has other sizes; give both the same networks")
+            parts = ", ".join(adopts) or "nothing"
+            raise RlxError(f"--init-from {name}={run.name}: {agent} adopts {parts}, not {name!r}")
+        other = _for_members(run, driver)
+        adopt = jax.vmap(adopts[name])
+        if jax.tree.map(np.shape, jax.eval_shape(adopt, shapes, other["agent"])) != jax.tree.map(np.shape, shapes):
+            raise RlxError(f"{run.name}: what {agent} adopts as {name!r} has other sizes; give both the same networks")
         other["statistics"] = other["statistics"].replace(returns=None)  # parts begin with none
-        same = jax.tree.map(np.array_equal, statistics or other["statistics"], other["statistics"])
-        if not all(jax.tree.leaves(same)):
+        first = next(iter(others.values()), other)
+        if not all(jax.tree.leaves(jax.tree.map(np.array_equal, first["statistics"], other["statistics"]))):
             raise RlxError(
-                f"{run}: saw other observations than the first run of --init-from; use runs on the same data"
+                f"{run.name}: saw other observations than the first run of --init-from; use runs on the same data"
             )
-        statistics = other["statistics"]
-    return {"agent": state, "statistics": statistics}
+        others[name] = other
+    return others
 
 
 def check_same_shapes(name: str, driver: Driver, snapshot: Any) -> None:
@@ -104,18 +140,20 @@ def check_same_shapes(name: str, driver: Driver, snapshot: Any) -> None:
         raise RlxError(f"{name}: is of another agent, other networks or members; begin from one of the same{part}")
 
 
-def _policy(run: Path, driver: Driver) -> Any:
-    """The policy snapshot that a run saved last, `[members, ...]`; one member serves for any number."""
-    members, count = driver.members, len(config.members(config.from_json(run / "config.json")))
+def _for_members(run: Giver, driver: Driver) -> Any:
+    """The policy snapshot of a run, for each of the driver's members; one member serves for any number."""
+    members, count = driver.members, len(config.members(run.config))
     if count not in (1, members):
-        raise RlxError(f"{run}: holds {count} members but {members} are to start; use one, or as many")
-    saved = policies.load(run, range(count))
-    _check_same_sight(run, saved.task, driver.task)
-    return jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), jax.device_get(saved.snapshot))
+        raise RlxError(f"{run.name}: holds {count} members but {members} are to start; use one, or as many")
+    _check_same_sight(run.name, run.task, driver.task)
+    return jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), jax.device_get(run.snapshot))
 
 
-def _check_same_sight(run: Path, theirs: Task, ours: Task) -> None:
-    """Raises RlxError where a run's agent observes or acts with other numbers than the one that adopts a part of it."""
+def _check_same_sight(run: str, theirs: Task, ours: Task) -> None:
+    """Raises RlxError where a run's agent observes or acts with other numbers than the one that adopts a part of it.
+
+    What else may make its environment another one is said: going on elsewhere can be meant.
+    """
     sizes = [(task.env.spec.observation_size, task.env.spec.action_size) for task in (theirs, ours)]
     if sizes[0] != sizes[1]:
         (observed, acted), (here, action) = sizes
@@ -127,3 +165,6 @@ def _check_same_sight(run: Path, theirs: Task, ours: Task) -> None:
         their, our = getattr(theirs.config, name), getattr(ours.config, name)
         if their != our:
             raise RlxError(f"{flag_of(name)} {our}: {run} has {their}, so it saw other numbers; give both the same")
+    wrappers = [" ".join(task.config.wrappers) or "none" for task in (theirs, ours)]
+    if wrappers[0] != wrappers[1]:
+        say(f"rlx: {run} was trained with --wrappers {wrappers[0]}, this run has {wrappers[1]}")

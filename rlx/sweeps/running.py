@@ -67,7 +67,13 @@ def _plan(sweep: Sweep) -> str:
 
 
 def train_part(
-    run_config: RunConfig, folder: Path, quiet: bool, name: str, interrupts: Interrupts, command: str
+    run_config: RunConfig,
+    folder: Path,
+    quiet: bool,
+    name: str,
+    interrupts: Interrupts,
+    command: str,
+    init_from: str | None = None,
 ) -> dict[str, Any]:
     """The summary of one run of a sweep or study (`command`): trained, resumed or, of a finished one, read."""
     if (folder / "summary.json").is_file():
@@ -82,7 +88,13 @@ def train_part(
         same_data_as = first if command == "sweep" and folder != first else None
         with folders.claimed(folder):
             return runner.train(
-                run_config, folder, quiet=quiet, part_of=name, interrupts=interrupts, same_data_as=same_data_as
+                run_config,
+                folder,
+                init_from,
+                quiet=quiet,
+                part_of=name,
+                interrupts=interrupts,
+                same_data_as=same_data_as,
             )
     except Interrupted as end:
         raise Interrupted(end.code - 128, f"saved in {folder}; {remedy}") from None

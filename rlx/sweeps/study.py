@@ -11,7 +11,7 @@ from rlx import build, config, data, json_files
 from rlx.config import RunConfig
 from rlx.envs import no_env
 from rlx.errors import RlxError
-from rlx.runs import loggers, saver
+from rlx.runs import initial, loggers, saver
 from rlx.runs.folders import STUDY
 from rlx.settings import convert
 
@@ -31,6 +31,7 @@ class Cell(NamedTuple):
     agent: str  # a column of the table: the agent's name, `iql@small` with a preset
     dataset: str  # a row of the table
     config: RunConfig
+    init_from: str | None = None  # as of `rlx train`
 
     @property
     def name(self) -> str:
@@ -44,6 +45,7 @@ class Study(NamedTuple):
     cells: list[Cell]  # all agents on the first data set, then on the next
     digests: dict[str, str]  # the version of every data set
     evaluations: tuple[int, ...]  # how many evaluation episodes may choose among the settings; empty for one setting
+    begun_from: dict[str, str]  # digests of the policies of runs that `--init-from` names
 
 
 def make(
@@ -51,10 +53,13 @@ def make(
     places: Sequence[Place],
     evaluations: Sequence[int] = (),
     preset: str | None = None,
+    init_from: str | None = None,
     **settings: Any,
 ) -> Study:
     """A study of agents, `NAME` or `NAME@PRESET`, on data sets; a setting goes to the agents that have it.
 
+    So does `init_from`: parts of runs to the agents that adopt them, a whole policy to its own agent. `{dataset}` in it
+    stands for the name of the set.
     Hyper-parameters may have several values: each combination is trained, and `evaluations` episodes choose among them.
     Raises RlxError, before there is a folder, for what cannot be trained or compared.
     """
@@ -67,11 +72,32 @@ def make(
         digests[name] = _digest(loaded)
         for text in agents:
             cell = Cell(_column(text), name, _resolve(text, place, preset, settings))
-            build.setup(cell.config, datasets=loaded)
-            cells.append(cell)
-    study = Study(cells, digests, tuple(evaluations))
+            cells.append(_begun(cell, init_from and init_from.replace("{dataset}", name), loaded))
+    if init_from and not any(cell.init_from for cell in cells):
+        raise RlxError(f"--init-from {init_from}: no agent of this study begins from that; leave it out")
+    study = Study(cells, digests, tuple(evaluations), _begun_from(cells))
     _check(study)
     return study
+
+
+def _begun(cell: Cell, init_from: str | None, datasets: Sequence[data.Dataset]) -> Cell:
+    """The cell, and what it begins from if that is for its agent. Raises RlxError for what cannot be trained."""
+    configs = initial.configs(init_from)
+    if "" in configs and configs[""].agent != cell.config.agent:
+        configs = {}  # a whole policy of another agent
+    prepared = build.setup(initial.described(cell.config, configs), datasets=datasets)
+    if not configs:
+        return cell
+    driver = build.make_driver(prepared, build.parts(prepared.config)[0])
+    if "" not in configs and configs.keys().isdisjoint(driver.task.agent.adopts):
+        return cell
+    initial.check(driver, cell.config.agent, str(init_from))
+    return cell._replace(init_from=init_from)
+
+
+def _begun_from(cells: Sequence[Cell]) -> dict[str, str]:
+    """Digests of the policies that cells begin from, by their runs."""
+    return {run: digest for cell in cells for run, digest in initial.digests(cell.init_from).items()}
 
 
 def _digest(datasets: Sequence[data.Dataset]) -> str:
@@ -106,8 +132,12 @@ def _check(study: Study) -> None:
             raise RlxError(f"{cell.agent}: is there twice; give one of them another preset file, AGENT@FILE.json")
         if no_env.is_none(cell.config.env):
             raise RlxError("--no-env: a study compares greedy returns, so it needs an environment; name one by --env")
-        if not cell.config.train.offline_steps:
-            raise RlxError(f"{cell.agent}: learns from its environment alone; give --offline-steps, or leave it out")
+        steps = study.cells[0].config.train.total_env_steps
+        if cell.config.train.total_env_steps != steps:
+            raise RlxError(
+                f"{cell.agent}: makes {cell.config.train.total_env_steps:,} steps in its environment and"
+                f" {study.cells[0].agent} {steps:,}; give all the same --total-env-steps, 0 to learn from data alone"
+            )
         loggers.check(cell.config)
         saver.check_place(cell.config, Path())
     if any(count < 1 for count in study.evaluations):
@@ -126,19 +156,26 @@ def _check(study: Study) -> None:
 
 
 def check_versions(study: Study) -> None:
-    """Raises RlxError where a data set is not the one that the study began with."""
+    """Raises RlxError where a data set, or a run to begin from, is not the one that the study began with."""
     for path, name in {cell.config.train.dataset: cell.dataset for cell in study.cells}.items():
         if _digest([data.read(Path(each)) for each in path.split(",")]) != study.digests[name]:
             raise RlxError(
                 f"{path}: is another version than the study began with, and one table has one version of a set;"
                 " restore it, or begin another study"
             )
+    for run, digest in _begun_from(study.cells).items():
+        if digest != study.begun_from[run]:
+            raise RlxError(f"{run}: is not as it was when the study began; restore it, or begin another study")
 
 
 def save(study: Study, folder: Path, more: Mapping[str, Any] | None = None) -> None:
     """Writes study.json."""
-    cells = [config.to_json(cell.config) | {"column": cell.agent, "dataset": cell.dataset} for cell in study.cells]
+    cells = [
+        config.to_json(cell.config) | {"column": cell.agent, "dataset": cell.dataset, "init_from": cell.init_from}
+        for cell in study.cells
+    ]
     content = {"cells": cells, "digests": study.digests, "evaluations": study.evaluations}
+    content["init_from_digests"] = study.begun_from
     json_files.write(folder / STUDY, content | dict(more or {}))
 
 
@@ -154,11 +191,15 @@ def load(folder: Path) -> Study:
                 str(one["column"]),
                 str(one["dataset"]),
                 config.resolve(one["agent"], one["env"], one["backend"], **one["settings"]),
+                None if one.get("init_from") is None else str(one["init_from"]),
             )
             for one in content["cells"]
         ]
         evaluations = tuple(convert("evaluations", int, count) for count in content["evaluations"])
-        study = Study(cells, {cell.dataset: str(content["digests"][cell.dataset]) for cell in cells}, evaluations)
+        digests = {cell.dataset: str(content["digests"][cell.dataset]) for cell in cells}
+        runs = {str(run) for cell in cells for run in initial.sources(cell.init_from).values()}
+        begun_from = {run: str(content["init_from_digests"][run]) for run in runs}
+        study = Study(cells, digests, evaluations, begun_from)
         if not cells:
             raise ValueError("no cells")
         _check(study)

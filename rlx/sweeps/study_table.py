@@ -126,6 +126,9 @@ def _notes(study: Study, rows: Sequence[Result]) -> list[str]:
         f"Interquartile means over {' or '.join(map(str, seeds))} seeds of the last policies, with 95 % bootstrap"
         " intervals over seeds; score: random 0, expert 100.",
     ]
+    if steps := study.cells[0].config.train.total_env_steps:
+        lines.append(f"Agents made {steps:,} steps in their environment, and learned from the data as well.")
+    lines += [f"{cell.agent} on {cell.dataset} began from {cell.init_from}." for cell in study.cells if cell.init_from]
     several = {result.agent: result.settings for result in rows if result.settings > 1}
     if several:
         counts = ", ".join(f"{agent} among {count}" for agent, count in several.items())

@@ -36,7 +36,7 @@ def _run(study: Study, folder: Path, quiet: bool, interrupts: Interrupts) -> Non
         say(f"rlx: {count} runs: {count // len(study.digests)} agents on {len(study.digests)} data sets")
     for i, cell in enumerate(study.cells, 1):
         name = f"{cell.agent} on {cell.dataset}, {i} of {count}"
-        train_part(cell.config, folder / cell.name, quiet, name, interrupts, "study")
+        train_part(cell.config, folder / cell.name, quiet, name, interrupts, "study", cell.init_from)
     check_versions(study)
     rows = study_table.results(study, folder)
     study_table.write(study, folder, rows)
