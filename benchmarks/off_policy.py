@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from benchmarks import tables
 from benchmarks.variants import PENDULUM, Group, known, main
-from rlx import config
+from rlx import config, statistics
 from rlx.agents import flash_sac
 from rlx.agents.presets import sac
 
@@ -94,5 +97,30 @@ GROUPS = {
     ),
 }
 
+ROBOTS = ("ant", "halfcheetah", "hopper", "walker2d", "humanoid")
+
+
+def overview(made: dict[str, Any]) -> list[str]:
+    """All robots in one table: interquartile means of the seeds' final returns, and their mean ratio to SAC's."""
+    tasks = [made[name] for name in ROBOTS if name in made]
+    if len(tasks) < len(ROBOTS):
+        return []
+    agents = [row for row in tasks[0] if all(row in rows for rows in tasks)]
+    finals = {
+        agent: [float(statistics.interquartile_mean(rows[agent]["returns"][-1])) for rows in tasks] for agent in agents
+    }
+    lines = [tables.line(["", *ROBOTS, "over SAC's"]), tables.line(["---"] * (len(ROBOTS) + 2))]
+    for agent, final in sorted(finals.items(), key=lambda item: -over_sac(item[1], finals["sac"])):
+        lines.append(tables.line([agent, *(f"{x:.0f}" for x in final), f"{over_sac(final, finals['sac']):.2f}"]))
+    seeds = {len(rows[agent]["returns"][-1]) for rows in tasks for agent in agents}
+    count = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    what = f"Final returns, interquartile means over {count} seeds, and the mean of their ratios to SAC's."
+    return ["## Five robots of Brax\n\n" + what + "\n\n" + "\n".join(lines) + "\n"]
+
+
+def over_sac(finals: list[float], of_sac: list[float]) -> float:
+    return float(np.mean(np.divide(finals, of_sac)))
+
+
 if __name__ == "__main__":
-    main(GROUPS, "off-policy", "Off-policy agents, beside SAC", __doc__)
+    main(GROUPS, "off-policy", "Off-policy agents, beside SAC", __doc__, overview)

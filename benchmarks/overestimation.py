@@ -159,8 +159,8 @@ def main() -> None:
                 made[name][agent] = run(agent, GROUPS[name])
                 kept.write_text(json.dumps(made) + "\n")
     parts = [f"## {GROUPS[n].title}, {GROUPS[n].seeds} seeds\n\n{table(GROUPS[n], rows)}\n" for n, rows in made.items()]
-    runs = dict.fromkeys(tables.origin_of(row["made"]) for rows in made.values() for row in rows.values())
-    by = " ".join(["Made by `python -m benchmarks.overestimation`.", *runs])
+    runs = tables.origins_of(row["made"] for rows in made.values() for row in rows.values())
+    by = f"Made by `python -m benchmarks.overestimation`. {runs}"
     page = "\n".join(["# What critics believe, beside what followed\n", by, "", *parts])
     (args.out / "overestimation.md").write_text(page)
     print(page)

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,14 @@ def origin_of(made: dict[str, Any]) -> str:
     commit = str(versions.get("commit", "unknown"))
     commit = commit[:12] + "-dirty" * commit.endswith("-dirty")
     return f"{made['date']}, {device}, jax {versions['jax']}, commit {commit}."
+
+
+def origins_of(made: Iterable[dict[str, Any]]) -> str:
+    """As `origin_of` for several measurements: the commits of each day and machine together."""
+    commits: dict[str, dict[str, None]] = {}
+    for where, _, commit in (origin_of(one).rstrip(".").rpartition(", commit ") for one in made):
+        commits.setdefault(where, {})[commit] = None
+    return " ".join(f"{where}, commit{'s' * (len(of) > 1)} {', '.join(of)}." for where, of in commits.items())
 
 
 def _row(side: str, found: dict[str, Any]) -> list[str]:

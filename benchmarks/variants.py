@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +28,11 @@ class Group(NamedTuple):
     goal: float = -200.0
     seeds: int = 5
 
-    def heading(self) -> str:
-        """Of its part of the page."""
-        return f"## {self.title}, {self.seeds} seeds"
+    def part(self, rows: dict[str, dict[str, Any]]) -> str:
+        """Its part of the page, of the rows that were made."""
+        counts = sorted({len(row["returns"][0]) for row in rows.values()})
+        seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        return f"## {self.title}, {seeds} seeds\n\n{table(rows, self.goal)}\n"
 
 
 def known(agent: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -92,8 +95,17 @@ def interval(values: np.ndarray, digits: int = 0) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def main(groups: dict[str, Group], name: str, title: str, about: str) -> None:
-    """Makes the rows and seeds that are missing, and the page `NAME.md` of all; `about` is the command's help."""
+def main(
+    groups: dict[str, Group],
+    name: str,
+    title: str,
+    about: str,
+    overview: Callable[[dict[str, Any]], list[str]] = lambda made: [],
+) -> None:
+    """Makes the rows and seeds that are missing, and the page `NAME.md` of all; `about` is the command's help.
+
+    The page begins with the `overview` of all rows.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(groups), choices=groups)
     parser.add_argument("--rows", nargs="+", help="these rows alone (default: all)")
@@ -116,9 +128,7 @@ def main(groups: dict[str, Group], name: str, title: str, about: str) -> None:
             made[key] = rows = {row: rows[row] for row in group.rows if row in rows}
             kept.write_text(json.dumps(made) + "\n")
         print(table(rows, group.goal), flush=True)
-    parts = [f"{groups[key].heading()}\n\n{table(rows, groups[key].goal)}\n" for key, rows in made.items()]
+    parts = [groups[key].part(rows) for key, rows in made.items()]
     runs = [row["made"] for rows in made.values() for row in rows.values() if "made" in row]
-    made_by = " ".join(
-        [f"Made by `python -m benchmarks.{name.replace('-', '_')}`.", *dict.fromkeys(map(tables.origin_of, runs))]
-    )
-    (args.out / f"{name}.md").write_text(f"# {title}\n\n{made_by}\n\n" + "\n".join(parts))
+    made_by = f"Made by `python -m benchmarks.{name.replace('-', '_')}`. {tables.origins_of(runs)}".strip()
+    (args.out / f"{name}.md").write_text(f"# {title}\n\n{made_by}\n\n" + "\n".join([*overview(made), *parts]))
