@@ -30,6 +30,7 @@ class Config(sac.Config):
         COUNT,
         up_to="num_critics",
     )
+    backup_entropy: bool = setting(True, "targets count the policy's entropy; the actor's loss always does")
 
 
 Hypers = sac.Hypers
@@ -38,6 +39,8 @@ Hypers = sac.Hypers
 def make_networks(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.Networks:
     """SAC's networks, but a random subset of the target critics makes each target (arXiv 2101.05982, algorithm 1)."""
     nets = sac.make_networks(config, spec, axes)
+    if not config.backup_entropy:
+        nets = nets._replace(soft_value=lambda value, log_prob, alpha: value)
     return nets._replace(
         choose_targets=partial(networks.random_members, count=config.num_target_critics),
         action_value=partial(jnp.mean, axis=0),

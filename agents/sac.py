@@ -68,6 +68,7 @@ class Networks(NamedTuple):
     sample: Callable[..., tuple[jax.Array, jax.Array]] = policies.squashed_sample
     # (parameters of all target critics, key) -> of those that make the target
     choose_targets: Callable[[Params, Key], Params] = lambda params, key: params
+    soft_value: Callable[..., jax.Array] = losses.soft_value  # (value, log_prob, alpha) -> the value of a target
 
 
 SoftAgent = Agent[HalfState, SoftActorState, Params, Policy]
@@ -81,7 +82,7 @@ def soft_target(nets: Networks, state: HalfState, policy: Policy, batch: Transit
     target_params = nets.choose_targets(state.learner.target_variables, jax.random.fold_in(key, 4))
     next_estimates = critic(target_params, batch.next_observation, next_action)
     next_value = nets.bootstrap(next_estimates, jax.random.fold_in(key, 1))
-    soft_value = losses.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
+    soft_value = nets.soft_value(next_value, log_prob, jnp.exp(policy.log_alpha))
     return halves.td_target(batch, soft_value, state.hypers)
 
 

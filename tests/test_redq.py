@@ -58,6 +58,21 @@ def test_targets_are_of_every_pair_of_critics_equally_often() -> None:
     assert sum(counts) == 600 and min(counts) > 70
 
 
+def test_targets_without_entropy() -> None:
+    """r + gamma d min Q' alone, by hand, for the pair that the key draws."""
+    nets = redq.make_networks(redq.Config(**SMALL, num_critics=4, backup_entropy=False), SPEC)
+    nets = nets._replace(actor=STUBS.actor, critic=STUBS.critic)
+    key = jax.random.key(3)
+    _, action, _ = draws(key, 8)
+    q = TARGET[:, None] * total(BATCH.next_observation, action)
+    expected = [3 * BATCH.reward + 0.9 * BATCH.discount * q[list(pair)].min(0) for pair in PAIRS]
+    half = targeted(HYPERS, ONLINE, TARGET)
+    for target in two_ways(
+        lambda half, key: sac.soft_target(nets, half, sac.Policy(POLICY, LOG_ALPHA), BATCH, key), half, key
+    ):
+        assert min(np.abs(np.asarray(target) - one).max() for one in expected) < 1e-4
+
+
 def test_the_actor_climbs_the_mean_of_all_critics() -> None:
     q = normals()(4, 5)
     for value in two_ways(STUBS.action_value, q):

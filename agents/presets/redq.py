@@ -21,6 +21,7 @@ WSRL: dict[str, Any] = {  # from a run of CQL
     "layer_norm": True,
     "normalize_observations": False,  # as in offline runs
     "warmup_actions": "policy",
+    "backup_entropy": False,  # as in the offline targets, or values fall when learning goes on
     "num_envs": 1,
     "ratio": "4:1",
 }
