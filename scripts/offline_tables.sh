@@ -60,18 +60,23 @@ corrupted() {
 
 labels() { # EDA from one behaviour: as it is, aligned with Q at all rows, and at 1 % of them
     collect pendulum-mixed-v0 teacher mixed 5e4
-    local sizes=(--score-width 32 --score-blocks 1 --diffusion-steps 10) fraction set=pendulum-mixed-v0
-    local common=("${small[@]}" "${sizes[@]}" --num-seeds "$seeds" --dataset "$folder/$set")
-    train behaviour eda "${common[@]}" --solver-steps 10 --batch-size 128 --score-lr 1e-3 --offline-steps 10000 \
-        --eval-every 5000 --pretrain-steps 1000000 --alignment-rows 1 --alignment-actions 1
-    common+=(--solver-steps 5 --pretrain-steps -1 --num-samples 1)
-    common+=(--init-from "behaviour=$folder/behaviour,critic=$folder/behaviour")
-    train labels-none eda "${common[@]}" --batch-size 128 --actor-lr 0 --offline-steps 8 --eval-every 8
-    for fraction in 1 0.01; do
-        train labels-$fraction eda "${common[@]}" --batch-size 512 --label-fraction $fraction --actor-lr 2e-4 \
-            --actor-decay-steps 0 --q-weight 3 --beta 1 --offline-steps 2000 --eval-every 2000
+    local data=(--dataset "$folder/pendulum-mixed-v0" --gamma 0.97 --reward-scale 0.1)
+    local sizes=(--critic-hidden-sizes 64 64 --score-width 32 --score-blocks 1 --time-features 32 --diffusion-steps 10)
+    local run="$folder/study-behaviour/eda-{dataset}" arm fraction
+    study behaviour eda "${data[@]}" "${sizes[@]}" --solver-steps 10 --batch-size 128 --score-lr 1e-3 \
+        --offline-steps 10000 --eval-every 5000 --pretrain-steps 1000000 --alignment-rows 1 --alignment-actions 1
+    settings none '{"batch_size": 128, "actor_lr": 0, "offline_steps": 8, "eval_every": 8}'
+    for arm in all:1 few:0.01; do
+        fraction="\"batch_size\": 512, \"label_fraction\": ${arm#*:}"
+        settings "${arm%:*}" "{$fraction, \"actor_lr\": 2e-4, \"offline_steps\": 2000, \"eval_every\": 2000}"
     done
+    study labels "eda@$folder/none.json" "eda@$folder/all.json" "eda@$folder/few.json" "${data[@]}" "${sizes[@]}" \
+        --alignment-rows 16 --alignment-actions 8 --solver-steps 5 --pretrain-steps -1 --num-samples 1 \
+        --actor-decay-steps 0 --q-weight 3 --beta 1 --init-from "behaviour=$run,critic=$run"
 }
+
+rlpd='"layer_norm": true, "target_entropy_per_action": -0.5, "temperature_loss": "alpha", "kernel_init": "xavier"'
+rlpd+=', "offline_fraction": 0.5, "num_critics": 5' # the preset, with five critics
 
 sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes at the end alone
     local env=(--env gymnax:MountainCarContinuous-v0)
@@ -79,30 +84,62 @@ sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes 
     collect climber-expert-v0 climber expert 1000
     local sizes=(--actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64 --batch-size 128 --num-envs 64)
     local rates=(--actor-lr 1e-3 --critic-lr 1e-3 --alpha-lr 1e-3 --tau 0.02 --alpha-init 0.1 --reward-scale 0.1)
-    local steps=(--total-env-steps 20000 --warmup-env-steps 1024 --eval-every 4000 --num-seeds "$seeds")
-    local common=("${env[@]}" "${sizes[@]}" "${rates[@]}" "${steps[@]}" --n-step 1)
-    local without=(--noise-max 0 --noise-hold 1 --no-normalize-rewards)  # the task's preset solves it by held noise
-    local data=(--dataset "$folder/climber-expert-v0" --offline-steps 0)
-    train sparse-sac sac "${common[@]}" "${without[@]}" --ratio 24:24
-    train sparse-sac-data sac "${common[@]}" "${without[@]}" --ratio 24:24 "${data[@]}" --offline-fraction 0.05
-    train sparse-sac-half sac "${common[@]}" "${without[@]}" --ratio 24:24 "${data[@]}" --offline-fraction 0.5
-    train sparse-redq redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 48:12
-    train sparse-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 48:12 "${data[@]}"
+    local steps=(--total-env-steps 20000 --warmup-env-steps 1024 --eval-every 4000)
+    local common=("${sizes[@]}" "${rates[@]}" "${steps[@]}" --n-step 1) fraction
+    local without='"noise_max": 0, "noise_hold": 1, "normalize_rewards": false' # held noise, of the preset, solves it
+    for fraction in 0.05 0.5; do
+        settings "buffer-$fraction" "{$without, \"ratio\": \"24:24\", \"offline_fraction\": $fraction}"
+    done
+    settings rlpd "{$rlpd, \"ratio\": \"48:12\"}"
+    study sparse "sac@$folder/buffer-0.05.json" "sac@$folder/buffer-0.5.json" "redq@$folder/rlpd.json" "${common[@]}" \
+        --dataset "$folder/climber-expert-v0" --offline-steps 0
+    local seeds=(--num-seeds "$seeds") # and without data
+    train sparse-sac sac "${env[@]}" "${common[@]}" "${seeds[@]}" --noise-max 0 --noise-hold 1 --no-normalize-rewards \
+        --ratio 24:24
+    train sparse-redq redq "${env[@]}" "${common[@]}" "${seeds[@]}" --preset rlpd --num-critics 5 --ratio 48:12
 }
 
 maze() { # the same, where SAC alone does not find the goal in these steps
     [ -d "$folder/maze-mixed-v0" ] || $rlx collect maze:large --env-args task=3 --kind navigate=0.5,expert=0.5 \
         --num-transitions 5000 --out "$folder/maze-mixed-v0"
-    local env=(--env maze:large --env-args task=3) data=(--dataset "$folder/maze-mixed-v0" --offline-steps 0)
     local sizes=(--actor-hidden-sizes 64 64 --critic-hidden-sizes 64 64 --batch-size 128 --num-envs 8)
     local rates=(--actor-lr 1e-3 --critic-lr 1e-3 --alpha-lr 1e-3 --tau 0.02 --alpha-init 0.1 --n-step 1)
-    local steps=(--total-env-steps 20000 --warmup-env-steps 1000 --eval-every 2500 --num-seeds "$seeds")
-    local common=("${env[@]}" "${sizes[@]}" "${rates[@]}" "${steps[@]}")
-    train maze-sac sac "${common[@]}" --ratio 8:8
-    train maze-sac-data sac "${common[@]}" --ratio 8:8 "${data[@]}" --offline-fraction 0.2
-    train maze-sac-updates sac "${common[@]}" --ratio 40:8 "${data[@]}" --offline-fraction 0.2 # as many as RLPD's
-    train maze-rlpd redq "${common[@]}" --preset rlpd --num-critics 5 --ratio 40:8 "${data[@]}"
+    local steps=(--total-env-steps 20000 --warmup-env-steps 1000 --eval-every 2500)
+    local common=("${sizes[@]}" "${rates[@]}" "${steps[@]}")
+    settings maze-buffer '{"ratio": "8:8", "offline_fraction": 0.2}'
+    settings maze-updates '{"ratio": "40:8", "offline_fraction": 0.2}' # as many as RLPD's
+    settings maze-rlpd "{$rlpd, \"ratio\": \"40:8\"}"
+    study maze "sac@$folder/maze-buffer.json" "sac@$folder/maze-updates.json" "redq@$folder/maze-rlpd.json" \
+        "${common[@]}" --dataset "$folder/maze-mixed-v0" --offline-steps 0
+    train maze-sac sac --env maze:large --env-args task=3 "${common[@]}" --num-seeds "$seeds" --ratio 8:8
+}
+
+wsrl() { # Cal-QL, then WSRL: with and without entropy in the targets, from the policy's steps, random ones and none
+    local data=(--dataset "$folder/pendulum-medium-v0" --num-seeds "$seeds" "${small[@]}" "${fast[@]}" --batch-size 64)
+    local online=(--env gymnax:Pendulum-v1 --preset wsrl --num-critics 3 --total-env-steps 3000 --eval-every 200)
+    online+=(--num-seeds "$seeds")
+    local alpha entropy from
+    for alpha in 0.05 1; do
+        train "calql-$alpha" cql "${data[@]}" --calibrated --num-critics 3 --layer-norm --penalty-actions 2 \
+            --backup-actions 2 --penalty-weight 1 --offline-steps 4000 --alpha-init $alpha
+        from="policy=$folder/calql-$alpha,critic=$folder/calql-$alpha"
+        for entropy in no-backup-entropy backup-entropy; do
+            train "wsrl-$alpha-$entropy" redq "${online[@]}" --init-from "$from" --$entropy --warmup-env-steps 1000
+            [[ $alpha == 1 ]] && continue
+            train "wsrl-$alpha-$entropy-random" redq "${online[@]}" --init-from "$from" --$entropy \
+                --warmup-env-steps 1000 --warmup-actions random
+            train "wsrl-$alpha-$entropy-none" redq "${online[@]}" --init-from "$from" --$entropy --warmup-env-steps 0
+        done
+    done
+}
+
+expo() { # EXPO, RLPD and SAC with the same data
+    local common=(--dataset "$folder/pendulum-medium-v0" --offline-steps 0 --total-env-steps 5000 --eval-every 512)
+    common+=(--env gymnax:Pendulum-v1 --num-seeds "$seeds")
+    train expo expo "${common[@]}" --preset data --num-critics 3 --num-samples 4
+    train expo-rlpd redq "${common[@]}" --preset rlpd --num-critics 3
+    train expo-sac sac "${common[@]}" --offline-fraction 0.5
 }
 
 [[ "${TABLES:-all}" == maze ]] || pendulum
-for table in ${TABLES:-mcep weighted corrupted labels sparse maze}; do $table; done
+for table in ${TABLES:-mcep weighted corrupted labels sparse maze wsrl expo}; do $table; done
