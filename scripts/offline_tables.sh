@@ -62,7 +62,7 @@ labels() { # EDA from one behaviour: as it is, aligned with Q at all rows, and a
     collect pendulum-mixed-v0 teacher mixed 5e4
     local data=(--dataset "$folder/pendulum-mixed-v0" --gamma 0.97 --reward-scale 0.1)
     local sizes=(--critic-hidden-sizes 64 64 --score-width 32 --score-blocks 1 --time-features 32 --diffusion-steps 10)
-    local run="$folder/study-behaviour/eda-{dataset}" arm fraction
+    local run="$folder/study-behaviour/eda-{task}" arm fraction
     study behaviour eda "${data[@]}" "${sizes[@]}" --solver-steps 10 --batch-size 128 --score-lr 1e-3 \
         --offline-steps 10000 --eval-every 5000 --pretrain-steps 1000000 --alignment-rows 1 --alignment-actions 1
     settings none '{"batch_size": 128, "actor_lr": 0, "offline_steps": 8, "eval_every": 8}'

@@ -79,11 +79,11 @@ def test_a_killed_study_is_gone_on_with(sets: list[Path], tmp_path: Path, say: S
 
     assert said.out.count("settings chosen by") == 2 and (folder / "study.md").exists()
     rows = list(csv.DictReader((folder / "study.csv").open()))
-    assert [(row["dataset"], row["agent"]) for row in rows[:4]] == [
+    assert [(row["task"], row["agent"]) for row in rows[:4]] == [
         (d, a) for d in ("poor", "rich") for a in ("iql", "bc")
     ]
     for row, after in zip(rows, [1] * 4 + [50] * 4, strict=True):
-        summary = json_files.read(folder / f"{row['agent']}-{row['dataset']}" / "summary.json")
+        summary = json_files.read(folder / f"{row['agent']}-{row['task']}" / "summary.json")
         score = (np.array(summary["eval_returns"]) + 1300) / 12  # [members, 4]
         per_seed = np.array(row["per_seed"].split(), float)
         if row["agent"] == "bc":
@@ -94,7 +94,7 @@ def test_a_killed_study_is_gone_on_with(sets: list[Path], tmp_path: Path, say: S
         assert row["evaluations"] == str(after if row["agent"] == "iql" else 0) and row["unit"] == "score"
         np.testing.assert_allclose([float(row["data"]), float(row["greedy_behaviour"])], [400 / 12, 50], rtol=1e-6)
         assert float(row["iqm"]) == pytest.approx(per_seed.mean())
-        config = json_files.read(folder / f"{row['agent']}-{row['dataset']}" / "config.json")
+        config = json_files.read(folder / f"{row['agent']}-{row['task']}" / "config.json")
         assert row["digest"] == config["data_digest"] != ""
     assert say("study", "--resume", folder, "--quiet").out == said.out
 
@@ -112,7 +112,7 @@ def test_a_study_begins_from_the_runs_of_another(sets: list[Path], tmp_path: Pat
     common = ["--dataset", *sets, "--run-dir", tmp_path, "--quiet", *flags(**TINY)]
     common += ["--num-critics", 2, "--no-normalize-observations"]
     assert say("study", "cql", "--run-name", "first", *common).code == 0
-    parts = f"policy={tmp_path}/first/cql-{{dataset}},critic={tmp_path}/first/cql-{{dataset}}"
+    parts = f"policy={tmp_path}/first/cql-{{task}},critic={tmp_path}/first/cql-{{task}}"
     frozen = flags(actor_lr=0, critic_lr=0, alpha_lr=0, tau=0, total_env_steps=0)
     said = say("study", "redq", "bc", "--run-name", "second", *common, *frozen, "--init-from", parts)
     assert said.code == 0, said.err
@@ -133,6 +133,26 @@ def test_a_study_begins_from_the_runs_of_another(sets: list[Path], tmp_path: Pat
         assert refused.code == 2 and message in refused.err
 
 
+def test_agents_are_compared_in_environments(tmp_path: Path, say: Say) -> None:
+    """Without data: returns, and each environment's steps; members are seeds and the settings to choose among."""
+    short: dict[str, Any] = {"total_env_steps": 64, "num_envs": 4, "warmup_env_steps": 32, "critic_lr": [1e-3, 1e-2]}
+    short |= {name: TINY[name] for name in TINY if name not in ("offline_steps", "checkpoint_every")}
+    short |= {"eval_every": 64, "log_every": 64, "evaluations": 3}
+    said = say("study", "sac", "td3", "--env", ENV, "--run-dir", tmp_path, "--run-name", "s", *flags(**short))
+    assert said.code == 0, said.err
+    assert "2 agents on 1 task\n" in said.err + said.out and "data" not in said.out.replace("data-", "")
+    rows = list(csv.DictReader((tmp_path / "s" / "study.csv").open()))
+    assert [(row["task"], row["agent"]) for row in rows] == [(ENV, agent) for agent in ("sac", "td3")]
+    for row in rows:
+        folder = tmp_path / "s" / f"{row['agent']}-{row['task'].replace(':', '-')}"
+        returns = np.array(json_files.read(folder / "summary.json")["eval_returns"]).reshape(2, 2, 4)[..., 2:].mean(-1)
+        per_seed = np.array(row["per_seed"].split(), float)
+        assert (returns.min(0) - 1e-6 <= per_seed).all() and (per_seed <= returns.max(0) + 1e-6).all()
+        assert (row["unit"], row["digest"], row["data"]) == ("return", "", "")
+    assert f"64 steps in the environment on {ENV}." in said.out
+    assert say("study", "--resume", tmp_path / "s", "--quiet").out in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -143,11 +163,18 @@ def test_a_study_begins_from_the_runs_of_another(sets: list[Path], tmp_path: Pat
         ("iql --dataset {poor} --beta 1 10 --evaluations 9 --eval-episodes 1", "--eval-episodes 1: one half *"),
         ("iql iql --dataset {poor}", "iql: is there twice; *"),
         ("iql --dataset {poor} {poor}", "--dataset *: another data set is called poor, too; *"),
-        ("iql sac --dataset {poor}", "sac: makes 20,000 steps in its environment and iql 0; give all the same *"),
+        (
+            "iql sac --dataset {poor}",
+            "sac makes 20,000 steps in gymnax:Pendulum-v1 and iql 0; * 0 to learn from data alone",
+        ),
         ("sac --dataset {poor} --offline-fraction 0", "--dataset *: nothing reads it; *"),
         ("iql --dataset {poor} --init-from critic={poor}", "*/poor: is not a run folder *"),
         ("iql@smal --dataset {poor}", "--preset smal: unknown for iql *"),
         ("iql bc --dataset {poor} --bta 1", "unknown argument '--bta' of `rlx study`: did you mean --beta?"),
+        ("sac", "missing --env, as in --env brax:ant; see `rlx list`"),
+        ("sac --env gymnax:Pendulum-v1 gymnax:Pendulum-v1", "--env gymnax:Pendulum-v1: is there twice; leave one out"),
+        ("iql --dataset {poor} --env brax:ant brax:hopper", "--env: name one environment to evaluate in, *"),
+        ("iql --env gymnax:Pendulum-v1", "missing --dataset: --offline-steps 1000000 *"),
         ("--resume nowhere", "nowhere: holds no study (no study.json); give a folder that `rlx study` made"),
     ],
 )

@@ -11,13 +11,15 @@ from rlx.settings import Setting
 
 
 def study(arguments: list[str]) -> int:
-    """Compares agents on data sets: `rlx study iql td3_bc --dataset A B --num-seeds 5`; a table of scores."""
+    """Compares agents on data sets, `rlx study iql td3_bc --dataset A B --num-seeds 5`, or on environments,
+    `rlx study sac tqc --env brax:ant --total-env-steps 2e5 --num-seeds 5`: a table of scores or returns."""
     if arguments[:1] == ["--resume"]:
         return _resume(arguments)
     named = arguments[: next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))]
     if not named and not {"-h", "--help"}.intersection(arguments):
         raise RlxError(
-            "name agents right after `rlx study`, as in `rlx study iql td3_bc --dataset DATA`; see `rlx list`"
+            "name agents right after `rlx study`, as in `rlx study iql td3_bc --dataset DATA` or"
+            " `rlx study sac tqc --env brax:ant --total-env-steps 2e5`; see `rlx list`"
         )
     from rlx import config
 
@@ -27,13 +29,13 @@ def study(arguments: list[str]) -> int:
     parser = Parser(prog="rlx study", description=f"{study.__doc__} Go on with one by `rlx study --resume STUDY`.")
     columns = "agents, or AGENT@PRESET, where a preset may be a .json file of settings"
     parser.add_argument("agent", metavar="AGENT", nargs="+", help=columns)
-    parser.add_argument("--dataset", nargs="+", required=True, help="data sets, files or folders as for `rlx train`")
-    parser.add_argument("--env", help=ENV)
+    parser.add_argument("--dataset", nargs="+", default=[], help="data sets, files or folders as for `rlx train`")
+    parser.add_argument("--env", nargs="+", default=[], help=f"{ENV}; of data sets one, by default each its own")
     parser.add_argument("--backend", help="of Brax environments: spring, positional, generalized or mjx")
     parser.add_argument("--preset", help="named settings of the agents that name none, or a .json file of them")
     several = "where a hyper-parameter has several values: evaluation episodes that choose; several: a table for each"
     parser.add_argument("--evaluations", type=int, nargs="+", default=[], metavar="N", help=several)
-    begins = "begin from parts of other runs, NAME=RUN, or from a run; {dataset} stands for the name of the data set"
+    begins = "begin from parts of other runs, NAME=RUN, or from a run; {task} in it is the data set's name"
     parser.add_argument("--init-from", metavar="RUN", help=begins)
     parser.add_argument("--run-dir", default="runs", help="folder that holds the runs")
     parser.add_argument("--run-name", help="name of this study's folder (default: from agent, environment and seed)")
@@ -48,7 +50,13 @@ def study(arguments: list[str]) -> int:
     from rlx.sweeps import studying
 
     prepare_jax(settings.get("deterministic", False))
-    places = [studies.Place(path, *environment(values.env, values.backend, path)) for path in values.dataset]
+    if values.dataset:
+        if len(values.env) > 1:
+            raise RlxError("--env: name one environment to evaluate in, or none, where there are data sets")
+        env = next(iter(values.env), None)
+        places = [studies.Place(path, *environment(env, values.backend, path)) for path in values.dataset]
+    else:
+        places = [studies.Place("", *environment(env, values.backend, None)) for env in values.env or [None]]
     made = studies.make(values.agent, places, values.evaluations, values.preset, values.init_from, **settings)
     first = made.cells[0].config
     with folders.new(values.run_dir, values.run_name, first, values.overwrite, folders.STUDY, "study-") as folder:

@@ -1,4 +1,7 @@
-"""Studies: agents on data sets, one run for each pair, whose members are seeds and the settings to choose among."""
+"""Studies: agents on tasks, one run for each pair, whose members are seeds and the settings to choose among.
+
+A task is an environment, or a data set with the environment that its policies are evaluated in.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +20,43 @@ from rlx.settings import convert
 
 
 class Place(NamedTuple):
-    """A data set, and the environment that its policies are evaluated in."""
+    """An environment, and the data set if agents learn from one."""
 
-    path: str  # as `--dataset` of `rlx train`
+    path: str  # as `--dataset` of `rlx train`, or empty
     env: str
     backend: str | None
     settings: Mapping[str, Any]  # of the environment
+
+    @property
+    def task(self) -> str:
+        """Its row of the table."""
+        return "+".join(Path(path).name for path in self.paths) or self.env
+
+    @property
+    def paths(self) -> list[str]:
+        """Of the data sets."""
+        return self.path.split(",") if self.path else []
 
 
 class Cell(NamedTuple):
     """One run of a study."""
 
     agent: str  # a column of the table: the agent's name, `iql@small` with a preset
-    dataset: str  # a row of the table
+    task: str  # a row of the table: the name of the data set, or of the environment
     config: RunConfig
     init_from: str | None = None  # as of `rlx train`
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.agent}-{self.dataset}")
+        return re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.agent}-{self.task}")
 
 
 class Study(NamedTuple):
     """What is trained, and how it is evaluated."""
 
-    cells: list[Cell]  # all agents on the first data set, then on the next
-    digests: dict[str, str]  # the version of every data set
+    cells: list[Cell]  # all agents on the first task, then on the next
+    digests: dict[str, str]  # of every task the version of its data set, empty without one
     evaluations: tuple[int, ...]  # how many evaluation episodes may choose among the settings; empty for one setting
     begun_from: dict[str, str]  # digests of the policies of runs that `--init-from` names
 
@@ -56,23 +69,25 @@ def make(
     init_from: str | None = None,
     **settings: Any,
 ) -> Study:
-    """A study of agents, `NAME` or `NAME@PRESET`, on data sets; a setting goes to the agents that have it.
+    """A study of agents, `NAME` or `NAME@PRESET`, on tasks; a setting goes to the agents that have it.
 
-    So does `init_from`: parts of runs to the agents that adopt them, a whole policy to its own agent. `{dataset}` in it
-    stands for the name of the set.
+    So does `init_from`: parts of runs to the agents that adopt them, a whole policy to its own agent. `{task}` in it
+    stands for the name of the task.
     Hyper-parameters may have several values: each combination is trained, and `evaluations` episodes choose among them.
     Raises RlxError, before there is a folder, for what cannot be trained or compared.
     """
     cells, digests = [], {}
     for place in places:
-        name = "+".join(Path(path).name for path in place.path.split(","))
-        if name in digests:
-            raise RlxError(f"--dataset {place.path}: another data set is called {name}, too; rename the folder of one")
-        loaded = [data.read(Path(path)) for path in place.path.split(",")]
-        digests[name] = _digest(loaded)
+        task = place.task
+        if task in digests and place.path:
+            raise RlxError(f"--dataset {place.path}: another data set is called {task}, too; rename the folder of one")
+        if task in digests:
+            raise RlxError(f"--env {task}: is there twice; leave one out")
+        loaded = [data.read(Path(path)) for path in place.paths]
+        digests[task] = _digest(loaded)
         for text in agents:
-            cell = Cell(_column(text), name, _resolve(text, place, preset, settings))
-            cells.append(_begun(cell, init_from and init_from.replace("{dataset}", name), loaded))
+            cell = Cell(_column(text), task, _resolve(text, place, preset, settings))
+            cells.append(_begun(cell, init_from and init_from.replace("{task}", task), loaded))
     if init_from and not any(cell.init_from for cell in cells):
         raise RlxError(f"--init-from {init_from}: no agent of this study begins from that; leave it out")
     study = Study(cells, digests, tuple(evaluations), _begun_from(cells))
@@ -132,11 +147,12 @@ def _check(study: Study) -> None:
             raise RlxError(f"{cell.agent}: is there twice; give one of them another preset file, AGENT@FILE.json")
         if no_env.is_none(cell.config.env):
             raise RlxError("--no-env: a study compares greedy returns, so it needs an environment; name one by --env")
-        steps = study.cells[0].config.train.total_env_steps
-        if cell.config.train.total_env_steps != steps:
+        first = next(other for other in study.cells if other.task == cell.task)
+        steps, of_first = (one.config.train.total_env_steps for one in (cell, first))
+        if steps != of_first:
             raise RlxError(
-                f"{cell.agent}: makes {cell.config.train.total_env_steps:,} steps in its environment and"
-                f" {study.cells[0].agent} {steps:,}; give all the same --total-env-steps, 0 to learn from data alone"
+                f"{cell.agent} makes {steps:,} steps in {cell.config.env} and {first.agent} {of_first:,}; give all the"
+                " same --total-env-steps" + ", 0 to learn from data alone" * bool(cell.config.train.dataset)
             )
         loggers.check(cell.config)
         saver.check_place(cell.config, Path())
@@ -157,8 +173,10 @@ def _check(study: Study) -> None:
 
 def check_versions(study: Study) -> None:
     """Raises RlxError where a data set, or a run to begin from, is not the one that the study began with."""
-    for path, name in {cell.config.train.dataset: cell.dataset for cell in study.cells}.items():
-        if _digest([data.read(Path(each)) for each in path.split(",")]) != study.digests[name]:
+    for path, task in {
+        cell.config.train.dataset: cell.task for cell in study.cells if study.digests[cell.task]
+    }.items():
+        if _digest([data.read(Path(each)) for each in path.split(",")]) != study.digests[task]:
             raise RlxError(
                 f"{path}: is another version than the study began with, and one table has one version of a set;"
                 " restore it, or begin another study"
@@ -171,7 +189,7 @@ def check_versions(study: Study) -> None:
 def save(study: Study, folder: Path, more: Mapping[str, Any] | None = None) -> None:
     """Writes study.json."""
     cells = [
-        config.to_json(cell.config) | {"column": cell.agent, "dataset": cell.dataset, "init_from": cell.init_from}
+        config.to_json(cell.config) | {"column": cell.agent, "task": cell.task, "init_from": cell.init_from}
         for cell in study.cells
     ]
     content = {"cells": cells, "digests": study.digests, "evaluations": study.evaluations}
@@ -189,14 +207,14 @@ def load(folder: Path) -> Study:
         cells = [
             Cell(
                 str(one["column"]),
-                str(one["dataset"]),
+                str(one["task"]),
                 config.resolve(one["agent"], one["env"], one["backend"], **one["settings"]),
                 None if one.get("init_from") is None else str(one["init_from"]),
             )
             for one in content["cells"]
         ]
         evaluations = tuple(convert("evaluations", int, count) for count in content["evaluations"])
-        digests = {cell.dataset: str(content["digests"][cell.dataset]) for cell in cells}
+        digests = {cell.task: str(content["digests"][cell.task]) for cell in cells}
         runs = {str(run) for cell in cells for run in initial.sources(cell.init_from).values()}
         begun_from = {run: str(content["init_from_digests"][run]) for run in runs}
         study = Study(cells, digests, evaluations, begun_from)

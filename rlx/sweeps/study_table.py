@@ -1,4 +1,4 @@
-"""The table of a finished study: a row for each data set, with the policies that collected it and every agent."""
+"""The table of a finished study: a row for each task, with every agent and the policies that collected the data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rlx.sweeps.study import Cell, Study, save
 
 
 class Result(NamedTuple):
-    """What an agent is worth on a data set, after a number of evaluations."""
+    """What an agent is worth on a task, after a number of evaluations."""
 
-    dataset: str
-    digest: str
+    task: str
+    digest: str  # of the data set, or empty
     agent: str
     settings: int  # that were trained
     evaluations: int  # episodes that chose among them; 0 of one setting
@@ -36,7 +36,7 @@ class Result(NamedTuple):
 
 
 def results(study: Study, folder: Path) -> list[Result]:
-    """Every agent on every data set at every number of evaluations, by the last policies of its run."""
+    """Every agent on every task at every number of evaluations, by the last policies of its run."""
     return [_result(study, cell, folder, count) for count in study.evaluations or (0,) for cell in study.cells]
 
 
@@ -60,7 +60,7 @@ def _result(study: Study, cell: Cell, folder: Path, count: int) -> Result:
     band = statistics.bootstrap_band([per_seed])
     iqm = statistics.Interval(*(float(x[0]) for x in band))
     spent, mean = count if settings > 1 else 0, float(np.mean(per_seed))
-    about = (cell.dataset, study.digests[cell.dataset], cell.agent, settings, spent, unit)
+    about = (cell.task, study.digests[cell.task], cell.agent, settings, spent, unit)
     return Result(*about, iqm, mean, data, greedy, per_seed, chosen.tolist())
 
 
@@ -79,7 +79,7 @@ def write(study: Study, folder: Path, rows: Sequence[Result]) -> None:
     save(study, folder, {"results": kept})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names = ["dataset", "digest", "agent", "settings", "evaluations", "unit", "iqm", "iqm_low", "iqm_high", "mean"]
+    names = ["task", "digest", "agent", "settings", "evaluations", "unit", "iqm", "iqm_low", "iqm_high", "mean"]
     writer.writerow([*names, "data", "greedy_behaviour", "per_seed"])
     for x in rows:
         writer.writerow([*x[:6], *x.iqm, x.mean, x.data, x.greedy, " ".join(map(str, x.per_seed))])
@@ -100,11 +100,12 @@ def text(study: Study, rows: Sequence[Result], layout: Callable[..., str] = comp
 
 def _rows(part: Sequence[Result]) -> list[list[str]]:
     agents = list(dict.fromkeys(result.agent for result in part))
-    rows = [["data set", "", "data", "best policy, greedy", *agents]]
-    for dataset in dict.fromkeys(result.dataset for result in part):
-        of_set = [result for result in part if result.dataset == dataset]
-        known = ["-" if x is None else f"{x:.1f}" for x in (of_set[0].data, of_set[0].greedy)]
-        rows.append([dataset, of_set[0].unit, *known, *map(_cell, of_set)])
+    has_data = any(result.digest for result in part)
+    rows = [["data set", "", "data", "best policy, greedy", *agents] if has_data else ["environment", "", *agents]]
+    for task in dict.fromkeys(result.task for result in part):
+        of_task = [result for result in part if result.task == task]
+        known = ["-" if x is None else f"{x:.1f}" for x in (of_task[0].data, of_task[0].greedy)] if has_data else []
+        rows.append([task, of_task[0].unit, *known, *map(_cell, of_task)])
     rivals = [result for result in part if result.greedy is not None]
     if rivals:
         above = [sum(x.iqm.estimate > x.greedy for x in rivals if x.agent == agent) for agent in agents]  # type: ignore[operator]
@@ -124,14 +125,14 @@ def _notes(study: Study, rows: Sequence[Result]) -> list[str]:
     seeds = sorted({len(result.per_seed) for result in rows})
     lines = [
         f"Interquartile means over {' or '.join(map(str, seeds))} seeds of the last policies, with 95 % bootstrap"
-        " intervals over seeds; score: random 0, expert 100.",
+        " intervals over seeds" + "; score: random 0, expert 100" * any(x.unit == "score" for x in rows) + ".",
     ]
-    if steps := study.cells[0].config.train.total_env_steps:
-        lines.append(f"Agents made {steps:,} steps in their environment, and learned from the data as well.")
-    lines += [f"{cell.agent} on {cell.dataset} began from {cell.init_from}." for cell in study.cells if cell.init_from]
+    steps = {cell.task: cell.config.train.total_env_steps for cell in study.cells}
+    lines += [f"{count:,} steps in the environment on {task}." for task, count in steps.items() if count]
+    lines += [f"{cell.agent} on {cell.task} began from {cell.init_from}." for cell in study.cells if cell.init_from]
     several = {result.agent: result.settings for result in rows if result.settings > 1}
     if several:
         counts = ", ".join(f"{agent} among {count}" for agent, count in several.items())
         lines.append(f"Settings: {counts}, chosen by a UCB bandit for each seed and evaluated on other episodes.")
-    versions = ", ".join(f"{name} {digest[:12]}" for name, digest in study.digests.items())
-    return [*lines, f"Versions of the data: {versions}."]
+    versions = ", ".join(f"{name} {digest[:12]}" for name, digest in study.digests.items() if digest)
+    return [*lines, f"Versions of the data: {versions}."] if versions else lines

@@ -31,11 +31,12 @@ def resume(study: Study, folder: Path, quiet: bool = False) -> None:
 
 
 def _run(study: Study, folder: Path, quiet: bool, interrupts: Interrupts) -> None:
-    count = len(study.cells)
+    count, tasks = len(study.cells), len(study.digests)
     if not quiet:
-        say(f"rlx: {count} runs: {count // len(study.digests)} agents on {len(study.digests)} data sets")
+        agents = count // tasks
+        say(f"rlx: {count} runs: {agents} agent{'s' * (agents > 1)} on {tasks} task{'s' * (tasks > 1)}")
     for i, cell in enumerate(study.cells, 1):
-        name = f"{cell.agent} on {cell.dataset}, {i} of {count}"
+        name = f"{cell.agent} on {cell.task}, {i} of {count}"
         train_part(cell.config, folder / cell.name, quiet, name, interrupts, "study", cell.init_from)
     check_versions(study)
     rows = study_table.results(study, folder)
