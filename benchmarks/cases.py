@@ -38,7 +38,11 @@ GAMMA: Any = 0.99  # of replay's windows
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `--set` names."""
-    return {name: text.split(",") if "," in text else text for name, text in (pair.split("=", 1) for pair in args.set)}
+
+    def value(text: str) -> Any:
+        return text.split(",") if "," in text else {"true": True, "false": False}.get(text, text)
+
+    return {name: value(text) for name, text in (pair.split("=", 1) for pair in args.set)}
 
 
 def make_agent(args: argparse.Namespace) -> tuple[Any, Any, Spec]:

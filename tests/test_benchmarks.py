@@ -139,7 +139,8 @@ UPDATES = {  # products that agents make, over those that their equations ask fo
 @pytest.mark.parametrize("name", bounds.CHAINS)
 def test_chains_have_the_products_of_their_agents(name: str) -> None:
     network, sizes = config.resolve(name, "none").network, bounds.Sizes()
-    spec = Spec(*(jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes), 1000)
+    observation, action = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in sizes)
+    spec = Spec(observation, action, 1000)
     agent = agents.load(name).make(network, spec)
     key = jax.random.key(0)
     shapes = jax.eval_shape(lambda: (agent.init(key), cases.make_batch(spec, (256,), agent), key))
