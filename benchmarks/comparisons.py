@@ -158,7 +158,7 @@ def peer_comparisons() -> list[Comparison]:
         offline("cql", ("corl",), "cql, one action a target", ("backup_actions=1",)),
         offline("bc", ("unifloral",)),
         offline("rebrac", ("unifloral",)),
-        offline("sac", ("unifloral",), "sac-n, 10 critics", (*wide, "preset=none"), "sac_n"),
+        offline("sac", ("unifloral",), "sac-n, 10 critics", (*wide, as_they_are, "normalize_rewards=false"), "sac_n"),
         offline("edac", ("unifloral",)),
     ]
     return [
