@@ -23,7 +23,7 @@ class Pass(NamedTuple):
     copies: int = 1  # networks of an ensemble
     to_weights: bool = False
     to_inputs: bool = False
-    rows: int = 1  # minibatches' worth of them
+    rows: int = 1  # minibatches of them, whose products are made one after the other, as caches like it
     steps: int = 1  # so often in a row, every output the next input
     gradients: int = 1  # that go back through the same activations, one after the other
 
@@ -78,13 +78,13 @@ def actor_critic(n: Networks, actor: Widths, ascended: int | None = None) -> lis
 
 
 def implicit(n: Networks) -> list[Pass]:
-    """IQL's critic half."""
+    """IQL's critic half; its target critics' values of the data's actions are the actor half's, too."""
     return [asked(n.critic, n.critics), learnt(n.value), asked(n.value), learnt(n.critic, n.critics)]
 
 
-def advantage(n: Networks) -> list[Pass]:
-    """IQL's weights, by the new target critics and the new V."""
-    return [asked(n.critic, n.critics), asked(n.value)]
+def weighted(n: Networks, imitator: Widths) -> list[Pass]:
+    """IQL, and what else weighs the data by target critics less the new V."""
+    return [*implicit(n), asked(n.value), learnt(imitator)]
 
 
 def conservative(n: Networks) -> list[Pass]:
@@ -115,14 +115,14 @@ CHAINS: dict[str, Callable[[Networks], list[Pass]]] = {
     "mcep": lambda n: [*actor_critic(n, n.policy, 1), learnt(n.policy), climbed(n.critic)],
     "awac": lambda n: [asked(n.policy), *q_learning(n), learnt(n.policy), *2 * [asked(n.critic, n.critics)]],
     "cql": conservative,
-    "iql": lambda n: [*implicit(n), *advantage(n), learnt(n.policy)],
-    "riql": lambda n: [*implicit(n), *advantage(n), learnt(n.policy)],
-    "dual_rl": lambda n: [*implicit(n), *advantage(n), learnt(n.policy)],
+    "iql": lambda n: weighted(n, n.policy),
+    "riql": lambda n: weighted(n, n.policy),
+    "dual_rl": lambda n: weighted(n, n.policy),
     # V at both observations by both parameters, one of them with the gradients of two terms; then the new residual
     "odice": lambda n: [learnt(n.value, gradients=2), learnt(n.value), asked(n.value, 4), learnt(n.policy)],
     "idql": lambda n: [*implicit(n), learnt(n.times), learnt(n.score)],
     "ifql": lambda n: [*implicit(n), learnt(n.flow)],
-    "cfgrl": lambda n: [*implicit(n), *advantage(n), learnt(n.labelled_flow)],
+    "cfgrl": lambda n: weighted(n, n.labelled_flow),
     "srpo": lambda n: [
         *implicit(n),
         learnt(n.policy),
@@ -185,29 +185,43 @@ def make_chain(wanted: list[Pass], batch: int) -> tuple[Any, Any]:
         for p in each
     ]
     ends = [
-        [jax.random.normal(next(rng), (p.rows * batch, p.widths[i])) for i in (0, *p.gradients * (-1,))] for p in each
+        [jax.random.normal(next(rng), (p.rows, batch, p.widths[i])) for i in (0, *p.gradients * (-1,))] for p in each
     ]
 
     def chain(scratch: Any, networks: Any, ends: Any) -> Any:
         del scratch
         return [run(p, *inputs) for p, *inputs in zip(each, networks, ends, strict=True)]
 
-    def run(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> list[jax.Array]:
+    def run(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> Any:
+        if p.rows == 1:
+            return once(p, weights, [x[0] for x in ends])
+        shapes = jax.eval_shape(lambda: once(p, weights, [x[0] for x in ends])[0])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def add(total: Any, ends: list[jax.Array]) -> Any:
+            of_weights, others = once(p, weights, ends)
+            return jax.tree.map(jnp.add, total, of_weights), others
+
+        return jax.lax.scan(add, zeros, ends)
+
+    def once(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> tuple[list[Any], list[jax.Array]]:
+        """The weights' gradients, and the results of which there is one for each row."""
         x, *gradients = ends
         layers, inputs = p.steps * weights, []
         for weight in layers:
             inputs.append(x)
             x = x @ weight
-        results = [x]
+        of_weights, others = [], [x]
         for gradient in gradients if p.to_weights or p.to_inputs else ():
-            of_weights: list[Any] = [0.0] * len(weights)
+            found: list[Any] = [0.0] * len(weights)
             for i in reversed(range(len(layers))):
                 if p.to_weights:
-                    of_weights[i % len(weights)] += inputs[i].T @ gradient
+                    found[i % len(weights)] += inputs[i].T @ gradient
                 if i or p.to_inputs:
                     gradient = gradient @ layers[i].T
-            results += of_weights * p.to_weights + [gradient] * p.to_inputs
-        return results
+            of_weights += found * p.to_weights
+            others += [gradient] * p.to_inputs
+        return of_weights, others
 
     results = jax.eval_shape(chain, None, networks, ends)
     scratch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), results)
