@@ -91,7 +91,7 @@ def values(critic: Callable[..., Any], params: Params, observation: jax.Array, a
     if train:
         q, statistics = critic(params, *rows, **train)
         return q.reshape(-1, *action.shape[:-1]), statistics
-    q = in_blocks(lambda rows: critic(params, *rows).T, rows)
+    q = in_blocks(lambda rows: critic(params, *rows).T, rows, recompute=True)
     return q.T.reshape(-1, *action.shape[:-1])
 
 

@@ -136,6 +136,7 @@ UPDATES = {  # products that agents' functions make, over those that their equat
     "cfgrl": 1.13,
     "riql": 1.18,
     "odice": 1.14,  # and three terms of the value network
+    "cql": 1.31,  # on a CPU the critics' values are computed again for their gradient
     "edp": 1.04,  # all critics climbed, of which one counts
     "idql": 0.94,  # times are embedded once each, not once a row, here and in the next two
     "srpo": 0.97,
