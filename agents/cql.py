@@ -7,6 +7,7 @@ are not lowered further, so that learning can go on online.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 from rlx import halves, losses, parallel, policies
 from rlx.agents import sac
 from rlx.optim import Learner
-from rlx.types import COUNT, POSITIVE, Key, Metrics, Spec, Transition, setting
+from rlx.parallel.xla import in_blocks
+from rlx.types import COUNT, POSITIVE, Key, Metrics, Params, Spec, Transition, setting
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,29 @@ def gap(q: jax.Array, log_density: jax.Array, floor: jax.Array | None = None) ->
     return jax.nn.logsumexp(drawn - log_density[None], axis=1) - of_data
 
 
+def values(critic: Callable[..., Any], params: Params, observation: jax.Array, action: jax.Array, **train: Any) -> Any:
+    """The critics' values `[N, K, B]` of K actions `[K, B, A]` at each observation `[B, O]`, and new statistics.
+
+    On a CPU they are computed some rows at a time, each with the same dropout, since activations of all would leave
+    the caches; batch norm, with `train`, needs all rows at once.
+    """
+    observations = jnp.broadcast_to(observation, (*action.shape[:-1], observation.shape[-1]))
+    rows = tuple(x.reshape(-1, x.shape[-1]) for x in (observations, action))
+    if train:
+        q, statistics = critic(params, *rows, **train)
+        return q.reshape(-1, *action.shape[:-1]), statistics
+    q = in_blocks(lambda rows: critic(params, *rows).T, rows, recompute=True)
+    return q.T.reshape(-1, *action.shape[:-1])
+
+
 def best_value(
-    nets: sac.Networks, policy: sac.Policy, target_critic: Any, batch: Transition, key: Key, n: int
+    nets: sac.Networks, policy: sac.Policy, target_values: Any, batch: Transition, key: Key, n: int
 ) -> jax.Array:
     """min Q' of the best of n actions of the policy at the next observation, `[B]`."""
     action, _ = policies.tanh_normal(nets.actor, policy.params, batch.next_observation).sample_and_log_prob(
         seed=key, sample_shape=n
     )
-    q = target_critic(jnp.broadcast_to(batch.next_observation, (n, *batch.next_observation.shape)), action)
-    return jnp.min(q, axis=0).max(axis=0)
+    return target_values(batch.next_observation, action).min(axis=0).max(axis=0)
 
 
 def update_critic(
@@ -95,16 +111,12 @@ def update_critic(
     """All critics towards r + gamma d Q' and down their gap, then their target networks (arXiv 2006.04779, eq. 4)."""
     hypers, (draw_key, next_key) = state.hypers, jax.random.split(key)
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (2, 3))
-    bootstrap = partial(target_critic, state.learner.target_variables)
+    bootstrap = partial(values, target_critic, state.learner.target_variables)
     target = halves.td_target(
         batch, best_value(nets, policy, bootstrap, batch, next_key, config.backup_actions), hypers
     )
     actions, log_density = draw(nets, policy, batch, draw_key, config.penalty_actions)
-    actions = jnp.concatenate([batch.action[None], actions])
-    rows = batch._replace(
-        observation=jnp.broadcast_to(batch.observation, (*actions.shape[:2], batch.observation.shape[-1])),
-        action=actions,
-    )
+    rows = batch._replace(action=jnp.concatenate([batch.action[None], actions]))
     floor = hypers.reward_scale * batch.extras["return_to_go"] if config.calibrated else None
     weight, aim = hypers.penalty_weight, 0.0
     if state.log_factor is not None:
@@ -115,7 +127,7 @@ def update_critic(
 
     new, metrics = halves.update_critics(
         state,
-        critic,
+        partial(values, critic),
         rows,
         target,
         nets.axes,

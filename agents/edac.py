@@ -50,24 +50,31 @@ def similarity(slopes: jax.Array) -> jax.Array:
     return jnp.mean(total - jnp.square(unit).sum(axis=(0, 2))) / (len(slopes) - 1)
 
 
-def update_critic(
-    nets: sac.Networks,
-    state: HalfState,
-    policy: sac.Policy,
-    batch: Transition,
-    key: Key,
-    *,
-    slopes: Callable[..., jax.Array],
-) -> tuple[HalfState, Metrics]:
-    """All critics towards SAC's target, their slopes apart (arXiv 2110.01548, algorithm 1), then their targets.
+def values_and_slopes(
+    critic: Callable[..., Any], params: Params, observation: jax.Array, action: jax.Array, **train: Any
+) -> tuple[Any, ...]:
+    """The critics' values `[N, B]`, each one's gradient by the action `[N, B, A]`, and with `train` new statistics."""
+    count = jax.tree.leaves(params)[0].shape[0]
+    observation, action = (jnp.broadcast_to(x, (count, *x.shape)) for x in (observation, action))
 
-    `slopes(params, observation, action)` are the critics' gradients by the action, [N, B, A].
-    """
+    def total(action: jax.Array) -> tuple[jax.Array, Any]:
+        result = critic(params, observation, action, each=True, **train)
+        q, *statistics = result if train else (result,)
+        return q.sum(), (q, *statistics)
+
+    slopes, (q, *statistics) = jax.grad(total, has_aux=True)(action)
+    return q, slopes, *statistics
+
+
+def update_critic(
+    nets: sac.Networks, state: HalfState, policy: sac.Policy, batch: Transition, key: Key
+) -> tuple[HalfState, Metrics]:
+    """All critics towards SAC's target, their slopes apart (arXiv 2110.01548, algorithm 1), then their targets."""
     target, critic = sac.soft_target(nets, state, policy, batch, key), nets.critic.with_dropout(key, 3)
 
     def estimates(params: Params, *inputs: jax.Array, **train: Any) -> Any:  # values and similarity
-        q, *statistics = critic(params, *inputs, **train) if train else (critic(params, *inputs),)
-        both = q, similarity(slopes(params, *inputs))
+        q, slopes, *statistics = values_and_slopes(critic, params, *inputs, **train)
+        both = q, similarity(slopes)
         return (both, *statistics) if train else both
 
     return halves.update_critics(
@@ -83,21 +90,7 @@ def update_critic(
     )
 
 
-def make_slopes(config: Config, spec: Spec, axes: parallel.Axes = ()) -> Callable[..., jax.Array]:
-    """`(params, observation [B, O], action [B, A]) -> [N, B, A]`, each critic's gradient by the action."""
-    one = halves.make_critic(config, spec, axes, num_critics=1)
-
-    def slopes(params: Params, observation: jax.Array, action: jax.Array) -> jax.Array:
-        def value(action: jax.Array, params: Params) -> jax.Array:
-            return one.apply(jax.tree.map(lambda x: x[None], params), observation, action).sum()
-
-        return jax.vmap(jax.grad(value), in_axes=(None, 0))(action, params)
-
-    return slopes
-
-
 def make(config: Config, spec: Spec, axes: parallel.Axes = ()) -> sac.SoftAgent:
     """EDAC for environments of `spec`; gradients are averaged over the mapped `axes`."""
     nets = sac.make_networks(config, spec, axes)
-    slopes = make_slopes(config, spec, axes)
-    return sac.assemble(nets, Hypers)._replace(update_critic=partial(update_critic, nets, slopes=slopes))
+    return sac.assemble(nets, Hypers)._replace(update_critic=partial(update_critic, nets))

@@ -1,7 +1,8 @@
 """Implicit Q-learning (Kostrikov et al., arXiv 2110.06169): values of the data's own actions, and weighted imitation.
 
-The critic half learns V, then Q from the new V, then moves the target critics; it never asks a policy. The actor half
-imitates the data, the better actions more. IDQL takes the critic half as it is, behaviour cloning the actor half.
+The critic half moves the target critics, then learns V from them, then Q from the new V; it never asks a policy. The
+actor half imitates the data, the better actions more. IDQL takes the critic half as it is, behaviour cloning the actor
+half.
 """
 
 from __future__ import annotations
@@ -105,12 +106,15 @@ def imitation_weights(nets: CriticNetworks, published: Value, batch: Transition,
 def update_critic(
     nets: CriticNetworks, state: CriticState, policy: Any, batch: Transition, key: Key
 ) -> tuple[CriticState, Metrics]:
-    """V towards the target critics (arXiv 2110.06169, eq. 5), the critics towards the new V (eq. 6), their targets.
+    """The target critics, V towards them (arXiv 2110.06169, eq. 5), the critics towards the new V (eq. 6).
 
-    Value losses other than the expectile's are those of arXiv 2304.10573.
+    Value losses other than the expectile's are those of arXiv 2304.10573. The targets move first, as nothing does
+    between an update's end and the next one's beginning: so the actor half sees those that V learnt from, as in the
+    authors' code, and on the same minibatch XLA computes their values once.
     """
     del policy
     hypers = state.hypers
+    state = state.replace(learner=state.learner.move_target(hypers.tau))
     target_critic, critic = (nets.critic.with_dropout(key, index) for index in (0, 1))
     target_q = nets.reduce(target_critic(state.learner.target_variables, batch.observation, batch.action), hypers)
 
@@ -122,7 +126,13 @@ def update_critic(
     value, value_metrics = state.value.step(value_loss, hypers.critic_lr, nets.axes)
     target = halves.td_target(batch, nets.value.apply(value.params, batch.next_observation), hypers)
     new, metrics = halves.update_critics(
-        state, critic, batch, target, nets.axes, regress=lambda q, target: nets.error(q, target, hypers)
+        state,
+        critic,
+        batch,
+        target,
+        nets.axes,
+        regress=lambda q, target: nets.error(q, target, hypers),
+        moves_target=False,
     )
     return new.replace(value=value), value_metrics | metrics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -22,43 +23,152 @@ class Pass(NamedTuple):
     copies: int = 1  # networks of an ensemble
     to_weights: bool = False
     to_inputs: bool = False
+    rows: int = 1  # minibatches of them, whose products are made one after the other, as caches like it
+    steps: int = 1  # so often in a row, every output the next input
+    gradients: int = 1  # that go back through the same activations, one after the other
+
+
+Widths = tuple[int, ...]
+
+
+class Networks:
+    """The widths of an agent's networks, by its configuration."""
+
+    def __init__(self, config: Any, sizes: Sizes) -> None:
+        o, a = sizes.observation, sizes.action * getattr(config, "chunk_size", 1)
+        outputs = config.num_atoms if getattr(config, "distributional", 0) else getattr(config, "num_quantiles", 1)
+        actor, critic = (getattr(config, f"{half}_hidden_sizes", ()) for half in ("actor", "critic"))
+        self.config, self.critics = config, getattr(config, "num_critics", 1)
+        self.policy, self.gaussian = (o, *actor, a), (o, *actor, 2 * a)
+        self.critic, self.value = (o + a, *critic, outputs), (o, *critic, 1)
+        # a flow reads observation, action and time, CFGRL's a label too; of a step in a chain the action alone is new
+        self.flow, self.labelled_flow, self.flow_step = ((n, *actor, a) for n in (o + a + 1, o + a + 3, a))
+        self.one_step = (o + a, *actor, a)
+        if width := getattr(config, "score_width", 0):
+            blocks = (width, *(4 * width, width) * config.score_blocks)
+            self.times = (config.time_features, width, width)
+            self.score, self.pair_score = ((o + a + width, *blocks, size) for size in (a, o + a))
+            self.score_step = (a, *blocks, a)
+
+
+def asked(widths: Widths, copies: int = 1, rows: int = 1, steps: int = 1) -> Pass:
+    """Forward alone."""
+    return Pass(widths, copies, rows=rows, steps=steps)
+
+
+def learnt(widths: Widths, copies: int = 1, **options: int) -> Pass:
+    """Forward, and back to the weights."""
+    return Pass(widths, copies, to_weights=True, **options)
+
+
+def climbed(widths: Widths, copies: int = 1) -> Pass:
+    """Forward, and back to the inputs."""
+    return Pass(widths, copies, to_inputs=True)
+
+
+def q_learning(n: Networks) -> list[Pass]:
+    """All critics towards their targets' values of an action that is there already."""
+    return [asked(n.critic, n.critics), learnt(n.critic, n.critics)]
+
+
+def actor_critic(n: Networks, actor: Widths, ascended: int | None = None) -> list[Pass]:
+    """Critics at the actor's next action, and an actor that climbs so many of them; all, unless said otherwise."""
+    ascended = n.critics if ascended is None else ascended
+    return [asked(actor), *q_learning(n), learnt(actor), climbed(n.critic, ascended)]
+
+
+def implicit(n: Networks) -> list[Pass]:
+    """IQL's critic half; its target critics' values of the data's actions are the actor half's, too."""
+    return [asked(n.critic, n.critics), learnt(n.value), asked(n.value), learnt(n.critic, n.critics)]
+
+
+def weighted(n: Networks, imitator: Widths) -> list[Pass]:
+    """IQL, and what else weighs the data by target critics less the new V."""
+    return [*implicit(n), asked(n.value), learnt(imitator)]
+
+
+def conservative(n: Networks) -> list[Pass]:
+    """CQL: the target's actions, and those of the penalty beside the data's."""
+    c = n.config
+    target, penalty = asked(n.critic, n.critics, c.backup_actions), 1 + 3 * c.penalty_actions
+    of_critics = [target, learnt(n.critic, n.critics, rows=penalty)]
+    return [asked(n.gaussian), *of_critics, learnt(n.gaussian), climbed(n.critic, n.critics)]
+
+
+def diffusion_critic(n: Networks, steps: int) -> list[Pass]:
+    """EDP's critic half, with a chain of so many steps for the next action."""
+    return [asked(n.score_step, steps=steps), *q_learning(n)]
+
+
+CHAINS: dict[str, Callable[[Networks], list[Pass]]] = {
+    "bc": lambda n: [learnt(n.policy)],
+    "sac": lambda n: actor_critic(n, n.gaussian),
+    "tqc": lambda n: actor_critic(n, n.gaussian),
+    "crossq": lambda n: actor_critic(n, n.gaussian),
+    # the critics' slopes at the data's actions, and their derivative: two passes to the inputs, the latter to the
+    # weights too, through activations that are there already
+    "edac": lambda n: [*actor_critic(n, n.gaussian), Pass(n.critic, n.critics, to_weights=True, to_inputs=True)],
+    "pql": lambda n: actor_critic(n, n.policy),
+    "td3": lambda n: actor_critic(n, n.policy, 1),
+    "td3_bc": lambda n: actor_critic(n, n.policy, 1),
+    "rebrac": lambda n: actor_critic(n, n.policy),
+    "mcep": lambda n: [*actor_critic(n, n.policy, 1), learnt(n.policy), climbed(n.critic)],
+    "awac": lambda n: [asked(n.policy), *q_learning(n), learnt(n.policy), *2 * [asked(n.critic, n.critics)]],
+    "cql": conservative,
+    "iql": lambda n: weighted(n, n.policy),
+    "riql": lambda n: weighted(n, n.policy),
+    "dual_rl": lambda n: weighted(n, n.policy),
+    # V at both observations by both parameters, one of them with the gradients of two terms; then the new residual
+    "odice": lambda n: [learnt(n.value, gradients=2), learnt(n.value), asked(n.value, 4), learnt(n.policy)],
+    "idql": lambda n: [*implicit(n), learnt(n.times), learnt(n.score)],
+    "ifql": lambda n: [*implicit(n), learnt(n.flow)],
+    "cfgrl": lambda n: weighted(n, n.labelled_flow),
+    "srpo": lambda n: [
+        *implicit(n),
+        learnt(n.policy),
+        climbed(n.critic, n.critics),
+        *(each for use in (asked, learnt) for each in (use(n.times), use(n.score))),
+    ],
+    "edp": lambda n: [
+        *diffusion_critic(n, n.config.solver_steps),
+        learnt(n.times),
+        learnt(n.score),
+        climbed(n.critic),
+    ],
+    "dql": lambda n: [
+        *diffusion_critic(n, n.config.diffusion_steps),
+        learnt(n.times),
+        learnt(n.score),
+        learnt(n.score_step, steps=n.config.diffusion_steps),
+        asked(n.critic),
+        climbed(n.critic),
+    ],
+    "fql": lambda n: [
+        asked(n.one_step),
+        *q_learning(n),
+        asked(n.flow_step, steps=n.config.flow_steps),
+        learnt(n.flow),
+        learnt(n.one_step),
+        climbed(n.critic, n.critics),
+    ],
+    "cdsa": lambda n: [learnt(n.times), learnt(n.pair_score)],
+}
+CHAINS["qc"] = CHAINS["fql"]  # of chunks
 
 
 def passes(name: str, config: Any, sizes: Sizes = Sizes()) -> list[Pass]:  # noqa: B008 -- a tuple
-    """What one update of an agent asks of each network, in any order."""
-    o, a = sizes
-    if name == "bc":
-        return [Pass((o, *config.actor_hidden_sizes, a), to_weights=True)]
-    if name in ("iql", "idql"):
-        return _implicit(name, config, sizes)
-    head = 2 * a if name in ("sac", "tqc") else a
-    outputs = config.num_quantiles if name == "tqc" else config.num_atoms if getattr(config, "distributional", 0) else 1
-    actor, critic = (o, *config.actor_hidden_sizes, head), (o + a, *config.critic_hidden_sizes, outputs)
-    n = config.num_critics
-    critic_half = [Pass(actor), Pass(critic, n), Pass(critic, n, to_weights=True)]
-    climbed = 1 if name in ("td3", "td3_bc") else n  # critics that the actor half asks
-    return [*critic_half, Pass(actor, to_weights=True), Pass(critic, climbed, to_inputs=True)]
-
-
-def _implicit(name: str, config: Any, sizes: Sizes) -> list[Pass]:
-    o, a = sizes
-    critic, value = ((size, *config.critic_hidden_sizes, 1) for size in (o + a, o))
-    n = config.num_critics
-    critic_half = [Pass(critic, n), Pass(value, to_weights=True), Pass(value), Pass(critic, n, to_weights=True)]
-    if name == "iql":  # whose actor half asks the new target critics and the new V
-        return [*critic_half, Pass(critic, n), Pass(value), Pass((o, *config.actor_hidden_sizes, a), to_weights=True)]
-    width = config.score_width
-    score = (o + a + width, width, *(4 * width, width) * config.score_blocks, a)
-    return [*critic_half, Pass((config.time_features, width, width), to_weights=True), Pass(score, to_weights=True)]
+    """What one update of an agent asks of each network, in any order. Raises KeyError for an agent not in CHAINS."""
+    return CHAINS[name](Networks(config, sizes))
 
 
 def products(wanted: list[Pass], batch: int) -> int:
     """Multiplications of all passes with `batch` rows."""
     total = 0
     for p in wanted:
-        for i, (size, width) in enumerate(zip(p.widths, p.widths[1:], strict=False)):
+        layers = list(zip(p.widths, p.widths[1:], strict=False)) * p.steps
+        for i, (size, width) in enumerate(layers):
             backward = p.to_weights + ((p.to_weights or p.to_inputs) and (i > 0 or p.to_inputs))
-            total += p.copies * batch * size * width * (1 + backward)
+            total += p.copies * p.rows * batch * size * width * (1 + p.gradients * backward)
     return total
 
 
@@ -69,33 +179,49 @@ def make_chain(wanted: list[Pass], batch: int) -> tuple[Any, Any]:
     [B, O] x [O, I] for the inputs', but where nobody needs that: the first layer, unless the gradient goes through it.
     """
     rng = iter(jax.random.split(jax.random.key(0), 10_000))
+    each = [p for p in wanted for _ in range(p.copies)]
     networks = [
         [jax.random.normal(next(rng), shape) / shape[0] ** 0.5 for shape in zip(p.widths, p.widths[1:], strict=False)]
-        for p in wanted
-        for _ in range(p.copies)
+        for p in each
     ]
-    each = [p for p in wanted for _ in range(p.copies)]
-    ends = [[jax.random.normal(next(rng), (batch, p.widths[i])) for i in (0, -1)] for p in each]
+    ends = [
+        [jax.random.normal(next(rng), (p.rows, batch, p.widths[i])) for i in (0, *p.gradients * (-1,))] for p in each
+    ]
 
     def chain(scratch: Any, networks: Any, ends: Any) -> Any:
         del scratch
         return [run(p, *inputs) for p, *inputs in zip(each, networks, ends, strict=True)]
 
-    def run(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> list[jax.Array]:
-        x, gradient = ends
-        inputs = []
-        for weight in weights:
+    def run(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> Any:
+        if p.rows == 1:
+            return once(p, weights, [x[0] for x in ends])
+        shapes = jax.eval_shape(lambda: once(p, weights, [x[0] for x in ends])[0])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        def add(total: Any, ends: list[jax.Array]) -> Any:
+            of_weights, others = once(p, weights, ends)
+            return jax.tree.map(jnp.add, total, of_weights), others
+
+        return jax.lax.scan(add, zeros, ends)
+
+    def once(p: Pass, weights: list[jax.Array], ends: list[jax.Array]) -> tuple[list[Any], list[jax.Array]]:
+        """The weights' gradients, and the results of which there is one for each row."""
+        x, *gradients = ends
+        layers, inputs = p.steps * weights, []
+        for weight in layers:
             inputs.append(x)
             x = x @ weight
-        results = [x]
-        if p.to_weights or p.to_inputs:
-            for i in reversed(range(len(weights))):
+        of_weights, others = [], [x]
+        for gradient in gradients if p.to_weights or p.to_inputs else ():
+            found: list[Any] = [0.0] * len(weights)
+            for i in reversed(range(len(layers))):
                 if p.to_weights:
-                    results.append(inputs[i].T @ gradient)
+                    found[i % len(weights)] += inputs[i].T @ gradient
                 if i or p.to_inputs:
-                    gradient = gradient @ weights[i].T
-            results += [gradient] * p.to_inputs
-        return results
+                    gradient = gradient @ layers[i].T
+            of_weights += found * p.to_weights
+            others += [gradient] * p.to_inputs
+        return of_weights, others
 
     results = jax.eval_shape(chain, None, networks, ends)
     scratch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), results)

@@ -38,7 +38,11 @@ GAMMA: Any = 0.99  # of replay's windows
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `--set` names."""
-    return {name: text.split(",") if "," in text else text for name, text in (pair.split("=", 1) for pair in args.set)}
+
+    def value(text: str) -> Any:
+        return text.split(",") if "," in text else {"true": True, "false": False}.get(text, text)
+
+    return {name: value(text) for name, text in (pair.split("=", 1) for pair in args.set)}
 
 
 def make_agent(args: argparse.Namespace) -> tuple[Any, Any, Spec]:
@@ -50,12 +54,18 @@ def make_agent(args: argparse.Namespace) -> tuple[Any, Any, Spec]:
     return agents.load(args.agent).make(network, spec), network, spec
 
 
-def make_batch(spec: Spec, shape: tuple[int, ...]) -> Transition:
-    """Made-up transitions, `[*shape, ...]`."""
+def make_batch(spec: Spec, shape: tuple[int, ...], agent: Any = None) -> Transition:
+    """Made-up transitions, `[*shape, ...]`; for an agent with the extras that it reads, in windows of its length."""
     keys = jax.random.split(jax.random.key(1), 4)
+    if agent is not None and agent.window:
+        shape = (*shape, agent.window)
     observation, following = (jax.random.normal(key, (*shape, spec.observation_size)) for key in keys[:2])
     action = jnp.tanh(jax.random.normal(keys[2], (*shape, spec.action_size)))
-    return Transition(observation, action, jax.random.normal(keys[3], shape), jnp.ones(shape), following)
+    rows = Transition(observation, action, jax.random.normal(keys[3], shape), jnp.ones(shape), following)
+    extras = {name: getattr(rows, read.column) for name, read in (agent.reads if agent else {}).items()}
+    if agent is not None and agent.window:
+        extras["mask"] = jnp.ones(shape, bool)
+    return rows._replace(extras=extras)
 
 
 def update(args: argparse.Namespace) -> tuple[Run, float]:
@@ -70,7 +80,7 @@ def update(args: argparse.Namespace) -> tuple[Run, float]:
     if args.scan:
         shape, key, step = (args.scan, *shape), jax.random.split(key, args.scan), scanned(step)
     state = jax.jit(agent.init)(jax.random.key(0))
-    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, state, make_batch(spec, shape), key)
+    return again(jax.jit(step, donate_argnums=0), jax.block_until_ready, state, make_batch(spec, shape, agent), key)
 
 
 def chain(args: argparse.Namespace) -> tuple[Run, float]:
@@ -162,6 +172,7 @@ def offline(args: argparse.Namespace) -> tuple[Run, float]:
             "offline_steps": 10**6,
             "ratio": "1:1",
             "total_env_steps": 0,
+            "batch_size": args.batch,
         }
         resolved = config.resolve(args.agent, "brax:halfcheetah", **(common | settings(args)))
         return iterations(make_driver(setup(resolved, env), offline=True))

@@ -14,6 +14,8 @@ from benchmarks.turns import Side
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".cache" / "bench"
 PEERS = ROOT / ".cache" / "peers"
+OFFLINE = ("awac", "cql", "edac", "rebrac", "mcep", "riql", "dual_rl", "odice")  # beside those measured from the start
+OFFLINE += ("ifql", "cfgrl", "fql", "qc", "srpo", "edp", "dql", "cdsa")  # whose policy is a flow or a diffusion model
 PLAIN = ("actor_hidden_sizes=256,256", "critic_hidden_sizes=256,256")
 
 
@@ -89,6 +91,18 @@ def games(env: str, seeds: int) -> Comparison:
     return Comparison(name, "environment steps of a seed", (own_side, their_side))
 
 
+def offline(
+    agent: str, peers: Sequence[str], label: str = "", sets: Sequence[str] = (), theirs: str = ""
+) -> Comparison:
+    """Offline training without evaluations: updates, each of all networks on rows drawn from 100,000, beside peers'."""
+    sides = (
+        own("rlx", "offline", "--agent", agent, sets=sets),
+        *(peer(name, "offline", "--agent", theirs or agent) for name in peers),
+        own("chain", "chain", "--agent", agent, sets=sets),
+    )
+    return Comparison(f"offline {label or agent}", "updates", sides, needs_s=300.0)
+
+
 def of_rows(capacity: int) -> tuple[Side, Side]:
     """Replay against the rows that it copies, taken at places known beforehand."""
     return own("rows alone", "rows", "--capacity", capacity), own("rlx", "ring", "--capacity", capacity)
@@ -97,7 +111,7 @@ def of_rows(capacity: int) -> tuple[Side, Side]:
 def own_comparisons() -> list[Comparison]:
     """`make bench`."""
     small = [name for name in PLAIN if name.startswith("critic")]
-    updates = [update(agent, 256) for agent in ("sac", "iql", "idql", "td3_bc", "bc", "pql")]
+    updates = [update(agent, 256) for agent in ("sac", "iql", "idql", "td3_bc", "bc", "pql", *OFFLINE)]
     updates += [update("tqc", 256, f"tqc {n} x 25", (f"num_critics={n}", *small)) for n in (2, 5)]
     training = [fused("inverted_pendulum", n) for n in (128, 1024)]
     seeds = [own(f"{n} seeds", "fused", "--seeds", n) for n in (1, 8, 32)]
@@ -134,6 +148,19 @@ def peer_comparisons() -> list[Comparison]:
         return fused(env, num_envs, [peer("brax", "fused", *flags), peer("rejax", "fused", *flags)])
 
     start = (own("rlx", "start"), *(peer(name, "start") for name in ("brax", "rejax", "sbx")))
+    wide = ("actor_hidden_sizes=256,256,256", "critic_hidden_sizes=256,256,256", "num_critics=10")
+    as_they_are = "normalize_observations=false"
+    trained_offline = [
+        offline("iql", ("corl", "unifloral")),
+        offline("td3_bc", ("unifloral",)),
+        offline("td3_bc", ("corl",), "td3_bc, LayerNorm", ("layer_norm=true", as_they_are)),
+        offline("awac", ("corl",), "awac, LayerNorm", ("layer_norm=true",)),
+        offline("cql", ("corl",), "cql, one action a target", ("backup_actions=1",)),
+        offline("bc", ("unifloral",)),
+        offline("rebrac", ("unifloral",)),
+        offline("sac", ("unifloral",), "sac-n, 10 critics", (*wide, as_they_are, "normalize_rewards=false"), "sac_n"),
+        offline("edac", ("unifloral",)),
+    ]
     return [
         update("sac", 256, others=everyone),
         update("tqc", 256, "tqc 2 x 25", two, [peer("sbx", "update", "--agent", "tqc")]),
@@ -141,5 +168,6 @@ def peer_comparisons() -> list[Comparison]:
         *(training(env, n) for env in ("inverted_pendulum", "hopper") for n in (128, 1024)),
         *(on_policy(task) for task in ("ant", "halfcheetah")),
         *(games(env, seeds) for env in ("CartPole-v1", "Breakout-MinAtar") for seeds in (1, 16)),
+        *trained_offline,
         Comparison("start to first epoch", "seconds", start),
     ]

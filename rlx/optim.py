@@ -106,9 +106,14 @@ class Learner(PyTreeNode):
         if statistics is not None:
             aux, statistics = aux
         params = params if project is None else project(params)
-        moves = tau is not None and self.target_params is not None
-        target = losses.polyak(self.target_params, params, tau) if moves else self.target_params
-        return self.replace(params=params, opt_state=opt_state, target_params=target, statistics=statistics), aux
+        new = self.replace(params=params, opt_state=opt_state, statistics=statistics)
+        return new if tau is None else new.move_target(tau), aux
+
+    def move_target(self, tau: Any) -> Self:
+        """The target copy, where there is one, a Polyak step nearer to the parameters."""
+        if self.target_params is None:
+            return self
+        return self.replace(target_params=losses.polyak(self.target_params, self.params, tau))
 
 
 def _with_statistics(params: Params, statistics: Params | None) -> Params:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
-from benchmarks import bounds, comparisons, gpu, learn, learn_page, learn_settings, overestimation, run, tables
+from benchmarks import bounds, cases, comparisons, learn, learn_page, learn_settings, overestimation, run, tables
 from benchmarks.turns import OutOfTime, Side, spread, take_turns
 from rlx import agents, config
+from rlx.types import Spec
 from tests.pages import ROOT
 
 WORKER = f"""
@@ -95,6 +98,9 @@ def test_spread_and_products_by_hand() -> None:
     assert bounds.products([bounds.Pass((3, 5, 2), to_weights=True)], 7) == 175 + 175 + 70
     assert bounds.products([bounds.Pass((3, 5, 2), to_inputs=True)], 7) == 175 + 70 + 105
     assert bounds.products([bounds.Pass((3, 5, 2), copies=4)], 7) == 4 * 175
+    assert bounds.products([bounds.Pass((3, 5, 2), to_weights=True, rows=2, gradients=3)], 7) == 2 * (175 + 3 * 245)
+    # two steps of a chain, 2 -> 5 -> 2: only the first layer of the first step has no gradient to its inputs
+    assert bounds.products([bounds.Pass((2, 5, 2), to_weights=True, steps=2)], 7) == 4 * 70 + 4 * 70 + 3 * 70
     # SAC: actor 2 -> 4 -> 2 (mean and deviation of one action), two critics 3 -> 4 -> 1
     config = SimpleNamespace(actor_hidden_sizes=(4,), critic_hidden_sizes=(4,), num_critics=2)
     found = bounds.passes("sac", config, bounds.Sizes(2, 1))
@@ -105,15 +111,61 @@ def test_spread_and_products_by_hand() -> None:
     assert bounds.products(found, 1) == forward + critic_gradient + actor_gradient + through_critics
 
 
-@pytest.mark.parametrize("name", [*gpu.AGENTS, "tqc"])
-def test_measured_agents_have_a_chain_of_their_products(name: str) -> None:
-    """The chain returns as many numbers as its passes' gradients and ends have."""
-    passes = bounds.passes(name, agents.load(name).Config())
-    wanted = [p._replace(widths=tuple(min(w, 8) for w in p.widths)) for p in passes]
-    chain, arguments = bounds.make_chain(wanted, 4)
-    results = jax.eval_shape(chain, *arguments)
-    for one, made in zip([p for p in wanted for _ in range(p.copies)], results, strict=True):
-        assert len(made) == 1 + one.to_weights * (len(one.widths) - 1) + one.to_inputs
+OBSERVATION, ACTION = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in bounds.Sizes())
+SPEC = Spec(OBSERVATION, ACTION, 1000)
+
+
+def counted(jaxpr: Any, times: int = 1) -> int:
+    """Multiplications of all products in a traced function, loops of known length included."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (summed, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += times * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[i] for i in summed)
+        inner = times * equation.params.get("length", 1)
+        total += sum(counted(part, inner) for part in jaxprs_in_params(equation.params))
+    return total
+
+
+UPDATES = {  # products that agents' functions make, over those that their equations ask for; 1 unless it says why
+    "crossq": 4 / 3,  # batch norm ties the two halves of its minibatch, so gradients go through both
+    "awac": 1.12,  # both halves ask the same of the actor, which XLA makes once,
+    "iql": 1.13,  # and of the target critics, here and in the next three,
+    "dual_rl": 1.13,
+    "cfgrl": 1.13,
+    "riql": 1.18,
+    "odice": 1.14,  # and three terms of the value network
+    "cql": 1.31,  # on a CPU the critics' values are computed again for their gradient
+    "edp": 1.04,  # all critics climbed, of which one counts
+    "idql": 0.94,  # times are embedded once each, not once a row, here and in the next two
+    "srpo": 0.97,
+    "cdsa": 0.97,
+}
+
+
+@pytest.mark.parametrize("name", bounds.CHAINS)
+def test_chains_have_the_products_of_their_agents(name: str) -> None:
+    network = config.resolve(name, "none").network
+    agent = agents.load(name).make(network, SPEC)
+    key = jax.random.key(0)
+    shapes = jax.eval_shape(lambda: (agent.init(key), cases.make_batch(SPEC, (256,), agent), key))
+    made = counted(jax.make_jaxpr(lambda *rest: agent.update(*rest)[0])(*shapes).jaxpr)
+    wanted = bounds.passes(name, network)
+    assert made / bounds.products(wanted, 256) == pytest.approx(UPDATES.get(name, 1), abs=0.011)
+    chain, arguments = bounds.make_chain([p._replace(copies=1) for p in wanted], 256)
+    alone = counted(jax.make_jaxpr(chain)(*arguments).jaxpr)  # of one network of each ensemble
+    assert alone == bounds.products([p._replace(copies=1) for p in wanted], 256)
+
+
+@pytest.mark.parametrize("name", ["iql", "awac", "odice"])
+def test_xla_makes_once_what_both_halves_ask(name: str) -> None:
+    """Operations of the compiled update, of which two are a multiplication and an addition of a product."""
+    config = agents.load(name).Config()
+    agent, key = agents.load(name).make(config, SPEC), jax.random.key(0)
+    shapes = jax.eval_shape(lambda: (agent.init(key), cases.make_batch(SPEC, (256,)), key))
+    cost: Any = jax.jit(lambda *rest: agent.update(*rest)[0]).lower(*shapes).compile().cost_analysis()
+    assert 1 < cost["flops"] / (2 * bounds.products(bounds.passes(name, config), 256)) < 1.05
 
 
 def small(case: str, *flags: str) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 """CQL and Cal-QL: the loss against NumPy, the penalty and its limits, and the learned factor."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,16 @@ def test_critic_loss(calibrated: bool) -> None:
         np.testing.assert_allclose(actual["critic_loss"], ((q - y) ** 2).mean(-1).sum() + 1.5 * gap.sum(), rtol=1e-5)
         np.testing.assert_allclose(actual["gap"], gap.mean(), rtol=1e-5)
         np.testing.assert_allclose(actual["q_mean"], q.mean(), rtol=1e-5)
+
+
+def test_values_of_many_actions_are_the_critics_own() -> None:
+    """Of so many rows that a CPU takes them in blocks."""
+    critic = sac.make_networks(CONFIG, SPEC).critic
+    params, action = critic.init(jax.random.key(0)), jnp.asarray(normal(40, BATCH, 2))
+    observations = jnp.broadcast_to(BATCHES.observation, (40, *BATCHES.observation.shape))
+    expected = critic.apply(params, observations, action)
+    actual = jax.jit(partial(cql.values, critic.apply))(params, BATCHES.observation, action)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_penalty_tends_to_its_integral() -> None:

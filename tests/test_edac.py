@@ -38,19 +38,18 @@ def test_similarity() -> None:
 def test_critic_loss() -> None:
     """Critics w . a: their slopes are w. The target is of the lowest of three, less alpha times the log-density."""
     actor = stub(lambda p, o: (p + o[:, :2], jnp.full((len(o), 2), -1.0)))
-    critic = stub(lambda w, o, a: jnp.einsum("na,ba->nb", w, a))
+    critic = stub(lambda w, o, a, each=False: jnp.einsum("na,nba->nb", w, a if each else jnp.stack(3 * [a])))
     nets = sac.make_networks(CONFIG, SPEC)._replace(actor=actor, critic=critic)
-    slopes = lambda w, o, a: jnp.broadcast_to(w[:, None], (3, BATCH, 2))  # noqa: E731
     hypers, key = as_arrays(edac.Hypers(gamma=0.9, reward_scale=2.0, diversity_weight=0.7)), jax.random.key(0)
     policy: Any = sac.Policy(jnp.float32(0.2), jnp.float32(-0.3))
     action, _ = sac.policies.squashed_sample(actor, policy.params, BATCHES.next_observation, key)
     log_prob = tanh_log_prob(0.2 + BATCHES.next_observation[:, :2], -1.0, np.asarray(action))
     online, target = normal(3, 2), normal(3, 2)
     y = 2 * BATCHES.reward + 0.9 * BATCHES.discount * ((target @ action.T).min(0) - np.exp(-0.3) * log_prob)
-    alike = edac.similarity(slopes(online, None, None))
+    alike = edac.similarity(jnp.broadcast_to(online[:, None], (3, BATCH, 2)))
 
     def update(online: jax.Array, target: jax.Array) -> Any:
-        return edac.update_critic(nets, targeted(hypers, online, target), policy, BATCHES, key, slopes=slopes)[1]
+        return edac.update_critic(nets, targeted(hypers, online, target), policy, BATCHES, key)[1]
 
     for actual in two_ways(update, online, target):
         expected = ((online @ BATCHES.action.T - y) ** 2).mean(-1).sum() + 0.7 * alike
@@ -82,7 +81,8 @@ def test_slopes_are_each_critics_own() -> None:
     config = edac.Config(**vars(CONFIG) | {"activation": "tanh"})
     critic = halves.make_critic(config, SPEC)
     params = jax.tree.map(lambda x: 3 * x, critic.init(jax.random.key(0)))
-    slopes = edac.make_slopes(config, SPEC)(params, BATCHES.observation, BATCHES.action)
+    values, slopes = edac.values_and_slopes(critic.apply, params, BATCHES.observation, BATCHES.action)
+    np.testing.assert_allclose(values, critic.apply(params, BATCHES.observation, BATCHES.action), rtol=1e-5)
     for i in range(2):
         step = 1e-2 * np.eye(2, dtype=np.float32)[i]
         up, down = (critic.apply(params, BATCHES.observation, BATCHES.action + s) for s in (step, -step))

@@ -1,5 +1,6 @@
 """Batches in blocks: the same results, and a loop only where a batch is large, on a CPU."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,6 +48,20 @@ def test_blocks_change_nothing(rows: int) -> None:
     for got, wanted in zip(both, expected, strict=True):
         np.testing.assert_allclose(got[0], wanted, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(got[1], wanted[::-1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_go_through_blocks(recompute: bool) -> None:
+    """Of what all rows share, too; with `recompute` nothing that a block computed is kept for it."""
+
+    def total(function: Any, scale: jax.Array) -> jax.Array:
+        return jnp.sum(function(lambda x: jnp.sin(scale * x), jnp.arange(400.0).reshape(200, 2)))
+
+    whole = jax.grad(lambda scale: total(lambda f, x: f(x), scale))(0.01)
+    cut = partial(in_blocks, recompute=recompute)
+    gradient = jax.grad(lambda scale: total(cut, scale))
+    np.testing.assert_allclose(gradient(0.01), whole, rtol=1e-4)
+    assert ("remat" in str(jax.make_jaxpr(gradient)(0.01))) == recompute
 
 
 def test_an_accelerator_gets_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,12 +66,14 @@ def update_critics(
     optimizer: optax.GradientTransformation | None = None,
     project: Callable[[Params], Params] | None = None,
     rate: Any = None,
+    moves_target: bool = True,
     **metrics: jax.Array,
 ) -> tuple[CriticHalf, Metrics]:
     """The half after a step of its critics down `regress(estimates, target)` [], and of their target networks by `tau`.
 
     `critic(params, observation, action)` is the network's `apply`, or what `with_dropout` returns. `tau` and the
     learning `rate` are by default those of the hyper-parameters; `optimizer` and `project` as in `Learner.step`.
+    Without `moves_target` the target networks stay.
     Reports critic_loss, q_mean (of `values(estimates)`), `report(target)`, `measure(estimates)` and `metrics`. With
     batch norm, estimates use the batch's statistics, and the running ones move.
     """
@@ -87,7 +89,7 @@ def update_critics(
 
     hypers = state.hypers
     rate, tau = (hypers.critic_lr if rate is None else rate), (hypers.tau if tau is None else tau)
-    learner, reported = state.learner.step(loss, rate, axes, tau, optimizer, project)
+    learner, reported = state.learner.step(loss, rate, axes, tau if moves_target else None, optimizer, project)
     return state.advance(learner=learner), reported
 
 

@@ -33,15 +33,17 @@ def isolated(function: F) -> F:
 BLOCK = 128  # rows of simulated physics that the caches of a core hold; see docs/performance.md
 
 
-def in_blocks(function: Callable[[Any], Any], batch: Any) -> Any:
+def in_blocks(function: Callable[[Any], Any], batch: Any, recompute: bool = False) -> Any:
     """`function(batch)`, computed on a CPU in blocks of BLOCK rows, or a little fewer, one after the other.
 
     All leaves of argument and result are `[N, ...]`, with N rows. A long function of a large
-    batch keeps every value in between in main memory; of a block, in the caches.
+    batch keeps every value in between in main memory; of a block, in the caches. With `recompute` its gradient computes
+    each block again, which can be faster than to read from main memory what was kept.
     """
     rows = jax.tree.leaves(batch)[0].shape[0]
     block = max(size for size in range(1, BLOCK + 1) if rows % size == 0)
     if jax.default_backend() != "cpu" or block == rows or block < BLOCK // 2:
         return function(batch)
     cut = jax.tree.map(lambda x: x.reshape(rows // block, block, *x.shape[1:]), batch)
+    function = jax.checkpoint(function) if recompute else function
     return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(function, cut))
