@@ -36,7 +36,8 @@ class Networks:
 
     def __init__(self, config: Any, sizes: Sizes) -> None:
         o, a = sizes.observation, sizes.action * getattr(config, "chunk_size", 1)
-        outputs = config.num_atoms if getattr(config, "distributional", 0) else getattr(config, "num_quantiles", 1)
+        atoms = getattr(config, "num_atoms", 0) if getattr(config, "distributional", True) else 0
+        outputs = atoms or getattr(config, "num_quantiles", 1)
         actor, critic = (getattr(config, f"{half}_hidden_sizes", ()) for half in ("actor", "critic"))
         self.config, self.critics = config, getattr(config, "num_critics", 1)
         self.policy, self.gaussian = (o, *actor, a), (o, *actor, 2 * a)
@@ -105,10 +106,23 @@ CHAINS: dict[str, Callable[[Networks], list[Pass]]] = {
     "sac": lambda n: actor_critic(n, n.gaussian),
     "tqc": lambda n: actor_critic(n, n.gaussian),
     "crossq": lambda n: actor_critic(n, n.gaussian),
+    "dsac": lambda n: actor_critic(n, n.gaussian),
+    "dsac_t": lambda n: actor_critic(n, n.gaussian),
+    "ace": lambda n: actor_critic(n, n.gaussian),
+    "mdpo": lambda n: [*actor_critic(n, n.gaussian), asked(n.gaussian)],
+    "redq": lambda n: [
+        asked(n.gaussian),
+        asked(n.critic, n.config.num_target_critics),
+        learnt(n.critic, n.critics),
+        learnt(n.gaussian),
+        climbed(n.critic, n.critics),
+    ],
     # the critics' slopes at the data's actions, and their derivative: two passes to the inputs, the latter to the
     # weights too, through activations that are there already
     "edac": lambda n: [*actor_critic(n, n.gaussian), Pass(n.critic, n.critics, to_weights=True, to_inputs=True)],
     "pql": lambda n: actor_critic(n, n.policy),
+    "aro_ddpg": lambda n: actor_critic(n, n.policy),
+    "fast_td3": lambda n: actor_critic(n, n.policy),
     "td3": lambda n: actor_critic(n, n.policy, 1),
     "td3_bc": lambda n: actor_critic(n, n.policy, 1),
     "rebrac": lambda n: actor_critic(n, n.policy),

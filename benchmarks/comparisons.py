@@ -16,6 +16,7 @@ KEPT = ROOT / ".cache" / "bench"
 PEERS = ROOT / ".cache" / "peers"
 OFFLINE = ("awac", "cql", "edac", "rebrac", "mcep", "riql", "dual_rl", "odice")  # beside those measured from the start
 OFFLINE += ("ifql", "cfgrl", "fql", "qc", "srpo", "edp", "dql", "cdsa")  # whose policy is a flow or a diffusion model
+ONLINE = ("td3", "crossq", "redq", "dsac", "dsac_t", "ace", "mdpo", "aro_ddpg", "fast_td3")
 PLAIN = ("actor_hidden_sizes=256,256", "critic_hidden_sizes=256,256")
 
 
@@ -111,7 +112,7 @@ def of_rows(capacity: int) -> tuple[Side, Side]:
 def own_comparisons() -> list[Comparison]:
     """`make bench`."""
     small = [name for name in PLAIN if name.startswith("critic")]
-    updates = [update(agent, 256) for agent in ("sac", "iql", "idql", "td3_bc", "bc", "pql", *OFFLINE)]
+    updates = [update(agent, 256) for agent in ("sac", "iql", "idql", "td3_bc", "bc", "pql", *OFFLINE, *ONLINE)]
     updates += [update("tqc", 256, f"tqc {n} x 25", (f"num_critics={n}", *small)) for n in (2, 5)]
     training = [fused("inverted_pendulum", n) for n in (128, 1024)]
     seeds = [own(f"{n} seeds", "fused", "--seeds", n) for n in (1, 8, 32)]

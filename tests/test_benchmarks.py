@@ -130,6 +130,8 @@ def counted(jaxpr: Any, times: int = 1) -> int:
 
 UPDATES = {  # products that agents' functions make, over those that their equations ask for; 1 unless it says why
     "crossq": 4 / 3,  # batch norm ties the two halves of its minibatch, so gradients go through both
+    "dsac_t": 1.13,  # the critics' deviations are those of their loss, which XLA makes once
+    "mdpo": 1.18,  # the policy's gradient goes back twice, from the values and from the divergence
     "awac": 1.12,  # both halves ask the same of the actor, which XLA makes once,
     "iql": 1.13,  # and of the target critics, here and in the next three,
     "dual_rl": 1.13,
