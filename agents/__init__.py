@@ -163,7 +163,7 @@ def from_text(flag: str, text: str) -> tuple[str, Any]:
         name, values = content["agent"], content["network"]
         config = load(name).Config
         known = declared(config, "network")
-        network = config(**{key: converted(f"{flag} {key}", known[key], value) for key, value in values.items()})
+        network = config(**{key: converted(key, known[key], value) for key, value in values.items()})
         check(network)
     except RlxError as error:
         raise RlxError(f"{flag}: {error}") from None

@@ -220,7 +220,10 @@ def _why_not(name: str) -> str:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
     if family == "playground" and not _has_playground():
         return f"{name} needs MuJoCo Playground, which is not here; {install('playground')}"
+    own = user_code.file_of(family)
     hint = f", and one of your own is named as file.py:{name}" if str(name).isidentifier() else ""
+    if own and family in FAMILIES:
+        hint = f", and what is in your {own} is named as {own}:{short or 'Name'}"
     return f"no environment {name!r}; the nearest is {nearest(str(name), names(), cutoff=0.0)!r}{hint}"
 
 

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import agents, data, envs, parallel, replay, user_code
+from rlx import agents, data, envs, parallel, replay
 from rlx.config import RunConfig, members, settings
 from rlx.data import Dataset
-from rlx.envs import arguments, domain, env_params, no_env, wrappers
+from rlx.envs import arguments, env_params, no_env, wrappers
 from rlx.envs import parts as observation_parts
 from rlx.envs.env_params import of_members
 from rlx.errors import RlxError
-from rlx.settings import check, flag_of
+from rlx.settings import check
 from rlx.train import autosplit, columns, memory, mirror, numerics
 from rlx.train.compile import tracing
 from rlx.train.datasets import prepare, to_tables
@@ -322,17 +322,3 @@ def check_env_of_run(config: RunConfig, env: Env | None, folder: Any = "") -> No
             f"{folder or 'this run'}: its environment {config.env} was an object, which no folder holds; in Python"
             f" give it again, rlx.load(folder, env=...), and to use the command line train with file.py:{config.env}"
         )
-
-
-def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
-    """Path and digest of the files of the user's own code, by what they are of ("env", "agent"); for config.json."""
-    names = [
-        ("agent", config.agent, agents.is_user_code(config.agent)),
-        ("env", config.env, envs.is_user_code(config.env)),
-    ]
-    names += [("randomize", text, domain.is_function(text)) for text in config.train.randomize]
-    for setting in (name for name, one in settings(config.agent).items() if one.describes):
-        if text := getattr(config.network, setting):
-            name, _ = agents.from_text(flag_of(setting), text)
-            names.append((setting, name, agents.is_user_code(name)))
-    return {what: file for what, name, is_users in names if is_users and (file := user_code.source(name))}

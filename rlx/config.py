@@ -233,6 +233,14 @@ def member_labels(every_member: typing.Sequence[dict[str, float]]) -> list[str]:
     return [" ".join(f"{name}={member[name]:.10g}" for name in varied) for member in every_member]
 
 
+def member_names(every_member: typing.Sequence[dict[str, float]]) -> list[str]:
+    """`member_labels`, with the seed where several seeds have the same label; nothing where seeds alone differ."""
+    labels = member_labels(every_member)
+    if not any(labels) or len(set(labels)) == len(labels):
+        return labels
+    return [f"{label} seed={member['seed']:g}" for label, member in zip(labels, every_member, strict=True)]
+
+
 def combinations(config: RunConfig) -> list[dict[str, float]]:
     """The hyper-parameters of every combination that is trained."""
     rows: typing.Iterable[tuple[float, ...]] = itertools.product(*config.hypers.values())

@@ -150,7 +150,7 @@ def test_commands_name_members_by_their_hyper_parameters(line: str, tmp_path: Pa
     place: dict[str, Any] = {"total_env_steps": 32, "run_dir": tmp_path, "run_name": "g"} | ONLINE | {"num_seeds": 1}
     rlx.fit("sac", line, critic_lr=[1e-3, 1e-2], **place)
     said = say("eval", tmp_path / "g")
-    assert "per run critic_lr=0.001: " in said.out and "of 2 members" in said.err
+    assert "per member critic_lr=0.001: " in said.out and "of 2 members" in said.err
     said = say("export", tmp_path / "g", "--out", tmp_path / "p", "--member", 1)
     assert "critic_lr=0.01 seed 0 (member 1 of 2" in said.out
 

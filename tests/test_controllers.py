@@ -8,7 +8,8 @@ import pytest
 
 from rlx import data
 from rlx.commands import main as cli
-from tests.commands import Refused
+from rlx.runs import collect_dataset
+from tests.commands import Refused, one_line
 
 pytestmark = pytest.mark.usefixtures("reuse_programs")
 
@@ -53,6 +54,13 @@ def test_actions_are_stored_as_they_act(action: str, tmp_path: Path) -> None:
     assert (rows.action == 1).all() and (rows.reward == 1).all()
 
 
+def test_actions_that_are_nan_are_not_written(tmp_path: Path) -> None:
+    env = write(tmp_path, "{'push': Controller(lambda observation, key, carry: (jnp.full(1, jnp.nan), carry))}")
+    with one_line(f"{env}: push has acted with NaN; mend its act"):
+        collect_dataset.make_dataset(env, "push", 20, tmp_path / "set-v0")
+    assert not (tmp_path / "set-v0").exists()
+
+
 @pytest.mark.parametrize(
     ("controllers", "message"),
     [
@@ -67,6 +75,8 @@ def test_actions_are_stored_as_they_act(action: str, tmp_path: Path) -> None:
         ("{'push': Controller(lambda o, k, c: (o, c), lambda: None)}", "'push': carry returns None; return ()"),
         ("{'random': Controller(lambda o, k, c: (o, c))}", "controller 'random' would be read as something else"),
         ("{'a=b': Controller(lambda o, k, c: (o, c))}", "controller 'a=b' would be read as something else"),
+        ("{'mixed': Controller(lambda o, k, c: (o, c))}", "controller 'mixed' would be read as something else"),
+        ("{3: Controller(lambda o, k, c: (o, c))}", "controller 3 needs a name that is text; rename it"),
         ("1 / 0", "ZeroDivisionError, own.py line "),
     ],
 )

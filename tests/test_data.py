@@ -12,7 +12,7 @@ import pytest
 from rlx import data, replay
 from rlx.data import Dataset
 from rlx.errors import RlxError
-from tests.commands import one_line
+from tests.commands import Refused, Say, one_line
 from tests.datasets import walk
 
 same = partial(jax.tree.map, np.testing.assert_array_equal)
@@ -113,6 +113,20 @@ def test_corruption_of_a_share_of_rows(what: str, tmp_path: Path) -> None:
     assert ("log_prob" in corrupt.rows.extras) == (what != "action")
     data.write(corrupt, tmp_path / "corrupt")
     assert data.digest(data.read(tmp_path / "corrupt")) == data.digest(corrupt)
+
+
+def test_corrupting_says_what_it_wrote_and_what_cannot_be(tmp_path: Path, say: Say, refused: Refused) -> None:
+    data.write(walk([60, 40]), tmp_path / "whole-v0")
+    words = ["data", "corrupt", tmp_path / "whole-v0"]
+    said = say(*words, "spoilt-v0", "--what", "action")
+    assert said.code == 0 and said.out.startswith("spoilt-v0 (spoilt-v0): 100 transitions")
+    assert refused(*words, "no", "--what", "actoin") == "corruption actoin: unknown; did you mean action?"
+    for flag, value, line in (
+        ("--seed", -1, "corruption seed -1: must be at least 0 and under 2^32"),
+        ("--rate", "nan", "corruption rate nan: must be between 0 and 1"),
+        ("--scale", "inf", "corruption scale inf: must be over 0 and under 10^6"),
+    ):
+        assert refused(*words, "no", "--what", "reward", flag, value) == line
 
 
 def test_nonfinite_rows_are_found_and_cut_out() -> None:

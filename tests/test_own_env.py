@@ -43,6 +43,23 @@ def broken(mass):
 
 bare, nothing = Mine(4, 0.0), 3
 """
+ODD = """
+from tests.walk import Walk
+
+def leaves():
+    raise SystemExit("bye")
+
+class Odd(Walk):
+    @property
+    def spec(self):
+        return 1 / 0
+
+    def __init__(self):
+        pass
+
+def Endless():
+    return Walk(10**20)
+"""
 AGENT = next(block.text for block in blocks(ROOT / "CONTRIBUTING.md") if block.text.startswith("# agents/ddpg.py"))
 
 
@@ -101,6 +118,14 @@ def test_libraries_are_quiet_while_a_users_code_is_imported(
         ("task.py:broken", {"mass": 1}, r"cannot be made of .*ZeroDivisionError, task\.py line 12"),
         ("bad.py:Mine", {}, r"bad\.py: cannot be imported \(NameError, bad\.py line 2"),
         ("typo.py:Mine", {}, r"cannot be imported \(SyntaxError in line 1"),
+        ("exits.py:Mine", {}, r"exits\.py: cannot be imported \(SystemExit, exits\.py line 1: done"),
+        ("odd.py:leaves", {}, r"odd\.py:leaves cannot be made: SystemExit, odd\.py line 5: bye"),
+        ("odd.py:Odd", {}, r"Odd cannot be traced by JAX \(ZeroDivisionError, odd\.py line 10.*; look at its spec"),
+        ("task.py:make", {"episode_length": 10**20}, "episode_length must be at most 2,147,483,647, not 100,"),
+        ("odd.py:Endless", {}, "spec.episode_length must be at most 2,147,483,647"),
+        ("maze:Mine", {}, r"'maze:Mine'; the nearest is .*, and what is in your maze\.py is named as maze\.py:Mine"),
+        ("gymnax:Mine", {}, r"and what is in your gymnax/__init__\.py is named as gymnax/__init__\.py:Mine"),
+        ("brax:Mine", {}, "no environment 'brax:Mine'; the nearest is 'brax:.*'$"),
         ("nowhere:Mine", {}, "no environment 'nowhere:Mine'"),
         ("nowhere.task:Mine", {}, "no environment 'nowhere.task:Mine'"),
         ("gymnax:Pendulum-v1", {"g": "x"}, "cannot be traced"),
@@ -109,6 +134,11 @@ def test_libraries_are_quiet_while_a_users_code_is_imported(
 def test_what_is_wrong_with_a_name(name: str, settings: dict[str, Any], message: str, folder: Path) -> None:
     (folder / "bad.py").write_text("\nx = undefined\n")
     (folder / "typo.py").write_text("def f(:\n")
+    (folder / "odd.py").write_text(ODD)
+    (folder / "exits.py").write_text("raise SystemExit('done')")
+    (folder / "maze.py").write_text("Mine = 3")
+    (folder / "gymnax").mkdir()
+    (folder / "gymnax" / "__init__.py").touch()
     with pytest.raises(RlxError, match=message) as error:
         envs.make(name, **settings)
     assert "\n" not in str(error.value)
@@ -139,7 +169,7 @@ def test_settings_are_text_and_back() -> None:
     assert arguments.parse(texts) == values == arguments.parse(arguments.texts(values))
     assert arguments.parse(arguments.texts({"x": np.float32(0.5), "y": np.arange(2)})) == {"x": 0.5, "y": [0, 1]}
     assert arguments.merge(["a=1", "b=2"], ["b=3"]) == ("a=1", "b=3")
-    for wrong in (["g"], ["1=2"], ["g=1", "g=2"]):
+    for wrong in (["g"], ["1=2"], ["g=1", "g=2"], ["g=1e400"], ["g=[NaN]"], [f"g={10**30}"], ['g={"a": 1, "a": 2}']):
         with pytest.raises(RlxError, match="--env-args"):
             arguments.parse(wrong)
     with pytest.raises(RlxError, match="f is of type function"):

@@ -83,7 +83,7 @@ def test_a_chunk_is_a_run_of_pairs() -> None:
         chunks = [sweep.chunk_config(made._replace(base=base_config), first, Path(f"r/{i}")) for i in "ab"]
         assert [chunk.train.checkpoint_dir for chunk in chunks] == [f"{base.rstrip('/')}/{i}" for i in "ab"]
     repeated = sweep.make("sac", ENV, tau=[0.1, 0.2, 0.1], num_seeds=2, chunk=1)  # is no other combination
-    assert running._plan(repeated) == "2 combinations (1 repeats left out), 4 runs, 2 chunks of 1"
+    assert running._plan(repeated) == "2 combinations (1 repeats left out), 4 members, 2 chunks of 1"
     repeated = sweep.make("sac", ENV, random=6, tau=[0.005, 0.02], chunk=4)
     assert sorted(row["tau"] for row in repeated.combinations) == [0.005, 0.02] and repeated.chunk == 2
 
@@ -187,7 +187,9 @@ def test_results_are_said_before_confirming(trained: Any, tmp_path: Path, monkey
     where = ["--run-dir", str(tmp_path), "--run-name", "x", "--checkpoint-dir", str(tmp_path / "ck")]
     assert cli.main([*TWO, *where, "--confirm", "2"]) == 2
     said = capsys.readouterr()
-    assert "the best of 2 is partly luck" in said.out and said.err.startswith("rlx: 2 combinations, 2 runs, 2 chunks")
+    assert "the best of 2 is partly luck" in said.out and said.err.startswith(
+        "rlx: 2 combinations, 2 members, 2 chunks"
+    )
     monkeypatch.setattr(runner, "train", train)
     assert cli.main(["sweep", "--resume", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out == said.out + "on 2 fresh seeds:\n  found\n"
