@@ -39,8 +39,13 @@ class RunConfig:
 def settings(agent: str) -> dict[str, Setting]:
     """Every setting of a run with this agent, by name."""
     module = agents.load(agent)
-    sections = (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers))
-    return {name: s for section, cls in sections for name, s in declared(cls, section).items()}
+    known: dict[str, Setting] = {}
+    for section, cls in (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers)):
+        found = declared(cls, section)
+        if twice := sorted(known.keys() & found.keys()):
+            raise RlxError(f"{agent}: {cls.__name__}.{twice[0]} is the name of another setting, too; rename it")
+        known |= found
+    return known
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

@@ -129,6 +129,40 @@ def test_corrupting_says_what_it_wrote_and_what_cannot_be(tmp_path: Path, say: S
         assert refused(*words, "no", "--what", "reward", flag, value) == line
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terminals": np.full(4, np.nan)}, "the data set: terminals is nan in row 0; flags are 0 or 1"),
+        ({"timeouts": np.array([0, 0, 2, 1])}, "the data set: timeouts is 2 in row 2; flags are 0 or 1"),
+        ({"timeouts": None, "masks": np.full(4, 0.5)}, "the data set: masks is 0.5 in row 0; flags are 0 or 1"),
+        ({"observations": np.zeros((4, 0))}, "one observation is float64 [0]; rlx reads flat vectors of floats: give"),
+    ],
+)
+def test_arrays_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
+    arrays: dict[str, Any] = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
+    arrays |= {"terminals": np.zeros(4, bool), "timeouts": np.array([0.0, 0, 0, 1])}
+    assert data.from_arrays(arrays).size == 3, "flags may be of any numeric type"
+    with one_line(message):
+        data.from_arrays({name: value for name, value in (arrays | changes).items() if value is not None})
+
+
+def test_functions_name_what_they_cannot_take() -> None:
+    uneven = walk([6, 3])
+    made = uneven.rows._asdict() | {"truncated": np.full(9, 3)}
+    for use, message in (
+        (lambda: data.read(3), "path: is of type int; give the path of a data set"),
+        (lambda: data.concatenate([]), "there is no data set to join"),
+        (
+            lambda: data.trajectory_weights(uneven, "retrun", 0.1),
+            "trajectory weights retrun: unknown; did you mean ret",
+        ),
+        (lambda: data.trajectory_weights(uneven, "return", 0.0), "trajectory temperature 0: must be over 0"),
+        (lambda: data.make_dataset({"name": "odd"}, **made), "odd: truncated is 3 in row 0; flags are 0 or 1"),
+    ):
+        with one_line(message):
+            use()
+
+
 def test_nonfinite_rows_are_found_and_cut_out() -> None:
     """A bad observation spoils the row before too, as its successor; a bad last row leaves a truncated episode."""
     dataset = walk([6, 3])

@@ -21,7 +21,7 @@ from rlx.build import make_env
 from rlx.envs import arguments
 from rlx.errors import RlxError
 from tests import processes
-from tests.commands import TINY, flags
+from tests.commands import TINY, flags, one_line
 from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
 from tests.walk import Walk
@@ -161,6 +161,43 @@ def test_a_slip_in_an_agent_is_one_line_before_anything_is_written(
     with pytest.raises(RlxError, match=rf"^bad\.py: .*{error}, bad\.py line {number + 1}") as raised:
         rlx.fit("bad.py", "task.py:make", run_dir="runs", total_env_steps=400, **TINY)
     assert "\n" not in str(raised.value) and not list(folder.glob("runs/*/config.json"))
+
+
+ACTED = "    return nets.actor.apply(policy.params, observation), {}"
+LEARNED = "    return state.advance(learner=actor), metrics"
+CRITICS = '    num_critics: int = setting(1, "critics in the ensemble; their minimum counts")'
+PRESETS = "PRESETS: dict[str, dict[str, Any]] = "
+MAKES = "    return Agent("
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "message"),
+    [
+        (ACTED, "    return None", "act must return (action, info)"),
+        (ACTED, ACTED.replace(")", ")[..., :0]", 1), "act's action is [8, 0] at 8 observations; it must be [8, "),
+        (ACTED, ACTED.replace("{}", "1"), "act's info is of type int; return a dictionary"),
+        (LEARNED, "    return None", "update_actor must return (half, metrics), metrics a dictionary"),
+        (LEARNED, "    return {}, metrics", "update_actor returns another half than it was given"),
+        (LEARNED, '    return state, {"x": jax.numpy.ones(3)}', "update_actor's metric x is [3]; metrics are scalars"),
+        (MAKES, f"    return None\n{MAKES}", "make returns NoneType; return an rlx.types.Agent"),
+        (MAKES, f'{MAKES}reads={{"x": 3}}, ', "reads must be a mapping of names to rlx.types.Read"),
+        (CRITICS, "    widths: int = 3", "Config.widths is no setting; declare it as = rlx.types.setting(default"),
+        (CRITICS, '    seed: int = setting(1, "x")', "Config.seed is the name of another setting, too; rename it"),
+        ("@dataclass(frozen=True)\nclass Config(halves.Config):", "class Config:", "Config is no dataclass; derive it"),
+        (
+            "jax.Array = setting(1e-4,",
+            'jax.Array = setting("few",',
+            "Hypers.actor_lr is 'few'; hyper-parameters are num",
+        ),
+        (PRESETS, f"{PRESETS}[3]\nother = ", "PRESETS must map environments, or *, to dictionaries of settings"),
+    ],
+)
+def test_an_agent_that_returns_something_else_is_one_line(line: str, other: str, message: str, folder: Path) -> None:
+    assert line in AGENT
+    (folder / "odd.py").write_text(AGENT.replace(line, other))
+    with one_line("odd.py", message):
+        rlx.fit("odd.py", "task.py:make", run_dir="runs", total_env_steps=400, **TINY)
+    assert not list(folder.glob("runs/*/config.json"))
 
 
 def test_settings_are_text_and_back() -> None:

@@ -97,11 +97,16 @@ def acting_driver(run_config: RunConfig, env: Env | None = None, folder: Path | 
     return make_driver(setup(acting, env, trains=False))
 
 
-def checked(observation: Any, size: int, reader: str = "this policy", parts: str = "") -> jax.Array:
+def checked(
+    observation: Any, size: int, reader: str = "this policy", parts: str = "", what: str = "observations"
+) -> jax.Array:
     """A raw observation `[..., size]` as an array. Raises RlxError, which names the `reader`, for another size."""
-    rows = jnp.asarray(observation, jnp.float32)
+    try:
+        rows = jnp.asarray(observation, jnp.float32)
+    except (TypeError, ValueError) as error:
+        raise RlxError(f"{what}: are no array of numbers ({str(error).splitlines()[0]}); give floats") from None
     if rows.shape[-1:] != (size,):
-        raise RlxError(f"observations are {list(rows.shape)}: {reader} reads {size} numbers, [..., {size}]{parts}")
+        raise RlxError(f"{what} are {list(rows.shape)}: {reader} reads {size} numbers, [..., {size}]{parts}")
     return rows
 
 
@@ -127,8 +132,11 @@ def greedy_action(
 def greedy(task: Task, snapshot: Any) -> Callable[..., Any]:
     """`greedy_action` of a snapshot, compiled, with NumPy's arrays: `(observation, member=0, carry=None) -> action`."""
     compiled = jax.jit(partial(greedy_action, task), static_argnums=2)
+    count = len(jax.tree.leaves(snapshot)[0])
 
     def act(observation: Any, member: int = 0, carry: Any = None) -> Any:
+        if not isinstance(member, (int, np.integer)) or not -count <= member < count:  # JAX would take the nearest
+            raise RlxError(f"member {member!r}: there are 0 to {count - 1}; choose one of those")
         checked(observation, task.env.spec.actor_size)
         return jax.tree.map(np.asarray, compiled(snapshot, np.asarray(observation, np.float32), member, carry))
 
