@@ -16,12 +16,15 @@ import pytest
 from flax.struct import PyTreeNode
 
 import rlx
-from rlx import config, envs, user_code
+from rlx import config, data, envs, user_code
+from rlx.api import environments
 from rlx.build import make_env
+from rlx.commands import training
 from rlx.envs import arguments
 from rlx.errors import RlxError
 from tests import processes
-from tests.commands import TINY, flags, one_line
+from tests.commands import TINY, Refused, flags, one_line
+from tests.datasets import walk
 from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
 from tests.walk import Walk
@@ -211,6 +214,36 @@ def test_settings_are_text_and_back() -> None:
             arguments.parse(wrong)
     with pytest.raises(RlxError, match="f is of type function"):
         arguments.texts({"f": lambda: None})
+
+
+@pytest.mark.parametrize("own", ["env", "randomize"])
+def test_code_that_a_data_set_names_runs_only_if_the_user_names_it(own: str, folder: Path, refused: Refused) -> None:
+    """Anybody's file may name a function of any module; its settings would be arguments."""
+    code = "evil.py:Mine"
+    (folder / "evil.py").write_text("open('ran', 'w').close()")
+    info: dict[str, Any] = {"env": code} if own == "env" else {"env": "gymnax:Pendulum-v1", "randomize": [code]}
+    info |= {"name": "set", "env_args": ["limit=3"]}
+    data.write(walk([6, 3])._replace(info=info), folder / "set")
+    line = f"set: was collected with {code}, code that runs only if you name it: give --env {info['env']}, or another"
+    assert refused("train", "bc", "--dataset", "set").startswith(line)
+    assert refused("study", "bc", "--dataset", "set").startswith(line)
+    with one_line(f"set: was collected with {code}"):
+        rlx.fit("bc", dataset="set", offline_steps=1)
+    assert not (folder / "ran").exists()
+    settings = {"env_args": ["limit=3"]} if own == "env" else {}
+    assert training.environment(info["env"], None, "set") == (info["env"], None, settings)
+    assert environments.environment(info["env"], None, ["set"]) == environments.Named(info["env"], settings=settings)
+    elsewhere = "task.py:make"
+    assert training.environment(elsewhere, None, "set") == (elsewhere, None, {})
+    assert environments.environment(elsewhere, None, ["set"]) == environments.Named(elsewhere)
+
+
+def test_pythons_own_modules_are_no_environments(folder: Path) -> None:
+    (folder / "random.py").touch()
+    for name, hint in (("os:system", "'os:system'; the nearest is "), ("random:Mine", "is named as random.py:Mine")):
+        with one_line("no environment", hint):
+            envs.make(name, command="touch ran")
+    assert not (folder / "ran").exists()
 
 
 def test_settings_keep_the_preset_of_the_name() -> None:
