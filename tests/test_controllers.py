@@ -9,7 +9,7 @@ import pytest
 from rlx import data
 from rlx.commands import main as cli
 from rlx.runs import collect_dataset
-from tests.commands import Refused, one_line
+from tests.commands import Capture, Refused, one_line
 
 pytestmark = pytest.mark.usefixtures("reuse_programs")
 
@@ -44,11 +44,12 @@ def write(folder: Path, controllers: str) -> str:
 
 
 @pytest.mark.parametrize("action", ["jnp.full(1, 3.0)", "jnp.full(1, 3)"])
-def test_actions_are_stored_as_they_act(action: str, tmp_path: Path) -> None:
+def test_actions_are_stored_as_they_act(action: str, tmp_path: Path, capsys: Capture) -> None:
     """Within [-1, 1], as float32, whatever the controller returns; the reward is the action."""
     env = write(tmp_path, f"{{'push': Controller(lambda observation, key, carry: ({action}, carry))}}")
     out = tmp_path / "set-v0"
     assert cli.main(["collect", env, "--kind", "push", "--num-transitions", "20", "--out", str(out)]) == 0
+    assert "  behaviours name push, share 1, return " in capsys.readouterr().out
     rows = data.read(out).rows
     assert rows.action.dtype == np.float32
     assert (rows.action == 1).all() and (rows.reward == 1).all()
