@@ -393,7 +393,7 @@ def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None
     assert about["wrappers"] == ["action_repeat:2", "history:3"] and about["observation"]["shape"] == ["B", 6]
     assert say("collect", run, "--num-transitions", 60, "--out", "data").code == 0
     offline = "--total-env-steps 0 --offline-steps 8 --log-every 0 --eval-every 0".split()
-    learnt = say("train", "iql", "--dataset", "data", *SMALL, *offline)
+    learnt = say("train", "iql", "--dataset", "data", "--env", "task.py:make", *SMALL, *offline)
     assert learnt.code == 0, learnt.err
     assert json.loads(Path("runs/iql-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
     loaded = rlx.load(run)
