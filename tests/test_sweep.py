@@ -133,7 +133,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """In place of training: what is trained, in order, each with a return that follows tau."""
     begun: list[str] = []
 
-    def train(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
+    def train(run_config: config.RunConfig, folder: Path, init_from: str | None = None, **given: Any) -> dict[str, Any]:
         begun.append(folder.name)
         assert given["same_data_as"] == (folder.parent / "chunk-0" if begun[0] != folder.name else None)
         folder.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def test_a_signal_at_a_chunks_end_ends_the_sweep(trained: Any, tmp_path: Path, m
 def test_results_are_said_before_confirming(trained: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     train = runner.train
 
-    def fails(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
+    def fails(run_config: config.RunConfig, folder: Path, init_from: str | None, **given: Any) -> dict[str, Any]:
         if folder.name == "confirm":
             raise RlxError("no")
         return train(run_config, folder, **given)
