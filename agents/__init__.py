@@ -7,10 +7,12 @@ import dataclasses
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from rlx import json_files, user_code
 from rlx.errors import RlxError, nearest
@@ -100,6 +102,24 @@ def _check_parts(name: str, module: ModuleType) -> None:
     for part in PARTS:
         if not hasattr(module, part):
             raise RlxError(f"{name} is no agent: it has no {part}; it needs {', '.join(PARTS)}")
+    for part in PARTS[:2]:
+        _check_settings(f"{name}: {part}", part, getattr(module, part))
+    presets = getattr(module, "PRESETS", {})
+    if not isinstance(presets, Mapping) or not all(isinstance(preset, Mapping) for preset in presets.values()):
+        raise RlxError(f"{name}: PRESETS must map environments, or *, to dictionaries of settings; make it so")
+
+
+def _check_settings(where: str, part: str, cls: Any) -> None:
+    """Raises RlxError for a class of settings whose fields do not become flags."""
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
+        raise RlxError(f"{where} is no dataclass; derive it from rlx.halves.{part}")
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            raise RlxError(f"{where}.{field.name} is no setting; declare it as = rlx.types.setting(default, help)")
+        if part == "Hypers" and not np.issubdtype(np.asarray(field.default).dtype, np.number):
+            raise RlxError(
+                f"{where}.{field.name} is {field.default!r}; hyper-parameters are numbers, texts go to Config"
+            )
 
 
 def is_user_code(name: str) -> bool:
@@ -163,7 +183,7 @@ def from_text(flag: str, text: str) -> tuple[str, Any]:
         name, values = content["agent"], content["network"]
         config = load(name).Config
         known = declared(config, "network")
-        network = config(**{key: converted(f"{flag} {key}", known[key], value) for key, value in values.items()})
+        network = config(**{key: converted(key, known[key], value) for key, value in values.items()})
         check(network)
     except RlxError as error:
         raise RlxError(f"{flag}: {error}") from None

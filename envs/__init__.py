@@ -177,7 +177,8 @@ def is_user_code(name: str) -> bool:
         return False
     family, colon, short = name.partition(":")
     named = bool(colon) and short.isidentifier() and all(part.isidentifier() for part in family.split("."))
-    return user_code.is_file(name) or (named and family not in FAMILIES and user_code.is_importable(family))
+    taken = family in FAMILIES or family.partition(".")[0] in sys.stdlib_module_names
+    return user_code.is_file(name) or (named and not taken and user_code.is_importable(family))
 
 
 def _make_of_library(name: str, backend: str | None, episode_length: int | None, settings: dict[str, Any]) -> Env:
@@ -220,7 +221,10 @@ def _why_not(name: str) -> str:
         return f"{name} is broken: {'; '.join(f'{b}: {reason}' for b, reason in BROKEN[name].items())}"
     if family == "playground" and not _has_playground():
         return f"{name} needs MuJoCo Playground, which is not here; {install('playground')}"
+    own = user_code.file_of(family)
     hint = f", and one of your own is named as file.py:{name}" if str(name).isidentifier() else ""
+    if own:
+        hint = f", and what is in your {own} is named as {own}:{short or 'Name'}"
     return f"no environment {name!r}; the nearest is {nearest(str(name), names(), cutoff=0.0)!r}{hint}"
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlx import json_files
 from rlx.errors import RlxError
 
 FLAG = "--env-args"
@@ -15,7 +16,7 @@ PYTHON = {"True": True, "False": False, "None": None}
 def parse(texts: Iterable[str]) -> dict[str, Any]:
     """`["g=9.81", "reward_type=sparse"]` as a dictionary; values are JSON or Python's constants, else text.
 
-    Raises RlxError for what is no `name=value`, and for a name that comes twice.
+    Raises RlxError for what is no `name=value`, for a name that comes twice, and for a number that is not finite.
     """
     values: dict[str, Any] = {}
     for text in texts:
@@ -25,7 +26,20 @@ def parse(texts: Iterable[str]) -> dict[str, Any]:
         if name in values:
             raise RlxError(f"{FLAG} {text}: {name} comes twice; give it once")
         values[name] = _value(value)
+        _check_numbers(text, value)
     return values
+
+
+def _check_numbers(setting: str, value: str) -> None:
+    """Raises RlxError for JSON with a number that is not finite, or longer than int64."""
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return  # it is text
+    try:
+        json_files.parse(value)
+    except ValueError as error:
+        raise RlxError(f"{FLAG} {setting}: holds {error}; give another value") from None
 
 
 def _value(text: str) -> Any:

@@ -90,6 +90,8 @@ def metric_names(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(name for name, x in metrics.items() if math.prod(getattr(x, "shape", ())) == 1))
 
 
+MOST = 2**31 - 1  # steps of an episode, or environments: int32 counts them
+REMEMBERED = 1000  # steps that a wrapper keeps or repeats, at most: each is part of the state of every environment
 MAX_MAGNITUDE = 1e10  # of observations and rewards; what is beyond has diverged
 STEP = 2**31 - 1  # folded into an environment's key for its step; most ignore it, and then nothing is computed
 
@@ -238,10 +240,12 @@ def check_process() -> None:
         )
 
 
-def check_count(name: str, count: int) -> None:
-    """Raises RlxError unless `count` is a positive integer."""
+def check_count(name: str, count: int, most: int = MOST) -> None:
+    """Raises RlxError unless `count` is a positive integer of at most `most`."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise RlxError(f"{name} must be an integer of at least 1, not {count!r}")
+    if count > most:
+        raise RlxError(f"{name} must be at most {most:,}, not {count:,}")
 
 
 def _as_type_of(new: Any, old: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx.envs.base import MAX_MAGNITUDE, Controller
+from rlx.envs.base import MAX_MAGNITUDE, Controller, check_count
 from rlx.envs.objects import name_of, traced, wrap
 from rlx.errors import RlxError
 from rlx.types import Env, EnvState, Spec, Step, fix_types
@@ -97,7 +97,9 @@ def controllers(env: Env, name: str) -> dict[str, Controller]:
     if not isinstance(found, Mapping) or not all(isinstance(one, Controller) for one in found.values()):
         raise RlxError(f"{name}: controllers must be a mapping of names to rlx.envs.Controller; make it one")
     for kind, controller in found.items():
-        if kind in ("random", "replay") or set("=,") & set(kind):
+        if not isinstance(kind, str):
+            raise RlxError(f"{name}: controller {kind!r} needs a name that is text; rename it")
+        if kind in ("random", "replay", "mixed") or set("=,") & set(kind):
             raise RlxError(f"{name}: controller {kind!r} would be read as something else by --kind; rename it")
         _check_controller(f"{name}: controller {kind!r}", env.spec, controller)
     return dict(found)
@@ -135,8 +137,7 @@ def _check_spec(name: str, spec: Spec) -> None:
             raise RlxError(f"{name}: spec.{what} is {_text(shape)}; it must be a flat vector, [size]")
         if shape.dtype != jnp.float32:
             raise RlxError(f"{name}: spec.{what} is {_text(shape)}; it must be float32")
-    if not isinstance(spec.episode_length, int) or spec.episode_length < 1:
-        raise RlxError(f"{name}: spec.episode_length {spec.episode_length!r} must be an integer of at least 1")
+    check_count(f"{name}: spec.episode_length", spec.episode_length)
     for part, (start, end) in spec.parts.items():
         if not 0 <= start < end <= spec.observation_size:
             size = spec.observation_size

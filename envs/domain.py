@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rlx import user_code
+from rlx.envs.base import REMEMBERED
 from rlx.envs.randomization import DRAW, RandomizationFn, factors, parse
 from rlx.envs.sources import sources
 from rlx.envs.wrapped import Wrapped, outer_state, reset_env
@@ -72,6 +73,8 @@ def random_delay(env: Env, low: float, high: float) -> Env:
     if not (low == int(low) and high == int(high)):
         raise RlxError(f"--randomize {DELAY}={low:g}:{high:g}: must be integers, in steps")
     least, most = int(low), int(high)
+    if not 0 <= least <= most <= REMEMBERED:
+        raise RlxError(f"--randomize {DELAY}={low:g}:{high:g}: must be 0 to {REMEMBERED:,} steps, the lower one first")
 
     def reset(key: Key, params: Any = None) -> EnvState:
         steps = jax.random.randint(jax.random.fold_in(key, DRAW - 1), (), least, most + 1)

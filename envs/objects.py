@@ -63,7 +63,11 @@ def name_of(env: Any) -> str:
 
 def is_env(env: Any) -> bool:
     """Whether an object has what `rlx.types.Env` asks for."""
-    return isinstance(getattr(env, "spec", None), Spec) and hasattr(env, "reset") and hasattr(env, "step")
+
+    def has_all() -> bool:
+        return isinstance(getattr(env, "spec", None), Spec) and hasattr(env, "reset") and hasattr(env, "step")
+
+    return bool(traced(type(env).__name__, has_all, "look at its spec"))
 
 
 def _is_of(family: str, env: Any) -> bool:
@@ -81,13 +85,13 @@ def traced(name: str, function: Callable[[], Any], hint: str = "look at its rese
         return function()
     except RlxError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RlxError(
             f"{name} cannot be traced by JAX ({user_code.describe(error)}); {_hint(error) or hint}"
         ) from error
 
 
-def _hint(error: Exception) -> str:
+def _hint(error: BaseException) -> str:
     """What helps against some kinds of errors; empty for others."""
     kind = type(error).__name__
     if kind in ("TracerBoolConversionError", "ConcretizationTypeError", "TracerIntegerConversionError"):
@@ -116,8 +120,9 @@ def make(name: str, backend: str | None, episode_length: int | None, settings: M
             made = made(**arguments)
         except RlxError:
             raise
-        except Exception as error:
-            raise RlxError(f"{name} cannot be made of {arguments or 'nothing'}: {user_code.describe(error)}") from error
+        except (Exception, SystemExit) as error:
+            of = f" of {arguments}" if arguments else ""
+            raise RlxError(f"{name} cannot be made{of}: {user_code.describe(error)}; mend it") from error
     elif arguments:
         raise RlxError(f"{name} is an object and takes no setting {next(iter(arguments))!r}: name its class")
     if backend is not None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlx.envs.base import check_count
+from rlx.envs.base import REMEMBERED, check_count
 from rlx.envs.sources import Sources, sources
 from rlx.envs.wrapped import Inner as Inner
 from rlx.envs.wrapped import Wrapped, outer_state, reset_env
@@ -54,7 +54,7 @@ def history(env: Env, length: int) -> Wrapped:
 
     Where observations have named parts, each part's last values are side by side.
     """
-    check_count("history", length)
+    check_count("history", length, REMEMBERED)
     spec = env.spec
     edges = sorted({0, spec.observation_size, *(edge for part in spec.parts.values() for edge in part)})
     pieces = [slice(a, b) for a, b in itertools.pairwise(edges)]
@@ -99,7 +99,7 @@ def time_observation(env: Env) -> Wrapped:
 
 def action_delay(env: Env, steps: int) -> Wrapped:
     """Actions take effect `steps` steps after they were chosen; until the first one does, the action is 0."""
-    check_count("action_delay", steps)
+    check_count("action_delay", steps, REMEMBERED)
 
     def reset(key: Key, params: Any = None) -> EnvState:
         state = reset_env(env, key, params)
@@ -115,7 +115,7 @@ def action_delay(env: Env, steps: int) -> Wrapped:
 
 def action_repeat(env: Env, times: int) -> Wrapped:
     """Takes every action `times` times, to the episode's end at most; rewards are added, extras those of the last."""
-    check_count("action_repeat", times)
+    check_count("action_repeat", times, REMEMBERED)
 
     def reset(key: Key, params: Any = None) -> EnvState:
         state = reset_env(env, key, params)

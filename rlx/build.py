@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx import agents, data, envs, parallel, replay, user_code
+from rlx import agent_checks, agents, data, envs, parallel, replay
 from rlx.config import RunConfig, members, settings
 from rlx.data import Dataset
-from rlx.envs import arguments, domain, env_params, no_env, wrappers
+from rlx.envs import arguments, env_params, no_env, wrappers
 from rlx.envs import parts as observation_parts
 from rlx.envs.env_params import of_members
 from rlx.errors import RlxError
-from rlx.settings import check, flag_of
+from rlx.settings import check
 from rlx.train import autosplit, columns, memory, mirror, numerics
 from rlx.train.compile import tracing
 from rlx.train.datasets import prepare, to_tables
@@ -114,12 +113,6 @@ def _carries(agent: Agent) -> list[Any]:
     return [jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * PROBES), agent.carry())]
 
 
-def _actions(agent: Agent, spec: Spec, key: Key) -> list[jax.Array]:
-    """Actions of an untrained agent, as it explores and greedy ones."""
-    policy, observation = agent.acting_params(agent.init(key)), jnp.zeros((PROBES, spec.observation_size))
-    return [act(policy, observation, key, *_carries(agent))[0] for act in (agent.act, agent.act_greedy)]
-
-
 PROBES = 64  # observations at which an untrained agent acts
 
 
@@ -201,8 +194,8 @@ def _make_driver(run_setup: Setup, placement: Placement, offline: bool) -> Drive
     if config.train.spread == "seeds" and len(runs) % len(groups[0]):
         raise RlxError(f"--spread seeds: {len(runs)} runs do not divide over {len(groups[0])} devices")
     task, table = _task(run_setup, placement, offline)
-    if agents.is_user_code(config.agent):  # its slips are said before a run folder is written
-        jax.eval_shape(partial(_actions, task.agent, task.env.spec), jax.random.key(0))
+    if not module.__name__.startswith("rlx."):  # its slips are said before a run folder is written
+        agent_checks.check_functions(config.agent, task.agent, task.env.spec)
     if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
         memory.check(task, len(runs), groups, table)
     hypers = {name: np.asarray([m[name] for m in runs], np.float32) for name in config.hypers}
@@ -230,6 +223,7 @@ def _task(run_setup: Setup, placement: Placement, offline: bool) -> tuple[Task, 
         env, plan.shard_envs, plan.shard_pool, train.on_nonfinite != "stop", max_magnitude=train.max_magnitude
     )
     agent = agents.load(config.agent).make(config.network, env.spec, axes)
+    agent_checks.check_made(config.agent, agent)
     if agent.discrete != (env.spec.num_actions > 0):
         kinds = ("discrete", "continuous") if env.spec.num_actions else ("continuous", "discrete")
         raise RlxError(
@@ -322,17 +316,3 @@ def check_env_of_run(config: RunConfig, env: Env | None, folder: Any = "") -> No
             f"{folder or 'this run'}: its environment {config.env} was an object, which no folder holds; in Python"
             f" give it again, rlx.load(folder, env=...), and to use the command line train with file.py:{config.env}"
         )
-
-
-def code_of(config: RunConfig) -> dict[str, dict[str, str]]:
-    """Path and digest of the files of the user's own code, by what they are of ("env", "agent"); for config.json."""
-    names = [
-        ("agent", config.agent, agents.is_user_code(config.agent)),
-        ("env", config.env, envs.is_user_code(config.env)),
-    ]
-    names += [("randomize", text, domain.is_function(text)) for text in config.train.randomize]
-    for setting in (name for name, one in settings(config.agent).items() if one.describes):
-        if text := getattr(config.network, setting):
-            name, _ = agents.from_text(flag_of(setting), text)
-            names.append((setting, name, agents.is_user_code(name)))
-    return {what: file for what, name, is_users in names if is_users and (file := user_code.source(name))}

@@ -39,8 +39,13 @@ class RunConfig:
 def settings(agent: str) -> dict[str, Setting]:
     """Every setting of a run with this agent, by name."""
     module = agents.load(agent)
-    sections = (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers))
-    return {name: s for section, cls in sections for name, s in declared(cls, section).items()}
+    known: dict[str, Setting] = {}
+    for section, cls in (("train", TrainConfig), ("network", module.Config), ("hypers", module.Hypers)):
+        found = declared(cls, section)
+        if twice := sorted(known.keys() & found.keys()):
+            raise RlxError(f"{agent}: {cls.__name__}.{twice[0]} is the name of another setting, too; rename it")
+        known |= found
+    return known
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -231,6 +236,14 @@ def member_labels(every_member: typing.Sequence[dict[str, float]]) -> list[str]:
     """The hyper-parameters in which members differ, of each: `actor_lr=0.001 tau=0.5`, or nothing."""
     varied = [name for name in every_member[0] if name != "seed" and len({member[name] for member in every_member}) > 1]
     return [" ".join(f"{name}={member[name]:.10g}" for name in varied) for member in every_member]
+
+
+def member_names(every_member: typing.Sequence[dict[str, float]]) -> list[str]:
+    """`member_labels`, with the seed where several seeds have the same label; nothing where seeds alone differ."""
+    labels = member_labels(every_member)
+    if not any(labels) or len(set(labels)) == len(labels):
+        return labels
+    return [f"{label} seed={member['seed']:g}" for label, member in zip(labels, every_member, strict=True)]
 
 
 def combinations(config: RunConfig) -> list[dict[str, float]]:

@@ -41,7 +41,9 @@ def plain(value: Any) -> Any:
 def parse(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError, in one line, for invalid JSON and values that rlx never writes."""
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(
+            text, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
+        )
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is no UTF-8") from None
     except RecursionError:
@@ -54,6 +56,15 @@ def parse(text: str | bytes) -> Any:
             level = [x for node in level for x in _children(node)]
         if level:
             raise ValueError("nested too deeply")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a name that comes twice, of which one value would be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
     return value
 
 
@@ -136,6 +147,21 @@ def drafted(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         yield (draft := Path(folder, path.name))
         draft.replace(path)
+
+
+def check_place(path: Path, flag: str) -> None:
+    """Raises RlxError, which names the `flag`, where no file or folder can be made as `path`; leaves nothing behind.
+
+    Call it before work whose result would be lost.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # raises for a name that is too long, and under a file
+        place = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise RlxError(f"{path}: cannot be written ({error.strerror or error}); choose another {flag}") from None
 
 
 def open_to_append(path: Path) -> IO[str]:

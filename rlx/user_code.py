@@ -36,6 +36,12 @@ def is_importable(module: str) -> bool:
     return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
+def file_of(module: str) -> str | None:
+    """The Python file that a module's name stands for in the current folder; None where there is none."""
+    places = (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py")
+    return next((place for place in places if module and Path(place).is_file()), None)
+
+
 def _add_working_directory() -> None:
     if os.getcwd() not in sys.path:  # the `rlx` command does not add it, `python` does
         sys.path.append(os.getcwd())
@@ -62,7 +68,7 @@ def module(name: str) -> ModuleType:
         if spec is not None and spec.has_location and Path(str(spec.origin)).suffix == ".py":
             _quieten(Path(str(spec.origin)).read_bytes())
         return importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{place}.".startswith(f"{error.name}."):
             raise RlxError(f"{name}: there is no module {error.name!r} here; name one that Python can import") from None
         raise _cannot_be_imported(name, None, error) from None
@@ -83,7 +89,7 @@ def _module_of_file(place: str) -> ModuleType:
     sys.modules[name] = loaded  # dataclasses look up their annotations there
     try:
         exec(compile(source, str(path), "exec"), loaded.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _cannot_be_imported(place, path, error) from None
     return loaded
@@ -107,7 +113,7 @@ def _read(place: str, path: Path) -> bytes:
         raise RlxError(f"{place}: cannot be read ({error.strerror}); name a Python file") from None
 
 
-def _cannot_be_imported(name: str, path: Path | None, error: Exception) -> RlxError:
+def _cannot_be_imported(name: str, path: Path | None, error: BaseException) -> RlxError:
     if isinstance(error, RlxError):
         return error
     return RlxError(f"{name}: cannot be imported ({describe(error, path)}); mend it")

@@ -14,10 +14,10 @@ TINY |= {"eval_episodes": 2, "warmup_env_steps": 64, "log_every": 64, "critic_hi
 
 
 @contextmanager
-def one_line(*words: str) -> Iterator[None]:
+def one_line(*words: str) -> Iterator[pytest.ExceptionInfo[RlxError]]:
     """What is done here must raise an RlxError of one line with these words."""
     with pytest.raises(RlxError) as caught:
-        yield
+        yield caught
     said = str(caught.value)
     assert all(word in said for word in words) and "\n" not in said, said
 

@@ -18,7 +18,7 @@ from rlx import json_files
 from rlx.api.arguments import in_python
 from rlx.errors import RlxError
 from tests import probes
-from tests.commands import Say, flags
+from tests.commands import Say, flags, one_line
 from tests.datasets import d4rl_arrays, walk
 
 pytestmark = pytest.mark.usefixtures("reuse_programs")
@@ -86,6 +86,15 @@ def test_a_result_acts_evaluates_and_names_its_members(short: rlx.Result, tmp_pa
     assert each.shape == (2, 3, 1) and not np.allclose(each[0], each[1])
     values = short.q_value(observation, each[0])
     np.testing.assert_allclose(values[1], jax.jit(short.q_value)(observation[1], each[0, 1]), rtol=1e-5)
+    for use, message in (
+        (lambda: short.act(observation, member=2), "member 2: there are 0 to 1; choose one of those"),
+        (lambda: short.act(observation, member=0.5), "member 0.5: there are 0 to 1"),
+        (lambda: short.act("fast"), "observations: are no array of numbers (could not convert"),
+        (lambda: short.q_value(observation, np.zeros((len(observation), 9))), "the critic reads 1 numbers"),
+        (lambda: short.q_value(observation, each[0][:1]), "give one action for each observation"),
+    ):
+        with one_line(message):
+            use()
     np.testing.assert_array_equal(short.evaluate().returns, short.evaluation.returns)
     more = short.evaluate(episodes=5, eval_seed=3)
     assert more.returns.shape == (2, 5) and "2 members, 5 episodes" in repr(more) and len(repr(more)) < 200
@@ -150,7 +159,7 @@ def test_commands_name_members_by_their_hyper_parameters(line: str, tmp_path: Pa
     place: dict[str, Any] = {"total_env_steps": 32, "run_dir": tmp_path, "run_name": "g"} | ONLINE | {"num_seeds": 1}
     rlx.fit("sac", line, critic_lr=[1e-3, 1e-2], **place)
     said = say("eval", tmp_path / "g")
-    assert "per run critic_lr=0.001: " in said.out and "of 2 members" in said.err
+    assert "per member critic_lr=0.001: " in said.out and "of 2 members" in said.err
     said = say("export", tmp_path / "g", "--out", tmp_path / "p", "--member", 1)
     assert "critic_lr=0.01 seed 0 (member 1 of 2" in said.out
 

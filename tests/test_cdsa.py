@@ -4,6 +4,7 @@ made again from the run's own folder, and refused in one line where they do not 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 import rlx
-from rlx import agents, diffusion
+from rlx import agents, config, diffusion
 from rlx.agents import cdsa
 from rlx.export import policy as export
 from rlx.optim import Learner
-from rlx.runs import policies
+from rlx.runs import origin, policies
 from rlx.types import Spec, Transition, as_arrays
+from rlx.user_files import code_of
 from tests import probes
 from tests.commands import Refused, Say, flags, one_line
 from tests.kill_cases import write_dataset
@@ -316,12 +318,36 @@ def test_what_does_not_fit(
         ('{"agent": "iql"}', "--policy: describes no agent ('network'); leave it to --init-from, which fills it in"),
         ('{"agent": "iqll", "network": {}}', "--policy: unknown agent 'iqll': did you mean iql?"),
         ('{"agent": "iql", "network": {"width": 3}}', "--policy: describes no agent ('width')"),
-        ('{"agent": "iql", "network": {"num_critics": 0}}', "--policy: --policy num_critics 0: must be at least 1"),
+        (
+            '{"agent": "iql", "network": {"num_critics": 0}}',
+            "--policy: num_critics 0: must be at least 1 and at most 1000000",
+        ),
+        (
+            '{"agent": "iql", "network": {"activation": "rleu"}}',
+            "--policy: activation rleu: unknown; did you mean relu?",
+        ),
     ],
 )
 def test_texts_that_describe_no_agent(text: str, message: str) -> None:
-    with one_line(message):
+    with one_line(message) as caught:
         cdsa.make(cdsa.Config(policy=text), SPEC)
+    assert str(caught.value).count("--policy") == 1
+
+
+def test_files_of_policies_within_policies_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corrected policy that is a corrected one itself, of the user's own agent."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN)
+    inner = cdsa.Config(policy=agents.to_text("own.py", agents.load("own.py").Config()))
+    outer = config.resolve("cdsa", ENV)
+    outer = replace(outer, network=replace(outer.network, policy=agents.to_text("cdsa", inner)))
+    (what,) = files = code_of(outer)
+    assert what == "policy.policy" and files[what]["path"].endswith("own.py")
+    found = {"files": files}
+    assert origin.changed_files(found, outer) == []
+    Path("own.py").write_text(OWN + "x = 1\n")
+    (line,) = origin.changed_files(found, outer)
+    assert "own.py: has changed since the run began (its policy.policy)" in line
 
 
 def test_a_description_is_that_of_the_agent() -> None:

@@ -74,7 +74,8 @@ def test_help_shows_every_setting(say: Callable[..., Said], capsys: pytest.Captu
     text = help("train --resume")  # without flags a run keeps its own
     assert "rlx train --resume" in text and "--total-env-steps INT" in text and "the run's own" in text
     assert "(default: 1000000)" not in text
-    assert say("--help").code == say("train", "--help").code == 0
+    assert say("train", "--help").code == 0 and (shown := say("--help")).code == 0
+    assert all(line.endswith((".", "`")) for line in shown.out.splitlines()[3:]), "whole sentences"
     assert say("--version").out == f"rlx {rlx.__version__}\n"
 
 
@@ -205,9 +206,9 @@ def test_eval_judges_on_the_same_starts(run: Path, say: Callable[..., Said]) -> 
         said = say("eval", run, *options)
         mean, seeds = lines[step]["eval/return_mean"], lines[step]["eval/return_per_seed"]
         first, middle, last = said.out.splitlines()
-        assert said.code == 0 and first == f"sac on {ENV}: 4 greedy episodes of each of 2 runs"
+        assert said.code == 0 and first == f"sac on {ENV}: 4 greedy episodes of each of 2 members"
         assert middle.startswith(f"  return {mean:.1f} (95 % interval over seeds and episodes ")
-        assert last == f"  per run {' '.join(f'{value:.1f}' for value in seeds)}; mean length 200"
+        assert last == f"  per member {', '.join(f'{value:.1f}' for value in seeds)}; mean length 200"
     said = say("eval", run, "--episodes", 7, "--eval-seed", 5)
     assert said.code == 0 and ": 7 greedy episodes of each" in said.out and f"return {mean:.1f}" not in said.out
     assert said.err.startswith(f"evaluating 7 episodes of each of 2 members of {run} (compiling takes ")

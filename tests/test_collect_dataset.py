@@ -331,7 +331,14 @@ def test_a_doubt_is_said_once_and_kept(run: Path, tmp_path: Path, say: Say) -> N
     [
         ("run --kind exprt", "--kind exprt: unknown; did you mean expert?"),
         ("run --num-transitions 0", "--num-transitions 0: must be at least 1"),
-        ("run --num-transitions 1e18", " GiB of memory but "),
+        ("run --num-transitions 1e12", " GiB of memory but "),
+        ("run --num-transitions 1e99", "must be at least 1 and at most 1,000,000,000,000"),
+        (
+            "run --out bare/config.json/set",
+            "bare/config.json/set: cannot be written (Not a directory); choose another --out",
+        ),
+        ("run --out /proc/set", "/proc/set: cannot be written (No such file or directory); choose another --out"),
+        ("offline --kind replay", "offline: learned from data alone, so there is no replay; choose another --kind"),
         ("run --seed -1", "--seed -1: must be at least 0 and under 2^32"),
         ("run --num-transitions few", "--num-transitions few: must be an integer"),
         ("run --step 5", "has no step 5; it has 200, 400, 600, 800, 1000"),
@@ -358,6 +365,8 @@ def test_refusals(arguments: str, words: str, run: Path, tmp_path: Path, refused
         (tmp_path / folder).mkdir()
         shutil.copy(run / "config.json", tmp_path / folder)
     shutil.copytree(run / "checkpoints", tmp_path / "policies" / "checkpoints")
+    shutil.copytree(tmp_path / "policies", tmp_path / "offline")
+    damage.edit_json(tmp_path / "offline" / "config.json", settings={"total_env_steps": 0, "offline_steps": 10})
     (tmp_path / "run").symlink_to(run)
     if arguments.startswith("discrete"):
         make_run(tmp_path / "discrete", "dqn", "gymnax:CartPole-v1", critic_hidden_sizes=[8])

@@ -81,10 +81,9 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         "analysis.compare.compare",
         "analysis.report.make",
         "sweeps.running.resume",
-        "data.convert",
-        "data.corrupt",
         "data.write",
     )
+    put(datasets.walk([2]), "data.convert", "data.corrupt")
     put(None, "sweeps.studying.begin", "sweeps.studying.resume", "build.setup")
     put(SimpleNamespace(cells=[]), "sweeps.study.load")
     put("", "sweeps.study._digest")

@@ -145,7 +145,7 @@ def test_plain_lines(capsys: Capture) -> None:
         with Console(run_config, quiet, part_of="chunk-0 of 3") as made:
             made.show(line(500))
             made.show(line(1000, **{"eval/return_mean": 15.0}))
-        wanted = ["chunk-0 of 3: sac on gymnax:Pendulum-v1, 2 runs: compiling"]
+        wanted = ["chunk-0 of 3: sac on gymnax:Pendulum-v1, 2 members: compiling"]
         wanted += ["    40.0 s         1,000 steps  greedy return 15.0"]
         assert capsys.readouterr().out.splitlines() == ([] if quiet else wanted)
 

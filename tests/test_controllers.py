@@ -8,7 +8,8 @@ import pytest
 
 from rlx import data
 from rlx.commands import main as cli
-from tests.commands import Refused
+from rlx.runs import collect_dataset
+from tests.commands import Capture, Refused, one_line
 
 pytestmark = pytest.mark.usefixtures("reuse_programs")
 
@@ -43,14 +44,22 @@ def write(folder: Path, controllers: str) -> str:
 
 
 @pytest.mark.parametrize("action", ["jnp.full(1, 3.0)", "jnp.full(1, 3)"])
-def test_actions_are_stored_as_they_act(action: str, tmp_path: Path) -> None:
+def test_actions_are_stored_as_they_act(action: str, tmp_path: Path, capsys: Capture) -> None:
     """Within [-1, 1], as float32, whatever the controller returns; the reward is the action."""
     env = write(tmp_path, f"{{'push': Controller(lambda observation, key, carry: ({action}, carry))}}")
     out = tmp_path / "set-v0"
     assert cli.main(["collect", env, "--kind", "push", "--num-transitions", "20", "--out", str(out)]) == 0
+    assert "  behaviours name push, share 1, return " in capsys.readouterr().out
     rows = data.read(out).rows
     assert rows.action.dtype == np.float32
     assert (rows.action == 1).all() and (rows.reward == 1).all()
+
+
+def test_actions_that_are_nan_are_not_written(tmp_path: Path) -> None:
+    env = write(tmp_path, "{'push': Controller(lambda observation, key, carry: (jnp.full(1, jnp.nan), carry))}")
+    with one_line(f"{env}: push has acted with NaN; mend its act"):
+        collect_dataset.make_dataset(env, "push", 20, tmp_path / "set-v0")
+    assert not (tmp_path / "set-v0").exists()
 
 
 @pytest.mark.parametrize(
@@ -67,6 +76,8 @@ def test_actions_are_stored_as_they_act(action: str, tmp_path: Path) -> None:
         ("{'push': Controller(lambda o, k, c: (o, c), lambda: None)}", "'push': carry returns None; return ()"),
         ("{'random': Controller(lambda o, k, c: (o, c))}", "controller 'random' would be read as something else"),
         ("{'a=b': Controller(lambda o, k, c: (o, c))}", "controller 'a=b' would be read as something else"),
+        ("{'mixed': Controller(lambda o, k, c: (o, c))}", "controller 'mixed' would be read as something else"),
+        ("{3: Controller(lambda o, k, c: (o, c))}", "controller 3 needs a name that is text; rename it"),
         ("1 / 0", "ZeroDivisionError, own.py line "),
     ],
 )

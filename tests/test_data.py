@@ -12,7 +12,7 @@ import pytest
 from rlx import data, replay
 from rlx.data import Dataset
 from rlx.errors import RlxError
-from tests.commands import one_line
+from tests.commands import Refused, Say, one_line
 from tests.datasets import walk
 
 same = partial(jax.tree.map, np.testing.assert_array_equal)
@@ -113,6 +113,54 @@ def test_corruption_of_a_share_of_rows(what: str, tmp_path: Path) -> None:
     assert ("log_prob" in corrupt.rows.extras) == (what != "action")
     data.write(corrupt, tmp_path / "corrupt")
     assert data.digest(data.read(tmp_path / "corrupt")) == data.digest(corrupt)
+
+
+def test_corrupting_says_what_it_wrote_and_what_cannot_be(tmp_path: Path, say: Say, refused: Refused) -> None:
+    data.write(walk([60, 40]), tmp_path / "whole-v0")
+    words = ["data", "corrupt", tmp_path / "whole-v0"]
+    said = say(*words, "spoilt-v0", "--what", "action")
+    assert said.code == 0 and said.out.startswith("spoilt-v0 (spoilt-v0): 100 transitions")
+    assert refused(*words, "no", "--what", "actoin") == "corruption actoin: unknown; did you mean action?"
+    for flag, value, line in (
+        ("--seed", -1, "corruption seed -1: must be at least 0 and under 2^32"),
+        ("--rate", "nan", "corruption rate nan: must be between 0 and 1"),
+        ("--scale", "inf", "corruption scale inf: must be over 0 and under 10^6"),
+    ):
+        assert refused(*words, "no", "--what", "reward", flag, value) == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terminals": np.full(4, np.nan)}, "the data set: terminals is nan in row 0; flags are 0 or 1"),
+        ({"timeouts": np.array([0, 0, 2, 1])}, "the data set: timeouts is 2 in row 2; flags are 0 or 1"),
+        ({"timeouts": None, "masks": np.full(4, 0.5)}, "the data set: masks is 0.5 in row 0; flags are 0 or 1"),
+        ({"observations": np.zeros((4, 0))}, "one observation is float64 [0]; rlx reads flat vectors of floats: give"),
+    ],
+)
+def test_arrays_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
+    arrays: dict[str, Any] = {"observations": np.zeros((4, 2)), "actions": np.zeros((4, 1)), "rewards": np.zeros(4)}
+    arrays |= {"terminals": np.zeros(4, bool), "timeouts": np.array([0.0, 0, 0, 1])}
+    assert data.from_arrays(arrays).size == 3, "flags may be of any numeric type"
+    with one_line(message):
+        data.from_arrays({name: value for name, value in (arrays | changes).items() if value is not None})
+
+
+def test_functions_name_what_they_cannot_take() -> None:
+    uneven = walk([6, 3])
+    made = uneven.rows._asdict() | {"truncated": np.full(9, 3)}
+    for use, message in (
+        (lambda: data.read(3), "path: is of type int; give the path of a data set"),
+        (lambda: data.concatenate([]), "there is no data set to join"),
+        (
+            lambda: data.trajectory_weights(uneven, "retrun", 0.1),
+            "trajectory weights retrun: unknown; did you mean ret",
+        ),
+        (lambda: data.trajectory_weights(uneven, "return", 0.0), "trajectory temperature 0: must be over 0"),
+        (lambda: data.make_dataset({"name": "odd"}, **made), "odd: truncated is 3 in row 0; flags are 0 or 1"),
+    ):
+        with one_line(message):
+            use()
 
 
 def test_nonfinite_rows_are_found_and_cut_out() -> None:

@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlx"
 # A module may import what stands above it, and its own package; imports inside functions count too.
 LAYERS = """
     errors user_code json_files settings types parallel losses distributions networks diffusion normalize replay
-    optim halves categorical policies envs agents rollout evaluate statistics data train config build experiment
-    visual runs export analysis ope sweeps api commands __main__
+    optim halves categorical policies envs agents rollout evaluate statistics data train config user_files
+    agent_checks build experiment visual runs export analysis ope sweeps api commands __main__
 """.split()
-REGISTRY_READERS = {"config", "build", "api", "commands", "rlx"}
+REGISTRY_READERS = {"config", "user_files", "build", "api", "commands", "rlx"}
 VARIANTS = {  # an agent that is another with parts exchanged may import that one
     ("rlx.agents.tqc", "rlx.agents.sac"),
     ("rlx.agents.redq", "rlx.agents.sac"),

@@ -100,6 +100,15 @@ BAD = [  # commands (E stands for --env gymnax:Pendulum-v1) and their lines (* f
     ("sweep sac E --tau 0.1 0.2 --checkpoint-dir /dev/null", "/dev/null: is no folder, *"),
     ("sweep sac E --tau 0.1 0.2 --run-dir=", "--run-dir '': names no folder; name one, or leave it out"),
     ("sweep sac E --tau 0.1 0.2 --num-devices 99", "--num-devices 99: this machine shows *"),
+    ("sweep sac E --tau 0.1:0.2 --random 1e12", "--random 1000000000000: must be at least 0 and at most 1000000"),
+    ("train sac E --env-args g=1e400", "--env-args g=1e400: holds a number that is not finite, 1e400; give another *"),
+    ("train sac --env maze:umaze --env-args episode_length=1e3", "episode_length must be an integer of at least 1, *"),
+    (f"train sac --env maze:umaze --env-args episode_length={2**31}", "episode_length must be at most 2,147,483,647*"),
+    ("train sac E --wrappers history:100000000000", "history must be at most 1,000, not 100,000,000,000"),
+    ("train sac E --wrappers action_delay:1001", "action_delay must be at most 1,000, not 1,001"),
+    ("train sac E --wrappers action_repeat:1001", "action_repeat must be at most 1,000, not 1,001"),
+    ("train sac E --randomize delay=0:1e9", "--randomize delay=0:1e+09: must be 0 to 1,000 steps, *"),
+    ("train sac E --actor-hidden-sizes 1e6 1e6", "networks: the run needs * GiB are free; make them smaller"),
     ("list agents", "'agents': belongs to no flag of `rlx list`, or is one value too many"),
 ]
 

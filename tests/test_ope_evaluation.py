@@ -280,9 +280,13 @@ def test_policies_and_arguments_that_cannot_be() -> None:
     ):
         with one_line(words):
             ope.evaluate(wrong, episodes(3), values=False)
+    begun: list[int] = []
     for arguments, words in (
         ({"gamma": 1.5}, "gamma 1.5: must be 0 to 1"),
         ({"bandwidth": 0.0}, "bandwidth 0: must be above 0"),
+        ({"bandwidth": math.inf}, "bandwidth inf: must be above 0 and finite"),
+        ({"values": {"offline_steps": 10**30}}, "iterations cannot be counted; lower it"),
+        ({"values": {"critic_hidden_size": 3}}, "critic_hidden_size"),
         ({"interval": "z"}, "interval z: must be bootstrap, t, bernstein or hoeffding"),
         ({"seed": -1}, "seed -1: must be 0 to"),
         ({"features": 10**8}, "features 100000000: must be 0 to 5,000"),
@@ -291,7 +295,8 @@ def test_policies_and_arguments_that_cannot_be() -> None:
         ({"densities": "none", "features": 0}, "without any of them nothing can be estimated"),
     ):
         with one_line(words):
-            ope.evaluate(policy, episodes(3), values=False, **arguments)
+            ope.evaluate(policy, episodes(3), **{"values": False, "begins": lambda: begun.append(0), **arguments})
+    assert not begun
 
 
 def test_wrong_densities_and_few_episodes_are_said() -> None:

@@ -16,12 +16,15 @@ import pytest
 from flax.struct import PyTreeNode
 
 import rlx
-from rlx import config, envs, user_code
+from rlx import config, data, envs, user_code
+from rlx.api import environments
 from rlx.build import make_env
+from rlx.commands import training
 from rlx.envs import arguments
 from rlx.errors import RlxError
 from tests import processes
-from tests.commands import TINY, flags
+from tests.commands import TINY, Refused, flags, one_line
+from tests.datasets import walk
 from tests.pages import ROOT, blocks
 from tests.test_resume import at_line
 from tests.walk import Walk
@@ -42,6 +45,23 @@ def broken(mass):
     return 1 / 0
 
 bare, nothing = Mine(4, 0.0), 3
+"""
+ODD = """
+from tests.walk import Walk
+
+def leaves():
+    raise SystemExit("bye")
+
+class Odd(Walk):
+    @property
+    def spec(self):
+        return 1 / 0
+
+    def __init__(self):
+        pass
+
+def Endless():
+    return Walk(10**20)
 """
 AGENT = next(block.text for block in blocks(ROOT / "CONTRIBUTING.md") if block.text.startswith("# agents/ddpg.py"))
 
@@ -101,6 +121,14 @@ def test_libraries_are_quiet_while_a_users_code_is_imported(
         ("task.py:broken", {"mass": 1}, r"cannot be made of .*ZeroDivisionError, task\.py line 12"),
         ("bad.py:Mine", {}, r"bad\.py: cannot be imported \(NameError, bad\.py line 2"),
         ("typo.py:Mine", {}, r"cannot be imported \(SyntaxError in line 1"),
+        ("exits.py:Mine", {}, r"exits\.py: cannot be imported \(SystemExit, exits\.py line 1: done"),
+        ("odd.py:leaves", {}, r"odd\.py:leaves cannot be made: SystemExit, odd\.py line 5: bye"),
+        ("odd.py:Odd", {}, r"Odd cannot be traced by JAX \(ZeroDivisionError, odd\.py line 10.*; look at its spec"),
+        ("task.py:make", {"episode_length": 10**20}, "episode_length must be at most 2,147,483,647, not 100,"),
+        ("odd.py:Endless", {}, "spec.episode_length must be at most 2,147,483,647"),
+        ("maze:Mine", {}, r"'maze:Mine'; the nearest is .*, and what is in your maze\.py is named as maze\.py:Mine"),
+        ("gymnax:Mine", {}, r"and what is in your gymnax/__init__\.py is named as gymnax/__init__\.py:Mine"),
+        ("brax:Mine", {}, "no environment 'brax:Mine'; the nearest is 'brax:.*'$"),
         ("nowhere:Mine", {}, "no environment 'nowhere:Mine'"),
         ("nowhere.task:Mine", {}, "no environment 'nowhere.task:Mine'"),
         ("gymnax:Pendulum-v1", {"g": "x"}, "cannot be traced"),
@@ -109,6 +137,11 @@ def test_libraries_are_quiet_while_a_users_code_is_imported(
 def test_what_is_wrong_with_a_name(name: str, settings: dict[str, Any], message: str, folder: Path) -> None:
     (folder / "bad.py").write_text("\nx = undefined\n")
     (folder / "typo.py").write_text("def f(:\n")
+    (folder / "odd.py").write_text(ODD)
+    (folder / "exits.py").write_text("raise SystemExit('done')")
+    (folder / "maze.py").write_text("Mine = 3")
+    (folder / "gymnax").mkdir()
+    (folder / "gymnax" / "__init__.py").touch()
     with pytest.raises(RlxError, match=message) as error:
         envs.make(name, **settings)
     assert "\n" not in str(error.value)
@@ -133,17 +166,84 @@ def test_a_slip_in_an_agent_is_one_line_before_anything_is_written(
     assert "\n" not in str(raised.value) and not list(folder.glob("runs/*/config.json"))
 
 
+ACTED = "    return nets.actor.apply(policy.params, observation), {}"
+LEARNED = "    return state.advance(learner=actor), metrics"
+CRITICS = '    num_critics: int = setting(1, "critics in the ensemble; their minimum counts")'
+PRESETS = "PRESETS: dict[str, dict[str, Any]] = "
+MAKES = "    return Agent("
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "message"),
+    [
+        (ACTED, "    return None", "act must return (action, info)"),
+        (ACTED, ACTED.replace(")", ")[..., :0]", 1), "act's action is [8, 0] at 8 observations; it must be [8, "),
+        (ACTED, ACTED.replace("{}", "1"), "act's info is of type int; return a dictionary"),
+        (LEARNED, "    return None", "update_actor must return (half, metrics), metrics a dictionary"),
+        (LEARNED, "    return {}, metrics", "update_actor returns another half than it was given"),
+        (LEARNED, '    return state, {"x": jax.numpy.ones(3)}', "update_actor's metric x is [3]; metrics are scalars"),
+        (MAKES, f"    return None\n{MAKES}", "make returns NoneType; return an rlx.types.Agent"),
+        (MAKES, f'{MAKES}reads={{"x": 3}}, ', "reads must be a mapping of names to rlx.types.Read"),
+        (CRITICS, "    widths: int = 3", "Config.widths is no setting; declare it as = rlx.types.setting(default"),
+        (CRITICS, '    seed: int = setting(1, "x")', "Config.seed is the name of another setting, too; rename it"),
+        ("@dataclass(frozen=True)\nclass Config(halves.Config):", "class Config:", "Config is no dataclass; derive it"),
+        (
+            "jax.Array = setting(1e-4,",
+            'jax.Array = setting("few",',
+            "Hypers.actor_lr is 'few'; hyper-parameters are num",
+        ),
+        (PRESETS, f"{PRESETS}[3]\nother = ", "PRESETS must map environments, or *, to dictionaries of settings"),
+    ],
+)
+def test_an_agent_that_returns_something_else_is_one_line(line: str, other: str, message: str, folder: Path) -> None:
+    assert line in AGENT
+    (folder / "odd.py").write_text(AGENT.replace(line, other))
+    with one_line("odd.py", message):
+        rlx.fit("odd.py", "task.py:make", run_dir="runs", total_env_steps=400, **TINY)
+    assert not list(folder.glob("runs/*/config.json"))
+
+
 def test_settings_are_text_and_back() -> None:
     texts = ["g=9.81", "n=3", "kind=sparse", "flag=True", "sizes=[1, 2]", 'word="5"']
     values = {"g": 9.81, "n": 3, "kind": "sparse", "flag": True, "sizes": [1, 2], "word": "5"}
     assert arguments.parse(texts) == values == arguments.parse(arguments.texts(values))
     assert arguments.parse(arguments.texts({"x": np.float32(0.5), "y": np.arange(2)})) == {"x": 0.5, "y": [0, 1]}
     assert arguments.merge(["a=1", "b=2"], ["b=3"]) == ("a=1", "b=3")
-    for wrong in (["g"], ["1=2"], ["g=1", "g=2"]):
+    for wrong in (["g"], ["1=2"], ["g=1", "g=2"], ["g=1e400"], ["g=[NaN]"], [f"g={10**30}"], ['g={"a": 1, "a": 2}']):
         with pytest.raises(RlxError, match="--env-args"):
             arguments.parse(wrong)
     with pytest.raises(RlxError, match="f is of type function"):
         arguments.texts({"f": lambda: None})
+
+
+@pytest.mark.parametrize("own", ["env", "randomize"])
+def test_code_that_a_data_set_names_runs_only_if_the_user_names_it(own: str, folder: Path, refused: Refused) -> None:
+    """Anybody's file may name a function of any module; its settings would be arguments."""
+    code = "evil.py:Mine"
+    (folder / "evil.py").write_text("open('ran', 'w').close()")
+    info: dict[str, Any] = {"env": code} if own == "env" else {"env": "gymnax:Pendulum-v1", "randomize": [code]}
+    info |= {"name": "set", "env_args": ["limit=3"]}
+    data.write(walk([6, 3])._replace(info=info), folder / "set")
+    line = f"set: was collected with {code}, code that runs only if you name it: give --env {info['env']}, or another"
+    assert refused("train", "bc", "--dataset", "set").startswith(line)
+    assert refused("study", "bc", "--dataset", "set").startswith(line)
+    with one_line(f"set: was collected with {code}"):
+        rlx.fit("bc", dataset="set", offline_steps=1)
+    assert not (folder / "ran").exists()
+    settings = {"env_args": ["limit=3"]} if own == "env" else {}
+    assert training.environment(info["env"], None, "set") == (info["env"], None, settings)
+    assert environments.environment(info["env"], None, ["set"]) == environments.Named(info["env"], settings=settings)
+    elsewhere = "task.py:make"
+    assert training.environment(elsewhere, None, "set") == (elsewhere, None, {})
+    assert environments.environment(elsewhere, None, ["set"]) == environments.Named(elsewhere)
+
+
+def test_pythons_own_modules_are_no_environments(folder: Path) -> None:
+    (folder / "random.py").touch()
+    for name, hint in (("os:system", "'os:system'; the nearest is "), ("random:Mine", "is named as random.py:Mine")):
+        with one_line("no environment", hint):
+            envs.make(name, command="touch ran")
+    assert not (folder / "ran").exists()
 
 
 def test_settings_keep_the_preset_of_the_name() -> None:
@@ -293,7 +393,7 @@ def test_a_run_of_ones_own_agent_and_environment(say: Any, folder: Path) -> None
     assert about["wrappers"] == ["action_repeat:2", "history:3"] and about["observation"]["shape"] == ["B", 6]
     assert say("collect", run, "--num-transitions", 60, "--out", "data").code == 0
     offline = "--total-env-steps 0 --offline-steps 8 --log-every 0 --eval-every 0".split()
-    learnt = say("train", "iql", "--dataset", "data", *SMALL, *offline)
+    learnt = say("train", "iql", "--dataset", "data", "--env", "task.py:make", *SMALL, *offline)
     assert learnt.code == 0, learnt.err
     assert json.loads(Path("runs/iql-task-make-s0/config.json").read_text())["settings"]["env_args"] == ["limit=9"]
     loaded = rlx.load(run)

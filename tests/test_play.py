@@ -15,7 +15,7 @@ from rlx.train.loop import Driver
 from rlx.visual import viewer
 from tests import damage, saved_runs
 from tests.browser import browser
-from tests.commands import Capture, MonkeyPatch, Say
+from tests.commands import Capture, MonkeyPatch, Refused, Say
 from tests.scenes import check_offline, embedded, episode, unpack
 
 PENDULUM, REACHER = "gymnax:Pendulum-v1", "gymnax:Reacher-misc"
@@ -50,6 +50,15 @@ def test_played_episodes_equal_those_of_the_evaluation(pendulum: tuple[Path, Dri
     assert all(one["poses"].shape == (200, 1, 7) for one in actual.episodes)
     np.testing.assert_allclose(actual.episodes[0]["poses"][0], judged.recording["view"][1, 0, 0], atol=1e-6)
     np.testing.assert_allclose([one["rewards"].sum() for one in actual.episodes], returns, rtol=1e-4)
+
+
+@pytest.mark.parametrize("flag", ["--out", "--gif"])
+def test_a_place_that_cannot_be_written_is_said_first(
+    flag: str, pendulum: tuple[Path, Driver], refused: Refused
+) -> None:
+    place = f"/proc/play.{'gif' if flag == '--gif' else 'html'}"
+    words = refused("play", pendulum[0], *([] if flag == "--out" else ["--out", "play.html"]), flag, place)
+    assert words == f"{place}: cannot be written (No such file or directory); choose another {flag}"
 
 
 def test_labels_distinguish_members_by_hyper_parameters(pendulum: tuple[Path, Driver], tmp_path: Path) -> None:

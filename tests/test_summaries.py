@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlx import config
@@ -39,6 +40,28 @@ def test_references_that_are_no_measure(random: float, expert: float) -> None:
 def test_without_references_there_is_nothing_to_say(known: dict[str, Any]) -> None:
     result = verdict(**known)
     assert "no_score" not in result and len(summaries.in_words(result)) == 1
+
+
+def test_members_are_told_apart_by_seeds_where_labels_are_not_enough() -> None:
+    def names(**settings: Any) -> list[str]:
+        return config.member_names(config.members(config.resolve("sac", ENV, **settings)))
+
+    assert names(num_seeds=2) == ["", ""] and names(tau=[0.1, 0.2]) == ["tau=0.1", "tau=0.2"]
+    assert names(num_seeds=2, tau=[0.1, 0.2])[1:3] == ["tau=0.1 seed=1", "tau=0.2 seed=0"]
+
+
+def test_a_combination_of_hyper_parameters_has_a_curve_of_its_own() -> None:
+    """Seeds alone are one curve; many combinations are one, too, and are then called members, not seeds."""
+    steps, returns = np.arange(3), np.arange(18.0).reshape(3, 6)
+
+    def drawn(**settings: Any) -> list[tuple[str, list[float], str]]:
+        made = summaries.curves(config.resolve("sac", ENV, **settings), steps, returns)
+        return [(label, np.asarray(values)[0].tolist(), kind) for label, _, values, kind in made]
+
+    assert drawn(num_seeds=6) == [("sac", [0, 1, 2, 3, 4, 5], "seed")]
+    assert drawn(num_seeds=3, tau=[0.1, 0.2]) == [("tau=0.1", [0, 1, 2], "seed"), ("tau=0.2", [3, 4, 5], "seed")]
+    returns = np.zeros((3, 9))
+    assert drawn(tau=np.linspace(0.1, 0.9, 9).tolist()) == [("sac", [0.0] * 9, "member")]
 
 
 DURATIONS = [(-1, "0.0 s"), (5.52, "5.5 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1:00 min")]

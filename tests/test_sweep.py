@@ -30,8 +30,8 @@ DIVIDE = "runs at once must divide over 2 devices, with --spread seeds"
         ({"critic_lr": ["1e-5:1e-3"]}, "--critic-lr: a range goes with --random N, how many samples to train"),
         ({"critic_lr": ["1e-5:1e-3", "1"]}, "--critic-lr 1e-5:1e-3 1: give one range, or values without one"),
         ({"num_critics": [2, 3], "tau": [0.1, 0.2]}, "--num-critics: takes one value; only hyper-parameters *"),
-        ({"tau": [0.1, 0.2], "random": -1}, "--random -1: must be at least 0"),
-        ({"tau": [0.1, 0.2], "chunk": 0}, "--chunk 0: must be at least 1"),
+        ({"tau": [0.1, 0.2], "random": -1}, "--random -1: must be at least 0 and at most 1000000"),
+        ({"tau": [0.1, 0.2], "chunk": 0}, "--chunk 0: must be at least 1 and at most 1000000"),
         ({"tau": ["0.1", "x"]}, "--tau x: must be a finite number"),
         (SPREAD | {"tau": [0.1, 0.2, 0.3], "chunk": 2}, f"--chunk 2 of 3 combinations: 1 {DIVIDE}"),
         (SPREAD | {"tau": [0.1, 0.2, 0.3]}, f"3 combinations: 3 {DIVIDE}"),
@@ -83,7 +83,7 @@ def test_a_chunk_is_a_run_of_pairs() -> None:
         chunks = [sweep.chunk_config(made._replace(base=base_config), first, Path(f"r/{i}")) for i in "ab"]
         assert [chunk.train.checkpoint_dir for chunk in chunks] == [f"{base.rstrip('/')}/{i}" for i in "ab"]
     repeated = sweep.make("sac", ENV, tau=[0.1, 0.2, 0.1], num_seeds=2, chunk=1)  # is no other combination
-    assert running._plan(repeated) == "2 combinations (1 repeats left out), 4 runs, 2 chunks of 1"
+    assert running._plan(repeated) == "2 combinations (1 repeats left out), 4 members, 2 chunks of 1"
     repeated = sweep.make("sac", ENV, random=6, tau=[0.005, 0.02], chunk=4)
     assert sorted(row["tau"] for row in repeated.combinations) == [0.005, 0.02] and repeated.chunk == 2
 
@@ -133,7 +133,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """In place of training: what is trained, in order, each with a return that follows tau."""
     begun: list[str] = []
 
-    def train(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
+    def train(run_config: config.RunConfig, folder: Path, init_from: str | None = None, **given: Any) -> dict[str, Any]:
         begun.append(folder.name)
         assert given["same_data_as"] == (folder.parent / "chunk-0" if begun[0] != folder.name else None)
         folder.mkdir(exist_ok=True)
@@ -178,7 +178,7 @@ def test_a_signal_at_a_chunks_end_ends_the_sweep(trained: Any, tmp_path: Path, m
 def test_results_are_said_before_confirming(trained: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     train = runner.train
 
-    def fails(run_config: config.RunConfig, folder: Path, **given: Any) -> dict[str, Any]:
+    def fails(run_config: config.RunConfig, folder: Path, init_from: str | None, **given: Any) -> dict[str, Any]:
         if folder.name == "confirm":
             raise RlxError("no")
         return train(run_config, folder, **given)
@@ -187,7 +187,9 @@ def test_results_are_said_before_confirming(trained: Any, tmp_path: Path, monkey
     where = ["--run-dir", str(tmp_path), "--run-name", "x", "--checkpoint-dir", str(tmp_path / "ck")]
     assert cli.main([*TWO, *where, "--confirm", "2"]) == 2
     said = capsys.readouterr()
-    assert "the best of 2 is partly luck" in said.out and said.err.startswith("rlx: 2 combinations, 2 runs, 2 chunks")
+    assert "the best of 2 is partly luck" in said.out and said.err.startswith(
+        "rlx: 2 combinations, 2 members, 2 chunks"
+    )
     monkeypatch.setattr(runner, "train", train)
     assert cli.main(["sweep", "--resume", str(tmp_path / "x")]) == 0
     assert capsys.readouterr().out == said.out + "on 2 fresh seeds:\n  found\n"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx import config
+from rlx import config, json_files
 from rlx.errors import RlxError, say_compiling
 from rlx.evaluate import renderable_scene
 from rlx.runs import policies, summaries
@@ -84,6 +84,9 @@ def make(
     Raises RlxError where the page cannot be made; where a video cannot, only after the page was written.
     """
     _check_not_foreign(out)
+    json_files.check_place(out, "--out")
+    for path in videos:
+        json_files.check_place(path, f"--{path.suffix[1:].lower()}")
     played = play(folder, episodes, step, eval_seed, members, env_args)
     with viewer.writing(out):
         viewer.rollout_page(out, played.scene, played.episodes, played.title, "grid")

@@ -9,6 +9,7 @@ from rlx import data, envs
 from rlx.data import Dataset
 from rlx.envs import no_env
 from rlx.errors import RlxError
+from rlx.train.datasets import environment_of
 
 
 class Named(NamedTuple):
@@ -24,14 +25,18 @@ def environment(env: Any, backend: str | None, datasets: Sequence[str | Dataset]
     """The environment that was named or passed, or else that in which the first data set was collected.
 
     Where the data names none, or for the name "none", the run has no environment, and its sizes are the data's.
-    Raises RlxError where there is neither.
+    Code of the user's own has to be named, and then has the settings that the data set was collected with, too. Raises
+    RlxError where there is neither.
     """
-    if env is not None and env != "none":
+    own = isinstance(env, str) and bool(datasets) and envs.is_user_code(env)
+    if env is not None and env != "none" and not own:
         return Named(env, backend) if isinstance(env, str) else Named(envs.name_of(env), backend, env)
     if not datasets:
         raise RlxError("missing env, as in env='brax:ant'; see `rlx list`")
     first = data.as_dataset(datasets[0])
-    if env is None and first.info.get("env"):
-        of_data = {name: first.info[name] for name in ("env_args", "env_params", "wrappers") if first.info.get(name)}
-        return Named(str(first.info["env"]), backend or first.info.get("backend"), None, of_data)
+    if own and first.info.get("env") != env:
+        return Named(env, backend)
+    if own or (env is None and first.info.get("env")):
+        name, of_backend, of_data = environment_of(first, env)
+        return Named(name, backend or of_backend, None, of_data)
     return Named(no_env.name_of(first.rows.observation.shape[1], first.rows.action.shape[1]))

@@ -69,8 +69,9 @@ def _curve(result: Any, title: str) -> str:
     if not lines:
         return f"<p>{html.escape(title)}: no evaluation yet</p>"
     values = np.asarray([line[name] for line in lines], np.float64)
-    series = [plots.Series(result.config.agent, [line["run_step"] for line in lines], values)]
-    figure = plots.curve(series, summaries.counted(config.flat(result.config)), title, size=(7, 3.4))
+    steps = np.asarray([line["run_step"] for line in lines])
+    drawn = summaries.curves(result.config, steps, values)
+    figure = plots.curve(drawn, summaries.counted(config.flat(result.config)), title, size=(7, 3.4))
     if name != "eval/return_per_seed":
         figure.axes[0].set_ylabel(name.removeprefix("train/").replace("_", " "))
     return plots.svg(figure, f"curve-{abs(hash((title, len(lines), values.tobytes()))):x}")

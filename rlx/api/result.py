@@ -154,7 +154,11 @@ class Result:
         sizes = ", then ".join(f"{name} ({end - start})" for name, (start, end) in spec.parts.items())
         rows = policies.checked(observation, spec.observation_size, "the critic", sizes and f": {sizes}")
         observations = observed(task, one["statistics"], rows)
-        rows, actions = (x.reshape(-1, x.shape[-1]) for x in (observations, jnp.asarray(action, jnp.float32)))
+        chosen = policies.checked(action, spec.action_size, "the critic", what="actions")
+        if chosen.shape[:-1] != observations.shape[:-1]:
+            shapes = f"{list(observations.shape)} and {list(chosen.shape)}"
+            raise RlxError(f"observations and actions are {shapes}: give one action for each observation")
+        rows, actions = (x.reshape(-1, x.shape[-1]) for x in (observations, chosen))
         value = task.agent.q_value(critic, rows, actions).reshape(observations.shape[:-1])
         normalized = normalize.reward_scale(one["statistics"], task.config.max_return)
         return value * normalized / critic.hypers.reward_scale

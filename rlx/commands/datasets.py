@@ -9,8 +9,10 @@ from rlx.errors import RlxError
 
 
 def collect(arguments: list[str]) -> int:
-    """Makes a data set from a run, `rlx collect RUN --kind medium --out DIR`, or from an environment that has
-    controllers of its own, `rlx collect maze:medium --kind navigate --out DIR`."""
+    """Makes a data set, by a run's policies or an environment's controllers: `rlx collect RUN --kind medium --out DIR`.
+
+    Of an environment, its name takes the place of the run: `rlx collect maze:medium --kind navigate --out DIR`.
+    """
     parser = Parser(prog="rlx collect", description=collect.__doc__)
     parser.add_argument("place", metavar="RUN", help="run folder, or an environment's name")
     parser.add_argument(
@@ -50,8 +52,10 @@ def collect(arguments: list[str]) -> int:
 
 
 def data(arguments: list[str]) -> int:
-    """Looks at data sets and makes others of them: `rlx data info PATH`, `rlx data convert PATH OUT`, and
-    `rlx data corrupt PATH OUT --what action --rate 0.3`."""
+    """Looks at a data set, `rlx data info PATH`, or makes another of it, by `rlx data convert` or `rlx data corrupt`.
+
+    `rlx data convert PATH OUT` and `rlx data corrupt PATH OUT --what action --rate 0.3` write a new folder.
+    """
     parser = Parser(prog="rlx data", description=data.__doc__)
     parser.add_argument(
         "verb",
@@ -81,5 +85,6 @@ def data(arguments: list[str]) -> int:
     else:
         made = corrupt(read(values.path), values.what, values.rate, values.scale, values.seed)
         write(made, values.out)
-    show("\n".join([*describe(made), f"written to {values.out}"]))
+    of_file = {"name": Path(values.out).name, "format": values.out}  # what `read` will say of it
+    show("\n".join([*describe(made._replace(info=made.info | of_file)), f"written to {values.out}"]))
     return 0

@@ -49,7 +49,7 @@ def ope(arguments: list[str]) -> int:
     )
     policies = [policy for run in values.run for policy in from_run(Path(run), steps, values.member, values.greedy)]
     learnt = {"offline_steps": values.updates, "critic_hidden_sizes": values.critic_hidden_sizes}
-    say_compiling(f"evaluating {len(policies)} policies on {values.dataset}")
+    count = f"{len(policies)} policies" if len(policies) > 1 else "1 policy"
     table = evaluate(
         policies,
         values.dataset,
@@ -61,6 +61,7 @@ def ope(arguments: list[str]) -> int:
         bandwidth=values.bandwidth,
         interval=values.interval,
         seed=values.seed,
+        begins=lambda: say_compiling(f"evaluating {count} on {values.dataset}"),
     )
     show(table._replace(notes=[]).text(values.format))
     for note in table.notes:

@@ -11,8 +11,10 @@ from rlx.settings import Setting
 
 
 def study(arguments: list[str]) -> int:
-    """Compares agents on data sets, `rlx study iql td3_bc --dataset A B --num-seeds 5`, or on environments,
-    `rlx study sac tqc --env brax:ant --total-env-steps 2e5 --num-seeds 5`: a table of scores or returns."""
+    """Compares agents on data sets or environments, in a table: `rlx study iql td3_bc --dataset A B --num-seeds 5`.
+
+    On environments it is `rlx study sac tqc --env brax:ant --total-env-steps 2e5 --num-seeds 5`.
+    """
     if arguments[:1] == ["--resume"]:
         return _resume(arguments)
     named = arguments[: next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))]
@@ -26,7 +28,7 @@ def study(arguments: list[str]) -> int:
     known: dict[str, Setting] = {}
     for agent in named or ["iql"]:
         known = config.settings(agent.partition("@")[0]) | known
-    parser = Parser(prog="rlx study", description=f"{study.__doc__} Go on with one by `rlx study --resume STUDY`.")
+    parser = Parser(prog="rlx study", description=f"{study.__doc__}Go on with one by `rlx study --resume STUDY`.")
     columns = "agents, or AGENT@PRESET, where a preset may be a .json file of settings"
     parser.add_argument("agent", metavar="AGENT", nargs="+", help=columns)
     parser.add_argument("--dataset", nargs="+", default=[], help="data sets, files or folders as for `rlx train`")

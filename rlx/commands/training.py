@@ -67,26 +67,28 @@ def environment(
 ) -> tuple[str, str | None, dict[str, list[str]]]:
     """Name, backend and settings of the environment that was named, or else of that the data set was collected in.
 
-    For "none" the name holds the sizes of the data.
+    For "none" the name holds the sizes of the data. Code of the user's own has to be named, and then has the settings
+    that the data set was collected with, too.
     """
-    from rlx import data
+    from rlx import data, envs
     from rlx.envs import no_env
+    from rlx.train.datasets import environment_of
 
-    if env is not None and env != "none":
+    if env is not None and env != "none" and not (dataset and envs.is_user_code(env)):
         return env, backend, {}
     if dataset is None:
         raise RlxError("missing --dataset: --no-env learns from data" if env else MISSING)
     loaded = data.read(dataset.split(",")[0])
     if env == "none":
         return no_env.name_of(loaded.rows.observation.shape[1], loaded.rows.action.shape[1]), None, {}
+    if env is not None and loaded.info.get("env") != env:
+        return env, backend, {}
     if not loaded.info.get("env"):
         raise RlxError(
             f"--dataset {dataset}: names no environment; give one by --env to evaluate policies in, or --no-env"
         )
-    of_data = {
-        name: loaded.info[name] for name in ("env_args", "env_params", "wrappers", "randomize") if loaded.info.get(name)
-    }
-    return str(loaded.info["env"]), backend or loaded.info.get("backend"), of_data
+    name, of_backend, of_data = environment_of(loaded, env)
+    return name, backend or of_backend, of_data
 
 
 def _resume(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rlx.data.dataset import LOG_PROB, Dataset, check, require_rewards
-from rlx.errors import RlxError
+from rlx.errors import RlxError, unknown
 
 COLUMNS = {
     "observation": "observation",
@@ -25,16 +25,18 @@ def corrupt(dataset: Dataset, what: str, rate: float = 0.3, scale: float = 1.0, 
     U[-scale, scale] times the column's standard deviation, actions clipped to +-1; rewards become
     U[-30 scale, 30 scale]. An observation and the successor of the row before it are separate, so one of them stays as
     it was; log-probabilities of corrupted actions are dropped. Raises RlxError for another `what`, and for a rate
-    outside 0 to 1.
+    outside 0 to 1, a scale or a seed that cannot be.
     """
     check(dataset)
     require_rewards(dataset)
     if what not in COLUMNS:
-        raise RlxError(f"corruption {what!r}: choose from {', '.join(COLUMNS)}")
+        raise unknown("corruption", what, COLUMNS)
     if not 0 <= rate <= 1:
         raise RlxError(f"corruption rate {rate:g}: must be between 0 and 1")
     if not 0 < scale < 1e6:
         raise RlxError(f"corruption scale {scale:g}: must be over 0 and under 10^6")
+    if not 0 <= seed < 2**32:
+        raise RlxError(f"corruption seed {seed}: must be at least 0 and under 2^32")
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(dataset.size)[: round(rate * dataset.size)]
     column = getattr(dataset.rows, COLUMNS[what]).copy()

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlx import statistics
 from rlx.data import spaces
-from rlx.data.dataset import LOG_PROB, Dataset, log_prob_of, make_dataset
+from rlx.data.dataset import LOG_PROB, Dataset, as_flags, log_prob_of, make_dataset
 from rlx.data.hdf5 import Array, open_hdf5
 from rlx.data.limits import DEFAULT, Limits, declared_bytes
 from rlx.errors import RlxError
@@ -63,8 +63,8 @@ def _columns(path: Path, columns: dict[str, np.ndarray]) -> tuple[dict[str, np.n
     """All six arrays, `[n, ...]`, and notes on what was done to get them."""
     observation = columns["observations"]
     timed, limit = "timeouts" in columns, _info(path).get("episode_length")
-    timeouts = columns.get("timeouts", np.zeros(len(observation), bool)).astype(bool)
-    terminals = columns["terminals"].astype(bool)
+    timeouts = as_flags(path, "timeouts", columns.get("timeouts", np.zeros(len(observation), bool)))
+    terminals = as_flags(path, "terminals", columns["terminals"])
     and_limit = f" or after {limit} steps" if limit else ""
     if "next_observations" in columns:
         if not timed:

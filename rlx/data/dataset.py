@@ -61,7 +61,8 @@ def make_dataset(
     The last row counts as truncated unless its episode ended; a row that is both is terminated. Numbers become
     float32. Raises RlxError where there are no rows or where shapes do not agree.
     """
-    terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
+    place = info.get("name", "the data set")
+    terminated, truncated = as_flags(place, "terminated", terminated), as_flags(place, "truncated", truncated)
     truncated[-1:] = True
     truncated &= ~terminated
     columns: dict[str, Any] = {
@@ -76,6 +77,15 @@ def make_dataset(
     dataset = Dataset(Row(**columns), *_episodes(terminated | truncated), info)
     check(dataset)
     return dataset
+
+
+def as_flags(place: Any, name: str, values: ArrayLike) -> np.ndarray:
+    """Flags of any numeric type as bool. Raises RlxError, which names place and flag, for what is neither 0 nor 1."""
+    numbers = np.asarray(values)
+    if (odd := np.argwhere((numbers != 0) & (numbers != 1))).size:
+        row = tuple(odd[0])
+        raise RlxError(f"{place}: {name} is {numbers[row]:g} in row {row[0]}; flags are 0 or 1: write it again")
+    return numbers.astype(bool)
 
 
 def log_prob_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -207,6 +217,8 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
 
     Raises RlxError where sizes of observations or actions differ.
     """
+    if not datasets:
+        raise RlxError("concatenate: there is no data set to join; give at least one")
     first = datasets[0]
     for other in datasets[1:]:
         for name in ("observation", "action"):

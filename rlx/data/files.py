@@ -22,6 +22,8 @@ def read(path: Path | str, limits: Limits = DEFAULT) -> Dataset:
 
     Raises RlxError where there is none, and for files that are damaged or hostile (see `rlx.data.limits`).
     """
+    if not isinstance(path, (str, Path)):
+        raise RlxError(f"path: is of type {type(path).__name__}; give the path of a data set")
     path = Path(path)
     if path.is_dir():
         if minari_format.find(path) is None and not minari_format.is_old(path):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlx.data import spaces
-from rlx.data.dataset import LOG_PROB, Dataset, log_prob_of, make_dataset
+from rlx.data.dataset import LOG_PROB, Dataset, as_flags, log_prob_of, make_dataset
 from rlx.errors import RlxError
 
 REQUIRED = ("observations", "actions", "terminals")
@@ -37,11 +37,12 @@ def build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
 
 
 def _build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
-    observation, closes = arrays["observations"], arrays["terminals"] != 0
+    flags = {name: as_flags(path, name, arrays[name]) for name in ("terminals", "valids", "masks") if name in arrays}
+    observation, closes = arrays["observations"], flags["terminals"]
     if "next_observations" in arrays:
         at, following = np.arange(len(observation)), arrays["next_observations"]
     else:
-        last = arrays["valids"] == 0 if "valids" in arrays else closes
+        last = ~flags["valids"] if "valids" in flags else closes
         if len(last) and not last[-1]:
             raise RlxError(f"{path}: the last trajectory does not end, so the file was cut off: download it again")
         at = np.flatnonzero(~last)
@@ -54,7 +55,7 @@ def _build(path: Path, arrays: dict[str, np.ndarray]) -> Dataset:
         observation=observation[at],
         action=action,
         reward=arrays["rewards"][at] if "rewards" in arrays else np.full(len(at), np.nan),
-        terminated=arrays["masks"][at] == 0 if "masks" in arrays else np.zeros(len(at), bool),
+        terminated=~flags["masks"][at] if "masks" in flags else np.zeros(len(at), bool),
         truncated=closes[at],
         next_observation=following,
         extras={name: leaf[at] for name, leaf in log_prob_of(arrays).items()},

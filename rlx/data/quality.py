@@ -130,7 +130,7 @@ def _distinct(dataset: Dataset, scale: Dataset, bins: int) -> int:
 def _plain(value: Any) -> str:
     """A value of `info` to read: records as `key value`, numbers with one decimal, small ones with three digits."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(x)}" for key, x in value.items())
+        return ", ".join(f"{key} {_plain(x)}" for key, x in value.items() if x is not None)
     if isinstance(value, list):
         return "; ".join(map(_plain, value))
     if not isinstance(value, float):

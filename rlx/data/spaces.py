@@ -31,6 +31,7 @@ def check_action(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
 def _cure(shape: tuple[int, ...], dtype: np.dtype) -> str:
     """What makes flat vectors of floats of these rows; empty where they are."""
     axes = "" if len(shape) == 2 else "give them as [n, size]" if len(shape) < 2 else "flatten them to [n, size]"
+    axes = axes or "give one number or more" * (shape[1] == 0)
     return " and ".join(filter(None, (axes, "" if dtype.kind == "f" else "cast them to float32")))
 
 

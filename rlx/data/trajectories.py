@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from rlx.data.dataset import Dataset, ends, episode_returns, require_rewards
-from rlx.errors import RlxError
+from rlx.errors import RlxError, unknown
 
 TRAJECTORY_WEIGHTS = ("none", "return", "advantage")
 
@@ -36,8 +36,13 @@ def trajectory_weights(dataset: Dataset, kind: str, temperature: float) -> np.nd
     """Weights of rows `[n]` by their episodes, adding up to 1 (arXiv 2306.13085).
 
     exp(g / temperature), where g is the episode's return scaled to [0, 1]; for "advantage", of the return less its
-    linear regression on the first observation. A longer episode has more rows. Raises RlxError where all g are equal.
+    linear regression on the first observation. A longer episode has more rows. Raises RlxError where all g are equal,
+    for another kind, and for a temperature that is not over 0.
     """
+    if kind not in TRAJECTORY_WEIGHTS[1:]:
+        raise unknown("trajectory weights", kind, TRAJECTORY_WEIGHTS[1:])
+    if not temperature > 0:
+        raise RlxError(f"trajectory temperature {temperature:g}: must be over 0")
     require_rewards(dataset)
     returns, last = episode_returns(dataset), ends(dataset)
     if kind == "advantage":

@@ -26,8 +26,8 @@ def check_arguments(
 ) -> None:
     if not 0 <= gamma <= 1:
         raise RlxError(f"gamma {gamma:g}: must be 0 to 1")
-    if bandwidth is not None and not bandwidth > 0:
-        raise RlxError(f"bandwidth {bandwidth:g}: must be above 0")
+    if bandwidth is not None and not 0 < bandwidth < math.inf:
+        raise RlxError(f"bandwidth {bandwidth:g}: must be above 0 and finite")
     if not 0 < level < 1:
         raise RlxError(f"level {level:g}: must be between 0 and 1, as 0.95")
     if not 0 <= seed < 2**32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ def evaluate(
     bootstraps: int = 200,
     level: float = 0.95,
     seed: int = 0,
+    begins: Callable[[], None] | None = None,
 ) -> Table:
     """Estimates of policies' values from the episodes of other policies.
 
@@ -53,16 +54,23 @@ def evaluate(
     features of marginal weights, which need no densities; 0 leaves these estimates out. `clusters` and `window` are
     those of STAR (see `rlx.ope.star`), or several, each pair an estimator; 0 clusters leave it out. The `bandwidth` of
     the kernel of deterministic policies is by default that of `rlx.ope.kernels.bandwidth`. Intervals are "bootstrap"
-    intervals over episodes, or "t", "bernstein" or "hoeffding" where an estimate is a mean of terms.
+    intervals over episodes, or "t", "bernstein" or "hoeffding" where an estimate is a mean of terms. `begins` is called
+    once all that can be refused at once has been looked at.
 
     Raises RlxError for a data set without complete episodes or rewards, and for a policy of another environment.
     """
     checks.check_arguments(gamma, densities, interval, bootstraps, level, bandwidth, seed)
     for name, numbers in (("features", [features]), ("clusters", _several(clusters)), ("window", _several(window))):
         checks.check_numbers(name, numbers)
+    if values is False and densities == "none" and not features:
+        raise RlxError("values, densities, features: without any of them nothing can be estimated; leave one out")
+    if isinstance(values, Mapping):
+        learning.check_settings({name: value for name, value in values.items() if name != "samples"})
     source, chosen = data.as_dataset(dataset), policies.named(candidates, greedy)
     for policy in chosen:
         checks.check_fits(policy, source)
+    if begins is not None:
+        begins()
     episodes, complete, notes = _complete(source)
     limit = trajectories.time_limit_of(source) if (episodes.complete & ~episodes.terminated).any() else None
     log_ratio = q = v = marginal = of_state = None
@@ -86,8 +94,6 @@ def evaluate(
         if log_ratio is not None:
             of_state = _marginals(source, chosen, episodes, options, ratios)
     inputs = Inputs(log_ratio, q, v, marginal, of_state)
-    if all(part is None for part in inputs):
-        raise RlxError("values, densities, features: without any of them nothing can be estimated; leave one out")
     processes = _processes(source, episodes, limit, clusters, window, seed) if log_ratio is not None else []
     counts = intervals.bootstrap_counts(len(episodes.mask), bootstraps, seed)
     states, sizes = [one.state for one in processes], tuple(one._replace(state=None) for one in processes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -66,6 +66,12 @@ def with_time(observation: np.ndarray, time: np.ndarray, limit: int | None) -> n
     if limit is None:
         return observation
     return np.concatenate([observation, (time[:, None] / limit).astype(np.float32)], axis=1)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises RlxError for settings that `fit_values` does not take."""
+    chosen: dict[str, Any] = FQE | {"total_env_steps": 0, "dataset": "data"} | dict(settings)
+    build.final_plan(config.resolve("rlx.ope.fqe", no_env.name_of(1, 1), **chosen))
 
 
 def fit_values(

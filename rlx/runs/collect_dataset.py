@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlx import data
+from rlx import data, json_files
 from rlx.data import Dataset, limits
 from rlx.errors import RlxError, say_compiling
 from rlx.parallel import machine
@@ -18,6 +18,7 @@ from rlx.runs.source import Source
 from rlx.runs.sources import EnvSource, RunSource
 from rlx.types import Spec
 
+MOST = 10**12  # transitions
 COPIES = 3  # of all rows, at most at once
 
 
@@ -100,8 +101,8 @@ def is_env(place: Path | str) -> bool:
 
 def _check(kind: str, size: int, out: Path, seed: int, step: int | None, manner: Manner) -> None:
     """Raises RlxError for what cannot be, before anything is read."""
-    if size < 1:
-        raise RlxError(f"--num-transitions {size}: must be at least 1")
+    if not 1 <= size <= MOST:
+        raise RlxError(f"--num-transitions {size:,}: must be at least 1 and at most {MOST:,}")
     if not 0 <= seed < 2**32:
         raise RlxError(f"--seed {seed}: must be at least 0 and under 2^32")
     without_policy = {part.partition("=")[0] for part in kind.split(",")} <= {"random", "replay"}
@@ -113,6 +114,7 @@ def _check(kind: str, size: int, out: Path, seed: int, step: int | None, manner:
         raise RlxError(f"--greedy, --noise: say how policies act, and --kind {kind} has none; leave them out")
     if out.exists():
         raise RlxError(f"{out}: already exists; choose another --out")
+    json_files.check_place(out, "--out")
 
 
 def _written(

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from rlx import parallel
 from rlx.build import final_plan
-from rlx.config import RunConfig, member_labels, members
+from rlx.config import RunConfig, member_names, members
 from rlx.envs import no_env
 from rlx.errors import discard_output, printable, say
 from rlx.runs.summaries import duration, in_words
@@ -193,7 +193,7 @@ class Console:
         self._terminal = Terminal(quiet=quiet, **verbatim)
         self._summary = Terminal(quiet=bool(part_of), **verbatim)
         plan, count = final_plan(run_config), len(members(run_config))
-        self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} runs" if count > 1 else "")
+        self._title = f"{run_config.agent} on {run_config.env}" + (f", {count} members" if count > 1 else "")
         if part_of:
             self._title = f"{part_of}: {self._title}"
         self._panel = PanelContent(self._title, plan.run_step(plan.iterations), count, _devices(run_config.train))
@@ -201,7 +201,7 @@ class Console:
             self._panel.begun -= report.process_age_s() if age_s is None else age_s  # as all other seconds of a run
         self._live = Live(self._panel, console=self._terminal, refresh_per_second=2)
         self._rounded, self._no_env = rounded(run_config), no_env.is_none(run_config.env)
-        self._labels = member_labels(members(run_config))
+        self._labels = member_names(members(run_config))
 
     def __enter__(self) -> Self:
         for line in self._rounded:
@@ -248,7 +248,7 @@ class Console:
             rows[f"per {kind}"] = f"{_each(returns, self._labels)}, each over {episodes} episodes"
         rows |= {
             "steps": ", ".join(steps),
-            "speed": ", ".join(speed) + " on average" + (", of all runs together" if count > 1 else ""),
+            "speed": ", ".join(speed) + " on average" + (", of all members together" if count > 1 else ""),
             "time": f"{summary['wall_time_s']:.1f} s in all{first}",
             "run folder": str(folder),
         }

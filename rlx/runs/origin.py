@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rlx import parallel
-from rlx.build import code_of
 from rlx.config import RunConfig
 from rlx.errors import RlxError
 from rlx.train import numerics
+from rlx.user_files import code_of
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "distrax", "brax", "gymnax", "orbax-checkpoint", "numpy")
 X64 = "jax_enable_x64"

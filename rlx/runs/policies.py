@@ -22,7 +22,7 @@ from rlx.runs import checkpoint, origin, summaries
 from rlx.train import acting, report
 from rlx.train.loop import Driver
 from rlx.train.task import Task
-from rlx.types import Env
+from rlx.types import COUNT, Env
 
 NO_TRAINING: dict[str, Any] = {  # settings under which evaluating a run needs no more memory than that takes
     "driver": "fused",
@@ -97,11 +97,16 @@ def acting_driver(run_config: RunConfig, env: Env | None = None, folder: Path | 
     return make_driver(setup(acting, env, trains=False))
 
 
-def checked(observation: Any, size: int, reader: str = "this policy", parts: str = "") -> jax.Array:
+def checked(
+    observation: Any, size: int, reader: str = "this policy", parts: str = "", what: str = "observations"
+) -> jax.Array:
     """A raw observation `[..., size]` as an array. Raises RlxError, which names the `reader`, for another size."""
-    rows = jnp.asarray(observation, jnp.float32)
+    try:
+        rows = jnp.asarray(observation, jnp.float32)
+    except (TypeError, ValueError) as error:
+        raise RlxError(f"{what}: are no array of numbers ({str(error).splitlines()[0]}); give floats") from None
     if rows.shape[-1:] != (size,):
-        raise RlxError(f"observations are {list(rows.shape)}: {reader} reads {size} numbers, [..., {size}]{parts}")
+        raise RlxError(f"{what} are {list(rows.shape)}: {reader} reads {size} numbers, [..., {size}]{parts}")
     return rows
 
 
@@ -127,8 +132,11 @@ def greedy_action(
 def greedy(task: Task, snapshot: Any) -> Callable[..., Any]:
     """`greedy_action` of a snapshot, compiled, with NumPy's arrays: `(observation, member=0, carry=None) -> action`."""
     compiled = jax.jit(partial(greedy_action, task), static_argnums=2)
+    count = len(jax.tree.leaves(snapshot)[0])
 
     def act(observation: Any, member: int = 0, carry: Any = None) -> Any:
+        if not isinstance(member, (int, np.integer)) or not -count <= member < count:  # JAX would take the nearest
+            raise RlxError(f"member {member!r}: there are 0 to {count - 1}; choose one of those")
         checked(observation, task.env.spec.actor_size)
         return jax.tree.map(np.asarray, compiled(snapshot, np.asarray(observation, np.float32), member, carry))
 
@@ -176,8 +184,8 @@ def evaluate(
 ) -> str:
     """Evaluates a saved policy in its environment, with `env_args` in place of the run's; returns what to print."""
     saved = with_env_args(config.from_json(folder / "config.json"), env_args)
-    if episodes is not None and episodes < 1:
-        raise RlxError(f"--episodes {episodes}: must be at least 1")
+    if episodes is not None and not COUNT[0] <= episodes <= COUNT[1]:
+        raise RlxError(f"--episodes {episodes}: must be at least {COUNT[0]} and at most {COUNT[1]}")
     changes: dict[str, Any] = {"eval_episodes": episodes, "eval_seed": eval_seed}
     if step is not None:
         checkpoint.choose(folder / "checkpoints", step)
@@ -187,19 +195,19 @@ def evaluate(
     train = driver.task.config
     snapshot = driver.place(load_snapshot(folder, driver, step))
     each = f"each of {driver.members} members of " if driver.members > 1 else ""
-    of_each = f" of each of {driver.members} runs" if driver.members > 1 else ""
+    of_each = f" of each of {driver.members} members" if driver.members > 1 else ""
     say_compiling(f"evaluating {train.eval_episodes} episodes of {each}{folder}")
     evaluation = driver.fetch(driver.evaluate(snapshot))
     known = data.check_info(folder / "config.json", json_files.read(folder / "config.json").get("data") or {})
     results = summaries.results(evaluation.returns, saved, known, evaluation.nominal_returns)
-    names = config.member_labels(config.members(saved))
+    names = config.member_names(config.members(saved))
     values = zip(names, results["eval_return_per_seed"], strict=True)
-    per_run = " ".join(f"{name}: {value:.1f}".removeprefix(": ") for name, value in values)
+    per_member = ", ".join(f"{name}: {value:.1f}".removeprefix(": ") for name, value in values)
     return "\n".join(
         [
             f"{saved.agent} on {saved.env}: {train.eval_episodes} greedy episodes{of_each}",
             *(f"  {line}" for line in summaries.in_words(results, "members" if any(names) else "seeds")),
-            f"  per run {per_run}; mean length {evaluation.lengths.mean():.0f}",
+            f"  per member {per_member}; mean length {evaluation.lengths.mean():.0f}",
             *([f"  {note}"] if (note := report.nonfinite_episodes(evaluation)) else []),
         ]
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlx import config, data, json_files, parallel
-from rlx.build import Setup, check_env_of_run, code_of, make_driver, parts, setup
+from rlx.build import Setup, check_env_of_run, make_driver, parts, setup
 from rlx.config import RunConfig
 from rlx.runs import (
     checkpoint,
@@ -26,6 +26,7 @@ from rlx.runs.recording import Follower, Start, marked, record, warn
 from rlx.runs.signals import Interrupts
 from rlx.train.loop import Driver
 from rlx.types import Env
+from rlx.user_files import code_of
 
 CHANGEABLE = (*saver.RUNTIME, *extend.TOTALS)  # settings that may change when a run is resumed
 

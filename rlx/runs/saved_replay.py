@@ -25,6 +25,8 @@ def read(saved: RunConfig, folder: Path, size: int) -> Dataset:
 
     Raises RlxError where the run saved none.
     """
+    if saved.train.offline_only:
+        raise RlxError(f"{folder}: learned from data alone, so there is no replay; choose another --kind")
     train = replace(saved.train, dataset="", offline_steps=0)
     driver = make_driver(setup(replace(saved, train=train)))
     ring = _ring(saver.place(saved, folder), driver)

@@ -15,6 +15,7 @@ from rlx.build import Setup, make_driver, make_env, setup
 from rlx.config import RunConfig
 from rlx.data import Dataset
 from rlx.envs.base import Controller
+from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.rollout import Act, add_noise, collect, derive
 from rlx.runs import policies, saved_replay
@@ -91,7 +92,10 @@ class Source:
             arguments = (snapshot, state, pool, key, jnp.int32(iteration))
             state, rows = self._collect(*arguments, name=behaviour.name, manner=self.manner)
             blocks.append(jax.device_get(rows))
-        return saved_replay.columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
+        dataset = saved_replay.columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
+        if not np.isfinite(dataset.rows.action).all():
+            raise RlxError(f"{self.saved.env}: {behaviour.name} has acted with NaN; mend its act, nothing was written")
+        return dataset
 
     def _rollout(
         self, snapshot: Any, state: Any, pool: Any, key: Key, iteration: jax.Array, name: str, manner: Manner

@@ -20,6 +20,8 @@ from rlx.runs.saver import Saver
 from rlx.train.loop import Driver, Report
 from rlx.visual import plots, viewer
 
+MOST_CURVES = 8  # in one figure
+
 
 class Rates:
     """Adds up the steps and seconds of reports."""
@@ -161,10 +163,20 @@ def write_pictures(folder: Path, run_config: RunConfig, driver: Driver, evaluati
     lines = [line for line in metrics.read(folder / "metrics.jsonl") if "eval/return_per_seed" in line]
     returns = np.asarray([line["eval/return_per_seed"] for line in lines])
     steps = np.asarray([line["run_step"] for line in lines])
-    series = [plots.Series(run_config.agent, steps, returns)]
-    plots.save(plots.curve(series, counted(config.flat(run_config)), title), folder / "curve.png")
+    plots.save(
+        plots.curve(curves(run_config, steps, returns), counted(config.flat(run_config)), title), folder / "curve.png"
+    )
     scene = renderable_scene(driver.task.env)
     viewer.rollout_page(folder / "rollout.html", scene, episodes(evaluation, scene is not None), title)
+
+
+def curves(run_config: RunConfig, steps: np.ndarray, returns: np.ndarray) -> list[plots.Series]:
+    """Learning curves of returns `[T, M]`: of each combination of hyper-parameters, where there are not too many."""
+    labels = config.member_labels(config.members(run_config))
+    members = {each: [i for i, label in enumerate(labels) if label == each] for each in labels}
+    if len(members) > MOST_CURVES:
+        return [plots.Series(run_config.agent, steps, returns, "member")]
+    return [plots.Series(label or run_config.agent, steps, returns[:, of]) for label, of in members.items()]
 
 
 def counted(settings: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ def _plan(sweep: Sweep) -> str:
     total = sweep.random or math.prod(len(dimension) for dimension in sweep.space.values())
     repeats = f" ({total - count} repeats left out)" if total > count else ""
     at_once = f"{len(parts)} chunks of {sweep.chunk}" if len(parts := chunks(sweep)) > 1 else "in one program"
-    return f"{count} combinations{repeats}, {count * sweep.base.train.num_seeds} runs, {at_once}"
+    return f"{count} combinations{repeats}, {count * sweep.base.train.num_seeds} members, {at_once}"
 
 
 def train_part(

@@ -15,6 +15,7 @@ from rlx.errors import RlxError
 from rlx.runs import loggers, saver
 from rlx.settings import convert
 from rlx.sweeps.space import Dimension, Range, grid, parse_range, sample, take_ranges
+from rlx.types import COUNT
 
 
 class Sweep(NamedTuple):
@@ -65,8 +66,8 @@ def make(
 
 def _check(space: Mapping[str, Dimension], hypers: Sequence[str], random: int, confirm: int, chunk: int | None) -> None:
     for flag, count, least in (("random", random, 0), ("confirm", confirm, 0), ("chunk", chunk, 1)):
-        if count is not None and count < least:
-            raise RlxError(f"--{flag} {count}: must be at least {least}")
+        if count is not None and not least <= count <= COUNT[1]:
+            raise RlxError(f"--{flag} {count}: must be at least {least} and at most {COUNT[1]}")
     if not space:
         raise RlxError(f"nothing to sweep: give several values, or a range, to one of {', '.join(hypers)}")
     ranges = [name for name, dimension in space.items() if isinstance(dimension, Range)]

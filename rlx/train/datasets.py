@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from rlx import data
+from rlx import data, envs
 from rlx.data import Dataset
+from rlx.envs import domain
 from rlx.errors import RlxError
 from rlx.replay import Cursor, Replay, make_odds
 from rlx.train.columns import RETURN_TO_GO, Columns
 from rlx.train.config import TrainConfig
 from rlx.train.task import Tables
 from rlx.types import Spec
+
+SETTINGS = ("env_args", "env_params", "wrappers", "randomize")  # of environments, which data sets keep
 
 
 def prepare(
@@ -71,3 +75,20 @@ def to_tables(
         kind, temperature = train.trajectory_weights, train.trajectory_temperature
         odds = [make_odds(data.trajectory_weights(each, kind, temperature)) for each in data.split(dataset, sizes)]
     return tuple(map(Replay, parts, cursors, odds))
+
+
+def environment_of(dataset: Dataset, named: str | None = None) -> tuple[str, str | None, dict[str, Any]]:
+    """Name, backend and settings of the environment that a data set was collected in.
+
+    Anybody's file may name code, so code of the user's own is only run where the user has `named` it: raises RlxError
+    where it was not.
+    """
+    env, randomize = str(dataset.info["env"]), dataset.info.get("randomize") or []
+    own = [env] * envs.is_user_code(env) + [text for text in randomize if domain.is_function(text)]
+    if own and named != env:
+        raise RlxError(
+            f"{dataset.name}: was collected with {own[0]}, code that runs only if you name it: give --env {env}, or"
+            " another environment"
+        )
+    settings = {name: dataset.info[name] for name in SETTINGS if dataset.info.get(name)}
+    return env, dataset.info.get("backend"), settings

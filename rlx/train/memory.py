@@ -169,10 +169,13 @@ def check(task: Task, members: int, groups: Sequence[Sequence[jax.Device]], data
         parts = estimated._asdict()
         worst = max(parts, key=lambda name: parts[name])
         flag = {"replay": "--replay-capacity", "environments": "--num-envs", "learning": "--batch-size"}[worst]
+        remedy = "lower it"
+        if worst == "learning" and AGENT_COPIES * _shares(task, members, len(groups[0]))[1] * size(_agent(task)) > room:
+            flag, remedy = "networks", "make them smaller"  # no minibatch would fit
         detail = ", ".join(f"{name} {amount / 2**30:.1f}" for name, amount in parts.items())
         raise RlxError(
             f"{flag}: the run needs {estimated.total / 2**30:.1f} GiB a device ({detail})"
-            f" but {room / 2**30:.1f} GiB are free; lower it"
+            f" but {room / 2**30:.1f} GiB are free; {remedy}"
         )
     return estimated
 

@@ -33,6 +33,7 @@ class Series(NamedTuple):
     label: str
     x: ArrayLike  # [T], of one seed
     returns: ArrayLike  # [T, S], of S seeds
+    kind: str = "seed"  # or what else the S are
 
 
 def color(i: int) -> str:
@@ -49,7 +50,7 @@ def curve(
     """
     figure, axes = _figure(size, title)
     lines, labels = [], []
-    for i, (label, x, returns) in enumerate(series):
+    for i, (label, x, returns, kind) in enumerate(series):
         seeds = np.asarray(returns, np.float64)
         count, band = seeds.shape[1], bootstrap_band(seeds)
         if count > 1 and len(series) == 1:
@@ -57,7 +58,7 @@ def curve(
         if count > 1:
             axes.fill_between(x, band.low, band.high, color=color(i), alpha=0.18, linewidth=0)
         middle = "interquartile mean" if count >= 4 else "mean"
-        of = f"{middle} of {count} seeds" if count > 1 else "1 seed"
+        of = f"{middle} of {count} {kind}s" if count > 1 else f"1 {kind}"
         (line,) = axes.plot(x, band.estimate, color=color(i), linewidth=2.2)
         line.set(linestyle=DASHES[i // len(COLORS) % len(DASHES)], marker="o" if len(seeds) <= 30 else "", markersize=4)
         lines.append(line)
