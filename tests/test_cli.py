@@ -264,6 +264,19 @@ def test_init_from_what_does_not_fit(changes: dict[str, Any], words: Any, run: P
     assert all(word in line for word in words)
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("policy=", "give a run, or of each part its name and run, as in policy=RUN"),
+        ("=runs", "give a run, or of each part its name and run"),
+        ("policy=a,", "give a run, or of each part its name and run"),
+        ("policy=a,policy=b", "names policy twice; give each part once"),
+    ],
+)
+def test_init_from_that_names_no_parts(named: str, message: str, run: Path, refused: Refused) -> None:
+    assert message in refused(*train(run, "other", "--init-from", named))
+
+
 def test_fit_is_the_same_run(run: Path) -> None:
     """In a notebook: the same configuration gives the same metrics, and a policy to act with."""
     seen: list[dict[str, Any]] = []

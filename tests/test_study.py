@@ -159,7 +159,7 @@ def test_agents_are_compared_in_environments(tmp_path: Path, say: Say) -> None:
         ("", "name agents right after `rlx study`, as in *"),
         ("iql --dataset {poor} --beta 1 10", "iql has several settings *--evaluations 10 100"),
         ("iql --dataset {poor} --evaluations 10", "--evaluations: every agent has one setting*"),
-        ("iql --dataset {poor} --beta 1 10 --evaluations 0", "--evaluations 0: must be at least 1"),
+        ("iql --dataset {poor} --beta 1 10 --evaluations 0", "--evaluations 0: must be at least 1 *"),
         ("iql --dataset {poor} --beta 1 10 --evaluations 9 --eval-episodes 1", "--eval-episodes 1: one half *"),
         ("iql iql --dataset {poor}", "iql: is there twice; *"),
         ("iql --dataset {poor} {poor}", "--dataset *: another data set is called poor, too; *"),

@@ -35,12 +35,22 @@ def giver(run: Path) -> Giver:
 
 
 def sources(init_from: str | None) -> dict[str, Path]:
-    """The runs that `--init-from` names: one by no name, or by the names of the parts that they give."""
+    """The runs that `--init-from` names: one by no name, or by the names of the parts that they give.
+
+    Raises RlxError for a part without a name or a run, and for one that is there twice.
+    """
     if not init_from:
         return {}
     if "=" not in init_from or Path(init_from).exists():
         return {"": Path(init_from)}
-    return {name: Path(run) for name, _, run in (part.partition("=") for part in init_from.split(","))}
+    runs: dict[str, Path] = {}
+    for name, _, run in (part.partition("=") for part in init_from.split(",")):
+        if not name or not run:
+            raise RlxError(f"--init-from {init_from}: give a run, or of each part its name and run, as in policy=RUN")
+        if name in runs:
+            raise RlxError(f"--init-from {init_from}: names {name} twice; give each part once")
+        runs[name] = Path(run)
+    return runs
 
 
 def configs(init_from: str | None) -> dict[str, RunConfig]:

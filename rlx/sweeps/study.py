@@ -18,6 +18,8 @@ from rlx.runs import initial, loggers, saver
 from rlx.runs.folders import STUDY
 from rlx.settings import convert
 
+MOST_EVALUATIONS = 10_000  # of as many a bandit takes a second for each seed
+
 
 class Place(NamedTuple):
     """An environment, and the data set if agents learn from one."""
@@ -156,8 +158,9 @@ def _check(study: Study) -> None:
             )
         loggers.check(cell.config)
         saver.check_place(cell.config, Path())
-    if any(count < 1 for count in study.evaluations):
-        raise RlxError(f"--evaluations {min(study.evaluations)}: must be at least 1")
+    for count in study.evaluations:
+        if not 1 <= count <= MOST_EVALUATIONS:
+            raise RlxError(f"--evaluations {count}: must be at least 1 and at most {MOST_EVALUATIONS:,}")
     varied = [cell for cell in study.cells if len(config.combinations(cell.config)) > 1]
     if varied and not study.evaluations:
         raise RlxError(
