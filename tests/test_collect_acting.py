@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rlx.runs import policies
-from rlx.runs.behaviours import EXPLORING, Behaviour, Manner
-from rlx.runs.sources import RunSource
+from rlx.runs.behaviours import EXPLORING, Behaviour, Exploration
+from rlx.runs.collectors import RunCollector
 from rlx.types import Key
 from tests import damage
 from tests.collecting import LAST, trained
@@ -24,12 +24,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("runs"))
 
 
-def exploring(folder: Path, agent: dict[str, Any], **settings: Any) -> RunSource:
+def exploring(folder: Path, agent: dict[str, Any], **settings: Any) -> RunCollector:
     """What collects from a copy of a run with changed settings, whose agent has other functions."""
     damage.edit_json(folder / "config.json", settings=settings)
-    source = RunSource(folder, 800, 0, EXPLORING)
-    source.task = source.task._replace(agent=source.task.agent._replace(**agent))
-    return source
+    collector = RunCollector(folder, 800, 0, EXPLORING)
+    collector.task = collector.task._replace(agent=collector.task.agent._replace(**agent))
+    return collector
 
 
 def test_the_runs_noise_is_collected_with(run: Path, tmp_path: Path) -> None:
@@ -39,10 +39,10 @@ def test_the_runs_noise_is_collected_with(run: Path, tmp_path: Path) -> None:
     """
     still = {"act": lambda policy, x, key: (0 * x[:, :1], {"log_prob": 0 * x[:, 0]})}
     folder = shutil.copytree(run, tmp_path / "run")
-    source = exploring(folder, still, noise_min=0.1, noise_max=0.3, noise_hold=50, normalize_rewards=True)
-    rows = source.collect(Behaviour("expert", 200), 800).rows
+    collector = exploring(folder, still, noise_min=0.1, noise_max=0.3, noise_hold=50, normalize_rewards=True)
+    rows = collector.collect(Behaviour("expert", 200), 800).rows
     assert not rows.extras and (np.diff(rows.action[:, 0]) != 0).sum() == 800 / 50 - 1
-    act, carry = source._in_episodes(source.snapshot(Behaviour("expert", 200)), "expert", EXPLORING)
+    act, carry = collector._in_episodes(collector.snapshot(Behaviour("expert", 200)), "expert", EXPLORING)
     first, carry = act(np.ones((64, 3)), jax.random.key(1), carry)
     second, _ = act(np.ones((64, 3)), jax.random.key(2), carry)
     assert (first != second).sum() == 1, "environment 49 is the one that changes its noise after the first step"
@@ -51,16 +51,16 @@ def test_the_runs_noise_is_collected_with(run: Path, tmp_path: Path) -> None:
 
 def test_greedy_and_noisy_policies(run: Path) -> None:
     """Greedy actions are a function of the observation; noise is added to them, and neither has a density."""
-    greedy = RunSource(run, 501, 0, Manner(greedy=True))
+    greedy = RunCollector(run, 501, 0, Exploration(greedy=True))
     rows = greedy.collect(LAST, 501).rows
     act = policies.greedy(greedy.task, jax.tree.map(lambda x: x[None], greedy.snapshot(LAST)))
     np.testing.assert_allclose(rows.action, act(rows.observation), atol=1e-5)
-    noisy = RunSource(run, 501, 0, Manner(greedy=True, noise=0.2)).collect(LAST, 501).rows
+    noisy = RunCollector(run, 501, 0, Exploration(greedy=True, noise=0.2)).collect(LAST, 501).rows
     clean = act(noisy.observation)
     inside = np.abs(noisy.action) < 1
     assert np.abs(noisy.action).max() <= 1 and not noisy.extras and not rows.extras
     assert (noisy.action - clean)[inside & (np.abs(clean) < 0.4)].std() == pytest.approx(0.2, abs=0.03)
-    explored = RunSource(run, 501, 0, Manner(noise=0.2)).collect(LAST, 501).rows
+    explored = RunCollector(run, 501, 0, Exploration(noise=0.2)).collect(LAST, 501).rows
     assert np.abs(explored.action - act(explored.observation)).mean() > np.abs(noisy.action - clean).mean()
 
 
@@ -71,11 +71,11 @@ def test_the_state_of_acting_is_collected_with(run: Path, tmp_path: Path) -> Non
         return 1e-3 * steps[:, None], {}, steps + 1
 
     noise = {"act": act, "noise": lambda: np.zeros((), np.float32)}
-    source = exploring(shutil.copytree(run, tmp_path / "run"), noise)
-    dataset = source.collect(Behaviour("expert", 200), 800)
+    collector = exploring(shutil.copytree(run, tmp_path / "run"), noise)
+    dataset = collector.collect(Behaviour("expert", 200), 800)
     np.testing.assert_allclose(dataset.rows.action[:, 0], 1e-3 * dataset.time, rtol=1e-6)
     assert dataset.time.max() == 199
-    assert np.ptp(source.collect(Behaviour("random", None), 800).rows.action) > 1.9
+    assert np.ptp(collector.collect(Behaviour("random", None), 800).rows.action) > 1.9
     expert = Behaviour("expert", 200)
-    as_greedy, as_it_explores = source.returns(expert), source.returns(expert, EXPLORING)
+    as_greedy, as_it_explores = collector.returns(expert), collector.returns(expert, EXPLORING)
     assert as_greedy.shape == as_it_explores.shape == (64,) and (as_greedy != as_it_explores).all()

@@ -17,8 +17,8 @@ from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.runs import checkpoint, collect_dataset, saved_replay
 from rlx.runs.behaviours import EXPLORING, Behaviour
-from rlx.runs.source import RANDOM
-from rlx.runs.sources import RunSource
+from rlx.runs.collector import RANDOM
+from rlx.runs.collectors import RunCollector
 from rlx.train import acting
 from rlx.types import Key
 from tests import damage
@@ -210,7 +210,7 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
     with (folder / "metrics.jsonl").open("w") as file:
         for step, value in [*zip(STEPS, written, strict=True), (1300, random + 100)]:
             file.write(json.dumps({"run_step": step, "eval/return_per_seed": [value]}) + "\n")
-    collector = RunSource(folder, 501, 0, EXPLORING)
+    collector = RunCollector(folder, 501, 0, EXPLORING)
     assert collector.choose(["medium"], None) == [Behaviour("medium", 800)]
     assert collector.choose(["medium", "expert"], 400)[0] == Behaviour("medium", 400)
     assert collector.choose(["expert"], None) == [Behaviour("expert", 1000)]
@@ -220,7 +220,7 @@ def test_medium_is_nearest_to_a_third_of_the_way(run: Path, tmp_path: Path, coll
 def test_medium_passes_over_evaluations_without_a_return(run: Path, tmp_path: Path) -> None:
     """As a run has them in which every episode diverged; the last finite one is the goal then."""
     folder = shutil.copytree(run, tmp_path / "run")
-    source = RunSource(folder, 501, 0, EXPLORING)
+    source = RunCollector(folder, 501, 0, EXPLORING)
     random = source.mean_return(RANDOM)
 
     def choose(*returns: float | None) -> int | None:
@@ -240,7 +240,7 @@ def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_
     folder = shutil.copytree(run, tmp_path / "run")
     damage.edit_json(folder / "config.json", numerics=None if recorded is None else {"jax_enable_x64": recorded})
     capsys.readouterr()
-    assert RunSource(folder, 501, 0, EXPLORING).snapshot(LAST) is not None
+    assert RunCollector(folder, 501, 0, EXPLORING).snapshot(LAST) is not None
     said = capsys.readouterr().err
     assert ("was trained with JAX_ENABLE_X64=1 and is evaluated with JAX_ENABLE_X64=0" in said) == bool(recorded)
     assert said.count("\n") == bool(recorded)
@@ -248,7 +248,7 @@ def test_other_widths_of_numbers_are_said(recorded: bool | None, run: Path, tmp_
 
 def test_equal_halves_are_refused_and_large_steps_have_keys_of_their_own(run: Path, monkeypatch: MonkeyPatch) -> None:
     """The medium policy is the last one in a run that was evaluated once; steps may take more than 32 bits."""
-    source = RunSource(run, 501, 0, EXPLORING)
+    source = RunCollector(run, 501, 0, EXPLORING)
     source.policies = source.policies[-1:]
     with pytest.raises(RlxError, match="two parts would be the same"):
         source.choose(["medium", "expert"], None)

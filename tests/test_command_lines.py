@@ -95,7 +95,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     put(SimpleNamespace(info={"env": "brax:hopper"}), "data.read")
     put(SimpleNamespace(base=config.resolve("sac", "brax:ant")), "sweeps.sweep.load")
     put({"agent": "", "env": "", "seed": 0, "run_step": 0, "members": 1, "files": {}}, "export.policy.save")
-    for source in ("RunSource", "EnvSource"):
+    for source in ("RunCollector", "EnvCollector"):
         monkeypatch.setattr(f"rlx.runs.collect_dataset.{source}", collects)
     monkeypatch.setattr("rlx.runs.runner.train", lambda run_config, *given, **options: asked.append(run_config))
     monkeypatch.setattr("rlx.sweeps.sweep._fitting", lambda base, count, chunk: count)

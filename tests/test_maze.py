@@ -12,9 +12,9 @@ import rlx
 from rlx import data, envs
 from rlx.commands import main as cli
 from rlx.envs.maze_env import MAZES, RADIUS, REACHED, SPEED, SPREAD, next_cells
-from rlx.runs.behaviours import EXPLORING, Behaviour, Manner
-from rlx.runs.source import RANDOM
-from rlx.runs.sources import EnvSource
+from rlx.runs.behaviours import EXPLORING, Behaviour, Exploration
+from rlx.runs.collector import RANDOM
+from rlx.runs.collectors import EnvCollector
 from rlx.types import EnvState, Step
 from tests.commands import Refused, one_line
 
@@ -184,12 +184,12 @@ def test_data_of_controllers(tmp_path: Path) -> None:
 
 def test_returns_are_measured_once_for_each_way_of_acting() -> None:
     """Neither random actions nor controllers have a greedy way of their own."""
-    noisy, still = Manner(noise=0.5), Manner(greedy=True)
-    source = EnvSource("maze:umaze", 20, 0, noisy)
+    noisy, still = Exploration(noise=0.5), Exploration(greedy=True)
+    collector = EnvCollector("maze:umaze", 20, 0, noisy)
     for behaviour in (RANDOM, Behaviour("expert", None)):
-        for manner in (noisy, still, EXPLORING):
-            source.returns(behaviour, manner)
-    ways = [(behaviour.name, manner) for behaviour, manner in source._returns]
+        for exploration in (noisy, still, EXPLORING):
+            collector.returns(behaviour, exploration)
+    ways = [(behaviour.name, exploration) for behaviour, exploration in collector._returns]
     assert ways == [("random", EXPLORING), ("expert", noisy), ("expert", EXPLORING)]
 
 

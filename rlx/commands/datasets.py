@@ -34,14 +34,14 @@ def collect(arguments: list[str]) -> int:
     from rlx.data import describe
     from rlx.errors import say
     from rlx.runs import collect_dataset
-    from rlx.runs.behaviours import Manner
+    from rlx.runs.behaviours import Exploration
     from rlx.settings import convert
 
     size = convert("--num-transitions", int, values.num_transitions)
     prepare_jax()
-    where, manner = (values.env, values.backend, values.env_args), Manner(values.greedy, values.noise)
+    where, exploration = (values.env, values.backend, values.env_args), Exploration(values.greedy, values.noise)
     made = collect_dataset.make_dataset(
-        values.place, values.kind, size, Path(values.out), values.seed, values.step, *where, manner
+        values.place, values.kind, size, Path(values.out), values.seed, values.step, *where, exploration
     )
     notes = made.info.pop("notes")  # printed as warnings, and kept in the set
     made.info["format"] = values.out  # it is no longer in memory alone

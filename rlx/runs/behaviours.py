@@ -25,14 +25,14 @@ class Behaviour(NamedTuple):
     step: int | None  # of the checkpoint; None for all but policies
 
 
-class Manner(NamedTuple):
-    """How a behaviour acts: by default as it explores."""
+class Exploration(NamedTuple):
+    """How a behaviour explores: by default as in training."""
 
     greedy: bool = False
     noise: float = 0.0  # deviation of Gaussian noise on actions
 
 
-EXPLORING = Manner()
+EXPLORING = Exploration()
 
 
 def shares(kind: str, names: Iterable[str]) -> dict[str, float]:

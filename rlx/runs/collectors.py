@@ -19,12 +19,12 @@ from rlx.envs.env_params import of_members
 from rlx.envs.wrapped import Wrapped
 from rlx.errors import RlxError
 from rlx.runs import checkpoint, metrics, policies
-from rlx.runs.behaviours import EXPLORING, MEDIUM, OF_RUNS, Behaviour, Manner, mismatch
-from rlx.runs.source import RANDOM, Source
+from rlx.runs.behaviours import EXPLORING, MEDIUM, OF_RUNS, Behaviour, Exploration, mismatch
+from rlx.runs.collector import RANDOM, Collector
 from rlx.types import Env
 
 
-class RunSource(Source):
+class RunCollector(Collector):
     """A run whose policies act; a `snapshot` is agent and statistics of its first member."""
 
     names = OF_RUNS
@@ -34,7 +34,7 @@ class RunSource(Source):
         folder: Path,
         size: int,
         seed: int,
-        manner: Manner,
+        exploration: Exploration,
         env: str | None = None,
         backend: str | None = None,
         env_args: Sequence[str] = (),
@@ -47,7 +47,7 @@ class RunSource(Source):
         self.policies = checkpoint.steps(folder / "checkpoints")
         if not self.policies:
             raise RlxError(f"{folder}: holds no policy; train the run first")
-        super().__init__(saved, size, seed, manner)
+        super().__init__(saved, size, seed, exploration)
         if of_members(self.task.env) is not None:
             raise RlxError(f"{folder}: its members have --env-params of their own; collect from a run with one set")
 
@@ -109,11 +109,17 @@ class RunSource(Source):
         return {"agent": self.saved.agent, "run": self.folder.resolve().name}
 
 
-class EnvSource(Source):
+class EnvCollector(Collector):
     """An environment without a run: random actions and its own controllers."""
 
     def __init__(
-        self, env: str, size: int, seed: int, manner: Manner, backend: str | None = None, env_args: Sequence[str] = ()
+        self,
+        env: str,
+        size: int,
+        seed: int,
+        exploration: Exploration,
+        backend: str | None = None,
+        env_args: Sequence[str] = (),
     ) -> None:
         if no_env.is_none(env):
             raise RlxError(f"{env}: stands for no environment, so there is nothing to collect; name one (`rlx list`)")
@@ -123,7 +129,7 @@ class EnvSource(Source):
             saved = config.resolve("dqn", env, backend, env_args=tuple(env_args))
         self._controllers = _controllers(made, env)
         self.names = ("random", *self._controllers)
-        super().__init__(saved, size, seed, manner)
+        super().__init__(saved, size, seed, exploration)
 
     def controller(self, name: str) -> Controller | None:
         return self._controllers.get(name)

@@ -1,4 +1,4 @@
-"""An environment that data are collected from, whoever acts: rollouts, returns, and what the data set's info says."""
+"""Collects data in an environment, whoever acts: rollouts, returns, and what the data set's info says."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from rlx.errors import RlxError
 from rlx.evaluate import evaluate
 from rlx.rollout import Act, add_noise, collect, derive
 from rlx.runs import policies, saved_replay
-from rlx.runs.behaviours import EXPLORING, Behaviour, Manner
+from rlx.runs.behaviours import EXPLORING, Behaviour, Exploration
 from rlx.train import acting
 from rlx.train.task import ACT, COLLECT, POOL, Task, observed
 from rlx.types import Key, Spec
 
 ENVS, STRETCH = 64, 5  # the most environments stepped at once, and the episodes that should fit into what each gives
 EPISODES = 64  # of every return that is measured
-GREEDY = Manner(greedy=True)
+GREEDY = Exploration(greedy=True)
 RANDOM = Behaviour("random", None)
 
 
-class Source:
-    """An environment that is collected from. A `snapshot` is what acts there: None for random actions."""
+class Collector:
+    """Collects in an environment. A `snapshot` is what acts there: None for random actions."""
 
     names: tuple[str, ...]  # of the behaviours that there are
 
-    def __init__(self, saved: RunConfig, size: int, seed: int, manner: Manner) -> None:
-        self.saved, self.seed, self.manner = saved, seed, manner
+    def __init__(self, saved: RunConfig, size: int, seed: int, exploration: Exploration) -> None:
+        self.saved, self.seed, self.exploration = saved, seed, exploration
         self.driver = make_driver(_collecting_setup(saved, size, seed))
         self.task: Task = self.driver.task._replace(axes=())
-        self._returns: dict[tuple[Behaviour, Manner], np.ndarray] = {}
-        self._collect = jax.jit(self._rollout, static_argnames=("name", "manner"))
-        self._evaluate = jax.jit(self._episodes, static_argnames=("name", "manner"))
+        self._returns: dict[tuple[Behaviour, Exploration], np.ndarray] = {}
+        self._collect = jax.jit(self._rollout, static_argnames=("name", "exploration"))
+        self._evaluate = jax.jit(self._episodes, static_argnames=("name", "exploration"))
         self._make_pool = jax.jit(self.task.batch.make_pool)
 
     def choose(self, names: Sequence[str], step: int | None) -> list[Behaviour]:
@@ -68,16 +68,18 @@ class Source:
         """A line where a behaviour is not what its name promises."""
         return []
 
-    def returns(self, behaviour: Behaviour, manner: Manner = GREEDY) -> np.ndarray:
+    def returns(self, behaviour: Behaviour, exploration: Exploration = GREEDY) -> np.ndarray:
         """Returns from fixed starts, `[EPISODES]`."""
-        manner = self._own(behaviour.name, manner)
-        if (behaviour, manner) not in self._returns:
+        exploration = self._own(behaviour.name, exploration)
+        if (behaviour, exploration) not in self._returns:
             snapshot = self.snapshot(behaviour)
-            self._returns[behaviour, manner] = np.asarray(self._evaluate(snapshot, name=behaviour.name, manner=manner))
-        return self._returns[behaviour, manner]
+            self._returns[behaviour, exploration] = np.asarray(
+                self._evaluate(snapshot, name=behaviour.name, exploration=exploration)
+            )
+        return self._returns[behaviour, exploration]
 
-    def mean_return(self, behaviour: Behaviour, manner: Manner = GREEDY) -> float:
-        return float(np.mean(self.returns(behaviour, manner)))
+    def mean_return(self, behaviour: Behaviour, exploration: Exploration = GREEDY) -> float:
+        return float(np.mean(self.returns(behaviour, exploration)))
 
     def collect(self, behaviour: Behaviour, size: int) -> Dataset:
         """`size` transitions; where the time is up in the middle of an episode, it is cut."""
@@ -86,11 +88,11 @@ class Source:
         key = derive(jax.random.key(self.seed), low, *[high] * bool(high))
         plain = self.task._replace(config=replace(self.task.config, normalize_rewards=False))  # rewards are as they are
         state = jax.jit(partial(acting.init_env, plain))(key, self._make_pool(derive(key, POOL)))
-        state = state.replace(carry=self._fresh(behaviour.name, self.manner, self.task.plan.shard_envs))
+        state = state.replace(carry=self._fresh(behaviour.name, self.exploration, self.task.plan.shard_envs))
         for iteration in range(-(-size // self.task.plan.iteration_env_steps)):
             pool = self._make_pool(derive(key, POOL, iteration))
             arguments = (snapshot, state, pool, key, jnp.int32(iteration))
-            state, rows = self._collect(*arguments, name=behaviour.name, manner=self.manner)
+            state, rows = self._collect(*arguments, name=behaviour.name, exploration=self.exploration)
             blocks.append(jax.device_get(rows))
         dataset = saved_replay.columns(jax.tree.map(lambda *x: np.concatenate(x), *blocks), size)
         if not np.isfinite(dataset.rows.action).all():
@@ -98,27 +100,27 @@ class Source:
         return dataset
 
     def _rollout(
-        self, snapshot: Any, state: Any, pool: Any, key: Key, iteration: jax.Array, name: str, manner: Manner
+        self, snapshot: Any, state: Any, pool: Any, key: Key, iteration: jax.Array, name: str, exploration: Exploration
     ) -> Any:
         """One block."""
         task, keys = self.task, (derive(key, COLLECT, iteration), derive(key, ACT, iteration))
         length, index = task.config.rollout_length, acting.env_index(task)
-        act, fresh = self._act(task, snapshot, name, manner), self._fresh(name, manner, len(index))
+        act, fresh = self._act(task, snapshot, name, exploration), self._fresh(name, exploration, len(index))
         held = None if name == "random" else acting.noise_keys(task, key, iteration * length)
         return collect(task.batch, act, state, pool, length, index, *keys, None, fresh, held)[:2]
 
-    def _episodes(self, snapshot: Any, name: str, manner: Manner) -> jax.Array:
+    def _episodes(self, snapshot: Any, name: str, exploration: Exploration) -> jax.Array:
         """Returns of complete episodes, `[EPISODES]`."""
-        act, carry = self._in_episodes(snapshot, name, manner)
+        act, carry = self._in_episodes(snapshot, name, exploration)
         key, most = jax.random.key(self.task.config.eval_seed), self.task.config.max_magnitude
         return evaluate(self.task.env, act, EPISODES, key, carry=carry, max_magnitude=most, nominal=False).returns
 
-    def _in_episodes(self, snapshot: Any, name: str, manner: Manner) -> tuple[Callable[..., Any], Any]:
+    def _in_episodes(self, snapshot: Any, name: str, exploration: Exploration) -> tuple[Callable[..., Any], Any]:
         """`_act` for `evaluate`, with the exploration noise spread over the episodes, and the state it begins with:
         steps so far [EPISODES], and the acting state."""
         plan = self.task.plan._replace(shard_envs=EPISODES)
         task = self.task._replace(plan=plan, config=replace(self.task.config, num_envs=EPISODES))
-        behaviour, fresh = self._act(task, snapshot, name, manner), self._fresh(name, manner, EPISODES)
+        behaviour, fresh = self._act(task, snapshot, name, exploration), self._fresh(name, exploration, EPISODES)
         held = None
         if name != "random":
             held = acting.noise_keys(task, jax.random.key(task.config.eval_seed), jnp.int32(0))
@@ -131,13 +133,13 @@ class Source:
 
         return act, (jnp.zeros(EPISODES, jnp.int32), *([] if fresh is None else [fresh]))
 
-    def _own(self, name: str, manner: Manner) -> Manner:
-        """What of a manner a behaviour has: random actions have none of it, and controllers are not greedy."""
+    def _own(self, name: str, exploration: Exploration) -> Exploration:
+        """What of it a behaviour has: random actions have none of it, and controllers are not greedy."""
         if name == "random":
             return EXPLORING
-        return manner._replace(greedy=False) if self.controller(name) else manner
+        return exploration._replace(greedy=False) if self.controller(name) else exploration
 
-    def _act(self, task: Task, snapshot: Any, name: str, manner: Manner) -> Act:
+    def _act(self, task: Task, snapshot: Any, name: str, exploration: Exploration) -> Act:
         """How a behaviour acts."""
         if name == "random":
             return partial(_at_random, task.env.spec)
@@ -145,24 +147,24 @@ class Source:
         act: Act
         if controller is not None:
             act = partial(_under_control, controller)
-        elif manner.greedy:
+        elif exploration.greedy:
             act = partial(_greedily, task, snapshot)
         else:
             act = _exploring(task, snapshot)
-        return partial(_with_noise, act, manner.noise) if manner.noise else act
+        return partial(_with_noise, act, exploration.noise) if exploration.noise else act
 
-    def _fresh(self, name: str, manner: Manner, count: int) -> Any:
+    def _fresh(self, name: str, exploration: Exploration, count: int) -> Any:
         """The acting state that episodes begin with, `[count, ...]`; None where there is none."""
         controller = self.controller(name)
         if controller is not None:
             return acting.repeated(controller.carry, count)
         if name == "random":
             return None
-        return (acting.fresh_carry if manner.greedy else acting.fresh_acting_state)(self.task, count)
+        return (acting.fresh_carry if exploration.greedy else acting.fresh_acting_state)(self.task, count)
 
     def describe(self, behaviour: Behaviour, share: float) -> dict[str, Any]:
         """A behaviour as the data set's info has it."""
-        returns = self.mean_return(behaviour, self.manner), self.mean_return(behaviour)
+        returns = self.mean_return(behaviour, self.exploration), self.mean_return(behaviour)
         return behaviour._asdict() | {"share": share, "return": returns[0], "greedy_return": returns[1]}
 
     def info(self, kind: str, dataset: Dataset, behaviours: list[dict[str, Any]]) -> dict[str, Any]:
@@ -179,8 +181,8 @@ class Source:
             "observation_parts": {name: list(columns) for name, columns in self.task.env.spec.parts.items()},
             **self.origin(),
             "seed": self.seed,
-            **({"greedy": True} if self.manner.greedy else {}),
-            **({"noise": self.manner.noise} if self.manner.noise else {}),
+            **({"greedy": True} if self.exploration.greedy else {}),
+            **({"noise": self.exploration.noise} if self.exploration.noise else {}),
             "random_return": self.mean_return(RANDOM),
             **({} if expert is None else {"expert_return": self.mean_return(expert)}),
             "behaviour_return": mean,
