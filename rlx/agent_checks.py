@@ -22,13 +22,13 @@ def check_made(name: str, agent: Any) -> None:
         raise RlxError(f"{name}: reads must be a mapping of names to rlx.types.Read; make it one")
 
 
-def check_functions(name: str, agent: Agent, spec: Spec) -> None:
+def check_functions(name: str, agent: Agent, spec: Spec, trains: bool = True) -> None:
     """Raises RlxError where acting or an update returns what drivers cannot use.
 
-    Updates are traced where a minibatch has no more than the fields of a transition.
+    Updates are traced if the agent `trains`, and where a minibatch has no more than the fields of a transition.
     """
     fields = set(agent.actor_reads) <= set(Transition._fields)
-    plain = not (agent.reads or agent.records or agent.window or agent.on_policy) and fields
+    plain = trains and not (agent.reads or agent.records or agent.window or agent.on_policy) and fields
 
     def call(key: Key) -> tuple[Any, ...]:
         state = agent.init(key)

@@ -195,7 +195,7 @@ def _make_driver(run_setup: Setup, placement: Placement, offline: bool) -> Drive
         raise RlxError(f"--spread seeds: {len(runs)} runs do not divide over {len(groups[0])} devices")
     task, table = _task(run_setup, placement, offline)
     if not module.__name__.startswith("rlx."):  # its slips are said before a run folder is written
-        agent_checks.check_functions(config.agent, task.agent, task.env.spec)
+        agent_checks.check_functions(config.agent, task.agent, task.env.spec, run_setup.trains)
     if task.agent.actor_reads:  # else it has none of the extras that its updates are traced with
         memory.check(task, len(runs), groups, table)
     hypers = {name: np.asarray([m[name] for m in runs], np.float32) for name in config.hypers}

@@ -1,4 +1,4 @@
-"""How a run's policies act while they collect: with the run's noise and their acting state, greedily, noisily."""
+"""How policies act while they collect: with the run's noise and their acting state, greedily, noisily, at random."""
 
 import shutil
 from pathlib import Path
@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from rlx import envs
 from rlx.runs import policies
 from rlx.runs.behaviours import EXPLORING, Behaviour, Exploration
 from rlx.runs.collectors import RunCollector
+from rlx.train import acting
 from rlx.types import Key
 from tests import damage
 from tests.collecting import LAST, trained
@@ -79,3 +81,11 @@ def test_the_state_of_acting_is_collected_with(run: Path, tmp_path: Path) -> Non
     expert = Behaviour("expert", 200)
     as_greedy, as_it_explores = collector.returns(expert), collector.returns(expert, EXPLORING)
     assert as_greedy.shape == as_it_explores.shape == (64,) and (as_greedy != as_it_explores).all()
+
+
+def test_random_actions_of_a_discrete_task_are_choices() -> None:
+    spec, rows = envs.make("gymnax:CartPole-v1").spec, np.zeros((400, 4), np.float32)
+    actions = np.asarray(acting.random_action(spec, jax.random.key(0), rows))
+    assert {tuple(action) for action in actions.tolist()} == {(0.0, 1.0), (1.0, 0.0)}
+    assert abs(actions[:, 0].mean() - 0.5) < 0.1
+    assert float(acting.random_log_prob(spec, rows)) == pytest.approx(-np.log(2))

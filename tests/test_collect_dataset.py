@@ -19,7 +19,6 @@ from rlx.runs import checkpoint, collect_dataset, saved_replay
 from rlx.runs.behaviours import EXPLORING, Behaviour
 from rlx.runs.collector import RANDOM
 from rlx.runs.collectors import RunCollector
-from rlx.train import acting
 from rlx.types import Key
 from tests import damage
 from tests.collecting import ENV, LAST, STEPS, trained
@@ -171,14 +170,6 @@ def test_random_actions_are_uniform(collected: Callable[..., Dataset]) -> None:
     returns = jax.jit(lambda: evaluate(envs.make(ENV), act, 64, jax.random.key(1_000_003)).returns)()
     assert dataset.info["random_return"] == pytest.approx(float(returns.mean()), rel=2e-3)
     assert dataset.info["behaviour_return"] == dataset.info["behaviours"][0]["return"] == dataset.info["random_return"]
-
-
-def test_random_actions_of_a_discrete_task_are_choices() -> None:
-    spec, rows = envs.make("gymnax:CartPole-v1").spec, np.zeros((400, 4), np.float32)
-    actions = np.asarray(acting.random_action(spec, jax.random.key(0), rows))
-    assert {tuple(action) for action in actions.tolist()} == {(0.0, 1.0), (1.0, 0.0)}
-    assert abs(actions[:, 0].mean() - 0.5) < 0.1
-    assert float(acting.random_log_prob(spec, rows)) == pytest.approx(-np.log(2))
 
 
 def test_mixed_is_half_medium_and_half_expert(collected: Callable[..., Dataset]) -> None:
