@@ -38,8 +38,9 @@ mcep() {
     study mcep td3_bc mcep --dataset "$folder/pendulum-medium-v0" "${small[@]}" --offline-steps 10000
 }
 
+joined="$folder/pendulum-mostly-random-v0"
+
 weighted() {
-    local joined="$folder/pendulum-mostly-random-v0"
     collect pendulum-mostly-random-v0 teacher random=0.95,expert=0.05 20000
     local sizes='"actor_hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64]'
     settings weighted "{$sizes, \"trajectory_weights\": \"return\"}"
@@ -76,7 +77,7 @@ labels() { # EDA from one behaviour: as it is, aligned with Q at all rows, and a
 }
 
 rlpd='"layer_norm": true, "target_entropy_per_action": -0.5, "temperature_loss": "alpha", "kernel_init": "xavier"'
-rlpd+=', "offline_fraction": 0.5, "num_critics": 5' # the preset, with five critics
+rlpd+=', "offline_fraction": 0.5' # the preset
 
 sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes at the end alone
     local env=(--env gymnax:MountainCarContinuous-v0)
@@ -90,7 +91,7 @@ sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes 
     for fraction in 0.05 0.5; do
         settings "buffer-$fraction" "{$without, \"ratio\": \"24:24\", \"offline_fraction\": $fraction}"
     done
-    settings rlpd "{$rlpd, \"ratio\": \"48:12\"}"
+    settings rlpd "{$rlpd, \"num_critics\": 5, \"ratio\": \"48:12\"}"
     study sparse "sac@$folder/buffer-0.05.json" "sac@$folder/buffer-0.5.json" "redq@$folder/rlpd.json" "${common[@]}" \
         --dataset "$folder/climber-expert-v0" --offline-steps 0
     local seeds=(--num-seeds "$seeds") # and without data
@@ -108,7 +109,7 @@ maze() { # the same, where SAC alone does not find the goal in these steps
     local common=("${sizes[@]}" "${rates[@]}" "${steps[@]}")
     settings maze-buffer '{"ratio": "8:8", "offline_fraction": 0.2}'
     settings maze-updates '{"ratio": "40:8", "offline_fraction": 0.2}' # as many as RLPD's
-    settings maze-rlpd "{$rlpd, \"ratio\": \"40:8\"}"
+    settings maze-rlpd "{$rlpd, \"num_critics\": 5, \"ratio\": \"40:8\"}"
     study maze "sac@$folder/maze-buffer.json" "sac@$folder/maze-updates.json" "redq@$folder/maze-rlpd.json" \
         "${common[@]}" --dataset "$folder/maze-mixed-v0" --offline-steps 0
     train maze-sac sac --env maze:large --env-args task=3 "${common[@]}" --num-seeds "$seeds" --ratio 8:8
@@ -134,12 +135,41 @@ wsrl() { # Cal-QL, then WSRL: with and without entropy in the targets, from the 
 }
 
 expo() { # EXPO, RLPD and SAC with the same data
-    local common=(--dataset "$folder/pendulum-medium-v0" --offline-steps 0 --total-env-steps 5000 --eval-every 512)
-    common+=(--env gymnax:Pendulum-v1 --num-seeds "$seeds")
-    train expo expo "${common[@]}" --preset data --num-critics 3 --num-samples 4
-    train expo-rlpd redq "${common[@]}" --preset rlpd --num-critics 3
-    train expo-sac sac "${common[@]}" --offline-fraction 0.5
+    settings expo '{"offline_fraction": 0.5, "num_critics": 3, "num_samples": 4}'
+    settings expo-rlpd "{$rlpd, \"num_critics\": 3}"
+    settings expo-half '{"offline_fraction": 0.5}'
+    study expo "expo@$folder/expo.json" "redq@$folder/expo-rlpd.json" "sac@$folder/expo-half.json" \
+        --dataset "$folder/pendulum-medium-v0" --offline-steps 0 --total-env-steps 5000 --eval-every 512
+}
+
+guidance() { # CFGRL, once trained, under several weights of its guidance
+    collect pendulum-mostly-random-v0 teacher random=0.95,expert=0.05 20000
+    local common=(--dataset "$joined" "${small[@]}" --flow-steps 5 --expectile 0.7 --no-layer-norm --no-value-layer-norm)
+    common+=(--normalize-observations)
+    local sizes='"actor_hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64]' columns=() weight
+    study guided cfgrl "${common[@]}" "${fast[@]}" --offline-steps 6000 --guidance 3
+    for weight in 0 0.5 1 1.5 2 3 5 8; do
+        settings "guidance-$weight" "{$sizes, \"guidance\": $weight}"
+        columns+=("cfgrl@$folder/guidance-$weight.json")
+    done
+    study guidance "${columns[@]}" "${common[@]}" --actor-lr 0 --critic-lr 0 --tau 0 --offline-steps 1 \
+        --init-from "$folder/study-guided/cfgrl-{task}"
+}
+
+distilled() { # IDQL, and SRPO from its critics and its model of the data
+    collect pendulum-mostly-random-v0 teacher random=0.95,expert=0.05 20000
+    local common=(--dataset "$joined" "${small[@]}" "${fast[@]}" --normalize-observations)
+    common+=(--score-width 32 --score-blocks 1 --diffusion-steps 10)
+    local sizes='"actor_hidden_sizes": [64, 64], "critic_hidden_sizes": [64, 64], "time_features": 32' columns=() weight
+    local run="$folder/study-sampled/idql-{task}"
+    study sampled idql "${common[@]}" --no-value-layer-norm --num-samples 4 --explore-samples 4 --offline-steps 4000
+    for weight in 0.1 0.5 2; do
+        settings "q-$weight" "{$sizes, \"q_weight\": $weight}"
+        columns+=("srpo@$folder/q-$weight.json")
+    done
+    study distilled "${columns[@]}" "${common[@]}" --score-lr 0 --offline-steps 3000 \
+        --init-from "behaviour=$run,critic=$run"
 }
 
 [[ "${TABLES:-all}" == maze ]] || pendulum
-for table in ${TABLES:-mcep weighted corrupted labels sparse maze wsrl expo}; do $table; done
+for table in ${TABLES:-mcep weighted corrupted labels sparse maze wsrl expo guidance distilled}; do $table; done
