@@ -151,6 +151,9 @@ def test_agents_are_compared_in_environments(tmp_path: Path, say: Say) -> None:
         assert (row["unit"], row["digest"], row["data"]) == ("return", "", "")
     assert f"64 steps in the environment on {ENV}." in said.out
     assert say("study", "--resume", tmp_path / "s", "--quiet").out in said.out
+    again = ["--run-dir", tmp_path, "--run-name", "t", "--quiet", "--init-from", f"{tmp_path}/s/sac-{{task}}"]
+    said = say("study", "sac", "td3", "--env", ENV, *again, *flags(**short))
+    assert said.code == 0 and "sac on gymnax:Pendulum-v1 began from" in said.out and "td3 on" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Of its folder."""
-        return re.sub(r"[^A-Za-z0-9._-]", "-", f"{self.agent}-{self.task}")
+        return _in_a_path(f"{self.agent}-{self.task}")
 
 
 class Study(NamedTuple):
@@ -74,7 +74,7 @@ def make(
     """A study of agents, `NAME` or `NAME@PRESET`, on tasks; a setting goes to the agents that have it.
 
     So does `init_from`: parts of runs to the agents that adopt them, a whole policy to its own agent. `{task}` in it
-    stands for the name of the task.
+    stands for the name of the task, as in the names of folders.
     Hyper-parameters may have several values: each combination is trained, and `evaluations` episodes choose among them.
     Raises RlxError, before there is a folder, for what cannot be trained or compared.
     """
@@ -89,7 +89,7 @@ def make(
         digests[task] = _digest(loaded)
         for text in agents:
             cell = Cell(_column(text), task, _resolve(text, place, preset, settings))
-            cells.append(_begun(cell, init_from and init_from.replace("{task}", task), loaded))
+            cells.append(_begun(cell, init_from and init_from.replace("{task}", _in_a_path(task)), loaded))
     if init_from and not any(cell.init_from for cell in cells):
         raise RlxError(f"--init-from {init_from}: no agent of this study begins from that; leave it out")
     study = Study(cells, digests, tuple(evaluations), _begun_from(cells))
@@ -115,6 +115,11 @@ def _begun(cell: Cell, init_from: str | None, datasets: Sequence[data.Dataset]) 
 def _begun_from(cells: Sequence[Cell]) -> dict[str, str]:
     """Digests of the policies that cells begin from, by their runs."""
     return {run: digest for cell in cells for run, digest in initial.digests(cell.init_from).items()}
+
+
+def _in_a_path(name: str) -> str:
+    """A name of agent or task as a part of a folder's."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)
 
 
 def _digest(datasets: Sequence[data.Dataset]) -> str:
