@@ -52,70 +52,75 @@ class Networks:
             self.score_step = (a, *blocks, a)
 
 
-def asked(widths: Widths, copies: int = 1, rows: int = 1, steps: int = 1) -> Pass:
+def forward(widths: Widths, copies: int = 1, rows: int = 1, steps: int = 1) -> Pass:
     """Forward alone."""
     return Pass(widths, copies, rows=rows, steps=steps)
 
 
-def learnt(widths: Widths, copies: int = 1, **options: int) -> Pass:
+def weight_gradient(widths: Widths, copies: int = 1, **options: int) -> Pass:
     """Forward, and back to the weights."""
     return Pass(widths, copies, to_weights=True, **options)
 
 
-def climbed(widths: Widths, copies: int = 1) -> Pass:
+def input_gradient(widths: Widths, copies: int = 1) -> Pass:
     """Forward, and back to the inputs."""
     return Pass(widths, copies, to_inputs=True)
 
 
 def q_learning(n: Networks) -> list[Pass]:
     """All critics towards their targets' values of an action that is there already."""
-    return [asked(n.critic, n.critics), learnt(n.critic, n.critics)]
+    return [forward(n.critic, n.critics), weight_gradient(n.critic, n.critics)]
 
 
 def actor_critic(n: Networks, actor: Widths, ascended: int | None = None) -> list[Pass]:
     """Critics at the actor's next action, and an actor that climbs so many of them; all, unless said otherwise."""
     ascended = n.critics if ascended is None else ascended
-    return [asked(actor), *q_learning(n), learnt(actor), climbed(n.critic, ascended)]
+    return [forward(actor), *q_learning(n), weight_gradient(actor), input_gradient(n.critic, ascended)]
 
 
-def implicit(n: Networks) -> list[Pass]:
+def iql_critics(n: Networks) -> list[Pass]:
     """IQL's critic half; its target critics' values of the data's actions are the actor half's, too."""
-    return [asked(n.critic, n.critics), learnt(n.value), asked(n.value), learnt(n.critic, n.critics)]
+    return [
+        forward(n.critic, n.critics),
+        weight_gradient(n.value),
+        forward(n.value),
+        weight_gradient(n.critic, n.critics),
+    ]
 
 
-def weighted(n: Networks, imitator: Widths) -> list[Pass]:
+def weighted_imitation(n: Networks, policy: Widths) -> list[Pass]:
     """IQL, and what else weighs the data by target critics less the new V."""
-    return [*implicit(n), asked(n.value), learnt(imitator)]
+    return [*iql_critics(n), forward(n.value), weight_gradient(policy)]
 
 
-def conservative(n: Networks) -> list[Pass]:
+def cql(n: Networks) -> list[Pass]:
     """CQL: the target's actions, and those of the penalty beside the data's."""
     c = n.config
-    target, penalty = asked(n.critic, n.critics, c.backup_actions), 1 + 3 * c.penalty_actions
-    of_critics = [target, learnt(n.critic, n.critics, rows=penalty)]
-    return [asked(n.gaussian), *of_critics, learnt(n.gaussian), climbed(n.critic, n.critics)]
+    target, penalty = forward(n.critic, n.critics, c.backup_actions), 1 + 3 * c.penalty_actions
+    of_critics = [target, weight_gradient(n.critic, n.critics, rows=penalty)]
+    return [forward(n.gaussian), *of_critics, weight_gradient(n.gaussian), input_gradient(n.critic, n.critics)]
 
 
 def diffusion_critic(n: Networks, steps: int) -> list[Pass]:
     """EDP's critic half, with a chain of so many steps for the next action."""
-    return [asked(n.score_step, steps=steps), *q_learning(n)]
+    return [forward(n.score_step, steps=steps), *q_learning(n)]
 
 
 CHAINS: dict[str, Callable[[Networks], list[Pass]]] = {
-    "bc": lambda n: [learnt(n.policy)],
+    "bc": lambda n: [weight_gradient(n.policy)],
     "sac": lambda n: actor_critic(n, n.gaussian),
     "tqc": lambda n: actor_critic(n, n.gaussian),
     "crossq": lambda n: actor_critic(n, n.gaussian),
     "dsac": lambda n: actor_critic(n, n.gaussian),
     "dsac_t": lambda n: actor_critic(n, n.gaussian),
     "ace": lambda n: actor_critic(n, n.gaussian),
-    "mdpo": lambda n: [*actor_critic(n, n.gaussian), asked(n.gaussian)],
+    "mdpo": lambda n: [*actor_critic(n, n.gaussian), forward(n.gaussian)],
     "redq": lambda n: [
-        asked(n.gaussian),
-        asked(n.critic, n.config.num_target_critics),
-        learnt(n.critic, n.critics),
-        learnt(n.gaussian),
-        climbed(n.critic, n.critics),
+        forward(n.gaussian),
+        forward(n.critic, n.config.num_target_critics),
+        weight_gradient(n.critic, n.critics),
+        weight_gradient(n.gaussian),
+        input_gradient(n.critic, n.critics),
     ],
     # the critics' slopes at the data's actions, and their derivative: two passes to the inputs, the latter to the
     # weights too, through activations that are there already
@@ -126,46 +131,56 @@ CHAINS: dict[str, Callable[[Networks], list[Pass]]] = {
     "td3": lambda n: actor_critic(n, n.policy, 1),
     "td3_bc": lambda n: actor_critic(n, n.policy, 1),
     "rebrac": lambda n: actor_critic(n, n.policy),
-    "mcep": lambda n: [*actor_critic(n, n.policy, 1), learnt(n.policy), climbed(n.critic)],
-    "awac": lambda n: [asked(n.policy), *q_learning(n), learnt(n.policy), *2 * [asked(n.critic, n.critics)]],
-    "cql": conservative,
-    "iql": lambda n: weighted(n, n.policy),
-    "riql": lambda n: weighted(n, n.policy),
-    "dual_rl": lambda n: weighted(n, n.policy),
+    "mcep": lambda n: [*actor_critic(n, n.policy, 1), weight_gradient(n.policy), input_gradient(n.critic)],
+    "awac": lambda n: [
+        forward(n.policy),
+        *q_learning(n),
+        weight_gradient(n.policy),
+        *2 * [forward(n.critic, n.critics)],
+    ],
+    "cql": cql,
+    "iql": lambda n: weighted_imitation(n, n.policy),
+    "riql": lambda n: weighted_imitation(n, n.policy),
+    "dual_rl": lambda n: weighted_imitation(n, n.policy),
     # V at both observations by both parameters, one of them with the gradients of two terms; then the new residual
-    "odice": lambda n: [learnt(n.value, gradients=2), learnt(n.value), asked(n.value, 4), learnt(n.policy)],
-    "idql": lambda n: [*implicit(n), learnt(n.times), learnt(n.score)],
-    "ifql": lambda n: [*implicit(n), learnt(n.flow)],
-    "cfgrl": lambda n: weighted(n, n.labelled_flow),
+    "odice": lambda n: [
+        weight_gradient(n.value, gradients=2),
+        weight_gradient(n.value),
+        forward(n.value, 4),
+        weight_gradient(n.policy),
+    ],
+    "idql": lambda n: [*iql_critics(n), weight_gradient(n.times), weight_gradient(n.score)],
+    "ifql": lambda n: [*iql_critics(n), weight_gradient(n.flow)],
+    "cfgrl": lambda n: weighted_imitation(n, n.labelled_flow),
     "srpo": lambda n: [
-        *implicit(n),
-        learnt(n.policy),
-        climbed(n.critic, n.critics),
-        *(each for use in (asked, learnt) for each in (use(n.times), use(n.score))),
+        *iql_critics(n),
+        weight_gradient(n.policy),
+        input_gradient(n.critic, n.critics),
+        *(each for use in (forward, weight_gradient) for each in (use(n.times), use(n.score))),
     ],
     "edp": lambda n: [
         *diffusion_critic(n, n.config.solver_steps),
-        learnt(n.times),
-        learnt(n.score),
-        climbed(n.critic),
+        weight_gradient(n.times),
+        weight_gradient(n.score),
+        input_gradient(n.critic),
     ],
     "dql": lambda n: [
         *diffusion_critic(n, n.config.diffusion_steps),
-        learnt(n.times),
-        learnt(n.score),
-        learnt(n.score_step, steps=n.config.diffusion_steps),
-        asked(n.critic),
-        climbed(n.critic),
+        weight_gradient(n.times),
+        weight_gradient(n.score),
+        weight_gradient(n.score_step, steps=n.config.diffusion_steps),
+        forward(n.critic),
+        input_gradient(n.critic),
     ],
     "fql": lambda n: [
-        asked(n.one_step),
+        forward(n.one_step),
         *q_learning(n),
-        asked(n.flow_step, steps=n.config.flow_steps),
-        learnt(n.flow),
-        learnt(n.one_step),
-        climbed(n.critic, n.critics),
+        forward(n.flow_step, steps=n.config.flow_steps),
+        weight_gradient(n.flow),
+        weight_gradient(n.one_step),
+        input_gradient(n.critic, n.critics),
     ],
-    "cdsa": lambda n: [learnt(n.times), learnt(n.pair_score)],
+    "cdsa": lambda n: [weight_gradient(n.times), weight_gradient(n.pair_score)],
 }
 CHAINS["qc"] = CHAINS["fql"]  # of chunks
 

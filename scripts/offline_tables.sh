@@ -94,10 +94,10 @@ sparse() { # RLPD, and SAC with the same rows in its buffer, where reward comes 
     settings rlpd "{$rlpd, \"num_critics\": 5, \"ratio\": \"48:12\"}"
     study sparse "sac@$folder/buffer-0.05.json" "sac@$folder/buffer-0.5.json" "redq@$folder/rlpd.json" "${common[@]}" \
         --dataset "$folder/climber-expert-v0" --offline-steps 0
-    local seeds=(--num-seeds "$seeds") # and without data
-    train sparse-sac sac "${env[@]}" "${common[@]}" "${seeds[@]}" --noise-max 0 --noise-hold 1 --no-normalize-rewards \
+    local members=(--num-seeds "$seeds") # and without data
+    train sparse-sac sac "${env[@]}" "${common[@]}" "${members[@]}" --noise-max 0 --noise-hold 1 --no-normalize-rewards \
         --ratio 24:24
-    train sparse-redq redq "${env[@]}" "${common[@]}" "${seeds[@]}" --preset rlpd --num-critics 5 --ratio 48:12
+    train sparse-redq redq "${env[@]}" "${common[@]}" "${members[@]}" --preset rlpd --num-critics 5 --ratio 48:12
 }
 
 maze() { # the same, where SAC alone does not find the goal in these steps

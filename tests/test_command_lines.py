@@ -88,7 +88,9 @@ def parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     put(SimpleNamespace(cells=[]), "sweeps.study.load")
     put("", "sweeps.study._digest")
     put({}, "runs.initial.digests")
-    monkeypatch.setattr("rlx.sweeps.study._begun", lambda cell, init_from, sets: cell._replace(init_from=init_from))
+    monkeypatch.setattr(
+        "rlx.sweeps.study._with_init_from", lambda cell, init_from, sets: cell._replace(init_from=init_from)
+    )
     put({}, "runs.runner.resume", "runs.runner.is_deterministic", "config.preset_file")
     put(contextlib.nullcontext(tmp_path), "runs.folders.new")
     put([folders.status(tmp_path)], "runs.folders.all_runs")

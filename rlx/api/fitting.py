@@ -128,12 +128,12 @@ def _in_folders(init_from: Run | Mapping[str, Run] | None) -> str | None:
     return None if init_from is None else place(init_from)
 
 
-def _givers(init_from: Mapping[str, Run]) -> dict[str, initial.Giver]:
+def _source_runs(init_from: Mapping[str, Run]) -> dict[str, initial.SourceRun]:
     """The runs that give parts, in memory or in folders."""
     return {
-        name: initial.Giver(repr(run), run.config, run._task, run._snapshot)
+        name: initial.SourceRun(repr(run), run.config, run._task, run._snapshot)
         if isinstance(run, Result)
-        else initial.giver(Path(run))
+        else initial.source_run(Path(run))
         for name, run in init_from.items()
     }
 
@@ -196,8 +196,8 @@ def _in_memory(
     if isinstance(init_from, Result):
         configs = {"": init_from.config}
     elif isinstance(init_from, Mapping):
-        givers = _givers(init_from)
-        configs = {name: run.config for name, run in givers.items()}
+        source_runs = _source_runs(init_from)
+        configs = {name: run.config for name, run in source_runs.items()}
     else:
         configs = initial.configs(_in_folders(init_from))
     prepared = build.setup(initial.described(run_config, configs), env, datasets=datasets)
@@ -206,7 +206,7 @@ def _in_memory(
         snapshot = init_from._snapshot
         initial.check_same_shapes(f"init_from: {init_from}", driver, snapshot)
     elif isinstance(init_from, Mapping):
-        snapshot = initial.adopted(driver, run_config.agent, givers)
+        snapshot = initial.adopted(driver, run_config.agent, source_runs)
     else:
         snapshot = initial.snapshot(driver, run_config.agent, _in_folders(init_from))
     result: Result = training.in_memory(

@@ -19,7 +19,7 @@ from rlx.train.loop import Driver
 from rlx.train.task import Task
 
 
-class Giver(NamedTuple):
+class SourceRun(NamedTuple):
     """A run that gives a part of its policy."""
 
     name: str  # in messages
@@ -28,10 +28,10 @@ class Giver(NamedTuple):
     snapshot: Any  # agent and statistics of its members, [members, ...]
 
 
-def giver(run: Path) -> Giver:
+def source_run(run: Path) -> SourceRun:
     """The policies that a run in a folder saved last. Raises RlxError where there are none."""
     saved = policies.load(run, range(len(config.members(config.from_json(run / "config.json")))))
-    return Giver(str(run), saved.config, saved.task, saved.snapshot)
+    return SourceRun(str(run), saved.config, saved.task, saved.snapshot)
 
 
 def sources(init_from: str | None) -> dict[str, Path]:
@@ -58,8 +58,8 @@ def configs(init_from: str | None) -> dict[str, RunConfig]:
     return {name: config.from_json(run / "config.json") for name, run in sources(init_from).items()}
 
 
-def described(run_config: RunConfig, givers: Mapping[str, RunConfig]) -> RunConfig:
-    """The configuration with the texts that describe parts of other runs, the `givers` by the names of the parts.
+def described(run_config: RunConfig, source_runs: Mapping[str, RunConfig]) -> RunConfig:
+    """The configuration with the texts that describe parts of other runs, the `source_runs` by the names of the parts.
 
     By no name, it is a run of the same agent, which has such texts. Raises RlxError for a text that was given.
     """
@@ -71,10 +71,10 @@ def described(run_config: RunConfig, givers: Mapping[str, RunConfig]) -> RunConf
             raise RlxError(
                 f"{flag_of(name)}: is written down by --init-from {setting.describes}=RUN; leave it out and give that"
             )
-        if "" in givers:
-            texts[name] = getattr(givers[""].network, name, "")
-        elif setting.describes in givers:
-            texts[name] = config.description(givers[setting.describes])
+        if "" in source_runs:
+            texts[name] = getattr(source_runs[""].network, name, "")
+        elif setting.describes in source_runs:
+            texts[name] = config.description(source_runs[setting.describes])
     return replace(run_config, network=replace(run_config.network, **texts)) if texts else run_config
 
 
@@ -99,7 +99,7 @@ def snapshot(driver: Driver, agent: str, init_from: str | None) -> Any:
     runs = sources(init_from)
     if not runs or "" in runs:
         return policies.load_snapshot(runs[""], driver) if runs else None
-    return adopted(driver, agent, {name: giver(run) for name, run in runs.items()})
+    return adopted(driver, agent, {name: source_run(run) for name, run in runs.items()})
 
 
 def check(driver: Driver, agent: str, init_from: str) -> None:
@@ -108,23 +108,23 @@ def check(driver: Driver, agent: str, init_from: str) -> None:
     if "" in runs:
         policies.load_snapshot(runs[""], driver)
         return
-    _fitting(driver, agent, {name: giver(run) for name, run in runs.items()})
+    _fitting(driver, agent, {name: source_run(run) for name, run in runs.items()})
 
 
-def adopted(driver: Driver, agent: str, givers: Mapping[str, Giver]) -> Any:
+def adopted(driver: Driver, agent: str, source_runs: Mapping[str, SourceRun]) -> Any:
     """Agent and statistics with parts of other runs, `[M, ...]`. Raises RlxError for parts that do not fit."""
-    others = _fitting(driver, agent, givers)
+    others = _fitting(driver, agent, source_runs)
     state = driver.fetch(driver.policy_snapshot(driver.init()))["agent"]
     for name, other in others.items():
         state = jax.device_get(jax.vmap(driver.task.agent.adopts[name])(state, other["agent"]))
     return {"agent": state, "statistics": next(iter(others.values()))["statistics"]}
 
 
-def _fitting(driver: Driver, agent: str, givers: Mapping[str, Giver]) -> dict[str, Any]:
+def _fitting(driver: Driver, agent: str, source_runs: Mapping[str, SourceRun]) -> dict[str, Any]:
     """What each of the runs gives, `[M, ...]`. Raises RlxError where it does not fit the driver's agent."""
     adopts, shapes = driver.task.agent.adopts, driver.policy_snapshot_shapes["agent"]
     others: dict[str, Any] = {}
-    for name, run in givers.items():
+    for name, run in source_runs.items():
         if name not in adopts:
             parts = ", ".join(adopts) or "nothing"
             raise RlxError(f"--init-from {name}={run.name}: {agent} adopts {parts}, not {name!r}")
@@ -150,16 +150,16 @@ def check_same_shapes(name: str, driver: Driver, snapshot: Any) -> None:
         raise RlxError(f"{name}: is of another agent, other networks or members; begin from one of the same{part}")
 
 
-def _for_members(run: Giver, driver: Driver) -> Any:
+def _for_members(run: SourceRun, driver: Driver) -> Any:
     """The policy snapshot of a run, for each of the driver's members; one member serves for any number."""
     members, count = driver.members, len(config.members(run.config))
     if count not in (1, members):
         raise RlxError(f"{run.name}: holds {count} members but {members} are to start; use one, or as many")
-    _check_same_sight(run.name, run.task, driver.task)
+    _check_same_inputs(run.name, run.task, driver.task)
     return jax.tree.map(lambda x: np.broadcast_to(x, (members, *x.shape[1:])), jax.device_get(run.snapshot))
 
 
-def _check_same_sight(run: str, theirs: Task, ours: Task) -> None:
+def _check_same_inputs(run: str, theirs: Task, ours: Task) -> None:
     """Raises RlxError where a run's agent observes or acts with other numbers than the one that adopts a part of it.
 
     What else may make its environment another one is said: going on elsewhere can be meant.

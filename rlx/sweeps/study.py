@@ -60,7 +60,7 @@ class Study(NamedTuple):
     cells: list[Cell]  # all agents on the first task, then on the next
     digests: dict[str, str]  # of every task the version of its data set, empty without one
     evaluations: tuple[int, ...]  # how many evaluation episodes may choose among the settings; empty for one setting
-    begun_from: dict[str, str]  # digests of the policies of runs that `--init-from` names
+    init_from_digests: dict[str, str]  # digests of the policies of runs that `--init-from` names
 
 
 def make(
@@ -89,15 +89,15 @@ def make(
         digests[task] = _digest(loaded)
         for text in agents:
             cell = Cell(_column(text), task, _resolve(text, place, preset, settings))
-            cells.append(_begun(cell, init_from and init_from.replace("{task}", _in_a_path(task)), loaded))
+            cells.append(_with_init_from(cell, init_from and init_from.replace("{task}", _in_a_path(task)), loaded))
     if init_from and not any(cell.init_from for cell in cells):
         raise RlxError(f"--init-from {init_from}: no agent of this study begins from that; leave it out")
-    study = Study(cells, digests, tuple(evaluations), _begun_from(cells))
+    study = Study(cells, digests, tuple(evaluations), _init_from_digests(cells))
     _check(study)
     return study
 
 
-def _begun(cell: Cell, init_from: str | None, datasets: Sequence[data.Dataset]) -> Cell:
+def _with_init_from(cell: Cell, init_from: str | None, datasets: Sequence[data.Dataset]) -> Cell:
     """The cell, and what it begins from if that is for its agent. Raises RlxError for what cannot be trained."""
     configs = initial.configs(init_from)
     if "" in configs and configs[""].agent != cell.config.agent:
@@ -112,7 +112,7 @@ def _begun(cell: Cell, init_from: str | None, datasets: Sequence[data.Dataset]) 
     return cell._replace(init_from=init_from)
 
 
-def _begun_from(cells: Sequence[Cell]) -> dict[str, str]:
+def _init_from_digests(cells: Sequence[Cell]) -> dict[str, str]:
     """Digests of the policies that cells begin from, by their runs."""
     return {run: digest for cell in cells for run, digest in initial.digests(cell.init_from).items()}
 
@@ -189,8 +189,8 @@ def check_versions(study: Study) -> None:
                 f"{path}: is another version than the study began with, and one table has one version of a set;"
                 " restore it, or begin another study"
             )
-    for run, digest in _begun_from(study.cells).items():
-        if digest != study.begun_from[run]:
+    for run, digest in _init_from_digests(study.cells).items():
+        if digest != study.init_from_digests[run]:
             raise RlxError(f"{run}: is not as it was when the study began; restore it, or begin another study")
 
 
@@ -201,7 +201,7 @@ def save(study: Study, folder: Path, more: Mapping[str, Any] | None = None) -> N
         for cell in study.cells
     ]
     content = {"cells": cells, "digests": study.digests, "evaluations": study.evaluations}
-    content["init_from_digests"] = study.begun_from
+    content["init_from_digests"] = study.init_from_digests
     json_files.write(folder / STUDY, content | dict(more or {}))
 
 
@@ -224,8 +224,8 @@ def load(folder: Path) -> Study:
         evaluations = tuple(convert("evaluations", int, count) for count in content["evaluations"])
         digests = {cell.task: str(content["digests"][cell.task]) for cell in cells}
         runs = {str(run) for cell in cells for run in initial.sources(cell.init_from).values()}
-        begun_from = {run: str(content["init_from_digests"][run]) for run in runs}
-        study = Study(cells, digests, evaluations, begun_from)
+        init_from_digests = {run: str(content["init_from_digests"][run]) for run in runs}
+        study = Study(cells, digests, evaluations, init_from_digests)
         if not cells:
             raise ValueError("no cells")
         _check(study)
